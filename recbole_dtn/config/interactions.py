@@ -1,0 +1,36 @@
+"""Options of the built-in interactions. Defaults: ``properties/interaction/<name>.yaml``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from recbole_dtn.config.settings import Count, Strict, Widths
+
+__all__ = ["GDCNOptions", "MaskNetOptions", "MemoNetOptions"]
+
+
+class GDCNOptions(Strict):
+    layers: Count
+    structure: Literal["stacked", "parallel"]
+    hidden: Widths
+    low_rank: Count | None
+
+
+class MaskNetOptions(Strict):
+    structure: Literal["serial", "parallel"]
+    blocks: Count
+    block_dim: Count
+    reduction: float
+    hidden: Widths
+    embedding_norm: bool
+
+
+class MemoNetOptions(Strict):
+    codes: Count
+    code_dim: Count | None
+    hashes: Count
+    restore: Literal["lmr", "amr"]
+    shrink: Literal["attentive", "sum", "none"]
+    attention_dim: Count
+    hidden: Widths
+    top_fields: Count | None

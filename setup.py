@@ -1,0 +1,40 @@
+"""Packaging of recbole_dtn; tool settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+# ray, a hard requirement of recbole 1.2.1, has no wheels past Python 3.11; numpy 2 and pandas 3 break recbole 1.2.1.
+REQUIRES = [
+    "recbole==1.2.1",
+    "torch>=2.4",
+    "pytorch-lightning>=2.6,<2.7",
+    "torchmetrics>=1.5,<2",
+    "polars>=1.20,<3",
+    "numpy>=1.26.4,<2",
+    "pandas>=1.5,<3",
+    "scipy>=1.11",
+    "pyyaml>=6",
+    "pydantic>=2.7,<3",
+    "rich>=13",
+    "psutil>=5.9",
+]
+TEST = ["pytest>=8", "hypothesis>=6.100", "scikit-learn>=1.4", "setuptools>=68", "wheel"]
+DEV = [*TEST, "ruff==0.17.*", "mypy==2.4.*", "import-linter==2.*", "types-PyYAML", "types-psutil"]
+
+setup(
+    name="recbole-dtn",
+    version="0.1.0",
+    description="Multi-task CTR / CVR recommendation for RecBole, under Lightning: DTN, MMoE, PLE and their comparison",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").is_file() else "",
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11,<3.12",
+    packages=[*find_packages(include=["recbole_dtn", "recbole_dtn.*"]), "recbole_dtn.properties"],
+    package_dir={"recbole_dtn.properties": "properties"},
+    package_data={"recbole_dtn.properties": ["*.yaml", "*/*.yaml"], "recbole_dtn": ["py.typed"]},
+    install_requires=REQUIRES,
+    extras_require={"test": TEST, "dev": DEV, "tensorboard": ["tensorboard"], "wandb": ["wandb"]},
+    entry_points={"console_scripts": ["recbole-dtn=recbole_dtn.cli:main"]},
+)
