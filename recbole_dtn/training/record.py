@@ -1,0 +1,111 @@
+"""The run record: one ``record.json`` per run, the only thing a leaderboard reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from recbole_dtn.errors import DataError
+
+__all__ = ["SCHEMA_VERSION", "RunRecord", "TaskRecord", "find_records", "read_record", "write_record"]
+
+SCHEMA_VERSION = 1
+FILE_NAME = "record.json"
+
+
+class TaskRecord(BaseModel):
+    """A task as it was trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    label: str
+    after: list[str]
+
+
+class RunRecord(BaseModel):
+    """What one run did. A number that is undefined (an AUC over one class) or not reached is null, never 0.
+
+    ``valid`` and ``test`` map task -> {auc, logloss, ne, calibration}; ``gate_weights`` maps task -> {owner/module:
+    mean weight over the test rows}; ``wall_seconds`` has prepare, train, test; sizes are in bytes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run_id: str
+    status: Literal["finished", "interrupted", "failed"]
+    interrupted_at: str | None
+    model: str
+    dataset: str
+    seed: int
+    split_seed: int
+    settings: dict[str, Any]
+    settings_digest: str
+    data_fingerprint: str
+    code_version: str
+    tasks: list[TaskRecord]
+    valid: dict[str, dict[str, float | None]] | None
+    test: dict[str, dict[str, float | None]] | None
+    best_epoch: int | None
+    epochs: int
+    parameters: dict[str, int]
+    train_samples_per_second: float | None
+    peak_rss_bytes: int
+    peak_anon_bytes: int | None
+    wall_seconds: dict[str, float]
+    gate_weights: dict[str, dict[str, float]]
+    versions: dict[str, str]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: to a temporary name beside it, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_record(record: RunRecord, folder: Path) -> Path:
+    """Write ``record.json`` into the run's folder; returns its path."""
+    path = folder / FILE_NAME
+    write_text(path, json.dumps(record.model_dump(mode="json"), indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read a record (the file, or the run folder that holds it).
+
+    Raises:
+        DataError: when the file is missing, is not JSON, or lacks a key; the message names the file and the key.
+    """
+    file = path / FILE_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise DataError(f"no run record at {file}: expected a run folder, as printed at the end of a run")
+    try:
+        found: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return RunRecord.model_validate(found)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{file}: not a run record of version {SCHEMA_VERSION}: {where}: {first['msg']}") from error
+
+
+def find_records(output_dir: Path) -> Iterator[tuple[Path, RunRecord]]:
+    """Every record below ``output_dir``, in the order of the folders' names; unreadable ones raise."""
+    for path in sorted(output_dir.glob(f"*/*/*/{FILE_NAME}")):
+        yield path.parent, read_record(path)
