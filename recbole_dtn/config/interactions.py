@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from recbole_dtn.config.settings import Count, Strict, Widths
+from recbole_dtn.config.settings import Count, Positive, Strict, Widths
 
 __all__ = ["GDCNOptions", "MaskNetOptions", "MemoNetOptions"]
 
@@ -20,9 +20,10 @@ class MaskNetOptions(Strict):
     structure: Literal["serial", "parallel"]
     blocks: Count
     block_dim: Count
-    reduction: float
+    reduction: Positive
     hidden: Widths
     embedding_norm: bool
+    output_activation: Literal["none", "relu"]
 
 
 class MemoNetOptions(Strict):

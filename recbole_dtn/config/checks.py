@@ -1,0 +1,104 @@
+"""What types cannot say: names that must be registered, and settings that must fit each other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from recbole_dtn.config.settings import Settings
+from recbole_dtn.config.tree import Branch
+from recbole_dtn.config.typed import Fault
+from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.registry import BALANCERS, PREPROCESSORS, Registry
+from recbole_dtn.schema import topological_order
+
+__all__ = ["ACCELERATORS", "check_values", "valid_metrics"]
+
+ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
+SELECTING = ("auc", "logloss")
+"""The metrics that a run can be selected by."""
+
+
+def check_values(settings: Settings, merged: Branch, faulty: Collection[str]) -> list[Fault]:
+    """Faults of settings that are each of the right type. ``faulty`` keys hold a stand-in and are passed over."""
+    faults = []
+    for key, message in _findings(settings, faulty):
+        top = key.split(".")[0].split("[")[0]
+        if top not in faulty:
+            faults.append(Fault(key, message, merged[top].where if top in merged else ""))
+    if not {"fields", "tasks", "dataset"} & set(faulty):
+        faults.extend(_fields_and_tasks(settings, merged))
+    return faults
+
+
+def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str, str]]:
+    yield from _registered(BALANCERS, "balancer", settings.balancer)
+    if settings.preprocessor is not None:
+        yield from _registered(PREPROCESSORS, "preprocessor", settings.preprocessor)
+    if not {"tasks", "dataset"} & set(faulty):
+        metrics = valid_metrics([task.name for task in settings.tasks])
+        if settings.valid_metric not in metrics:
+            yield "valid_metric", f"unknown metric {settings.valid_metric!r}; {nearest(settings.valid_metric, metrics)}"
+        yield from _chain(getattr(settings, "task_chain", None), settings)
+    if settings.accelerator not in ACCELERATORS:
+        yield "accelerator", f"unknown accelerator {settings.accelerator!r}; " + nearest(
+            settings.accelerator, ACCELERATORS
+        )
+    if not _is_devices(settings.devices):
+        expected = 'expected a number >= 1, "auto", -1 (all), or indices such as "0,1"'
+        yield "devices", f"{expected}; found {settings.devices!r}"
+    if settings.init_from is not None and not Path(settings.init_from).is_dir():
+        yield "init_from", f"expected the folder of a run; found {settings.init_from!r}, which is not a folder"
+
+
+def valid_metrics(tasks: list[str]) -> list[str]:
+    """Names that ``valid_metric`` may have.
+
+    >>> valid_metrics(["click"])
+    ['mean_auc', 'mean_logloss', 'click_auc', 'click_logloss']
+    """
+    return [f"{task}_{metric}" for task in ("mean", *tasks) for metric in SELECTING]
+
+
+def _registered(registry: Registry, key: str, name: str) -> Iterator[tuple[str, str]]:
+    try:
+        registry.entry(name)
+    except UsageError as error:
+        yield key, str(error)
+
+
+def _chain(chain: Any, settings: Settings) -> Iterator[tuple[str, str]]:
+    """A ``task_chain`` map names known tasks and has no cycle."""
+    if not isinstance(chain, dict):
+        return
+    names = [task.name for task in settings.tasks]
+    unknown = [name for name in dict.fromkeys([*chain, *(p for after in chain.values() for p in after)])
+               if name not in names]  # fmt: skip
+    for name in unknown:
+        yield "task_chain", f"unknown task {name!r}; {nearest(name, names)}"
+    if not unknown:
+        try:
+            topological_order({name: tuple(chain.get(name, ())) for name in names})
+        except UsageError as error:
+            yield "task_chain", str(error).removeprefix("task chain: ")
+
+
+def _is_devices(devices: int | str) -> bool:
+    if isinstance(devices, int):
+        return devices >= 1 or devices == -1
+    return devices == "auto" or re.fullmatch(r"\d+(,\d+)*,?", devices) is not None
+
+
+def _fields_and_tasks(settings: Settings, merged: Branch) -> Iterator[Fault]:
+    from recbole_dtn.config.tasks import check_fields_and_tasks
+
+    try:
+        check_fields_and_tasks(settings)
+    except UsageError as error:
+        for line in str(error).splitlines():
+            key, _, rest = line.strip().partition(": ")
+            top = key.split(".")[0].split("[")[0]
+            known = rest and top in merged
+            yield Fault(key, rest, merged[top].where) if known else Fault("tasks", line.strip(), merged["tasks"].where)

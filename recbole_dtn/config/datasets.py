@@ -1,0 +1,102 @@
+"""Where the settings of a data set are: its own YAML, a shipped one, or the files and lines that the user gives."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from recbole_dtn.config.properties import read_tree, shipped, shipped_names
+from recbole_dtn.config.tree import Branch, Leaf, is_null
+from recbole_dtn.config.typed import Fault
+from recbole_dtn.errors import UsageError, nearest
+
+__all__ = ["dataset_layer", "known_datasets", "prepared_datasets"]
+
+TOO_LATE = ("model", "dataset", "plugins", "data_path")
+"""Keys that decide which files are read, so that a data set's YAML comes too late for them."""
+
+
+def prepared_datasets(data_path: Path) -> tuple[str, ...]:
+    """Names of the folders under ``data_path`` that hold atomic files or a YAML of their own name, sorted."""
+    if not data_path.is_dir():
+        return ()
+    return tuple(
+        sorted(
+            folder.name
+            for folder in data_path.iterdir()
+            if folder.is_dir() and (has_atomic_files(folder) or (folder / f"{folder.name}.yaml").is_file())
+        )
+    )
+
+
+def has_atomic_files(folder: Path) -> bool:
+    """Whether the folder holds interactions under its own name (``<name>.inter``, or parts ``<name>.<part>.inter``)."""
+    return any(file.name.startswith(f"{folder.name}.") for file in folder.glob("*.inter"))
+
+
+def known_datasets(data_path: Path) -> tuple[str, ...]:
+    """Names that ``--dataset`` knows: the shipped ones and the folders under ``data_path``."""
+    return tuple(sorted({*shipped_names("dataset"), *prepared_datasets(data_path)}))
+
+
+def dataset_layer(name: str | None, data_path: str | None, merged: Branch, faults: list[Fault]) -> Branch:
+    """The layer of the data set's YAML: ``<data_path>/<name>/<name>.yaml``, else the shipped one.
+
+    Without either, atomic files (or a preprocessor that makes them) will do where ``fields`` and ``tasks`` are given.
+    A fault is appended when there is neither.
+    """
+    if name is None or data_path is None:
+        return Branch("")
+    where = merged["dataset"].where
+    if not re.fullmatch(r"[^/\\:\s]+", name) or name.startswith("."):
+        message = f"expected the name of a folder under data_path; found {name!r}; its place goes in data_path"
+        faults.append(Fault("dataset", message, where))
+        return Branch("")
+    own = Path(data_path) / name / f"{name}.yaml"
+    file = shipped("dataset", name)
+    try:
+        if own.is_file():
+            return _without_late_keys(read_tree(own), faults)
+        if file is not None:
+            return read_tree(file, name=f"dataset/{name}.yaml", lines=False)
+    except UsageError as error:
+        faults.append(Fault("dataset", str(error), ""))
+        return Branch("")
+    _check_bare(name, Path(data_path), merged, faults)
+    return Branch("")
+
+
+def _without_late_keys(layer: Branch, faults: list[Fault]) -> Branch:
+    for key in TOO_LATE:
+        if key in layer:
+            message = "cannot be set in a data set's YAML, which is read after it; use config_files or the command line"
+            faults.append(Fault(key, message, layer.pop(key).where))
+    return layer
+
+
+def _check_bare(name: str, data_path: Path, merged: Branch, faults: list[Fault]) -> None:
+    """A data set without a YAML: files and a given meaning will do."""
+    folder = _text(merged, "folder") or name
+    described = bool(merged["fields"]) and bool(merged["tasks"])
+    described = described and not isinstance(merged["fields"], Leaf) and not isinstance(merged["tasks"], Leaf)
+    has_files = has_atomic_files(data_path / folder) or not is_null(merged["preprocessor"])
+    where = merged["dataset"].where
+    own = data_path / name / f"{name}.yaml"
+    if has_files and not described:
+        message = (
+            f"{data_path / folder} has atomic files, but nothing says what they mean: "
+            f"write {own} with fields: and tasks:, or give both in config_files"
+        )
+        faults.append(Fault("dataset", message, where))
+    elif not has_files:
+        message = (
+            f"unknown data set {name!r}; {nearest(name, known_datasets(data_path))}. "
+            f"There is no {own}. To make it: `preprocess table --input=FILE --spec=SPEC --name={name}`, "
+            f"or put atomic files and that YAML (fields:, tasks:) in {data_path / name}"
+        )
+        faults.append(Fault("dataset", message, where))
+
+
+def _text(merged: Branch, key: str) -> str | None:
+    tree = merged.get(key)
+    return str(tree.value) if isinstance(tree, Leaf) and not is_null(tree) else None

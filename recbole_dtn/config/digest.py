@@ -1,0 +1,63 @@
+"""What makes two runs the same experiment, and the settings as a YAML that runs again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Protocol
+
+import yaml
+
+from recbole_dtn.config.options import interaction_options
+from recbole_dtn.config.settings import Settings
+
+__all__ = ["NOT_DIGESTED", "settings_digest", "settings_yaml"]
+
+NOT_DIGESTED = frozenset(
+    {
+        "plugins",  # paths: the names they register are digested where they are used
+        "data_path",
+        "cache_dir",
+        "output_dir",
+        "seed",  # runs that differ in seed alone are repeats of one experiment
+        "accelerator",
+        "devices",
+        "strategy",
+        "num_nodes",
+        "threads",
+        "loggers",
+        "progress",
+        "quiet",
+    }
+)
+"""The keys that the digest leaves out: where files are, which machine runs, what is shown, and the seed."""
+
+
+class _HasSettings(Protocol):
+    @property
+    def settings(self) -> Settings: ...
+
+
+def settings_digest(settings: Settings) -> str:
+    """Sixteen hex digits of the SHA-256 of every setting but :data:`NOT_DIGESTED`.
+
+    An interaction counts with all its options, given or default. ``init_from`` counts as it is written.
+    """
+    values: dict[str, Any] = {key: value for key, value in settings.dump().items() if key not in NOT_DIGESTED}
+    if "interactions" in values:
+        values["interactions"] = [_filled(item) for item in values["interactions"]]
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _filled(item: str | dict[str, Any]) -> dict[str, Any]:
+    given = {"name": item} if isinstance(item, str) else item
+    return {"name": given["name"], **interaction_options(given["name"], given)}
+
+
+def settings_yaml(resolved: _HasSettings) -> str:
+    """Every setting as YAML; ``--config_files`` with this file alone gives the same settings again."""
+    text: str = yaml.safe_dump(
+        resolved.settings.dump(), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
+    )
+    return text

@@ -1,0 +1,182 @@
+"""The layers that settings are made of: command line and files as nested maps under our names, and their merging."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_dtn.config import models
+from recbole_dtn.config.properties import properties_folder, read_tree
+from recbole_dtn.config.recbole_names import ALIASES, REFUSED
+from recbole_dtn.config.settings import Settings
+from recbole_dtn.config.tree import Branch, Leaf, Tree, from_python, show
+from recbole_dtn.config.typed import BOOLEAN_WORDS, Fault, command_line_tree, declared
+from recbole_dtn.errors import UsageError
+
+__all__ = ["builtin_models", "command_line", "config_layers", "merge", "ours", "places"]
+
+COMMAND_LINE = "command line"
+
+
+def builtin_models() -> dict[str, type[Settings]]:
+    """Settings class of each built-in model."""
+    return {name.removesuffix("Settings"): getattr(models, name) for name in models.__all__}
+
+
+def _boolean_keys() -> frozenset[str]:
+    classes = (Settings, *builtin_models().values())
+    return frozenset(key for cls in classes for key, kind in declared(cls).items() if kind is bool)
+
+
+def command_line(overrides: Sequence[str] | Mapping[str, Any], faults: list[Fault]) -> Branch:
+    """One layer of what a caller gave: ``--key=value``, ``--key value``, ``--flag``; or a mapping of Python values.
+
+    A key given twice counts the second time, but for ``config_files``, which add up.
+    """
+    if isinstance(overrides, Mapping):
+        tree = from_python(overrides, "overrides")
+        assert isinstance(tree, Branch)
+        return tree
+    layer = Branch(COMMAND_LINE)
+    files: list[str] = []
+    booleans = _boolean_keys()
+    words = list(overrides)
+    while words:
+        word = words.pop(0)
+        key, equals, text = word.removeprefix("--").partition("=")
+        if not key or not (equals or word.startswith("--")):
+            faults.append(Fault(repr(word), "unexpected word; settings are --key=value or --key value", COMMAND_LINE))
+            continue
+        if not equals:
+            takes = bool(words) and not words[0].startswith("--")
+            if key in booleans:
+                takes = takes and words[0].lower() in BOOLEAN_WORDS
+            text = words.pop(0) if takes else "true"
+            if not takes and key not in booleans:
+                layer[key] = Leaf(True, COMMAND_LINE)
+                continue
+        if key == "config_files":
+            files.append(text)
+            continue
+        try:
+            layer[key] = command_line_tree(text)
+        except UsageError as error:
+            faults.append(Fault(key, f"{str(error).removeprefix('command line: ')}; found {text!r}", COMMAND_LINE))
+    if files:
+        layer["config_files"] = from_python(files, COMMAND_LINE)
+    return layer
+
+
+def config_layers(given: Tree | None, first: Sequence[str | Path], faults: list[Fault]) -> list[Branch]:
+    """The layers of the configuration files, in order.
+
+    Args:
+        given: the value of ``config_files``: paths apart by spaces or commas, or a list of such.
+        first: files that come before them.
+    """
+    texts = [str(path) for path in first]
+    if given is not None:
+        entries = list(given) if not isinstance(given, Leaf) else [given]
+        for entry in entries:
+            text = str(entry.value) if isinstance(entry, Leaf) else str(entry)
+            whole = text in texts or Path(text).is_file()
+            texts.extend([text] if whole else [part for part in re.split(r"[\s,]+", text) if part])
+    layers = []
+    for text in texts:
+        try:
+            layers.append(read_tree(_config_file(text), name=text))
+        except UsageError as error:
+            faults.append(Fault("config_files", str(error), ""))
+    return layers
+
+
+def _config_file(text: str) -> Path:
+    """The file itself, else a shipped one named as under properties/ (``model/DTN-paper-size.yaml``)."""
+    path = Path(text).expanduser()
+    if not path.is_absolute() and not path.exists() and ".." not in path.parts:
+        inside = properties_folder() / path
+        if inside.is_file():
+            return inside
+    return path
+
+
+def ours(layer: Branch, faults: list[Fault]) -> Branch:
+    """The layer under our names: dotted keys nested, RecBole's two accepted names replaced, its others refused."""
+    nested = Branch(layer.where)
+    origin: dict[str, str] = {}
+    for key, tree in _dotted(layer):
+        if key in REFUSED:
+            faults.append(Fault(key, f"is RecBole's setting; {REFUSED[key]}", tree.where))
+            continue
+        name = ALIASES.get(key, key)
+        if name in ALIASES.values():
+            earlier = _get(nested, name)
+            if earlier is not None and origin[name] != key and not _same(earlier, tree):
+                message = f"is given as {show(earlier)} and, as {key!r}, as {show(tree)}; give one of the two"
+                faults.append(Fault(origin[name], message, tree.where))
+            origin[name] = key
+        if not _put(nested, name.split("."), tree):
+            faults.append(Fault(name, "is given both as one value and by its parts; give one of the two", tree.where))
+    return nested
+
+
+def _dotted(layer: Branch, prefix: str = "") -> Iterator[tuple[str, Tree]]:
+    """Pairs of dotted key and value; a map is opened where its key has parts that the aliases stand for."""
+    opened = {name.split(".")[0] for name in ALIASES.values()}
+    for key, tree in layer.items():
+        if isinstance(tree, Branch) and not prefix and key in opened and tree:
+            yield from _dotted(tree, f"{key}.")
+        else:
+            yield f"{prefix}{key}", tree
+
+
+def _same(one: Tree, other: Tree) -> bool:
+    if not (isinstance(one, Leaf) and isinstance(other, Leaf)):
+        return False
+    try:
+        return float(one.value) == float(other.value)
+    except (TypeError, ValueError):
+        return bool(one.value == other.value)
+
+
+def _get(branch: Branch, name: str) -> Tree | None:
+    tree: Tree | None = branch
+    for part in name.split("."):
+        tree = tree.get(part) if isinstance(tree, Branch) else None
+    return tree
+
+
+def _put(branch: Branch, parts: list[str], tree: Tree) -> bool:
+    """Set a nested value; False where a part of the way is no map."""
+    *way, last = parts
+    for part in way:
+        inner = branch.setdefault(part, Branch(tree.where))
+        if not isinstance(inner, Branch):
+            return False
+        branch = inner
+    present = branch.get(last)
+    branch[last] = merge(present, tree) if isinstance(present, Branch) and isinstance(tree, Branch) else tree
+    return True
+
+
+def merge(lower: Branch, upper: Branch) -> Branch:
+    """Both layers as one: the upper wins, maps merge, lists replace."""
+    merged = Branch(upper.where)
+    merged.update(lower)
+    for key, tree in upper.items():
+        below = merged.get(key)
+        merged[key] = merge(below, tree) if isinstance(below, Branch) and isinstance(tree, Branch) else tree
+    return merged
+
+
+def places(tree: Branch, prefix: str = "") -> dict[str, str]:
+    """Where each value was written, by dotted key."""
+    found: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Branch) and value:
+            found.update(places(value, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = value.where
+    return found

@@ -1,0 +1,118 @@
+"""The shipped YAML files: where they are, how any YAML file is read, and the comments that are its help."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from recbole_dtn.config.tree import Branch, Leaf, parse_text, plain
+from recbole_dtn.errors import UsageError
+
+__all__ = ["KeyHelp", "key_help", "properties_folder", "read_tree", "read_yaml", "shipped", "shipped_names"]
+
+
+@cache
+def properties_folder() -> Path:
+    """The folder of the shipped YAML files.
+
+    It is the package ``recbole_dtn.properties`` in a wheel, and the repository's ``properties/`` beside the package
+    in an editable install.
+
+    Raises:
+        UsageError: when neither is there (a broken installation).
+    """
+    if find_spec("recbole_dtn.properties") is not None:
+        found = Path(str(importlib.resources.files("recbole_dtn.properties")))
+        if (found / "overall.yaml").is_file():
+            return found
+    beside = Path(__file__).resolve().parents[2] / "properties"
+    if (beside / "overall.yaml").is_file():
+        return beside
+    raise UsageError(f"the shipped properties are missing (looked in {beside}): install recbole_dtn again")
+
+
+def shipped(kind: str, name: str) -> Path | None:
+    """The shipped file ``properties/<kind>/<name>.yaml``, or None; a name with a slash is never a shipped one."""
+    file = properties_folder() / kind / f"{name}.yaml"
+    return file if re.fullmatch(r"[\w.-]+", name) and file.is_file() else None
+
+
+def shipped_names(kind: str) -> tuple[str, ...]:
+    """Names of the shipped files of one kind (``model``, ``interaction``, ``dataset``), sorted."""
+    return tuple(sorted(file.stem for file in (properties_folder() / kind).glob("*.yaml")))
+
+
+def read_tree(path: Path, *, name: str | None = None, lines: bool = True) -> Branch:
+    """Read a YAML file whose top level is a map, every scalar as written.
+
+    Args:
+        path: the file. name: what messages call it (default: the path). lines: whether values know their line.
+
+    Raises:
+        UsageError: for a file that is missing, is not UTF-8, or is not such YAML; with file and line.
+    """
+    name = name or str(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UsageError(f"{name}: no such file (looked at {path.resolve()})") from None
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise UsageError(f"{name}, line {line}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from error
+    except OSError as error:
+        raise UsageError(f"{name}: cannot be read: {error.strerror}") from error
+    tree = parse_text(text, name, lines=lines)
+    if isinstance(tree, Leaf) and tree.value is None:
+        return Branch(name)
+    if not isinstance(tree, Branch):
+        raise UsageError(f"{name}: expected a map of `key: value` lines, found {type(plain(tree)).__name__}")
+    return tree
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file whose top level is a map, as plain values.
+
+    ``1e-3`` is a number; ``007``, dates, yes and no stay text. Where types are declared, prefer
+    :func:`recbole_dtn.config.typed.read_typed`.
+
+    Raises:
+        UsageError: for a file that is missing or wrong, a duplicate key included; with file and line.
+    """
+    values: dict[str, Any] = plain(read_tree(path))
+    return values
+
+
+@dataclass(frozen=True)
+class KeyHelp:
+    """One key of a shipped YAML file as its help shows it."""
+
+    key: str
+    default: str
+    comment: str
+    section: str
+
+
+_SECTION = re.compile(r"# -- (.+)")
+_KEY = re.compile(r"(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?: +(?P<default>.*?))?(?:\s+# (?P<comment>.*))?")
+
+
+def key_help(path: Path) -> list[KeyHelp]:
+    """Keys of a shipped file in their order, dotted, with default and comment; a map's own line is left out."""
+    found: list[KeyHelp] = []
+    section, parent = "", ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if heading := _SECTION.fullmatch(line):
+            section = heading[1]
+        if not (match := _KEY.fullmatch(line)):
+            continue
+        if not match["indent"]:
+            parent = match["key"]
+        key = match["key"] if not match["indent"] else f"{parent}.{match['key']}"
+        if match["default"]:
+            found.append(KeyHelp(key, match["default"], match["comment"] or "", section))
+    return found

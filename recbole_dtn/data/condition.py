@@ -1,0 +1,63 @@
+"""A parsed condition as a Polars expression."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from recbole_dtn.config.tasks import AllOf, AnyOf, Comparison, Condition, Membership, Negation
+
+__all__ = ["to_expression"]
+
+
+def to_expression(condition: Condition, dtypes: Mapping[str, pl.DataType]) -> pl.Expr:
+    """Boolean expression of ``condition``; null where a missing value leaves it undecided.
+
+    ``dtypes`` are the types of the frame it will run on. A number compared with a text column compares the text's
+    numeric value (``is_click == 1`` holds for ``"1"`` and ``"1.0"``); a quoted text compared with a number column is
+    read as a number.
+
+    >>> from recbole_dtn.config.tasks import parse_condition
+    >>> frame = pl.DataFrame({"rating": [3.0, 5.0, None]})
+    >>> frame.select(y=to_expression(parse_condition("rating >= 4"), frame.schema))["y"].to_list()
+    [False, True, None]
+    """
+    match condition:
+        case Negation(inner):
+            return ~to_expression(inner, dtypes)
+        case AllOf(parts):
+            return pl.all_horizontal([to_expression(part, dtypes) for part in parts])
+        case AnyOf(parts):
+            return pl.any_horizontal([to_expression(part, dtypes) for part in parts])
+        case Membership(column, values):
+            first = to_expression(Comparison(column, "==", values[0]), dtypes)
+            for value in values[1:]:
+                first = first | to_expression(Comparison(column, "==", value), dtypes)
+            return first
+        case Comparison(column, operator, value):
+            return _compare(_operand(column, value, dtypes[column]), operator, value)
+
+
+def _operand(column: str, value: float | str, dtype: pl.DataType) -> pl.Expr:
+    if isinstance(value, str):
+        return pl.col(column).cast(pl.String)
+    if dtype == pl.String:
+        return pl.col(column).str.strip_chars().cast(pl.Float64, strict=False)
+    return pl.col(column).cast(pl.Float64).fill_nan(None)
+
+
+def _compare(operand: pl.Expr, operator: str, value: float | str) -> pl.Expr:
+    match operator:
+        case "==":
+            return operand == value
+        case "!=":
+            return operand != value
+        case ">=":
+            return operand >= value
+        case "<=":
+            return operand <= value
+        case ">":
+            return operand > value
+        case _:
+            return operand < value

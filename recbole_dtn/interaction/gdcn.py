@@ -1,0 +1,76 @@
+"""GDCN: crosses whose every order passes an information gate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from recbole_dtn.interaction.base import FeatureInteraction, FieldShape, register_interaction
+from recbole_dtn.layers.mlp import MLP
+
+__all__ = ["GDCN"]
+
+
+@register_interaction("gdcn")
+class GDCN(FeatureInteraction):
+    """Gated deep cross network (Wang et al., CIKM 2023).
+
+    With c_0 = flat(embeddings), width F*D, and L gated cross layers::
+
+        c_{l+1} = c_0 * (W_c c_l + b) * sigmoid(W_g c_l) + c_l
+        stacked  (GDCN-S):  output = W MLP(c_L) + b_o
+        parallel (GDCN-P):  output = W [c_L ; MLP(c_0)] + b_o
+
+    W_c and W_g are (F*D, F*D), without a bias of their own; with ``low_rank`` r each is a product
+    (F*D, r) (r, F*D). The MLP has ReLU after every layer; without widths it is the identity.
+
+    Args:
+        shape: sizes of the input. output_dim: O.
+        layers: L, at least 1.
+        structure: where the MLP stands, after the crosses or beside them.
+        hidden: widths of the MLP.
+        low_rank: rank r of the cross and gate matrices; None keeps them full.
+
+    >>> shape = FieldShape(num_fields=3, embedding_dim=4, id_fields=(0, 1, 2), field_sizes=(5, 5, 5))
+    >>> GDCN(shape, 6, layers=1)(torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.long)).shape
+    torch.Size([2, 6])
+    """
+
+    def __init__(
+        self,
+        shape: FieldShape,
+        output_dim: int,
+        *,
+        layers: int = 2,
+        structure: Literal["stacked", "parallel"] = "stacked",
+        hidden: Sequence[int] = (),
+        low_rank: int | None = None,
+    ) -> None:
+        super().__init__(shape, output_dim)
+        width = shape.flat_dim
+        self.structure = structure
+        self.crosses = nn.ModuleList(_square(width, low_rank, bias=True) for _ in range(layers))
+        self.gates = nn.ModuleList(_square(width, low_rank, bias=False) for _ in range(layers))
+        self.mlp = MLP(width, hidden)
+        self.head = nn.Linear(self.mlp.output_dim + (width if structure == "parallel" else 0), output_dim)
+
+    def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Tensor:
+        """Embeddings (B, F, D) -> (B, O); ``ids`` and ``shared`` are not read."""
+        first = current = embeddings.flatten(1)
+        for cross, gate in zip(self.crosses, self.gates, strict=True):
+            current = first * cross(current) * torch.sigmoid(gate(current)) + current
+        if self.structure == "stacked":
+            output: Tensor = self.head(self.mlp(current))
+        else:
+            output = self.head(torch.cat([current, self.mlp(first)], dim=1))
+        return output
+
+
+def _square(width: int, rank: int | None, *, bias: bool) -> nn.Module:
+    """A linear map of ``width`` onto itself, full or through ``rank``; the bias is added last."""
+    if rank is None:
+        return nn.Linear(width, width, bias=bias)
+    return nn.Sequential(nn.Linear(width, rank, bias=False), nn.Linear(rank, width, bias=bias))

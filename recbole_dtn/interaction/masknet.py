@@ -1,0 +1,121 @@
+"""MaskNet: feed-forward layers whose input is multiplied by a mask made from the instance itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from recbole_dtn.interaction.base import FeatureInteraction, FieldShape, register_interaction
+from recbole_dtn.layers.mlp import MLP
+
+__all__ = ["MaskBlock", "MaskNet"]
+
+
+class MaskBlock(nn.Module):
+    """One mask block: ``ReLU(LN(W (M * x)))`` with ``M = W_2 ReLU(W_1 v + b_1) + b_2``.
+
+    v is the flat embedding, never normalised, whatever x is. ``W_1`` has ``reduction`` times the width of the mask
+    as its rows (the paper's ratio of aggregation to projection), at least one.
+
+    Args:
+        embedding_width: width of v. input_width: width of x and of the mask. output_width: width of the block.
+        reduction: width of the mask's hidden layer over ``input_width``.
+    """
+
+    def __init__(self, embedding_width: int, input_width: int, output_width: int, *, reduction: float) -> None:
+        super().__init__()
+        aggregation = max(1, round(reduction * input_width))
+        self.mask = nn.Sequential(
+            nn.Linear(embedding_width, aggregation), nn.ReLU(), nn.Linear(aggregation, input_width)
+        )
+        self.project = nn.Linear(input_width, output_width, bias=False)
+        self.norm = nn.LayerNorm(output_width)
+
+    def forward(self, embedding: Tensor, inputs: Tensor) -> Tensor:
+        """Embedding (B, F*D) and inputs (B, I) -> (B, output width)."""
+        return torch.relu(self.norm(self.project(self.mask(embedding) * inputs)))
+
+
+class FieldNorm(nn.Module):
+    """Layer norm of every field's embedding by itself, each field with its own gain and shift."""
+
+    def __init__(self, num_fields: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(num_fields, embedding_dim))
+        self.shift = nn.Parameter(torch.zeros(num_fields, embedding_dim))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """(B, F, D) -> (B, F, D)."""
+        return functional.layer_norm(embeddings, embeddings.shape[-1:]) * self.gain + self.shift
+
+
+@register_interaction("masknet")
+class MaskNet(FeatureInteraction):
+    """MaskNet (Wang et al., 2021, arXiv 2102.07619).
+
+    With v = flat(embeddings) and x_0 = flat(LN_emb(embeddings)), LN_emb per field (x_0 = v without
+    ``embedding_norm``), block l with parameters of its own::
+
+        M_l(v)     = W_2 ReLU(W_1 v + b_1) + b_2
+        block_l(x) = ReLU(LN(W (M_l(v) * x)))
+        serial:    h = block_n( ... block_2(block_1(x_0)))
+        parallel:  h = [block_1(x_0) ; ... ; block_n(x_0)]
+        output     = W_o MLP(h) + b_o        (then ReLU with ``output_activation: relu``)
+
+    The mask reads v, never normalised, in every block. All layer norms have epsilon 1e-5.
+
+    Args:
+        shape: sizes of the input. output_dim: O.
+        structure: how the blocks are put together.
+        blocks: n, at least 1. block_dim: output width of a block.
+        reduction: width of a mask's hidden layer = reduction x width of the mask (F*D, or block_dim for a block
+            on a block), rounded.
+        hidden: widths of the MLP, ReLU after each; none leaves one linear map.
+        embedding_norm: whether the blocks read normalised embeddings.
+        output_activation: what the output passes at last; ``relu`` in DTN's released code.
+
+    >>> shape = FieldShape(num_fields=3, embedding_dim=4, id_fields=(0, 1, 2), field_sizes=(5, 5, 5))
+    >>> MaskNet(shape, 6, block_dim=8)(torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.long)).shape
+    torch.Size([2, 6])
+    """
+
+    def __init__(
+        self,
+        shape: FieldShape,
+        output_dim: int,
+        *,
+        structure: Literal["serial", "parallel"] = "parallel",
+        blocks: int = 2,
+        block_dim: int = 64,
+        reduction: float = 2.0,
+        hidden: Sequence[int] = (),
+        embedding_norm: bool = True,
+        output_activation: Literal["none", "relu"] = "none",
+    ) -> None:
+        super().__init__(shape, output_dim)
+        width, serial = shape.flat_dim, structure == "serial"
+        self.structure = structure
+        self.output_activation = output_activation
+        self.embedding_norm = FieldNorm(shape.num_fields, shape.embedding_dim) if embedding_norm else nn.Identity()
+        self.blocks = nn.ModuleList(
+            MaskBlock(width, block_dim if serial and depth > 0 else width, block_dim, reduction=reduction)
+            for depth in range(blocks)
+        )
+        self.mlp = MLP(block_dim if serial else blocks * block_dim, hidden)
+        self.head = nn.Linear(self.mlp.output_dim, output_dim)
+
+    def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Tensor:
+        """Embeddings (B, F, D) -> (B, O); ``ids`` and ``shared`` are not read."""
+        raw = embeddings.flatten(1)
+        mixed: Tensor = self.embedding_norm(embeddings).flatten(1)
+        if self.structure == "serial":
+            for block in self.blocks:
+                mixed = block(raw, mixed)
+        else:
+            mixed = torch.cat([block(raw, mixed) for block in self.blocks], dim=1)
+        output: Tensor = self.head(self.mlp(mixed))
+        return torch.relu(output) if self.output_activation == "relu" else output

@@ -1,0 +1,93 @@
+"""One fused embedding table for all fields: one gather per batch, then pooling."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from recbole_dtn.data.features import Features, MultiValued
+from recbole_dtn.layers.table import RowTable
+from recbole_dtn.schema import UNKNOWN, DataSchema
+
+__all__ = ["EmbeddingTable", "pool"]
+
+
+def pool(vectors: Tensor, many: MultiValued, mode: str) -> Tensor:
+    """Pool the vectors of each row's values; a row without values gives zeros.
+
+    ``sum``: sum_v w_v e_v; ``mean``: sum_v w_v e_v / sum_v w_v (zeros where the weights sum to 0). Without weights
+    every w_v is 1, so that the mean is the plain one.
+
+    Args:
+        vectors: (V, D), one per value. many: values, offsets (B+1,) and weights. mode: ``sum`` or ``mean``.
+
+    Returns:
+        (B, D).
+
+    >>> many = MultiValued(torch.arange(3), torch.tensor([0, 2, 2, 3]))
+    >>> pool(torch.tensor([[1.0], [3.0], [5.0]]), many, "mean").flatten().tolist()
+    [2.0, 0.0, 5.0]
+    """
+    lengths = many.offsets.diff()
+    rows = lengths.shape[0]
+    owner = torch.repeat_interleave(lengths, output_size=vectors.shape[0])
+    weights = None if many.weights is None else many.weights.to(vectors.dtype)
+    weighted = vectors if weights is None else vectors * weights.unsqueeze(1)
+    total = vectors.new_zeros(rows, vectors.shape[1]).index_add(0, owner, weighted)
+    if mode == "sum":
+        return total
+    mass = lengths.to(vectors.dtype) if weights is None else vectors.new_zeros(rows).index_add(0, owner, weights)
+    return total / torch.where(mass == 0, torch.ones_like(mass), mass).unsqueeze(1)
+
+
+class EmbeddingTable(nn.Module):
+    """Embeddings (B, F, D) of a batch from one table over the rows of all fields.
+
+    A single id gives its row. A multi-valued field is pooled (:func:`pool`). A continuous field at offset o gives
+    ``value * row[o + 1]``, and ``row[o]`` where the value is absent (NaN). The row of unknown tokens starts at zero
+    in the fields that ``schema.extra["zero_unknown"]`` lists: no training token is rare there, so that no training
+    row would ever move it away from noise.
+
+    Args:
+        schema: fields, sizes and offsets. dim: D. std: standard deviation of the initial rows.
+    """
+
+    def __init__(self, schema: DataSchema, dim: int, *, std: float) -> None:
+        super().__init__()
+        self.table = RowTable(schema.num_rows, dim, std=std)
+        untrained = [schema.fields[i].offset + UNKNOWN for i in schema.extra.get("zero_unknown", ())]
+        with torch.no_grad():
+            self.table.weight[untrained] = 0.0
+        self.multi_fields = schema.multi_fields
+        self.pooling = tuple(schema.fields[i].pooling for i in schema.multi_fields)
+        gathered = schema.id_fields + schema.dense_fields + schema.multi_fields
+        self.in_order = gathered == tuple(range(schema.num_fields))
+        offsets = torch.tensor([schema.fields[i].offset for i in schema.dense_fields], dtype=torch.int64)
+        self.register_buffer("id_fields", torch.tensor(schema.id_fields, dtype=torch.int64), persistent=False)
+        self.register_buffer("dense_offsets", offsets, persistent=False)
+        self.register_buffer("order", torch.tensor(gathered, dtype=torch.int64).argsort(), persistent=False)
+        self.id_fields: Tensor
+        self.dense_offsets: Tensor
+        self.order: Tensor
+
+    def forward(self, features: Features) -> Tensor:
+        """A batch of B rows -> (B, F, D)."""
+        batch, dim = len(features), self.table.embedding_dim
+        many = [features.multi[position] for position in self.multi_fields]
+        singles = features.ids.index_select(1, self.id_fields)
+        parts = [singles.flatten()]
+        values = None
+        if len(self.dense_offsets):
+            present = ~features.dense.isnan()
+            # The absent row is taken times one; multiplying by NaN and selecting later would send NaN into gradients.
+            values = torch.where(present, features.dense, 1.0).to(self.table.weight.dtype)
+            parts.append((self.dense_offsets + present).flatten())
+        found = self.table.look_up(torch.cat([*parts, *(each.values for each in many)]), batch_size=batch)
+        chunks = found.split([*(len(part) for part in parts), *(len(each.values) for each in many)])
+        fields = [chunks[0].view(batch, -1, dim)]
+        if values is not None:
+            fields.append(chunks[1].view(batch, -1, dim) * values.unsqueeze(2))
+        pooled = zip(chunks[len(parts) :], many, self.pooling, strict=True)
+        fields.extend(pool(vectors, each, mode).unsqueeze(1) for vectors, each, mode in pooled)
+        embeddings = torch.cat(fields, dim=1) if len(fields) > 1 else fields[0]
+        return embeddings if self.in_order else embeddings.index_select(1, self.order)

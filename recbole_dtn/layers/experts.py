@@ -1,0 +1,64 @@
+"""Several networks of one shape that read the same input, and the towers that end every model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from recbole_dtn.layers.mlp import Tower
+
+__all__ = ["Experts", "Towers"]
+
+
+class Experts(nn.Module):
+    """K perceptrons of one shape over one input, each layer of all of them as one batched product.
+
+    ``E_k(x)``: Linear, ReLU and dropout for every width; no width at all is the identity. Layer l of all experts is
+    one parameter (K, in, out), each expert's part initialised as ``nn.Linear`` is.
+
+    Args:
+        input_dim: I. hidden: width of each layer. count: K. dropout: after each layer.
+    """
+
+    def __init__(self, input_dim: int, hidden: Sequence[int], *, count: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.count = count
+        self.output_dim = hidden[-1] if hidden else input_dim
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for width_in, width_out in pairwise([input_dim, *hidden]):
+            bound = 1.0 / math.sqrt(width_in)
+            self.weights.append(nn.Parameter(torch.empty(count, width_in, width_out).uniform_(-bound, bound)))
+            self.biases.append(nn.Parameter(torch.empty(count, 1, width_out).uniform_(-bound, bound)))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, I) -> (B, K, H), H the last width."""
+        if not self.weights:
+            return x.unsqueeze(1).expand(-1, self.count, -1)
+        # The first layer reads one input for all experts: a single product (B, I) x (I, K * width).
+        current = torch.einsum("bi,kio->kbo", x, self.weights[0]) + self.biases[0]
+        current = self.dropout(torch.relu(current))
+        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
+            current = self.dropout(torch.relu(torch.baddbmm(bias, current, weight)))
+        return current.transpose(0, 1)
+
+
+class Towers(nn.Module):
+    """One :class:`Tower` per task. Their parameters stay apart, so that a task's own can be told from shared ones.
+
+    Args:
+        input_dim: H. hidden: hidden widths of each tower. count: T. dropout: after each hidden layer.
+    """
+
+    def __init__(self, input_dim: int, hidden: Sequence[int], *, count: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.towers = nn.ModuleList(Tower(input_dim, hidden, dropout=dropout) for _ in range(count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, H) -> logits (B, T); tower t reads ``x[:, t]``."""
+        return torch.stack([tower(part) for tower, part in zip(self.towers, x.unbind(1), strict=True)], dim=1)

@@ -1,0 +1,55 @@
+"""Plain multi-layer perceptrons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+__all__ = ["MLP", "Tower"]
+
+
+class MLP(nn.Module):
+    """``h_{l+1} = dropout(ReLU(W_l h_l + b_l))`` for every width; no width at all is the identity.
+
+    Args:
+        input_dim: width of the input. widths: width of each layer. dropout: share of a layer's outputs set to zero.
+
+    >>> import torch
+    >>> MLP(3, [8, 5])(torch.zeros(2, 3)).shape, MLP(3, []).output_dim
+    (torch.Size([2, 5]), 3)
+    """
+
+    def __init__(self, input_dim: int, widths: Sequence[int], *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.output_dim = widths[-1] if widths else input_dim
+        layers: list[nn.Module] = []
+        for width_in, width_out in pairwise([input_dim, *widths]):
+            layers += [nn.Linear(width_in, width_out), nn.ReLU()]
+            if dropout > 0.0:
+                layers.append(nn.Dropout(dropout))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., input_dim) -> (..., output_dim)."""
+        output: Tensor = self.layers(x)
+        return output
+
+
+class Tower(nn.Module):
+    """One task's head: an MLP, then one linear unit without activation.
+
+    Args:
+        input_dim: width of the input. hidden: hidden widths. dropout: after each hidden layer.
+    """
+
+    def __init__(self, input_dim: int, hidden: Sequence[int], *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.hidden = MLP(input_dim, hidden, dropout=dropout)
+        self.logit = nn.Linear(self.hidden.output_dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, input_dim) -> (B,)."""
+        logit: Tensor = self.logit(self.hidden(x))
+        return logit.squeeze(1)

@@ -1,0 +1,53 @@
+"""The records below an output folder, found by cell."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from recbole_dtn.errors import DataError
+from recbole_dtn.leaderboard.cells import CellKey
+from recbole_dtn.training.record import FILE_NAME, RunRecord, read_record
+
+__all__ = ["Recorded", "read_finished"]
+
+
+@dataclass
+class Recorded:
+    """Finished runs by cell, oldest first, and a message per record that could not be read."""
+
+    runs: dict[CellKey, list[tuple[Path, RunRecord]]] = field(default_factory=lambda: defaultdict(list))
+    unreadable: list[str] = field(default_factory=list)
+
+    def newest(self, key: CellKey, fingerprint: str | None) -> tuple[Path, RunRecord] | None:
+        """The newest run of a cell on the data with ``fingerprint`` (None: on any data), or None."""
+        fitting = [
+            (folder, record)
+            for folder, record in self.runs.get(key, [])
+            if fingerprint is None or record.data_fingerprint == fingerprint
+        ]
+        return fitting[-1] if fitting else None
+
+
+def read_finished(output_dirs: Iterable[Path]) -> Recorded:
+    """Read every record below the folders; interrupted and failed runs fill no cell.
+
+    A record that cannot be read (torn, of another version) is reported in ``unreadable`` and left out: one bad file
+    must not take a board of good ones with it. Run folders begin with the time they were made, so that the order of
+    their names is the order of the runs.
+    """
+    found = Recorded()
+    for output_dir in dict.fromkeys(output_dirs):
+        for path in sorted(output_dir.glob(f"*/*/*/{FILE_NAME}")):
+            try:
+                record = read_record(path)
+            except DataError as error:
+                found.unreadable.append(str(error))
+            except (OSError, UnicodeDecodeError) as error:
+                found.unreadable.append(f"{path}: {error}")
+            else:
+                if record.status == "finished":
+                    found.runs[CellKey.of(record)].append((path.parent, record))
+    return found

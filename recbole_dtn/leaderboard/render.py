@@ -1,0 +1,195 @@
+"""A board as Markdown, as CSV and on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary
+from recbole_dtn.training.record import write_text
+
+__all__ = ["csv_text", "markdown", "notes", "print_board", "write_board"]
+
+SHOWN = {"auc": "AUC", "logloss": "log loss", "rmse": "RMSE", "mae": "MAE"}
+PARTS = ("embedding", "codebook", "dense", "total")
+CSV_COLUMNS = (
+    "dataset", "model", "task", "metric", "split", "mean", "sd", "n",
+    *(f"parameters_{part}" for part in PARTS),
+    "samples_per_second", "settings_digest", "data_fingerprint",
+)  # fmt: skip
+CLAIMS_NEED = 10
+"""Seeds below which a board is descriptive: five cannot reach p < .05 in a two-sided Wilcoxon test."""
+
+
+# ---- cells of the table ---------------------------------------------------------------------------------------------
+
+
+def spread(values: Summary | None, seeds: int) -> str:
+    """``mean ± sd``; a dash for what is undefined, and n where some of the seeds have no value.
+
+    >>> spread(Summary(0.78514, 0.00123, 3), 3), spread(Summary(0.5, None, 1), 1), spread(Summary(None, None, 0), 3)
+    ('0.7851 ± 0.0012', '0.5000 ± –', '–')
+    >>> spread(Summary(0.5, 0.01, 2), 3)
+    '0.5000 ± 0.0100 (n=2)'
+    """
+    if values is None or values.mean is None:
+        return "–"
+    sd = "–" if values.sd is None else f"{values.sd:.4f}"
+    return f"{values.mean:.4f} ± {sd}" + (f" (n={values.n})" if values.n != seeds else "")
+
+
+def labels(rows: Sequence[BoardRow]) -> list[str]:
+    """A name per row: the model, and what tells rows of one model on one data set apart."""
+    named = []
+    for row in rows:
+        same = [other for other in rows if (other.dataset, other.model) == (row.dataset, row.model)]
+        parts = []
+        if len({other.settings_digest for other in same}) > 1:
+            parts.append(row.settings_digest[:6])
+        if len({other.data_fingerprint for other in same}) > 1:
+            parts.append(f"data {row.data_fingerprint[:6]}")
+        named.append(f"{row.model} ({', '.join(parts)})" if parts else row.model)
+    return named
+
+
+def _shown_metrics(rows: Sequence[BoardRow]) -> list[Metric]:
+    tasks = dict.fromkeys(task for row in rows for task in row.tasks)
+    wanted = [Metric("test", task, name) for task in tasks for name in SHOWN]
+    return [metric for metric in wanted if any(metric in row.metrics for row in rows)]
+
+
+def _columns(rows: Sequence[BoardRow]) -> list[str]:
+    return [
+        "model", "seeds",
+        *(f"{metric.task} {SHOWN[metric.name]}" for metric in _shown_metrics(rows)),
+        "embedding", "codebook", "dense", "parameters", "samples/s",
+    ]  # fmt: skip
+
+
+def _cells(rows: Sequence[BoardRow]) -> list[list[str]]:
+    metrics = _shown_metrics(rows)
+    return [
+        [
+            label,
+            str(len(row.seeds)),
+            *(spread(row.metrics.get(metric), len(row.seeds)) for metric in metrics),
+            *(f"{row.parameters[part]:,}" if part in row.parameters else "–" for part in PARTS),
+            "–" if row.samples_per_second is None else f"{row.samples_per_second:,.0f}",
+        ]
+        for label, row in zip(labels(rows), rows, strict=True)
+    ]
+
+
+def notes(rows: Sequence[BoardRow]) -> list[str]:
+    """What a reader must know to read the rows of one data set rightly."""
+    names = labels(rows)
+    seeds = dict.fromkeys(", ".join(map(str, row.seeds)) for row in rows)
+    if len(seeds) == 1:
+        found = [f"Test split, mean ± standard deviation over seeds {next(iter(seeds))}."]
+    else:
+        each = "; ".join(f"{name} {', '.join(map(str, row.seeds))}" for name, row in zip(names, rows, strict=True))
+        found = [f"Test split, mean ± standard deviation over seeds, which differ between rows: {each}."]
+    found.append("The spread is that of training alone: the sampling error of the test split is not in it.")
+    if min(len(row.seeds) for row in rows) < CLAIMS_NEED:
+        found.append(f"With fewer than {CLAIMS_NEED} seeds a board is descriptive: it claims no difference.")
+    fingerprints = dict.fromkeys(row.data_fingerprint[:12] for row in rows)
+    if len(fingerprints) > 1:
+        found.append(
+            f"Rows of different data or splits do not compare: found the data fingerprints {', '.join(fingerprints)}."
+        )
+    for name, row in zip(names, rows, strict=True):
+        for task, weight in row.pos_weights.items():
+            found.append(
+                f"{name}: {task} is trained with pos_weight {weight:g}, so its log loss compares with no other "
+                "weight's, and NE and calibration are left out."
+            )
+    return found
+
+
+# ---- the three forms ------------------------------------------------------------------------------------------------
+
+
+def markdown(rows: Sequence[BoardRow]) -> str:
+    """One section per data set: a table with a line per row of the board, and the notes to it."""
+    sections = []
+    for dataset, group in _by_dataset(rows):
+        columns = _columns(group)
+        lines = [f"## {_escaped(dataset)}", "", _line(columns), _line(["---"] + ["--:"] * (len(columns) - 1))]
+        lines += [_line(cells) for cells in _cells(group)]
+        lines += ["", *(f"- {_escaped(note)}" for note in notes(group))]
+        sections.append("\n".join(lines) + "\n")
+    return "\n".join(sections)
+
+
+def csv_text(rows: Sequence[BoardRow]) -> str:
+    """Every summary on a line of its own, at full precision; what is undefined is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for row in rows:
+        sizes = [row.parameters.get(part) for part in PARTS]
+        for metric, values in row.metrics.items():
+            writer.writerow(
+                [row.dataset, row.model, metric.task, metric.name, metric.split, values.mean, values.sd, values.n]
+                + [*sizes, row.samples_per_second, row.settings_digest, row.data_fingerprint]
+            )
+    return text.getvalue()
+
+
+def print_board(rows: Sequence[BoardRow], console: Console) -> None:
+    """Print the board: a table as wide as the terminal allows, or plain columns where there is no terminal."""
+    for dataset, group in _by_dataset(rows):
+        if console.is_terminal:
+            table = Table(title=Text(dataset), title_justify="left", title_style="", box=box.SIMPLE_HEAD)
+            for position, column in enumerate(_columns(group)):
+                table.add_column(Text(column), justify="right" if position else "left")
+            for cells in _cells(group):
+                table.add_row(*(Text(cell) for cell in cells))
+            console.print(table)
+        else:
+            _print_plain(console, "\n".join([dataset, *_aligned([_columns(group), *_cells(group)])]))
+        _print_plain(console, "\n".join(notes(group)) + "\n")
+
+
+def write_board(rows: Sequence[BoardRow], folder: Path, name: str) -> Path:
+    """Write ``<folder>/<name>.md`` and ``.csv``, each whole or not at all; returns the path of the Markdown."""
+    path = folder / f"{name}.md"
+    write_text(folder / f"{name}.csv", csv_text(rows))
+    write_text(path, markdown(rows))
+    return path
+
+
+def _by_dataset(rows: Sequence[BoardRow]) -> list[tuple[str, list[BoardRow]]]:
+    return [(dataset, list(group)) for dataset, group in groupby(rows, key=lambda row: row.dataset)]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(_escaped(cell) for cell in cells)} |"
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if position else cell.ljust(width)
+            for position, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ).rstrip()
+        for cells in lines
+    ]
+
+
+def _print_plain(console: Console, text: str) -> None:
+    # As it is: rich would otherwise wrap at 80 columns and read square brackets as markup.
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,118 @@
+"""Mean and spread over seeds, from run records and nothing else."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from recbole_dtn.training.record import RunRecord
+
+__all__ = ["BoardRow", "Metric", "Summary", "pos_weights", "summarise", "summary"]
+
+NEED_PLAIN_LOSS = ("ne", "calibration")
+"""Metrics of the probabilities' level: with pos_weight the level is wrong on purpose, so they are undefined."""
+
+
+@dataclass(frozen=True, order=True)
+class Metric:
+    """One measured number: ``split`` is ``valid`` or ``test``."""
+
+    split: str
+    task: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and sample standard deviation (n - 1) over ``n`` seeds whose value is defined; null where it is not."""
+
+    mean: float | None
+    sd: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """One line of a board: a model with one choice of settings on one data set, over its seeds.
+
+    Attributes:
+        metrics: a summary per measured number, in the tasks' order.
+        parameters: embedding, codebook, dense and their total.
+        samples_per_second: median over the seeds.
+        pos_weights: the tasks whose pos_weight is not 1.
+    """
+
+    dataset: str
+    model: str
+    settings_digest: str
+    data_fingerprint: str
+    seeds: tuple[int, ...]
+    tasks: tuple[str, ...]
+    metrics: Mapping[Metric, Summary]
+    parameters: Mapping[str, int]
+    samples_per_second: float | None
+    pos_weights: Mapping[str, float]
+
+
+def summary(values: Iterable[float | None]) -> Summary:
+    """Mean and standard deviation of the defined values; one value has no spread.
+
+    >>> summary([1.0, 3.0, None])
+    Summary(mean=2.0, sd=1.4142135623730951, n=2)
+    >>> summary([0.5]), summary([None])
+    (Summary(mean=0.5, sd=None, n=1), Summary(mean=None, sd=None, n=0))
+    """
+    defined = [value for value in values if value is not None]
+    return Summary(
+        mean=statistics.fmean(defined) if defined else None,
+        sd=statistics.stdev(defined) if len(defined) > 1 else None,
+        n=len(defined),
+    )
+
+
+def pos_weights(record: RunRecord) -> dict[str, float]:
+    """The tasks of a run whose positive rows were weighted."""
+    weights = {task["name"]: float(task.get("pos_weight", 1.0)) for task in record.settings.get("tasks", [])}
+    return {name: weight for name, weight in weights.items() if weight != 1.0}
+
+
+def summarise(records: Iterable[RunRecord]) -> list[BoardRow]:
+    """Rows of a board, in the order in which data sets, and within them models, first appear.
+
+    Runs are put together only when model, settings and data agree; two records of one seed are one run made twice,
+    and the later one counts.
+    """
+    groups: dict[tuple[str, str, str, str], dict[int, RunRecord]] = {}
+    for record in records:
+        row = (record.dataset, record.model, record.settings_digest, record.data_fingerprint)
+        groups.setdefault(row, {})[record.seed] = record
+    rows = [_row([seeds[seed] for seed in sorted(seeds)]) for seeds in groups.values()]
+    datasets = list(dict.fromkeys(row.dataset for row in rows))
+    models = list(dict.fromkeys(row.model for row in rows))
+    return sorted(rows, key=lambda row: (datasets.index(row.dataset), models.index(row.model)))
+
+
+def _row(runs: Sequence[RunRecord]) -> BoardRow:
+    first = runs[0]
+    weighted = pos_weights(first)
+    measured: dict[Metric, list[float | None]] = {}
+    for run in runs:
+        for split, tasks in (("valid", run.valid), ("test", run.test)):
+            for task, values in (tasks or {}).items():
+                for name, value in values.items():
+                    defined = task not in weighted or name not in NEED_PLAIN_LOSS
+                    measured.setdefault(Metric(split, task, name), []).append(value if defined else None)
+    rates = [run.train_samples_per_second for run in runs if run.train_samples_per_second is not None]
+    return BoardRow(
+        dataset=first.dataset,
+        model=first.model,
+        settings_digest=first.settings_digest,
+        data_fingerprint=first.data_fingerprint,
+        seeds=tuple(run.seed for run in runs),
+        tasks=tuple(task.name for task in first.tasks),
+        metrics={metric: summary(values) for metric, values in measured.items()},
+        parameters={**first.parameters, "total": sum(first.parameters.values())},
+        samples_per_second=statistics.median(rates) if rates else None,
+        pos_weights=weighted,
+    )

@@ -1,0 +1,39 @@
+"""MMoE: shared experts, one softmax gate per task."""
+
+from __future__ import annotations
+
+import torch
+
+from recbole_dtn.config.models import MMoESettings
+from recbole_dtn.data.features import Features
+from recbole_dtn.layers.experts import Experts, Towers
+from recbole_dtn.layers.gates import SoftmaxGates
+from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
+from recbole_dtn.schema import DataSchema
+
+__all__ = ["MMoE"]
+
+
+class MMoE(MultiTaskRecommender):
+    """``h_t = sum_k softmax(W_t x)_k E_k(x);  logit_t = tower_t(h_t)`` (Ma et al., KDD 2018, eq. 6-8)."""
+
+    def build(self, settings: MMoESettings, schema: DataSchema) -> None:
+        """The embedding, K experts, T gates and T towers."""
+        self.embedding = self.new_embedding()
+        self.experts = Experts(
+            self.flat_dim, settings.expert_hidden, count=settings.experts, dropout=settings.dropout
+        )
+        self.gates = SoftmaxGates(self.flat_dim, choices=settings.experts, count=schema.num_tasks)
+        self.towers = Towers(
+            self.experts.output_dim, settings.tower_hidden, count=schema.num_tasks, dropout=settings.dropout
+        )
+        names = tuple(f"shared/expert{k}" for k in range(settings.experts))
+        self.gate_names = dict.fromkeys(schema.task_names, names)
+
+    def forward(self, features: Features) -> ModelOutput:
+        """A batch -> logits (B, T), and each task's weights over the experts (B, K)."""
+        x = self.embedding(features).flatten(1)
+        weights = self.gates(x)  # (B, T, K)
+        mixed = torch.einsum("btk,bkh->bth", weights, self.experts(x))  # (B, T, H)
+        gates = dict(zip(self.schema.task_names, weights.unbind(1), strict=True))
+        return ModelOutput(logits=self.towers(mixed), gates=gates)

@@ -1,0 +1,111 @@
+"""PLE: shared and task-specific experts in progressive layers; one level is CGC."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from recbole_dtn.config.models import PLESettings
+from recbole_dtn.data.features import Features
+from recbole_dtn.layers.experts import Experts, Towers
+from recbole_dtn.layers.gates import SoftmaxGate
+from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
+from recbole_dtn.model.owners import SHARED, owner_names
+from recbole_dtn.schema import DataSchema
+
+__all__ = ["PLE", "ExtractionLevel"]
+
+
+class ExtractionLevel(nn.Module):
+    """One level of PLE (eq. 1-6): each owner's experts read the owner's own input; gates read it too.
+
+    Task t mixes ``[own experts, shared experts]``; the shared gate mixes ALL experts of the level
+    ``[task 1's, ..., task T's, shared]`` and is absent on the last level, whose shared mix nothing would read.
+
+    Args:
+        input_dim: I. hidden: widths of an expert. tasks: T. task_experts: experts of each task.
+        shared_experts: shared ones. last: whether this is the last level. dropout: inside the experts.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        hidden: Sequence[int],
+        *,
+        tasks: int,
+        task_experts: int,
+        shared_experts: int,
+        last: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        counts = [task_experts] * tasks + [shared_experts]
+        self.experts = nn.ModuleList(Experts(input_dim, hidden, count=count, dropout=dropout) for count in counts)
+        self.gates = nn.ModuleList(SoftmaxGate(input_dim, task_experts + shared_experts) for _ in range(tasks))
+        self.shared_gate = None if last else SoftmaxGate(input_dim, sum(counts))
+        self.output_dim = hidden[-1] if hidden else input_dim
+
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """One level.
+
+        Args:
+            inputs: (B, I) per owner, tasks in order and the shared owner last.
+
+        Returns:
+            The mix (B, H) of each task, then (but on the last level) of the shared owner; each task's weights
+            (B, own + shared experts).
+        """
+        outputs = [experts(read) for experts, read in zip(self.experts, inputs, strict=True)]  # (B, K, H) per owner
+        weights = [gate(read) for gate, read in zip(self.gates, inputs[:-1], strict=True)]
+        mixed = [
+            torch.einsum("bk,bkh->bh", weight, torch.cat([own, outputs[-1]], dim=1))
+            for weight, own in zip(weights, outputs[:-1], strict=True)
+        ]
+        if self.shared_gate is not None:
+            mixed.append(torch.einsum("bk,bkh->bh", self.shared_gate(inputs[-1]), torch.cat(outputs, dim=1)))
+        return mixed, weights
+
+
+class PLE(MultiTaskRecommender):
+    """Levels of gated experts, then towers: ``logit_t = tower_t(h_t^L)`` (Tang et al., RecSys 2020).
+
+    ``gates`` are those of the last level, which the towers read.
+    """
+
+    def build(self, settings: PLESettings, schema: DataSchema) -> None:
+        """The embedding, the levels and T towers."""
+        owners = owner_names(schema, shared=True)
+        self.embedding = self.new_embedding()
+        self.levels = nn.ModuleList()
+        width = self.flat_dim
+        for level in range(settings.levels):
+            extraction = ExtractionLevel(
+                width,
+                settings.expert_hidden,
+                tasks=schema.num_tasks,
+                task_experts=settings.task_experts,
+                shared_experts=settings.shared_experts,
+                last=level == settings.levels - 1,
+                dropout=settings.dropout,
+            )
+            self.levels.append(extraction)
+            width = extraction.output_dim
+        self.towers = Towers(width, settings.tower_hidden, count=schema.num_tasks, dropout=settings.dropout)
+        shared = tuple(f"{SHARED}/expert{k}" for k in range(settings.shared_experts))
+        self.gate_names = {
+            task: tuple(f"{task}/expert{k}" for k in range(settings.task_experts)) + shared for task in owners[:-1]
+        }
+
+    def forward(self, features: Features) -> ModelOutput:
+        """A batch -> logits (B, T), and each task's last weights over its own and the shared experts."""
+        x = self.embedding(features).flatten(1)
+        current = [x] * (self.schema.num_tasks + 1)
+        weights: list[Tensor] = []
+        for level in self.levels:
+            current, weights = level(current)
+        return ModelOutput(
+            logits=self.towers(torch.stack(current, dim=1)),
+            gates=dict(zip(self.schema.task_names, weights, strict=True)),
+        )

@@ -1,0 +1,172 @@
+"""What every multi-task model must do; run ``check_model(MyModel)`` in the tests of a plug-in."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_dtn.config.settings import Settings
+from recbole_dtn.data.features import Features
+from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
+from recbole_dtn.registry import MODELS
+from recbole_dtn.schema import DataSchema
+from recbole_dtn.testing.data import make_settings, take_rows, tiny_features, tiny_schema
+
+__all__ = ["check_model"]
+
+ROWS = 48
+
+
+def check_model(model: str | type[MultiTaskRecommender], **settings: Any) -> None:
+    """Check a model against its contract, on fields of every kind and one, two and four tasks.
+
+    Shapes and finite values (a batch of one row included); a gradient for every parameter; gates that are weights and
+    have names; rows that do not depend on each other, nor on labels or row numbers; the same output twice in
+    evaluation; a state that can be saved and loaded; sparse gradients equal to dense ones; losses that ignore labels
+    which are not observed.
+
+    Args:
+        model: a registered name, or the class. settings: its own settings, to check them too.
+
+    Raises:
+        AssertionError: with what was expected and found.
+
+    >>> check_model("SharedBottom", bottom_hidden=[8], tower_hidden=[])
+    """
+    chosen = {"embedding_size": 4, "embedding_std": 0.5, **settings}
+    for tasks in (2, 1, 4):
+        schema = tiny_schema(tasks=tasks, weighted=tasks == 4)
+        built = _build(model, chosen, schema, seed=tasks)
+        features = tiny_features(schema, ROWS, seed=tasks, masked=True)
+        _check_output(built, features)
+        _check_gradients(built, features)
+        _check_rows(built, features)
+        _check_state(built, _build(model, chosen, schema, seed=tasks + 100), features)
+        _check_sparse(built, features)
+        _check_masks(built, features)
+    for schema in (tiny_schema(multi=(), dense=0), tiny_schema(tokens=2, multi=("sum",), dense=2)):
+        _check_output(_build(model, chosen, schema, seed=7), tiny_features(schema, ROWS))
+
+
+def _build(
+    model: str | type[MultiTaskRecommender], chosen: dict[str, Any], schema: DataSchema, *, seed: int
+) -> MultiTaskRecommender:
+    cls: type[MultiTaskRecommender] = MODELS.load(model) if isinstance(model, str) else model
+    settings: Settings = make_settings(model, **chosen)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return cls(settings, schema)
+
+
+def _check_output(model: MultiTaskRecommender, features: Features) -> None:
+    names = model.schema.task_names
+    for batch in (features, take_rows(features, [3])):
+        for training in (True, False):
+            output: ModelOutput = model.train(training)(batch)
+            shape = (len(batch), len(names))
+            assert output.logits.shape == shape, f"logits have shape {tuple(output.logits.shape)}, expected {shape}"
+            assert output.logits.isfinite().all(), f"logits are not finite in a batch of {len(batch)}"
+            for name, loss in output.auxiliary.items():
+                assert loss.dim() == 0, f"auxiliary loss {name!r} must be a scalar, has shape {tuple(loss.shape)}"
+                assert loss.isfinite(), f"auxiliary loss {name!r} is {loss.item()}"
+            _check_gates(model, output, len(batch))
+
+
+def _check_gates(model: MultiTaskRecommender, output: ModelOutput, rows: int) -> None:
+    unknown = set(output.gates) - set(model.schema.task_names)
+    assert not unknown, f"gates: {sorted(unknown)} are no tasks"
+    assert set(output.gates) == set(model.gate_names), (
+        f"gates of {sorted(output.gates)}, but gate_names of {sorted(model.gate_names)}"
+    )
+    for task, weights in output.gates.items():
+        names = model.gate_names[task]
+        assert weights.shape == (rows, len(names)), f"gates of {task!r}: {tuple(weights.shape)} for {len(names)} names"
+        assert len(set(names)) == len(names), f"gate_names of {task!r} repeat: {names}"
+        assert all(name.count("/") == 1 for name in names), f"gate_names of {task!r} are not owner/module: {names}"
+        sums = weights.detach().sum(1)
+        groups = sums.round()
+        assert (weights >= 0).all(), f"gates of {task!r} are negative somewhere"
+        assert (groups >= 1).all(), f"gates of {task!r} sum to {sums.min().item():.4g}"
+        assert (groups == groups[0]).all(), f"gates of {task!r} sum to {sums.min():.4g} and to {sums.max():.4g}"
+        assert torch.allclose(sums, groups, atol=1e-5), (
+            f"gates of {task!r} must sum to a whole number (1 per softmax), sum to {sums[0].item():.6g}"
+        )
+
+
+def _gradients(model: MultiTaskRecommender, features: Features) -> dict[str, Tensor]:
+    model.train().zero_grad()
+    output: ModelOutput = model(features)
+    loss = model.task_losses(features, output).sum() + sum(output.auxiliary.values())
+    loss.backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def _check_gradients(model: MultiTaskRecommender, features: Features) -> None:
+    gradients = _gradients(model, features)
+    for name, parameter in model.named_parameters():
+        assert name in gradients or not parameter.requires_grad, f"{name} gets no gradient: DDP would fail on it"
+    for name, gradient in gradients.items():
+        assert gradient.isfinite().all(), f"the gradient of {name} is not finite"
+        assert gradient.abs().max() > 0, f"the gradient of {name} is zero everywhere: nothing reads it"
+
+
+def _check_rows(model: MultiTaskRecommender, features: Features) -> None:
+    model.eval()
+    with torch.no_grad():
+        whole = model(features).logits
+        assert torch.equal(whole, model(features).logits), "two passes in evaluation differ"
+        rows = [5, 2, 11]
+        part = model(take_rows(features, rows)).logits
+        assert torch.allclose(part, whole[rows], atol=1e-5), "a row's logits depend on the other rows of its batch"
+        blind = replace(
+            features, labels=torch.empty(0, 0), observed=torch.empty(0, 0, dtype=torch.bool), row=None, group=None
+        )
+        assert torch.equal(whole, model(blind).logits), "logits depend on labels, row numbers or groups"
+
+
+def _check_state(model: MultiTaskRecommender, other: MultiTaskRecommender, features: Features) -> None:
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    with torch.no_grad():
+        before = other.eval()(features).logits
+        wanted = model.eval()(features).logits
+        assert not torch.equal(before, wanted), "another seed gives the same logits: weights are not random"
+        other.load_state_dict(torch.load(file, weights_only=True))
+        assert torch.equal(other(features).logits, wanted), "a saved and loaded state gives other logits"
+
+
+def _check_sparse(model: MultiTaskRecommender, features: Features) -> None:
+    if model.settings.dropout > 0:
+        return
+    dense = _gradients(model, features)
+    model.set_sparse(True)
+    sparse = _gradients(model, features)
+    model.set_sparse(False)
+    model.zero_grad()
+    tables = {id(table.weight) for table in model.tables()}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in tables:
+            assert sparse[name].is_sparse, f"{name} has a dense gradient after set_sparse(True)"
+            assert torch.allclose(sparse[name].to_dense(), dense[name], atol=1e-6), f"{name}: sparse gradient differs"
+
+
+def _check_masks(model: MultiTaskRecommender, features: Features) -> None:
+    model.eval()
+    output: ModelOutput = model(features)
+    losses = model.task_losses(features, output)
+    assert losses.shape == (model.schema.num_tasks,), f"task losses have shape {tuple(losses.shape)}"
+    changed = replace(features, labels=torch.where(features.observed, features.labels, 1e6))
+    assert torch.equal(losses, model.task_losses(changed, output)), "a label that is not observed changes the loss"
+    nothing = replace(features, observed=torch.zeros_like(features.observed))
+    model.zero_grad()
+    empty = model.task_losses(nothing, model(nothing))
+    assert (empty == 0).all(), f"the loss over nothing is {empty.tolist()}, expected 0"
+    empty.sum().backward()  # type: ignore[no-untyped-call]
+    for name, parameter in model.named_parameters():
+        quiet = parameter.grad is None or (parameter.grad == 0).all()
+        assert quiet, f"the loss over nothing sends a gradient to {name}"

@@ -1,0 +1,191 @@
+"""Hold a torch model against its equation written again in numpy: outputs, and gradients by the complex step.
+
+The derivative of a real function is ``Im f(p + i h v) / h`` for a tiny h, exact to rounding (no difference is taken,
+so nothing cancels): a reference in numpy gives gradients good to 1e-14, if all it does is defined for complex numbers.
+The functions here are; ``x.real`` inside a reference is a stopped gradient.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recbole_dtn.data.features import Features
+from recbole_dtn.schema import DataSchema
+
+__all__ = [
+    "Array",
+    "Reference",
+    "assert_close",
+    "check_reference",
+    "embed",
+    "mlp",
+    "parameters_of",
+    "redraw",
+    "relu",
+    "sigmoid",
+    "softmax",
+]
+
+Array: TypeAlias = np.ndarray[Any, Any]
+Reference: TypeAlias = Callable[[Mapping[str, Array]], Array]
+
+STEP = 1e-30
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0)."""
+    return np.where(x.real > 0, x, 0)
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x))."""
+    result: Array = 1 / (1 + np.exp(-x))
+    return result
+
+
+def softmax(x: Array) -> Array:
+    """Over the last axis."""
+    powers = np.exp(x - x.real.max(-1, keepdims=True))
+    result: Array = powers / powers.sum(-1, keepdims=True)
+    return result
+
+
+def mlp(parameters: Mapping[str, Array], prefix: str, x: Array) -> Array:
+    """Linear and ReLU for every ``<prefix>.<n>.weight`` in order of n."""
+    numbers = sorted(int(key[len(prefix) + 1 : -7]) for key in parameters if _is_weight(key, prefix))
+    for number in numbers:
+        x = relu(x @ parameters[f"{prefix}.{number}.weight"].T + parameters[f"{prefix}.{number}.bias"])
+    return x
+
+
+def _is_weight(key: str, prefix: str) -> bool:
+    return key.startswith(f"{prefix}.") and key.endswith(".weight") and key[len(prefix) + 1 : -7].isdigit()
+
+
+def embed(table: Array, schema: DataSchema, features: Features) -> Array:
+    """Embeddings (B, F, D) of a batch, row by row and field by field."""
+    rows = [
+        [_embed_one(table, schema, features, row, position) for position in range(schema.num_fields)]
+        for row in range(len(features))
+    ]
+    return np.array(rows)
+
+
+def _embed_one(table: Array, schema: DataSchema, features: Features, row: int, position: int) -> Array:
+    spec = schema.fields[position]
+    if spec.kind == "float" and not spec.bins:
+        value = float(features.dense[row, schema.dense_fields.index(position)])
+        absent: Array = table[spec.offset]
+        return absent if np.isnan(value) else value * table[spec.offset + 1]
+    if spec.kind != "token_seq":
+        found: Array = table[int(features.ids[row, position])]
+        return found
+    many = features.multi[position]
+    begin, end = int(many.offsets[row]), int(many.offsets[row + 1])
+    weights = np.ones(end - begin) if many.weights is None else many.weights[begin:end].double().numpy()
+    total = np.zeros(table.shape[1], dtype=table.dtype)
+    for value, weight in zip(many.values[begin:end].tolist(), weights, strict=True):
+        total = total + weight * table[value]
+    mass = weights.sum() if spec.pooling == "mean" and weights.sum() != 0 else 1.0
+    result: Array = total / mass
+    return result
+
+
+def redraw(model: nn.Module, *, seed: int = 0, gain: float = 1.5, table_std: float = 0.5) -> None:
+    """Draw every parameter anew, large enough that gates leave uniform and biases matter.
+
+    Tables get N(0, ``table_std``), matrices N(0, ``gain`` / sqrt(in)), the rest N(0, .5).
+    """
+    draw = torch.Generator().manual_seed(seed)
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            std = 0.5
+            if id(parameter) in tables:
+                std = table_std
+            elif parameter.dim() >= 2:
+                std = gain / parameter.shape[-1 if parameter.dim() == 2 else -2] ** 0.5
+            parameter.copy_(torch.randn(parameter.shape, generator=draw, dtype=torch.float64) * std)
+
+
+def parameters_of(model: nn.Module) -> dict[str, Array]:
+    """Every parameter by name, as float64."""
+    return {name: parameter.detach().double().numpy().copy() for name, parameter in model.named_parameters()}
+
+
+def assert_close(found: Tensor | Array, expected: Array, tolerance: float, what: str) -> None:
+    """Largest absolute error over max(1, largest expected value)."""
+    got = found.detach().double().numpy() if isinstance(found, Tensor) else found
+    assert got.shape == expected.shape, f"{what}: shape {got.shape}, expected {expected.shape}"
+    scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
+    error = float(np.abs(got - expected).max(initial=0.0)) / scale
+    assert error <= tolerance, f"{what}: error {error:.3g} is above {tolerance:.3g}"
+
+
+def check_reference(
+    model: nn.Module, forward: Callable[[nn.Module], Tensor], reference: Reference, *, entries: int = 3, seed: int = 0
+) -> None:
+    """Outputs and gradients of ``model`` against ``reference``: 1e-10 at float64, 1e-5 at float32.
+
+    For every parameter the derivative of ``sum(c * output)``, c random, is compared along a random direction over the
+    whole tensor, and at ``entries`` single entries (some with a gradient, some without).
+
+    Args:
+        model: turned to float64 here. forward: its output, given the model. reference: the same output from
+            :func:`parameters_of` the model.
+        entries: single entries per parameter. seed: of the draws.
+
+    Raises:
+        AssertionError: naming what differs.
+    """
+    draw = np.random.default_rng(seed)
+    model.double()
+    before = copy.deepcopy(model)
+    output = forward(model)
+    values = parameters_of(model)
+    expected = reference(values)
+    assert_close(output, expected, 1e-10, "output, float64")
+    factors = draw.normal(size=expected.shape)
+
+    gradients = _gradients(model, output, factors)
+    for name, value in values.items():
+        directions = [draw.normal(size=value.shape), *_unit_vectors(gradients[name], entries, draw)]
+        for direction in directions:
+            moved = {**values, name: value + 1j * STEP * direction}
+            slope = np.array((reference(moved).imag * factors).sum() / STEP)
+            assert_close(np.array((gradients[name] * direction).sum()), slope, 1e-10, f"gradient of {name}, float64")
+
+    single = before.float()
+    output = forward(single)
+    assert_close(output, expected, 1e-5, "output, float32")
+    for name, gradient in _gradients(single, output, factors).items():
+        assert_close(gradient, gradients[name], 1e-5, f"gradient of {name}, float32")
+
+
+def _gradients(model: nn.Module, output: Tensor, factors: Array) -> dict[str, Array]:
+    model.zero_grad()
+    (output * torch.as_tensor(factors, dtype=output.dtype)).sum().backward()  # type: ignore[no-untyped-call]
+    return {
+        name: np.zeros(tuple(parameter.shape)) if parameter.grad is None else parameter.grad.double().numpy().copy()
+        for name, parameter in model.named_parameters()
+    }
+
+
+def _unit_vectors(gradient: Array, entries: int, draw: np.random.Generator) -> list[Array]:
+    flat = np.abs(gradient).ravel()
+    chosen = list(draw.integers(flat.size, size=1))
+    moving = np.flatnonzero(flat)
+    if moving.size:
+        chosen += list(draw.choice(moving, size=entries - 1))
+    vectors = []
+    for entry in chosen[:entries]:
+        vector = np.zeros(flat.size)
+        vector[entry] = 1.0
+        vectors.append(vector.reshape(gradient.shape))
+    return vectors

@@ -1,0 +1,160 @@
+"""What happens around the training loop: the best epoch is kept, the clock is read, the user sees progress."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+
+from recbole_dtn.config.settings import Settings
+from recbole_dtn.data.vocabulary import Vocabularies
+from recbole_dtn.errors import RecBoleDTNError
+from recbole_dtn.metric.select import is_better, select
+from recbole_dtn.training.checkpoint import write_checkpoint
+from recbole_dtn.training.module import TrainingModule
+from recbole_dtn.training.report import Report
+
+__all__ = ["BestKeeper", "Clock", "ProgressLine"]
+
+
+class BestKeeper(lightning.Callback):
+    """Writes the checkpoint of the best epoch on validation, and stops after ``stopping_step`` worse validations.
+
+    The metric is the same on every process, so all of them stop together; only the first writes.
+    """
+
+    def __init__(self, settings: Settings, vocabularies: Vocabularies, path: Path) -> None:
+        self.settings = settings
+        self.vocabularies = vocabularies
+        self.path = path
+        self.best: float | None = None
+        self.best_epoch: int | None = None
+        self.valid: dict[str, dict[str, float | None]] | None = None
+        self.worse = 0
+        self.epochs = 0
+        self.interrupted_at: str | None = None
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        name = self.settings.valid_metric
+        value = select(pl_module.latest, name)
+        if value is None or not math.isfinite(value):
+            raise RecBoleDTNError(
+                f"valid_metric={name} is undefined on the validation split (one class only, or no observed label): "
+                "choose another valid_metric or another split"
+            )
+        epoch = trainer.current_epoch + 1
+        if self.best is None or is_better(name, value, self.best):
+            self.best, self.best_epoch, self.valid, self.worse = value, epoch, pl_module.latest, 0
+            if trainer.is_global_zero:
+                write_checkpoint(self.path, pl_module.model, self.vocabularies, epoch=epoch)
+        else:
+            self.worse += 1
+            if self.settings.stopping_step and self.worse >= self.settings.stopping_step:
+                trainer.should_stop = True
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        self.epochs = trainer.current_epoch + 1
+        loss = float(pl_module.loss_sum) / max(pl_module.loss_steps, 1)
+        if not math.isfinite(loss):
+            raise RecBoleDTNError(
+                f"the training loss is {loss} in epoch {self.epochs}: try a lower optimizer.lr "
+                f"(now {self.settings.optimizer.lr:g}), gradient_clip, or precision 32"
+            )
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        if isinstance(exception, KeyboardInterrupt):
+            self.interrupted_at = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
+
+
+class Clock(lightning.Callback):
+    """Samples per second of the training steps alone (validation and checkpoints left out), over all processes."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.seconds = 0.0
+        self._start = 0.0
+        self._last = 0.0
+        self._epoch_rows = 0
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._start = self._last = time.perf_counter()
+        self._epoch_rows = 0
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        now = time.perf_counter()
+        self._epoch_rows += len(batch) * trainer.world_size
+        self.rows += len(batch) * trainer.world_size
+        self.seconds += now - self._last
+        self._last = now
+
+    @property
+    def epoch_rate(self) -> float | None:
+        """Samples per second of the running epoch."""
+        elapsed = self._last - self._start
+        return self._epoch_rows / elapsed if elapsed > 0 else None
+
+    @property
+    def rate(self) -> float | None:
+        """Samples per second of all epochs."""
+        return self.rows / self.seconds if self.seconds > 0 else None
+
+
+class ProgressLine(lightning.Callback):
+    """A live bar with samples/s while an epoch runs (on a terminal), then one line per epoch."""
+
+    def __init__(self, report: Report, clock: Clock, keeper: BestKeeper) -> None:
+        self.report = report
+        self.clock = clock
+        self.keeper = keeper
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert trainer.max_epochs is not None
+        self.report.start_bar(
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", int(trainer.num_training_batches)
+        )
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        self.report.move_bar(self.clock.epoch_rate)
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.report.stop_bar()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        assert trainer.max_epochs is not None
+        self.report.stop_bar()
+        epoch = trainer.current_epoch + 1
+        self.report.epoch(
+            epoch,
+            trainer.max_epochs,
+            loss=float(pl_module.loss_sum) / max(pl_module.loss_steps, 1),
+            metrics=pl_module.latest if epoch % self.keeper.settings.eval_step == 0 else None,
+            rate=self.clock.epoch_rate,
+            best=self.keeper.best_epoch == epoch,
+        )
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        self.report.stop_bar()

@@ -1,0 +1,356 @@
+"""One run, from settings to record: prepare, build, train, select on validation, test once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import random
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+
+import recbole_dtn
+from recbole_dtn.config.load import Resolved, resolve, settings_digest, settings_yaml
+from recbole_dtn.config.settings import Settings
+from recbole_dtn.data.datamodule import PreparedData, prepare
+from recbole_dtn.data.loader import BatchLoader
+from recbole_dtn.errors import UsageError
+from recbole_dtn.model.base import MultiTaskRecommender
+from recbole_dtn.registry import MODELS
+from recbole_dtn.training.callbacks import BestKeeper, Clock, ProgressLine
+from recbole_dtn.training.checkpoint import FILE_NAME as CHECKPOINT
+from recbole_dtn.training.checkpoint import initialise_from, read_checkpoint
+from recbole_dtn.training.memory import MemoryWatch
+from recbole_dtn.training.module import TrainingModule
+from recbole_dtn.training.record import RunRecord, TaskRecord, write_record, write_text
+from recbole_dtn.training.report import Report
+from recbole_dtn.training.warn import failure_signs
+
+__all__ = ["Run", "build_model", "fit", "fit_argv", "fit_settings", "seed_everything"]
+
+RUN_ID_VARIABLE = "RECBOLE_DTN_RUN_ID"
+"""Set by the first process, so that the processes Lightning starts for other devices join the same run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that ended: its folder and its record."""
+
+    folder: Path
+    record: RunRecord
+
+    @property
+    def status(self) -> str:
+        """``finished`` or ``interrupted``."""
+        return self.record.status
+
+    @property
+    def test(self) -> dict[str, dict[str, float | None]] | None:
+        """Test metrics, ``{task: {metric: value}}``."""
+        return self.record.test
+
+
+def fit(
+    model: str = "DTN",
+    dataset: str = "ml-100k",
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    config_files: Sequence[str] = (),
+    quiet: bool = False,
+) -> Run:
+    """Train and test a model from Python.
+
+    Args:
+        model: registered model. dataset: data set, as for ``--dataset``.
+        overrides: settings by name; nested ones as maps or dotted keys (``{"optimizer.lr": 1e-3}``).
+        config_files: YAML files below the overrides.
+        quiet: print nothing.
+
+    Raises:
+        UsageError: for a wrong setting. DataError: for faulty data.
+    """
+    given = {**(overrides or {}), "model": model, "dataset": dataset}
+    if quiet:
+        given["quiet"] = True
+    return fit_settings(resolve(given, config_files=list(config_files)))
+
+
+def fit_argv(overrides: Sequence[str], *, quiet: bool = True) -> Run:
+    """Train and test with settings written as on the command line (``["--model=PLE", "--epochs=1"]``)."""
+    return fit_settings(resolve([*overrides, *(["--quiet=true"] if quiet else [])]))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, numpy's and torch's generators."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def build_model(settings: Settings, prepared: PreparedData) -> MultiTaskRecommender:
+    """A freshly initialised model for the prepared data; ``settings.seed`` alone decides its weights."""
+    seed_everything(settings.seed)
+    model: MultiTaskRecommender = MODELS.load(settings.model)(settings, prepared.schema)
+    return model
+
+
+def fit_settings(resolved: Resolved, *, console: Console | None = None) -> Run:
+    """Train and test with resolved settings.
+
+    Args:
+        resolved: settings with their sources. console: where to print; the standard output by default.
+
+    Returns:
+        The run; ``status`` is ``interrupted`` when Ctrl-C ended the training, and the best checkpoint is kept.
+    """
+    settings = resolved.settings
+    first = _is_first_process()
+    console = console or Console()
+    if settings.quiet or not first:
+        console = Console(quiet=True)
+    report = Report(console, progress=settings.progress)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    with MemoryWatch() as memory:
+        start = time.perf_counter()
+        prepared = prepare(settings, log=report.show)
+        prepare_seconds = time.perf_counter() - start
+        folder, run_id = _run_folder(settings, settings_digest(settings))
+        report.log_to(folder / "log.txt") if first else None
+        report.data(settings.dataset, prepared, prepare_seconds)
+        model = build_model(settings, prepared)
+        report.model(settings.model, model.count_parameters())
+        if settings.init_from is not None:
+            rows = initialise_from(model, prepared.vocabularies, Path(settings.init_from))
+            report.show(f"weights from {settings.init_from}; {rows:,} embedding rows matched by token")
+        if first:
+            write_text(folder / "settings.yaml", settings_yaml(resolved))
+        outcome = _train(settings, prepared, model, folder, report)
+    status: Literal["finished", "interrupted"] = "interrupted" if outcome.keeper.interrupted_at else "finished"
+    record = RunRecord(
+        run_id=run_id,
+        status=status,
+        interrupted_at=outcome.keeper.interrupted_at,
+        model=settings.model,
+        dataset=settings.dataset,
+        seed=settings.seed,
+        split_seed=settings.split_seed,
+        settings=settings.dump(),
+        settings_digest=settings_digest(settings),
+        data_fingerprint=prepared.fingerprint,
+        code_version=recbole_dtn.__version__,
+        tasks=[TaskRecord(name=t.name, label=t.label, after=list(t.after)) for t in prepared.schema.tasks],
+        valid=outcome.keeper.valid,
+        test=outcome.test,
+        best_epoch=outcome.keeper.best_epoch,
+        epochs=outcome.keeper.epochs,
+        parameters=model.count_parameters(),
+        train_samples_per_second=outcome.clock.rate,
+        peak_rss_bytes=memory.peak_rss,
+        peak_anon_bytes=memory.peak_anon,
+        wall_seconds={
+            "prepare": prepare_seconds,
+            "train": outcome.train_seconds,
+            "test": outcome.test_seconds,
+        },
+        gate_weights=outcome.gates,
+        versions=_versions(),
+    )
+    if first:
+        write_record(record, folder)
+        _print_end(report, record, folder)
+    return Run(folder, record)
+
+
+# ---- the parts ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Outcome:
+    keeper: BestKeeper
+    clock: Clock
+    test: dict[str, dict[str, float | None]] | None
+    gates: dict[str, dict[str, float]]
+    train_seconds: float
+    test_seconds: float
+
+
+def _train(
+    settings: Settings, prepared: PreparedData, model: MultiTaskRecommender, folder: Path, report: Report
+) -> _Outcome:
+    """Fit under Lightning, reload the best epoch, test."""
+    keeper = BestKeeper(settings, prepared.vocabularies, folder / CHECKPOINT)
+    clock = Clock()
+    trainer = _trainer(settings, folder, [clock, keeper, ProgressLine(report, clock, keeper)])
+    data = _Loaders(settings, prepared)
+    steps = max(1, -(-prepared.splits["train"].rows // (settings.train_batch_size * trainer.world_size)))
+    module = TrainingModule(model, settings, steps_per_epoch=steps)
+    start = time.perf_counter()
+    try:
+        with _own_warnings():
+            trainer.fit(module, datamodule=data)
+    except SystemExit:
+        # Lightning turns Ctrl-C into an exit once its callbacks have heard of it; the record is still to be written.
+        if keeper.interrupted_at is None:
+            raise
+    train_seconds = time.perf_counter() - start
+    if keeper.interrupted_at is not None or keeper.best_epoch is None:
+        return _Outcome(keeper, clock, None, {}, train_seconds, 0.0)
+    start = time.perf_counter()
+    folder = Path(trainer.strategy.broadcast(str(folder)))
+    trainer.strategy.barrier()
+    model.load_state_dict(read_checkpoint(folder).state_dict)
+    with _own_warnings():
+        trainer.test(module, datamodule=data, verbose=False)
+    return _Outcome(
+        keeper, clock, module.latest, module.gate_means.compute(), train_seconds, time.perf_counter() - start
+    )
+
+
+class _Loaders(lightning.LightningDataModule):
+    """The loaders of this process: each rank's own share of the rows, known once the trainer is."""
+
+    def __init__(self, settings: Settings, prepared: PreparedData) -> None:
+        super().__init__()
+        self.settings = settings
+        self.prepared = prepared
+
+    def _loader(self, split: str, batch_size: int, *, train: bool) -> BatchLoader:
+        assert self.trainer is not None
+        return BatchLoader(
+            self.prepared.splits[split],
+            batch_size,
+            shuffle=train,
+            seed=self.settings.seed,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            drop_uneven=train,
+        )
+
+    def train_dataloader(self) -> BatchLoader:
+        return self._loader("train", self.settings.train_batch_size, train=True)
+
+    def val_dataloader(self) -> BatchLoader:
+        return self._loader("valid", self.settings.eval_batch_size, train=False)
+
+    def test_dataloader(self) -> BatchLoader:
+        return self._loader("test", self.settings.eval_batch_size, train=False)
+
+
+class _EpochOrder(lightning.Callback):
+    """Tells the loader which epoch it is, so that every epoch has an order of its own."""
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        loader = trainer.train_dataloader
+        assert isinstance(loader, BatchLoader)
+        loader.set_epoch(trainer.current_epoch)
+
+
+def _trainer(settings: Settings, folder: Path, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+    with _own_warnings():
+        return lightning.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            strategy=settings.strategy,
+            num_nodes=settings.num_nodes,
+            precision=settings.precision,
+            max_epochs=settings.epochs,
+            check_val_every_n_epoch=settings.eval_step,
+            num_sanity_val_steps=0,
+            logger=_loggers(settings, folder),
+            callbacks=[_EpochOrder(), *callbacks],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            log_every_n_steps=1_000_000,
+            default_root_dir=str(folder),
+        )
+
+
+def _loggers(settings: Settings, folder: Path) -> list[Logger]:
+    loggers: list[Logger] = [CSVLogger(save_dir=folder, name="", version="")]
+    if "tensorboard" in settings.loggers:
+        from pytorch_lightning.loggers import TensorBoardLogger
+
+        loggers.append(TensorBoardLogger(save_dir=folder, name="", version="tensorboard"))
+    if "wandb" in settings.loggers:
+        from pytorch_lightning.loggers import WandbLogger
+
+        loggers.append(WandbLogger(save_dir=folder, project="recbole_dtn", name=folder.name))
+    return loggers
+
+
+def _is_first_process() -> bool:
+    rank: int | None = getattr(rank_zero_only, "rank", None)
+    return rank in (None, 0)
+
+
+def _run_folder(settings: Settings, digest: str) -> tuple[Path, str]:
+    """Create the run's folder; the processes of one run share it through an environment variable."""
+    parent = Path(settings.output_dir) / settings.dataset / settings.model
+    if not _is_first_process():
+        # The first process made the folder; where the variable did not reach this one, the broadcast after training does.
+        given = os.environ.get(RUN_ID_VARIABLE, "unknown")
+        return parent / given, given
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    base = f"{stamp}-{digest[:6]}-s{settings.seed}"
+    for attempt in range(1, 1000):
+        run_id = base if attempt == 1 else f"{base}-{attempt}"
+        try:
+            (parent / run_id).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UsageError(f"output_dir={settings.output_dir}: cannot create {parent / run_id}: {error}") from error
+        os.environ[RUN_ID_VARIABLE] = run_id
+        return parent / run_id, run_id
+    raise UsageError(f"output_dir={settings.output_dir}: too many runs started in this second")
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "pytorch-lightning", "torchmetrics", "recbole", "polars", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+class _own_warnings(warnings.catch_warnings[None]):  # noqa: N801
+    """Silences Lightning's notes that do not concern a user of this tool (our loader has no workers, ...)."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        for name in ("pytorch_lightning", "lightning_fabric"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        for message in (
+            r".*does not have many workers.*",
+            r".*exists and is not empty.*",
+            r".*Detected KeyboardInterrupt.*",
+            r".*logging interval.*",
+            r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+            r".*GPU available but not used.*",
+        ):
+            warnings.filterwarnings("ignore", message=message)
+
+
+def _print_end(report: Report, record: RunRecord, folder: Path) -> None:
+    if record.status == "interrupted":
+        kept = f"the best checkpoint (epoch {record.best_epoch}) is kept" if record.best_epoch else "nothing to keep yet"
+        report.show(f"interrupted at {record.interrupted_at}; {kept}; the test set was not read")
+    if record.test is not None:
+        report.result(f"test, best epoch {record.best_epoch} of {record.epochs}", record.test)
+    report.gates(record.gate_weights)
+    for sign in failure_signs(record):
+        report.show(f"note: {sign}")
+    report.show(f"run written to {folder}")

@@ -1,0 +1,213 @@
+"""Whole runs: what is written, what repeats, what a crash or Ctrl-C leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+import pytorch_lightning as lightning
+import torch
+import yaml
+
+from recbole_dtn import load
+from recbole_dtn.cli import main
+from recbole_dtn.config.load import resolve, settings_digest
+from recbole_dtn.errors import RecBoleDTNError, UsageError
+from recbole_dtn.serving.load import test_run as repeat_test
+from recbole_dtn.training.callbacks import BestKeeper
+from recbole_dtn.training.checkpoint import read_checkpoint
+from recbole_dtn.training.fit import Run
+from recbole_dtn.training.record import read_record
+
+Fit = Callable[..., Run]
+
+RECORD_KEYS = (
+    "schema_version run_id status interrupted_at model dataset seed split_seed settings settings_digest "
+    "data_fingerprint code_version tasks valid test best_epoch epochs parameters train_samples_per_second "
+    "peak_rss_bytes peak_anon_bytes wall_seconds gate_weights versions"
+).split()
+
+
+def test_the_run_folder_holds_what_the_record_promises(dtn_run: Run, folder: Path) -> None:
+    names = {path.name for path in folder.iterdir()}
+    assert {"record.json", "settings.yaml", "checkpoint.ckpt", "metrics.csv", "log.txt"} <= names
+    assert folder.parts[-3:-1] == ("ml-100k", "DTN")
+    content = json.loads((folder / "record.json").read_text())
+    assert list(content) == RECORD_KEYS
+    assert content["run_id"] == folder.name
+    assert content["tasks"] == [
+        {"name": "like", "label": "rating", "after": []},
+        {"name": "love", "label": "rating", "after": ["like"]},
+    ]
+    for part in ("valid", "test"):
+        assert set(content[part]) == {"like", "love"}
+        for values in content[part].values():
+            assert set(values) == {"auc", "logloss", "ne", "calibration"}
+            assert 0 <= values["auc"] <= 1
+            assert values["logloss"] > 0
+    assert set(content["wall_seconds"]) == {"prepare", "train", "test"}
+    assert content["parameters"]["codebook"] == 3 * 50 * 4
+    owners = [f"{owner}/{module}" for owner in ("like", "love", "shared") for module in ("gdcn", "memonet")]
+    for task, weights in content["gate_weights"].items():
+        assert set(weights) == set(owners)
+        own = sum(value for name, value in weights.items() if name.startswith(f"{task}/"))
+        assert own == pytest.approx(1.0, abs=1e-5), "the softmax over a task's own modules"
+        assert sum(weights.values()) == pytest.approx(2.0, abs=1e-5), "two softmaxes per task"
+
+
+def test_metrics_csv_has_one_line_per_validation_and_its_best_is_the_record(dtn_run: Run, folder: Path) -> None:
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    rows = [row for row in rows if row.get("valid/like_auc")]
+    assert len(rows) == dtn_run.record.epochs
+    means = [(float(row["valid/like_auc"]) + float(row["valid/love_auc"])) / 2 for row in rows]
+    assert dtn_run.record.best_epoch == means.index(max(means)) + 1
+    assert dtn_run.record.valid is not None
+    best = rows[dtn_run.record.best_epoch - 1]
+    assert dtn_run.record.valid["love"]["auc"] == pytest.approx(float(best["valid/love_auc"]), abs=1e-6)
+
+
+def test_settings_yaml_alone_repeats_the_run_to_the_last_digit(dtn_run: Run, folder: Path) -> None:
+    resolved = resolve({}, config_files=[str(folder / "settings.yaml")])
+    assert settings_digest(resolved.settings) == dtn_run.record.settings_digest
+    assert yaml.safe_load((folder / "settings.yaml").read_text())["seed"] == 2020
+    assert main([f"--config_files={folder / 'settings.yaml'}", "--quiet"]) == 0
+    latest = max(folder.parent.iterdir(), key=lambda path: path.stat().st_mtime)
+    assert latest != folder
+    assert read_record(latest).test == dtn_run.record.test
+
+
+def test_another_seed_gives_other_numbers_on_the_same_split(dtn_run: Run, small_fit: Fit) -> None:
+    other = small_fit("DTN", seed=2021)
+    assert other.record.data_fingerprint == dtn_run.record.data_fingerprint
+    assert other.record.settings_digest == dtn_run.record.settings_digest, "the digest leaves the seed out"
+    assert other.test != dtn_run.test
+
+
+def test_the_recorded_test_numbers_come_again(dtn_run: Run, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    again = repeat_test(folder)
+    assert dtn_run.test is not None
+    for task, values in dtn_run.test.items():
+        for name, value in values.items():
+            assert again[task][name] == pytest.approx(value, abs=1e-6)
+    assert main(["test", f"--run={folder}", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["test"]["like"]["auc"] == pytest.approx(dtn_run.test["like"]["auc"], abs=1e-6)
+
+
+def test_a_checkpoint_is_plain_values(folder: Path) -> None:
+    content = torch.load(folder / "checkpoint.ckpt", weights_only=True)
+    assert set(content) == {"format", "state_dict", "schema", "vocabularies", "settings", "epoch"}
+    checkpoint = read_checkpoint(folder)
+    assert checkpoint.schema.task_names == ("like", "love")
+    sizes = {spec.name: spec.size - 2 for spec in checkpoint.schema.fields if spec.kind != "float"}
+    assert {name: len(checkpoint.vocabularies.tokens(name)) for name in sizes} == sizes
+
+
+def test_predict_scores_raw_values_unknown_tokens_and_nulls(folder: Path) -> None:
+    run = load(folder)
+    frame = pl.DataFrame(
+        {
+            "user_id": ["196", "never seen", None],
+            "age": [49.0, 20.0, None],
+            "gender": ["M", "F", None],
+            "occupation": ["writer", "no such work", None],
+            "zip_prefix": ["551", "0", None],
+            "item_id": ["242", "1", None],
+            "release_year": ["1997", "1995", None],
+            "genres": ["Comedy", "Action Drama", None],
+            "hour": ["15", "3", None],
+            "weekday": ["3", "1", None],
+        }
+    )
+    scores = run.predict(frame)
+    assert scores.columns == ["like", "love"]
+    assert scores.height == 3
+    values = scores.to_numpy()
+    assert ((values > 0) & (values < 1)).all()
+    assert run.predict(frame.slice(1, 1)).to_numpy() == pytest.approx(values[1:2], abs=1e-6), "rows do not interact"
+    assert run.predict(frame.clear()).shape == (0, 2)
+    with pytest.raises(UsageError, match="genres"):
+        run.predict(frame.drop("genres"))
+
+
+def test_ctrl_c_keeps_the_best_checkpoint_and_writes_the_record(
+    small_fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = BestKeeper.on_train_epoch_end
+
+    def interrupt(self: BestKeeper, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        original(self, trainer, module)
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(BestKeeper, "on_train_epoch_end", interrupt)
+    run = small_fit("SharedBottom", epochs=5)
+    assert run.status == "interrupted"
+    assert run.record.interrupted_at is not None
+    assert run.record.interrupted_at.startswith("epoch 2")
+    assert run.test is None
+    assert run.record.valid is not None
+    assert read_checkpoint(run.folder).epoch == run.record.best_epoch
+    assert read_record(run.folder) == run.record
+
+
+def test_early_stopping_counts_validations_without_a_better_metric(small_fit: Fit) -> None:
+    run = small_fit("SharedBottom", epochs=40, stopping_step=1, optimizer__lr=0.05)
+    assert run.record.best_epoch is not None
+    assert run.record.epochs == run.record.best_epoch + 1 < 40
+
+
+def test_eval_step_validates_every_so_many_epochs(small_fit: Fit) -> None:
+    run = small_fit("SharedBottom", epochs=5, eval_step=2)
+    assert run.record.best_epoch in (2, 4)
+
+
+def test_a_loss_that_explodes_is_an_error_that_names_the_learning_rate(small_fit: Fit) -> None:
+    with pytest.raises(RecBoleDTNError, match=r"optimizer\.lr"):
+        small_fit("SharedBottom", optimizer__lr=1e38, optimizer__name="sgd")
+
+
+def test_init_from_starts_where_the_run_ended_and_matches_rows_by_token(dtn_run: Run, small_fit: Fit) -> None:
+    from recbole_dtn.data.datamodule import prepare
+    from recbole_dtn.training.checkpoint import initialise_from
+    from recbole_dtn.training.fit import build_model
+
+    settings = resolve({**dtn_run.record.settings, "limit_rows": 6000, "seed": 7}).settings
+    prepared = prepare(settings)
+    model = build_model(settings, prepared)
+    taken = initialise_from(model, prepared.vocabularies, dtn_run.folder)
+    old = read_checkpoint(dtn_run.folder)
+    assert 0 < taken < prepared.schema.num_rows
+    field = next(spec for spec in prepared.schema.fields if spec.name == "item_id")
+    before = next(spec for spec in old.schema.fields if spec.name == "item_id")
+    table = model.state_dict()["embedding.table.weight"]
+    known = old.vocabularies.tokens("item_id")
+    for token in ("50", "100"):
+        here = field.offset + 2 + prepared.vocabularies.tokens("item_id").index(token)
+        there = before.offset + 2 + known.index(token)
+        assert torch.equal(table[here], old.state_dict["embedding.table.weight"][there])
+    with pytest.raises(UsageError, match="embedding_size"):
+        small_fit("DTN", embedding_size=8, init_from=str(dtn_run.folder))
+
+
+@pytest.mark.parametrize("model", ["PLE", "SharedBottom", "SingleTask", "MMoE"])
+def test_every_model_trains_and_its_loss_falls(model: str, small_fit: Fit) -> None:
+    run = small_fit(model, epochs=4)
+    assert run.status == "finished"
+    assert run.test is not None
+    assert run.test["like"]["auc"] is not None
+    assert run.test["like"]["auc"] > 0.55
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_mixed_precision_comes_near_full_precision(precision: str, small_fit: Fit) -> None:
+    full, mixed = small_fit("MMoE"), small_fit("MMoE", precision=precision)
+    assert full.test is not None
+    assert mixed.test is not None
+    assert mixed.test["like"]["logloss"] == pytest.approx(full.test["like"]["logloss"], abs=0.02)
+    again = repeat_test(mixed.folder)
+    assert again["like"]["auc"] == pytest.approx(mixed.test["like"]["auc"], abs=1e-6)

@@ -1,0 +1,57 @@
+"""One virtual environment for every packaging and plug-in test: the wheel is built and installed once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a new environment that holds our wheel; the packages it needs are those already here.
+
+    A ``.pth`` file lends the present site-packages, so that no other torch is ever fetched; pip still checks every
+    pin of the wheel against them.
+    """
+    work = tmp_path_factory.mktemp("packaging")
+    source = work / "source"
+    shutil.copytree(
+        ROOT, source, ignore=shutil.ignore_patterns(".git", "runs", "dataset", "*.egg-info", "build", ".*_cache")
+    )
+    wheels = work / "wheels"
+    run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", wheels, source], work)
+    environment = work / "venv"
+    venv.create(environment, with_pip=True)
+    python = environment / "bin" / "python"
+    site = run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], work).strip()
+    # Our own editable install here must not shadow the wheel: only the plain site-packages folder is lent.
+    (Path(site) / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    wheel = next(wheels.glob("recbole_dtn-*.whl"))
+    run([python, "-m", "pip", "install", "-q", "--no-index", "--force-reinstall", "--no-deps", wheel], work)
+    return python
+
+
+def run(command: list[object], folder: Path) -> str:
+    """Run a command in ``folder`` without this process's PYTHONPATH; its output, or a failure that shows it."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(part) for part in command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def shell() -> Callable[[list[object], Path], str]:
+    """:func:`run`, for the tests."""
+    return run

@@ -1,0 +1,240 @@
+"""Summaries of hand-made records, and the tables they give, character by character."""
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from recbole_dtn.leaderboard.render import csv_text, markdown, notes, print_board, write_board
+from recbole_dtn.leaderboard.statistics import BoardRow, Metric, summarise
+from recbole_dtn.training.record import RunRecord, TaskRecord
+
+LIKE_AUC = Metric("test", "like", "auc")
+
+
+def record(model: str = "DTN", seed: int = 2020, auc: float | None = 0.78, **changes: Any) -> RunRecord:
+    """A finished run of two tasks; `love` has an AUC .03 above `like`."""
+    test = {
+        "like": {"auc": auc, "logloss": 0.55, "ne": 0.8, "calibration": 1.01},
+        "love": {"auc": None if auc is None else auc + 0.03, "logloss": 0.45, "ne": 0.9, "calibration": 0.99},
+    }
+    values: dict[str, Any] = {
+        "run_id": f"r-{model}-{seed}",
+        "status": "finished",
+        "interrupted_at": None,
+        "model": model,
+        "dataset": "ml-100k",
+        "seed": seed,
+        "split_seed": 2020,
+        "settings": {"tasks": [{"name": "like", "pos_weight": 1.0}, {"name": "love", "pos_weight": 1.0}]},
+        "settings_digest": "0123456789abcdef",
+        "data_fingerprint": "feedbeef" * 8,
+        "code_version": "0.1.0",
+        "tasks": [
+            TaskRecord(name="like", label="rating", after=[]),
+            TaskRecord(name="love", label="rating", after=["like"]),
+        ],
+        "valid": {"like": {"auc": 0.7}, "love": {"auc": 0.8}},
+        "test": test,
+        "best_epoch": 2,
+        "epochs": 4,
+        "parameters": {"embedding": 40_000, "codebook": 160_000, "dense": 1_234},
+        "train_samples_per_second": 1000.0 + seed,
+        "peak_rss_bytes": 1,
+        "peak_anon_bytes": None,
+        "wall_seconds": {"prepare": 1.0, "train": 2.0, "test": 0.5},
+        "gate_weights": {},
+        "versions": {},
+    }
+    return RunRecord.model_validate({**values, **changes})
+
+
+def only(rows: list[BoardRow]) -> BoardRow:
+    assert len(rows) == 1
+    return rows[0]
+
+
+def test_mean_sd_and_median_by_hand() -> None:
+    # .77 .78 .80: mean 2.35/3; squared deviations sum to .0004666..., over n - 1 = 2
+    row = only(summarise([record(seed=2020, auc=0.77), record(seed=2021, auc=0.78), record(seed=2022, auc=0.80)]))
+    found = row.metrics[LIKE_AUC]
+    assert found.mean == pytest.approx(2.35 / 3, abs=1e-12)
+    assert found.sd == pytest.approx(math.sqrt(0.0014 / 3 / 2), abs=1e-12)
+    assert found.n == 3
+    assert row.metrics[Metric("valid", "love", "auc")].mean == pytest.approx(0.8)
+    assert row.samples_per_second == 3021.0
+    assert row.parameters == {"embedding": 40_000, "codebook": 160_000, "dense": 1_234, "total": 201_234}
+    assert row.seeds == (2020, 2021, 2022)
+
+
+def test_one_seed_has_no_spread() -> None:
+    found = only(summarise([record(auc=0.77)])).metrics[LIKE_AUC]
+    assert (found.mean, found.sd, found.n) == (0.77, None, 1)
+
+
+def test_an_undefined_auc_stays_undefined_and_is_never_zero() -> None:
+    rows = summarise([record(seed=1, auc=None), record(seed=2, auc=None)])
+    found = only(rows).metrics[LIKE_AUC]
+    assert (found.mean, found.sd, found.n) == (None, None, 0)
+    assert "| DTN | 2 | – | 0.5500 ± 0.0000 | – |" in markdown(rows)
+
+
+def test_a_value_missing_for_one_seed_is_left_out_and_counted() -> None:
+    rows = summarise([record(seed=1, auc=0.7), record(seed=2, auc=None), record(seed=3, auc=0.8)])
+    found = only(rows).metrics[LIKE_AUC]
+    assert (found.mean, found.n) == (0.75, 2)
+    assert "0.7500 ± 0.0707 (n=2)" in markdown(rows)
+
+
+def test_unknown_speed_is_null_not_zero() -> None:
+    row = only(summarise([record(seed=1, train_samples_per_second=None)]))
+    assert row.samples_per_second is None
+    row = only(summarise([record(seed=1, train_samples_per_second=None), record(seed=2)]))
+    assert row.samples_per_second == 1002.0
+
+
+def test_the_later_of_two_records_of_one_seed_counts_once() -> None:
+    found = only(summarise([record(seed=1, auc=0.1), record(seed=2, auc=0.7), record(seed=1, auc=0.9)]))
+    assert found.metrics[LIKE_AUC].mean == pytest.approx(0.8)
+    assert found.metrics[LIKE_AUC].n == 2
+
+
+def test_settings_and_data_are_never_averaged_over() -> None:
+    rows = summarise(
+        [
+            record("DTN", 1, 0.70, settings_digest="aaaaaaaa1"),
+            record("MMoE", 1, 0.75),
+            record("DTN", 1, 0.80, settings_digest="bbbbbbbb2"),
+            record("MMoE", 2, 0.95, data_fingerprint="cafe0123" * 8),
+        ]
+    )
+    assert [(row.model, row.metrics[LIKE_AUC].mean) for row in rows] == [
+        ("DTN", 0.70),
+        ("DTN", 0.80),
+        ("MMoE", 0.75),
+        ("MMoE", 0.95),
+    ]
+    lines = [line.split(" | ")[0] for line in markdown(rows).splitlines() if line.startswith("| ")][2:]
+    assert lines == ["| DTN (aaaaaa)", "| DTN (bbbbbb)", "| MMoE (data feedbe)", "| MMoE (data cafe01)"]
+    assert "found the data fingerprints feedbeeffeed, cafe0123cafe." in markdown(rows)
+
+
+def test_rows_keep_the_order_in_which_datasets_and_models_came() -> None:
+    rows = summarise(
+        [record("PLE"), record("DTN", dataset="census"), record("DTN"), record("PLE", dataset="census"), record("AITM")]
+    )
+    assert [(row.dataset, row.model) for row in rows] == [
+        ("ml-100k", "PLE"),
+        ("ml-100k", "DTN"),
+        ("ml-100k", "AITM"),
+        ("census", "PLE"),
+        ("census", "DTN"),
+    ]
+
+
+def test_levels_are_undefined_under_pos_weight() -> None:
+    settings = {"tasks": [{"name": "like", "pos_weight": 1.0}, {"name": "love", "pos_weight": 20.0}]}
+    rows = summarise([record(seed=1, settings=settings), record(seed=2, settings=settings)])
+    metrics = only(rows).metrics
+    assert metrics[Metric("test", "love", "ne")].mean is None
+    assert metrics[Metric("test", "love", "calibration")].mean is None
+    assert metrics[Metric("test", "love", "logloss")].mean == pytest.approx(0.45)
+    assert metrics[Metric("test", "like", "ne")].mean == pytest.approx(0.8)
+    assert any("love is trained with pos_weight 20" in note for note in notes(rows))
+
+
+GOLDEN_MARKDOWN = """\
+## ml-100k
+
+| model | seeds | like AUC | like log loss | love AUC | love log loss | embedding | codebook | dense | parameters \
+| samples/s |
+| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |
+| DTN | 2 | 0.7750 ± 0.0071 | 0.5500 ± 0.0000 | 0.8050 ± 0.0071 | 0.4500 ± 0.0000 | 40,000 | 160,000 | 1,234 \
+| 201,234 | 3,020 |
+| MMoE | 1 | 0.7900 ± – | 0.5500 ± – | 0.8200 ± – | 0.4500 ± – | 40,000 | – | 99 | 40,099 | – |
+
+- Test split, mean ± standard deviation over seeds, which differ between rows: DTN 2020, 2021; MMoE 2020.
+- The spread is that of training alone: the sampling error of the test split is not in it.
+- With fewer than 10 seeds a board is descriptive: it claims no difference.
+"""
+
+
+def board() -> list[BoardRow]:
+    small = {"parameters": {"embedding": 40_000, "dense": 99}, "train_samples_per_second": None}
+    return summarise(
+        [record(seed=2020, auc=0.77), record(seed=2021, auc=0.78), record("MMoE", auc=0.79, valid=None, **small)]
+    )
+
+
+def test_markdown_text() -> None:
+    assert markdown(board()) == GOLDEN_MARKDOWN
+
+
+def test_markdown_has_a_section_per_dataset_and_escapes_bars() -> None:
+    text = markdown(summarise([record(), record(dataset="b|c")]))
+    assert [line for line in text.splitlines() if line.startswith("#")] == ["## ml-100k", "## b\\|c"]
+
+
+def test_csv_text() -> None:
+    rows = summarise(
+        [
+            record(seed=1, auc=0.5, test={"like": {"auc": 0.5}}, valid=None),
+            record(seed=2, auc=0.5, test={"like": {"auc": 0.75}}, valid=None),
+            record("a,b", seed=1, test={"like": {"auc": None}}, valid=None, train_samples_per_second=None),
+        ]
+    )
+    fingerprint = "feedbeef" * 8
+    assert csv_text(rows) == (
+        "dataset,model,task,metric,split,mean,sd,n,parameters_embedding,parameters_codebook,parameters_dense,"
+        "parameters_total,samples_per_second,settings_digest,data_fingerprint\n"
+        "ml-100k,DTN,like,auc,test,0.625,0.1767766952966369,2,40000,160000,1234,201234,1001.5,"
+        f"0123456789abcdef,{fingerprint}\n"
+        f'ml-100k,"a,b",like,auc,test,,,0,40000,160000,1234,201234,,0123456789abcdef,{fingerprint}\n'
+    )
+
+
+def test_csv_holds_every_metric_of_both_splits() -> None:
+    lines = list(csv.DictReader(io.StringIO(csv_text(summarise([record()])))))
+    assert len(lines) == 2 + 8
+    assert {(line["split"], line["task"], line["metric"]) for line in lines} >= {
+        ("valid", "love", "auc"),
+        ("test", "love", "calibration"),
+    }
+
+
+def test_ten_seeds_lift_the_warning() -> None:
+    few = notes(summarise([record(seed=seed) for seed in range(9)]))
+    enough = notes(summarise([record(seed=seed) for seed in range(10)]))
+    assert [note for note in few if note not in enough][-1].startswith("With fewer than 10 seeds")
+    assert not any("descriptive" in note for note in enough)
+
+
+def test_plain_columns_off_a_terminal_and_a_table_on_one() -> None:
+    plain = Console(file=io.StringIO(), width=40)
+    print_board(board(), plain)
+    text = plain.file.getvalue()  # type: ignore[attr-defined]
+    lines = text.splitlines()
+    assert lines[0] == "ml-100k"
+    assert lines[1].split() == (
+        "model seeds like AUC like log loss love AUC love log loss embedding codebook dense parameters samples/s"
+    ).split()
+    assert lines[2].startswith("DTN        2  0.7750 ± 0.0071  0.5500 ± 0.0000")
+    assert lines[3].endswith("40,000         –     99      40,099          –")
+    assert len({len(line) for line in lines[1:4]}) == 1
+    terminal = Console(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
+    print_board(board(), terminal)
+    shown = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert "0.7750 ± 0.0071" in shown
+    assert "────" in shown
+
+
+def test_files_are_written_under_the_boards_name(tmp_path: Path) -> None:
+    path = write_board(board(), tmp_path / "new", "first")
+    assert path == tmp_path / "new" / "first.md"
+    assert path.read_text(encoding="utf-8") == markdown(board())
+    assert path.with_suffix(".csv").read_text(encoding="utf-8") == csv_text(board())
+    assert sorted(file.name for file in path.parent.iterdir()) == ["first.csv", "first.md"]
