@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,20 @@ import yaml
 from recbole.config import Config
 from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
+from recbole.trainer import Trainer
 from recbole.utils import FeatureType
 from torch import Tensor
 
-from recbole_dtn.config.load import resolve
+from recbole_dtn.config.load import resolve, settings_class
+from recbole_dtn.config.recbole_names import ALIASES
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.data.features import Features, MultiValued
-from recbole_dtn.data.vocabulary import Vocabularies
+from recbole_dtn.data.translator import Translator, plain_float
+from recbole_dtn.data.vocabulary import Vocabularies, make_schema
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import MODELS
-from recbole_dtn.schema import DataSchema, FieldSpec
+from recbole_dtn.schema import DataSchema
 
-__all__ = ["SETTINGS_KEY", "RecBoleConfig", "Translator", "evaluate_tasks", "load_into", "recbole_config", "translate"]
+__all__ = ["SETTINGS_KEY", "RecBoleConfig", "Translator", "evaluate_tasks", "recbole_config", "translate"]
 
 SETTINGS_KEY = "recbole_dtn"
 """Key of a RecBole Config under which our Settings travel."""
@@ -141,30 +143,25 @@ def recbole_config(
     """
     given = dict(overrides or {})
     if isinstance(model, str):
-        own = {key: given.pop(key) for key in list(given) if key.split(".")[0] in _own_keys(model)}
+        known = {*settings_class(model).model_fields, *ALIASES}
+        own = {key: given.pop(key) for key in list(given) if key.split(".")[0] in known}
         places = {"dataset": dataset, "data_path": None if data_path is None else str(data_path)}
         settings = resolve({**own, "model": model, **{k: v for k, v in places.items() if v is not None}}).settings
     else:
         settings = model
+        ours = [key for key in given if key in type(model).model_fields and key not in MEANS_ANOTHER]
+        if ours:
+            raise UsageError(
+                f"{', '.join(ours)}: set it in the Settings; beside them only RecBole's own keys may stand"
+            )
     name = dataset or settings.folder or settings.dataset
     path = Path(data_path or settings.data_path)
     columns = _header(path / name, name, given.get("benchmark_filename", ("train", "valid", "test")))
     values = {**_recbole_values(settings, path, columns), **given, SETTINGS_KEY: settings}
     config = RecBoleConfig(model=MODELS.load(settings.model), dataset=name, config_dict=values)
-    _refuse_unknown(given, config, settings)
+    _refuse_unknown(given, config, set(type(settings).model_fields))
     _warn_unfollowed(settings)
     return config
-
-
-def _own_keys(model: str) -> set[str]:
-    """Keys of our settings for a model, RecBole's two accepted names included."""
-    return {*_settings_class(model).model_fields, "learning_rate", "learner"}
-
-
-def _settings_class(model: str) -> type[Settings]:
-    found = MODELS.options(model) or getattr(MODELS.load(model), "settings_class", None) or Settings
-    assert issubclass(found, Settings)
-    return found
 
 
 def _header(folder: Path, name: str, parts: Any) -> dict[str, str]:
@@ -213,3 +210,213 @@ def _recbole_values(settings: Settings, path: Path, columns: Mapping[str, str]) 
         "USER_ID_FIELD": None,
         "ITEM_ID_FIELD": None,
     }
+
+
+def label_column(settings: Settings, task: str, columns: Mapping[str, Any]) -> str:
+    """The column that holds a task's label in RecBole's files: named as the task, or the label itself.
+
+    RecBole knows no conditions, so a label that a condition derives must lie in a column of its own.
+    """
+    spec = next(each for each in settings.tasks if each.name == task)
+    for name in (task, *([spec.label] if spec.condition is None else [])):
+        if name in columns:
+            return name
+    wanted = f"a :float column {task!r}" + (f" or {spec.label!r}" if spec.condition is None else "")
+    raise UsageError(
+        f"task {task!r}: RecBole's data has no label column; expected {wanted}; {nearest(task, columns)} "
+        "(load_col: ~ loads every column; recbole_dtn.data.export.write_given_splits writes the label columns)"
+    )
+
+
+def _refuse_unknown(given: Iterable[str], config: Config, ours: set[str]) -> None:
+    """RecBole ignores a misspelt key; here it is an error."""
+    known = {key for keys in config.parameters.values() for key in keys} | set(config.internal_config_dict)
+    known |= {*ours, *ALIASES, *REFUSED, "model", "dataset", "discretization", SETTINGS_KEY}
+    for key in given:
+        if key not in known and key.split(".")[0] not in ours:
+            raise UsageError(f"unknown key {key!r}, neither RecBole's nor ours: {nearest(key, known)}")
+
+
+def _warn_unfollowed(settings: Settings) -> None:
+    """One warning that names the settings which RecBole's Trainer has no counterpart for."""
+    unfollowed = {
+        "weight_decay": settings.weight_decay > 0,
+        "gradient_clip": settings.gradient_clip is not None,
+        "scheduler": settings.scheduler.name != "constant" or settings.scheduler.warmup_steps > 0,
+        "balancer": settings.balancer != "fixed",
+        "precision": settings.precision != "32",
+        "embedding_optimizer.lr": settings.embedding_optimizer.lr not in (None, settings.optimizer.lr),
+    }
+    names = [key for key, differs in unfollowed.items() if differs]
+    if names:
+        warnings.warn(f"RecBole's Trainer does not follow these settings: {', '.join(names)}", stacklevel=3)
+
+
+# ---- RecBole's Dataset and batches, in our terms --------------------------------------------------------------------
+
+
+def translate(model_class: type, config: Any, dataset: Any) -> Translator:
+    """The translator of a model that RecBole constructs with its pair ``(config, dataset)``.
+
+    Args:
+        model_class: the model's class. config: RecBole's Config; settings that it does not carry come from the shipped
+            defaults. dataset: the training Dataset (``train_data.dataset``), which the vocabularies are built from.
+
+    Raises:
+        UsageError: for a missing column, a label that RecBole would read as an input, a key that neither side knows,
+            or a Dataset that is not the training split.
+    """
+    if not isinstance(config, Config) or not isinstance(dataset, Dataset):
+        raise UsageError(
+            f"{model_class.__name__} is built from (Settings, DataSchema) or RecBole's (Config, training Dataset); "
+            f"got ({type(config).__name__}, {type(dataset).__name__})"
+        )
+    settings = _settings_of(model_class, config, dataset)
+    labels = {task.name: label_column(settings, task.name, dataset.field2type) for task in settings.tasks}
+    _check_dataset(dataset)
+    _check_fields(settings, dataset, config)
+    _check_labels(settings, dataset, config, labels)
+    schema, vocabularies = _encode(settings, dataset)
+    tokens = {spec.name: dataset.field2id_token[spec.name].tolist() for spec in schema.fields if spec.kind != "float"}
+    return Translator(settings, schema, vocabularies, tokens=tokens, label_columns=labels)
+
+
+def _settings_of(model_class: type, config: Config, dataset: Dataset) -> Settings:
+    """Settings that the config carries; else those the user gave it, over the shipped defaults."""
+    carried = config[SETTINGS_KEY]
+    if isinstance(carried, Settings):
+        expected = MODELS.load(carried.model)
+        if not issubclass(model_class, expected):
+            raise UsageError(f"the config was made for {carried.model}, not for {model_class.__name__}")
+        return carried
+    name = model_class.__name__
+    _refuse_unknown(config.external_config_dict, config, set(settings_class(name).model_fields))
+    known = {*settings_class(name).model_fields, *ALIASES} - MEANS_ANOTHER
+    given = {key: value for key, value in config.external_config_dict.items() if key.split(".")[0] in known}
+    if not given.get("tasks"):
+        label = config["LABEL_FIELD"]
+        given["tasks"] = [{"name": label, "label": label}]
+    if not given.get("fields"):
+        given["fields"] = _fields_of(dataset, config, {task["label"] for task in given["tasks"]})
+    path = Path(config["data_path"])
+    places = {"model": name, "dataset": path.name, "folder": path.name, "data_path": str(path.parent)}
+    return resolve({**given, **places}).settings
+
+
+def _fields_of(dataset: Dataset, config: Config, labels: set[str]) -> list[dict[str, str]]:
+    """What RecBole itself would take as inputs: every token column, and floats among ``numerical_features``."""
+    kinds = {FeatureType.TOKEN: "token", FeatureType.TOKEN_SEQ: "token_seq"}
+    kinds |= {FeatureType.FLOAT: "float"}
+    return [
+        {"name": name, "type": kinds[kind]}
+        for name, kind in dataset.field2type.items()
+        if kind in kinds and name not in labels and (kind != FeatureType.FLOAT or name in config["numerical_features"])
+    ]
+
+
+def _check_dataset(dataset: Dataset) -> None:
+    sizes = getattr(dataset, "file_size_list", [])
+    whole = any(sizes[1:]) and len(dataset.inter_feat) == sum(sizes)
+    if whole or not isinstance(dataset.inter_feat, Interaction):
+        raise UsageError(
+            "expected the training Dataset (train_data.dataset), found the whole one: the vocabularies are those of "
+            "the training split"
+        )
+
+
+def _check_fields(settings: Settings, dataset: Dataset, config: Config) -> None:
+    """Every input is there, has its type, and is what the files say."""
+    for spec in settings.fields:
+        for name, kind in ((spec.name, spec.type), *([(spec.weights, "float_seq")] if spec.weights else [])):
+            if name not in dataset.field2type:
+                raise UsageError(
+                    f"field {name!r}: RecBole's Dataset has no such column; {nearest(name, dataset.field2type)} "
+                    "(load_col: ~ loads every column)"
+                )
+            if dataset.field2type[name].value != kind:
+                found = dataset.field2type[name].value
+                raise UsageError(f"field {name!r}: the settings say {kind}, the atomic files :{found}")
+            _refuse_changed(name, config)
+        if spec.type != "float" and spec.name not in dataset.field2id_token:
+            raise UsageError(f"field {spec.name!r} is in two atomic files, and RecBole leaves it without ids: drop one")
+        if spec.weights in config["numerical_features"]:
+            raise UsageError(f"weights {spec.weights!r} must not be among numerical_features")
+
+
+def _check_labels(settings: Settings, dataset: Dataset, config: Config, labels: Mapping[str, str]) -> None:
+    """No label that RecBole would read as an input, and none whose values it has made up."""
+    for task in settings.tasks:
+        name = labels[task.name]
+        if dataset.field2type[name] != FeatureType.FLOAT:
+            raise UsageError(
+                f"label {name!r} of task {task.name!r} is typed :{dataset.field2type[name].value}; RecBole would make "
+                "it an input and renumber it: type it :float"
+            )
+        if name in config["numerical_features"] or name in {spec.name for spec in settings.fields}:
+            raise UsageError(f"label {name!r} of task {task.name!r} is among the inputs (fields, numerical_features)")
+        _refuse_changed(name, config)
+        values = dataset.inter_feat[name]
+        wrong = values[(values != 0) & (values != 1)]
+        if task.kind == "binary" and len(wrong):
+            raise UsageError(
+                f"label {name!r} of task {task.name!r} must be 0 or 1; found {wrong[0].item():g} "
+                "(RecBole replaces a missing label by the column's mean)"
+            )
+
+
+def _refuse_changed(name: str, config: Config) -> None:
+    """RecBole's own changes of float values, learned over all splits, would make a model no other side can score."""
+    if config["normalize_all"]:
+        raise UsageError(f"normalize_all changes {name!r}, labels included: leave it out, floats are standardised here")
+    for key in ("normalize_field", "discretization"):
+        if name in (config[key] or ()):
+            raise UsageError(f"{key} changes {name!r}: leave it out, floats are standardised or binned here")
+
+
+def _encode(settings: Settings, dataset: Dataset) -> tuple[DataSchema, Vocabularies]:
+    """Vocabularies and schema of the training Dataset, by the data room's own rules."""
+    counts: dict[str, dict[str, int]] = {}
+    floats: dict[str, Any] = {}
+    for spec in settings.fields:
+        column = _training_column(dataset, spec.name)
+        if spec.type == "float":
+            floats[spec.name] = plain_float(column).numpy()
+            continue
+        tokens = dataset.field2id_token[spec.name].tolist()
+        seen = torch.bincount(column.flatten(), minlength=len(tokens)).tolist()
+        counts[spec.name] = dict(zip(tokens[1:], seen[1:], strict=True))  # 0 is padding
+    vocabularies = Vocabularies.from_counts(settings.fields, counts, floats, min_count=settings.min_count)
+    return make_schema(settings.fields, settings.tasks, vocabularies, settings), vocabularies
+
+
+def _training_column(dataset: Dataset, name: str) -> Tensor:
+    """A column over the training interactions, joined in where it is a user's or an item's."""
+    joined = ((dataset.user_feat, dataset.uid_field), (dataset.item_feat, dataset.iid_field))
+    for features, key in joined:
+        if name not in dataset.inter_feat and features is not None and name in features:
+            return features[name][dataset.inter_feat[key]]
+    return dataset.inter_feat[name]
+
+
+# ---- evaluation and checkpoints -------------------------------------------------------------------------------------
+
+
+def evaluate_tasks(trainer: Trainer, data: Any) -> dict[str, dict[str, float]]:
+    """Evaluate every task with RecBole's Trainer, which knows one label: once per task, with the metrics of its config.
+
+    Args:
+        trainer: RecBole's Trainer of one of our models. data: its validation or test loader.
+
+    Returns:
+        ``{task: {metric: value}}``, rounded to RecBole's ``metric_decimal_place``.
+    """
+    model, config = trainer.model, trainer.config
+    before = model.evaluated_task, config["LABEL_FIELD"]
+    found = {}
+    try:
+        for task, column in model.translator.label_columns.items():
+            model.evaluated_task, config["LABEL_FIELD"] = task, column
+            found[task] = dict(trainer.evaluate(data, load_best_model=False))
+    finally:
+        model.evaluated_task, config["LABEL_FIELD"] = before
+    return found

@@ -196,6 +196,8 @@ METRICS = Registry(
         Entry("ne", "recbole_dtn.metric.logloss:NormalisedEntropy", "log loss over that of the base rate",
               "He et al., ADKDD 2014"),
         Entry("calibration", "recbole_dtn.metric.calibration:Calibration", "mean prediction over mean label", ""),
+        Entry("rmse", "recbole_dtn.metric.regression:RMSE", "root of the mean squared error (regression tasks)", ""),
+        Entry("mae", "recbole_dtn.metric.regression:MAE", "mean absolute error (regression tasks)", ""),
     ],
 )  # fmt: skip
 PREPROCESSORS = Registry(

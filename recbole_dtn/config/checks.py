@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from recbole_dtn.config.metrics import known_valid_metrics
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.tree import Branch
 from recbole_dtn.config.typed import Fault
@@ -14,11 +15,9 @@ from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import BALANCERS, PREPROCESSORS, Registry
 from recbole_dtn.schema import topological_order
 
-__all__ = ["ACCELERATORS", "check_values", "valid_metrics"]
+__all__ = ["ACCELERATORS", "check_values"]
 
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
-SELECTING = ("auc", "logloss")
-"""The metrics that a run can be selected by."""
 
 
 def check_values(settings: Settings, merged: Branch, faulty: Collection[str]) -> list[Fault]:
@@ -38,28 +37,20 @@ def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str
     if settings.preprocessor is not None:
         yield from _registered(PREPROCESSORS, "preprocessor", settings.preprocessor)
     if not {"tasks", "dataset"} & set(faulty):
-        metrics = valid_metrics([task.name for task in settings.tasks])
+        metrics = known_valid_metrics(settings.tasks)
         if settings.valid_metric not in metrics:
             yield "valid_metric", f"unknown metric {settings.valid_metric!r}; {nearest(settings.valid_metric, metrics)}"
         yield from _chain(getattr(settings, "task_chain", None), settings)
     if settings.accelerator not in ACCELERATORS:
-        yield "accelerator", f"unknown accelerator {settings.accelerator!r}; " + nearest(
-            settings.accelerator, ACCELERATORS
+        yield (
+            "accelerator",
+            f"unknown accelerator {settings.accelerator!r}; " + nearest(settings.accelerator, ACCELERATORS),
         )
     if not _is_devices(settings.devices):
         expected = 'expected a number >= 1, "auto", -1 (all), or indices such as "0,1"'
         yield "devices", f"{expected}; found {settings.devices!r}"
     if settings.init_from is not None and not Path(settings.init_from).is_dir():
         yield "init_from", f"expected the folder of a run; found {settings.init_from!r}, which is not a folder"
-
-
-def valid_metrics(tasks: list[str]) -> list[str]:
-    """Names that ``valid_metric`` may have.
-
-    >>> valid_metrics(["click"])
-    ['mean_auc', 'mean_logloss', 'click_auc', 'click_logloss']
-    """
-    return [f"{task}_{metric}" for task in ("mean", *tasks) for metric in SELECTING]
 
 
 def _registered(registry: Registry, key: str, name: str) -> Iterator[tuple[str, str]]:

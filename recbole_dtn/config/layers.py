@@ -22,7 +22,9 @@ COMMAND_LINE = "command line"
 
 def builtin_models() -> dict[str, type[Settings]]:
     """Settings class of each built-in model."""
-    return {name.removesuffix("Settings"): getattr(models, name) for name in models.__all__}
+    return {
+        name.removesuffix("Settings"): getattr(models, name) for name in models.__all__ if name.endswith("Settings")
+    }
 
 
 def _boolean_keys() -> frozenset[str]:
@@ -63,7 +65,8 @@ def command_line(overrides: Sequence[str] | Mapping[str, Any], faults: list[Faul
         try:
             layer[key] = command_line_tree(text)
         except UsageError as error:
-            faults.append(Fault(key, f"{str(error).removeprefix('command line: ')}; found {text!r}", COMMAND_LINE))
+            message = re.sub(r"^command line(, line \d+)?[,:] ", "", str(error))
+            faults.append(Fault(key, f"{message}; found {text!r}", COMMAND_LINE))
     if files:
         layer["config_files"] = from_python(files, COMMAND_LINE)
     return layer

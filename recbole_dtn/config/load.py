@@ -27,7 +27,15 @@ from recbole_dtn.config.typed import Fault, declared, describe, report, typed
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import MODELS, load_plugins
 
-__all__ = ["Resolved", "interaction_options", "resolve", "settings_class", "settings_digest", "settings_yaml"]
+__all__ = [
+    "Resolved",
+    "interaction_options",
+    "resolve",
+    "restore",
+    "settings_class",
+    "settings_digest",
+    "settings_yaml",
+]
 
 COMMAND_WORDS = ("config_files", "dry_run", "debug", "help", "version")
 
@@ -40,9 +48,7 @@ class Resolved:
     sources: Mapping[str, str]
 
 
-def resolve(
-    overrides: Sequence[str] | Mapping[str, Any] = (), *, config_files: Sequence[str | Path] = ()
-) -> Resolved:
+def resolve(overrides: Sequence[str] | Mapping[str, Any] = (), *, config_files: Sequence[str | Path] = ()) -> Resolved:
     """Settings of one run.
 
     Args:
@@ -79,6 +85,23 @@ def resolve(
         raise report(faults)
     known = places(merged)
     return Resolved(settings, {key: known[key] for key in known})
+
+
+def restore(values: Mapping[str, Any]) -> Settings:
+    """Settings that :meth:`Settings.dump` wrote, as they were: no file is looked for and no default filled in.
+
+    The plug-ins that ``values["plugins"]`` names must be loaded.
+
+    Raises:
+        UsageError: for an unknown model, or a key that this version does not know or lacks.
+    """
+    model = settings_class(str(values.get("model")))
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise report(
+            Fault(".".join(map(str, e["loc"])), e["msg"], "recorded settings") for e in error.errors()
+        ) from error
 
 
 def _head(tree: Branch, faults: list[Fault]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Settings of the built-in models: the shared keys and each model's own. Defaults: ``properties/model/<Model>.yaml``."""
+"""Settings of the built-in models, shared keys and each model's own; defaults in ``properties/model/<Model>.yaml``."""
 
 from __future__ import annotations
 
@@ -98,12 +98,16 @@ def resolve_chain(settings: DTNSettings, schema: DataSchema) -> dict[str, tuple[
 
 
 class MMoESettings(Settings):
+    """MMoE: shared experts, one gate and one tower per task."""
+
     experts: Count
     expert_hidden: Widths
     tower_hidden: Widths
 
 
 class PLESettings(Settings):
+    """PLE: levels of shared and task-specific experts; one level is CGC."""
+
     levels: Count
     shared_experts: Count
     task_experts: Count
@@ -112,9 +116,13 @@ class PLESettings(Settings):
 
 
 class SharedBottomSettings(Settings):
+    """SharedBottom: one network below, one tower per task."""
+
     bottom_hidden: Widths
     tower_hidden: Widths
 
 
 class SingleTaskSettings(Settings):
+    """SingleTask: a network per task."""
+
     hidden: Widths

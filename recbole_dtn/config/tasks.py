@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
-from recbole_dtn.config.settings import Settings, TaskSettings
+from recbole_dtn.config.settings import FieldSettings, Settings, TaskSettings
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.schema import topological_order
 
@@ -134,10 +134,10 @@ class _Parser:
                 start = position + len(self.source[position:]) - len(self.source[position:].lstrip())
                 self.fail(start, "a column, a number, a quoted text or an operator", self.source[start])
             kind = str(match.lastgroup)
-            text = match[kind]
+            text, start = match[kind], match.start(kind)
             if kind == "word" and text in ("and", "or", "not", "in"):
                 kind = "keyword"
-            yield _Token(kind, text, match.start(kind))
+            yield _Token(kind, text, start)
             position = match.end()
         yield _Token("end", "", len(self.source))
 
@@ -305,11 +305,14 @@ def _refuse_duplicates(key: str, names: Iterable[str]) -> None:
         seen.add(name)
 
 
+_BINS = FieldSettings.model_fields["bins"].default  # what a resolved settings.yaml spells out for every field
+
+
 def _check_field_options(settings: Settings) -> None:
     for spec in settings.fields:
-        if spec.type != "float" and (spec.encoding != "standardise" or "bins" in spec.model_fields_set):
+        if spec.type != "float" and (spec.encoding != "standardise" or spec.bins != _BINS):
             raise UsageError(f"field {spec.name!r}: encoding and bins are for type float, not {spec.type}")
-        if spec.type == "float" and spec.encoding == "standardise" and "bins" in spec.model_fields_set:
+        if spec.type == "float" and spec.encoding == "standardise" and spec.bins != _BINS:
             raise UsageError(f"field {spec.name!r}: bins needs encoding: bins")
         if spec.type == "float" and spec.min_count is not None:
             raise UsageError(f"field {spec.name!r}: min_count is for tokens, not for type float")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from recbole_dtn.config.tasks import AllOf, AnyOf, Comparison, Condition, Membership, Negation
+from recbole_dtn.errors import UsageError
 
 __all__ = ["to_expression"]
 
@@ -36,12 +37,21 @@ def to_expression(condition: Condition, dtypes: Mapping[str, pl.DataType]) -> pl
                 first = first | to_expression(Comparison(column, "==", value), dtypes)
             return first
         case Comparison(column, operator, value):
+            if isinstance(value, str) and dtypes[column] != pl.String:
+                value = _number(column, value)
             return _compare(_operand(column, value, dtypes[column]), operator, value)
+
+
+def _number(column: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"condition: column {column!r} holds numbers; it cannot equal the text {text!r}") from None
 
 
 def _operand(column: str, value: float | str, dtype: pl.DataType) -> pl.Expr:
     if isinstance(value, str):
-        return pl.col(column).cast(pl.String)
+        return pl.col(column)
     if dtype == pl.String:
         return pl.col(column).str.strip_chars().cast(pl.Float64, strict=False)
     return pl.col(column).cast(pl.Float64).fill_nan(None)

@@ -56,7 +56,13 @@ def build_interactions(specs: Sequence[Spec], shape: FieldShape, output_dim: int
     """
     modules = nn.ModuleDict()
     for name, spec in zip(interaction_names(specs), specs, strict=True):
-        modules[name] = _build(spec, shape, output_dim)
+        module = _build(spec, shape, output_dim)
+        try:
+            modules[name] = module
+        except KeyError as error:  # torch has no room for a name with a dot, or of ModuleDict's own methods
+            raise UsageError(
+                f"interactions: {name!r} cannot name a module ({error.args[0]}): register it under another name"
+            ) from error
     return modules
 
 

@@ -83,7 +83,8 @@ class EmbeddingTable(nn.Module):
             values = torch.where(present, features.dense, 1.0).to(self.table.weight.dtype)
             parts.append((self.dense_offsets + present).flatten())
         found = self.table.look_up(torch.cat([*parts, *(each.values for each in many)]), batch_size=batch)
-        chunks = found.split([*(len(part) for part in parts), *(len(each.values) for each in many)])
+        lengths = [*(len(part) for part in parts), *(len(each.values) for each in many)]
+        chunks = torch.split(found, lengths)
         fields = [chunks[0].view(batch, -1, dim)]
         if values is not None:
             fields.append(chunks[1].view(batch, -1, dim) * values.unsqueeze(2))

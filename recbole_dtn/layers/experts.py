@@ -41,7 +41,7 @@ class Experts(nn.Module):
         if not self.weights:
             return x.unsqueeze(1).expand(-1, self.count, -1)
         # The first layer reads one input for all experts: a single product (B, I) x (I, K * width).
-        current = torch.einsum("bi,kio->kbo", x, self.weights[0]) + self.biases[0]
+        current: Tensor = torch.einsum("bi,kio->kbo", x, self.weights[0]) + self.biases[0]
         current = self.dropout(torch.relu(current))
         for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
             current = self.dropout(torch.relu(torch.baddbmm(bias, current, weight)))

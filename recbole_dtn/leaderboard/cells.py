@@ -130,8 +130,8 @@ def _refuse_repeats(name: str, values: Sequence[str]) -> None:
 
 def _refuse_reserved(overrides: Sequence[str]) -> None:
     for override in overrides:
-        key = override.removeprefix("--").partition("=")[0]
-        if override.startswith("--") and key in RESERVED:
+        key, equals, _ = override.removeprefix("--").partition("=")
+        if (equals or override.startswith("--")) and key in RESERVED:
             raise UsageError(f"{key}: a board takes {RESERVED[key]}, found {override!r}")
 
 

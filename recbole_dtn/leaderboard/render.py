@@ -108,8 +108,8 @@ def notes(rows: Sequence[BoardRow]) -> list[str]:
     for name, row in zip(names, rows, strict=True):
         for task, weight in row.pos_weights.items():
             found.append(
-                f"{name}: {task} is trained with pos_weight {weight:g}, so its log loss compares with no other "
-                "weight's, and NE and calibration are left out."
+                f"{name}: {task} is trained with pos_weight {weight:g}, so its predictions are no probabilities of the "
+                "data and its log loss compares only under the same weight."
             )
     return found
 
@@ -136,11 +136,10 @@ def csv_text(rows: Sequence[BoardRow]) -> str:
     writer.writerow(CSV_COLUMNS)
     for row in rows:
         sizes = [row.parameters.get(part) for part in PARTS]
+        ends = [*sizes, row.samples_per_second, row.settings_digest, row.data_fingerprint]
         for metric, values in row.metrics.items():
-            writer.writerow(
-                [row.dataset, row.model, metric.task, metric.name, metric.split, values.mean, values.sd, values.n]
-                + [*sizes, row.samples_per_second, row.settings_digest, row.data_fingerprint]
-            )
+            starts = [row.dataset, row.model, metric.task, metric.name, metric.split]
+            writer.writerow([*starts, values.mean, values.sd, values.n, *ends])
     return text.getvalue()
 
 

@@ -61,7 +61,7 @@ def run_board(
     try:
         session.run()
     finally:
-        path = _publish(session.records, output, board or _file_name(datasets), console)
+        path = _publish(session.records, output, board or "+".join(datasets), console)
     if session.failures:
         raise RecBoleDTNError(f"{len(session.failures)} of {len(cells)} cells failed: {'; '.join(session.failures)}")
     return path
@@ -164,11 +164,6 @@ def _publish(records: Sequence[RunRecord], output: Path, board: str, console: Co
     print_board(rows, console)
     _say(console, f"board written to {path} and {path.with_suffix('.csv').name}")
     return path
-
-
-def _file_name(datasets: Sequence[str]) -> str:
-    """A data set may be named by a path; a file name has no separators."""
-    return "+".join(Path(name).name or "board" for name in datasets)
 
 
 def _fit_cell(overrides: list[str]) -> RunRecord:

@@ -10,9 +10,6 @@ from recbole_dtn.training.record import RunRecord
 
 __all__ = ["BoardRow", "Metric", "Summary", "pos_weights", "summarise", "summary"]
 
-NEED_PLAIN_LOSS = ("ne", "calibration")
-"""Metrics of the probabilities' level: with pos_weight the level is wrong on purpose, so they are undefined."""
-
 
 @dataclass(frozen=True, order=True)
 class Metric:
@@ -95,14 +92,12 @@ def summarise(records: Iterable[RunRecord]) -> list[BoardRow]:
 
 def _row(runs: Sequence[RunRecord]) -> BoardRow:
     first = runs[0]
-    weighted = pos_weights(first)
     measured: dict[Metric, list[float | None]] = {}
     for run in runs:
         for split, tasks in (("valid", run.valid), ("test", run.test)):
             for task, values in (tasks or {}).items():
                 for name, value in values.items():
-                    defined = task not in weighted or name not in NEED_PLAIN_LOSS
-                    measured.setdefault(Metric(split, task, name), []).append(value if defined else None)
+                    measured.setdefault(Metric(split, task, name), []).append(value)
     rates = [run.train_samples_per_second for run in runs if run.train_samples_per_second is not None]
     return BoardRow(
         dataset=first.dataset,
@@ -114,5 +109,5 @@ def _row(runs: Sequence[RunRecord]) -> BoardRow:
         metrics={metric: summary(values) for metric, values in measured.items()},
         parameters={**first.parameters, "total": sum(first.parameters.values())},
         samples_per_second=statistics.median(rates) if rates else None,
-        pos_weights=weighted,
+        pos_weights=pos_weights(first),
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from recbole_dtn.config.models import DTNSettings, DTNVariant, resolve_chain, resolve_variant
 from recbole_dtn.data.features import Features
+from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FeatureInteraction, WithAuxiliary
 from recbole_dtn.interaction.build import build_interactions
 from recbole_dtn.layers.mlp import Tower
@@ -177,8 +178,10 @@ class DTN(MultiTaskRecommender):
         built = [
             build_interactions(settings.interactions, self.field_shape(), settings.module_dim) for _ in self.owners
         ]
-        self.interactions = nn.ModuleList(nn.ModuleList(modules.values()) for modules in built)
-        self.selectors = nn.ModuleList(
+        if not settings.interactions:
+            raise UsageError("interactions: DTN needs at least one interaction module, such as [gdcn]")
+        self.interactions = nn.ModuleList(built)
+        selectors = [
             TaskSelector(
                 position,
                 owners=len(self.owners),
@@ -188,12 +191,13 @@ class DTN(MultiTaskRecommender):
                 variant=variant,
             )
             for position in range(len(tasks))
-        )
+        ]
+        self.selectors = nn.ModuleList(selectors)
         self.scales = nn.ModuleList(
             PredictionScale(normalised=settings.tsn_scale == "normalised", detach=variant.tsn_detach) for _ in tasks
         )
         self.towers = nn.ModuleList(
-            Tower(selector.output_dim, settings.tower_hidden, dropout=settings.dropout) for selector in self.selectors
+            Tower(selector.output_dim, settings.tower_hidden, dropout=settings.dropout) for selector in selectors
         )
         for task in tasks:
             read = (task, *(owner for owner in self.owners if owner != task))
@@ -230,13 +234,16 @@ class DTN(MultiTaskRecommender):
             key = module.share_key()
             if key not in shared:
                 shared[key] = module.prepare(ids)
-            found = module(embeddings if module.reads_ids else affine, ids, shared[key])
+            found: Tensor | WithAuxiliary = module(embeddings if module.reads_ids else affine, ids, shared[key])
             if isinstance(found, WithAuxiliary):
                 losses.append(found.loss)
                 return found.output
             return found
 
-        outputs = [torch.stack([run(module) for module in modules], dim=1) for modules in self.interactions]
+        outputs = [
+            torch.stack([run(cast(FeatureInteraction, module)) for module in owned.children()], dim=1)
+            for owned in self.interactions
+        ]
         if not losses or not self.aux_weight:
             return outputs, {}
         return outputs, {"interactions": self.aux_weight * torch.stack(losses).sum()}

@@ -20,9 +20,7 @@ class MMoE(MultiTaskRecommender):
     def build(self, settings: MMoESettings, schema: DataSchema) -> None:
         """The embedding, K experts, T gates and T towers."""
         self.embedding = self.new_embedding()
-        self.experts = Experts(
-            self.flat_dim, settings.expert_hidden, count=settings.experts, dropout=settings.dropout
-        )
+        self.experts = Experts(self.flat_dim, settings.expert_hidden, count=settings.experts, dropout=settings.dropout)
         self.gates = SoftmaxGates(self.flat_dim, choices=settings.experts, count=schema.num_tasks)
         self.towers = Towers(
             self.experts.output_dim, settings.tower_hidden, count=schema.num_tasks, dropout=settings.dropout

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_dtn.config.properties import properties_folder, read_yaml, shipped
+from recbole_dtn.config.load import resolve
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features, MultiValued
-from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import FIRST_TOKEN, DataSchema, FieldSpec, TaskSpec
 
 __all__ = ["make_settings", "take_rows", "tiny_features", "tiny_schema"]
@@ -146,17 +145,22 @@ def take_rows(features: Features, rows: Sequence[int]) -> Features:
 
 
 def make_settings(model: str | type[Any], **overrides: Any) -> Settings:
-    """Typed settings of a model, registered or given by its class: the shipped defaults, then ``overrides``.
+    """Typed settings of a model: the shipped defaults, then ``overrides``, whole values by top-level key.
+
+    What depends on a data set (such as the names in ``task_chain``) is not checked here.
+
+    Args:
+        model: a registered name, or a class, whose ``settings_class`` then has a default for each key of its own.
+
+    Raises:
+        pydantic.ValidationError: for an unknown key or a wrong value.
 
     >>> make_settings("MMoE", experts=3).experts
     3
     """
-    name = model if isinstance(model, str) else model.__name__
-    options = MODELS.options(model) if isinstance(model, str) else None
-    if options is None:
-        options = (MODELS.load(model) if isinstance(model, str) else model).settings_class or Settings
-    own = shipped("model", name)
-    values = read_yaml(properties_folder() / "overall.yaml")
-    merged = {**values, **(read_yaml(own) if own else {}), "model": name, **overrides}
-    settings: Settings = options.model_validate(merged)
-    return settings
+    if isinstance(model, str):
+        defaults = resolve({"model": model}).settings
+        return type(defaults).model_validate({**defaults.model_dump(), **overrides})
+    shared = resolve({"model": "SharedBottom"}).settings.model_dump(include=set(Settings.model_fields))
+    kind: type[Settings] = model.settings_class or Settings
+    return kind.model_validate({**shared, "model": model.__name__, **overrides})

@@ -100,8 +100,8 @@ def _check_gates(model: MultiTaskRecommender, output: ModelOutput, rows: int) ->
 def _gradients(model: MultiTaskRecommender, features: Features) -> dict[str, Tensor]:
     model.train().zero_grad()
     output: ModelOutput = model(features)
-    loss = model.task_losses(features, output).sum() + sum(output.auxiliary.values())
-    loss.backward()
+    loss = torch.stack([*model.task_losses(features, output), *output.auxiliary.values()]).sum()
+    loss.backward()  # type: ignore[no-untyped-call]
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 

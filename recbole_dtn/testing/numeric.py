@@ -8,7 +8,8 @@ The functions here are; ``x.real`` inside a reference is a stopped gradient.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "embed",
     "mlp",
     "parameters_of",
+    "recorded_dropout",
     "redraw",
     "relu",
     "sigmoid",
@@ -56,11 +58,12 @@ def softmax(x: Array) -> Array:
     return result
 
 
-def mlp(parameters: Mapping[str, Array], prefix: str, x: Array) -> Array:
-    """Linear and ReLU for every ``<prefix>.<n>.weight`` in order of n."""
+def mlp(parameters: Mapping[str, Array], prefix: str, x: Array, masks: Iterator[Array] | None = None) -> Array:
+    """Linear and ReLU, and a dropout mask where there are any, for every ``<prefix>.<n>.weight`` in order of n."""
     numbers = sorted(int(key[len(prefix) + 1 : -7]) for key in parameters if _is_weight(key, prefix))
     for number in numbers:
         x = relu(x @ parameters[f"{prefix}.{number}.weight"].T + parameters[f"{prefix}.{number}.bias"])
+        x = x if masks is None else x * next(masks)
     return x
 
 
@@ -114,6 +117,30 @@ def redraw(model: nn.Module, *, seed: int = 0, gain: float = 1.5, table_std: flo
             parameter.copy_(torch.randn(parameter.shape, generator=draw, dtype=torch.float64) * std)
 
 
+@contextmanager
+def recorded_dropout() -> Iterator[list[Array]]:
+    """Collect the mask (0 or 1 / (1 - p)) of every dropout applied inside, in order.
+
+    >>> with recorded_dropout() as masks:
+    ...     _ = nn.Dropout(0.5)(torch.ones(4, 3))
+    >>> [mask.shape for mask in masks], set(masks[0].ravel()) <= {0.0, 2.0}
+    ([(4, 3)], True)
+    """
+    masks: list[Array] = []
+    real = torch.nn.functional.dropout
+
+    def recording(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        kept = real(torch.ones_like(input), p, training)
+        masks.append(kept.detach().double().numpy())
+        return input * kept
+
+    torch.nn.functional.dropout = recording
+    try:
+        yield masks
+    finally:
+        torch.nn.functional.dropout = real
+
+
 def parameters_of(model: nn.Module) -> dict[str, Array]:
     """Every parameter by name, as float64."""
     return {name: parameter.detach().double().numpy().copy() for name, parameter in model.named_parameters()}
@@ -133,13 +160,14 @@ def check_reference(
 ) -> None:
     """Outputs and gradients of ``model`` against ``reference``: 1e-10 at float64, 1e-5 at float32.
 
-    For every parameter the derivative of ``sum(c * output)``, c random, is compared along a random direction over the
-    whole tensor, and at ``entries`` single entries (some with a gradient, some without).
+    The derivative of ``sum(c * output)``, c random, is compared along two random directions over all parameters
+    together; then, unless ``entries`` is 0, for each parameter along a random direction over the whole tensor and at
+    ``entries`` single entries (one anywhere, the others where there is a gradient).
 
     Args:
         model: turned to float64 here. forward: its output, given the model. reference: the same output from
             :func:`parameters_of` the model.
-        entries: single entries per parameter. seed: of the draws.
+        entries: single entries per parameter, 0 for the quick check. seed: of the draws.
 
     Raises:
         AssertionError: naming what differs.
@@ -154,12 +182,18 @@ def check_reference(
     factors = draw.normal(size=expected.shape)
 
     gradients = _gradients(model, output, factors)
-    for name, value in values.items():
-        directions = [draw.normal(size=value.shape), *_unit_vectors(gradients[name], entries, draw)]
-        for direction in directions:
-            moved = {**values, name: value + 1j * STEP * direction}
-            slope = np.array((reference(moved).imag * factors).sum() / STEP)
-            assert_close(np.array((gradients[name] * direction).sum()), slope, 1e-10, f"gradient of {name}, float64")
+
+    def compare(directions: Mapping[str, Array], what: str) -> None:
+        moved = {**values, **{name: values[name] + 1j * STEP * along for name, along in directions.items()}}
+        slope = np.array((reference(moved).imag * factors).sum() / STEP)
+        found = np.array(sum((gradients[name] * along).sum() for name, along in directions.items()))
+        assert_close(found, slope, 1e-10, f"gradient of {what}, float64")
+
+    for _ in range(2):
+        compare({name: draw.normal(size=value.shape) for name, value in values.items()}, "all parameters together")
+    for name, value in values.items() if entries else ():
+        for along in (draw.normal(size=value.shape), *_unit_vectors(gradients[name], entries, draw)):
+            compare({name: along}, name)
 
     single = before.float()
     output = forward(single)

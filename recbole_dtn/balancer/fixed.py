@@ -1,0 +1,39 @@
+"""Fixed weights: the baseline of every balancer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from recbole_dtn.balancer.base import LossBalancer
+from recbole_dtn.schema import TaskSpec
+
+__all__ = ["Fixed"]
+
+
+class Fixed(LossBalancer):
+    """``L = sum_t w_t L_t + extra``, with w_t the weight that the data set's ``tasks:`` gives task t (1 by default).
+
+    >>> balancer = Fixed([TaskSpec("a", "binary", "a", weight=2.0), TaskSpec("b", "binary", "b")])
+    >>> losses = torch.tensor([0.5, 0.25], requires_grad=True)
+    >>> balancer.backward(losses, torch.tensor(0.125), [], torch.Tensor.backward).item()
+    1.375
+    >>> losses.grad
+    tensor([2., 1.])
+    """
+
+    weights: Tensor
+
+    def __init__(self, tasks: Sequence[TaskSpec]) -> None:
+        super().__init__(tasks)
+        # Not persistent: the weights are settings, and a checkpoint must not bring back those of another run.
+        self.register_buffer("weights", torch.tensor([task.weight for task in tasks]), persistent=False)
+
+    def backward(
+        self, losses: Tensor, extra: Tensor, shared: Sequence[nn.Parameter], run: Callable[[Tensor], None]
+    ) -> Tensor:
+        total = (self.weights.to(losses.dtype) * losses).sum() + extra
+        run(total)
+        return total.detach()

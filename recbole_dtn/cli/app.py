@@ -1,0 +1,85 @@
+"""Dispatch of the commands, and the one place where an error becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import recbole_dtn
+from recbole_dtn.errors import RecBoleDTNError, UsageError, nearest
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "train": "train and test one model (the command when none is named)",
+    "preprocess": "raw files to atomic files: a known set, or one table of your own",
+    "data": "info, validate, split: look at a data set; cache list, cache clear",
+    "list": "models, interactions, datasets, metrics, balancers: what is registered",
+    "test": "test a finished run again from its checkpoint",
+    "leaderboard": "run models x data sets x seeds and write their table",
+}
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after the program's name; those of the process by default.
+
+    Returns:
+        The exit code: 0, 1 failure, 2 usage or input, 3 too many rejected rows, 75 preempted, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _dispatch(words)
+    except RecBoleDTNError as error:
+        return _fail(f"error: {error}", error.exit_code, debug)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED, debug)
+    except BrokenPipeError:  # the reader of our output has gone (`... | head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        hint = "" if debug else "; --debug shows the traceback"
+        message = " ".join(str(error).split()) or "no message"
+        return _fail(f"error: this is a bug: {type(error).__name__}: {message} ({_place(error)}){hint}", 1, debug)
+
+
+def _dispatch(words: list[str]) -> int:
+    command = "train"
+    if words and words[0] in ("--version", "-V"):
+        print(f"recbole_dtn {recbole_dtn.__version__}")
+        return 0
+    if words and not words[0].startswith("-") and "=" not in words[0]:
+        command = words.pop(0)
+    if command not in COMMANDS:
+        raise UsageError(f"unknown command {command!r}; {nearest(command, COMMANDS)}; settings are --key=value")
+    # One file per command: a command's imports are paid by who runs it.
+    module = importlib.import_module(f"recbole_dtn.cli.{command}")
+    if "--help" in words or "-h" in words:
+        print(module.help_text([word for word in words if word not in ("--help", "-h")]))
+        return 0
+    code: int = module.run(words)
+    return code
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc(file=sys.stderr)
+    print(message, file=sys.stderr)
+    return code
+
+
+def _place(error: BaseException) -> str:
+    """File and line that raised, the innermost of our own where there is one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(Path(__file__).parents[1])]
+    frame = (own or list(frames))[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"

@@ -1,0 +1,65 @@
+"""``--dry_run``: the settings with the source of each, the model's size and the time that an epoch would take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from recbole_dtn.cli.console import say, show_table
+from recbole_dtn.config.datasets import has_atomic_files
+from recbole_dtn.config.load import Resolved, settings_digest
+from recbole_dtn.config.settings import Settings
+
+__all__ = ["show"]
+
+
+def show(resolved: Resolved, console: Console) -> None:
+    """Print everything that is known before training."""
+    show_table(console, ("setting", "value", "source"), setting_rows(resolved))
+    say(console, f"\nsettings digest: {settings_digest(resolved.settings)}")
+    missing = what_is_missing(resolved.settings)
+    if missing is not None:
+        say(console, missing)
+        return
+    from recbole_dtn.training.fit import project
+
+    say(console, str(project(resolved.settings)))
+
+
+def setting_rows(resolved: Resolved) -> list[tuple[str, str, str]]:
+    """A row per setting: dotted key, value as one would write it, source."""
+    rows = []
+    for key, value in resolved.settings.dump().items():
+        parts = {f"{key}.{inner}": item for inner, item in value.items()} if isinstance(value, dict) else {key: value}
+        for name, item in parts.items():
+            if name in ("fields", "tasks"):
+                rows.extend(_one_by_one(name, item, resolved.sources.get(name, "")))
+            else:
+                rows.append((name, _flow(item), resolved.sources.get(name, resolved.sources.get(key, ""))))
+    return rows
+
+
+def _one_by_one(name: str, items: list[dict[str, object]], source: str) -> list[tuple[str, str, str]]:
+    """A field or task per row, without what says nothing."""
+    return [
+        (f"{name}[{i}]", _flow({k: v for k, v in item.items() if v not in (None, [], 1.0)}), source)
+        for i, item in enumerate(items)
+    ]
+
+
+def _flow(value: object) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def what_is_missing(settings: Settings) -> str | None:
+    """What a run would do first, where the atomic files are not there yet; None where they are."""
+    folder = Path(settings.data_path) / (settings.folder or settings.dataset)
+    if has_atomic_files(folder):
+        return None
+    return (
+        f"there are no atomic files in {folder} yet: a run would first make them by `preprocess "
+        f"{settings.preprocessor}`, then encode them; parameters and time can be told after that"
+    )

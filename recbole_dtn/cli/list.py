@@ -1,0 +1,74 @@
+"""``run_recbole_dtn.py list <kind>``: what is registered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recbole_dtn.cli.arguments import parse, split_words
+from recbole_dtn.cli.console import make_console, say, show_table
+from recbole_dtn.config.datasets import has_atomic_files, known_datasets
+from recbole_dtn.config.properties import read_yaml, shipped
+from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.registry import BALANCERS, INTERACTIONS, METRICS, MODELS, Registry, load_plugins
+
+__all__ = ["help_text", "run"]
+
+KINDS: dict[str, Registry] = {
+    "models": MODELS,
+    "interactions": INTERACTIONS,
+    "metrics": METRICS,
+    "balancers": BALANCERS,
+}
+
+HELP = """\
+run_recbole_dtn.py list models|interactions|datasets|metrics|balancers
+
+  --plugins=a.py,b.py    also what these files register
+  --data_path=dataset    datasets: where prepared ones are looked for
+"""
+
+
+def help_text(words: list[str]) -> str:
+    """How to call it."""
+    return HELP
+
+
+def run(words: list[str]) -> int:
+    """Print one table."""
+    parsed = parse(words, values=("plugins", "data_path"))
+    kinds = (*KINDS, "datasets")
+    if len(parsed.words) != 1:
+        raise UsageError(f"list: name one of {', '.join(sorted(kinds))}")
+    (kind,) = parsed.words
+    if kind not in kinds:
+        raise UsageError(f"list: unknown kind {kind!r}; {nearest(kind, kinds)}")
+    load_plugins(split_words(parsed.values.get("plugins", "")))
+    console = make_console()
+    if kind == "datasets":
+        show_table(
+            console,
+            ("data set", "state", "tasks", "folder"),
+            _datasets(Path(parsed.values.get("data_path", "dataset"))),
+        )
+        say(console, "\nmore: `preprocess table --help` makes a data set of your own table")
+        return 0
+    entries = [KINDS[kind].entry(name) for name in KINDS[kind].names()]
+    rows = [(entry.name, entry.paper, entry.summary, entry.origin) for entry in entries]
+    show_table(console, ("name", "paper", "summary", "origin"), rows)
+    return 0
+
+
+def _datasets(data_path: Path) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for name in known_datasets(data_path):
+        own = data_path / name / f"{name}.yaml"
+        file = own if own.is_file() else shipped("dataset", name)
+        values = read_yaml(file) if file is not None else {}
+        folder = data_path / str(values.get("folder") or name)
+        if has_atomic_files(folder):
+            state = "prepared" if file is not None else "atomic files, no YAML"
+        else:
+            state = "made at first use" if values.get("preprocessor") else "files missing"
+        tasks = ", ".join(str(task.get("name")) for task in values.get("tasks") or [])
+        rows.append((name, state, tasks, str(folder)))
+    return rows

@@ -1,0 +1,49 @@
+"""``run_recbole_dtn.py test --run=FOLDER``: the test numbers of a finished run, computed again."""
+
+from __future__ import annotations
+
+import json
+
+from recbole_dtn.cli.arguments import parse
+from recbole_dtn.cli.console import make_console, say, show_table
+from recbole_dtn.errors import UsageError
+
+__all__ = ["help_text", "run"]
+
+HELP = """\
+run_recbole_dtn.py test --run=FOLDER [--json]
+
+  --run=FOLDER           a run's folder, as printed at its end
+  --json                 print {"run": ..., "test": {task: {metric: value}}}; null where undefined
+  --data_path=dataset    where the data is now, if it has moved; --cache_dir likewise
+"""
+
+
+def help_text(words: list[str]) -> str:
+    """How to call it."""
+    return HELP
+
+
+def run(words: list[str]) -> int:
+    """Load the checkpoint, read the test split, print the metrics."""
+    parsed = parse(words, values=("run", "data_path", "cache_dir"), flags=("json",))
+    if parsed.words:
+        raise UsageError(f"test: unexpected word {parsed.words[0]!r}; the folder goes in --run=FOLDER")
+    (folder,) = parsed.need("run")
+    moved = {key: parsed.values[key] for key in ("data_path", "cache_dir") if key in parsed.values}
+    from recbole_dtn.serving.load import test_run
+
+    found = test_run(folder, **moved)
+    if "json" in parsed.flags:
+        print(json.dumps({"run": folder, "test": found}, indent=2, allow_nan=False))
+        return 0
+    console = make_console()
+    metrics = list(dict.fromkeys(name for values in found.values() for name in values))
+    rows = [[task, *(_number(values.get(name)) for name in metrics)] for task, values in found.items()]
+    say(console, f"test of {folder}")
+    show_table(console, ("task", *metrics), rows)
+    return 0
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.6f}"

@@ -1,0 +1,278 @@
+"""RecBole's atomic files, read in blocks with Polars.
+
+An atomic file is UTF-8 text: a header ``name:type`` per column, tabs between columns, a row a line. Types are
+``token``, ``token_seq`` (values with a space between), ``float`` and ``float_seq``. A table may lie in several parts
+(``<name>.train.inter``, ...). Structure is checked on every read; a fault is reported with file and line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import polars as pl
+
+from recbole_dtn.data.escape import MISSING_WORDS
+from recbole_dtn.errors import DataError, nearest
+
+__all__ = ["TYPES", "AtomicTable", "Batch", "Fault", "Header", "raise_first", "read_header", "structure_faults"]
+
+TYPES = ("token", "token_seq", "float", "float_seq")
+BLOCK_BYTES = 1 << 25
+BLANK_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
+
+
+@dataclass(frozen=True, order=True)
+class Fault:
+    """Something wrong in a file. ``fatal``: it cannot be read; else stock RecBole alone would misread it."""
+
+    file: str
+    line: int
+    reason: str
+    fatal: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.file}, line {self.line}: {self.reason}"
+
+
+def raise_first(faults: Sequence[Fault]) -> None:
+    """Raise the first fatal fault, if any, saying how many there are."""
+    fatal = sorted(fault for fault in faults if fault.fatal)
+    if fatal:
+        more = f" (and {len(fatal) - 1} more; `data validate` lists them)" if len(fatal) > 1 else ""
+        raise DataError(f"{fatal[0]}{more}")
+
+
+@dataclass(frozen=True)
+class Header:
+    """Columns of one file, with the length of the header line in bytes."""
+
+    path: Path
+    names: tuple[str, ...]
+    types: tuple[str, ...]
+    length: int
+
+    def type_of(self, name: str) -> str:
+        """The type of a column."""
+        return self.types[self.names.index(name)]
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the first line.
+
+    Raises:
+        DataError: for a missing file, a byte order mark, text that is not UTF-8, a lone carriage return, a column
+            without a known type, a colon in a name, or a duplicate column.
+    """
+    try:
+        with path.open("rb") as file:
+            line = file.readline()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    where = f"{path}, line 1"
+    if line.startswith(b"\xef\xbb\xbf"):
+        raise DataError(f"{where}: starts with a byte order mark; save the file as UTF-8 without one")
+    try:
+        text = line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 at byte {error.start}; convert the file to UTF-8") from None
+    if "\r" in text:
+        raise DataError(f"{where}: a carriage return without a line feed; convert the line ends to \\n")
+    if not text.strip():
+        raise DataError(f"{where}: expected a header such as user_id:token<tab>rating:float, found an empty line")
+    names, types = [], []
+    for column in text.split("\t"):
+        name, colon, kind = column.partition(":")
+        if not colon or not name:
+            raise DataError(f"{where}: column {column!r} has no type; expected name:type with {', '.join(TYPES)}")
+        if kind not in TYPES:
+            raise DataError(f"{where}: column {column!r}: unknown type {kind!r} ({nearest(kind, TYPES)})")
+        if name in names:
+            raise DataError(f"{where}: column {name!r} is there twice; remove one")
+        names.append(name)
+        types.append(kind)
+    return Header(path, tuple(names), tuple(types), len(line))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one block of one file: text columns as ``String``, floats as ``Float64`` (missing: null)."""
+
+    frame: pl.DataFrame
+    header: Header
+    block: bytes
+    first_line: int
+
+    def line(self, row: int) -> int:
+        """Line in the file of a row of ``frame``."""
+        return _line_of_row(self.block, self.first_line, row)
+
+
+class AtomicTable:
+    """One table in one or more files with the same columns.
+
+    Args:
+        paths: the parts in the order of their rows.
+
+    Raises:
+        DataError: for a faulty header, or parts with different columns.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.headers = tuple(read_header(path) for path in paths)
+        first = self.headers[0]
+        for other in self.headers[1:]:
+            if (other.names, other.types) != (first.names, first.types):
+                raise DataError(
+                    f"{other.path}, line 1: its columns differ from those of {first.path.name}: expected "
+                    f"{_spelled(first)}, found {_spelled(other)}"
+                )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names."""
+        return self.headers[0].names
+
+    def type_of(self, name: str) -> str:
+        """The type of a column."""
+        return self.headers[0].type_of(name)
+
+    @cached_property
+    def paths(self) -> tuple[Path, ...]:
+        """The parts."""
+        return tuple(header.path for header in self.headers)
+
+    def batches(self, columns: Sequence[str] | None = None, *, part: int | None = None) -> Iterator[Batch]:
+        """Blocks of rows over all parts (or one), with the columns asked for.
+
+        Raises:
+            DataError: at the first row of another shape, text that is not UTF-8, or float that is no number.
+        """
+        headers = self.headers if part is None else self.headers[part : part + 1]
+        for header in headers:
+            for block, first_line in _blocks(header):
+                frame = _parse(header, block, first_line, columns)
+                yield _with_floats(Batch(frame, header, block, first_line))
+
+    def locate(self, row: int) -> tuple[Path, int]:
+        """File and line of a row counted over all parts (reads the file again: for messages only)."""
+        for header in self.headers:
+            for block, first_line in _blocks(header):
+                rows = sum(1 for line in block.split(b"\n") if line.strip(b"\r"))
+                if row < rows:
+                    return header.path, _line_of_row(block, first_line, row)
+                row -= rows
+        raise IndexError(row)
+
+
+def _spelled(header: Header) -> str:
+    return " ".join(f"{name}:{kind}" for name, kind in zip(header.names, header.types, strict=True))
+
+
+def _blocks(header: Header) -> Iterator[tuple[bytes, int]]:
+    """Whole lines after the header, about ``BLOCK_BYTES`` at a time, with the number of the first."""
+    line, rest = 2, b""
+    with header.path.open("rb") as file:
+        file.seek(header.length)
+        while data := file.read(BLOCK_BYTES):
+            cut = data.rfind(b"\n") + 1
+            if not cut:
+                rest += data
+                continue
+            block, rest = rest + data[:cut], data[cut:]
+            yield block, line
+            line += block.count(b"\n")
+    if rest:
+        yield rest, line
+
+
+def _parse(header: Header, block: bytes, first_line: int, columns: Sequence[str] | None) -> pl.DataFrame:
+    """A block as text columns."""
+    rows = BLANK_LINE.sub(b"", block) if _has_blank_line(block) else block
+    schema = dict.fromkeys(header.names, pl.String)
+    wanted = list(header.names if columns is None else columns)
+    if not rows.strip(b"\r\n"):
+        return pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
+    frame = None
+    if rows.count(b"\r") == rows.count(b"\r\n"):
+        try:
+            frame = pl.read_csv(rows, separator="\t", quote_char=None, has_header=False, schema=schema, columns=wanted)
+        except pl.exceptions.PolarsError:
+            frame = None
+    if frame is None or rows.count(b"\t") != frame.height * (len(header.names) - 1):
+        raise_first(structure_faults(header, block, first_line))
+        raise DataError(f"{header.path}: lines {first_line} onwards cannot be read as a table")
+    return frame.select(wanted)
+
+
+def _has_blank_line(block: bytes) -> bool:
+    return block.startswith((b"\n", b"\r\n")) or b"\n\n" in block or b"\n\r\n" in block
+
+
+def structure_faults(header: Header, block: bytes, first_line: int) -> list[Fault]:
+    """Lines of another shape than the header's, lone carriage returns, and text that is not UTF-8."""
+    found = []
+    columns, name = len(header.names), str(header.path)
+    for number, line in enumerate(block.split(b"\n"), first_line):
+        line = line.removesuffix(b"\r")
+        if not line:
+            continue
+        tabs = line.count(b"\t") + 1
+        if b"\r" in line:
+            found.append(Fault(name, number, "a carriage return without a line feed; convert the line ends to \\n"))
+        elif tabs != columns:
+            kind = "an extra tab" if tabs > columns else "a short row"
+            found.append(Fault(name, number, f"{kind}: expected {columns} columns as in the header, found {tabs}"))
+        else:
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                reason = f"not UTF-8 at byte {error.start} of the line; convert the file to UTF-8"
+                found.append(Fault(name, number, reason))
+    return found
+
+
+def _line_of_row(block: bytes, first_line: int, row: int) -> int:
+    for number, line in enumerate(block.split(b"\n"), first_line):
+        if line.strip(b"\r"):
+            if row == 0:
+                return number
+            row -= 1
+    raise IndexError(row)
+
+
+def float_faults(batch: Batch, name: str, numbers: pl.Series) -> list[Fault]:
+    """Texts of a float column that are no finite number (a missing word counts as missing, not as a fault here)."""
+    texts = batch.frame[name]
+    wrong = texts.is_not_null() & ~texts.is_in(list(MISSING_WORDS)) & (numbers.is_null() | ~numbers.is_finite())
+    return [
+        Fault(
+            str(batch.header.path), batch.line(row), f"column {name!r}: expected a finite number, found {texts[row]!r}"
+        )
+        for row in wrong.fill_null(True).arg_true()
+    ]
+
+
+def parse_floats(texts: pl.Series) -> pl.Series:
+    """Texts as ``Float64``; null where they are no number."""
+    numbers = texts.cast(pl.Float64, strict=False)
+    if numbers.null_count() > texts.null_count():
+        numbers = texts.str.strip_chars().cast(pl.Float64, strict=False)
+    return numbers
+
+
+def _with_floats(batch: Batch) -> Batch:
+    """The batch with its float columns parsed."""
+    floats: list[pl.Series] = []
+    for name in batch.frame.columns:
+        if batch.header.type_of(name) != "float":
+            continue
+        numbers = parse_floats(batch.frame[name])
+        if numbers.null_count() > batch.frame[name].null_count() or not numbers.is_finite().all():
+            raise_first(float_faults(batch, name, numbers))
+            numbers = numbers.fill_nan(None)
+        floats.append(numbers)
+    return Batch(batch.frame.with_columns(floats), batch.header, batch.block, batch.first_line)

@@ -1,0 +1,81 @@
+"""Reversible escaping of values that an atomic file cannot hold as they are.
+
+Stock RecBole reads some texts as something else without a word (``NA`` as missing, a leading quote as the start of a
+quoted field, ...). Such characters are written as ``%XX``, the hexadecimal bytes of their UTF-8 form, as in a URL. A
+``%`` is written ``%25`` only where two hexadecimal digits follow it, so ordinary text with a per cent sign stays as it
+is. Missing values and empty texts are the same thing: an empty cell.
+"""
+
+from __future__ import annotations
+
+import re
+
+import polars as pl
+
+__all__ = ["MISSING_WORDS", "escape", "escape_series", "is_escaped_form", "unescape"]
+
+MISSING_WORDS = frozenset(
+    ("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
+     "NaN", "None", "n/a", "nan", "null")
+)  # fmt: skip
+"""Texts that pandas, and so stock RecBole, reads as a missing value."""
+PADDING = "[PAD]"
+"""RecBole's own name of id 0."""
+
+_ALWAYS = r"[\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}|^\""
+_WORDS = "|".join(re.escape(word) for word in sorted({*MISSING_WORDS, PADDING}))
+HOSTILE = rf"{_ALWAYS}|^(?:{_WORDS})$"
+HOSTILE_IN_SEQUENCE = rf"{HOSTILE}| "
+_PERCENT = re.compile(r"%([0-9A-Fa-f]{2})")
+
+
+def _hex(text: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in text.encode())
+
+
+def escape(token: str, *, in_sequence: bool = False) -> str:
+    r"""The form of ``token`` in an atomic file; within a ``token_seq`` a space is escaped too.
+
+    >>> escape("a\tb"), escape("NA"), escape('"x'), escape("50 %"), escape("%41"), escape("a b", in_sequence=True)
+    ('a%09b', '%4EA', '%22x', '50 %', '%2541', 'a%20b')
+    """
+    if token in MISSING_WORDS or token == PADDING or token.startswith('"'):
+        return _hex(token[0]) + _inner(token[1:], in_sequence)
+    return _inner(token, in_sequence)
+
+
+def _inner(text: str, in_sequence: bool) -> str:
+    text = _PERCENT.sub(lambda match: "%25" + match[1], text)
+    return re.sub(r"[\x00-\x1f\x7f ]" if in_sequence else r"[\x00-\x1f\x7f]", lambda match: _hex(match[0]), text)
+
+
+def unescape(text: str) -> str:
+    r"""The inverse of :func:`escape`.
+
+    >>> unescape("a%09b"), unescape("%4EA"), unescape("50 %")
+    ('a\tb', 'NA', '50 %')
+    """
+    if "%" not in text:
+        return text
+    data = re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes([int(match[1], 16)]), text.encode())
+    return data.decode("utf-8", errors="replace")
+
+
+def is_escaped_form(text: str) -> bool:
+    """Whether ``text`` is what :func:`escape` writes (a foreign ``%41`` is not: it would be written ``A``).
+
+    >>> is_escaped_form("%4EA"), is_escaped_form("%41"), is_escaped_form("50 %")
+    (True, False, True)
+    """
+    raw = unescape(text)
+    return text in (escape(raw), escape(raw, in_sequence=True))
+
+
+def escape_series(values: pl.Series, *, in_sequence: bool = False) -> pl.Series:
+    """:func:`escape` over a text column; only the few hostile values pass through Python."""
+    hostile = values.str.contains(HOSTILE_IN_SEQUENCE if in_sequence else HOSTILE).fill_null(False)
+    if not hostile.any():
+        return values
+    found = values.filter(hostile).unique()
+    written = pl.Series([escape(text, in_sequence=in_sequence) for text in found], dtype=pl.String)
+    return values.replace(found, written)

@@ -1,0 +1,128 @@
+"""Batches of a split, in an order that is a function of (seed, epoch)."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from recbole_dtn.data.features import Features
+from recbole_dtn.data.store import Split
+
+__all__ = ["BatchLoader"]
+
+
+class BatchLoader:
+    """An iterable of :class:`Features` over one process's share of a split.
+
+    Rows are cut from the columns a whole batch at a time; nothing is done per row. A shuffled epoch visits a
+    permutation of all rows drawn from (``seed``, epoch), of which rank r takes every ``world_size``-th from r on.
+    Unshuffled, rank r takes the r-th of ``world_size`` stretches in the order of the rows, so that every row is seen
+    exactly once over all ranks and none is repeated.
+
+    Args:
+        split: the rows. batch_size: rows per batch and process; the last one may be smaller.
+        shuffle: whether to permute. seed: of the permutation.
+        rank, world_size: this process among how many.
+        drop_uneven: leave out the ``rows % world_size`` last rows of the epoch's order, so that every rank has as many
+            rows and batches; with ``shuffle`` this always holds (other rows are left out in each epoch).
+        prefetch: batches to cut ahead in a thread; 0 cuts them when they are asked for.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_uneven: bool = False,
+        prefetch: int = 0,
+    ) -> None:
+        if not 0 <= rank < world_size or batch_size < 1:
+            raise ValueError(f"rank {rank} of {world_size}, batch size {batch_size}")
+        self.split = split
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.even = drop_uneven or shuffle
+        self.prefetch = prefetch
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the epoch that the next iteration visits."""
+        self.epoch = epoch
+
+    @property
+    def rows(self) -> int:
+        """Rows that this process sees in an epoch."""
+        total, ranks = self.split.rows, self.world_size
+        return total // ranks + (0 if self.even else int(self.rank < total % ranks))
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.batch_size)
+
+    def order(self) -> npt.NDArray[np.integer]:
+        """Row numbers that this process visits, in their order."""
+        total = self.split.rows
+        if self.shuffle:
+            # Four bytes a row: all that training keeps in memory per row.
+            visited = np.arange(total, dtype=np.int32 if total < 2**31 else np.int64)
+            np.random.default_rng([self.seed, self.epoch]).shuffle(visited)
+            return visited[self.rank :: self.world_size][: self.rows]
+        if self.even:
+            start = self.rank * self.rows
+        else:
+            each, left = divmod(total, self.world_size)
+            start = self.rank * each + min(self.rank, left)
+        return np.arange(start, start + self.rows)
+
+    def _batches(self) -> Iterator[Features]:
+        order = self.order()
+        for start in range(0, len(order), self.batch_size):
+            yield self.split.batch(order[start : start + self.batch_size])
+
+    def __iter__(self) -> Iterator[Features]:
+        return _ahead(self._batches(), self.prefetch) if self.prefetch else self._batches()
+
+
+def _ahead(batches: Iterator[Features], count: int) -> Iterator[Features]:
+    """The same batches, up to ``count`` of them made ahead in a thread; an error in it is raised here."""
+    ready: queue.Queue[Features | BaseException | None] = queue.Queue(count)
+    stopped = threading.Event()
+
+    def put(item: Features | BaseException | None) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                if not put(batch):
+                    return
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()

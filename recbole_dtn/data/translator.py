@@ -1,0 +1,153 @@
+"""Batches of another reader (its own ids, padded sequences), such as RecBole's, as :class:`Features`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from recbole_dtn.config.settings import Settings
+from recbole_dtn.data.features import Features, MultiValued
+from recbole_dtn.data.vocabulary import Vocabularies
+from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.schema import ABSENT, FIRST_TOKEN, DataSchema, FieldSpec
+
+__all__ = ["Batch", "Translator", "plain_float"]
+
+
+class Batch(Protocol):
+    """What is asked of a foreign batch; RecBole's Interaction is one."""
+
+    @property
+    def columns(self) -> list[str]: ...
+    def __len__(self) -> int: ...
+    def __contains__(self, name: str) -> bool: ...
+    def __getitem__(self, name: str) -> Tensor: ...
+
+
+class Translator:
+    """Encodes foreign batches with the vocabularies of the training split, so that models see :class:`Features` only.
+
+    Args:
+        settings, schema, vocabularies: what the model is built from.
+        tokens: for each field with ids, the token of each foreign id; the foreign id 0 is padding, or absent.
+        label_columns: for each task, the column that holds its label.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        schema: DataSchema,
+        vocabularies: Vocabularies,
+        *,
+        tokens: Mapping[str, Sequence[str]],
+        label_columns: Mapping[str, str],
+    ) -> None:
+        self.settings = settings
+        self.label_columns = dict(label_columns)
+        self._tokens = {name: list(found) for name, found in tokens.items()}
+        self.adopt(schema, vocabularies)
+
+    def adopt(self, schema: DataSchema, vocabularies: Vocabularies) -> None:
+        """Encode with these vocabularies from now on (those of a checkpoint, say)."""
+        self.schema, self.vocabularies = schema, vocabularies
+        self._rows = {
+            spec.name: spec.offset
+            + torch.from_numpy(vocabularies.lookup(spec.name, ["", *self._tokens[spec.name][1:]]))
+            for spec in schema.fields
+            if spec.kind != "float"
+        }
+
+    def check_vocabularies(self, saved: Mapping[str, Any]) -> None:
+        """Refuse what another training split taught, under which the weights would mean other tokens.
+
+        Raises:
+            UsageError: naming the first field that differs.
+        """
+        other = Vocabularies.from_dict(saved)
+        for spec in self.schema.fields:
+            if spec.kind == "float":
+                same = self.vocabularies.fields[spec.name] == other.fields[spec.name]
+            else:
+                same = self.vocabularies.tokens(spec.name) == other.tokens(spec.name)
+            if not same:
+                raise UsageError(
+                    f"field {spec.name!r}: the saved model learned another vocabulary than this training split has; "
+                    "load it over the split it was trained on"
+                )
+
+    def features(self, batch: Batch) -> Features:
+        """B rows: tokens (B,), token sequences (B, L) padded with 0, floats (B,) or (B, 2), labels (B,).
+
+        Labels are left out where the batch lacks one of them (prediction).
+
+        Raises:
+            UsageError: when it lacks an input column.
+        """
+        rows, device = len(batch), _column(batch, self.schema.fields[0].name).device
+        ids = torch.full((rows, self.schema.num_fields), -1, dtype=torch.int64, device=device)
+        multi: dict[int, MultiValued] = {}
+        dense = [torch.empty(rows, 0, device=device)]
+        for position, spec in enumerate(self.schema.fields):
+            column = _column(batch, spec.name)
+            if spec.kind == "token":
+                ids[:, position] = self._look_up(spec, column)
+            elif spec.kind == "token_seq":
+                multi[position] = self._many(spec, column, batch)
+            elif spec.bins:
+                ids[:, position] = spec.offset + _bins(plain_float(column), spec)
+            else:
+                dense.append(((plain_float(column).double() - spec.mean) / spec.std).float().unsqueeze(1))
+        labels, observed = self._labels(batch, rows, device)
+        weight = self.settings.weight_field
+        return Features(
+            ids=ids,
+            multi=multi,
+            dense=torch.cat(dense, 1),
+            labels=labels,
+            observed=observed,
+            sample_weight=plain_float(batch[weight]) if weight is not None and weight in batch else None,
+        )
+
+    def _look_up(self, spec: FieldSpec, foreign: Tensor) -> Tensor:
+        """Foreign ids -> rows of the fused table."""
+        rows = self._rows[spec.name]
+        if rows.device != foreign.device:
+            rows = self._rows[spec.name] = rows.to(foreign.device)
+        return rows[foreign]
+
+    def _many(self, spec: FieldSpec, padded: Tensor, batch: Batch) -> MultiValued:
+        present = padded > 0
+        offsets = functional.pad(present.sum(1).cumsum(0), (1, 0))
+        weights = None
+        if spec.weights is not None:
+            given = _column(batch, spec.weights)[:, : padded.shape[1]]
+            weights = functional.pad(given, (0, padded.shape[1] - given.shape[1]))[present]
+        return MultiValued(self._look_up(spec, padded[present]), offsets, weights)
+
+    def _labels(self, batch: Batch, rows: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        names = [self.label_columns[task.name] for task in self.schema.tasks]
+        if any(name not in batch for name in names):
+            return torch.empty(rows, 0, device=device), torch.empty(rows, 0, dtype=torch.bool, device=device)
+        labels = torch.stack([batch[name].float() for name in names], dim=1)
+        return labels, torch.ones_like(labels, dtype=torch.bool)
+
+
+def plain_float(column: Tensor) -> Tensor:
+    """A float column (B,); where it is among RecBole's ``numerical_features`` it is (B, 2), value and 1."""
+    return column[:, 0] if column.dim() == 2 else column
+
+
+def _column(batch: Batch, name: str) -> Tensor:
+    if name not in batch:
+        raise UsageError(f"the batch has no column {name!r}, an input of this model: {nearest(name, batch.columns)}")
+    return batch[name]
+
+
+def _bins(values: Tensor, spec: FieldSpec) -> Tensor:
+    """Local ids of a binned float, as :func:`recbole_dtn.data.vocabulary.bin_ids` gives them."""
+    edges = torch.tensor(spec.bins, dtype=torch.float32, device=values.device)
+    return torch.where(values.isnan(), ABSENT, FIRST_TOKEN + torch.bucketize(values, edges, right=True))

@@ -1,0 +1,341 @@
+"""Vocabularies of the training split, and the schema they make.
+
+Ids are local to a field: 0 absent, 1 unknown or rarer than ``min_count``, then the training tokens by count
+(descending), ties by bytes. Tokens are kept as the atomic files spell them (:mod:`recbole_dtn.data.escape`); raw
+values are spelled that way before they are looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+
+from recbole_dtn.config.settings import FieldSettings, Settings, TaskSettings
+from recbole_dtn.data.escape import escape_series, is_escaped_form
+from recbole_dtn.data.features import Features, MultiValued
+from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.schema import ABSENT, FIRST_TOKEN, UNKNOWN, DataSchema, FieldSpec, TaskSpec
+
+__all__ = ["FloatStatistics", "TokenVocabulary", "Vocabularies", "bin_ids", "make_schema"]
+
+Ids = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TokenVocabulary:
+    """Training tokens of one field, in the order of their ids; ``rare`` training tokens fell below ``min_count``."""
+
+    series: pl.Series
+    rare: int
+
+    @classmethod
+    def from_counts(cls, tokens: pl.Series, counts: npt.NDArray[np.int64], min_count: int) -> TokenVocabulary:
+        """Order ``tokens`` by their ``counts`` in training; a count of 0 is no training token."""
+        frame = pl.DataFrame({"token": tokens, "count": counts}).filter(pl.col("count") > 0)
+        kept = frame.filter(pl.col("count") >= min_count).sort(["count", "token"], descending=[True, False])
+        return cls(kept["token"].cast(pl.String), frame.height - kept.height)
+
+    @property
+    def size(self) -> int:
+        """Rows of the embedding table: absent, unknown and the tokens."""
+        return FIRST_TOKEN + len(self.series)
+
+    @cached_property
+    def _enum(self) -> pl.Enum:
+        return pl.Enum(self.series)
+
+    @cached_property
+    def literal(self) -> bool:
+        """Whether some token was not written by our writer, so that raw values are looked up as they are."""
+        suspects = self.series.filter(self.series.str.contains("%[0-9A-Fa-f]{2}"))
+        return not all(is_escaped_form(token) for token in suspects)
+
+    def ids(self, tokens: pl.Series) -> Ids:
+        """Local ids of tokens as the atomic files spell them; null and empty are absent."""
+        found = tokens.cast(self._enum, strict=False).to_physical().cast(pl.Int64) + FIRST_TOKEN
+        absent = tokens.is_null() | (tokens == "")
+        frame = pl.DataFrame({"id": found, "absent": absent.fill_null(True)})
+        chosen = pl.when("absent").then(ABSENT).otherwise(pl.col("id").fill_null(UNKNOWN)).cast(pl.Int64)
+        return frame.select(chosen).to_series().to_numpy()
+
+    def raw_ids(self, values: pl.Series, *, in_sequence: bool = False) -> Ids:
+        """Local ids of raw values."""
+        return self.ids(values if self.literal else escape_series(values, in_sequence=in_sequence))
+
+
+@dataclass(frozen=True)
+class FloatStatistics:
+    """Mean and standard deviation of the training rows, or quantile ``edges`` (not empty) when binned."""
+
+    mean: float = 0.0
+    std: float = 1.0
+    edges: tuple[float, ...] = ()
+
+    @classmethod
+    def from_values(cls, values: npt.NDArray[Any], bins: int | None) -> FloatStatistics:
+        """From the training rows' values; NaN is absent. Values count as float32, as every reader has them.
+
+        >>> FloatStatistics.from_values(np.array([1.0, 3.0, np.nan]), None)
+        FloatStatistics(mean=2.0, std=1.0, edges=())
+        >>> FloatStatistics.from_values(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), 2).edges
+        (3.0,)
+        """
+        present = values.astype(np.float32)
+        present = present[~np.isnan(present)].astype(np.float64)
+        if bins is not None:
+            if not len(present):
+                return cls(edges=(0.0,))
+            quantiles = np.quantile(present, np.linspace(0, 1, bins + 1)[1:-1])
+            return cls(edges=tuple(np.unique(quantiles.astype(np.float32)).astype(float).tolist()))
+        if not len(present):
+            return cls()
+        std = float(present.std())
+        return cls(mean=float(present.mean()), std=std if std > 0 else 1.0)
+
+    @property
+    def size(self) -> int:
+        """Rows of the embedding table."""
+        return FIRST_TOKEN + len(self.edges) + 1 if self.edges else FIRST_TOKEN
+
+    def standardise(self, values: npt.NDArray[Any]) -> Floats:
+        """``(value - mean) / std``; NaN stays NaN."""
+        return ((values.astype(np.float32).astype(np.float64) - self.mean) / self.std).astype(np.float32)
+
+
+def bin_ids(values: npt.NDArray[Any], edges: Sequence[float]) -> Ids:
+    """Local ids of a binned float: 2 + the number of edges at or below the value; NaN is absent.
+
+    >>> bin_ids(np.array([2.0, 3.0, np.nan]), (3.0,)).tolist()
+    [2, 3, 0]
+    """
+    narrow = values.astype(np.float32)
+    ids = FIRST_TOKEN + np.searchsorted(np.asarray(edges, np.float32), narrow, side="right").astype(np.int64)
+    ids[np.isnan(narrow)] = ABSENT
+    return ids
+
+
+Vocabulary = TokenVocabulary | FloatStatistics
+
+
+@dataclass(frozen=True)
+class Vocabularies:
+    """What the training split taught about each field; enough to encode new rows.
+
+    Attributes:
+        fields: per field its tokens, or its float statistics.
+        domains: tokens of ``domain_field``, domain d being the d-th; empty without one.
+        domain_field: its column.
+    """
+
+    fields: Mapping[str, Vocabulary]
+    domains: tuple[str, ...] = ()
+    domain_field: str | None = None
+    _lists: dict[str, list[str]] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def from_counts(
+        cls,
+        fields: Sequence[FieldSettings],
+        counts: Mapping[str, Mapping[str, int]],
+        floats: Mapping[str, npt.NDArray[Any]],
+        *,
+        min_count: int = 1,
+    ) -> Vocabularies:
+        """From training columns that are in memory already.
+
+        Args:
+            fields: the fields' settings. counts: per token field, how often training shows each token.
+            floats: per float field the training values, NaN where absent. min_count: for fields that name none.
+
+        >>> made = Vocabularies.from_counts([FieldSettings(name="u")], {"u": {"a": 1, "b": 2}}, {})
+        >>> made.tokens("u"), made.lookup("u", ["a", "b", "c", ""]).tolist()
+        (['b', 'a'], [3, 2, 1, 0])
+        """
+        made: dict[str, Vocabulary] = {}
+        for spec in fields:
+            if spec.type == "float":
+                bins = spec.bins if spec.encoding == "bins" else None
+                made[spec.name] = FloatStatistics.from_values(floats[spec.name], bins)
+            else:
+                tokens = pl.Series(list(counts[spec.name]), dtype=pl.String)
+                numbers = np.fromiter(counts[spec.name].values(), np.int64, len(tokens))
+                made[spec.name] = TokenVocabulary.from_counts(tokens, numbers, spec.min_count or min_count)
+        return cls(made)
+
+    def tokens(self, name: str) -> list[str]:
+        """Training tokens of a field in the order of their ids, from id 2; none for a float."""
+        if name not in self._lists:
+            found = self.fields[name]
+            self._lists[name] = found.series.to_list() if isinstance(found, TokenVocabulary) else []
+        return self._lists[name]
+
+    def lookup(self, name: str, tokens: Sequence[str] | pl.Series) -> Ids:
+        """Local ids of tokens as the atomic files spell them: 0 empty, 1 unknown, then the vocabulary."""
+        found = self.fields[name]
+        if not isinstance(found, TokenVocabulary):
+            raise TypeError(f"field {name!r} is a number, it has no tokens")
+        return found.ids(tokens if isinstance(tokens, pl.Series) else pl.Series(list(tokens), dtype=pl.String))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint; the tokens of a field are one text, a token a line (none holds a line break).
+
+        >>> made = Vocabularies.from_counts([FieldSettings(name="u")], {"u": {"a": 1}}, {})
+        >>> Vocabularies.from_dict(made.to_dict()).tokens("u")
+        ['a']
+        """
+        content: dict[str, Any] = {}
+        for name, found in self.fields.items():
+            if isinstance(found, TokenVocabulary):
+                content[name] = {"tokens": "\n".join(found.series.to_list()), "rare": found.rare}
+            else:
+                content[name] = {"mean": found.mean, "std": found.std, "edges": list(found.edges)}
+        return {"fields": content, "domains": list(self.domains), "domain_field": self.domain_field}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Vocabularies:
+        """Rebuild what :meth:`to_dict` gave."""
+        fields: dict[str, Vocabulary] = {}
+        for name, content in data["fields"].items():
+            if "tokens" in content:
+                tokens = content["tokens"].split("\n") if content["tokens"] else []
+                fields[name] = TokenVocabulary(pl.Series(tokens, dtype=pl.String), content["rare"])
+            else:
+                fields[name] = FloatStatistics(content["mean"], content["std"], tuple(content["edges"]))
+        return cls(fields, tuple(data["domains"]), data["domain_field"])
+
+    def encode(self, frame: pl.DataFrame, schema: DataSchema) -> Features:
+        """Raw field values, as a user has them -> a batch without labels.
+
+        Args:
+            frame: a column per field, others are ignored. A multi-valued field is a list column, or text with spaces
+                between the values.
+            schema: of the model that will read the batch.
+
+        Returns:
+            Features of ``frame.height`` rows. An unknown token has the id 1 of its field, a null the id 0.
+
+        Raises:
+            UsageError: for a missing column or one of another kind.
+        """
+        rows = frame.height
+        ids = np.full((rows, schema.num_fields), -1, np.int64)
+        multi: dict[int, MultiValued] = {}
+        dense: list[Floats] = []
+        for position, spec in enumerate(schema.fields):
+            column, known = _column(frame, spec.name), self.fields[spec.name]
+            if isinstance(known, FloatStatistics):
+                values = _numbers(column, spec.name)
+                if spec.bins:
+                    ids[:, position] = spec.offset + bin_ids(values, spec.bins)
+                else:
+                    dense.append(known.standardise(values))
+            elif spec.kind == "token":
+                ids[:, position] = spec.offset + known.raw_ids(_texts(column, spec.name))
+            else:
+                multi[position] = _many(frame, spec, known)
+        return Features(
+            ids=torch.from_numpy(ids),
+            multi=multi,
+            dense=torch.from_numpy(np.stack(dense, 1) if dense else np.empty((rows, 0), np.float32)),
+            labels=torch.empty(rows, 0),
+            observed=torch.empty(rows, 0, dtype=torch.bool),
+            domain=self._domain(frame),
+        )
+
+    def _domain(self, frame: pl.DataFrame) -> torch.Tensor | None:
+        if self.domain_field is None or self.domain_field not in frame.columns:
+            return None
+        values = escape_series(_texts(frame[self.domain_field], self.domain_field))
+        found = values.cast(pl.Enum(self.domains), strict=False).to_physical().cast(pl.Int64)
+        if found.null_count():
+            raise UsageError(f"domain_field {self.domain_field!r}: a value is none of {', '.join(self.domains)}")
+        return torch.from_numpy(found.to_numpy().copy())
+
+
+def _column(frame: pl.DataFrame, name: str) -> pl.Series:
+    if name not in frame.columns:
+        raise UsageError(f"the rows have no column {name!r}, a field of this data set: {nearest(name, frame.columns)}")
+    return frame[name]
+
+
+def _texts(column: pl.Series, name: str) -> pl.Series:
+    if column.dtype.is_float():
+        raise UsageError(
+            f"field {name!r} holds tokens, the column holds {column.dtype}: cast it to text or to an integer, so that "
+            "each value is spelled as in the data"
+        )
+    if column.dtype.is_nested():
+        raise UsageError(f"field {name!r} holds one token per row, the column holds {column.dtype}")
+    return column.cast(pl.String)
+
+
+def _numbers(column: pl.Series, name: str) -> npt.NDArray[np.float64]:
+    texts = column.replace("", None) if column.dtype == pl.String else column
+    try:
+        return texts.cast(pl.Float64).to_numpy().astype(np.float64)
+    except pl.exceptions.PolarsError as error:
+        raise UsageError(f"field {name!r} holds numbers, the column ({column.dtype}) does not: {error}") from None
+
+
+def _lists(column: pl.Series, name: str) -> pl.Series:
+    """A list column; text is split at its spaces, and no value is empty."""
+    if column.dtype == pl.String:
+        column = column.str.split(" ")
+    if not isinstance(column.dtype, pl.List):
+        raise UsageError(f"field {name!r} is multi-valued: expected a list or text column, found {column.dtype}")
+    return column
+
+
+def _many(frame: pl.DataFrame, spec: FieldSpec, known: TokenVocabulary) -> MultiValued:
+    column = _lists(frame[spec.name], spec.name)
+    values = _texts(column.explode(), spec.name)
+    lengths = column.list.len().fill_null(0).to_numpy().astype(np.int64)
+    # An empty or missing list explodes to one null, which is no value.
+    owner = np.repeat(np.arange(len(lengths)), np.maximum(lengths, 1))
+    present = (values.is_not_null() & (values != "")).fill_null(False).to_numpy()
+    weights = None
+    if spec.weights is not None:
+        weight_column = _lists(_column(frame, spec.weights), spec.weights)
+        if weight_column.list.len().fill_null(0).to_list() != lengths.tolist():
+            raise UsageError(f"field {spec.name!r} and its weights {spec.weights!r} differ in length in some row")
+        numbers = _numbers(weight_column.explode(), spec.weights)
+        weights = torch.from_numpy(numbers[present].astype(np.float32))
+    counts = np.bincount(owner[present], minlength=len(lengths))
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    local = known.raw_ids(values.filter(pl.Series(present)), in_sequence=True)
+    return MultiValued(torch.from_numpy(local + spec.offset), torch.from_numpy(offsets), weights)
+
+
+def make_schema(
+    fields: Sequence[FieldSettings], tasks: Sequence[TaskSettings], vocabularies: Vocabularies, settings: Settings
+) -> DataSchema:
+    """The schema: sizes from the vocabularies, offsets cumulative over the fields in their order.
+
+    ``extra["zero_unknown"]`` lists the token fields none of whose training tokens is rare.
+    """
+    made: list[FieldSpec] = []
+    zero_unknown: list[int] = []
+    offset = 0
+    for position, spec in enumerate(fields):
+        known = vocabularies.fields[spec.name]
+        numbers: dict[str, Any] = {}
+        if isinstance(known, FloatStatistics):
+            numbers = {"bins": known.edges, "mean": known.mean, "std": known.std}
+        elif known.rare == 0:
+            zero_unknown.append(position)
+        made.append(
+            FieldSpec(
+                spec.name, spec.type, known.size, offset, spec.pooling or settings.pooling, spec.weights, **numbers
+            )
+        )
+        offset += known.size
+    specs = tuple(TaskSpec(**{**task.model_dump(), "after": tuple(task.after)}) for task in tasks)
+    return DataSchema(tuple(made), specs, len(vocabularies.domains), {"zero_unknown": zero_unknown})

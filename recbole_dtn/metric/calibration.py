@@ -1,0 +1,42 @@
+"""Whether predictions are right on average."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from recbole_dtn.metric.base import TaskMetric
+
+__all__ = ["Calibration"]
+
+
+class Calibration(TaskMetric):
+    """Mean prediction over mean label; 1 is right, above 1 predicts too much. Undefined without a positive.
+
+    >>> metric = Calibration()
+    >>> metric.update(torch.zeros(4), torch.tensor([0.0, 1.0, 0.0, 0.0]))
+    >>> metric.compute()
+    tensor(2., dtype=torch.float64)
+    """
+
+    higher_is_better = None
+    needs_calibrated = True
+    predicted: Tensor
+    positives: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_sum("predicted")
+        self.add_sum("positives")
+
+    def add(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> None:
+        mass = torch.ones((), dtype=torch.float64) if weights is None else weights.double()
+        self.predicted += (mass * torch.sigmoid(logits.double())).sum()
+        self.positives += (mass * labels.double()).sum()
+
+    def compute(self) -> Tensor:
+        if self.positives <= 0:
+            return torch.full((), math.nan, dtype=torch.float64)
+        return self.predicted / self.positives

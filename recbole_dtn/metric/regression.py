@@ -1,0 +1,60 @@
+"""Errors of a regression task."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from recbole_dtn.metric.base import TaskMetric
+from recbole_dtn.schema import TaskKind
+
+__all__ = ["MAE", "RMSE"]
+
+
+class MAE(TaskMetric):
+    """Mean absolute error, ``sum w |v - y| / sum w``.
+
+    >>> metric = MAE()
+    >>> metric.update(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 2.0]))
+    >>> metric.compute()
+    tensor(2., dtype=torch.float64)
+    """
+
+    task_kind: ClassVar[TaskKind] = "regression"
+    higher_is_better = False
+    error: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_sum("error")
+        self.add_sum("weight")
+
+    def add(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> None:
+        error = self._error(logits.double() - labels.double())
+        self.error += error.sum() if weights is None else (weights.double() * error).sum()
+        self.weight += len(logits) if weights is None else weights.double().sum()
+
+    def _error(self, difference: Tensor) -> Tensor:
+        return difference.abs()
+
+    def compute(self) -> Tensor:
+        return self.error / self.weight
+
+
+class RMSE(MAE):
+    """Root of the mean squared error, ``sqrt(sum w (v - y)^2 / sum w)``.
+
+    >>> metric = RMSE()
+    >>> metric.update(torch.tensor([1.0, 9.0]), torch.tensor([2.0, 2.0]))
+    >>> metric.compute()
+    tensor(5., dtype=torch.float64)
+    """
+
+    def _error(self, difference: Tensor) -> Tensor:
+        return difference.square()
+
+    def compute(self) -> Tensor:
+        return torch.sqrt(self.error / self.weight)

@@ -1,0 +1,88 @@
+"""From a model and its settings to the optimiser of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recbole_dtn.config.settings import Settings
+from recbole_dtn.model.base import MultiTaskRecommender
+from recbole_dtn.optim.combined import DECAY, CombinedOptimizer
+from recbole_dtn.optim.lazy import LazyAdam
+from recbole_dtn.optim.rowwise import SGD, Adagrad, RowwiseAdagrad
+
+__all__ = ["build_optimizer", "decays"]
+
+
+def build_optimizer(model: MultiTaskRecommender, settings: Settings) -> CombinedOptimizer:
+    """Dense parameters by ``optimizer``, tables and codebooks by ``embedding_optimizer``.
+
+    ``weight_decay`` is decoupled and applies to dense weights that :func:`decays` names; ``adam`` and ``adamw`` are
+    therefore the same here. Tables never decay: ``embedding_l2`` is for them. Also tells the tables whether their
+    gradients are to be sparse: not under ``embedding_optimizer.name: adam``, which is ``torch.optim.Adam`` over the
+    whole table, as RecBole's own trainer has it, bit for bit.
+    """
+    tables = list({id(table.weight): table.weight for table in model.tables() if table.weight.requires_grad}.values())
+    held = {id(weight) for weight in tables}
+    dense_adam = settings.embedding_optimizer.name == "adam"
+    model.set_sparse(not dense_adam)
+
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and id(parameter) not in held:
+            (decayed if decays(model, name) else plain).append(parameter)
+    groups: list[dict[str, Any]] = []
+    if decayed:
+        groups.append({"params": decayed, DECAY: settings.weight_decay})
+    if plain:
+        groups.append({"params": plain, DECAY: 0.0})
+
+    parts: list[torch.optim.Optimizer] = []
+    if groups:
+        parts.append(_dense(groups, settings, exact=dense_adam))
+    if tables:
+        parts.append(_tables(tables, settings))
+    return CombinedOptimizer(parts)
+
+
+def decays(model: nn.Module, name: str) -> bool:
+    """Whether the dense parameter ``name`` of ``model`` is a weight that decays: no bias, no vector, no norm's.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm((2, 2)))
+    >>> [name for name, _ in model.named_parameters() if decays(model, name)]
+    ['0.weight']
+    """
+    path = name.split(".")
+    owner = model.get_submodule(".".join(path[:-1]))
+    named_bias = any(part.startswith("bias") for part in path)  # also in lists: experts.biases.0 is (K, 1, H)
+    return not (named_bias or model.get_parameter(name).ndim < 2 or type(owner).__name__.endswith("Norm"))
+
+
+def _dense(groups: list[dict[str, Any]], settings: Settings, *, exact: bool) -> torch.optim.Optimizer:
+    options = settings.optimizer
+    if options.name == "sgd":
+        return torch.optim.SGD(groups, lr=options.lr, foreach=True)
+    if options.name == "adagrad":
+        return torch.optim.Adagrad(groups, lr=options.lr, eps=options.eps, foreach=True)
+    # One fused kernel over a model's hundreds of small parameters: 7 times as fast on a CPU as one after another. It
+    # rounds the last bit differently, so the setting that reproduces RecBole's trainer goes without.
+    fast = {group["params"][0].device.type for group in groups} <= {"cpu", "cuda"} and not exact
+    how = {"fused": True} if fast else {"foreach": True}
+    return torch.optim.Adam(groups, lr=options.lr, betas=options.betas, eps=options.eps, **how)
+
+
+def _tables(tables: list[Tensor], settings: Settings) -> torch.optim.Optimizer:
+    shared, name = settings.optimizer, settings.embedding_optimizer.name
+    lr = shared.lr if settings.embedding_optimizer.lr is None else settings.embedding_optimizer.lr
+    if name == "adam":
+        return torch.optim.Adam(tables, lr=lr, betas=shared.betas, eps=shared.eps, foreach=True)
+    if name == "lazy_adam":
+        return LazyAdam(tables, lr=lr, betas=shared.betas, eps=shared.eps)
+    if name == "rowwise_adagrad":
+        return RowwiseAdagrad(tables, lr=lr, eps=shared.eps)
+    if name == "adagrad":
+        return Adagrad(tables, lr=lr, eps=shared.eps)
+    return SGD(tables, lr=lr)

@@ -1,0 +1,64 @@
+"""Several optimisers behind one: schedulers, GradScaler, Lightning and checkpoints see an ordinary optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+__all__ = ["DECAY", "CombinedOptimizer"]
+
+DECAY = "decoupled_decay"
+"""Key of a parameter group: the lambda of ``w <- w - lr * lambda * w``, before the part's own update."""
+
+
+class CombinedOptimizer(torch.optim.Optimizer):
+    """Steps its parts in turn, after decoupled weight decay of the groups that ask for it.
+
+    Its ``param_groups`` are those of the parts, the same dictionaries, and its ``state`` is theirs: what a scheduler
+    writes into a group the part reads, and ``state_dict`` has the form of any torch optimiser.
+
+    The decay multiplies by ``1 - lr * lambda`` (Loshchilov and Hutter, ICLR 2019) whatever the part is, so that it
+    means the same for Adam, Adagrad and SGD. Parameters without a gradient do not decay.
+
+    Args:
+        parts: optimisers over disjoint parameters; at least one.
+    """
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self.parts = tuple(parts)
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        start = 0
+        for part in self.parts:
+            end = start + len(part.param_groups)
+            part.__setstate__({"state": self.state, "param_groups": self.param_groups[start:end]})
+            start = end
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update of every part."""
+        result = None
+        if closure is not None:
+            with torch.enable_grad():
+                result = closure()
+        self._decay()
+        for part in self.parts:
+            part.step()
+        return result
+
+    @torch.no_grad()
+    def _decay(self) -> None:
+        for group in self.param_groups:
+            rate = group.get(DECAY, 0.0)
+            if rate > 0.0:
+                weights = [weight for weight in group["params"] if weight.grad is not None]
+                if weights:
+                    torch._foreach_mul_(weights, 1.0 - float(group["lr"]) * rate)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`. The parts go on sharing groups and state."""
+        super().load_state_dict(state_dict)
+        self._share()

@@ -1,0 +1,56 @@
+"""Adam that moves touched rows only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_dtn.optim.rows import RowOptimizer, gather
+
+__all__ = ["LazyAdam"]
+
+
+class LazyAdam(RowOptimizer):
+    """Adam (Kingma and Ba, ICLR 2015) over the rows a batch looks up.
+
+    At step t, counted for the whole table and not per row, for each touched row r with gradient g (duplicates summed)::
+
+        m_r <- b1 m_r + (1 - b1) g          v_r <- b2 v_r + (1 - b2) g^2
+        w_r <- w_r - lr * (m_r / (1 - b1^t)) / (sqrt(v_r / (1 - b2^t)) + eps)
+
+    Moments of rows that are not touched neither decay nor move their row, unlike in ``torch.optim.Adam``; where every
+    row is touched at every step the two are the same. ``torch.optim.SparseAdam`` differs in the place of eps only
+    (it adds it before the correction of v) and is slower.
+
+    Args:
+        params: tables, each (R, D). lr, betas, eps: as above.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+
+    def update(self, weight: Tensor, rows: Tensor, gradient: Tensor, state: Any, group: dict[str, Any]) -> None:
+        if not state:
+            state["step"] = 0
+            state["exp_avg"] = torch.zeros_like(weight)
+            state["exp_avg_sq"] = torch.zeros_like(weight)
+        state["step"] += 1
+        beta1, beta2 = group["betas"]
+        first, second = state["exp_avg"], state["exp_avg_sq"]
+        mean = gather(first, rows).lerp_(gradient, 1.0 - beta1)
+        first.index_copy_(0, rows, mean)
+        square = gather(second, rows).mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
+        second.index_copy_(0, rows, square)
+        root = square.sqrt_().div_(math.sqrt(1.0 - beta2 ** state["step"])).add_(group["eps"])
+        rate = group["lr"] / (1.0 - beta1 ** state["step"])
+        weight.index_copy_(0, rows, gather(weight, rows).addcdiv_(mean, root, value=-rate))

@@ -1,0 +1,75 @@
+"""What the optimisers of a table share: only the rows that a batch looked up are read and written."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+__all__ = ["RowOptimizer", "gather", "touched_rows"]
+
+
+def touched_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct rows of a table's gradient and their gradients, look-ups of one row summed.
+
+    Args:
+        gradient: (R, D), sparse (coalesced or not) or dense. Of a dense gradient every row is touched.
+
+    Returns:
+        rows (n,) int64, distinct; their gradients (n, D).
+
+    >>> weight = torch.zeros(4, 1, requires_grad=True)
+    >>> torch.nn.functional.embedding(torch.tensor([2, 0, 2]), weight, sparse=True).sum().backward()
+    >>> [part.tolist() for part in touched_rows(weight.grad)]
+    [[0, 2], [[1.0], [2.0]]]
+    """
+    if not gradient.is_sparse:
+        return torch.arange(gradient.shape[0], device=gradient.device), gradient
+    if gradient.is_coalesced() or not gradient.is_cpu:
+        gradient = gradient.coalesce()
+        return gradient.indices().squeeze(0), gradient.values()
+    # On a CPU one sort, then a sum over each run of equal rows, is 3 to 4 times as fast as coalesce().
+    ordered, order = torch.sort(gradient._indices().squeeze(0), stable=True)
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    torch.ne(ordered[1:], ordered[:-1], out=first[1:])
+    starts = first.nonzero().squeeze(1)
+    return ordered[starts], functional.embedding_bag(order, gradient._values(), starts, mode="sum")
+
+
+def gather(table: Tensor, rows: Tensor) -> Tensor:
+    """Copy of ``table[rows]`` for a table (R, D): on a CPU several times as fast as ``index_select``."""
+    return functional.embedding(rows, table)
+
+
+class RowOptimizer(torch.optim.Optimizer):
+    """Base class: the cost of a step grows with the rows that are touched, not with those of the table.
+
+    A row counts as touched when the batch looks it up, even where its gradient is 0. Dense gradients are accepted:
+    they touch every row.
+    """
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update the touched rows of every table that has a gradient."""
+        result = None
+        if closure is not None:
+            with torch.enable_grad():
+                result = closure()
+        with torch.no_grad():
+            for group in self.param_groups:
+                for weight in group["params"]:
+                    if weight.grad is not None:
+                        rows, gradient = touched_rows(weight.grad)
+                        self.update(weight, rows, gradient, self.state[weight], group)
+        return result
+
+    @abstractmethod
+    def update(self, weight: Tensor, rows: Tensor, gradient: Tensor, state: Any, group: dict[str, Any]) -> None:
+        """Update in place. ``index_copy_`` of new rows is 5 times as fast on a CPU as ``index_add_`` of changes.
+
+        Args:
+            weight: (R, D). rows: (n,) distinct. gradient: (n, D), theirs. state, group: the optimiser's own.
+        """

@@ -1,0 +1,177 @@
+"""Every registered model keeps the contract, every built-in has a reference test, and the check finds faults."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from recbole_dtn.layers.experts import Towers
+from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
+from recbole_dtn.registry import MODELS
+from recbole_dtn.testing.models import check_model
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+LISTED = [{"name": "masknet", "structure": "serial"}, "gdcn", {"name": "gdcn", "low_rank": 2}]
+OTHER_SETTINGS = [
+    ("DTN", {"variant": "released"}),
+    ("DTN", {"tsn_scale": "normalised", "input_affine": True, "interactions": LISTED}),
+    ("DTN", {"use_shared": False, "use_tsn": False, "fusion": "sum", "tower_hidden": []}),
+    ("DTN", {"gate_input": "module", "task_chain": {}, "dropout": 0.2}),
+    ("MMoE", {"experts": 3, "expert_hidden": [6, 5], "dropout": 0.2}),
+    ("PLE", {"levels": 3, "expert_hidden": [8], "shared_experts": 1, "task_experts": 3}),
+    ("PLE", {"levels": 2, "expert_hidden": [8], "tower_hidden": [], "dropout": 0.2}),
+    ("SharedBottom", {"bottom_hidden": [], "tower_hidden": []}),
+    ("SingleTask", {"hidden": []}),
+]
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_registered_model_keeps_the_contract(name):
+    check_model(name)
+
+
+@pytest.mark.parametrize(("name", "settings"), OTHER_SETTINGS)
+def test_other_settings_keep_the_contract(name, settings):
+    check_model(name, **settings)
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_built_in_model_has_a_reference_test(name):
+    entry = MODELS.entry(name)
+    if entry.origin == "built-in":
+        module = entry.target.partition(":")[0].rpartition(".")[2]
+        assert (REFERENCE / f"test_{module}.py").is_file(), f"{name} has no tests/reference/test_{module}.py"
+
+
+class Plain(MultiTaskRecommender):
+    """A right model, written as a plug-in would be; each faulty one below changes one thing."""
+
+    def build(self, settings, schema):
+        self.embedding = self.new_embedding()
+        self.gate = nn.Linear(self.flat_dim, 2)
+        self.towers = Towers(self.flat_dim, [], count=schema.num_tasks)
+        self.gate_names = dict.fromkeys(schema.task_names, ("shared/a", "shared/b"))
+
+    def logits(self, features):
+        x = self.embedding(features).flatten(1)
+        weights = torch.softmax(self.gate(x), dim=1)
+        x = x * weights[:, :1]
+        return self.towers(x.unsqueeze(1).expand(-1, self.schema.num_tasks, -1)), weights
+
+    def forward(self, features):
+        logits, weights = self.logits(features)
+        return ModelOutput(logits, gates=dict.fromkeys(self.schema.task_names, weights))
+
+
+class UnusedParameter(Plain):
+    def build(self, settings, schema):
+        super().build(settings, schema)
+        self.unused = nn.Linear(2, 2)
+
+
+class DeadParameter(Plain):
+    def forward(self, features):
+        output = super().forward(features)
+        return ModelOutput(output.logits + 0 * self.gate.weight.sum() * 0 + self.dead.sum() * 0, output.gates)
+
+    def build(self, settings, schema):
+        super().build(settings, schema)
+        self.dead = nn.Parameter(torch.ones(2))
+
+
+class WrongAxis(Plain):
+    def forward(self, features):
+        logits, weights = self.logits(features)
+        weights = torch.softmax(weights, dim=0)
+        return ModelOutput(logits, gates=dict.fromkeys(self.schema.task_names, weights))
+
+
+class SizeOneAxis(Plain):
+    def forward(self, features):
+        logits, weights = self.logits(features)
+        weights = torch.softmax(weights.unsqueeze(2), dim=2).squeeze(2) * weights.new_tensor([0.5, 0.4])
+        return ModelOutput(logits, gates=dict.fromkeys(self.schema.task_names, weights))
+
+
+class WithoutNames(Plain):
+    def build(self, settings, schema):
+        super().build(settings, schema)
+        self.gate_names = {}
+
+
+class SqueezesTheBatch(Plain):
+    def forward(self, features):
+        output = super().forward(features)
+        return ModelOutput(output.logits.squeeze(), output.gates)
+
+
+class MixesRows(Plain):
+    def forward(self, features):
+        output = super().forward(features)
+        return ModelOutput(output.logits - output.logits.mean(0), output.gates)
+
+
+class ReadsLabels(Plain):
+    def forward(self, features):
+        output = super().forward(features)
+        return ModelOutput(output.logits + (0 if features.row is None else features.row.unsqueeze(1)), output.gates)
+
+
+class Random(Plain):
+    def forward(self, features):
+        output = super().forward(features)
+        return ModelOutput(output.logits + torch.rand_like(output.logits), output.gates)
+
+
+class StateOutsideTheState(Plain):
+    def build(self, settings, schema):
+        super().build(settings, schema)
+        self.hidden = torch.rand(())
+
+    def forward(self, features):
+        output = super().forward(features)
+        return ModelOutput(output.logits + self.hidden, output.gates)
+
+
+class NotFinite(Plain):
+    def forward(self, features):
+        output = super().forward(features)
+        return ModelOutput(output.logits / 0.0, output.gates)
+
+
+class OwnLoss(Plain):
+    def task_losses(self, features, output):
+        return (output.logits - features.labels.nan_to_num()).square().mean(0)
+
+
+class IgnoresSparse(Plain):
+    def set_sparse(self, sparse):
+        pass
+
+
+def test_a_plug_in_passes():
+    check_model(Plain)
+
+
+@pytest.mark.parametrize(
+    ("faulty", "message"),
+    [
+        (UnusedParameter, "unused.weight gets no gradient"),
+        (DeadParameter, "gradient of dead is zero everywhere"),
+        (WrongAxis, "gates of 'click' sum to"),
+        (SizeOneAxis, "must sum to a whole number"),
+        (WithoutNames, "gate_names of"),
+        (SqueezesTheBatch, r"logits have shape \(2,\), expected \(1, 2\)"),
+        (MixesRows, "depend on the other rows"),
+        (ReadsLabels, "depend on"),
+        (Random, "two passes in evaluation differ"),
+        (StateOutsideTheState, "saved and loaded state gives other logits"),
+        (NotFinite, "logits are not finite in a batch of 48"),
+        (OwnLoss, "label that is not observed changes the loss"),
+        (IgnoresSparse, "has a dense gradient after set_sparse"),
+    ],
+)
+def test_the_check_finds_a_fault(faulty, message):
+    with pytest.raises(AssertionError, match=message):
+        check_model(faulty)

@@ -1,0 +1,273 @@
+"""The optimiser of a run: groups, weight decay, equality with stock Adam, GradScaler, checkpoints."""
+
+import copy
+import io
+from typing import Any
+
+import pytest
+import torch
+
+from recbole_dtn.config.settings import Settings
+from recbole_dtn.layers.table import RowTable
+from recbole_dtn.model.base import MultiTaskRecommender
+from recbole_dtn.optim.build import build_optimizer, decays
+from recbole_dtn.optim.combined import CombinedOptimizer
+from recbole_dtn.optim.lazy import LazyAdam
+from recbole_dtn.optim.schedule import build_schedule
+from recbole_dtn.registry import MODELS
+from recbole_dtn.testing.data import make_settings, tiny_features, tiny_schema
+
+SCHEMA = tiny_schema(dense=0, multi=("sum",))
+BATCHES = [tiny_features(SCHEMA, 8, seed=seed) for seed in range(5)]
+DENSE = ("adam", "adamw", "sgd", "adagrad")
+TABLES = ("adam", "lazy_adam", "rowwise_adagrad", "adagrad", "sgd")
+
+
+def make(dense: str = "adam", table: str = "lazy_adam", table_lr: float | None = None, **more: Any) -> Settings:
+    return make_settings(
+        "MMoE",
+        embedding_size=4,
+        optimizer={"name": dense, "lr": 0.05, "betas": (0.8, 0.9), "eps": 1e-4},
+        embedding_optimizer={"name": table, "lr": table_lr},
+        expert_hidden=[6],
+        tower_hidden=[3],
+        **more,
+    )
+
+
+def build(settings: Settings) -> MultiTaskRecommender:
+    torch.manual_seed(1)
+    model: MultiTaskRecommender = MODELS.load("MMoE")(settings, SCHEMA)
+    return model
+
+
+def loss_of(model: MultiTaskRecommender, number: int) -> torch.Tensor:
+    losses = model.task_losses(BATCHES[number], model(BATCHES[number]))
+    return losses.sum() + sum(model.penalties().values(), torch.zeros(()))
+
+
+def train(model: MultiTaskRecommender, optimizer: torch.optim.Optimizer, numbers: range) -> None:
+    for number in numbers:
+        optimizer.zero_grad()
+        loss_of(model, number).backward()
+        optimizer.step()
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def table_names(model: MultiTaskRecommender) -> set[str]:
+    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, RowTable)}
+
+
+def test_with_dense_adam_it_is_stock_adam_over_all_parameters_bit_for_bit() -> None:
+    settings = make("adam", "adam")
+    ours, stock = build(settings), build(settings)
+    optimizer = build_optimizer(ours, settings)
+    train(ours, optimizer, range(5))
+    train(stock, torch.optim.Adam(stock.parameters(), lr=0.05, betas=(0.8, 0.9), eps=1e-4), range(5))
+    for name, parameter in stock.named_parameters():
+        assert torch.equal(parameter, ours.get_parameter(name)), name
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_tables_are_sparse_except_under_dense_adam(table: str) -> None:
+    settings = make(table=table)
+    model = build(settings)
+    build_optimizer(model, settings)
+    loss_of(model, 0).backward()
+    gradients = [found.weight.grad for found in model.tables()]
+    assert gradients
+    assert all(gradient is not None and gradient.is_sparse == (table != "adam") for gradient in gradients)
+
+
+@pytest.mark.parametrize(("dense", "kind"), [("adamw", torch.optim.Adam), ("sgd", torch.optim.SGD)])
+def test_the_dense_part_is_the_named_one(dense: str, kind: type) -> None:
+    settings = make(dense, table_lr=0.5)
+    model = build(settings)
+    first, second = build_optimizer(model, settings).parts
+    assert type(first) is kind
+    assert isinstance(second, LazyAdam)
+    assert {group["lr"] for group in first.param_groups} == {0.05}
+    assert [group["lr"] for group in second.param_groups] == [0.5]
+    assert second.param_groups[0]["betas"] == (0.8, 0.9)
+    held = [parameter for part in (first, second) for group in part.param_groups for parameter in group["params"]]
+    assert len(held) == len({id(parameter) for parameter in held}) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("dense", DENSE)
+def test_weight_decay_shrinks_dense_weights_before_the_update(dense: str) -> None:
+    """One step from the same weights: the difference is lr * weight_decay * w on weights, and nothing elsewhere."""
+    found = []
+    for decay in (0.0, 0.5):
+        settings = make(dense, weight_decay=decay)
+        model = build(settings)
+        start = weights(model)
+        train(model, build_optimizer(model, settings), range(1))
+        found.append(weights(model))
+    tables = table_names(model)
+    decayed = 0
+    for name, before in start.items():
+        expected = found[0][name]
+        if name not in tables and "bias" not in name:
+            expected = expected - 0.05 * 0.5 * before
+            decayed += 1
+        torch.testing.assert_close(found[1][name], expected, atol=1e-6, rtol=0)
+    assert decayed >= 6  # experts, gates and towers of two tasks
+
+
+def test_weight_decay_is_that_of_adamw() -> None:
+    settings = make("adamw", "adam", weight_decay=0.3)
+    ours, stock = build(settings), build(settings)
+    optimizer = build_optimizer(ours, settings)
+    tables = table_names(stock)
+    plain = [p for name, p in stock.named_parameters() if name in tables or "bias" in name]
+    heavy = [p for name, p in stock.named_parameters() if not (name in tables or "bias" in name)]
+    reference = torch.optim.AdamW(
+        [{"params": heavy, "weight_decay": 0.3}, {"params": plain, "weight_decay": 0.0}],
+        lr=0.05, betas=(0.8, 0.9), eps=1e-4,
+    )  # fmt: skip
+    train(ours, optimizer, range(4))
+    train(stock, reference, range(4))
+    for name, parameter in stock.named_parameters():
+        torch.testing.assert_close(parameter, ours.get_parameter(name), atol=1e-6, rtol=0)
+
+
+def test_biases_vectors_and_norms_do_not_decay() -> None:
+    class FieldNorm(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.ones(2, 3))
+
+    model = torch.nn.Module()
+    model.linear = torch.nn.Linear(3, 2)
+    model.norm = FieldNorm()
+    model.biases = torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(4, 1, 2))])
+    model.scale = torch.nn.Parameter(torch.ones(3))
+    model.experts = torch.nn.Parameter(torch.ones(4, 3, 2))
+    assert [name for name, _ in model.named_parameters() if decays(model, name)] == ["experts", "linear.weight"]
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("dense", DENSE)
+def test_a_checkpoint_continues_identically(dense: str, table: str) -> None:
+    settings = make(dense, table, weight_decay=0.1)
+    model = build(settings)
+    optimizer = build_optimizer(model, settings)
+    start = weights(model)
+    train(model, optimizer, range(3))
+    assert all(not torch.equal(after, start[name]) for name, after in weights(model).items())
+    buffer = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, buffer)
+    buffer.seek(0)
+    saved = torch.load(buffer, weights_only=True)
+    other = build(settings)
+    restored = build_optimizer(other, settings)
+    other.load_state_dict(saved["model"])
+    restored.load_state_dict(saved["optimizer"])
+    train(model, optimizer, range(3, 5))
+    train(other, restored, range(3, 5))
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, other.get_parameter(name)), name
+
+
+@pytest.mark.parametrize("reload", [False, True])
+def test_a_schedule_reaches_the_parts(reload: bool) -> None:
+    settings = make("sgd", "sgd", scheduler={"name": "linear", "warmup_steps": 0, "min_factor": 0.0, "gamma": 1.0})
+    model = build(settings)
+    optimizer = build_optimizer(model, settings)
+    schedule = build_schedule(optimizer, settings.scheduler, steps_per_epoch=2, epochs=1)
+    train(model, optimizer, range(1))
+    schedule.step()
+    if reload:
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    before = weights(model)
+    optimizer.zero_grad()
+    loss_of(model, 1).backward()
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        expected = before[name] - 0.025 * parameter.grad.to_dense()
+        torch.testing.assert_close(parameter.detach(), expected, atol=1e-7, rtol=0)
+
+
+def test_states_of_the_parts_are_the_states_of_the_whole() -> None:
+    settings = make()
+    model = build(settings)
+    optimizer = build_optimizer(model, settings)
+    train(model, optimizer, range(1))
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert all(part.state is optimizer.state for part in optimizer.parts)
+    assert set(optimizer.state) == set(model.parameters())
+    groups = [group for part in optimizer.parts for group in part.param_groups]
+    assert all(ours is theirs for ours, theirs in zip(optimizer.param_groups, groups, strict=True))
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_gradient_scaler_changes_nothing_and_skips_infinities(table: str) -> None:
+    settings = make(table=table, weight_decay=0.1)
+    plain, scaled = build(settings), build(settings)
+    train(plain, build_optimizer(plain, settings), range(3))
+    optimizer = build_optimizer(scaled, settings)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for number in range(3):
+        optimizer.zero_grad()
+        scaler.scale(loss_of(scaled, number)).backward()
+        scaler.unscale_(optimizer)  # as Lightning does, so that gradients can be clipped
+        scaler.step(optimizer)
+        scaler.update()
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(parameter, scaled.get_parameter(name), atol=1e-6, rtol=0)
+    before = weights(scaled)
+    optimizer.zero_grad()
+    scaler.scale(loss_of(scaled, 3) * float("inf")).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert scaler.get_scale() == 512.0
+    assert all(torch.equal(after, before[name]) for name, after in weights(scaled).items())
+
+
+def test_embedding_l2_pulls_each_row_by_its_look_ups() -> None:
+    """Gradient of the penalty of row r: l2 / B * (times the batch looks r up) * r; the update is lr times that."""
+    settings = make("sgd", "sgd", embedding_l2=0.6)
+    model = build(settings)
+    optimizer = build_optimizer(model, settings)
+    (table,) = model.tables()
+    before = table.weight.detach().clone()
+    features = BATCHES[0]
+    counts = torch.zeros(len(before))
+    for rows in (features.ids[features.ids >= 0], *(many.values for many in features.multi.values())):
+        counts += torch.bincount(rows, minlength=len(before))
+    assert counts.max() > 1
+    assert counts.min() == 0
+    model(features)
+    model.penalties()["embedding_l2"].backward()
+    optimizer.step()
+    expected = before - 0.05 * 0.6 / 8 * counts[:, None] * before
+    torch.testing.assert_close(table.weight.detach(), expected, atol=1e-8, rtol=0)
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    settings = make(weight_decay=0.5)
+    model = build(settings)
+    frozen = [model.tables()[0].weight, next(p for name, p in model.named_parameters() if "tower" in name)]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    before = [parameter.clone() for parameter in frozen]
+    train(model, build_optimizer(model, settings), range(2))
+    assert all(torch.equal(now, then) for now, then in zip(frozen, before, strict=True))
+
+
+def test_a_closure_is_called_with_gradients_on() -> None:
+    weight = torch.nn.Parameter(torch.tensor([2.0]))
+    optimizer = CombinedOptimizer([torch.optim.SGD([weight], lr=1.0)])
+
+    def closure() -> torch.Tensor:
+        loss = weight.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.no_grad():
+        assert optimizer.step(closure).item() == 4.0
+    assert weight.item() == -2.0
