@@ -391,14 +391,16 @@ def _encode(settings: Settings, dataset: Dataset) -> tuple[DataSchema, Vocabular
 
 def _training_column(dataset: Dataset, name: str) -> Tensor:
     """A column over the training interactions, joined in where it is a user's or an item's."""
-    joined = ((dataset.user_feat, dataset.uid_field), (dataset.item_feat, dataset.iid_field))
-    for features, key in joined:
+    column: Tensor
+    for features, key in ((dataset.user_feat, dataset.uid_field), (dataset.item_feat, dataset.iid_field)):
         if name not in dataset.inter_feat and features is not None and name in features:
-            return features[name][dataset.inter_feat[key]]
-    return dataset.inter_feat[name]
+            column = features[name][dataset.inter_feat[key]]
+            return column
+    column = dataset.inter_feat[name]
+    return column
 
 
-# ---- evaluation and checkpoints -------------------------------------------------------------------------------------
+# ---- evaluation -------------------------------------------------------------------------------------
 
 
 def evaluate_tasks(trainer: Trainer, data: Any) -> dict[str, dict[str, float]]:

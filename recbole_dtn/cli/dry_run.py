@@ -23,7 +23,7 @@ def show(resolved: Resolved, console: Console) -> None:
     if missing is not None:
         say(console, missing)
         return
-    from recbole_dtn.training.fit import project
+    from recbole_dtn.training.project import project
 
     say(console, str(project(resolved.settings)))
 

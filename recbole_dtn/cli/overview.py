@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Any
 
 from recbole_dtn.cli.app import COMMANDS
 from recbole_dtn.config.layers import builtin_models
@@ -129,7 +130,6 @@ def _type(key: str, model: type[Settings]) -> str:
     kinds = declared(model)
     first, _, inner = key.partition(".")
     if inner:
-        nested = model.model_fields[first].annotation
-        assert nested is not None
+        nested: Any = model.model_fields[first].annotation
         return describe(declared(nested)[inner])
     return describe(kinds[first])

@@ -10,6 +10,8 @@ __all__ = ["GDCNOptions", "MaskNetOptions", "MemoNetOptions"]
 
 
 class GDCNOptions(Strict):
+    """Gated deep cross network."""
+
     layers: Count
     structure: Literal["stacked", "parallel"]
     hidden: Widths
@@ -17,6 +19,8 @@ class GDCNOptions(Strict):
 
 
 class MaskNetOptions(Strict):
+    """Instance-guided masks."""
+
     structure: Literal["serial", "parallel"]
     blocks: Count
     block_dim: Count
@@ -27,6 +31,8 @@ class MaskNetOptions(Strict):
 
 
 class MemoNetOptions(Strict):
+    """Memory of field pairs in a hashed codebook."""
+
     codes: Count
     code_dim: Count | None
     hashes: Count

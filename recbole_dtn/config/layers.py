@@ -28,7 +28,7 @@ def builtin_models() -> dict[str, type[Settings]]:
 
 
 def _boolean_keys() -> frozenset[str]:
-    classes = (Settings, *builtin_models().values())
+    classes: tuple[type[Settings], ...] = (Settings, *builtin_models().values())
     return frozenset(key for cls in classes for key, kind in declared(cls).items() if kind is bool)
 
 

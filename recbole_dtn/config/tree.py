@@ -160,7 +160,7 @@ class _Reader:
         if any(node is parent for parent in self.open):
             raise UsageError(f"{self.name}, line {line}: the alias refers to the value that holds it")
         if isinstance(node, yaml.ScalarNode):
-            implicit = self.loader.resolve(yaml.ScalarNode, node.value, (True, False))
+            implicit = self.loader.resolve(yaml.ScalarNode, node.value, (True, False))  # type: ignore[no-untyped-call]
             return Leaf(node.value, where, quoted=node.style is not None or node.tag != implicit, loose=self.loose)
         self.open.append(node)
         tree = self._map(node, where) if isinstance(node, yaml.MappingNode) else self._list(node, where)

@@ -37,7 +37,7 @@ class Fault:
         return f"{self.key}: {self.message} ({self.where})" if self.where else f"{self.key}: {self.message}"
 
 
-class _Mismatch(Exception):
+class _MismatchError(Exception):
     """The value is not of the type; the caller says what was expected."""
 
 
@@ -126,7 +126,7 @@ def typed(tree: Tree, annotation: Any, key: str, faults: list[Fault]) -> Any:
         if len(faults) == before and constraints:
             TypeAdapter(annotation).validate_python(value)
         return value
-    except (_Mismatch, ValidationError):
+    except (_MismatchError, ValidationError):
         hint = _nearest_option(tree, base)
         faults.append(Fault(key, f"expected {describe(annotation)}; found {show(tree)}{hint}", tree.where))
         return plain(tree)
@@ -151,7 +151,7 @@ def _convert(tree: Tree, base: Any, annotation: Any, key: str, faults: list[Faul
         return _sequence(tree, origin, arguments, key, faults)
     if origin is dict or base is dict:
         if not isinstance(tree, Branch):
-            raise _Mismatch
+            raise _MismatchError
         item = arguments[1] if arguments else Any
         return {name: typed(value, item, f"{key}.{name}", faults) for name, value in tree.items()}
     if model := _model_class(base):
@@ -177,21 +177,21 @@ def _union(tree: Tree, members: tuple[Any, ...], key: str, faults: list[Fault]) 
     if len(deeper) == 1:
         faults.extend(deeper[0])
         return plain(tree)
-    raise _Mismatch
+    raise _MismatchError
 
 
 def _literal(tree: Tree, options: tuple[Any, ...]) -> Any:
     if not isinstance(tree, Leaf):
-        raise _Mismatch
+        raise _MismatchError
     for option in options:
         if option is None and is_null(tree):
             return None
         try:
             if _scalar(tree, type(option)) == option:
                 return option
-        except _Mismatch:
+        except _MismatchError:
             continue
-    raise _Mismatch
+    raise _MismatchError
 
 
 def _sequence(tree: Tree, origin: Any, arguments: tuple[Any, ...], key: str, faults: list[Fault]) -> list[Any]:
@@ -200,10 +200,10 @@ def _sequence(tree: Tree, origin: Any, arguments: tuple[Any, ...], key: str, fau
         parts.extend(Leaf(part.strip(), tree.where, loose=True) for part in str(tree.value).split(","))
         tree = parts
     if not isinstance(tree, Items):
-        raise _Mismatch
+        raise _MismatchError
     if origin is tuple and arguments[-1:] != (Ellipsis,):
         if len(tree) != len(arguments):
-            raise _Mismatch
+            raise _MismatchError
         kinds = list(arguments)
     else:
         kinds = [arguments[0] if arguments else Any] * len(tree)
@@ -212,7 +212,7 @@ def _sequence(tree: Tree, origin: Any, arguments: tuple[Any, ...], key: str, fau
 
 def _fields(tree: Tree, model: type[BaseModel], key: str, faults: list[Fault]) -> dict[str, Any]:
     if not isinstance(tree, Branch):
-        raise _Mismatch
+        raise _MismatchError
     kinds = declared(model)
     prefix = f"{key}." if key else ""
     values: dict[str, Any] = {}
@@ -230,37 +230,37 @@ def _fields(tree: Tree, model: type[BaseModel], key: str, faults: list[Fault]) -
 def _scalar(tree: Tree, kind: Any) -> Any:
     """A bool, int, float, str or Path; text is parsed, a Python value must already be of the kind."""
     if not isinstance(tree, Leaf) or is_null(tree):
-        raise _Mismatch
+        raise _MismatchError
     value = tree.value
     if kind in (str, Path):
         if isinstance(value, bool) or not isinstance(value, str | Integral | Real | os.PathLike):
-            raise _Mismatch
+            raise _MismatchError
         text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
         return text if kind is str else Path(text)
     if isinstance(value, str):
         return _parse(value.strip(), kind)
     if isinstance(value, bool) != (kind is bool):
-        raise _Mismatch
+        raise _MismatchError
     if kind is bool:
         return value
     if kind is int and isinstance(value, Integral):
         return int(value)
     if kind is float and isinstance(value, Real) and abs(float(value)) < float("inf"):
         return float(value)
-    raise _Mismatch
+    raise _MismatchError
 
 
 def _parse(text: str, kind: Any) -> Any:
     if kind is bool:
         if text.lower() not in BOOLEAN_WORDS:
-            raise _Mismatch
+            raise _MismatchError
         return text.lower() in _TRUE
     try:
         number = kind(text)
     except ValueError:
-        raise _Mismatch from None
+        raise _MismatchError from None
     if not abs(number) < float("inf"):
-        raise _Mismatch
+        raise _MismatchError
     return number
 
 

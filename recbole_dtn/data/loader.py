@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,12 +70,12 @@ class BatchLoader:
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)
 
-    def order(self) -> npt.NDArray[np.integer]:
+    def order(self) -> npt.NDArray[Any]:
         """Row numbers that this process visits, in their order."""
         total = self.split.rows
         if self.shuffle:
             # Four bytes a row: all that training keeps in memory per row.
-            visited = np.arange(total, dtype=np.int32 if total < 2**31 else np.int64)
+            visited: npt.NDArray[Any] = np.arange(total, dtype=np.int32 if total < 2**31 else np.int64)
             np.random.default_rng([self.seed, self.epoch]).shuffle(visited)
             return visited[self.rank :: self.world_size][: self.rows]
         if self.even:

@@ -24,6 +24,7 @@ from recbole_dtn.errors import DataError
 __all__ = ["NameSpace", "RawFloats", "RawSequences", "RawTable", "RawTokens", "read_raw"]
 
 Codes = npt.NDArray[np.int32]
+Rows = npt.NDArray[np.int64]
 
 
 class NameSpace:
@@ -59,17 +60,16 @@ class RawTokens:
     space: NameSpace
     codes: Codes
 
-    def texts(self, start: int, stop: int) -> pl.Series:
-        """Texts of a slice; missing ones are null."""
-        codes = np.asarray(self.codes[start:stop])
-        texts = pl.Series(codes.astype(np.int64)).replace(-1, None).cast(pl.UInt32).cat.to(self.space.dtype)
-        found = texts.cast(pl.String)
-        return found.replace(sorted(MISSING_WORDS), None) if self.space.missing.any() else found
+    def texts(self, rows: Rows) -> pl.Series:
+        """Texts of some rows; missing ones are null."""
+        table = self.space.tokens.set(pl.Series(self.space.missing), None).append(pl.Series([None], dtype=pl.String))
+        codes = np.asarray(self.codes[rows]).astype(np.int64)
+        return table.gather(np.where(codes < 0, len(table) - 1, codes))
 
-    def numbers(self, start: int, stop: int) -> npt.NDArray[np.float64]:
-        """The texts as numbers; NaN where they are none."""
+    def numbers(self, rows: Rows) -> npt.NDArray[np.float64]:
+        """The texts of some rows as numbers; NaN where they are none."""
         table = np.append(self._numbers, np.nan)
-        return table[np.asarray(self.codes[start:stop])]
+        return table[self.codes[rows]]
 
     @cached_property
     def _numbers(self) -> npt.NDArray[np.float64]:
@@ -82,16 +82,17 @@ class RawFloats:
 
     values: npt.NDArray[np.float64]
 
-    def numbers(self, start: int, stop: int) -> npt.NDArray[np.float64]:
-        """A slice of the values."""
-        return np.asarray(self.values[start:stop])
+    def numbers(self, rows: Rows) -> npt.NDArray[np.float64]:
+        """The values of some rows."""
+        return np.asarray(self.values[rows])
 
 
 @dataclass(frozen=True)
 class RawSequences:
-    """``values (V,)``: codes of a ``token_seq`` or numbers of a ``float_seq``; row r owns
-    ``values[offsets[r]:offsets[r + 1]]``.
-    """  # noqa: D205
+    """Values of all rows end to end; row r owns ``values[offsets[r]:offsets[r + 1]]``.
+
+    They are codes of a ``token_seq``, or numbers of a ``float_seq``, which has no name space.
+    """
 
     space: NameSpace | None
     values: npt.NDArray[Any]
@@ -190,7 +191,7 @@ def read_raw(
         kind = table.type_of(name)
         space = spaces.setdefault(name, NameSpace()) if kind.startswith("token") else None
         sinks[name] = _Sink(kind, scratch / f"c{index}", space)
-    parts = []
+    parts: list[int] = []
     for part in range(len(table.paths)):
         rows = 0
         for batch in _limited(table, columns, part, None if limit is None else limit - sum(parts)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,7 @@ def random_split(rows: int, ratio: Sequence[float], seed: int) -> list[Rows]:
     """Row numbers of training, validation and test, each ascending; ``seed`` alone decides.
 
     >>> [part.tolist() for part in random_split(5, (0.6, 0.2, 0.2), 0)]
-    [[1, 2, 3], [0], [4]]
+    [[2, 3, 4], [0], [1]]
     """
     return _cut_in_file_order(np.random.default_rng(seed).permutation(rows), ratio)
 
@@ -46,7 +47,7 @@ def time_split(time: npt.NDArray[np.float64], ratio: Sequence[float]) -> list[Ro
     return _cut_in_file_order(np.argsort(time, kind="stable"), ratio)
 
 
-def user_time_split(user: npt.NDArray[np.integer], time: npt.NDArray[np.float64], ratio: Sequence[float]) -> list[Rows]:
+def user_time_split(user: npt.NDArray[Any], time: npt.NDArray[np.float64], ratio: Sequence[float]) -> list[Rows]:
     """:func:`time_split` within each user.
 
     >>> user, time = np.array([7, 7, 7, 7, 8]), np.array([4.0, 3.0, 2.0, 1.0, 0.0])

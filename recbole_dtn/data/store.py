@@ -34,7 +34,8 @@ def ragged_positions(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int6
     """
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+    positions: npt.NDArray[np.int64] = np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+    return positions
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Split:
     def __len__(self) -> int:
         return self.rows
 
-    def batch(self, indices: npt.NDArray[np.integer]) -> Features:
+    def batch(self, indices: npt.NDArray[Any]) -> Features:
         """Rows of this split by their number (from 0), as one batch.
 
         Args:
@@ -124,7 +125,7 @@ class Split:
         return torch.from_numpy(self.store.extra[name][rows].astype(dtype))
 
 
-def _ragged(column: Column, rows: npt.NDArray[np.integer], offset: int) -> MultiValued:
+def _ragged(column: Column, rows: npt.NDArray[Any], offset: int) -> MultiValued:
     assert column.offsets is not None
     starts = column.offsets[rows].astype(np.int64)
     lengths = column.offsets[rows.astype(np.int64) + 1].astype(np.int64) - starts

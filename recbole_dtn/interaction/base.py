@@ -61,7 +61,7 @@ class FeatureInteraction(nn.Module):
 
     def share_key(self) -> Hashable:
         """Modules with equal keys share what :meth:`prepare` returns."""
-        return type(self)
+        return (type(self),)
 
     def prepare(self, ids: Tensor) -> Any:
         """Once a batch and key, whatever all owners share (such as MemoNet's hashes); None by default."""

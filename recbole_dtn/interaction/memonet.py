@@ -90,7 +90,7 @@ class MemoNet(FeatureInteraction):
 
     W_r, W_1 and W_2 are without bias and shared by all pairs; r_ij has the width D. W_1 has 2D rows (the authors'
     reduction ratio 1). In the shrinking, a has one number per pair (not per pair and field), a_ij = a_ji, so that a
-    pair enters the sums of both its fields with the same weight: the reading of the paper and of its authors' code.
+    pair enters the sums of both its fields with the same weight, as in the authors' code.
     W_a reads all F embeddings and W_b has one row per pair; both without bias. The sums run over the fields that
     take part in pairs.
 

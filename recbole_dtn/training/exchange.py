@@ -1,0 +1,55 @@
+"""Checkpoints across the border: of a model that RecBole built and trained, and into one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from recbole_dtn.errors import UsageError
+from recbole_dtn.model.base import MultiTaskRecommender
+from recbole_dtn.training.checkpoint import read_checkpoint, write_checkpoint
+
+__all__ = ["load_into", "save_checkpoint"]
+
+
+def save_checkpoint(model: MultiTaskRecommender, path: str | Path) -> None:
+    """Write the checkpoint of a model that RecBole built, in our format: plain values, no pickled Config.
+
+    Raises:
+        UsageError: for a model that RecBole did not build (training it writes its checkpoint).
+    """
+    if model.translator is None:
+        raise UsageError("this model was built from Settings; save_checkpoint is for one that RecBole built")
+    write_checkpoint(Path(path), model, model.translator.vocabularies, epoch=0)
+
+
+def load_into(model: MultiTaskRecommender, path: str | Path) -> None:
+    """Load a checkpoint of ours, or the run folder that holds it, into a model that RecBole built.
+
+    From then on the model encodes RecBole's batches with the checkpoint's vocabularies, bins and means, so that it
+    scores a row as the run that wrote the checkpoint does.
+
+    Raises:
+        UsageError: when fields, tasks or shapes differ; all of them are named.
+    """
+    if model.translator is None:
+        raise UsageError("this model was built from Settings; load_into is for one that RecBole built")
+    found = read_checkpoint(Path(path))
+    pairs = {
+        "fields": ([f.name for f in found.schema.fields], [f.name for f in model.schema.fields]),
+        "tasks": (list(found.schema.task_names), list(model.schema.task_names)),
+    }
+    saved, current = found.state_dict, model.state_dict()
+    for name in sorted(saved.keys() | current.keys()):
+        pairs[name] = (_shape(saved, name), _shape(current, name))
+    faults = [f"{name}: {there} in the checkpoint, {here} here" for name, (there, here) in pairs.items() if there != here]
+    if faults:
+        raise UsageError(f"{path} does not fit this model:\n  " + "\n  ".join(faults))
+    model.load_state_dict(saved)
+    model.schema = found.schema
+    model.translator.adopt(found.schema, found.vocabularies)
+
+
+def _shape(tensors: dict[str, Tensor], name: str) -> list[int | str]:
+    return list(tensors[name].shape) if name in tensors else ["missing"]

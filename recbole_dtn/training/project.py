@@ -1,0 +1,63 @@
+"""What a run would cost, measured on a few steps of the real model and data."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+from recbole_dtn.config.settings import Settings
+from recbole_dtn.data.datamodule import prepare
+from recbole_dtn.data.loader import BatchLoader
+from recbole_dtn.optim.build import build_optimizer
+from recbole_dtn.training.fit import build_model
+
+__all__ = ["Projection", "project"]
+
+WARM_UP, TIMED = 2, 5
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Size and projected time of a run; times in seconds, on this machine's CPU."""
+
+    rows: int
+    parameters: dict[str, int]
+    steps_per_epoch: int
+    seconds_per_epoch: float
+    epochs: int
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{part} {count:,}" for part, count in self.parameters.items() if count)
+        longest = self.seconds_per_epoch * self.epochs
+        return (
+            f"parameters: {sum(self.parameters.values()):,} ({parts})\n"
+            f"projected: {self.steps_per_epoch:,} steps and {self.seconds_per_epoch:.1f} s per epoch over "
+            f"{self.rows:,} training rows, at most {longest:.0f} s for {self.epochs} epochs "
+            f"(validation left out; from {TIMED} steps on this CPU)"
+        )
+
+
+def project(settings: Settings) -> Projection:
+    """Prepare the data, build the model, time a few training steps; nothing is kept."""
+    prepared = prepare(settings)
+    model = build_model(settings, prepared).train()
+    optimizer = build_optimizer(model, settings)
+    loader = BatchLoader(prepared.splits["train"], settings.train_batch_size, shuffle=True, seed=settings.seed)
+    start = time.perf_counter()
+    for step, batch in enumerate(islice(cycle(loader), WARM_UP + TIMED)):
+        if step == WARM_UP:
+            start = time.perf_counter()
+        optimizer.zero_grad()
+        output = model(batch)
+        terms = (*output.auxiliary.values(), *model.penalties().values())
+        sum(terms, model.task_losses(batch, output).sum()).backward()
+        optimizer.step()
+    per_step = (time.perf_counter() - start) / TIMED
+    return Projection(
+        rows=prepared.splits["train"].rows,
+        parameters=model.count_parameters(),
+        steps_per_epoch=len(loader),
+        seconds_per_epoch=per_step * len(loader),
+        epochs=settings.epochs,
+    )

@@ -1,0 +1,141 @@
+"""What a wrong setting is told: the key, what was expected and found, where, and the nearest names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recbole_dtn.config.load import resolve
+from recbole_dtn.errors import UsageError
+
+BAD = [
+    ("--epoch=1", "epoch: unknown setting; did you mean 'epochs'? (command line)"),
+    ("--opt.lr=1", "opt: unknown setting"),
+    ("--optimizer.lrr=1", "optimizer.lrr: unknown key; did you mean 'lr'? (known: betas, eps, lr, name)"),
+    ("--epochs=ten", "epochs: expected an integer >= 1; found 'ten'"),
+    ("--epochs=1.5", "epochs: expected an integer >= 1; found '1.5'"),
+    ("--epochs=0", "epochs: expected an integer >= 1; found '0'"),
+    ("--epochs", "epochs: expected an integer >= 1; found True"),
+    ("--seed=-1", "seed: expected an integer >= 0 and < 4294967296; found '-1'"),
+    ("--dropout=1", "dropout: expected a number >= 0 and < 1; found '1'"),
+    ("--dropout=nan", "dropout: expected a number >= 0 and < 1; found 'nan'"),
+    ("--optimizer.lr=inf", "optimizer.lr: expected a number > 0; found 'inf'"),
+    ("--optimizer=adam", "optimizer: expected a map; found 'adam'"),
+    ("--optimizer.betas=[0.9]", "optimizer.betas: expected a list of 2 values, each a number >= 0 and < 1; found [0.9]"),
+    ("--optimizer.betas=[0.9, 1]", "optimizer.betas[1]: expected a number >= 0 and < 1; found '1'"),
+    ("--optimizer.name=addam", "optimizer.name: expected one of adam, adamw, sgd, adagrad; found 'addam': did you mean"),
+    ("--quiet=maybe", "quiet: expected true or false; found 'maybe'"),
+    ("--split=randm", "split: expected one of random, time, user_time, given; found 'randm': did you mean 'random'?"),
+    ("--precision=16", "precision: expected one of 32, bf16-mixed, 16-mixed; found '16'"),
+    ("--devices=0", "devices: expected a number >= 1"),
+    ("--devices=two", "devices: expected a number >= 1"),
+    ("--accelerator=gup", "accelerator: unknown accelerator 'gup'; did you mean 'gpu'?"),
+    ("--dataset=", "dataset: expected text; found null"),
+    ("--dataset=ml-100", "dataset: unknown data set 'ml-100'; did you mean 'ml-100k'?"),
+    ("--dataset=aliccp", "dataset: unknown data set 'aliccp'; known: ml-100k"),
+    ("--model=DNT", "model: unknown model 'DNT': did you mean 'DTN'?"),
+    ("--balancer=fixd", "balancer: unknown balancer 'fixd': did you mean 'fixed'?"),
+    ("--preprocessor=ml100k", "preprocessor: unknown preprocessor 'ml100k': did you mean 'ml-100k'?"),
+    ("--valid_metric=lik_auc", "valid_metric: unknown metric 'lik_auc'; did you mean 'like_auc'"),
+    ("--valid_metric=mean_calibration", "valid_metric: unknown metric 'mean_calibration'"),
+    ("--interactions=gdnc", "interactions[0]: unknown interaction 'gdnc': did you mean 'gdcn'?"),
+    ("--interactions=[]", "interactions: expected a list of interactions"),
+    ("--interactions=[[gdcn]]", "interactions[0]: expected a name, or a map with a name"),
+    ("--interactions=[{blocks: 3}]", "interactions[0]: expected a name, or a map with a name"),
+    ("--interactions=[{name: masknet, block: 3}]", "interactions[0].block: masknet has no such option; did you mean 'blocks'"),
+    ("--interactions=[gdcn, {name: memonet, codes: 0}]", "interactions[1].codes: expected an integer >= 1; found '0'"),
+    ("--interactions=[{name: gdcn, structure: serial}]", "interactions[0].structure: expected one of stacked, parallel"),
+    ("--fields=[{name: a", "fields: column 10: not valid YAML"),
+    ("--fields=[{name: a, nane: b}]", "fields[0].nane: unknown key; did you mean 'name'?"),
+    ("--fields=[{type: float}]", "fields[0].name: is missing; expected text"),
+    ("--fields=[{name: a, type: tokens}]", "fields[0].type: expected one of token, token_seq, float; found 'tokens'"),
+    ("--fields=[{name: rating}]", "field 'rating' cannot be an input"),
+    ("--tasks=[{name: t, label: y, condition: rating = 5}]", "equality is written =="),
+    ("--task_chain={love: [lik]}", "task_chain: unknown task 'lik'; did you mean 'like'?"),
+    ("--task_chain={love: [like], like: [love]}", "task_chain: a cycle among like, love"),
+    ("--task_chain=off", "task_chain: expected one of dataset or a map; found 'off'"),
+    ("--experts=3", "experts: is a setting of MMoE, not of DTN"),
+    ("--init_from=gone", "init_from: expected the folder of a run; found 'gone'"),
+    ("--config_files=gone.yaml", "config_files: gone.yaml: no such file"),
+    ("stray", "'stray': unexpected word; settings are --key=value or --key value"),
+    ("--gpu_id=0", "gpu_id: is RecBole's setting; choose the device with accelerator (cpu, gpu) and devices"),
+    ("--use_gpu=false", "use_gpu: is RecBole's setting; choose the device with accelerator"),
+    ("--enable_amp", "enable_amp: is RecBole's setting; set precision: 16-mixed or bf16-mixed"),
+    ("--nproc=2", "nproc: is RecBole's setting; the number of processes is devices"),
+    ("--worker=4", "worker: is RecBole's setting"),
+    ("--checkpoint_dir=x", "checkpoint_dir: is RecBole's setting; run folders go to output_dir"),
+    ("--show_progress=false", "show_progress: is RecBole's setting; it is progress"),
+    ("--eval_args={}", "eval_args: is RecBole's setting; set split, split_ratio and split_seed"),
+    ("--metrics=[AUC]", "metrics: is RecBole's setting"),
+    ("--learner=rmsprop", "optimizer.name: expected one of adam, adamw, sgd, adagrad; found 'rmsprop'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("word", "message"), BAD, ids=[word for word, _ in BAD])
+def test_one_bad_word(word: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        resolve([word])
+    assert message in str(error.value)
+    assert "settings are wrong" not in str(error.value), "one fault, one line"
+    assert error.value.exit_code == 2
+
+
+def test_every_fault_is_in_one_message_with_its_source(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("epochs: none\n\nvalid_metric: auc\nlearnig_rate: 1\n")
+    with pytest.raises(UsageError) as error:
+        resolve([f"--config_files={file}", "--dropout=2", "--gpu_id=1", "--interactions=[gdnc]"])
+    lines = str(error.value).splitlines()
+    assert lines[0] == "6 settings are wrong:"
+    text = str(error.value)
+    assert f"  epochs: expected an integer >= 1; found 'none' ({file}:1)" in lines
+    assert f"({file}:3)" in next(line for line in lines if line.startswith("  valid_metric: unknown metric 'auc'"))
+    assert "  learnig_rate: unknown setting; did you mean 'learning_rate'" in text
+    for start in ("  dropout: expected", "  gpu_id: is RecBole's", "  interactions[0]: unknown interaction"):
+        assert next(line for line in lines if line.startswith(start)).endswith("(command line)")
+
+
+def test_an_unknown_model_does_not_hide_the_other_faults_nor_invent_any() -> None:
+    with pytest.raises(UsageError) as error:
+        resolve(["--model=PLEE", "--levels=2", "--epochs=x", "--nothing=1"])
+    keys = [line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]]
+    assert sorted(keys) == ["epochs", "model", "nothing"]
+
+
+def test_a_setting_given_whole_and_by_its_parts() -> None:
+    with pytest.raises(UsageError, match="scheduler.name: is given both as one value and by its parts"):
+        resolve(["--scheduler=linear", "--scheduler.name=cosine"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"epochs: 1\nseed: 2\nepochs: 3\n", "a.yaml, line 3: the key 'epochs' is already given in line 1"),
+        (b"epochs: 1\nfields: [{name: a\n", "a.yaml, line 3, column 1: not valid YAML"),
+        (b"epochs: 1\n\tseed: 1\n", "a.yaml, line 2, column 1: not valid YAML"),
+        (b"- epochs\n", "a.yaml: expected a map of `key: value` lines, found list"),
+        (b"epochs\n", "a.yaml: expected a map of `key: value` lines, found str"),
+        (b"seed: 1\ndataset: caf\xe9\n", "a.yaml, line 2: not UTF-8 text"),
+        (b"seed: !!python/object/apply:os.getcwd []\n", "a.yaml, line 1: the tag 'tag:yaml.org,2002:python/object"),
+        (b"seed: &a [*a]\n", "a.yaml, line 1: the alias refers to the value that holds it"),
+        (b"? [a, b]\n: 1\n", "a.yaml, line 1: a key must be text"),
+    ],
+    ids=["duplicate", "unclosed", "tab", "list", "scalar", "latin-1", "tag", "alias", "key"],
+)
+def test_a_wrong_file_is_told_with_its_line(tmp_path: Path, text: bytes, message: str) -> None:
+    (tmp_path / "a.yaml").write_bytes(text)
+    with pytest.raises(UsageError) as error:
+        resolve([], config_files=[tmp_path / "a.yaml"])
+    assert message in str(error.value)
+
+
+def test_a_folder_is_no_config_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+        resolve([], config_files=[tmp_path])
+
+
+def test_empty_files_and_byte_order_marks_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    (tmp_path / "bom.yaml").write_text("epochs: 3\n", encoding="utf-8-sig")
+    assert resolve([], config_files=[tmp_path / "empty.yaml", tmp_path / "bom.yaml"]).settings.epochs == 3
