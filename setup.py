@@ -1,10 +1,12 @@
 """Packaging of recbole_dtn; tool settings are in pyproject.toml."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "recbole_dtn" / "version.py").read_text(encoding="utf-8"))[1]
 # ray, a hard requirement of recbole 1.2.1, has no wheels past Python 3.11; numpy 2 and pandas 3 break recbole 1.2.1.
 REQUIRES = [
     "recbole==1.2.1",
@@ -25,7 +27,7 @@ DEV = [*TEST, "ruff==0.17.*", "mypy==2.4.*", "import-linter==2.*", "types-PyYAML
 
 setup(
     name="recbole-dtn",
-    version="0.1.0",
+    version=VERSION,
     description="Multi-task CTR / CVR recommendation for RecBole, under Lightning: DTN, MMoE, PLE and their comparison",
     long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").is_file() else "",
     long_description_content_type="text/markdown",

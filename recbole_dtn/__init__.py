@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from recbole_dtn.version import __version__
+
 if TYPE_CHECKING:
     from recbole_dtn.serving.load import load
     from recbole_dtn.training.fit import fit
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "fit", "load"]
 
 

@@ -28,7 +28,8 @@ from torch import Tensor
 from recbole_dtn.config.load import resolve, settings_class
 from recbole_dtn.config.recbole_names import ALIASES
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.data.translator import Translator, plain_float
+from recbole_dtn.config.tasks import parse_condition
+from recbole_dtn.data.translator import Translator, observed_rows, plain_float
 from recbole_dtn.data.vocabulary import Vocabularies, make_schema
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import MODELS
@@ -355,12 +356,24 @@ def _check_labels(settings: Settings, dataset: Dataset, config: Config, labels: 
         if name in config["numerical_features"] or name in {spec.name for spec in settings.fields}:
             raise UsageError(f"label {name!r} of task {task.name!r} is among the inputs (fields, numerical_features)")
         _refuse_changed(name, config)
+        if task.observed_when is not None:
+            _check_condition(task.observed_when, dataset)
         values = dataset.inter_feat[name]
+        values = values[observed_rows(task.observed_when, dataset.inter_feat, len(values), values.device)]
         wrong = values[(values != 0) & (values != 1)]
         if task.kind == "binary" and len(wrong):
             raise UsageError(
                 f"label {name!r} of task {task.name!r} must be 0 or 1; found {wrong[0].item():g} "
                 "(RecBole replaces a missing label by the column's mean)"
+            )
+
+
+def _check_condition(condition: str, dataset: Dataset) -> None:
+    for name in sorted(parse_condition(condition).columns()):
+        if name not in dataset.inter_feat or dataset.field2type[name] != FeatureType.FLOAT:
+            raise UsageError(
+                f"observed_when {condition!r} reads {name!r}, which is no :float column of RecBole's interactions; "
+                + nearest(name, dataset.inter_feat.columns)
             )
 
 

@@ -35,7 +35,7 @@ class LossBalancer(nn.Module, ABC):
         Args:
             losses: (T,), unweighted, each with its graph.
             extra: scalar, auxiliary losses and penalties, which no method re-weights; 0 where there are none.
-            shared: the parameters that every task reads. A method of gradient surgery works on these.
+            shared: the model's parameters; a method of gradient surgery works on those that more than one loss reaches.
             run: the trainer's ``backward`` of a scalar: it scales under AMP and reduces under DDP.
 
         Returns:

@@ -35,18 +35,16 @@ def setting_rows(resolved: Resolved) -> list[tuple[str, str, str]]:
         parts = {f"{key}.{inner}": item for inner, item in value.items()} if isinstance(value, dict) else {key: value}
         for name, item in parts.items():
             if name in ("fields", "tasks"):
-                rows.extend(_one_by_one(name, item, resolved.sources.get(name, "")))
+                source = resolved.sources.get(name, "")
+                rows += [(f"{name}[{i}]", _flow(part), source) for i, part in enumerate(_as_written(resolved, name))]
             else:
                 rows.append((name, _flow(item), resolved.sources.get(name, resolved.sources.get(key, ""))))
     return rows
 
 
-def _one_by_one(name: str, items: list[dict[str, object]], source: str) -> list[tuple[str, str, str]]:
-    """A field or task per row, without what says nothing."""
-    return [
-        (f"{name}[{i}]", _flow({k: v for k, v in item.items() if v not in (None, [], 1.0)}), source)
-        for i, item in enumerate(items)
-    ]
+def _as_written(resolved: Resolved, name: str) -> list[dict[str, object]]:
+    """Each field or task without the keys that have their default."""
+    return [part.model_dump(exclude_defaults=True) for part in getattr(resolved.settings, name)]
 
 
 def _flow(value: object) -> str:

@@ -194,12 +194,13 @@ def _parse(header: Header, block: bytes, first_line: int, columns: Sequence[str]
     rows = BLANK_LINE.sub(b"", block) if _has_blank_line(block) else block
     schema = dict.fromkeys(header.names, pl.String)
     wanted = list(header.names if columns is None else columns)
+    places = [header.names.index(name) for name in wanted]
     if not rows.strip(b"\r\n"):
         return pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
     frame = None
     if rows.count(b"\r") == rows.count(b"\r\n"):
         try:
-            frame = pl.read_csv(rows, separator="\t", quote_char=None, has_header=False, schema=schema, columns=wanted)
+            frame = pl.read_csv(rows, separator="\t", quote_char=None, has_header=False, schema=schema, columns=places)
         except pl.exceptions.PolarsError:
             frame = None
     if frame is None or rows.count(b"\t") != frame.height * (len(header.names) - 1):

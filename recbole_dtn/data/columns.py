@@ -67,7 +67,7 @@ class SideRows:
         column, found, none = self._column(name, rows)
         if isinstance(column, RawFloats):
             return pl.Series(name, np.where(none, np.nan, column.numbers(found))).fill_nan(None)
-        texts = column.texts(found)
+        texts: pl.Series = column.texts(found)
         return texts.set(pl.Series(none), None).alias(name) if none.any() else texts.alias(name)
 
 
@@ -99,7 +99,8 @@ def read_tables(
 def _pointers(side: Side, inter: RawTable, table: RawTable, log: Callable[[str], None]) -> npt.NDArray[np.int32]:
     """For each interaction, its row of the side table."""
     there, here = table.columns[side.key], inter.columns[side.key]
-    assert isinstance(there, RawTokens) and isinstance(here, RawTokens)
+    assert isinstance(there, RawTokens)
+    assert isinstance(here, RawTokens)
     keys = np.asarray(there.codes)
     row_of = np.full(there.space.size + 1, table.rows, np.int32)
     row_of[keys] = np.arange(table.rows)

@@ -18,10 +18,10 @@ import polars as pl
 from recbole_dtn.config.settings import FieldSettings, Settings
 from recbole_dtn.data.columns import SideRows, read_tables
 from recbole_dtn.data.labels import write_labels
-from recbole_dtn.data.raw import RawFloats, RawSequences, RawTable, RawTokens
+from recbole_dtn.data.raw import NameSpace, RawFloats, RawSequences, RawTable, RawTokens
 from recbole_dtn.data.sources import PARTS, Sources
 from recbole_dtn.data.split import random_split, time_split, user_time_split
-from recbole_dtn.data.store import ragged_positions
+from recbole_dtn.data.store import create_array, ragged_positions
 from recbole_dtn.data.vocabulary import FloatStatistics, TokenVocabulary, Vocabularies, Vocabulary, bin_ids
 from recbole_dtn.errors import DataError
 from recbole_dtn.schema import ABSENT, UNKNOWN
@@ -73,8 +73,7 @@ def _split(settings: Settings, inter: RawTable, tables: dict[str, Any]) -> list[
     """Row numbers of the three splits."""
     rows, ratio = inter.rows, settings.split_ratio
     if settings.split == "given":
-        ends = np.cumsum([0, *inter.parts])
-        parts = [np.arange(start, stop) for start, stop in zip(ends[:-1], ends[1:], strict=True)]
+        parts = np.split(np.arange(rows), np.cumsum(inter.parts)[:-1])
     elif settings.split == "random":
         parts = random_split(rows, ratio, settings.split_seed)
     else:
@@ -121,9 +120,7 @@ class _Encoder:
         self._write("row.npy", inter.rows, narrowest(inter.rows), lambda rows: rows)
         for kind, pointer in self.rows.pointers.items():
             side = self.tables[kind].rows
-            self.pointers[kind] = self._write(
-                f"pointer.{kind}.npy", inter.rows, narrowest(side), lambda rows, pointer=pointer: pointer[rows]
-            )
+            self.pointers[kind] = self._write(f"pointer.{kind}.npy", inter.rows, narrowest(side), pointer.__getitem__)
             self.side_counts[kind] = [
                 np.bincount(self.pointers[kind][start:stop], minlength=side + 1) for start, stop in self._stretches()
             ]
@@ -143,7 +140,7 @@ class _Encoder:
 
     def _write(self, name: str, rows: int, dtype: npt.DTypeLike, values: Callable[[Array], Array]) -> Array:
         """An array over the interactions in the order of the splits: ``values(row numbers)``, a block at a time."""
-        out = _create(self.target / name, dtype, rows)
+        out = create_array(self.target / name, dtype, (rows,))
         for start in range(0, rows, BLOCK_ROWS):
             out[start : start + BLOCK_ROWS] = values(self.order[start : start + BLOCK_ROWS])
         return out
@@ -161,17 +158,18 @@ class _Encoder:
         raw = self.tables[kind].columns[spec.name]
         if isinstance(raw, RawFloats):
             return self._float(position, spec, kind, raw)
-        known = TokenVocabulary.from_counts(raw.space.tokens, self._counts(kind, raw), self._min_count(spec))
-        ids = np.append(known.ids(raw.space.tokens), ABSENT)  # the last is reached by code -1, an empty cell
-        ids[:-1][raw.space.missing] = ABSENT
+        space = raw.space
+        assert space is not None
+        known = TokenVocabulary.from_counts(
+            space.tokens, self._counts(kind, raw, space), spec.min_count or self.settings.min_count
+        )
+        ids = np.append(known.ids(space.tokens), ABSENT)  # the last is reached by code -1, an empty cell
+        ids[:-1][space.missing] = ABSENT
         dtype = narrowest(known.size - 1)
         if isinstance(raw, RawSequences):
             return known, self._sequence(position, spec, kind, raw, ids.astype(dtype))
         out = self._column(f"f{position}.npy", kind, dtype, ABSENT, lambda rows: ids[raw.codes[rows]])
         return known, {"missing": self._shares(kind, out, ABSENT), "unknown": self._shares(kind, out, UNKNOWN)}
-
-    def _min_count(self, spec: FieldSettings) -> int:
-        return spec.min_count or self.settings.min_count
 
     def _column(
         self, name: str, kind: str, dtype: npt.DTypeLike, absent: float, values: Callable[[Array], Array]
@@ -180,14 +178,14 @@ class _Encoder:
         if kind == "inter":
             return self._write(name, self.tables[kind].rows, dtype, values)
         rows = self.tables[kind].rows
-        out = _create(self.target / name, dtype, rows + 1)
+        out = create_array(self.target / name, dtype, (rows + 1,))
         out[:rows] = values(np.arange(rows))
         out[rows] = absent
         return out
 
-    def _counts(self, kind: str, raw: RawTokens | RawSequences) -> npt.NDArray[np.int64]:
+    def _counts(self, kind: str, raw: RawTokens | RawSequences, space: NameSpace) -> npt.NDArray[np.int64]:
         """How often the training rows show each code."""
-        counts = np.zeros(raw.space.size + 1, np.int64)
+        counts = np.zeros(space.size + 1, np.int64)
         if kind != "inter":
             weights = self.side_counts[kind][0][:-1].astype(np.float64)
             if isinstance(raw, RawSequences):
@@ -201,7 +199,7 @@ class _Encoder:
                 codes = raw.values[_positions(raw, rows)] if isinstance(raw, RawSequences) else raw.codes[rows]
                 counts += np.bincount(codes + 1, minlength=len(counts))
         counts = counts[1:]
-        counts[raw.space.missing] = 0
+        counts[space.missing] = 0
         return counts
 
     def _shares(self, kind: str, out: Array, value: int) -> dict[str, int]:
@@ -221,7 +219,7 @@ class _Encoder:
     def _float(
         self, position: int, spec: FieldSettings, kind: str, raw: RawFloats
     ) -> tuple[FloatStatistics, dict[str, Any]]:
-        train = self.train if kind == "inter" else self.rows.pointers[kind][self.train]
+        train = self.train if kind == "inter" else self.rows.pointers[kind][self.train].astype(np.int64)
         values = raw.numbers(train[train < len(raw.values)])
         known = FloatStatistics.from_values(values, spec.bins if spec.encoding == "bins" else None)
         name = f"f{position}.npy"
@@ -242,15 +240,15 @@ class _Encoder:
         lengths = np.diff(raw.offsets)[order]
         if kind != "inter":
             lengths = np.append(lengths, 0)
-        offsets = _create(self.target / f"f{position}.offsets.npy", narrowest(int(lengths.sum())), len(lengths) + 1)
+        offsets = create_array(self.target / f"f{position}.offsets.npy", narrowest(int(lengths.sum())), (len(lengths) + 1,))
         offsets[0] = 0
         offsets[1:] = np.cumsum(lengths)
         total = int(offsets[-1])
-        out = _create(self.target / f"f{position}.npy", ids.dtype, total)
+        out = create_array(self.target / f"f{position}.npy", ids.dtype, (total,))
         weights = weights_out = None
         if spec.weights is not None:
             weights = self._weights(spec, kind, raw)
-            weights_out = _create(self.target / f"f{position}.weights.npy", np.float32, total)
+            weights_out = create_array(self.target / f"f{position}.weights.npy", np.float32, (total,))
         for start in range(0, len(order), BLOCK_ROWS):
             positions = _positions(raw, order[start : start + BLOCK_ROWS])
             at = int(offsets[start])
@@ -323,13 +321,6 @@ class _Encoder:
                 f"{weights[wrong][0]}"
             )
         return weights
-
-
-def _create(path: Path, dtype: npt.DTypeLike, rows: int) -> Array:
-    if rows == 0:
-        np.save(path, np.empty(0, dtype))
-        return np.empty(0, dtype)
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(rows,))
 
 
 def _positions(raw: RawSequences, rows: Array) -> Array:

@@ -15,6 +15,7 @@ from recbole_dtn.data.columns import SideRows
 from recbole_dtn.data.condition import to_expression
 from recbole_dtn.data.raw import RawTable
 from recbole_dtn.data.sources import PARTS
+from recbole_dtn.data.store import create_array
 from recbole_dtn.errors import DataError
 
 __all__ = ["write_labels"]
@@ -41,8 +42,8 @@ def write_labels(
     """
     shape = (len(order), len(settings.tasks))
     dtype = np.int8 if all(task.kind == "binary" for task in settings.tasks) else np.float32
-    labels = np.lib.format.open_memmap(target / "labels.npy", mode="w+", dtype=dtype, shape=shape)
-    observed = np.lib.format.open_memmap(target / "observed.npy", mode="w+", dtype=np.bool_, shape=shape)
+    labels = create_array(target / "labels.npy", dtype, shape)
+    observed = create_array(target / "observed.npy", np.bool_, shape)
     for start in range(0, len(order), BLOCK_ROWS):
         rows = order[start : start + BLOCK_ROWS]
         for position, task in enumerate(settings.tasks):

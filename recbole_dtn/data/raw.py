@@ -32,6 +32,8 @@ class NameSpace:
 
     def __init__(self) -> None:
         self.dtype = pl.Categorical(pl.Categories.random())
+        # Polars forgets the texts of a Categories once no column of that type is left.
+        self._alive = pl.Series([], dtype=self.dtype)
         self.size = 0
 
     def codes(self, texts: pl.Series) -> Codes:
@@ -68,12 +70,13 @@ class RawTokens:
 
     def numbers(self, rows: Rows) -> npt.NDArray[np.float64]:
         """The texts of some rows as numbers; NaN where they are none."""
-        table = np.append(self._numbers, np.nan)
+        table: npt.NDArray[np.float64] = np.append(self._numbers, np.nan)
         return table[self.codes[rows]]
 
     @cached_property
     def _numbers(self) -> npt.NDArray[np.float64]:
-        return parse_floats(self.space.tokens).to_numpy().astype(np.float64)
+        numbers: npt.NDArray[np.float64] = parse_floats(self.space.tokens).to_numpy().astype(np.float64)
+        return numbers
 
 
 @dataclass(frozen=True)

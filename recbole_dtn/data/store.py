@@ -15,7 +15,7 @@ from torch import Tensor
 from recbole_dtn.data.features import Features, MultiValued
 from recbole_dtn.schema import DataSchema
 
-__all__ = ["Column", "Split", "Store", "load_array", "ragged_positions"]
+__all__ = ["Column", "Split", "Store", "create_array", "load_array", "ragged_positions"]
 
 Array = npt.NDArray[Any]
 
@@ -24,6 +24,15 @@ def load_array(path: Path) -> Array:
     """A memory-mapped ``.npy`` file as a plain array (an empty one cannot be mapped)."""
     array = np.load(path, mmap_mode="r", allow_pickle=False) if path.stat().st_size > 128 else np.load(path)
     return np.asarray(array).view(np.ndarray)
+
+
+def create_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> Array:
+    """A new ``.npy`` file, memory-mapped for writing (an empty one cannot be mapped)."""
+    if 0 in shape:
+        np.save(path, np.empty(shape, dtype))
+        return np.empty(shape, dtype)
+    created: Array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)  # type: ignore[no-untyped-call]
+    return created
 
 
 def ragged_positions(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import polars as pl
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
 from recbole_dtn.config.settings import Settings
+from recbole_dtn.config.tasks import parse_condition
+from recbole_dtn.data.condition import to_expression
 from recbole_dtn.data.features import Features, MultiValued
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.schema import ABSENT, FIRST_TOKEN, DataSchema, FieldSpec
 
-__all__ = ["Batch", "Translator", "plain_float"]
+__all__ = ["Batch", "Translator", "observed_rows", "plain_float"]
 
 
 class Batch(Protocol):
@@ -55,8 +58,7 @@ class Translator:
         """Encode with these vocabularies from now on (those of a checkpoint, say)."""
         self.schema, self.vocabularies = schema, vocabularies
         self._rows = {
-            spec.name: spec.offset
-            + torch.from_numpy(vocabularies.lookup(spec.name, ["", *self._tokens[spec.name][1:]]))
+            spec.name: spec.offset + torch.tensor(vocabularies.lookup(spec.name, ["", *self._tokens[spec.name][1:]]))
             for spec in schema.fields
             if spec.kind != "float"
         }
@@ -133,7 +135,20 @@ class Translator:
         if any(name not in batch for name in names):
             return torch.empty(rows, 0, device=device), torch.empty(rows, 0, dtype=torch.bool, device=device)
         labels = torch.stack([batch[name].float() for name in names], dim=1)
-        return labels, torch.ones_like(labels, dtype=torch.bool)
+        observed = torch.stack(
+            [observed_rows(task.observed_when, batch, rows, device) for task in self.schema.tasks], 1
+        )
+        return labels, observed
+
+
+def observed_rows(condition: str | None, batch: Batch, rows: int, device: torch.device) -> Tensor:
+    """(B,) bool: where a task's ``observed_when`` holds, over float columns; everywhere without one."""
+    if condition is None:
+        return torch.ones(rows, dtype=torch.bool, device=device)
+    parsed = parse_condition(condition)
+    frame = pl.DataFrame({name: plain_float(_column(batch, name)).cpu().numpy() for name in parsed.columns()})
+    holds = frame.select(holds=to_expression(parsed, frame.schema))["holds"].fill_null(False)
+    return torch.tensor(holds.to_list(), dtype=torch.bool, device=device)
 
 
 def plain_float(column: Tensor) -> Tensor:
@@ -143,11 +158,11 @@ def plain_float(column: Tensor) -> Tensor:
 
 def _column(batch: Batch, name: str) -> Tensor:
     if name not in batch:
-        raise UsageError(f"the batch has no column {name!r}, an input of this model: {nearest(name, batch.columns)}")
+        raise UsageError(f"the batch has no column {name!r}, which the model needs: {nearest(name, batch.columns)}")
     return batch[name]
 
 
 def _bins(values: Tensor, spec: FieldSpec) -> Tensor:
     """Local ids of a binned float, as :func:`recbole_dtn.data.vocabulary.bin_ids` gives them."""
     edges = torch.tensor(spec.bins, dtype=torch.float32, device=values.device)
-    return torch.where(values.isnan(), ABSENT, FIRST_TOKEN + torch.bucketize(values, edges, right=True))
+    return torch.where(values.isnan(), ABSENT, FIRST_TOKEN + torch.bucketize(values.contiguous(), edges, right=True))

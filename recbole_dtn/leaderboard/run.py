@@ -16,7 +16,7 @@ from recbole_dtn.leaderboard.render import print_board, write_board
 from recbole_dtn.leaderboard.statistics import summarise
 from recbole_dtn.training.record import RunRecord
 
-__all__ = ["run_board"]
+__all__ = ["present_fingerprint", "run_board"]
 
 RunCell = Callable[[list[str]], RunRecord]
 Fingerprint = Callable[[Settings], str | None]
@@ -57,7 +57,7 @@ def run_board(
     recorded = read_finished(Path(cell.settings.output_dir) for cell in cells)
     for message in recorded.unreadable:
         _say(console, f"left out: {message}")
-    session = _Session(cells, recorded, console, run_cell or _fit_cell, fingerprint or _present_fingerprint)
+    session = _Session(cells, recorded, console, run_cell or _fit_cell, fingerprint or present_fingerprint)
     try:
         session.run()
     finally:
@@ -172,8 +172,15 @@ def _fit_cell(overrides: list[str]) -> RunRecord:
     return fit_argv(overrides, quiet=True).record
 
 
-def _present_fingerprint(settings: Settings) -> str | None:
-    return None
+def present_fingerprint(settings: Settings) -> str | None:
+    """The fingerprint of the data set's files as they are now; None where there are none to compare with."""
+    from recbole_dtn.data.cache import fingerprint
+    from recbole_dtn.data.datamodule import open_sources
+
+    try:
+        return fingerprint(settings, open_sources(settings))
+    except RecBoleDTNError:  # a cell that needs the data will say what is wrong with it
+        return None
 
 
 def _say(console: Console, text: str, *, end: str = "\n") -> None:

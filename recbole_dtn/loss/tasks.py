@@ -42,7 +42,8 @@ def task_losses(
     [0.6931471824645996, 4.0]
     """
     targets = torch.where(observed, labels.to(logits.dtype), 0.0)
-    positive = logits.new_tensor([task.pos_weight for task in tasks])
+    factors = [task.pos_weight for task in tasks]
+    positive = None if set(factors) == {1.0} else logits.new_tensor(factors)
     each = functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=positive, reduction="none")
     binary = [task.kind == "binary" for task in tasks]
     if not all(binary):

@@ -13,21 +13,29 @@ from recbole_dtn.optim.combined import DECAY, CombinedOptimizer
 from recbole_dtn.optim.lazy import LazyAdam
 from recbole_dtn.optim.rowwise import SGD, Adagrad, RowwiseAdagrad
 
-__all__ = ["build_optimizer", "decays"]
+__all__ = ["build_optimizer", "decays", "sparse_gradients"]
+
+
+def sparse_gradients(settings: Settings) -> bool:
+    """Whether tables are to produce sparse gradients: under every ``embedding_optimizer`` but the dense ``adam``.
+
+    DDP asks a table this when it wraps the model, which is before Lightning asks for optimisers: the trainer calls
+    ``model.set_sparse(sparse_gradients(settings))`` when it is built.
+    """
+    return settings.embedding_optimizer.name != "adam"
 
 
 def build_optimizer(model: MultiTaskRecommender, settings: Settings) -> CombinedOptimizer:
     """Dense parameters by ``optimizer``, tables and codebooks by ``embedding_optimizer``.
 
     ``weight_decay`` is decoupled and applies to dense weights that :func:`decays` names; ``adam`` and ``adamw`` are
-    therefore the same here. Tables never decay: ``embedding_l2`` is for them. Also tells the tables whether their
-    gradients are to be sparse: not under ``embedding_optimizer.name: adam``, which is ``torch.optim.Adam`` over the
-    whole table, as RecBole's own trainer has it, bit for bit.
+    therefore the same here. Tables never decay: ``embedding_l2`` is for them. ``embedding_optimizer.name: adam`` is
+    ``torch.optim.Adam`` over the whole table, as RecBole's own trainer has it, bit for bit. Also tells the tables
+    whether their gradients are to be sparse (:func:`sparse_gradients`).
     """
     tables = list({id(table.weight): table.weight for table in model.tables() if table.weight.requires_grad}.values())
     held = {id(weight) for weight in tables}
-    dense_adam = settings.embedding_optimizer.name == "adam"
-    model.set_sparse(not dense_adam)
+    model.set_sparse(sparse_gradients(settings))
 
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
@@ -42,7 +50,7 @@ def build_optimizer(model: MultiTaskRecommender, settings: Settings) -> Combined
 
     parts: list[torch.optim.Optimizer] = []
     if groups:
-        parts.append(_dense(groups, settings, exact=dense_adam))
+        parts.append(_dense(groups, settings, exact=not sparse_gradients(settings)))
     if tables:
         parts.append(_tables(tables, settings))
     return CombinedOptimizer(parts)

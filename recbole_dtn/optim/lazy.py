@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_dtn.optim.rows import RowOptimizer, gather
+from recbole_dtn.optim.rows import RowOptimizer
 
 __all__ = ["LazyAdam"]
 
@@ -47,10 +47,10 @@ class LazyAdam(RowOptimizer):
         state["step"] += 1
         beta1, beta2 = group["betas"]
         first, second = state["exp_avg"], state["exp_avg_sq"]
-        mean = gather(first, rows).lerp_(gradient, 1.0 - beta1)
+        mean = first.index_select(0, rows).lerp_(gradient, 1.0 - beta1)
         first.index_copy_(0, rows, mean)
-        square = gather(second, rows).mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
+        square = second.index_select(0, rows).mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
         second.index_copy_(0, rows, square)
         root = square.sqrt_().div_(math.sqrt(1.0 - beta2 ** state["step"])).add_(group["eps"])
         rate = group["lr"] / (1.0 - beta1 ** state["step"])
-        weight.index_copy_(0, rows, gather(weight, rows).addcdiv_(mean, root, value=-rate))
+        weight.index_copy_(0, rows, weight.index_select(0, rows).addcdiv_(mean, root, value=-rate))

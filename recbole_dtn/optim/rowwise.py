@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from recbole_dtn.optim.rows import RowOptimizer, gather
+from recbole_dtn.optim.rows import RowOptimizer
 
 __all__ = ["SGD", "Adagrad", "RowwiseAdagrad"]
 
@@ -34,7 +34,7 @@ class RowwiseAdagrad(RowOptimizer):
         total = state["sum"].index_select(0, rows).add_(gradient.square().mean(1))
         state["sum"].index_copy_(0, rows, total)
         root = total.sqrt_().add_(group["eps"]).unsqueeze(1)
-        weight.index_copy_(0, rows, gather(weight, rows).addcdiv_(gradient, root, value=-group["lr"]))
+        weight.index_copy_(0, rows, weight.index_select(0, rows).addcdiv_(gradient, root, value=-group["lr"]))
 
 
 class Adagrad(RowOptimizer):
@@ -53,10 +53,10 @@ class Adagrad(RowOptimizer):
     def update(self, weight: Tensor, rows: Tensor, gradient: Tensor, state: Any, group: dict[str, Any]) -> None:
         if not state:
             state["sum"] = weight.new_zeros(weight.shape)
-        total = gather(state["sum"], rows).addcmul_(gradient, gradient)
+        total = state["sum"].index_select(0, rows).addcmul_(gradient, gradient)
         state["sum"].index_copy_(0, rows, total)
         root = total.sqrt_().add_(group["eps"])
-        weight.index_copy_(0, rows, gather(weight, rows).addcdiv_(gradient, root, value=-group["lr"]))
+        weight.index_copy_(0, rows, weight.index_select(0, rows).addcdiv_(gradient, root, value=-group["lr"]))
 
 
 class SGD(RowOptimizer):
@@ -70,4 +70,4 @@ class SGD(RowOptimizer):
         super().__init__(params, {"lr": lr})
 
     def update(self, weight: Tensor, rows: Tensor, gradient: Tensor, state: Any, group: dict[str, Any]) -> None:
-        weight.index_copy_(0, rows, gather(weight, rows).sub_(gradient, alpha=group["lr"]))
+        weight.index_copy_(0, rows, weight.index_select(0, rows).sub_(gradient, alpha=group["lr"]))

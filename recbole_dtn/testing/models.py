@@ -27,7 +27,7 @@ def check_model(model: str | type[MultiTaskRecommender], **settings: Any) -> Non
     Shapes and finite values (a batch of one row included); a gradient for every parameter; gates that are weights and
     have names; rows that do not depend on each other, nor on labels or row numbers; the same output twice in
     evaluation; a state that can be saved and loaded; sparse gradients equal to dense ones; losses that ignore labels
-    which are not observed.
+    which are not observed; logits and gradients under bfloat16 autocast.
 
     Args:
         model: a registered name, or the class. settings: its own settings, to check them too.
@@ -48,6 +48,7 @@ def check_model(model: str | type[MultiTaskRecommender], **settings: Any) -> Non
         _check_state(built, _build(model, chosen, schema, seed=tasks + 100), features)
         _check_sparse(built, features)
         _check_masks(built, features)
+        _check_mixed_precision(built, features)
     for schema in (tiny_schema(multi=(), dense=0), tiny_schema(tokens=2, multi=("sum",), dense=2)):
         _check_output(_build(model, chosen, schema, seed=7), tiny_features(schema, ROWS))
 
@@ -170,3 +171,17 @@ def _check_masks(model: MultiTaskRecommender, features: Features) -> None:
     for name, parameter in model.named_parameters():
         quiet = parameter.grad is None or (parameter.grad == 0).all()
         assert quiet, f"the loss over nothing sends a gradient to {name}"
+
+
+def _check_mixed_precision(model: MultiTaskRecommender, features: Features) -> None:
+    model.eval().zero_grad()
+    exact = model(features).logits.detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        output: ModelOutput = model(features)
+        loss = model.task_losses(features, output).sum()
+    error = (output.logits.detach().float() - exact).abs().max().item() / max(1.0, exact.abs().max().item())
+    assert error < 0.1, f"under bfloat16 autocast the logits are off by {error:.3g}"
+    loss.backward()  # type: ignore[no-untyped-call]
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all(), f"bfloat16: gradient of {name} is not finite"
+    model.zero_grad()

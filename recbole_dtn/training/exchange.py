@@ -43,7 +43,9 @@ def load_into(model: MultiTaskRecommender, path: str | Path) -> None:
     saved, current = found.state_dict, model.state_dict()
     for name in sorted(saved.keys() | current.keys()):
         pairs[name] = (_shape(saved, name), _shape(current, name))
-    faults = [f"{name}: {there} in the checkpoint, {here} here" for name, (there, here) in pairs.items() if there != here]
+    faults = [
+        f"{name}: {there} in the checkpoint, {here} here" for name, (there, here) in pairs.items() if there != here
+    ]
     if faults:
         raise UsageError(f"{path} does not fit this model:\n  " + "\n  ".join(faults))
     model.load_state_dict(saved)

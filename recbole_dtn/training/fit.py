@@ -8,7 +8,8 @@ import platform
 import random
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,10 +20,9 @@ import numpy as np
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.loggers import CSVLogger, Logger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 from rich.console import Console
 
-import recbole_dtn
 from recbole_dtn.config.load import Resolved, resolve, settings_digest, settings_yaml
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.datamodule import PreparedData, prepare
@@ -38,6 +38,7 @@ from recbole_dtn.training.module import TrainingModule
 from recbole_dtn.training.record import RunRecord, TaskRecord, write_record, write_text
 from recbole_dtn.training.report import Report
 from recbole_dtn.training.warn import failure_signs
+from recbole_dtn.version import __version__
 
 __all__ = ["Run", "build_model", "fit", "fit_argv", "fit_settings", "seed_everything"]
 
@@ -151,7 +152,7 @@ def fit_settings(resolved: Resolved, *, console: Console | None = None) -> Run:
         settings=settings.dump(),
         settings_digest=settings_digest(settings),
         data_fingerprint=prepared.fingerprint,
-        code_version=recbole_dtn.__version__,
+        code_version=__version__,
         tasks=[TaskRecord(name=t.name, label=t.label, after=list(t.after)) for t in prepared.schema.tasks],
         valid=outcome.keeper.valid,
         test=outcome.test,
@@ -326,13 +327,12 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
-class _own_warnings(warnings.catch_warnings[None]):  # noqa: N801
-    """Silences Lightning's notes that do not concern a user of this tool (our loader has no workers, ...)."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        for name in ("pytorch_lightning", "lightning_fabric"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+@contextmanager
+def _own_warnings() -> Iterator[None]:
+    """Silence Lightning's notes that do not concern a user of this tool (our loader has no workers, ...)."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with warnings.catch_warnings():
         for message in (
             r".*does not have many workers.*",
             r".*exists and is not empty.*",
@@ -342,6 +342,7 @@ class _own_warnings(warnings.catch_warnings[None]):  # noqa: N801
             r".*GPU available but not used.*",
         ):
             warnings.filterwarnings("ignore", message=message)
+        yield
 
 
 def _print_end(report: Report, record: RunRecord, folder: Path) -> None:

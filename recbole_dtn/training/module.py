@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from recbole_dtn.balancer.base import LossBalancer
@@ -14,7 +15,7 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
 from recbole_dtn.metric.tasks import MultiTaskMetrics
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
-from recbole_dtn.optim.build import build_optimizer
+from recbole_dtn.optim.build import build_optimizer, sparse_gradients
 from recbole_dtn.optim.schedule import build_schedule
 from recbole_dtn.registry import BALANCERS
 
@@ -68,6 +69,8 @@ class TrainingModule(lightning.LightningModule):
     def __init__(self, model: MultiTaskRecommender, settings: Settings, *, steps_per_epoch: int = 1) -> None:
         super().__init__()
         self.automatic_optimization = False
+        # Before DDP wraps the model: only then does it learn which gradients are sparse.
+        model.set_sparse(sparse_gradients(settings))
         self.model = model
         self.settings = settings
         self.steps_per_epoch = steps_per_epoch
@@ -89,12 +92,12 @@ class TrainingModule(lightning.LightningModule):
 
     # ---- training -----------------------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = build_optimizer(self.model, self.settings)
         schedule = build_schedule(
             optimizer, self.settings.scheduler, steps_per_epoch=self.steps_per_epoch, epochs=self.settings.epochs
         )
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        return [optimizer], [schedule]
 
     def on_train_epoch_start(self) -> None:
         self.loss_sum, self.loss_steps = torch.zeros((), device=self.device), 0
@@ -108,7 +111,7 @@ class TrainingModule(lightning.LightningModule):
         extra = losses.new_zeros(())
         for term in (*output.auxiliary.values(), *self.model.penalties().values()):
             extra = extra + term
-        total = self.balancer.backward(losses, extra, [table.weight for table in self.model.tables()], self._backward)
+        total = self.balancer.backward(losses, extra, list(self.model.parameters()), self._backward)
         optimizer.step()
         schedule = self.lr_schedulers()
         assert schedule is not None

@@ -15,7 +15,7 @@ from recbole_dtn.errors import DataError
 
 __all__ = ["SCHEMA_VERSION", "RunRecord", "TaskRecord", "find_records", "read_record", "write_record"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 FILE_NAME = "record.json"
 
 

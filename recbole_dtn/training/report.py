@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from recbole_dtn.data.datamodule import PreparedData
@@ -42,7 +42,7 @@ class Report:
         self._log: Path | None = None
         self._kept = ""
         self._bar: Progress | None = None
-        self._task = 0
+        self._task = TaskID(0)
 
     def log_to(self, path: Path) -> None:
         """Append everything printed, also what was printed before, to ``path``."""

@@ -85,6 +85,15 @@ def test_a_loss_over_nothing_is_zero(how):
     assert x.grad.tolist() == [[0.0, 0.0, 0.0]] * rows
 
 
+def test_without_positive_weights(batch):
+    logits, labels, observed, _ = batch
+    tasks = (TASKS[0], TaskSpec("buy", "binary", "b"))
+    found = task_losses(torch.tensor(logits[:, :2]), torch.tensor(labels[:, :2]), torch.tensor(observed[:, :2]), tasks)
+    seen = observed[:, 1]
+    expected = log_loss(labels[seen, 1], 1 / (1 + np.exp(-logits[seen, 1])))
+    assert found[1].item() == pytest.approx(expected, abs=1e-12)
+
+
 def test_one_unobserved_task_leaves_the_others_alone(batch):
     logits, labels, observed, _ = batch
     observed = observed.copy()

@@ -148,7 +148,7 @@ def test_resolved_settings_are_taken_as_they_are(toy: Path) -> None:
 
 
 def test_a_misspelt_key_is_an_error(toy: Path) -> None:
-    with pytest.raises(UsageError, match="unknown key 'expertz'.*did you mean 'experts'"):
+    with pytest.raises(UsageError, match=r"unknown key 'expertz'.*did you mean 'experts'"):
         recbole_config("MMoE", "toy", toy, {"fields": FIELDS, "tasks": TASKS, "expertz": 3})
 
 

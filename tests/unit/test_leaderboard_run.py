@@ -13,9 +13,10 @@ import yaml
 from rich.console import Console
 
 from recbole_dtn.config.settings import Settings
+from recbole_dtn.data.datamodule import prepare
 from recbole_dtn.errors import RecBoleDTNError, UsageError
 from recbole_dtn.leaderboard.cells import CellKey, parse_seeds, plan_cells, resolve_cell
-from recbole_dtn.leaderboard.run import run_board
+from recbole_dtn.leaderboard.run import present_fingerprint, run_board
 from recbole_dtn.training.record import RunRecord, write_record
 
 OVERALL = Path(__file__).resolve().parents[2] / "properties" / "overall.yaml"
@@ -378,3 +379,20 @@ def test_the_key_of_a_planned_cell_is_the_key_its_record_will_have() -> None:
 def test_a_setting_of_one_model_alone_is_refused_for_the_board() -> None:
     with pytest.raises(UsageError, match="experts"):
         plan_cells(["MMoE", "DTN"], ["ml-100k"], [1], ["--experts=2"])
+
+
+def test_the_present_fingerprint_follows_the_files(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    rows = [f"u{row % 5}\t{row % 2}" for row in range(40)]
+    inter = folder / "mine.inter"
+    inter.write_text("\n".join(["user_id:token\tclick:float", *rows, ""]))
+    (folder / "mine.yaml").write_text("fields: [{name: user_id}]\ntasks: [{name: click, label: click}]\n")
+    settings, _ = resolve_cell(["--model=SharedBottom", "--dataset=mine", f"--data_path={tmp_path}"])
+    before = present_fingerprint(settings)
+    assert before is not None
+    assert before == prepare(settings).fingerprint, "what a run of these settings records"
+    inter.write_text("\n".join(["user_id:token\tclick:float", *rows[:-1], ""]))
+    assert present_fingerprint(settings) not in (None, before)
+    inter.unlink()
+    assert present_fingerprint(settings) is None

@@ -10,7 +10,7 @@ import torch
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.layers.table import RowTable
 from recbole_dtn.model.base import MultiTaskRecommender
-from recbole_dtn.optim.build import build_optimizer, decays
+from recbole_dtn.optim.build import build_optimizer, decays, sparse_gradients
 from recbole_dtn.optim.combined import CombinedOptimizer
 from recbole_dtn.optim.lazy import LazyAdam
 from recbole_dtn.optim.schedule import build_schedule
@@ -271,3 +271,11 @@ def test_a_closure_is_called_with_gradients_on() -> None:
     with torch.no_grad():
         assert optimizer.step(closure).item() == 4.0
     assert weight.item() == -2.0
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_tables_know_before_ddp_asks_what_the_optimiser_will_want(table: str) -> None:
+    settings = make(table=table)
+    model = build(settings)
+    build_optimizer(model, settings)
+    assert {found.sparse for found in model.tables()} == {sparse_gradients(settings)} == {table != "adam"}

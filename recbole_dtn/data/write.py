@@ -1,0 +1,155 @@
+"""Writing atomic files that both stock RecBole and this package read as what was meant."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import polars as pl
+
+from recbole_dtn.data.atomic import TYPES
+from recbole_dtn.data.escape import escape_series
+from recbole_dtn.errors import DataError, nearest
+
+__all__ = ["replace_file", "write_atomic"]
+
+BATCH_ROWS = 1 << 18
+
+
+def write_atomic(
+    frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame], path: Path, types: Mapping[str, str]
+) -> int:
+    """Write one atomic file, to a temporary name and then renamed.
+
+    Tokens are escaped where stock RecBole would misread them (:mod:`recbole_dtn.data.escape`); a null or empty text
+    is an empty cell. What cannot be written faithfully is refused.
+
+    Args:
+        frames: the rows, in one frame, lazily or in batches. path: the file.
+        types: ``{column: token | token_seq | float | float_seq}`` in the order of the columns; a sequence is a list
+            column, or a text column with spaces between the values.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        DataError: for a missing or infinite float, a float column given as tokens, a name with a colon, an unknown
+            type; with file, line and column.
+    """
+    for name, kind in types.items():
+        if not name or any(character in name for character in ":\t\r\n"):
+            raise DataError(f"{path}: column name {name!r} is empty or holds a colon, tab or line break: rename it")
+        if kind not in TYPES:
+            raise DataError(f"{path}: column {name!r}: unknown type {kind!r} ({nearest(kind, TYPES)})")
+    rows = 0
+    with replace_file(path) as file:
+        file.write("\t".join(f"{name}:{kind}" for name, kind in types.items()).encode() + b"\n")
+        for frame in _batches(frames):
+            text = _as_text(frame, types, path, rows)
+            text.write_csv(file, include_header=False, separator="\t", quote_style="never")
+            rows += frame.height
+    return rows
+
+
+class replace_file:  # noqa: N801
+    """``with replace_file(path) as file``: bytes go to a temporary file that takes the name when all went well."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> BinaryIO:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle, self.name = tempfile.mkstemp(dir=self.path.parent, prefix=".writing-")
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be written ({error.strerror})") from None
+        os.chmod(self.name, 0o644)
+        self.file: BinaryIO = os.fdopen(handle, "wb")
+        return self.file
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self.file.close()
+        if kind is None:
+            os.replace(self.name, self.path)
+        else:
+            os.unlink(self.name)
+
+
+def _batches(frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    if isinstance(frames, pl.LazyFrame):
+        yield from frames.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True)
+    elif isinstance(frames, pl.DataFrame):
+        yield from frames.iter_slices(BATCH_ROWS)
+    else:
+        yield from frames
+
+
+def _as_text(frame: pl.DataFrame, types: Mapping[str, str], path: Path, before: int) -> pl.DataFrame:
+    """Every column as the text to be written; ``before`` rows precede this batch."""
+    written = []
+    for name, kind in types.items():
+        column = frame[name]
+        if kind == "token":
+            text = escape_series(token_texts(column, path))
+        elif kind == "float":
+            text = _float(column, path, before)
+        else:
+            text = _sequence(column, kind, path, before)
+        written.append(text.replace("", None).alias(name))
+    if len(written) == 1 and written[0].null_count():
+        row = int(written[0].is_null().arg_true()[0])
+        raise DataError(f"{path}, line {before + row + 2}: the only column is empty, which would be a blank line")
+    return pl.DataFrame(written)
+
+
+def token_texts(column: pl.Series, path: Path) -> pl.Series:
+    """A column as texts.
+
+    Raises:
+        DataError: for floats, whose spelling as text is not the data's.
+    """
+    if column.dtype.is_float() or column.dtype.is_nested():
+        raise DataError(
+            f"{path}: column {column.name!r} is {column.dtype} and is to be a token: cast it to text or an integer first"
+        )
+    return column.cast(pl.String)
+
+
+def _float(column: pl.Series, path: Path, before: int) -> pl.Series:
+    values = column.replace("", None) if column.dtype == pl.String else column
+    numbers = values.cast(pl.Float64, strict=False)
+    wrong = (numbers.is_null() | ~numbers.is_finite()).fill_null(True)
+    if wrong.any():
+        row = int(wrong.arg_true()[0])
+        found = "a missing value" if column[row] is None or column[row] == "" else repr(column[row])
+        raise DataError(
+            f"{path}, line {before + row + 2}: column {column.name!r}: expected a finite number, found {found}; stock "
+            "RecBole would put the column's mean there: fill missing numbers or drop the row"
+        )
+    return numbers.cast(pl.String)
+
+
+def _sequence(column: pl.Series, kind: str, path: Path, before: int) -> pl.Series:
+    lists = column.str.split(" ") if column.dtype == pl.String else column
+    if not isinstance(lists.dtype, pl.List):
+        raise DataError(f"{path}: column {column.name!r} is {column.dtype}; a {kind} is a list or a text with spaces")
+    rows = pl.DataFrame({"row": range(lists.len()), "value": lists}).explode("value")
+    rows = rows.filter(pl.col("value").is_not_null() & (pl.col("value").cast(pl.String) != ""))
+    if kind == "float_seq":
+        numbers = rows["value"].cast(pl.Float64, strict=False)
+        wrong = (numbers.is_null() | ~numbers.is_finite()).fill_null(True)
+        if wrong.any():
+            at = int(wrong.arg_true()[0])
+            raise DataError(
+                f"{path}, line {before + rows['row'][at] + 2}: column {column.name!r}: expected finite numbers, found "
+                f"{rows['value'][at]!r}"
+            )
+        texts = numbers.cast(pl.String)
+    else:
+        texts = escape_series(token_texts(rows["value"], path), in_sequence=True)
+    joined = rows.with_columns(value=texts).group_by("row", maintain_order=True).agg(pl.col("value").str.join(" "))
+    every = pl.DataFrame({"row": range(lists.len())})
+    return every.join(joined, on="row", how="left", maintain_order="left")["value"]

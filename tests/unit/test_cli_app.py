@@ -1,0 +1,300 @@
+"""Commands, exit codes and messages; what stands behind a command is tested in its own room."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import recbole_dtn
+from recbole_dtn.cli import main
+from recbole_dtn.config.settings import Settings
+from recbole_dtn.errors import DataError, RecBoleDTNError, TooManyRejected, UsageError
+
+Shown = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture()
+def shown(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shown:
+    """Run a command in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        code = main(list(words))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, module: str, **attributes: Any) -> None:
+    """Put a module of these attributes in the place of a heavy one, for the length of a test."""
+    fake = types.ModuleType(module)
+    fake.__dict__.update(attributes)
+    monkeypatch.setitem(sys.modules, module, fake)
+
+
+# ---- help and names -------------------------------------------------------------------------------------------------
+
+
+def test_version(shown: Shown) -> None:
+    assert shown("--version") == (0, f"recbole_dtn {recbole_dtn.__version__}\n", "")
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_shows_every_setting_with_type_default_and_comment(shown: Shown, flag: str) -> None:
+    code, out, err = shown(flag)
+    assert (code, err) == (0, "")
+    missing = [name for name in Settings.model_fields if f"--{name}=" not in out and f"--{name}." not in out]
+    assert missing == []
+    assert "  --epochs=10                       an integer >= 1: most epochs" in out.splitlines()
+    assert "  --split_seed=2020                 an integer: seed of the random split" in out
+    assert [line for line in out.splitlines() if line.startswith("  -- ")][:3] == ["  -- what", "  -- where", "  -- data"]
+    for word in ("train", "preprocess", "data", "list", "test", "leaderboard", "--dry_run", "--model=PLE"):
+        assert word in out
+    assert "module_dim" not in out
+    assert max(len(line) for line in out.splitlines()) <= 120
+
+
+def test_help_of_a_model_adds_its_keys_and_its_interactions(shown: Shown) -> None:
+    _, out, _ = shown("--model=DTN", "--help")
+    assert "  --module_dim=64                   an integer >= 1: common output width O of the modules" in out
+    assert "options of masknet" in out
+    assert "  blocks: 2                         an integer >= 1: mask blocks" in out
+    _, out, _ = shown("--help", "--model", "PLE")
+    assert "--levels=1" in out
+    assert "masknet" not in out.split("settings of PLE")[1]
+
+
+def test_help_of_an_unknown_model(shown: Shown) -> None:
+    code, _, err = shown("--model=PEL", "--help")
+    assert code == 2
+    assert "unknown model 'PEL': did you mean 'PLE'?" in err
+
+
+@pytest.mark.parametrize("command", ["preprocess", "data", "list", "test", "leaderboard", "train"])
+def test_every_command_has_a_help(shown: Shown, command: str) -> None:
+    code, out, err = shown(command, "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith(("run_recbole_dtn.py " + command, "recbole_dtn: "))
+
+
+def test_an_unknown_command_names_the_nearest(shown: Shown) -> None:
+    code, out, err = shown("leaderbord", "--models=DTN")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: unknown command 'leaderbord'; did you mean 'leaderboard'?")
+
+
+# ---- errors and exit codes ------------------------------------------------------------------------------------------
+
+
+def test_wrong_settings_are_one_block_without_a_traceback(shown: Shown) -> None:
+    code, out, err = shown("--model=DTN", "--epoch=3", "--dropout=2")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: 2 settings are wrong:\n  ")
+    assert err.count("\n") == 3
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback_before_the_message(shown: Shown) -> None:
+    code, _, err = shown("--epoch=3", "--debug")
+    assert code == 2
+    assert err.startswith("Traceback")
+    assert err.splitlines()[-1].startswith("error: epoch: unknown setting")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (UsageError("no"), 2, "error: no\n"),
+        (DataError("a.inter, line 3: no"), 2, "error: a.inter, line 3: no\n"),
+        (TooManyRejected("12 rows"), 3, "error: 12 rows\n"),
+        (RecBoleDTNError("failed"), 1, "error: failed\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_exit_codes(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, message: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    stand_in(monkeypatch, "recbole_dtn.training.fit", fit_settings=fail)
+    assert shown("--model=DTN") == (code, "", message)
+
+
+def test_a_bug_is_called_one_and_says_where(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("by\nzero")
+
+    stand_in(monkeypatch, "recbole_dtn.training.fit", fit_settings=fail)
+    code, out, err = shown()
+    assert (code, out) == (1, "")
+    assert err.startswith("error: this is a bug: ZeroDivisionError: by zero (train.py:")
+    assert err.endswith("; --debug shows the traceback\n")
+    assert err.count("\n") == 1
+    _, _, err = shown("--debug")
+    assert "ZeroDivisionError: by\nzero" in err
+
+
+# ---- train ----------------------------------------------------------------------------------------------------------
+
+
+def test_train_hands_the_resolved_settings_over(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def fit_settings(resolved: Any, *, console: Any) -> Any:
+        seen.append((resolved.settings, console.quiet))
+        return types.SimpleNamespace(folder=Path("runs/x"), status="finished")
+
+    stand_in(monkeypatch, "recbole_dtn.training.fit", fit_settings=fit_settings)
+    assert shown("--model", "PLE", "--epochs", "3") == (0, "", "")
+    assert shown("train", "--model=PLE", "--quiet") == (0, "runs/x\n", ""), "quiet: the last line alone"
+    assert [(settings.model, settings.epochs, quiet) for settings, quiet in seen] == [("PLE", 3, False), ("PLE", 10, True)]
+
+
+def test_an_interrupted_run_exits_130(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = types.SimpleNamespace(folder=Path("runs/x"), status="interrupted")
+    stand_in(monkeypatch, "recbole_dtn.training.fit", fit_settings=lambda resolved, *, console: ended)
+    assert shown()[0] == 130
+
+
+def test_dry_run_shows_each_setting_with_its_source_and_trains_nothing(shown: Shown) -> None:
+    code, out, err = shown("--dry_run", "--optimizer.lr=0.5", "--interactions=[gdcn, {name: masknet, blocks: 3}]")
+    assert (code, err) == (0, "")
+    rows = [line.split("  ") for line in out.splitlines()]
+    table = {row[0]: [cell.strip() for cell in row[1:] if cell.strip()] for row in rows if len(row) > 2}
+    assert table["optimizer.lr"] == ["0.5", "command line"]
+    assert table["optimizer.eps"] == ["1.0e-08", "overall.yaml"]
+    assert table["module_dim"] == ["64", "model/DTN.yaml"]
+    assert table["fields[7]"] == ["{name: genres, type: token_seq}", "dataset/ml-100k.yaml"]
+    assert table["interactions"] == ["[{name: gdcn}, {name: masknet, blocks: 3}]", "command line"]
+    assert "there are no atomic files in dataset/ml-100k-mt yet: a run would first make them by `preprocess ml-100k`" in out
+    assert not Path("dataset").exists()
+    assert "\x1b[" not in out
+
+
+def test_dry_run_tells_the_size_where_the_files_are(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "dataset/ml-100k-mt").mkdir(parents=True)
+    (tmp_path / "dataset/ml-100k-mt/ml-100k-mt.inter").write_text("user_id:token\n")
+    stand_in(monkeypatch, "recbole_dtn.training.fit", project=lambda settings: f"{settings.model}: 12 parameters")
+    assert shown("--dry_run", "--model=PLE")[1].endswith("PLE: 12 parameters\n")
+
+
+# ---- the other commands ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "words"),
+    [
+        ("models", "PLE", ["Tang et al., RecSys 2020", "built-in"]),
+        ("interactions", "gdcn", ["Wang et al., CIKM 2023", "gated deep cross network", "built-in"]),
+        ("metrics", "auc", ["area under the ROC curve"]),
+        ("balancers", "fixed", ["sum of the task losses"]),
+        ("datasets", "ml-100k", ["made at first use", "like, love"]),
+    ],
+)
+def test_list(shown: Shown, kind: str, name: str, words: list[str]) -> None:
+    code, out, err = shown("list", kind)
+    assert (code, err) == (0, "")
+    (line,) = [line for line in out.splitlines() if line.startswith(f"{name} ")]
+    assert [word for word in words if word not in line] == []
+
+
+def test_list_shows_a_plugins_file(shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from recbole_dtn.registry import BALANCERS
+
+    BALANCERS.names()
+    monkeypatch.setattr(BALANCERS, "_entries", dict(BALANCERS._entries))
+    text = "from recbole_dtn.registry import BALANCERS\n@BALANCERS.register('mine', paper='ours')\nclass Mine:\n    'Mine.'\n"
+    (tmp_path / "plug.py").write_text(text)
+    _, out, _ = shown("list", "balancers", "--plugins=plug.py")
+    (line,) = [line for line in out.splitlines() if line.startswith("mine ")]
+    assert "Mine." in line
+    assert "plug" in line
+
+
+def test_list_datasets_says_which_are_prepared(shown: Shown, tmp_path: Path) -> None:
+    for name in ("ml-100k-mt", "bare"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        (tmp_path / "d" / name / f"{name}.inter").write_text("a:token\n")
+    _, out, _ = shown("list", "datasets", "--data_path=d")
+    lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    assert "  prepared  " in lines["ml-100k"]
+    assert "atomic files, no YAML" in lines["bare"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["list"], "list: name one of balancers, datasets, interactions, metrics, models"),
+        (["list", "model"], "list: unknown kind 'model'; did you mean 'models'?"),
+        (["list", "models", "--plugin=x"], "unknown option --plugin; did you mean '--plugins'?"),
+        (["test"], "--run is needed"),
+        (["test", "runs/x"], "unexpected word 'runs/x'; the folder goes in --run=FOLDER"),
+        (["test", "--run"], "--run needs a value"),
+        (["leaderboard", "--models=DTN"], "--datasets is needed"),
+        (["leaderboard", "rnu", "--models=DTN", "--datasets=ml-100k"], "unknown word 'rnu'; did you mean 'run'?"),
+        (["leaderboard", "--models=DTN,PLEE", "--datasets=ml-100k"], "unknown model 'PLEE': did you mean 'PLE'?"),
+    ],
+)
+def test_a_command_called_wrongly(shown: Shown, words: list[str], message: str) -> None:
+    code, out, err = shown(*words)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_test_prints_the_metrics_as_a_table_or_as_json(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def test_run(folder: str, **moved: str) -> dict[str, dict[str, float | None]]:
+        seen.append((folder, moved))
+        return {"like": {"auc": 0.75, "ne": None}, "love": {"auc": 0.5, "ne": 1.0}}
+
+    stand_in(monkeypatch, "recbole_dtn.serving.load", test_run=test_run)
+    _, out, _ = shown("test", "--run=runs/x", "--data_path=d")
+    assert out.splitlines() == ["test of runs/x", "task  auc       ne", "like  0.750000  –", "love  0.500000  1.000000"]
+    _, out, _ = shown("test", "--run", "runs/x", "--json")
+    assert json.loads(out) == {"run": "runs/x", "test": {"like": {"auc": 0.75, "ne": None}, "love": {"auc": 0.5, "ne": 1.0}}}
+    assert seen == [("runs/x", {"data_path": "d"}), ("runs/x", {})]
+
+
+@pytest.mark.parametrize("start", [["leaderboard", "run"], ["leaderboard"]])
+def test_leaderboard_passes_its_cells_and_settings_on(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch, start: list[str]
+) -> None:
+    seen: list[Any] = []
+    stand_in(monkeypatch, "recbole_dtn.leaderboard.run", run_board=lambda *args: seen.append(args[:5]))
+    stand_in(monkeypatch, "recbole_dtn.leaderboard.cells", parse_seeds=lambda text: [text])
+    words = ["--models=DTN, MMoE", "--datasets", "ml-100k", "--seeds=2", "--epochs=1", "--dropout", "0.1", "--output=o"]
+    assert shown(*start, *words) == (0, "", "")
+    assert seen == [(["DTN", "MMoE"], ["ml-100k"], ["2"], ["--epochs=1", "--dropout", "0.1"], Path("o"))]
+
+
+# ---- what it costs --------------------------------------------------------------------------------------------------
+
+
+def test_help_lists_and_wrong_settings_load_no_heavy_library(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from recbole_dtn.cli import main\n"
+        "codes = [main(words.split()) for words in sys.argv[1:]]\n"
+        "heavy = {'torch', 'recbole', 'pytorch_lightning', 'polars', 'pandas', 'numpy'} & set(sys.modules)\n"
+        "print('RESULT', codes, sorted(heavy))\n"
+    )
+    calls = ["--help", "--model=DTN --help", "--epoch=1", "--dataset=nothing", "--dry_run", "list interactions",
+             "list datasets", "preprocess --help", "data --help", "preprocess nothing", "test", "leaderboard"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", script, *calls],
+        capture_output=True, text=True, cwd=tmp_path, check=True, timeout=120,
+        env={"PYTHONPATH": str(Path(recbole_dtn.__file__).parents[1]), "PATH": ""},
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "RESULT [0, 0, 2, 2, 0, 0, 0, 0, 0, 2, 2, 2] []"
