@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ REFUSED = {
 }
 """Keys of RecBole that do harm, and why."""
 
+WRITER = "recbole_dtn.data.export.write_given_splits"
 MEANS_ANOTHER = frozenset({"model", "dataset", "data_path", "valid_metric", "weight_decay"})
 """Keys that RecBole and our settings both have, and that a stock Config sets in RecBole's sense."""
 
@@ -148,43 +149,55 @@ def recbole_config(
         own = {key: given.pop(key) for key in list(given) if key.split(".")[0] in known}
         places = {"dataset": dataset, "data_path": None if data_path is None else str(data_path)}
         settings = resolve({**own, "model": model, **{k: v for k, v in places.items() if v is not None}}).settings
+        name = settings.folder or settings.dataset
     else:
         settings = model
+        name = dataset or settings.folder or settings.dataset
         ours = [key for key in given if key in type(model).model_fields and key not in MEANS_ANOTHER]
         if ours:
             raise UsageError(
                 f"{', '.join(ours)}: set it in the Settings; beside them only RecBole's own keys may stand"
             )
-    name = dataset or settings.folder or settings.dataset
     path = Path(data_path or settings.data_path)
-    columns = _header(path / name, name, given.get("benchmark_filename", ("train", "valid", "test")))
-    values = {**_recbole_values(settings, path, columns), **given, SETTINGS_KEY: settings}
+    headers = _headers(path / name, name, given.get("benchmark_filename", ("train", "valid", "test")))
+    values = {**_recbole_values(settings, path, headers), **given, SETTINGS_KEY: settings}
     config = RecBoleConfig(model=MODELS.load(settings.model), dataset=name, config_dict=values)
     _refuse_unknown(given, config, set(type(settings).model_fields))
     _warn_unfollowed(settings)
     return config
 
 
-def _header(folder: Path, name: str, parts: Any) -> dict[str, str]:
-    """``{column: type}`` of all files of the data set."""
+def _headers(folder: Path, name: str, parts: Any) -> dict[str, list[str]]:
+    """Columns of the ``inter`` files (of their first part), and of ``user`` and ``item`` where those are."""
     files = [folder / f"{name}.{part}.inter" for part in parts] if parts else [folder / f"{name}.inter"]
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
         raise UsageError(
             f"RecBole's atomic files are missing: {', '.join(missing)}; data_path and dataset name the folder "
-            "<data_path>/<dataset>/, and recbole_dtn.data.export.write_given_splits writes such files"
+            f"<data_path>/<dataset>/; {WRITER} writes such files"
         )
-    columns: dict[str, str] = {}
-    for file in (*files[:1], folder / f"{name}.user", folder / f"{name}.item"):
-        if file.is_file():
-            with file.open(encoding="utf-8") as lines:
-                pairs = (column.rpartition(":") for column in lines.readline().rstrip("\r\n").split("\t"))
-                columns |= {column: kind for column, _, kind in pairs if column not in columns}
-    return columns
+    tables = {"inter": files[0], "user": folder / f"{name}.user", "item": folder / f"{name}.item"}
+    return {
+        kind: [spec.name for spec in read_header(file).columns] for kind, file in tables.items() if file.is_file()
+    }
 
 
-def _recbole_values(settings: Settings, path: Path, columns: Mapping[str, str]) -> dict[str, Any]:
+def _keys(headers: Mapping[str, list[str]]) -> tuple[str | None, str | None]:
+    """USER_ID_FIELD and ITEM_ID_FIELD: the keys of the user and item files; RecBole wants both or neither."""
+    found = {
+        kind: next((name for name in headers[kind] if name in headers["inter"]), None)
+        for kind in ("user", "item")
+        if kind in headers
+    }
+    if not found:
+        return None, None
+    other = next((name for name in headers["inter"] if name not in found.values()), None)
+    return found.get("user", other), found.get("item", other)
+
+
+def _recbole_values(settings: Settings, path: Path, headers: Mapping[str, list[str]]) -> dict[str, Any]:
     """What RecBole needs to be told, from our settings."""
+    user, item = _keys(headers)
     name, _, metric = settings.valid_metric.rpartition("_")
     first = name if name in {task.name for task in settings.tasks} else settings.tasks[0].name
     return {
@@ -204,16 +217,16 @@ def _recbole_values(settings: Settings, path: Path, columns: Mapping[str, str]) 
         "weight_decay": 0.0,
         "metrics": ["AUC", "LogLoss"],
         "valid_metric": "LogLoss" if metric == "logloss" else "AUC",
-        "LABEL_FIELD": label_column(settings, first, columns),
+        "LABEL_FIELD": label_column(settings, first, headers["inter"]),
         "load_col": None,
         "benchmark_filename": ["train", "valid", "test"],
         "numerical_features": [spec.name for spec in settings.fields if spec.type == "float"],
-        "USER_ID_FIELD": None,
-        "ITEM_ID_FIELD": None,
+        "USER_ID_FIELD": user,
+        "ITEM_ID_FIELD": item,
     }
 
 
-def label_column(settings: Settings, task: str, columns: Mapping[str, Any]) -> str:
+def label_column(settings: Settings, task: str, columns: Collection[str]) -> str:
     """The column that holds a task's label in RecBole's files: named as the task, or the label itself.
 
     RecBole knows no conditions, so a label that a condition derives must lie in a column of its own.
@@ -225,7 +238,7 @@ def label_column(settings: Settings, task: str, columns: Mapping[str, Any]) -> s
     wanted = f"a :float column {task!r}" + (f" or {spec.label!r}" if spec.condition is None else "")
     raise UsageError(
         f"task {task!r}: RecBole's data has no label column; expected {wanted}; {nearest(task, columns)} "
-        "(load_col: ~ loads every column; recbole_dtn.data.export.write_given_splits writes the label columns)"
+        "(load_col: ~ loads every column; " + f"{WRITER} writes the label columns)"
     )
 
 

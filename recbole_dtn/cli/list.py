@@ -6,8 +6,8 @@ from pathlib import Path
 
 from recbole_dtn.cli.arguments import parse, split_words
 from recbole_dtn.cli.console import make_console, say, show_table
-from recbole_dtn.config.datasets import has_atomic_files, known_datasets
-from recbole_dtn.config.properties import read_yaml, shipped
+from recbole_dtn.config.datasets import dataset_yaml, has_atomic_files, known_datasets
+from recbole_dtn.config.properties import read_yaml
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import BALANCERS, INTERACTIONS, METRICS, MODELS, Registry, load_plugins
 
@@ -61,8 +61,7 @@ def run(words: list[str]) -> int:
 def _datasets(data_path: Path) -> list[tuple[str, str, str, str]]:
     rows = []
     for name in known_datasets(data_path):
-        own = data_path / name / f"{name}.yaml"
-        file = own if own.is_file() else shipped("dataset", name)
+        file = dataset_yaml(name, data_path)
         values = read_yaml(file) if file is not None else {}
         folder = data_path / str(values.get("folder") or name)
         if has_atomic_files(folder):

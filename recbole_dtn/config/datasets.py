@@ -10,7 +10,7 @@ from recbole_dtn.config.tree import Branch, Leaf, is_null
 from recbole_dtn.config.typed import Fault
 from recbole_dtn.errors import UsageError, nearest
 
-__all__ = ["dataset_layer", "known_datasets", "prepared_datasets"]
+__all__ = ["dataset_layer", "dataset_yaml", "has_atomic_files", "known_datasets", "prepared_datasets"]
 
 TOO_LATE = ("model", "dataset", "plugins", "data_path")
 """Keys that decide which files are read, so that a data set's YAML comes too late for them."""
@@ -39,6 +39,12 @@ def known_datasets(data_path: Path) -> tuple[str, ...]:
     return tuple(sorted({*shipped_names("dataset"), *prepared_datasets(data_path)}))
 
 
+def dataset_yaml(name: str, data_path: Path) -> Path | None:
+    """The YAML of a data set: ``<data_path>/<name>/<name>.yaml``, else the shipped one, else None."""
+    own = data_path / name / f"{name}.yaml"
+    return own if own.is_file() else shipped("dataset", name)
+
+
 def dataset_layer(name: str | None, data_path: str | None, merged: Branch, faults: list[Fault]) -> Branch:
     """The layer of the data set's YAML: ``<data_path>/<name>/<name>.yaml``, else the shipped one.
 
@@ -52,13 +58,12 @@ def dataset_layer(name: str | None, data_path: str | None, merged: Branch, fault
         message = f"expected the name of a folder under data_path; found {name!r}; its place goes in data_path"
         faults.append(Fault("dataset", message, where))
         return Branch("")
-    own = Path(data_path) / name / f"{name}.yaml"
-    file = shipped("dataset", name)
+    file = dataset_yaml(name, Path(data_path))
     try:
-        if own.is_file():
-            return _without_late_keys(read_tree(own), faults)
-        if file is not None:
+        if file is not None and file == shipped("dataset", name):
             return read_tree(file, name=f"dataset/{name}.yaml", lines=False)
+        if file is not None:
+            return _without_late_keys(read_tree(file), faults)
     except UsageError as error:
         faults.append(Fault("dataset", str(error), ""))
         return Branch("")

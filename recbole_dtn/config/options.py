@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ValidationError, create_model
@@ -15,7 +15,7 @@ from recbole_dtn.config.typed import Fault, declared, describe, report, typed
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import INTERACTIONS
 
-__all__ = ["interaction_options", "options_class", "typed_interactions"]
+__all__ = ["interaction_options", "keyword_options", "options_class", "typed_interactions"]
 
 
 def interaction_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,10 +80,11 @@ def _one(item: Tree, key: str, faults: list[Fault]) -> dict[str, Any]:
 def options_class(name: str) -> type[BaseModel]:
     """The typed options of an interaction; a plug-in's are its constructor's keyword-only arguments."""
     found: type[BaseModel] | None = INTERACTIONS.options(name)
-    return found if found is not None else _from_signature(name, INTERACTIONS.load(name))
+    return found if found is not None else keyword_options(INTERACTIONS.load(name))
 
 
-def _from_signature(name: str, target: Any) -> type[BaseModel]:
+def keyword_options(target: Any, *, leave_out: Collection[str] = ()) -> type[BaseModel]:
+    """The keyword-only arguments of a class's constructor as a typed model: hints, ranges and defaults."""
     constructor = target.__init__
     try:
         hints = get_type_hints(constructor, include_extras=True)
@@ -91,7 +92,7 @@ def _from_signature(name: str, target: Any) -> type[BaseModel]:
         hints = {}
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(constructor).parameters.values():
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.name in leave_out:
             continue
         required = parameter.default is inspect.Parameter.empty
         guess = Any if required or parameter.default is None else type(parameter.default)

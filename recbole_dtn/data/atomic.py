@@ -18,7 +18,20 @@ import polars as pl
 from recbole_dtn.data.escape import MISSING_WORDS
 from recbole_dtn.errors import DataError, nearest
 
-__all__ = ["TYPES", "AtomicTable", "Batch", "Fault", "Header", "raise_first", "read_header", "structure_faults"]
+__all__ = [
+    "TYPES",
+    "AtomicTable",
+    "Batch",
+    "Fault",
+    "Header",
+    "blocks",
+    "missing_mask",
+    "parse_block",
+    "parse_floats",
+    "raise_first",
+    "read_header",
+    "structure_faults",
+]
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 BLOCK_BYTES = 1 << 25
@@ -27,7 +40,10 @@ BLANK_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """Something wrong in a file. ``fatal``: it cannot be read; else stock RecBole alone would misread it."""
+    """Something wrong in a file (line 0: in the file or folder as a whole).
+
+    ``fatal``: it cannot be read; else stock RecBole alone would misread it.
+    """
 
     file: str
     line: int
@@ -35,7 +51,7 @@ class Fault:
     fatal: bool = True
 
     def __str__(self) -> str:
-        return f"{self.file}, line {self.line}: {self.reason}"
+        return f"{self.file}, line {self.line}: {self.reason}" if self.line else f"{self.file}: {self.reason}"
 
 
 def raise_first(faults: Sequence[Fault]) -> None:
@@ -153,14 +169,14 @@ class AtomicTable:
         """
         headers = self.headers if part is None else self.headers[part : part + 1]
         for header in headers:
-            for block, first_line in _blocks(header):
-                frame = _parse(header, block, first_line, columns)
+            for block, first_line in blocks(header):
+                frame = parse_block(header, block, first_line, columns)
                 yield _with_floats(Batch(frame, header, block, first_line))
 
     def locate(self, row: int) -> tuple[Path, int]:
         """File and line of a row counted over all parts (reads the file again: for messages only)."""
         for header in self.headers:
-            for block, first_line in _blocks(header):
+            for block, first_line in blocks(header):
                 rows = sum(1 for line in block.split(b"\n") if line.strip(b"\r"))
                 if row < rows:
                     return header.path, _line_of_row(block, first_line, row)
@@ -172,7 +188,7 @@ def _spelled(header: Header) -> str:
     return " ".join(f"{name}:{kind}" for name, kind in zip(header.names, header.types, strict=True))
 
 
-def _blocks(header: Header) -> Iterator[tuple[bytes, int]]:
+def blocks(header: Header) -> Iterator[tuple[bytes, int]]:
     """Whole lines after the header, about ``BLOCK_BYTES`` at a time, with the number of the first."""
     line, rest = 2, b""
     with header.path.open("rb") as file:
@@ -189,7 +205,7 @@ def _blocks(header: Header) -> Iterator[tuple[bytes, int]]:
         yield rest, line
 
 
-def _parse(header: Header, block: bytes, first_line: int, columns: Sequence[str] | None) -> pl.DataFrame:
+def parse_block(header: Header, block: bytes, first_line: int, columns: Sequence[str] | None) -> pl.DataFrame:
     """A block as text columns."""
     rows = BLANK_LINE.sub(b"", block) if _has_blank_line(block) else block
     schema = dict.fromkeys(header.names, pl.String)
@@ -248,13 +264,18 @@ def _line_of_row(block: bytes, first_line: int, row: int) -> int:
 def float_faults(batch: Batch, name: str, numbers: pl.Series) -> list[Fault]:
     """Texts of a float column that are no finite number (a missing word counts as missing, not as a fault here)."""
     texts = batch.frame[name]
-    wrong = texts.is_not_null() & ~texts.is_in(list(MISSING_WORDS)) & (numbers.is_null() | ~numbers.is_finite())
+    wrong = texts.is_not_null() & ~missing_mask(texts) & (numbers.is_null() | ~numbers.is_finite())
     return [
         Fault(
             str(batch.header.path), batch.line(row), f"column {name!r}: expected a finite number, found {texts[row]!r}"
         )
         for row in wrong.fill_null(True).arg_true()
     ]
+
+
+def missing_mask(texts: pl.Series) -> pl.Series:
+    """Which texts are a word that stock RecBole reads as missing; false for null."""
+    return texts.is_in(sorted(MISSING_WORDS)).fill_null(False)
 
 
 def parse_floats(texts: pl.Series) -> pl.Series:

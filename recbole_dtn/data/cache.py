@@ -74,7 +74,10 @@ def _file_digests(sources: Sources, root: Path) -> dict[str, str]:
     found, known = {}, {}
     for path in sources.files():
         state = path.stat()
-        key, stamp = path.name.removeprefix(sources.folder.name), [str(path.resolve()), state.st_size, state.st_mtime_ns]
+        key, stamp = (
+            path.name.removeprefix(sources.folder.name),
+            [str(path.resolve()), state.st_size, state.st_mtime_ns],
+        )
         before = memo.get(key)
         found[key] = before[1] if isinstance(before, list) and before[0] == stamp else _digest(path)
         known[key] = [stamp, found[key]]
@@ -201,4 +204,3 @@ def cache_clear(
         shutil.rmtree(entry.path)
         (entry.path.parent / DIGESTS).unlink(missing_ok=True)
     return removed
-

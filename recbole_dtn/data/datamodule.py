@@ -1,4 +1,4 @@
-"""From settings to encoded splits: finds the files, makes them where that needs no download, opens or builds the cache."""
+"""From settings to encoded splits: find the files (or make them), then open or build the cache."""
 
 from __future__ import annotations
 
@@ -69,9 +69,7 @@ def prepare(settings: Settings, *, log: Callable[[str], None] = lambda text: Non
         },
     )
     splits = _splits(_store(folder, schema, encoded), encoded)
-    return PreparedData(
-        schema, encoded.vocabularies, digest, splits, summary, cached, sources.folder, folder
-    )
+    return PreparedData(schema, encoded.vocabularies, digest, splits, summary, cached, sources.folder, folder)
 
 
 def open_sources(settings: Settings, *, log: Callable[[str], None] = lambda text: None) -> Sources:

@@ -240,7 +240,9 @@ class _Encoder:
         lengths = np.diff(raw.offsets)[order]
         if kind != "inter":
             lengths = np.append(lengths, 0)
-        offsets = create_array(self.target / f"f{position}.offsets.npy", narrowest(int(lengths.sum())), (len(lengths) + 1,))
+        offsets = create_array(
+            self.target / f"f{position}.offsets.npy", narrowest(int(lengths.sum())), (len(lengths) + 1,)
+        )
         offsets[0] = 0
         offsets[1:] = np.cumsum(lengths)
         total = int(offsets[-1])

@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from recbole_dtn.data.atomic import AtomicTable, Batch, parse_floats
-from recbole_dtn.data.escape import MISSING_WORDS
+from recbole_dtn.data.atomic import AtomicTable, Batch, missing_mask, parse_floats
 from recbole_dtn.errors import DataError
 
 __all__ = ["NameSpace", "RawFloats", "RawSequences", "RawTable", "RawTokens", "read_raw"]
@@ -52,7 +51,7 @@ class NameSpace:
     @cached_property
     def missing(self) -> npt.NDArray[np.bool_]:
         """Per code, whether the text means a missing value, as stock RecBole reads it."""
-        return self.tokens.is_in(sorted(MISSING_WORDS)).to_numpy()
+        return missing_mask(self.tokens).to_numpy()
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,8 @@ class RawTokens:
     def numbers(self, rows: Rows) -> npt.NDArray[np.float64]:
         """The texts of some rows as numbers; NaN where they are none."""
         table: npt.NDArray[np.float64] = np.append(self._numbers, np.nan)
-        return table[self.codes[rows]]
+        found: npt.NDArray[np.float64] = table[self.codes[rows]]
+        return found
 
     @cached_property
     def _numbers(self) -> npt.NDArray[np.float64]:

@@ -6,21 +6,26 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import polars as pl
+import yaml
 
 from recbole_dtn.data.atomic import TYPES
 from recbole_dtn.data.escape import escape_series
 from recbole_dtn.errors import DataError, nearest
 
-__all__ = ["replace_file", "write_atomic"]
+__all__ = ["replace_file", "write_atomic", "write_dataset_yaml"]
 
 BATCH_ROWS = 1 << 18
 
 
 def write_atomic(
-    frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame], path: Path, types: Mapping[str, str]
+    frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame],
+    path: Path,
+    types: Mapping[str, str],
+    *,
+    escaped: bool = False,
 ) -> int:
     """Write one atomic file, to a temporary name and then renamed.
 
@@ -31,6 +36,7 @@ def write_atomic(
         frames: the rows, in one frame, lazily or in batches. path: the file.
         types: ``{column: token | token_seq | float | float_seq}`` in the order of the columns; a sequence is a list
             column, or a text column with spaces between the values.
+        escaped: whether tokens come from an atomic file and are spelled as one has them.
 
     Returns:
         The number of rows.
@@ -48,10 +54,17 @@ def write_atomic(
     with replace_file(path) as file:
         file.write("\t".join(f"{name}:{kind}" for name, kind in types.items()).encode() + b"\n")
         for frame in _batches(frames):
-            text = _as_text(frame, types, path, rows)
+            text = _as_text(frame, types, path, rows, escaped)
             text.write_csv(file, include_header=False, separator="\t", quote_style="never")
             rows += frame.height
     return rows
+
+
+def write_dataset_yaml(path: Path, content: Mapping[str, Any], comment: str) -> None:
+    """Write a data set's YAML beside its atomic files, where ``--dataset`` finds it."""
+    text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=110)
+    with replace_file(path) as file:
+        file.write(f"# {comment}\n{text}".encode())
 
 
 class replace_file:  # noqa: N801
@@ -87,12 +100,14 @@ def _batches(frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]) -> It
         yield from frames
 
 
-def _as_text(frame: pl.DataFrame, types: Mapping[str, str], path: Path, before: int) -> pl.DataFrame:
+def _as_text(frame: pl.DataFrame, types: Mapping[str, str], path: Path, before: int, escaped: bool) -> pl.DataFrame:
     """Every column as the text to be written; ``before`` rows precede this batch."""
     written = []
     for name, kind in types.items():
         column = frame[name]
-        if kind == "token":
+        if escaped and kind != "float":
+            text = column
+        elif kind == "token":
             text = escape_series(token_texts(column, path))
         elif kind == "float":
             text = _float(column, path, before)
@@ -113,7 +128,7 @@ def token_texts(column: pl.Series, path: Path) -> pl.Series:
     """
     if column.dtype.is_float() or column.dtype.is_nested():
         raise DataError(
-            f"{path}: column {column.name!r} is {column.dtype} and is to be a token: cast it to text or an integer first"
+            f"{path}: column {column.name!r} is {column.dtype}, a token must be text or an integer: cast it first"
         )
     return column.cast(pl.String)
 

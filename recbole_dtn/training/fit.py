@@ -340,6 +340,7 @@ def _own_warnings() -> Iterator[None]:
             r".*logging interval.*",
             r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
             r".*GPU available but not used.*",
+            r".*You have overridden `transfer_batch_to_device`.*",
         ):
             warnings.filterwarnings("ignore", message=message)
         yield

@@ -67,7 +67,8 @@ class Report:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A small table; the first column is text, the others are numbers."""
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
+        self.show(f"\n{title}")
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for index, column in enumerate(columns):
             table.add_column(column, justify="left" if index == 0 else "right")
         for row in rows:
@@ -103,10 +104,10 @@ class Report:
                 positives, observed = prepared.summary.positives[split][task.name]
                 share = positives / observed if observed else 0.0
                 cells.append(f"{positives:,} ({share:.2%})" if task.kind == "binary" else f"{observed:,} observed")
-            label = task.condition or task.label
-            after = f" after {', '.join(task.after)}" if task.after else ""
-            rows.append([f"{task.name}: {label}{after}", *cells])
+            after = f", after {', '.join(task.after)}" if task.after else ""
+            rows.append([f"{task.name} ({task.condition or task.label}{after})", *cells])
         self.table("positives per task", ["task", *splits], rows)
+        self.show("")
 
     def model(self, name: str, parts: Mapping[str, int], details: str = "") -> None:
         """Parameters by part."""

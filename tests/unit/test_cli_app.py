@@ -20,7 +20,7 @@ from recbole_dtn.errors import DataError, RecBoleDTNError, TooManyRejected, Usag
 Shown = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture()
+@pytest.fixture
 def shown(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shown:
     """Run a command in an empty folder: exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
@@ -55,7 +55,11 @@ def test_help_shows_every_setting_with_type_default_and_comment(shown: Shown, fl
     assert missing == []
     assert "  --epochs=10                       an integer >= 1: most epochs" in out.splitlines()
     assert "  --split_seed=2020                 an integer: seed of the random split" in out
-    assert [line for line in out.splitlines() if line.startswith("  -- ")][:3] == ["  -- what", "  -- where", "  -- data"]
+    assert [line for line in out.splitlines() if line.startswith("  -- ")][:3] == [
+        "  -- what",
+        "  -- where",
+        "  -- data",
+    ]
     for word in ("train", "preprocess", "data", "list", "test", "leaderboard", "--dry_run", "--model=PLE"):
         assert word in out
     assert "module_dim" not in out
@@ -156,7 +160,10 @@ def test_train_hands_the_resolved_settings_over(shown: Shown, monkeypatch: pytes
     stand_in(monkeypatch, "recbole_dtn.training.fit", fit_settings=fit_settings)
     assert shown("--model", "PLE", "--epochs", "3") == (0, "", "")
     assert shown("train", "--model=PLE", "--quiet") == (0, "runs/x\n", ""), "quiet: the last line alone"
-    assert [(settings.model, settings.epochs, quiet) for settings, quiet in seen] == [("PLE", 3, False), ("PLE", 10, True)]
+    assert [(settings.model, settings.epochs, quiet) for settings, quiet in seen] == [
+        ("PLE", 3, False),
+        ("PLE", 10, True),
+    ]
 
 
 def test_an_interrupted_run_exits_130(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +182,10 @@ def test_dry_run_shows_each_setting_with_its_source_and_trains_nothing(shown: Sh
     assert table["module_dim"] == ["64", "model/DTN.yaml"]
     assert table["fields[7]"] == ["{name: genres, type: token_seq}", "dataset/ml-100k.yaml"]
     assert table["interactions"] == ["[{name: gdcn}, {name: masknet, blocks: 3}]", "command line"]
-    assert "there are no atomic files in dataset/ml-100k-mt yet: a run would first make them by `preprocess ml-100k`" in out
+    assert (
+        "there are no atomic files in dataset/ml-100k-mt yet: a run would first make them by `preprocess ml-100k`"
+        in out
+    )
     assert not Path("dataset").exists()
     assert "\x1b[" not in out
 
@@ -185,7 +195,7 @@ def test_dry_run_tells_the_size_where_the_files_are(
 ) -> None:
     (tmp_path / "dataset/ml-100k-mt").mkdir(parents=True)
     (tmp_path / "dataset/ml-100k-mt/ml-100k-mt.inter").write_text("user_id:token\n")
-    stand_in(monkeypatch, "recbole_dtn.training.fit", project=lambda settings: f"{settings.model}: 12 parameters")
+    stand_in(monkeypatch, "recbole_dtn.training.project", project=lambda settings: f"{settings.model}: 12 parameters")
     assert shown("--dry_run", "--model=PLE")[1].endswith("PLE: 12 parameters\n")
 
 
@@ -263,7 +273,10 @@ def test_test_prints_the_metrics_as_a_table_or_as_json(shown: Shown, monkeypatch
     _, out, _ = shown("test", "--run=runs/x", "--data_path=d")
     assert out.splitlines() == ["test of runs/x", "task  auc       ne", "like  0.750000  –", "love  0.500000  1.000000"]
     _, out, _ = shown("test", "--run", "runs/x", "--json")
-    assert json.loads(out) == {"run": "runs/x", "test": {"like": {"auc": 0.75, "ne": None}, "love": {"auc": 0.5, "ne": 1.0}}}
+    assert json.loads(out) == {
+        "run": "runs/x",
+        "test": {"like": {"auc": 0.75, "ne": None}, "love": {"auc": 0.5, "ne": 1.0}},
+    }
     assert seen == [("runs/x", {"data_path": "d"}), ("runs/x", {})]
 
 

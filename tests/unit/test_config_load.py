@@ -28,7 +28,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-@pytest.fixture()
+@pytest.fixture
 def data_path(tmp_path: Path) -> Path:
     """A data path with one prepared set, `mine`."""
     write(tmp_path / "data/mine/mine.yaml", OWN)
@@ -154,7 +154,12 @@ def test_both_names_in_one_file_nested_too(tmp_path: Path) -> None:
 
 
 def test_a_file_of_resolved_settings_gives_them_again(tmp_path: Path, data_path: Path) -> None:
-    words = ["--model=DTN", "--dataset=mine", f"--data_path={data_path}", "--interactions=[gdcn, {name: masknet, blocks: 3}]"]
+    words = [
+        "--model=DTN",
+        "--dataset=mine",
+        f"--data_path={data_path}",
+        "--interactions=[gdcn, {name: masknet, blocks: 3}]",
+    ]
     resolved = resolve([*words, "--task_chain={buy: [click]}", "--precision=bf16-mixed", "--optimizer.eps=1e-9"])
     file = write(tmp_path / "settings.yaml", settings_yaml(resolved))
     again = resolve([], config_files=[file])
@@ -275,7 +280,7 @@ class Own:
 """
 
 
-@pytest.fixture()
+@pytest.fixture
 def plugin(tmp_path: Path) -> Path:
     """A plug-in file with a model and an interaction; both leave the registry afterwards."""
     return write(tmp_path / "plugin.py", PLUGIN.replace("{name}", "halved"))
@@ -292,7 +297,10 @@ def test_a_plugin_model_brings_its_settings_and_their_defaults(plugin: Path) -> 
     resolved = resolve([f"--plugins={plugin}", "--model=halvedModel", "--rounds=5"])
     assert resolved.settings.dump()["rounds"] == 5
     assert (resolved.settings.dropout, resolved.sources["dropout"]) == (0.25, "defaults of OwnSettings")
-    with pytest.raises(UsageError, match=r"rounds: expected an integer; found 'x'[^\n]*\n  round: unknown setting; did you mean 'rounds'"):
+    with pytest.raises(
+        UsageError,
+        match=r"rounds: expected an integer; found 'x'[^\n]*\n  round: unknown setting; did you mean 'rounds'",
+    ):
         resolve([f"--plugins={plugin}", "--model=halvedModel", "--rounds=x", "--round=1"])
 
 

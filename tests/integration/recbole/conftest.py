@@ -75,6 +75,7 @@ class Toy:
     def __init__(self, data_path: Path) -> None:
         self.data_path = data_path
         self.rows = {part: draw_rows(count, seed) for seed, (part, count) in enumerate(SIZES.items())}
+        self.small = SMALL
         self.settings = {**SETTINGS, "output_dir": str(data_path / "runs")}
         self.write()
 

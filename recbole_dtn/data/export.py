@@ -1,0 +1,113 @@
+"""Our split and labels as files that stock RecBole trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from recbole_dtn.config.settings import Settings
+from recbole_dtn.config.tasks import label_columns
+from recbole_dtn.data.datamodule import PreparedData, open_sources, prepare
+from recbole_dtn.data.sources import PARTS, Sources
+from recbole_dtn.data.write import write_atomic, write_dataset_yaml
+from recbole_dtn.errors import UsageError
+
+__all__ = ["write_given_splits"]
+
+
+def write_given_splits(
+    settings: Settings, target_folder: Path, name: str, *, log: Callable[[str], None] = lambda text: None
+) -> Path:
+    """Write a data set's splits as RecBole's benchmark parts, with one ``:float`` label column per task.
+
+    ``<name>.train.inter``, ``.valid.inter`` and ``.test.inter`` hold exactly the rows of our splits in their order, the
+    keys and input fields, and the labels under the tasks' names; ``.user`` and ``.item`` hold the input fields that lie
+    there. Nothing else is written: stock RecBole takes every token column for an input. ``<name>.yaml`` beside them is
+    the data set for ``--dataset``.
+
+    Args:
+        settings: of the data set. target_folder: gets the files; stock RecBole wants it to be ``<data_path>/<name>``.
+        name: of the new data set. log: told what was written.
+
+    Raises:
+        UsageError: for a task that is not observed everywhere (stock RecBole has no masks), or named as an input.
+        DataError: as :func:`prepare`.
+    """
+    prepared = prepare(settings, log=log)
+    sources = open_sources(settings)
+    _refuse(settings, prepared, target_folder, sources)
+    inputs = [column for spec in settings.fields for column in (spec.name, spec.weights) if column is not None]
+    keys = [side.key for side in sources.sides if side.kind in prepared.splits["train"].store.pointers]
+    kept = [column for column in sources.inter.names if column in {*inputs, *keys}]
+    types = {column: sources.inter.type_of(column) for column in kept}
+    types |= dict.fromkeys(prepared.schema.task_names, "float")
+    for part in PARTS:
+        frames = _part(prepared, sources, kept, part)
+        file = target_folder / f"{name}.{part}.inter"
+        log(f"wrote {file} ({write_atomic(frames, file, types, escaped=True):,} rows)")
+    for side in sources.sides:
+        file = target_folder / f"{name}.{side.kind}"
+        kept = [column for column in side.table.names if column in {side.key, *inputs}]
+        if side.key in keys:
+            of_side = {column: side.table.type_of(column) for column in kept}
+            batches = (batch.frame for batch in side.table.batches(kept))
+            log(f"wrote {file} ({write_atomic(batches, file, of_side, escaped=True):,} rows)")
+    write_dataset_yaml(target_folder / f"{name}.yaml", _yaml(settings), f"The splits of {settings.dataset}, given.")
+    return target_folder
+
+
+def _refuse(settings: Settings, prepared: PreparedData, target: Path, sources: Sources) -> None:
+    if target.resolve() == sources.folder.resolve():
+        raise UsageError(
+            f"the splits of {settings.dataset!r} cannot be written over its own files: choose another name"
+        )
+    columns = {spec.name for spec in settings.fields} | {spec.weights for spec in settings.fields}
+    for task in prepared.schema.tasks:
+        if task.name in columns:
+            raise UsageError(f"task {task.name!r} is named as an input, and its label column would be too: rename it")
+        for split, counts in prepared.summary.positives.items():
+            if counts[task.name][1] != prepared.summary.rows[split]:
+                raise UsageError(
+                    f"task {task.name!r} is observed in {counts[task.name][1]:,} of {prepared.summary.rows[split]:,} "
+                    f"{split} rows, and stock RecBole's files cannot say so: leave the task out of tasks"
+                )
+
+
+def _part(prepared: PreparedData, sources: Sources, kept: list[str], part: str) -> Iterator[pl.DataFrame]:
+    """The rows of one split with their labels, a block at a time."""
+    split = prepared.splits[part]
+    stretch = slice(split.start, split.start + split.rows)
+    rows: npt.NDArray[Any] = split.store.extra["row"][stretch]
+    labels = split.store.labels[stretch]
+    names = prepared.schema.task_names
+    before = 0
+    for batch in sources.inter.batches(kept):
+        first, last = np.searchsorted(rows, [before, before + batch.frame.height])
+        chosen = batch.frame[(rows[first:last] - before).astype(np.int64).tolist()]
+        values = labels[first:last].astype(np.float64)
+        yield chosen.with_columns([pl.Series(name, values[:, task]) for task, name in enumerate(names)])
+        before += batch.frame.height
+
+
+def _yaml(settings: Settings) -> dict[str, Any]:
+    """The data set's YAML: the same fields, labels ready made, splits given."""
+    kept = ("group_field", "min_count", "pooling")
+    inputs = {spec.name for spec in settings.fields} - set(label_columns(settings))
+    values = {key: value for key in kept if (value := getattr(settings, key)) is not None}
+    if values.get("group_field") not in inputs:
+        values.pop("group_field", None)
+    tasks = []
+    for task in settings.tasks:
+        options = task.model_dump(exclude_defaults=True, exclude={"condition", "observed_when", "label"})
+        tasks.append({**options, "label": task.name})
+    return {
+        "fields": [spec.model_dump(exclude_unset=True) for spec in settings.fields],
+        "tasks": tasks,
+        "split": "given",
+        **values,
+    }

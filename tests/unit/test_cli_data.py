@@ -1,0 +1,166 @@
+"""``data`` and ``preprocess`` on small files, through the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_dtn.cli import main
+from recbole_dtn.data.atomic import Fault
+from recbole_dtn.registry import PREPROCESSORS, Entry
+
+Shown = Callable[..., tuple[int, str, str]]
+ROWS = 50
+
+
+@pytest.fixture
+def shown(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shown:
+    """Run a command beside `dataset/mine`, 50 rows of which every second is clicked and every fifth bought."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "dataset/mine"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text(
+        "fields: [{name: user}, {name: item}]\ntasks: [{name: click, label: click}, {name: buy, label: buy}]\n"
+    )
+    lines = [f"u{i % 4}\ti{i % 7}\t{float(i % 2 == 0)}\t{float(i % 5 == 0)}" for i in range(ROWS)]
+    (folder / "mine.inter").write_text("\n".join(["user:token\titem:token\tclick:float\tbuy:float", *lines]) + "\n")
+
+    def run(*words: str) -> tuple[int, str, str]:
+        code = main(list(words))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_info_counts_rows_positives_and_tokens(shown: Shown) -> None:
+    code, out, err = shown("data", "info", "--dataset=mine")
+    assert (code, err) == (0, "")
+    table = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    assert [int(count) for count in table["rows"].split()[1:]] == [40, 5, 5]
+    for task, positives in (("click", 25), ("buy", 10)):
+        found = re.findall(r"(\d+) of (\d+) \(", table[task])
+        assert sum(int(count) for count, _ in found) == positives
+        assert [int(observed) for _, observed in found] == [40, 5, 5]
+    assert table["user"].split()[:4] == ["user", "token", "inter", "4"]
+    assert "50 rows; fingerprint" in out
+
+
+def test_info_of_an_unknown_set(shown: Shown) -> None:
+    code, out, err = shown("data", "info", "--dataset=mime")
+    assert (code, out) == (2, "")
+    assert "unknown data set 'mime'; did you mean 'mine'?" in err
+
+
+def test_caches_are_listed_and_cleared_by_either_name(shown: Shown, tmp_path: Path) -> None:
+    assert shown("data", "cache", "list")[1] == "found 0 cache entries, 0.0 MB\n"
+    shown("data", "info", "--dataset=mine")
+    out = shown("data", "cache", "list")[1]
+    assert re.search(r"^mine +[0-9a-f]+ +50 +[0-9.]+ MB +complete$", out, re.MULTILINE)
+    assert "found 1 cache entry, " in out
+    assert shown("data", "cache", "clear", "--dataset=other")[1].startswith("removed 0")
+    (tmp_path / "dataset/alias").mkdir()
+    (tmp_path / "dataset/alias/alias.yaml").write_text("folder: mine\n")
+    assert "removed 1 cache entry" in shown("data", "cache", "clear", "--dataset=alias")[1]
+    assert shown("data", "cache", "list")[1].startswith("found 0")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data"], "data: name one of info, validate, split, cache"),
+        (["data", "infos"], "data: unknown command 'infos'; did you mean 'info'?"),
+        (["data", "cache"], "data cache: name list or clear"),
+        (["data", "cache", "purge"], "data cache: name list or clear; found 'purge'"),
+        (["data", "validate", "nowhere"], "there is no folder nowhere"),
+        (["data", "split", "--dataset=mine"], "--name is needed"),
+        (["preprocess"], "preprocess: name one of ml-100k, table"),
+        (["preprocess", "ml-100"], "unknown preprocessor 'ml-100': did you mean 'ml-100k'?"),
+        (["preprocess", "ml-100k", "--rwa=x"], "--rwa: preprocess ml-100k has no such option; did you mean 'raw'"),
+        (["preprocess", "ml-100k", "--name=a/b"], "--name: expected the name of a folder; found 'a/b'"),
+    ],
+)
+def test_called_wrongly(shown: Shown, words: list[str], message: str) -> None:
+    code, out, err = shown(*words)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_preprocess_makes_a_set_that_needs_no_download_and_says_what_comes_next(shown: Shown, tmp_path: Path) -> None:
+    code, out, err = shown("preprocess", "ml-100k", "--data_path=d")
+    assert (code, err) == (0, "")
+    assert "wrote d/ml-100k-mt/ml-100k-mt.inter (100,000 rows)" in out
+    assert out.splitlines()[-1] == "next: run_recbole_dtn.py --dataset=ml-100k --data_path=d"
+    assert (tmp_path / "d/ml-100k-mt/ml-100k-mt.item").is_file()
+
+
+class Echo:
+    """A preprocessor with options of its own."""
+
+    seen: list[Any]
+
+    def __init__(
+        self, raw: Path | None, data_path: Path, *, name: str | None = None, rows: int, tag: str = "t"
+    ) -> None:
+        self.seen.append((raw, data_path, name, rows, tag))
+        self.folder = data_path / (name or "echo")
+
+    def run(self, log: Callable[[str], None]) -> Path:
+        log("made")
+        return self.folder
+
+
+def test_a_preprocessors_own_options_are_typed(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    PREPROCESSORS.names()
+    monkeypatch.setattr(PREPROCESSORS, "_entries", {**PREPROCESSORS._entries, "echo": Entry("echo", Echo, "Echo.")})
+    Echo.seen = []
+    assert shown("preprocess", "echo", "--rows", "5", "--tag=007", "--raw=r", "--name=n")[:2] == (
+        0,
+        "made\nnext: run_recbole_dtn.py --dataset=n\n",
+    )
+    assert Echo.seen == [(Path("r"), Path("dataset"), "n", 5, "007")]
+    code, _, err = shown("preprocess", "echo", "--tgs=1")
+    assert code == 2
+    assert "--tgs: preprocess echo has no such option; did you mean 'tag'?" in err
+    assert "--rows: preprocess echo needs this option" in err
+    assert "--rows: expected an integer; found 'x'" in shown("preprocess", "echo", "--rows=x")[2]
+
+
+def test_validate_prints_every_fault_and_exits_2_for_a_fatal_one(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from recbole_dtn.data import atomic
+
+    seen: list[Path] = []
+    found = [Fault("b.inter", 3, "short row"), Fault("a.inter", 9, "token NA", fatal=False)]
+
+    def validate(folder: Path) -> list[Fault]:
+        seen.append(folder)
+        return found
+
+    monkeypatch.setattr(atomic, "validate", validate, raising=False)
+    code, out, _ = shown("data", "validate", "--dataset=mine")
+    assert code == 2
+    assert out.splitlines() == [
+        "a.inter, line 9: token NA (stock RecBole misreads it)",
+        "b.inter, line 3: short row",
+        "dataset/mine: 1 faults, 1 warnings",
+    ]
+    found.pop(0)
+    assert shown("data", "validate", "dataset/mine")[0] == 0
+    found.clear()
+    assert shown("data", "validate", str(tmp_path / "dataset/mine"))[1].endswith("dataset/mine: no fault\n")
+    assert seen == [Path("dataset/mine"), Path("dataset/mine"), tmp_path / "dataset/mine"]
+
+
+def test_dry_run_counts_the_parameters_of_the_prepared_data(shown: Shown) -> None:
+    words = ["--dataset=mine", "--model=SharedBottom", "--bottom_hidden=4", "--tower_hidden=[]", "--embedding_size=2"]
+    code, out, err = shown("--dry_run", *words)
+    assert (code, err) == (0, "")
+    # (2 + 4 users + 2 + 7 items) rows of 2; 4 x 4 + 4 of the bottom, 2 towers of 4 + 1
+    assert "parameters: 60 (embedding 30, dense 30)" in out
+    assert "projected: 1 steps" in out
