@@ -1,6 +1,6 @@
 """The short tuning behind the shipped defaults: the same random trials for every model, chosen on validation only.
 
-    python -m benchmarks.tune_defaults --trials=12 --dataset=ml-100k --models=DTN,MMoE,PLE,SharedBottom,SingleTask
+    python -m benchmarks.tune_defaults --trials=10 --dataset=ml-100k --models=DTN,MMoE,PLE,SharedBottom,SingleTask
 
 Trial i draws the same point of the space for every model (trial 0 is what properties/ says now); the codebook's
 penalty matters to DTN alone. One JSON line per trial goes to standard output; the best of each model comes last.
@@ -19,9 +19,9 @@ import numpy as np
 from recbole_dtn import fit
 
 SPACE: dict[str, Sequence[float]] = {
-    "optimizer.lr": (5e-4, 1e-3, 2e-3, 4e-3),
-    "embedding_l2": (1e-4, 1e-3, 3e-3, 1e-2, 3e-2),
-    "codebook_l2": (1e-3, 1e-2, 1e-1, 1.0),
+    "optimizer.lr": (1e-3, 2e-3, 4e-3),
+    "embedding_l2": (1e-3, 1e-2, 5e-2),
+    "codebook_l2": (1e-2, 1e-1, 1.0),
     "dropout": (0.0, 0.1, 0.3),
 }
 
@@ -36,7 +36,7 @@ def draw(trial: int) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--dataset", default="ml-100k")
     parser.add_argument("--models", default="DTN,MMoE,PLE,SharedBottom,SingleTask")

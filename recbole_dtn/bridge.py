@@ -29,6 +29,7 @@ from recbole_dtn.config.load import resolve, settings_class
 from recbole_dtn.config.recbole_names import ALIASES
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.tasks import parse_condition
+from recbole_dtn.data.atomic import read_header
 from recbole_dtn.data.translator import Translator, observed_rows, plain_float
 from recbole_dtn.data.vocabulary import Vocabularies, make_schema
 from recbole_dtn.errors import UsageError, nearest
@@ -167,7 +168,7 @@ def recbole_config(
     return config
 
 
-def _headers(folder: Path, name: str, parts: Any) -> dict[str, list[str]]:
+def _headers(folder: Path, name: str, parts: Any) -> dict[str, tuple[str, ...]]:
     """Columns of the ``inter`` files (of their first part), and of ``user`` and ``item`` where those are."""
     files = [folder / f"{name}.{part}.inter" for part in parts] if parts else [folder / f"{name}.inter"]
     missing = [str(file) for file in files if not file.is_file()]
@@ -177,12 +178,10 @@ def _headers(folder: Path, name: str, parts: Any) -> dict[str, list[str]]:
             f"<data_path>/<dataset>/; {WRITER} writes such files"
         )
     tables = {"inter": files[0], "user": folder / f"{name}.user", "item": folder / f"{name}.item"}
-    return {
-        kind: [spec.name for spec in read_header(file).columns] for kind, file in tables.items() if file.is_file()
-    }
+    return {kind: read_header(file).names for kind, file in tables.items() if file.is_file()}
 
 
-def _keys(headers: Mapping[str, list[str]]) -> tuple[str | None, str | None]:
+def _keys(headers: Mapping[str, tuple[str, ...]]) -> tuple[str | None, str | None]:
     """USER_ID_FIELD and ITEM_ID_FIELD: the keys of the user and item files; RecBole wants both or neither."""
     found = {
         kind: next((name for name in headers[kind] if name in headers["inter"]), None)
@@ -195,7 +194,7 @@ def _keys(headers: Mapping[str, list[str]]) -> tuple[str | None, str | None]:
     return found.get("user", other), found.get("item", other)
 
 
-def _recbole_values(settings: Settings, path: Path, headers: Mapping[str, list[str]]) -> dict[str, Any]:
+def _recbole_values(settings: Settings, path: Path, headers: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     """What RecBole needs to be told, from our settings."""
     user, item = _keys(headers)
     name, _, metric = settings.valid_metric.rpartition("_")

@@ -38,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        return _dispatch(words)
+        code = _dispatch(words)
+        sys.stdout.flush()  # so that a reader that has gone is noticed here
+        return code
     except RecBoleDTNError as error:
         return _fail(f"error: {error}", error.exit_code, debug)
     except KeyboardInterrupt:

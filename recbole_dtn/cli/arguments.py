@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from recbole_dtn.errors import UsageError, nearest
 
-__all__ = ["Parsed", "parse", "split_words"]
+__all__ = ["Parsed", "folder_name", "parse", "path_option", "split_words"]
 
 
 @dataclass
@@ -71,6 +73,22 @@ def parse(
             known = [f"--{known}" for known in (*values, *flags)]
             raise UsageError(f"unknown option --{name}; {nearest(f'--{name}', known)}")
     return parsed
+
+
+def folder_name(name: str) -> str:
+    """The name of a data set's folder, checked.
+
+    Raises:
+        UsageError: for a path, or a name that stock RecBole or a shell would stumble over.
+    """
+    if not re.fullmatch(r"[^/\\:\s.][^/\\:\s]*", name):
+        raise UsageError(f"--name: expected the name of a folder; found {name!r}; its place is --data_path")
+    return name
+
+
+def path_option(data_path: str | Path) -> str:
+    """What the next command needs to find the data."""
+    return "" if Path(data_path) == Path("dataset") else f" --data_path={data_path}"
 
 
 def split_words(text: str) -> list[str]:

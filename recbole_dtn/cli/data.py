@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recbole_dtn.cli.arguments import parse
+from recbole_dtn.cli.arguments import folder_name, parse, path_option
 from recbole_dtn.cli.console import make_console, say, show_table
 from recbole_dtn.config.datasets import dataset_yaml
 from recbole_dtn.config.load import resolve
@@ -59,7 +59,7 @@ def _info(words: list[str]) -> int:
     from recbole_dtn.data.datamodule import prepare
     from recbole_dtn.data.info import summarise
 
-    console = make_console(quiet=False)
+    console = make_console()
     info = summarise(prepare(resolved.settings, log=lambda text: say(console, text)))
     say(console, f"{info.folder}: {sum(info.rows.values()):,} rows; fingerprint {info.fingerprint}\n")
     splits = list(info.rows)
@@ -85,18 +85,11 @@ def _info(words: list[str]) -> int:
 
 def _task_rows(info: DataInfo, splits: list[str]) -> list[list[str]]:
     """Per task, positives of the observed rows and their share, in each split."""
-    found = {(task.task, task.split): task for task in info.tasks}
+    cells = {
+        (task.task, task.split): f"{task.positives:,} of {task.observed:,} ({_share(task.rate)})" for task in info.tasks
+    }
     names = list(dict.fromkeys(task.task for task in info.tasks))
-    return [
-        [
-            name,
-            *(
-                f"{found[name, split].positives:,} of {found[name, split].observed:,} ({_share(found[name, split].rate)})"
-                for split in splits
-            ),
-        ]
-        for name in names
-    ]
+    return [[name, *(cells[name, split] for split in splits)] for name in names]
 
 
 def _share(value: float | None) -> str:
@@ -113,7 +106,7 @@ def _validate(words: list[str]) -> int:
         folder = Path(settings.data_path) / (settings.folder or settings.dataset)
     if not folder.is_dir():
         raise UsageError(f"data validate: there is no folder {folder}")
-    from recbole_dtn.data.atomic import validate
+    from recbole_dtn.data.validate import validate
 
     console = make_console()
     faults = sorted(validate(folder))
@@ -128,12 +121,16 @@ def _validate(words: list[str]) -> int:
 
 def _split(words: list[str]) -> int:
     parsed = parse(words, values=("name",), settings=True)
+    if parsed.words:
+        raise UsageError(f"data split: unexpected word {parsed.words[0]!r}; the data set goes in --dataset=NAME")
     (name,) = parsed.need("name")
     settings = resolve(parsed.settings).settings
-    from recbole_dtn.data.benchmark import write_benchmark
+    folder = Path(settings.data_path) / folder_name(name)
+    from recbole_dtn.data.export import write_given_splits
 
     console = make_console()
-    write_benchmark(settings, name, log=lambda text: say(console, text))
+    write_given_splits(settings, folder, name, log=lambda text: say(console, text))
+    say(console, f"next: run_recbole_dtn.py --dataset={name}{path_option(settings.data_path)}")
     return 0
 
 

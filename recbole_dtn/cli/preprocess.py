@@ -6,7 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from recbole_dtn.cli.arguments import Parsed, parse
+from recbole_dtn.cli.arguments import Parsed, folder_name, parse, path_option
 from recbole_dtn.cli.console import make_console, say
 from recbole_dtn.config.options import keyword_options
 from recbole_dtn.config.properties import read_yaml, shipped
@@ -55,12 +55,12 @@ def run(words: list[str]) -> int:
     options = _own_options(name, maker, parsed)
     raw, own_name = parsed.values.get("raw"), parsed.values.get("name")
     data_path = Path(parsed.values.get("data_path", "dataset"))
-    if own_name is not None and (own_name in ("", ".", "..") or "/" in own_name or "\\" in own_name):
-        raise UsageError(f"--name: expected the name of a folder; found {own_name!r}; its place is --data_path")
     console = make_console()
-    made = maker(Path(raw) if raw else None, data_path, name=own_name, **options)
+    made = maker(
+        Path(raw) if raw else None, data_path, name=None if own_name is None else folder_name(own_name), **options
+    )
     folder = made.run(lambda text: say(console, text))
-    say(console, f"next: run_recbole_dtn.py --dataset={_dataset_name(name, folder)}" + _path_option(data_path))
+    say(console, f"next: run_recbole_dtn.py --dataset={_dataset_name(name, folder)}{path_option(data_path)}")
     return 0
 
 
@@ -97,7 +97,3 @@ def _dataset_name(name: str, folder: Path) -> str:
     """What ``--dataset`` is to be: the set's shipped name where that set reads this folder, else the folder's."""
     file = shipped("dataset", name)
     return name if file is not None and read_yaml(file).get("folder", name) == folder.name else folder.name
-
-
-def _path_option(data_path: Path) -> str:
-    return "" if data_path == Path("dataset") else f" --data_path={data_path}"

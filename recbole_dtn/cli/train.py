@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from recbole_dtn.cli.console import make_console
 from recbole_dtn.cli.overview import overview
 from recbole_dtn.config.load import resolve
@@ -29,6 +31,6 @@ def run(words: list[str]) -> int:
     from recbole_dtn.training.fit import fit_settings
 
     finished = fit_settings(resolved, console=console)
-    if resolved.settings.quiet:
+    if resolved.settings.quiet and os.environ.get("LOCAL_RANK", "0") == "0":
         print(finished.folder)
     return INTERRUPTED if finished.status == "interrupted" else 0

@@ -83,8 +83,7 @@ def resolve(overrides: Sequence[str] | Mapping[str, Any] = (), *, config_files: 
     settings = _build(values, model or Settings, merged, defaults, faults)
     if faults or settings is None:
         raise report(faults)
-    known = places(merged)
-    return Resolved(settings, {key: known[key] for key in known})
+    return Resolved(settings, places(merged))
 
 
 def restore(values: Mapping[str, Any]) -> Settings:

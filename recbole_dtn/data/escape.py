@@ -73,9 +73,10 @@ def is_escaped_form(text: str) -> bool:
 
 def escape_series(values: pl.Series, *, in_sequence: bool = False) -> pl.Series:
     """:func:`escape` over a text column; only the few hostile values pass through Python."""
-    hostile = values.str.contains(HOSTILE_IN_SEQUENCE if in_sequence else HOSTILE).fill_null(False)
-    if not hostile.any():
+    distinct = values.unique()
+    pattern = HOSTILE_IN_SEQUENCE if in_sequence else HOSTILE
+    found = distinct.filter(distinct.str.contains(pattern).fill_null(False))
+    if not len(found):
         return values
-    found = values.filter(hostile).unique()
     written = pl.Series([escape(text, in_sequence=in_sequence) for text in found], dtype=pl.String)
     return values.replace(found, written)

@@ -36,7 +36,7 @@ class NameSpace:
         self.size = 0
 
     def codes(self, texts: pl.Series) -> Codes:
-        """Code of each text; -1 for null."""
+        """Code of each text (or of a column already of the name space's type); -1 for null."""
         found = texts.cast(self.dtype).to_physical()
         largest = found.max()
         if largest is not None:
@@ -198,11 +198,21 @@ def read_raw(
     for part in range(len(table.paths)):
         rows = 0
         for batch in _limited(table, columns, part, None if limit is None else limit - sum(parts)):
+            batch = _with_codes(batch, sinks)
             for name, sink in sinks.items():
                 sink.add(batch, name)
             rows += batch.frame.height
         parts.append(rows)
     return RawTable(table, {name: sink.finish() for name, sink in sinks.items()}, tuple(parts))
+
+
+def _with_codes(batch: Batch, sinks: dict[str, _Sink]) -> Batch:
+    """The batch with its tokens as codes: one call for all columns, so that Polars works on them at the same time."""
+    types = {
+        name: sink.space.dtype for name, sink in sinks.items() if sink.space is not None and sink.lengths is None
+    }
+    frame = batch.frame.with_columns(pl.col(name).cast(dtype) for name, dtype in types.items())
+    return Batch(frame, batch.header, batch.block, batch.first_line)
 
 
 def _limited(table: AtomicTable, columns: Sequence[str], part: int, limit: int | None) -> Iterable[Batch]:

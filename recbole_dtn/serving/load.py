@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import torch
 
-from recbole_dtn.config.load import resolve
+from recbole_dtn.config.load import restore
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.datamodule import prepare
 from recbole_dtn.data.loader import BatchLoader
@@ -92,7 +92,7 @@ def load(folder: str | Path, **overrides: Any) -> LoadedRun:
     record = read_record(folder)
     checkpoint = read_checkpoint(folder)
     load_plugins(record.settings["plugins"])
-    settings = resolve({**record.settings, **overrides}).settings
+    settings = restore({**record.settings, **overrides})
     model: MultiTaskRecommender = MODELS.load(settings.model)(settings, checkpoint.schema)
     model.load_state_dict(checkpoint.state_dict)
     return LoadedRun(model, settings, checkpoint.vocabularies, record)

@@ -1,1 +1,6 @@
+"""The checks that every part must pass, for the tests of plug-in authors."""
 
+from recbole_dtn.testing.interactions import check_equation, check_interaction
+from recbole_dtn.testing.models import check_model
+
+__all__ = ["check_equation", "check_interaction", "check_model"]

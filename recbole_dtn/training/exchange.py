@@ -36,7 +36,7 @@ def load_into(model: MultiTaskRecommender, path: str | Path) -> None:
     if model.translator is None:
         raise UsageError("this model was built from Settings; load_into is for one that RecBole built")
     found = read_checkpoint(Path(path))
-    pairs = {
+    pairs: dict[str, tuple[object, object]] = {
         "fields": ([f.name for f in found.schema.fields], [f.name for f in model.schema.fields]),
         "tasks": (list(found.schema.task_names), list(model.schema.task_names)),
     }

@@ -143,7 +143,9 @@ def test_resolved_settings_are_taken_as_they_are(toy: Path) -> None:
     own = {"model": "MMoE", "dataset": "toy", "data_path": str(toy), "fields": FIELDS, "tasks": TASKS}
     settings = resolve(own).settings
     assert recbole_config(settings)[SETTINGS_KEY] is settings
-    with pytest.raises(UsageError, match="experts: set it in the Settings; the overrides are for RecBole's own keys"):
+    with pytest.raises(
+        UsageError, match="experts: set it in the Settings; beside them only RecBole's own keys may stand"
+    ):
         recbole_config(settings, overrides={"experts": 3})
 
 

@@ -224,7 +224,7 @@ def test_list_shows_a_plugins_file(shown: Shown, tmp_path: Path, monkeypatch: py
 
     BALANCERS.names()
     monkeypatch.setattr(BALANCERS, "_entries", dict(BALANCERS._entries))
-    text = "from recbole_dtn.registry import BALANCERS\n@BALANCERS.register('mine', paper='ours')\nclass Mine:\n    'Mine.'\n"
+    text = "from recbole_dtn.registry import BALANCERS\n@BALANCERS.register('mine')\nclass Mine:\n    'Mine.'\n"
     (tmp_path / "plug.py").write_text(text)
     _, out, _ = shown("list", "balancers", "--plugins=plug.py")
     (line,) = [line for line in out.splitlines() if line.startswith("mine ")]
@@ -303,11 +303,27 @@ def test_help_lists_and_wrong_settings_load_no_heavy_library(tmp_path: Path) -> 
         "heavy = {'torch', 'recbole', 'pytorch_lightning', 'polars', 'pandas', 'numpy'} & set(sys.modules)\n"
         "print('RESULT', codes, sorted(heavy))\n"
     )
-    calls = ["--help", "--model=DTN --help", "--epoch=1", "--dataset=nothing", "--dry_run", "list interactions",
-             "list datasets", "preprocess --help", "data --help", "preprocess nothing", "test", "leaderboard"]  # fmt: skip
+    calls = [
+        *("--help", "--model=DTN --help", "--epoch=1", "--dataset=nothing", "--dry_run", "list interactions"),
+        *("list datasets", "preprocess --help", "data --help", "preprocess nothing", "test", "leaderboard"),
+    ]
     done = subprocess.run(
         [sys.executable, "-c", script, *calls],
         capture_output=True, text=True, cwd=tmp_path, check=True, timeout=120,
         env={"PYTHONPATH": str(Path(recbole_dtn.__file__).parents[1]), "PATH": ""},
     )  # fmt: skip
     assert done.stdout.splitlines()[-1] == "RESULT [0, 0, 2, 2, 0, 0, 0, 0, 0, 2, 2, 2] []"
+
+
+def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from recbole_dtn.cli import main; sys.exit(main(['--help']))"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
+        env={"PYTHONPATH": str(Path(recbole_dtn.__file__).parents[1])},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(timeout=120) == 0

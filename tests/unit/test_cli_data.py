@@ -78,6 +78,8 @@ def test_caches_are_listed_and_cleared_by_either_name(shown: Shown, tmp_path: Pa
         (["data", "cache", "purge"], "data cache: name list or clear; found 'purge'"),
         (["data", "validate", "nowhere"], "there is no folder nowhere"),
         (["data", "split", "--dataset=mine"], "--name is needed"),
+        (["data", "split", "--dataset=mine", "--name=../x"], "--name: expected the name of a folder; found '../x'"),
+        (["data", "split", "mine", "--name=x"], "unexpected word 'mine'; the data set goes in --dataset=NAME"),
         (["preprocess"], "preprocess: name one of ml-100k, table"),
         (["preprocess", "ml-100"], "unknown preprocessor 'ml-100': did you mean 'ml-100k'?"),
         (["preprocess", "ml-100k", "--rwa=x"], "--rwa: preprocess ml-100k has no such option; did you mean 'raw'"),
@@ -88,6 +90,32 @@ def test_called_wrongly(shown: Shown, words: list[str], message: str) -> None:
     code, out, err = shown(*words)
     assert (code, out) == (2, "")
     assert message in err
+
+
+def test_validate_reads_real_files(shown: Shown, tmp_path: Path) -> None:
+    code, out, err = shown("data", "validate", "--dataset=mine")
+    assert (code, out, err) == (0, "dataset/mine: no fault\n", "")
+    with (tmp_path / "dataset/mine/mine.inter").open("a") as file:
+        file.write("u1\ti1\tone\t0.0\n")
+    code, out, _ = shown("data", "validate", "dataset/mine")
+    assert code == 2
+    assert out.startswith(f"dataset/mine/mine.inter, line {ROWS + 2}: ")
+
+
+def test_split_writes_parts_that_are_a_data_set_of_their_own(shown: Shown, tmp_path: Path) -> None:
+    code, out, err = shown("data", "split", "--dataset=mine", "--name=parts", "--split_ratio=[0.5, 0.3, 0.2]")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "next: run_recbole_dtn.py --dataset=parts"
+    lines = {
+        part: (tmp_path / f"dataset/parts/parts.{part}.inter").read_text().splitlines()
+        for part in ("train", "valid", "test")
+    }
+    assert [len(part) - 1 for part in lines.values()] == [25, 15, 10]
+    written = sorted(line for part in lines.values() for line in part[1:])
+    assert len(written) == ROWS
+    assert lines["train"][0] == "user:token\titem:token\tclick:float\tbuy:float"
+    _, info, _ = shown("data", "info", "--dataset=parts")
+    assert re.search(r"^rows +25 +15 +10$", info, re.MULTILINE)
 
 
 def test_preprocess_makes_a_set_that_needs_no_download_and_says_what_comes_next(shown: Shown, tmp_path: Path) -> None:
@@ -133,8 +161,6 @@ def test_a_preprocessors_own_options_are_typed(shown: Shown, monkeypatch: pytest
 def test_validate_prints_every_fault_and_exits_2_for_a_fatal_one(
     shown: Shown, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from recbole_dtn.data import atomic
-
     seen: list[Path] = []
     found = [Fault("b.inter", 3, "short row"), Fault("a.inter", 9, "token NA", fatal=False)]
 
@@ -142,7 +168,7 @@ def test_validate_prints_every_fault_and_exits_2_for_a_fatal_one(
         seen.append(folder)
         return found
 
-    monkeypatch.setattr(atomic, "validate", validate, raising=False)
+    monkeypatch.setattr("recbole_dtn.data.validate.validate", validate)
     code, out, _ = shown("data", "validate", "--dataset=mine")
     assert code == 2
     assert out.splitlines() == [
@@ -164,3 +190,26 @@ def test_dry_run_counts_the_parameters_of_the_prepared_data(shown: Shown) -> Non
     # (2 + 4 users + 2 + 7 items) rows of 2; 4 x 4 + 4 of the bottom, 2 towers of 4 + 1
     assert "parameters: 60 (embedding 30, dense 30)" in out
     assert "projected: 1 steps" in out
+
+
+def test_a_table_of_ones_own_becomes_a_data_set(shown: Shown, tmp_path: Path) -> None:
+    rows = [f"u{i % 3},{i / 4},{'yes' if i % 4 == 0 else 'no'}" for i in range(40)]
+    (tmp_path / "x.csv").write_text("\n".join(["user,price,bought", *rows]) + "\n")
+    (tmp_path / "spec.yaml").write_text(
+        "fields: [{name: user}, {name: price, type: float}]\n"
+        "tasks: [{name: buy, label: bought, condition: bought == 'yes'}]\n"
+    )
+    code, _, err = shown("preprocess", "table")
+    assert code == 2
+    assert [line.split(":")[0].strip() for line in err.splitlines()[1:]] == ["--input", "--spec", "--name"]
+    code, out, err = shown("preprocess", "table", "--input=x.csv", "--spec", "spec.yaml", "--name=own")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "next: run_recbole_dtn.py --dataset=own"
+    assert [line.split()[0] for line in shown("list", "datasets")[1].splitlines()[1:4]] == ["mine", "ml-100k", "own"]
+    table = {line.split()[0]: line for line in shown("data", "info", "--dataset=own")[1].splitlines() if line}
+    assert sum(int(count) for count in re.findall(r"(\d+) of", table["buy"])) == 10
+    (tmp_path / "spec.yaml").write_text("fields: [{name: user, tpye: float}]\n")
+    code, _, err = shown("preprocess", "table", "--input=x.csv", "--spec=spec.yaml", "--name=own2")
+    assert code == 2
+    assert "fields[0].tpye: unknown key; did you mean 'type'?" in err
+    assert "(spec.yaml:1)" in err

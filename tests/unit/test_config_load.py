@@ -226,7 +226,7 @@ def test_a_yaml_in_the_data_sets_folder_comes_before_the_shipped_one(tmp_path: P
 def test_atomic_files_without_a_yaml_need_fields_and_tasks_from_elsewhere(tmp_path: Path) -> None:
     write(tmp_path / "bare/bare.inter", "a:token\ty:float\n")
     words = ["--dataset=bare", f"--data_path={tmp_path}"]
-    with pytest.raises(UsageError, match="bare has atomic files, but nothing says what they mean: write .*bare.yaml"):
+    with pytest.raises(UsageError, match=r"bare has atomic files, but nothing says what they mean: write .*bare.yaml"):
         resolve(words)
     given = resolve([*words, "--fields=[{name: a}]", "--tasks=[{name: t, label: y}]"]).settings
     assert given.tasks[0].label == "y"
@@ -322,5 +322,5 @@ def test_a_plugin_that_fails_to_import_is_named(tmp_path: Path) -> None:
     file = write(tmp_path / "broken.py", "import nothing_of_this_name\n")
     with pytest.raises(UsageError, match=r"plugins: .*broken.py failed to import: ModuleNotFoundError"):
         resolve([f"--plugins={file}"])
-    with pytest.raises(UsageError, match="plugins: 'gone.py' is not a Python file"):
+    with pytest.raises(UsageError, match=r"plugins: 'gone.py' is not a Python file"):
         resolve(["--plugins=gone.py"])

@@ -103,7 +103,7 @@ def test_read_yaml_gives_plain_values_and_names_a_missing_file(tmp_path: Path) -
     file.write_text("a: 1e-3\nb: 007\nc: [1, -2.5, true, no, ~]\nd: {e: '1'}\nbase: &x {f: 1}\ng: {<<: *x, h: 2}\n")
     expected = {"a": 0.001, "b": "007", "c": [1, -2.5, True, "no", None], "d": {"e": "1"}, "base": {"f": 1}}
     assert read_yaml(file) == {**expected, "g": {"f": 1, "h": 2}}
-    with pytest.raises(UsageError, match="gone.yaml: no such file"):
+    with pytest.raises(UsageError, match=r"gone.yaml: no such file"):
         read_yaml(tmp_path / "gone.yaml")
 
 
