@@ -56,9 +56,11 @@ REFUSED = {
 }
 """Keys of RecBole that do harm, and why."""
 
-WRITER = "recbole_dtn.data.export.write_given_splits"
 MEANS_ANOTHER = frozenset({"model", "dataset", "data_path", "valid_metric", "weight_decay"})
 """Keys that RecBole and our settings both have, and that a stock Config sets in RecBole's sense."""
+
+WRITER = "recbole_dtn.data.export.write_given_splits"
+"""What messages name as the writer of files in given splits."""
 
 
 # ---- RecBole's Config, tamed ----------------------------------------------------------------------------------------
@@ -210,7 +212,7 @@ def _recbole_values(settings: Settings, path: Path, headers: Mapping[str, tuple[
         "train_batch_size": settings.train_batch_size,
         "eval_batch_size": settings.eval_batch_size,
         "eval_step": settings.eval_step,
-        "stopping_step": settings.stopping_step or settings.epochs,  # ours: 0 never stops
+        "stopping_step": settings.stopping_step,
         "learner": settings.optimizer.name,
         "learning_rate": settings.optimizer.lr,
         "weight_decay": 0.0,
@@ -318,8 +320,7 @@ def _settings_of(model_class: type, config: Config, dataset: Dataset) -> Setting
 
 def _fields_of(dataset: Dataset, config: Config, labels: set[str]) -> list[dict[str, str]]:
     """What RecBole itself would take as inputs: every token column, and floats among ``numerical_features``."""
-    kinds = {FeatureType.TOKEN: "token", FeatureType.TOKEN_SEQ: "token_seq"}
-    kinds |= {FeatureType.FLOAT: "float"}
+    kinds = {FeatureType.TOKEN: "token", FeatureType.TOKEN_SEQ: "token_seq", FeatureType.FLOAT: "float"}
     return [
         {"name": name, "type": kinds[kind]}
         for name, kind in dataset.field2type.items()
@@ -360,6 +361,8 @@ def _check_labels(settings: Settings, dataset: Dataset, config: Config, labels: 
     """No label that RecBole would read as an input, and none whose values it has made up."""
     for task in settings.tasks:
         name = labels[task.name]
+        if name not in dataset.inter_feat:
+            raise UsageError(f"label {name!r} of task {task.name!r} must lie in the interactions (.inter)")
         if dataset.field2type[name] != FeatureType.FLOAT:
             raise UsageError(
                 f"label {name!r} of task {task.name!r} is typed :{dataset.field2type[name].value}; RecBole would make "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 __all__ = [
     "EmbeddingOptimizerSettings",
@@ -26,6 +26,13 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Widths = list[Count]
+
+RECBOLE_METRICS = {"auc": "mean_auc", "logloss": "mean_logloss"}
+
+
+def _our_metric(name: Any) -> Any:
+    """RecBole's ``AUC`` and ``LogLoss`` are the means over the tasks."""
+    return RECBOLE_METRICS.get(name.lower(), name) if isinstance(name, str) else name
 
 
 class Strict(BaseModel):
@@ -127,7 +134,7 @@ class Settings(Strict):
     eval_batch_size: Count
     eval_step: Count
     stopping_step: Annotated[int, Field(ge=0)]
-    valid_metric: str
+    valid_metric: Annotated[str, BeforeValidator(_our_metric)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     optimizer: OptimizerSettings
     embedding_optimizer: EmbeddingOptimizerSettings

@@ -285,6 +285,10 @@ def check_fields_and_tasks(settings: Settings) -> None:
             task_columns(task)
         except UsageError as error:
             raise UsageError(f"task {task.name!r}: {error}") from None
+        if task.kind == "regression" and task.condition is not None:
+            raise UsageError(
+                f"task {task.name!r}: a regression has no condition; its label is the column {task.label!r}"
+            )
     topological_order({task.name: tuple(task.after) for task in settings.tasks})
     _check_field_options(settings)
     _check_split(settings)

@@ -226,7 +226,7 @@ def _read(header: Header, rows: bytes, wanted: list[str]) -> pl.DataFrame | None
     """The rows, or None when some line has another number of columns or cannot be read."""
     schema = dict.fromkeys(header.names, pl.String)
     if not rows:
-        return pl.DataFrame(schema={name: pl.String for name in wanted})
+        return pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
     if b"\r" in rows and rows.count(b"\r") != rows.count(b"\r\n"):
         return None
     if len(header.names) == 1 and _has_blank_line(rows):

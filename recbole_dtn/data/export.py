@@ -35,7 +35,7 @@ def write_given_splits(
         name: of the new data set. log: told what was written.
 
     Raises:
-        UsageError: for a task that is not observed everywhere (stock RecBole has no masks), or named as an input.
+        UsageError: for a task that is named as an input.
         DataError: as :func:`prepare`.
     """
     prepared = prepare(settings, log=log)
@@ -46,8 +46,12 @@ def write_given_splits(
     kept = [column for column in sources.inter.names if column in {*inputs, *keys}]
     types = {column: sources.inter.type_of(column) for column in kept}
     types |= dict.fromkeys(prepared.schema.task_names, "float")
+    masked = {position: f"{prepared.schema.task_names[position]}_observed" for position in _masked(prepared)}
+    types |= dict.fromkeys(masked.values(), "float")
+    if masked:
+        log(f"note: {', '.join(masked.values())} say which labels are observed; stock RecBole models ignore them")
     for part in PARTS:
-        frames = _part(prepared, sources, kept, part)
+        frames = _part(prepared, sources, kept, part, masked)
         file = target_folder / f"{name}.{part}.inter"
         log(f"wrote {file} ({write_atomic(frames, file, types, escaped=True):,} rows)")
     for side in sources.sides:
@@ -57,7 +61,9 @@ def write_given_splits(
             of_side = {column: side.table.type_of(column) for column in kept}
             batches = (batch.frame for batch in side.table.batches(kept))
             log(f"wrote {file} ({write_atomic(batches, file, of_side, escaped=True):,} rows)")
-    write_dataset_yaml(target_folder / f"{name}.yaml", _yaml(settings), f"The splits of {settings.dataset}, given.")
+    write_dataset_yaml(
+        target_folder / f"{name}.yaml", _yaml(settings, masked), f"The splits of {settings.dataset}, given."
+    )
     return target_folder
 
 
@@ -70,31 +76,41 @@ def _refuse(settings: Settings, prepared: PreparedData, target: Path, sources: S
     for task in prepared.schema.tasks:
         if task.name in columns:
             raise UsageError(f"task {task.name!r} is named as an input, and its label column would be too: rename it")
-        for split, counts in prepared.summary.positives.items():
-            if counts[task.name][1] != prepared.summary.rows[split]:
-                raise UsageError(
-                    f"task {task.name!r} is observed in {counts[task.name][1]:,} of {prepared.summary.rows[split]:,} "
-                    f"{split} rows, and stock RecBole's files cannot say so: leave the task out of tasks"
-                )
+        if f"{task.name}_observed" in columns:
+            raise UsageError(f"field {task.name}_observed is named as task {task.name!r}'s mask: rename it")
 
 
-def _part(prepared: PreparedData, sources: Sources, kept: list[str], part: str) -> Iterator[pl.DataFrame]:
+def _masked(prepared: PreparedData) -> list[int]:
+    """Positions of the tasks that some row does not observe."""
+    summary = prepared.summary
+    return [
+        position
+        for position, name in enumerate(prepared.schema.task_names)
+        if any(counts[name][1] != summary.rows[split] for split, counts in summary.positives.items())
+    ]
+
+
+def _part(
+    prepared: PreparedData, sources: Sources, kept: list[str], part: str, masked: dict[int, str]
+) -> Iterator[pl.DataFrame]:
     """The rows of one split with their labels, a block at a time."""
     split = prepared.splits[part]
     stretch = slice(split.start, split.start + split.rows)
     rows: npt.NDArray[Any] = split.store.extra["row"][stretch]
-    labels = split.store.labels[stretch]
+    labels, observed = split.store.labels[stretch], split.store.observed[stretch]
     names = prepared.schema.task_names
     before = 0
     for batch in sources.inter.batches(kept):
         first, last = np.searchsorted(rows, [before, before + batch.frame.height])
         chosen = batch.frame[(rows[first:last] - before).astype(np.int64).tolist()]
         values = labels[first:last].astype(np.float64)
-        yield chosen.with_columns([pl.Series(name, values[:, task]) for task, name in enumerate(names)])
+        columns = [pl.Series(name, values[:, task]) for task, name in enumerate(names)]
+        columns += [pl.Series(name, observed[first:last, task].astype(np.float64)) for task, name in masked.items()]
+        yield chosen.with_columns(columns)
         before += batch.frame.height
 
 
-def _yaml(settings: Settings) -> dict[str, Any]:
+def _yaml(settings: Settings, masked: dict[int, str]) -> dict[str, Any]:
     """The data set's YAML: the same fields, labels ready made, splits given."""
     kept = ("group_field", "min_count", "pooling")
     inputs = {spec.name for spec in settings.fields} - set(label_columns(settings))
@@ -102,9 +118,10 @@ def _yaml(settings: Settings) -> dict[str, Any]:
     if values.get("group_field") not in inputs:
         values.pop("group_field", None)
     tasks = []
-    for task in settings.tasks:
+    for position, task in enumerate(settings.tasks):
         options = task.model_dump(exclude_defaults=True, exclude={"condition", "observed_when", "label"})
-        tasks.append({**options, "label": task.name})
+        mask = {"observed_when": f"`{masked[position]}` == 1"} if position in masked else {}
+        tasks.append({**options, "label": task.name, **mask})
     return {
         "fields": [spec.model_dump(exclude_unset=True) for spec in settings.fields],
         "tasks": tasks,

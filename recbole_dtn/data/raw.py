@@ -208,9 +208,7 @@ def read_raw(
 
 def _with_codes(batch: Batch, sinks: dict[str, _Sink]) -> Batch:
     """The batch with its tokens as codes: one call for all columns, so that Polars works on them at the same time."""
-    types = {
-        name: sink.space.dtype for name, sink in sinks.items() if sink.space is not None and sink.lengths is None
-    }
+    types = {name: sink.space.dtype for name, sink in sinks.items() if sink.space is not None and sink.lengths is None}
     frame = batch.frame.with_columns(pl.col(name).cast(dtype) for name, dtype in types.items())
     return Batch(frame, batch.header, batch.block, batch.first_line)
 

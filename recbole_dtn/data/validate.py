@@ -56,17 +56,22 @@ def _file(path: Path) -> Iterator[Fault]:
     except DataError as error:
         yield _as_fault(error, path)
         return
+    for frame, lines, wrong in _rows(header):
+        yield from wrong
+        yield from _values(header, frame, lines)
+
+
+def _rows(header: Header, columns: list[str] | None = None) -> Iterator[tuple[pl.DataFrame, list[int], list[Fault]]]:
+    """Per block the rows of the right shape, the line of each, and what is wrong with the others."""
     for block, first_line in blocks(header):
         wrong = structure_faults(header, block, first_line)
-        yield from wrong
         skipped = {fault.line for fault in wrong}
         lines, kept = [], []
         for number, line in enumerate(block.split(b"\n"), first_line):
             if line.strip(b"\r") and number not in skipped:
                 lines.append(number)
                 kept.append(line)
-        if kept:
-            yield from _values(header, parse_block(header, b"\n".join(kept), first_line, None), lines)
+        yield parse_block(header, b"\n".join(kept), first_line, columns), lines, wrong
 
 
 def _values(header: Header, frame: pl.DataFrame, lines: list[int]) -> Iterator[Fault]:
@@ -117,20 +122,19 @@ def _between(folder: Path, *, given: bool) -> Iterator[Fault]:
 
 
 def _keys(sources: Sources) -> Iterator[Fault]:
+    """Side rows that are there twice, and interactions without one."""
     for side in sources.sides:
-        path = side.table.paths[0]
-        keys = []
-        seen: set[str | None] = set()
-        for batch in side.table.batches([side.key]):
-            column = batch.frame[side.key]
-            keys.append(column)
-            for row, value in enumerate(column):
+        (header,) = side.table.headers
+        seen: dict[str | None, None] = {}
+        for frame, lines, _ in _rows(header, [side.key]):
+            for line, value in zip(lines, frame[side.key], strict=True):
                 if value in seen:
-                    yield Fault(str(path), batch.line(row), f"{side.key} {value!r} is there twice")
-                seen.add(value)
-        known = pl.concat(keys).unique() if keys else pl.Series([], dtype=pl.String)
-        for batch in sources.inter.batches([side.key]):
-            column = batch.frame[side.key]
-            for row in (~column.is_in(known.implode()) & column.is_not_null()).arg_true():
-                reason = f"{side.key} {column[row]!r} is not in {path.name}; its fields are absent there"
-                yield Fault(str(batch.header.path), batch.line(row), reason, fatal=False)
+                    yield Fault(str(header.path), line, f"{side.key} {value!r} is there twice")
+                seen[value] = None
+        known = pl.Series(list(seen), dtype=pl.String).implode()
+        for part in sources.inter.headers:
+            for frame, lines, _ in _rows(part, [side.key]):
+                column = frame[side.key]
+                for row in (~column.is_in(known) & column.is_not_null()).arg_true():
+                    reason = f"{side.key} {column[row]!r} is not in {header.path.name}; its fields are absent there"
+                    yield Fault(str(part.path), lines[row], reason, fatal=False)

@@ -21,7 +21,8 @@ __all__ = ["BestKeeper", "Clock", "ProgressLine"]
 
 
 class BestKeeper(lightning.Callback):
-    """Writes the checkpoint of the best epoch on validation, and stops after ``stopping_step`` worse validations.
+    """Writes the checkpoint of the best epoch on validation, and stops the training (RecBole's rule) after more than
+    ``stopping_step`` validations in a row without a better one.
 
     The metric is the same on every process, so all of them stop together; only the first writes.
     """
@@ -39,6 +40,7 @@ class BestKeeper(lightning.Callback):
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
+        self._check_loss(trainer, pl_module)
         name = self.settings.valid_metric
         value = select(pl_module.latest, name)
         if value is None or not math.isfinite(value):
@@ -53,16 +55,19 @@ class BestKeeper(lightning.Callback):
                 write_checkpoint(self.path, pl_module.model, self.vocabularies, epoch=epoch)
         else:
             self.worse += 1
-            if self.settings.stopping_step and self.worse >= self.settings.stopping_step:
+            if self.worse > self.settings.stopping_step:
                 trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
         self.epochs = trainer.current_epoch + 1
+        self._check_loss(trainer, pl_module)
+
+    def _check_loss(self, trainer: lightning.Trainer, pl_module: TrainingModule) -> None:
         loss = float(pl_module.loss_sum) / max(pl_module.loss_steps, 1)
         if not math.isfinite(loss):
             raise RecBoleDTNError(
-                f"the training loss is {loss} in epoch {self.epochs}: try a lower optimizer.lr "
+                f"the training loss is {loss} in epoch {trainer.current_epoch + 1}: try a lower optimizer.lr "
                 f"(now {self.settings.optimizer.lr:g}), gradient_clip, or precision 32"
             )
 

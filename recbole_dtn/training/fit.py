@@ -19,8 +19,8 @@ from typing import Any, Literal
 import numpy as np
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.loggers import CSVLogger, Logger
 from lightning_utilities.core.rank_zero import rank_zero_only
+from pytorch_lightning.loggers import CSVLogger, Logger
 from rich.console import Console
 
 from recbole_dtn.config.load import Resolved, resolve, settings_digest, settings_yaml
@@ -304,7 +304,7 @@ def _run_folder(settings: Settings, digest: str) -> tuple[Path, str]:
     """Create the run's folder; the processes of one run share it through an environment variable."""
     parent = Path(settings.output_dir) / settings.dataset / settings.model
     if not _is_first_process():
-        # The first process made the folder; where the variable did not reach this one, the broadcast after training does.
+        # The first process made the folder; where the variable did not reach this one, a broadcast will.
         given = os.environ.get(RUN_ID_VARIABLE, "unknown")
         return parent / given, given
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
@@ -348,7 +348,9 @@ def _own_warnings() -> Iterator[None]:
 
 def _print_end(report: Report, record: RunRecord, folder: Path) -> None:
     if record.status == "interrupted":
-        kept = f"the best checkpoint (epoch {record.best_epoch}) is kept" if record.best_epoch else "nothing to keep yet"
+        kept = (
+            f"the best checkpoint (epoch {record.best_epoch}) is kept" if record.best_epoch else "nothing to keep yet"
+        )
         report.show(f"interrupted at {record.interrupted_at}; {kept}; the test set was not read")
     if record.test is not None:
         report.result(f"test, best epoch {record.best_epoch} of {record.epochs}", record.test)

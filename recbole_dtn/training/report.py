@@ -121,7 +121,11 @@ class Report:
         """One line per epoch."""
         parts = [f"epoch {epoch:>{len(str(epochs))}}/{epochs}", f"loss {loss:.4f}"]
         for task, values in (metrics or {}).items():
-            shown = [f"{METRIC_NAMES.get(key, key)} {number(values[key])}" for key in ("auc", "logloss", "rmse", "mae") if key in values]  # noqa: E501
+            shown = [
+                f"{METRIC_NAMES.get(key, key)} {number(values[key])}"
+                for key in ("auc", "logloss", "rmse", "mae")
+                if key in values
+            ]  # noqa: E501
             parts.append(f"{task} {' '.join(shown)}")
         if rate is not None:
             parts.append(f"{rate:,.0f} samples/s")

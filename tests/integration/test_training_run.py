@@ -25,11 +25,32 @@ from recbole_dtn.training.record import read_record
 
 Fit = Callable[..., Run]
 
-RECORD_KEYS = (
-    "schema_version run_id status interrupted_at model dataset seed split_seed settings settings_digest "
-    "data_fingerprint code_version tasks valid test best_epoch epochs parameters train_samples_per_second "
-    "peak_rss_bytes peak_anon_bytes wall_seconds gate_weights versions"
-).split()
+RECORD_KEYS = [
+    "schema_version",
+    "run_id",
+    "status",
+    "interrupted_at",
+    "model",
+    "dataset",
+    "seed",
+    "split_seed",
+    "settings",
+    "settings_digest",
+    "data_fingerprint",
+    "code_version",
+    "tasks",
+    "valid",
+    "test",
+    "best_epoch",
+    "epochs",
+    "parameters",
+    "train_samples_per_second",
+    "peak_rss_bytes",
+    "peak_anon_bytes",
+    "wall_seconds",
+    "gate_weights",
+    "versions",
+]
 
 
 def test_the_run_folder_holds_what_the_record_promises(dtn_run: Run, folder: Path) -> None:
@@ -158,7 +179,7 @@ def test_ctrl_c_keeps_the_best_checkpoint_and_writes_the_record(
 def test_early_stopping_counts_validations_without_a_better_metric(small_fit: Fit) -> None:
     run = small_fit("SharedBottom", epochs=40, stopping_step=1, optimizer__lr=0.05)
     assert run.record.best_epoch is not None
-    assert run.record.epochs == run.record.best_epoch + 1 < 40
+    assert run.record.epochs == run.record.best_epoch + 2 < 40, "RecBole stops at more than stopping_step"
 
 
 def test_eval_step_validates_every_so_many_epochs(small_fit: Fit) -> None:
@@ -195,8 +216,8 @@ def test_init_from_starts_where_the_run_ended_and_matches_rows_by_token(dtn_run:
 
 
 @pytest.mark.parametrize("model", ["PLE", "SharedBottom", "SingleTask", "MMoE"])
-def test_every_model_trains_and_its_loss_falls(model: str, small_fit: Fit) -> None:
-    run = small_fit(model, epochs=4)
+def test_every_model_learns(model: str, small_fit: Fit) -> None:
+    run = small_fit(model, epochs=12, stopping_step=12, optimizer__lr=0.01)
     assert run.status == "finished"
     assert run.test is not None
     assert run.test["like"]["auc"] is not None

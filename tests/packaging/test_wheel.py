@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-
 PLUGIN = '''
 from torch import Tensor, nn
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape, register_interaction
@@ -32,7 +31,7 @@ def test_main_job_from_the_wheel_in_another_folder(
     where = shell([installed, "-c", "import recbole_dtn; print(recbole_dtn.__file__)"], tmp_path)
     assert str(installed.parents[1]) in where, "the wheel's own package must be the one that is imported"
     (tmp_path / "plugin.py").write_text(PLUGIN, encoding="utf-8")
-    command = "--model=DTN --dataset=ml-100k --epochs=1 --limit_rows=3000 --plugins=plugin.py".split()
+    command = ["--model=DTN", "--dataset=ml-100k", "--epochs=1", "--limit_rows=3000", "--plugins=plugin.py"]
     out = shell(
         [installed.parent / "recbole-dtn", *command, "--interactions=[gdcn, {name: halved, factor: 0.25}]"], tmp_path
     )

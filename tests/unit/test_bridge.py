@@ -123,7 +123,7 @@ def test_keys_that_do_harm_are_refused(tmp_path: Path, key: str) -> None:
 
 
 def test_settings_travel_and_are_spelled_in_recboles_words(toy: Path) -> None:
-    own = {"fields": FIELDS, "tasks": TASKS, "optimizer.lr": 0.02, "epochs": 4, "stopping_step": 0, "experts": 3}
+    own = {"fields": FIELDS, "tasks": TASKS, "optimizer.lr": 0.02, "epochs": 4, "stopping_step": 4, "experts": 3}
     found = recbole_config("MMoE", "toy", toy, {**own, "valid_metric": "buy_logloss", "metric_decimal_place": 9})
     settings = found[SETTINGS_KEY]
     assert (settings.model, settings.dataset, settings.experts, settings.optimizer.lr) == ("MMoE", "toy", 3, 0.02)

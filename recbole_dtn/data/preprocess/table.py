@@ -245,6 +245,8 @@ def _reading_error(path: Path, error: Exception) -> str:
                 try:
                     line.decode("utf-8")
                 except UnicodeDecodeError as wrong:
-                    return f"{path}, line {number}: not UTF-8 at byte {wrong.start} of the line; convert the file to UTF-8"
+                    return (
+                        f"{path}, line {number}: not UTF-8 at byte {wrong.start} of the line; convert the file to UTF-8"
+                    )
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return f"{path}: cannot be read as a table: {first}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ def test_every_model_trains_and_evaluates_under_the_stock_trainer(toy: Any, name
     assert losses[1] < losses[0]
     assert any(not torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert set(evaluate_tasks(trainer, test)) == {"click", "buy"}
+    assert "recbole.quick_start" not in sys.modules  # it would import ray
 
 
 def test_each_task_is_evaluated_on_its_own_label(toy: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from recbole.data import create_dataset
 from recbole.data.interaction import Interaction
 
 from recbole_dtn.data.datamodule import prepare
@@ -159,6 +160,18 @@ def test_a_missing_column_is_named(toy: Any) -> None:
     refused(toy, "task 'buy': RecBole's data has no label column", unload_col={"inter": ["buy"]})
 
 
+def test_a_label_outside_the_interactions_is_refused(toy: Any) -> None:
+    users = sorted({row["user"] for rows in toy.rows.values() for row in rows})
+    lines = ["user:token\tbuy:float", *(f"{user}\t1" for user in users)]
+    (toy.data_path / "toy" / "toy.user").write_text("\n".join(lines) + "\n")
+    toy.write(types=dict.fromkeys(("user", "item"), "token") | {"click": "float"})
+    config = toy.stock_config(MMoE, fields=[{"name": "user"}], tasks=toy.settings["tasks"], numerical_features=[],
+                              USER_ID_FIELD="user", ITEM_ID_FIELD="item")  # fmt: skip
+    train, _, _ = toy.loaders(config)
+    with pytest.raises(UsageError, match="label 'buy' of task 'buy' must lie in the interactions"):
+        MMoE(config, train.dataset)
+
+
 def test_a_column_of_another_type_is_refused(toy: Any) -> None:
     retype(toy, age="token")
     refused(toy, "field 'age': the settings say float, the atomic files :token", numerical_features=["price"])
@@ -172,8 +185,6 @@ def test_a_missing_label_which_recbole_makes_up_is_refused(toy: Any) -> None:
 
 def test_the_whole_dataset_is_not_the_training_split(toy: Any) -> None:
     config, _, (train, _, _) = toy.built()
-    from recbole.data import create_dataset
-
     whole = create_dataset(config)
     with pytest.raises(UsageError, match="expected the training Dataset"):
         MMoE(config, whole)

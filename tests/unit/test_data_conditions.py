@@ -1,0 +1,120 @@
+"""Conditions: what they parse to, where they fail, and what they mean over rows with missing values."""
+
+import polars as pl
+import pytest
+
+from recbole_dtn.config.load import resolve
+from recbole_dtn.config.tasks import (
+    AllOf,
+    AnyOf,
+    Comparison,
+    Membership,
+    Negation,
+    check_fields_and_tasks,
+    parse_condition,
+)
+from recbole_dtn.data.condition import to_expression
+from recbole_dtn.errors import UsageError
+
+
+def evaluate(source, **columns):
+    frame = pl.DataFrame(columns)
+    return frame.select(y=to_expression(parse_condition(source), frame.schema))["y"].to_list()
+
+
+def test_and_binds_tighter_than_or_and_not_tighter_still():
+    parsed = parse_condition("a == 1 or not b > 2 and c in ['x', \"y z\"]")
+    assert parsed == AnyOf(
+        (
+            Comparison("a", "==", 1.0),
+            AllOf((Negation(Comparison("b", ">", 2.0)), Membership("c", ("x", "y z")))),
+        )
+    )
+    assert parsed.columns() == {"a", "b", "c"}
+
+
+def test_parentheses_names_and_numbers():
+    assert parse_condition("((`odd name` <= -1.5e3))") == Comparison("odd name", "<=", -1500.0)
+    assert parse_condition("109_14 == .5") == Comparison("109_14", "==", 0.5)
+    assert parse_condition("a not in [1, 2]") == Negation(Membership("a", (1.0, 2.0)))
+
+
+@pytest.mark.parametrize(
+    ("source", "position", "expected"),
+    [
+        ("", 1, "a column, found the end"),
+        ("rating", 7, "one of == != >= <= > <"),
+        ("rating = 5", 8, "equality is written =="),
+        ("rating >= ", 11, "a number or a quoted text, found the end"),
+        ("rating >= 4 rating", 13, "'and', 'or' or the end"),
+        ("(a == 1", 8, "')'"),
+        ("a in 1", 6, "'['"),
+        ("a in [1, 'x']", 7, "numbers only or of texts only"),
+        ("a > 'x'", 5, "texts have no order"),
+        ("__import__('os')", 11, "one of =="),
+        ("a == 'x", 6, "a column, a number"),
+        ("and == 1", 1, "a column"),
+    ],
+)
+def test_a_fault_names_its_position(source, position, expected):
+    with pytest.raises(UsageError) as caught:
+        parse_condition(source)
+    assert f"position {position}:" in str(caught.value)
+    assert expected in str(caught.value)
+
+
+def test_a_missing_value_decides_nothing_unless_the_rest_does():
+    assert evaluate("a >= 4", a=[3.0, 4.0, None, float("nan")]) == [False, True, None, None]
+    assert evaluate("a >= 4 or b == 1", a=[None, None], b=[1.0, 0.0]) == [True, None]
+    assert evaluate("a >= 4 and b == 1", a=[None, None], b=[1.0, 0.0]) == [None, False]
+    assert evaluate("not a >= 4", a=[3.0, None]) == [True, None]
+
+
+def test_numbers_compare_with_texts_by_value_and_texts_literally():
+    assert evaluate("a == 1", a=["1", "1.0", " 1", "x", None]) == [True, True, True, None, None]
+    assert evaluate("a == '1'", a=["1", "1.0"]) == [True, False]
+    assert evaluate("a == '5'", a=[5.0, 4.0]) == [True, False]
+    assert evaluate("a in [1, 3]", a=[1.0, 2.0, 3.0]) == [True, False, True]
+    with pytest.raises(UsageError, match="'a' holds numbers"):
+        evaluate("a == 'x'", a=[5.0])
+
+
+FIELDS = [{"name": "u"}, {"name": "i"}]
+TASKS = [{"name": "click", "label": "rating", "condition": "rating >= 4"}]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fields": [*FIELDS, {"name": "u"}]}, "'u' is listed twice"),
+        ({"tasks": [*TASKS, *TASKS]}, "'click' is listed twice"),
+        ({"fields": [*FIELDS, {"name": "a:b"}]}, "'a:b' is not a name"),
+        ({"fields": [*FIELDS, {"name": "rating", "type": "float"}]}, "field 'rating' cannot be an input"),
+        ({"weight_field": "u"}, "field 'u' cannot be an input: it is the weight_field"),
+        ({"tasks": [{**TASKS[0], "observed_when": "i == 1"}]}, "field 'i' cannot be an input"),
+        ({"tasks": [{**TASKS[0], "condition": "rating => 4"}]}, "task 'click': condition 'rating => 4', position 8"),
+        ({"tasks": [{**TASKS[0], "after": ["buy"]}]}, "'after' names 'buy'"),
+        ({"tasks": [{**TASKS[0], "after": ["click"]}]}, "a cycle"),
+        ({"tasks": [{**TASKS[0], "kind": "regression"}]}, "a regression has no condition"),
+        ({"fields": [{"name": "u", "encoding": "bins"}]}, "encoding and bins are for type float"),
+        ({"fields": [{"name": "u", "weights": "w"}]}, "pooling and weights are for type token_seq"),
+        ({"fields": [{"name": "u", "type": "float", "min_count": 2}]}, "min_count is for tokens"),
+        ({"split": "time"}, "needs time_field"),
+        ({"split": "user_time", "time_field": "t"}, "needs user_field"),
+    ],
+)
+def test_wrong_fields_and_tasks_are_refused_before_data_is_read(tmp_path, change, message):
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy/toy.inter").write_text("not an atomic file, and never read\n")
+    values = {"model": "MMoE", "dataset": "toy", "data_path": str(tmp_path), "fields": FIELDS, "tasks": TASKS}
+    with pytest.raises(UsageError) as caught:
+        resolve({**values, **change})
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["fields", "tasks"])
+def test_no_fields_or_tasks(key):
+    settings = resolve({"model": "MMoE", "dataset": "ml-100k"}).settings
+    check_fields_and_tasks(settings)
+    with pytest.raises(UsageError, match=f"{key} is empty"):
+        check_fields_and_tasks(settings.model_copy(update={key: []}))
