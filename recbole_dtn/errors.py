@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["DataError", "RecBoleDTNError", "TooManyRejected", "UsageError", "nearest"]
+__all__ = ["DataError", "RecBoleDTNError", "TooManyRejectedError", "UsageError", "nearest"]
 
 
 class RecBoleDTNError(Exception):
@@ -26,7 +26,7 @@ class DataError(RecBoleDTNError):
     exit_code = 2
 
 
-class TooManyRejected(RecBoleDTNError):
+class TooManyRejectedError(RecBoleDTNError):
     """More raw rows were rejected than ``max_rejected`` allows."""
 
     exit_code = 3

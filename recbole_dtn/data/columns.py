@@ -117,7 +117,7 @@ def _pointers(side: Side, inter: RawTable, table: RawTable, log: Callable[[str],
         row = int(absent[0])
         value = here.texts(np.array([row]))[0]
         log(
-            f"warning: {inter.where(row)}: {side.key} {value!r} is not in {table.table.paths[0].name} ({len(absent):,} "
+            f"warning: {inter.where(row)}: {side.key} {'(empty)' if value is None else repr(value)} is not in {table.table.paths[0].name} ({len(absent):,} "
             "such rows); its fields are absent there"
         )
     return found

@@ -286,32 +286,34 @@ def _numbers(column: pl.Series, name: str) -> npt.NDArray[np.float64]:
 
 
 def _lists(column: pl.Series, name: str) -> pl.Series:
-    """A list column; text is split at its spaces, and no value is empty."""
+    """A list column, no list missing; text is split at its spaces."""
     if column.dtype == pl.String:
-        column = column.str.split(" ")
+        column = column.str.split(" ").list.filter(pl.element() != "")
     if not isinstance(column.dtype, pl.List):
         raise UsageError(f"field {name!r} is multi-valued: expected a list or text column, found {column.dtype}")
-    return column
+    return column.fill_null(pl.Series([[]], dtype=column.dtype))
 
 
 def _many(frame: pl.DataFrame, spec: FieldSpec, known: TokenVocabulary) -> MultiValued:
     column = _lists(frame[spec.name], spec.name)
-    values = _texts(column.explode(), spec.name)
-    lengths = column.list.len().fill_null(0).to_numpy().astype(np.int64)
-    # An empty or missing list explodes to one null, which is no value.
-    owner = np.repeat(np.arange(len(lengths)), np.maximum(lengths, 1))
-    present = (values.is_not_null() & (values != "")).fill_null(False).to_numpy()
-    weights = None
+    rows = pl.DataFrame({"row": np.arange(frame.height), "value": column})
+    exploded = ["value"]
     if spec.weights is not None:
-        weight_column = _lists(_column(frame, spec.weights), spec.weights)
-        if weight_column.list.len().fill_null(0).to_list() != lengths.tolist():
+        weights = _lists(_column(frame, spec.weights), spec.weights)
+        if (weights.list.len() != column.list.len()).any():
             raise UsageError(f"field {spec.name!r} and its weights {spec.weights!r} differ in length in some row")
-        numbers = _numbers(weight_column.explode(), spec.weights)
-        weights = torch.from_numpy(numbers[present].astype(np.float32))
-    counts = np.bincount(owner[present], minlength=len(lengths))
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    local = known.raw_ids(values.filter(pl.Series(present)), in_sequence=True)
-    return MultiValued(torch.from_numpy(local + spec.offset), torch.from_numpy(offsets), weights)
+        rows = rows.with_columns(weight=weights)
+        exploded.append("weight")
+    # An empty list may give a null; neither that nor an empty text is a value.
+    rows = rows.explode(exploded)
+    rows = rows.with_columns(value=_texts(rows["value"], spec.name)).filter(pl.col("value").fill_null("") != "")
+    offsets = np.zeros(frame.height + 1, np.int64)
+    np.cumsum(np.bincount(rows["row"].to_numpy(), minlength=frame.height), out=offsets[1:])
+    values = torch.from_numpy(known.raw_ids(rows["value"], in_sequence=True) + spec.offset)
+    found = None
+    if spec.weights is not None:
+        found = torch.from_numpy(_numbers(rows["weight"], spec.weights).astype(np.float32))
+    return MultiValued(values, torch.from_numpy(offsets), found)
 
 
 def make_schema(

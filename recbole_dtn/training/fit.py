@@ -348,9 +348,8 @@ def _own_warnings() -> Iterator[None]:
 
 def _print_end(report: Report, record: RunRecord, folder: Path) -> None:
     if record.status == "interrupted":
-        kept = (
-            f"the best checkpoint (epoch {record.best_epoch}) is kept" if record.best_epoch else "nothing to keep yet"
-        )
+        best = record.best_epoch
+        kept = f"the best checkpoint (epoch {best}) is kept" if best else "there is no checkpoint yet"
         report.show(f"interrupted at {record.interrupted_at}; {kept}; the test set was not read")
     if record.test is not None:
         report.result(f"test, best epoch {record.best_epoch} of {record.epochs}", record.test)

@@ -12,7 +12,7 @@ from recbole_dtn.training.fit import Run, fit
 
 @pytest.fixture(scope="session")
 def small_fit(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
-    """``small_fit(model, **overrides)``: a quiet run of seconds; ``__`` in a name stands for the dot of a nested key."""
+    """``small_fit(model, **overrides)``: a run of seconds; ``__`` in a name is the dot of a nested key."""
     home = tmp_path_factory.mktemp("runs")
 
     def run(model: str = "MMoE", **overrides: object) -> Run:

@@ -15,7 +15,7 @@ import pytest
 import recbole_dtn
 from recbole_dtn.cli import main
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.errors import DataError, RecBoleDTNError, TooManyRejected, UsageError
+from recbole_dtn.errors import DataError, RecBoleDTNError, TooManyRejectedError, UsageError
 
 Shown = Callable[..., tuple[int, str, str]]
 
@@ -118,7 +118,7 @@ def test_debug_shows_the_traceback_before_the_message(shown: Shown) -> None:
     [
         (UsageError("no"), 2, "error: no\n"),
         (DataError("a.inter, line 3: no"), 2, "error: a.inter, line 3: no\n"),
-        (TooManyRejected("12 rows"), 3, "error: 12 rows\n"),
+        (TooManyRejectedError("12 rows"), 3, "error: 12 rows\n"),
         (RecBoleDTNError("failed"), 1, "error: failed\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],

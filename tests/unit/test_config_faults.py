@@ -83,14 +83,14 @@ def test_one_bad_word(word: str, message: str) -> None:
 
 def test_every_fault_is_in_one_message_with_its_source(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
-    file.write_text("epochs: none\n\nvalid_metric: auc\nlearnig_rate: 1\n")
+    file.write_text("epochs: none\n\nvalid_metric: lik_auc\nlearnig_rate: 1\n")
     with pytest.raises(UsageError) as error:
         resolve([f"--config_files={file}", "--dropout=2", "--gpu_id=1", "--interactions=[gdnc]"])
     lines = str(error.value).splitlines()
     assert lines[0] == "6 settings are wrong:"
     text = str(error.value)
     assert f"  epochs: expected an integer >= 1; found 'none' ({file}:1)" in lines
-    assert f"({file}:3)" in next(line for line in lines if line.startswith("  valid_metric: unknown metric 'auc'"))
+    assert f"({file}:3)" in next(line for line in lines if line.startswith("  valid_metric: unknown metric 'lik_auc'"))
     assert "  learnig_rate: unknown setting; did you mean 'learning_rate'" in text
     for start in ("  dropout: expected", "  gpu_id: is RecBole's", "  interactions[0]: unknown interaction"):
         assert next(line for line in lines if line.startswith(start)).endswith("(command line)")

@@ -324,3 +324,8 @@ def test_a_plugin_that_fails_to_import_is_named(tmp_path: Path) -> None:
         resolve([f"--plugins={file}"])
     with pytest.raises(UsageError, match=r"plugins: 'gone.py' is not a Python file"):
         resolve(["--plugins=gone.py"])
+
+
+@pytest.mark.parametrize(("given", "ours"), [("AUC", "mean_auc"), ("LogLoss", "mean_logloss"), ("like_ne", "like_ne")])
+def test_recbole_names_of_the_selecting_metric_mean_ours(given: str, ours: str) -> None:
+    assert resolve([f"--valid_metric={given}"]).settings.valid_metric == ours

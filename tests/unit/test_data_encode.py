@@ -181,7 +181,7 @@ def test_side_tables_count_by_interaction_and_are_stored_once(tmp_path):
     assert [text for text in said if text.startswith("warning")] == [
         f"warning: {folder}/toy.test.inter, line 2: column 'i': 'NA' is read as missing, as stock RecBole does (1 such "
         "values)",
-        f"warning: {folder}/toy.train.inter, line 7: u None is not in toy.user (2 such rows); its fields are absent there",
+        f"warning: {folder}/toy.train.inter, line 7: u (empty) is not in toy.user (2 such rows); its fields are absent there",
         f"warning: {folder}/toy.valid.inter, line 2: i '9' is not in toy.item (2 such rows); its fields are absent there",
     ]
     fields = {spec.name: spec for spec in prepared.summary.fields}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 from pydantic import Field
@@ -46,7 +46,7 @@ class TableSpec(Strict):
     derive: dict[str, str] = Field(default_factory=dict)  # further 0/1 float columns, by condition
     fields: list[FieldSettings]
     tasks: list[TaskSettings]
-    split: str = "random"
+    split: Literal["random", "time", "user_time"] = "random"
     split_ratio: tuple[Positive, Positive, Positive] | None = None
     time_field: str | None = None
     user_field: str | None = None
@@ -54,7 +54,7 @@ class TableSpec(Strict):
     domain_field: str | None = None
     weight_field: str | None = None
     min_count: Count | None = None
-    pooling: str | None = None
+    pooling: Literal["sum", "mean"] | None = None
 
 
 class Table(Preprocessor):

@@ -1,0 +1,153 @@
+"""Vocabularies from counts, through a checkpoint, and raw values encoded with them."""
+
+import io
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from recbole_dtn.config.load import resolve
+from recbole_dtn.config.settings import FieldSettings
+from recbole_dtn.data.vocabulary import FloatStatistics, Vocabularies, bin_ids, make_schema
+from recbole_dtn.errors import UsageError
+
+FIELDS = [
+    FieldSettings(name="user"),
+    FieldSettings(name="tags", type="token_seq", pooling="sum", weights="w"),
+    FieldSettings(name="price", type="float"),
+    FieldSettings(name="age", type="float", encoding="bins", bins=4),
+    FieldSettings(name="city", min_count=3),
+]
+COUNTS = {"user": {"b": 2, "a": 2, "Z": 2, "%4EA": 1}, "tags": {"x": 5, "y%20z": 9}, "city": {"p": 3, "q": 2}}
+FLOATS = {"price": np.array([1.0, 2.0, 3.0, np.nan]), "age": np.arange(1.0, 9.0)}
+
+
+@pytest.fixture
+def vocabularies():
+    return Vocabularies.from_counts(FIELDS, COUNTS, FLOATS, min_count=1)
+
+
+@pytest.fixture
+def schema(vocabularies):
+    settings = resolve({"model": "MMoE", "dataset": "ml-100k"}).settings
+    return make_schema(FIELDS, settings.tasks, vocabularies, settings)
+
+
+def test_order_and_sizes(vocabularies, schema):
+    assert vocabularies.tokens("user") == ["Z", "a", "b", "%4EA"]
+    assert vocabularies.tokens("city") == ["p"]
+    assert vocabularies.tokens("price") == []
+    assert [(spec.size, spec.offset) for spec in schema.fields] == [(6, 0), (4, 6), (2, 10), (6, 12), (3, 18)]
+    assert schema.num_rows == 21
+    assert [spec.pooling for spec in schema.fields] == ["mean", "sum", "mean", "mean", "mean"]
+    assert schema.extra["zero_unknown"] == [0, 1]
+    assert schema.fields[3].bins == (2.75, 4.5, 6.25)
+    assert (schema.fields[2].mean, schema.fields[2].std) == (2.0, pytest.approx(np.sqrt(2 / 3)))
+
+
+def test_lookup_takes_file_tokens(vocabularies):
+    assert vocabularies.lookup("user", ["Z", "%4EA", "NA", "", "é"]).tolist() == [2, 5, 1, 0, 1]
+    assert vocabularies.lookup("user", []).tolist() == []
+    with pytest.raises(TypeError, match="'price' is a number"):
+        vocabularies.lookup("price", ["1"])
+
+
+def test_through_a_checkpoint(vocabularies):
+    buffer = io.BytesIO()
+    torch.save(vocabularies.to_dict(), buffer)
+    buffer.seek(0)
+    loaded = Vocabularies.from_dict(torch.load(buffer, weights_only=True))
+    assert loaded.to_dict() == vocabularies.to_dict()
+    assert [loaded.tokens(spec.name) for spec in FIELDS] == [vocabularies.tokens(spec.name) for spec in FIELDS]
+    empty = Vocabularies.from_counts([FieldSettings(name="u")], {"u": {}}, {})
+    assert Vocabularies.from_dict(empty.to_dict()).lookup("u", ["a", ""]).tolist() == [1, 0]
+
+
+FRAME = pl.DataFrame(
+    {
+        "user": ["a", "NA", None, "?"],
+        "tags": [["x", "y z", "new"], [], None, ["", "x"]],
+        "w": [[1.0, 2.0, 3.0], [], None, [9.0, 4.0]],
+        "price": [2.0, None, 3.0, float("nan")],
+        "age": [2, 3, None, 100],
+        "city": ["p", "q", "", "p"],
+        "unused": [0, 0, 0, 0],
+    }
+)
+
+
+def test_raw_values(vocabularies, schema):
+    batch = vocabularies.encode(FRAME, schema)
+    std = np.sqrt(2 / 3)
+    assert batch.ids.tolist() == [
+        [3, -1, -1, 12 + 2, 18 + 2],
+        [5, -1, -1, 12 + 3, 18 + 1],
+        [0, -1, -1, 12 + 0, 18 + 0],
+        [1, -1, -1, 12 + 5, 18 + 2],
+    ]
+    np.testing.assert_allclose(batch.dense[:, 0], [0, np.nan, 1 / std, np.nan], rtol=1e-6)
+    many = batch.multi[1]
+    assert many.values.tolist() == [6 + 3, 6 + 2, 6 + 1, 6 + 3]
+    assert many.offsets.tolist() == [0, 3, 3, 3, 4]
+    assert many.weights.tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert batch.labels.shape == batch.observed.shape == (4, 0)
+    assert batch.domain is None
+    assert len(vocabularies.encode(FRAME.head(0), schema)) == 0
+    as_text = FRAME.with_columns(tags=pl.Series(["x new", "", None, " x"]), w=pl.Series(["1", "", None, "4"]))
+    with pytest.raises(UsageError, match="'tags' and its weights 'w' differ in length"):
+        vocabularies.encode(as_text, schema)
+    as_text = as_text.with_columns(w=pl.Series(["1 2", "", None, "4"]))
+    many = vocabularies.encode(as_text, schema).multi[1]
+    assert (many.values.tolist(), many.offsets.tolist(), many.weights.tolist()) == (
+        [9, 7, 9],
+        [0, 2, 2, 2, 3],
+        [1, 2, 4],
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            FRAME.drop("user").rename({"unused": "users"}),
+            "no column 'user', a field of this data set: did you mean 'users'",
+        ),
+        (FRAME.drop("w"), "no column 'w'"),
+        (FRAME.with_columns(user=pl.lit(1.0)), "field 'user' holds tokens, the column holds Float64"),
+        (FRAME.with_columns(user=pl.col("tags")), "field 'user' holds one token per row"),
+        (
+            FRAME.with_columns(tags=pl.lit(3)),
+            "field 'tags' is multi-valued: expected a list or text column, found Int32",
+        ),
+        (FRAME.with_columns(price=pl.lit("cheap")), "field 'price' holds numbers, the column (String) does not"),
+    ],
+)
+def test_raw_columns_of_another_kind_are_refused(vocabularies, schema, change, message):
+    with pytest.raises(UsageError) as caught:
+        vocabularies.encode(change, schema)
+    assert message in str(caught.value)
+
+
+def test_domains(vocabularies, schema):
+    known = Vocabularies(vocabularies.fields, ("x", "y"), "unused")
+    frame = FRAME.with_columns(unused=pl.Series(["y", "x", "y", "y"]))
+    assert known.encode(frame, schema).domain.tolist() == [1, 0, 1, 1]
+    assert known.encode(frame.drop("unused"), schema).domain is None
+    with pytest.raises(UsageError, match="domain_field 'unused': a value is none of x, y"):
+        known.encode(FRAME, schema)
+
+
+def test_bins_of_equal_values_and_without_values():
+    constant = FloatStatistics.from_values(np.full(9, 4.0), 10)
+    assert (constant.edges, constant.size) == ((4.0,), 4)
+    assert bin_ids(np.array([3.0, 4.0, 5.0, np.nan]), constant.edges).tolist() == [2, 3, 3, 0]
+    assert FloatStatistics.from_values(np.array([np.nan]), 10).edges == (0.0,)
+    assert FloatStatistics.from_values(np.array([np.nan]), None) == FloatStatistics(0.0, 1.0)
+    assert FloatStatistics.from_values(np.full(3, 7.0), None) == FloatStatistics(7.0, 1.0)
+
+
+def test_an_edge_is_met_from_float32_and_from_text_alike():
+    values = np.array([0.1, 0.2, 0.3, 0.7], np.float64)
+    statistics = FloatStatistics.from_values(np.repeat(values, 5), 4)
+    assert bin_ids(values, statistics.edges).tolist() == bin_ids(values.astype(np.float32), statistics.edges).tolist()
