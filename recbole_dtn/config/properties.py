@@ -27,9 +27,10 @@ def properties_folder() -> Path:
         UsageError: when neither is there (a broken installation).
     """
     if find_spec("recbole_dtn.properties") is not None:
-        found = Path(str(importlib.resources.files("recbole_dtn.properties")))
-        if (found / "overall.yaml").is_file():
-            return found
+        # Through a file: a folder without __init__.py is a MultiplexedPath, which is no path by itself.
+        overall = Path(str(importlib.resources.files("recbole_dtn.properties") / "overall.yaml"))
+        if overall.is_file():
+            return overall.parent
     beside = Path(__file__).resolve().parents[2] / "properties"
     if (beside / "overall.yaml").is_file():
         return beside

@@ -116,9 +116,10 @@ def _pointers(side: Side, inter: RawTable, table: RawTable, log: Callable[[str],
     if len(absent):
         row = int(absent[0])
         value = here.texts(np.array([row]))[0]
+        shown = "(empty)" if value is None else repr(value)
         log(
-            f"warning: {inter.where(row)}: {side.key} {'(empty)' if value is None else repr(value)} is not in {table.table.paths[0].name} ({len(absent):,} "
-            "such rows); its fields are absent there"
+            f"warning: {inter.where(row)}: {side.key} {shown} is not in {table.table.paths[0].name} "
+            f"({len(absent):,} such rows); its fields are absent there"
         )
     return found
 

@@ -184,7 +184,7 @@ def read_raw(
 
     Args:
         table: what to read. columns: their names. spaces: name spaces by column, added to.
-        scratch: an empty folder. limit: rows to stop after.
+        scratch: an empty folder. limit: rows of each file to stop after (given splits: of each part).
 
     Raises:
         DataError: as :meth:`AtomicTable.batches` does.
@@ -197,7 +197,7 @@ def read_raw(
     parts: list[int] = []
     for part in range(len(table.paths)):
         rows = 0
-        for batch in _limited(table, columns, part, None if limit is None else limit - sum(parts)):
+        for batch in _limited(table, columns, part, limit):
             batch = _with_codes(batch, sinks)
             for name, sink in sinks.items():
                 sink.add(batch, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -67,28 +68,23 @@ def write_dataset_yaml(path: Path, content: Mapping[str, Any], comment: str) -> 
         file.write(f"# {comment}\n{text}".encode())
 
 
-class replace_file:  # noqa: N801
+@contextmanager
+def replace_file(path: Path) -> Iterator[BinaryIO]:
     """``with replace_file(path) as file``: bytes go to a temporary file that takes the name when all went well."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> BinaryIO:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, self.name = tempfile.mkstemp(dir=self.path.parent, prefix=".writing-")
-        except OSError as error:
-            raise DataError(f"{self.path}: cannot be written ({error.strerror})") from None
-        os.chmod(self.name, 0o644)
-        self.file: BinaryIO = os.fdopen(handle, "wb")
-        return self.file
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self.file.close()
-        if kind is None:
-            os.replace(self.name, self.path)
-        else:
-            os.unlink(self.name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        # mkstemp makes files that only their owner reads.
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
 
 
 def _batches(frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:

@@ -150,7 +150,7 @@ def test_a_wrong_spec_or_row_is_named(tmp_path, spec, message):
         ("gone.csv", None, "no such file"),
         ("raw.xlsx", b"PK", "unknown kind of file '.xlsx'"),
         ("raw.csv", b"user,click\na,1\n\xe9,0\n", "line 3: not UTF-8 at byte 0 of the line"),
-        ("raw.csv.gz", b"user,click\na,1\n", "cannot be read as a table"),
+        ("raw.csv.gz", b"\x1f\x8b torn", "cannot be read as a table"),
         ("raw.csv", b"", "cannot be read as a table"),
         ("raw.csv", b"user,click\na,1,7\n", "cannot be read as a table"),
         ("raw.parquet", b"not parquet", "cannot be read as a table"),

@@ -25,9 +25,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     work = tmp_path_factory.mktemp("packaging")
     source = work / "source"
-    shutil.copytree(
-        ROOT, source, ignore=shutil.ignore_patterns(".git", "runs", "dataset", "*.egg-info", "build", ".*_cache")
-    )
+    source.mkdir()
+    for name in ("recbole_dtn", "properties"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source / name)
     wheels = work / "wheels"
     run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", wheels, source], work)
     environment = work / "venv"

@@ -137,7 +137,8 @@ def test_validate_finds_every_fault(tmp_path):
     inter = write(
         tmp_path,
         HEADER
-        + b'1\ta b\t1\n\nNA\t"a\t\n2\ta\n[PAD]\t[PAD] b\tnan\n3\t\xe9\t1\n4\tNA b\t1\t1\n5\ta\tx\r\n6\ra\tb\t1\n7\ta\t1\n',
+        + b'1\ta b\t1\n\nNA\t"a\t\n2\ta\n[PAD]\t[PAD] b\tnan\n'
+        + b"3\t\xe9\t1\n4\tNA b\t1\t1\n5\ta\tx\r\n6\ra\tb\t1\n7\ta\t1\n",
     )
     user = write(tmp_path, b"u:token\tage:float\tw:float_seq\n1\t30\t1 2\n2\t\t1 y\n1\t31\t\n[PAD]\t1\t\n", "toy.user")
     found = {(Path(fault.file), fault.line, fault.fatal, fault.reason) for fault in validate(tmp_path / "toy")}

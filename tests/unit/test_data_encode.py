@@ -1,5 +1,7 @@
 """Encoding against hand-worked vocabularies, splits, labels and side tables."""
 
+import itertools
+
 import numpy as np
 import polars as pl
 import pytest
@@ -120,6 +122,12 @@ def test_limit_rows(tmp_path):
     assert sorted(row for name in prepared.splits for row in everything(prepared, name).row.tolist()) == list(range(10))
 
 
+def test_limit_rows_of_given_parts(tmp_path):
+    prepared = prepare(settings_of(tmp_path, None, parts=PARTS, split="given", limit_rows=2))
+    assert prepared.summary.rows == {"train": 2, "valid": 2, "test": 1}
+    assert [everything(prepared, name).labels[:, 0].tolist() for name in prepared.splits] == [[1, 0], [1, 0], [1]]
+
+
 def test_floats_standardised_or_binned_by_training(tmp_path):
     header = "u:token\tx:float\tz:float\ty:float"
     parts = {
@@ -177,12 +185,12 @@ def test_side_tables_count_by_interaction_and_are_stored_once(tmp_path):
     np.testing.assert_allclose(dense, [40, 20, 20, 40, 60, np.nan], rtol=1e-6)
     # Stored once: three users and an absent row.
     assert prepared.splits["train"].store.columns["age"].values.shape == (4,)
-    folder = tmp_path / "toy"
+    folder, absent = tmp_path / "toy", "its fields are absent there"
     assert [text for text in said if text.startswith("warning")] == [
         f"warning: {folder}/toy.test.inter, line 2: column 'i': 'NA' is read as missing, as stock RecBole does (1 such "
         "values)",
-        f"warning: {folder}/toy.train.inter, line 7: u (empty) is not in toy.user (2 such rows); its fields are absent there",
-        f"warning: {folder}/toy.valid.inter, line 2: i '9' is not in toy.item (2 such rows); its fields are absent there",
+        f"warning: {folder}/toy.train.inter, line 7: u (empty) is not in toy.user (2 such rows); {absent}",
+        f"warning: {folder}/toy.valid.inter, line 2: i '9' is not in toy.item (2 such rows); {absent}",
     ]
     fields = {spec.name: spec for spec in prepared.summary.fields}
     assert fields["year"].missing == {"train": 0.0, "valid": 0.5, "test": 1.0}
@@ -220,7 +228,7 @@ def test_ragged_batches_against_a_plain_loop(tmp_path, monkeypatch):
             batch = split.batch(chosen)
             expected = [[ids.get(token, 1) for token in rows[numbers[at]][1].split()] for at in chosen]
             offsets = batch.multi[0].offsets.tolist()
-            found = [batch.multi[0].values[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+            found = [batch.multi[0].values[a:b].tolist() for a, b in itertools.pairwise(offsets)]
             assert found == expected
             assert batch.row.tolist() == [numbers[at] for at in chosen]
             assert batch.labels[:, 0].tolist() == [rows[numbers[at]][2] for at in chosen]

@@ -1,4 +1,4 @@
-"""Hostile values: raw -> atomic file -> our reader -> the same raw value; and pandas, as stock RecBole reads, agrees."""
+"""Hostile values: raw -> atomic file -> our reader -> the same raw value; pandas, as stock RecBole reads, agrees."""
 
 import numpy as np
 import pandas as pd

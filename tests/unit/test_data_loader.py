@@ -105,11 +105,10 @@ def test_an_error_while_prefetching_is_raised_where_the_batch_is_asked_for():
                 raise OSError("disk")
             return super().batch(indices)
 
-    seen = []
+    batches = iter(BatchLoader(Broken(50), 8, shuffle=False, seed=0, prefetch=1))
+    assert [len(next(batches)), len(next(batches))] == [8, 8]
     with pytest.raises(OSError, match="disk"):
-        for batch in BatchLoader(Broken(50), 8, shuffle=False, seed=0, prefetch=1):
-            seen.append(len(batch))
-    assert seen == [8, 8]
+        next(batches)
 
 
 def test_arguments_are_checked():

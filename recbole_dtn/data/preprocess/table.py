@@ -62,7 +62,8 @@ class Table(Preprocessor):
 
     Args:
         raw: unused. data_path, name: the data set is written into ``<data_path>/<name>/``.
-        input: a ``.csv``, ``.tsv``, ``.txt`` (also ``.gz``) or ``.parquet`` file. spec: a YAML file, :class:`TableSpec`.
+        input: a ``.csv``, ``.tsv``, ``.txt`` (also ``.gz``) or ``.parquet`` file.
+        spec: a YAML file, :class:`TableSpec`.
     """
 
     default_name = ""
@@ -81,7 +82,7 @@ class Table(Preprocessor):
             table = _scan(self.input, spec.reader)
             frames = plan.frames(table, table.collect_schema(), self.input)
             rows = write_atomic(frames, self.folder / file, plan.types)
-        except pl.exceptions.PolarsError as error:
+        except (pl.exceptions.PolarsError, OSError) as error:
             raise DataError(_reading_error(self.input, error)) from None
         write_dataset_yaml(
             self.folder / f"{self.name}.yaml", plan.dataset(), f"Made by `preprocess table` from {self.input.name}."
@@ -209,8 +210,8 @@ def _scan(path: Path, reader: ReaderSpec) -> pl.LazyFrame:
         return pl.scan_parquet(path)
     if reader.separator is None and suffix not in SEPARATORS:
         raise UsageError(
-            f"{path}: unknown kind of file {suffix!r}: expected .csv, .tsv, .txt (or with .gz) or .parquet; for another "
-            "text table set reader: {separator: ...} in the spec"
+            f"{path}: unknown kind of file {suffix!r}: expected .csv, .tsv, .txt (or with .gz) or .parquet; for "
+            "another text table set reader: {separator: ...} in the spec"
         )
     separator = SEPARATORS[suffix] if reader.separator is None else reader.separator
     padded, separator = len(separator) > 1, separator.strip(" ") or separator[:1]
