@@ -95,7 +95,7 @@ def test_a_data_set_has_fields_and_tasks(name: str) -> None:
 
 def test_a_section_and_a_default_of_the_help() -> None:
     keys = {key.key: key for key in key_help(properties_folder() / "overall.yaml")}
-    assert (keys["optimizer.lr"].section, keys["optimizer.lr"].default) == ("training", "0.001")
+    assert (keys["optimizer.lr"].section, keys["optimizer.lr"].default) == ("training", "0.004")
     assert keys["epochs"].comment == "most epochs"
     assert keys["precision"].default == '"32"'
 
