@@ -18,6 +18,8 @@ from recbole_dtn.schema import topological_order
 __all__ = ["ACCELERATORS", "check_values"]
 
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
+"""Strategies that start processes of their own accord and keep the first one's state; spawned ones lose it."""
 
 
 def check_values(settings: Settings, merged: Branch, faulty: Collection[str]) -> list[Fault]:
@@ -45,6 +47,14 @@ def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str
         yield (
             "accelerator",
             f"unknown accelerator {settings.accelerator!r}; " + nearest(settings.accelerator, ACCELERATORS),
+        )
+    if settings.strategy not in STRATEGIES:
+        yield "strategy", f"unknown strategy {settings.strategy!r}; {nearest(settings.strategy, STRATEGIES)}"
+    if settings.eval_step > settings.epochs:
+        yield (
+            "eval_step",
+            f"expected at most epochs ({settings.epochs}), since no epoch could be selected without a "
+            f"validation; found {settings.eval_step}",
         )
     if not _is_devices(settings.devices):
         expected = 'expected a number >= 1, "auto", -1 (all), or indices such as "0,1"'

@@ -124,9 +124,6 @@ class _Session:
             if record.status == "interrupted":
                 _say(self.console, "interrupted")
                 raise KeyboardInterrupt
-            if record.status == "failed":
-                self._fail(cell, "the run is recorded as failed")
-                return
             self.records.append(record)
             _say(self.console, f"{_result(record)} ({time.perf_counter() - start:.0f} s)")
 

@@ -10,9 +10,10 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,21 +124,22 @@ def fit_settings(resolved: Resolved, *, console: Console | None = None) -> Run:
     if settings.quiet or not first:
         console = Console(quiet=True)
     report = Report(console, progress=settings.progress)
+    _check_loggers(settings)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     with MemoryWatch() as memory:
         start = time.perf_counter()
         prepared = prepare(settings, log=report.show)
         prepare_seconds = time.perf_counter() - start
-        folder, run_id = _run_folder(settings, settings_digest(settings))
-        report.log_to(folder / "log.txt") if first else None
         report.data(settings.dataset, prepared, prepare_seconds)
         model = build_model(settings, prepared)
         report.model(settings.model, model.count_parameters())
         if settings.init_from is not None:
             rows = initialise_from(model, prepared.vocabularies, Path(settings.init_from))
             report.show(f"weights from {settings.init_from}; {rows:,} embedding rows matched by token")
+        folder, run_id = _run_folder(settings, settings_digest(settings))
         if first:
+            report.log_to(folder / "log.txt")
             write_text(folder / "settings.yaml", settings_yaml(resolved))
         outcome = _train(settings, prepared, model, folder, report)
     status: Literal["finished", "interrupted"] = "interrupted" if outcome.keeper.interrupted_at else "finished"
@@ -183,10 +185,10 @@ def fit_settings(resolved: Resolved, *, console: Console | None = None) -> Run:
 class _Outcome:
     keeper: BestKeeper
     clock: Clock
-    test: dict[str, dict[str, float | None]] | None
-    gates: dict[str, dict[str, float]]
-    train_seconds: float
-    test_seconds: float
+    test: dict[str, dict[str, float | None]] | None = None
+    gates: dict[str, dict[str, float]] = field(default_factory=dict)
+    train_seconds: float = 0.0
+    test_seconds: float = 0.0
 
 
 def _train(
@@ -199,26 +201,34 @@ def _train(
     data = _Loaders(settings, prepared)
     steps = max(1, -(-prepared.splits["train"].rows // (settings.train_batch_size * trainer.world_size)))
     module = TrainingModule(model, settings, steps_per_epoch=steps)
+    outcome = _Outcome(keeper, clock)
     start = time.perf_counter()
     try:
         with _own_warnings():
             trainer.fit(module, datamodule=data)
+            outcome.train_seconds = time.perf_counter() - start
+            folder = Path(trainer.strategy.broadcast(str(folder)))
+            trainer.strategy.barrier()
+            model.load_state_dict(read_checkpoint(folder).state_dict)
+            trainer.test(module, datamodule=data, verbose=False)
+        outcome.test, outcome.gates = module.latest, module.gate_means.compute()
+        outcome.test_seconds = time.perf_counter() - start - outcome.train_seconds
     except SystemExit:
         # Lightning turns Ctrl-C into an exit once its callbacks have heard of it; the record is still to be written.
         if keeper.interrupted_at is None:
             raise
-    train_seconds = time.perf_counter() - start
-    if keeper.interrupted_at is not None or keeper.best_epoch is None:
-        return _Outcome(keeper, clock, None, {}, train_seconds, 0.0)
-    start = time.perf_counter()
-    folder = Path(trainer.strategy.broadcast(str(folder)))
-    trainer.strategy.barrier()
-    model.load_state_dict(read_checkpoint(folder).state_dict)
-    with _own_warnings():
-        trainer.test(module, datamodule=data, verbose=False)
-    return _Outcome(
-        keeper, clock, module.latest, module.gate_means.compute(), train_seconds, time.perf_counter() - start
-    )
+        outcome.train_seconds = outcome.train_seconds or time.perf_counter() - start
+    return outcome
+
+
+def _check_loggers(settings: Settings) -> None:
+    """Refuse a logger whose package is missing before any data is read."""
+    for logger in settings.loggers:
+        if logger != "csv" and find_spec(logger) is None:
+            raise UsageError(
+                f"loggers: {logger} needs the package {logger}, which is not installed: pip install "
+                f"'recbole-dtn[{logger}]', or leave it out"
+            )
 
 
 class _Loaders(lightning.LightningDataModule):

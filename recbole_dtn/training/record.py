@@ -40,7 +40,7 @@ class RunRecord(BaseModel):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     run_id: str
-    status: Literal["finished", "interrupted", "failed"]
+    status: Literal["finished", "interrupted"]
     interrupted_at: str | None
     model: str
     dataset: str

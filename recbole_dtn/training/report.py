@@ -125,7 +125,7 @@ class Report:
                 f"{METRIC_NAMES.get(key, key)} {number(values[key])}"
                 for key in ("auc", "logloss", "rmse", "mae")
                 if key in values
-            ]  # noqa: E501
+            ]
             parts.append(f"{task} {' '.join(shown)}")
         if rate is not None:
             parts.append(f"{rate:,.0f} samples/s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytorch_lightning as lightning
 import torch
 import yaml
 
-from recbole_dtn import load
+from recbole_dtn import fit, load
 from recbole_dtn.cli import main
 from recbole_dtn.config.load import resolve, settings_digest
 from recbole_dtn.errors import RecBoleDTNError, UsageError
@@ -21,6 +22,7 @@ from recbole_dtn.serving.load import test_run as repeat_test
 from recbole_dtn.training.callbacks import BestKeeper
 from recbole_dtn.training.checkpoint import read_checkpoint
 from recbole_dtn.training.fit import Run
+from recbole_dtn.training.module import TrainingModule
 from recbole_dtn.training.record import read_record
 
 Fit = Callable[..., Run]
@@ -174,6 +176,24 @@ def test_ctrl_c_keeps_the_best_checkpoint_and_writes_the_record(
     assert run.record.valid is not None
     assert read_checkpoint(run.folder).epoch == run.record.best_epoch
     assert read_record(run.folder) == run.record
+
+
+def test_ctrl_c_during_the_test_still_writes_the_record(small_fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(self: TrainingModule, batch: object, batch_idx: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingModule, "test_step", interrupt)
+    run = small_fit("SharedBottom", epochs=1)
+    assert (run.status, run.test) == ("interrupted", None)
+    assert read_checkpoint(run.folder).epoch == 1
+
+
+def test_a_logger_without_its_package_is_refused_before_any_data_is_read(tmp_path: Path) -> None:
+    if importlib.util.find_spec("wandb") is not None:
+        pytest.skip("wandb is installed here")
+    with pytest.raises(UsageError, match=r"recbole-dtn\[wandb\]"):
+        fit("MMoE", "ml-100k", {"loggers": ["wandb"], "data_path": str(tmp_path)}, quiet=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_early_stopping_counts_validations_without_a_better_metric(small_fit: Fit) -> None:

@@ -31,6 +31,8 @@ BAD = [
     ("--devices=0", "devices: expected a number >= 1"),
     ("--devices=two", "devices: expected a number >= 1"),
     ("--accelerator=gup", "accelerator: unknown accelerator 'gup'; did you mean 'gpu'?"),
+    ("--strategy=ddp_spawn", "strategy: unknown strategy 'ddp_spawn'; "),
+    ("--eval_step=11", "eval_step: expected at most epochs (10)"),
     ("--dataset=", "dataset: expected text; found null"),
     ("--dataset=ml-100", "dataset: unknown data set 'ml-100'; did you mean 'ml-100k'?"),
     ("--dataset=aliccp", "dataset: unknown data set 'aliccp'; known: ml-100k"),
