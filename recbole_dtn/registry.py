@@ -127,7 +127,8 @@ def load_plugins(paths: Iterable[str]) -> None:
     """Import each plug-in file; its decorators register what it holds.
 
     Raises:
-        UsageError: for a file that is missing or fails to import; the message names the file.
+        UsageError: for a file that is missing or fails to import; the message names the file, and for a syntax error
+            its line, column and text.
     """
     for text in paths:
         path = Path(text).expanduser().resolve()
@@ -144,6 +145,11 @@ def load_plugins(paths: Iterable[str]) -> None:
         except UsageError:
             del sys.modules[name]
             raise
+        except SyntaxError as error:
+            del sys.modules[name]
+            line = f": {error.text.strip()}" if error.text else ""
+            place = f"{error.filename or path}, line {error.lineno}, column {error.offset}"
+            raise UsageError(f"plugins: {place}: {error.msg}{line}") from error
         except Exception as error:
             del sys.modules[name]
             raise UsageError(f"plugins: {path} failed to import: {type(error).__name__}: {error}") from error

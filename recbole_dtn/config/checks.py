@@ -9,7 +9,7 @@ from typing import Any
 
 from recbole_dtn.config.metrics import known_valid_metrics
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.config.tree import Branch
+from recbole_dtn.config.tree import Branch, Items, Leaf
 from recbole_dtn.config.typed import Fault
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import BALANCERS, PREPROCESSORS, Registry
@@ -101,5 +101,20 @@ def _fields_and_tasks(settings: Settings, merged: Branch) -> Iterator[Fault]:
         for line in str(error).splitlines():
             key, _, rest = line.strip().partition(": ")
             top = key.split(".")[0].split("[")[0]
-            known = rest and top in merged
-            yield Fault(key, rest, merged[top].where) if known else Fault("tasks", line.strip(), merged["tasks"].where)
+            where = _entry(line.strip(), merged) or merged[top if top in merged else "tasks"].where
+            yield Fault(key, rest, where) if rest and top in merged else Fault("tasks", line.strip(), where)
+
+
+def _entry(message: str, merged: Branch) -> str | None:
+    """Where the entry of ``fields:`` or ``tasks:`` stands that a message begins with; of two, the later."""
+    begins = re.match(r"(field|task)s?:? '([^']*)'", message)
+    entries = merged[f"{begins[1]}s"] if begins else None
+    if begins is None or not isinstance(entries, Items):
+        return None
+    named = [item.where for item in entries if isinstance(item, Branch) and _name(item) == begins[2]]
+    return named[-1] if named else None
+
+
+def _name(entry: Branch) -> str | None:
+    name = entry.get("name")
+    return str(name.value) if isinstance(name, Leaf) else None

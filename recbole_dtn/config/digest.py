@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from recbole_dtn.config.models import DTNSettings, resolve_variant
 from recbole_dtn.config.options import interaction_options
 from recbole_dtn.config.settings import Settings
 
@@ -19,6 +20,7 @@ NOT_DIGESTED = frozenset(
         "data_path",
         "cache_dir",
         "output_dir",
+        "eval_batch_size",  # changes no number
         "seed",  # runs that differ in seed alone are repeats of one experiment
         "accelerator",
         "devices",
@@ -41,11 +43,15 @@ class _HasSettings(Protocol):
 def settings_digest(settings: Settings) -> str:
     """Sixteen hex digits of the SHA-256 of every setting but :data:`NOT_DIGESTED`.
 
-    An interaction counts with all its options, given or default. ``init_from`` counts as it is written.
+    An interaction counts with all its options, given or default, and DTN's variant by the choices it stands for.
+    ``init_from`` counts as it is written.
     """
     values: dict[str, Any] = {key: value for key, value in settings.dump().items() if key not in NOT_DIGESTED}
     if "interactions" in values:
         values["interactions"] = [_filled(item) for item in values["interactions"]]
+    if isinstance(settings, DTNSettings):
+        del values["variant"]
+        values |= vars(resolve_variant(settings))
     text = json.dumps(values, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -11,11 +11,11 @@ from recbole_dtn.config import models
 from recbole_dtn.config.properties import properties_folder, read_tree
 from recbole_dtn.config.recbole_names import ALIASES, REFUSED
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.config.tree import Branch, Leaf, Tree, from_python, show
+from recbole_dtn.config.tree import Branch, Items, Leaf, Tree, from_python, show
 from recbole_dtn.config.typed import BOOLEAN_WORDS, Fault, command_line_tree, declared
 from recbole_dtn.errors import UsageError
 
-__all__ = ["builtin_models", "command_line", "config_layers", "merge", "ours", "places"]
+__all__ = ["builtin_models", "command_line", "config_layers", "merge", "ours", "place", "places"]
 
 COMMAND_LINE = "command line"
 
@@ -57,7 +57,10 @@ def command_line(overrides: Sequence[str] | Mapping[str, Any], faults: list[Faul
                 takes = takes and words[0].lower() in BOOLEAN_WORDS
             text = words.pop(0) if takes else "true"
             if not takes and key not in booleans:
-                layer[key] = Leaf(True, COMMAND_LINE)
+                if key == "config_files":
+                    faults.append(Fault(key, "expected paths of YAML files; the value is missing", COMMAND_LINE))
+                else:
+                    layer[key] = Leaf(True, COMMAND_LINE, bare=True)
                 continue
         if key == "config_files":
             files.append(text)
@@ -172,6 +175,20 @@ def merge(lower: Branch, upper: Branch) -> Branch:
         below = merged.get(key)
         merged[key] = merge(below, tree) if isinstance(below, Branch) and isinstance(tree, Branch) else tree
     return merged
+
+
+def place(tree: Tree, loc: Sequence[str | int]) -> str:
+    """Where the value at ``loc`` (keys, and positions in lists) was written, or the nearest value that holds it."""
+    for part in loc:
+        inner: Tree | None = None
+        if isinstance(tree, Branch):
+            inner = tree.get(str(part))
+        elif isinstance(tree, Items) and isinstance(part, int) and part < len(tree):
+            inner = tree[part]
+        if inner is None:
+            break
+        tree = inner
+    return tree.where
 
 
 def places(tree: Branch, prefix: str = "") -> dict[str, str]:

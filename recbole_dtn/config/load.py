@@ -17,14 +17,15 @@ from pydantic_core import PydanticUndefined
 from recbole_dtn.config.checks import check_values
 from recbole_dtn.config.datasets import dataset_layer
 from recbole_dtn.config.digest import settings_digest, settings_yaml
-from recbole_dtn.config.layers import builtin_models, command_line, config_layers, merge, ours, places
+from recbole_dtn.config.layers import builtin_models, command_line, config_layers, merge, ours, place, places
 from recbole_dtn.config.options import interaction_options, typed_interactions
 from recbole_dtn.config.properties import properties_folder, read_tree, shipped
 from recbole_dtn.config.recbole_names import ALIASES
 from recbole_dtn.config.settings import Settings
+from recbole_dtn.config.suggest import suggest
 from recbole_dtn.config.tree import Branch, Tree, from_python
 from recbole_dtn.config.typed import Fault, declared, describe, report, typed
-from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.errors import UsageError
 from recbole_dtn.registry import MODELS, load_plugins
 
 __all__ = [
@@ -166,7 +167,8 @@ def _values(merged: Branch, model: type[Settings], *, known_model: bool, faults:
             message = f"is a setting of {', '.join(owners[key])}, not of {merged['model'].value}"  # type: ignore[union-attr]
             faults.append(Fault(key, message, tree.where))
         elif not owners[key]:
-            faults.append(Fault(key, f"unknown setting; {nearest(key, _all_keys(model))}", tree.where))
+            whole = f"{key}.{next(iter(tree))}" if isinstance(tree, Branch) and tree else key
+            faults.append(Fault(key, f"unknown setting; {suggest(whole, _all_keys(model))}", tree.where))
     for key in kinds.keys() - merged.keys():
         faults.append(Fault(key, f"is missing; expected {describe(kinds[key])}", f"needed by {model.__name__}"))
     return values
@@ -174,11 +176,11 @@ def _values(merged: Branch, model: type[Settings], *, known_model: bool, faults:
 
 def _all_keys(model: type[Settings]) -> list[str]:
     """Every name that a setting may be given under, dotted keys included."""
-    nested = {
+    nested = [
         f"{key}.{inner}"
         for key, info in model.model_fields.items()
         for inner in getattr(info.annotation, "model_fields", {})
-    }
+    ]
     return [*model.model_fields, *nested, *ALIASES, *COMMAND_WORDS]
 
 
@@ -199,7 +201,7 @@ def _build(
             key = ".".join(str(part) for part in fault["loc"]) or "settings"
             top = key.split(".")[0]
             if top not in faulty:
-                faults.append(Fault(key, fault["msg"], merged[top].where if top in merged else ""))
+                faults.append(Fault(key, fault["msg"], place(merged, fault["loc"])))
         return None
     faults.extend(check_values(settings, merged, faulty))
     return settings

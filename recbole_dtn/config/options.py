@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError, create_model
 
 from recbole_dtn.config.properties import read_tree, shipped
 from recbole_dtn.config.settings import Strict
-from recbole_dtn.config.tree import Branch, Items, Leaf, Tree, from_python, is_null, plain, show
+from recbole_dtn.config.tree import Branch, Items, Leaf, Tree, found, from_python, is_null, plain
 from recbole_dtn.config.typed import Fault, declared, describe, report, typed
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import INTERACTIONS
@@ -50,12 +50,9 @@ def typed_interactions(tree: Tree, faults: list[Fault], key: str = "interactions
         tree = names
     if not isinstance(tree, Items) or not tree:
         expected = "expected a list of interactions, such as [gdcn, {name: masknet, blocks: 3}]"
-        faults.append(Fault(key, f"{expected}; found {show(tree)}", tree.where))
+        faults.append(Fault(key, f"{expected}; {found(tree)}", tree.where))
         return []
-    found: list[dict[str, Any]] = []
-    for position, item in enumerate(tree):
-        found.append(_one(item, f"{key}[{position}]", faults))
-    return found
+    return [_one(item, f"{key}[{position}]", faults) for position, item in enumerate(tree)]
 
 
 def _one(item: Tree, key: str, faults: list[Fault]) -> dict[str, Any]:
@@ -66,7 +63,7 @@ def _one(item: Tree, key: str, faults: list[Fault]) -> dict[str, Any]:
         name = plain(item["name"]) if "name" in item else None
     if not isinstance(name, str):
         expected = "expected a name, or a map with a name such as {name: masknet, blocks: 3}"
-        faults.append(Fault(key, f"{expected}; found {show(item)}", item.where))
+        faults.append(Fault(key, f"{expected}; {found(item)}", item.where))
         return {}
     try:
         INTERACTIONS.entry(name)
@@ -79,8 +76,8 @@ def _one(item: Tree, key: str, faults: list[Fault]) -> dict[str, Any]:
 
 def options_class(name: str) -> type[BaseModel]:
     """The typed options of an interaction; a plug-in's are its constructor's keyword-only arguments."""
-    found: type[BaseModel] | None = INTERACTIONS.options(name)
-    return found if found is not None else keyword_options(INTERACTIONS.load(name))
+    own: type[BaseModel] | None = INTERACTIONS.options(name)
+    return own if own is not None else keyword_options(INTERACTIONS.load(name))
 
 
 def keyword_options(target: Any, *, leave_out: Collection[str] = ()) -> type[BaseModel]:

@@ -15,7 +15,7 @@ import yaml
 
 from recbole_dtn.errors import UsageError
 
-__all__ = ["Branch", "Items", "Leaf", "Tree", "from_python", "is_null", "parse_text", "plain", "show"]
+__all__ = ["Branch", "Items", "Leaf", "Tree", "found", "from_python", "is_null", "parse_text", "plain", "show"]
 
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
@@ -35,12 +35,14 @@ class Leaf:
         where: file and line, or ``command line``.
         quoted: whether the text was in quotes (``"null"`` is text, ``null`` is nothing).
         loose: from the command line, where ``a,b`` may stand for a list.
+        bare: a word of the command line without a value, true for a setting that is true or false.
     """
 
     value: Any
     where: str
     quoted: bool = False
     loose: bool = False
+    bare: bool = False
 
 
 class Branch(dict[str, "Leaf | Branch | Items"]):
@@ -100,6 +102,19 @@ def show(tree: Tree) -> str:
         value = tree.value
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def found(tree: Tree) -> str:
+    """The end of a message that has said what was expected.
+
+    >>> found(Leaf("ten", "")), found(Leaf("", "")), found(Leaf(True, "", bare=True))
+    ("found 'ten'", 'found nothing', 'the value is missing')
+    """
+    if isinstance(tree, Leaf) and tree.bare:
+        return "the value is missing"
+    if isinstance(tree, Leaf) and tree.value == "" and not tree.quoted:
+        return "found nothing"
+    return f"found {show(tree)}"
 
 
 def from_python(value: Any, where: str) -> Tree:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from recbole_dtn.config.tree import Branch, Items, Leaf, Tree, is_null, parse_text, plain, show
+from recbole_dtn.config.tree import Branch, Items, Leaf, Tree, found, is_null, parse_text, plain
 from recbole_dtn.errors import UsageError, nearest
 
 __all__ = ["Fault", "declared", "describe", "read_typed", "report", "typed"]
@@ -59,12 +59,12 @@ def declared(model: type[BaseModel]) -> dict[str, Any]:
 
 def _strip(annotation: Any) -> tuple[Any, list[Any]]:
     """The bare type and its constraints."""
-    found: list[Any] = []
+    constraints: list[Any] = []
     while get_origin(annotation) is Annotated:
         annotation, *metadata = get_args(annotation)
         for item in metadata:
-            found.extend(item.metadata if isinstance(item, FieldInfo) else [item])
-    return annotation, found
+            constraints.extend(item.metadata if isinstance(item, FieldInfo) else [item])
+    return annotation, constraints
 
 
 def _is_union(base: Any) -> bool:
@@ -128,7 +128,7 @@ def typed(tree: Tree, annotation: Any, key: str, faults: list[Fault]) -> Any:
         return value
     except (_MismatchError, ValidationError):
         hint = _nearest_option(tree, base)
-        faults.append(Fault(key, f"expected {describe(annotation)}; found {show(tree)}{hint}", tree.where))
+        faults.append(Fault(key, f"expected {describe(annotation)}; {found(tree)}{hint}", tree.where))
         return plain(tree)
 
 
@@ -168,12 +168,12 @@ def _union(tree: Tree, members: tuple[Any, ...], key: str, faults: list[Fault]) 
     others = sorted((m for m in members if m is not types.NoneType), key=lambda member: _strip(member)[0] is str)
     attempts: list[tuple[Any, list[Fault]]] = []
     for member in others:
-        found: list[Fault] = []
-        value = typed(tree, member, key, found)
-        if not found:
+        wrong: list[Fault] = []
+        value = typed(tree, member, key, wrong)
+        if not wrong:
             return value
-        attempts.append((member, found))
-    deeper = [found for _, found in attempts if any(fault.key != key for fault in found)]
+        attempts.append((member, wrong))
+    deeper = [wrong for _, wrong in attempts if any(fault.key != key for fault in wrong)]
     if len(deeper) == 1:
         faults.extend(deeper[0])
         return plain(tree)

@@ -116,7 +116,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def open_entry(folder: Path) -> Encoded | None:
     """The contents of a complete entry; None when there is none or it is torn."""
     manifest = _read_json(folder / MANIFEST)
-    if manifest is None or manifest.get("format") != FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or not {"files", "encoded"} <= set(manifest):
         return None
     for name, size in manifest["files"].items():
         path = folder / name

@@ -85,7 +85,7 @@ def open_sources(settings: Settings, *, log: Callable[[str], None] = lambda text
         if not maker.bundled:
             raise DataError(
                 f"{folder}: the atomic files are missing; get the raw files ({maker.source}) and run: "
-                f"run_recbole_dtn.py preprocess {settings.preprocessor} --raw=FOLDER --data_path={settings.data_path}"
+                f"python run_recbole_dtn.py preprocess {settings.preprocessor} --raw=FOLDER --data_path={settings.data_path}"
             )
         maker(None, Path(settings.data_path), name=folder.name).run(log)
     hints = [name for name in (settings.user_field,) if name is not None]

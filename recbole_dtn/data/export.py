@@ -13,7 +13,8 @@ import polars as pl
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.tasks import label_columns
 from recbole_dtn.data.datamodule import PreparedData, open_sources, prepare
-from recbole_dtn.data.sources import PARTS, Sources
+from recbole_dtn.data.sources import PARTS, Sources, data_folder
+from recbole_dtn.data.staging import refuse_existing, staged
 from recbole_dtn.data.write import write_atomic, write_dataset_yaml
 from recbole_dtn.errors import UsageError
 
@@ -21,7 +22,12 @@ __all__ = ["write_given_splits"]
 
 
 def write_given_splits(
-    settings: Settings, target_folder: Path, name: str, *, log: Callable[[str], None] = lambda text: None
+    settings: Settings,
+    target_folder: Path,
+    name: str,
+    *,
+    log: Callable[[str], None] = lambda text: None,
+    overwrite: bool = False,
 ) -> Path:
     """Write a data set's splits as RecBole's benchmark parts, with one ``:float`` label column per task.
 
@@ -32,15 +38,21 @@ def write_given_splits(
 
     Args:
         settings: of the data set. target_folder: gets the files; stock RecBole wants it to be ``<data_path>/<name>``.
-        name: of the new data set. log: told what was written.
+        name: of the new data set. log: told what was written. overwrite: replace a data set that is there.
 
     Raises:
-        UsageError: for a task that is named as an input.
+        UsageError: for a task that is named as an input, and a target that holds a data set, without ``overwrite``.
         DataError: as :func:`prepare`.
     """
+    if target_folder.resolve() == data_folder(settings).resolve():
+        raise UsageError(
+            f"the splits of {settings.dataset!r} cannot be written over its own files: choose another name"
+        )
+    if not overwrite:
+        refuse_existing(target_folder)
     prepared = prepare(settings, log=log)
     sources = open_sources(settings)
-    _refuse(settings, prepared, target_folder, sources)
+    _refuse(settings, prepared)
     inputs = [column for spec in settings.fields for column in (spec.name, spec.weights) if column is not None]
     keys = [side.key for side in sources.sides if side.kind in prepared.splits["train"].store.pointers]
     kept = [column for column in sources.inter.names if column in {*inputs, *keys}]
@@ -50,34 +62,43 @@ def write_given_splits(
     types |= dict.fromkeys(masked.values(), "float")
     if masked:
         log(f"note: {', '.join(masked.values())} say which labels are observed; stock RecBole models ignore them")
-    for part in PARTS:
-        frames = _part(prepared, sources, kept, part, masked)
-        file = target_folder / f"{name}.{part}.inter"
-        log(f"wrote {file} ({write_atomic(frames, file, types, escaped=True):,} rows)")
-    for side in sources.sides:
-        file = target_folder / f"{name}.{side.kind}"
-        kept = [column for column in side.table.names if column in {side.key, *inputs}]
-        if side.key in keys:
-            of_side = {column: side.table.type_of(column) for column in kept}
-            batches = (batch.frame for batch in side.table.batches(kept))
-            log(f"wrote {file} ({write_atomic(batches, file, of_side, escaped=True):,} rows)")
-    write_dataset_yaml(
-        target_folder / f"{name}.yaml", _yaml(settings, masked), f"The splits of {settings.dataset}, given."
-    )
+    gaps = _gaps(prepared, log)
+    written: dict[str, int] = {}
+    with staged(target_folder, name, overwrite=overwrite) as work:
+        for part in PARTS:
+            frames, file = _part(prepared, sources, kept, part, masked), f"{name}.{part}.inter"
+            written[file] = write_atomic(frames, work / file, types, escaped=True, gaps=gaps)
+        for side in sources.sides:
+            if side.key in keys:
+                file = f"{name}.{side.kind}"
+                of_side = {column: side.table.type_of(column) for column in side.table.names}
+                of_side = {column: kind for column, kind in of_side.items() if column in {side.key, *inputs}}
+                batches = (batch.frame for batch in side.table.batches(list(of_side)))
+                written[file] = write_atomic(batches, work / file, of_side, escaped=True, gaps=gaps)
+        write_dataset_yaml(work / f"{name}.yaml", _yaml(settings, masked), f"The splits of {settings.dataset}, given.")
+    for file, rows in written.items():
+        log(f"wrote {target_folder / file} ({rows:,} rows)")
     return target_folder
 
 
-def _refuse(settings: Settings, prepared: PreparedData, target: Path, sources: Sources) -> None:
-    if target.resolve() == sources.folder.resolve():
-        raise UsageError(
-            f"the splits of {settings.dataset!r} cannot be written over its own files: choose another name"
-        )
+def _refuse(settings: Settings, prepared: PreparedData) -> None:
     columns = {spec.name for spec in settings.fields} | {spec.weights for spec in settings.fields}
     for task in prepared.schema.tasks:
         if task.name in columns:
             raise UsageError(f"task {task.name!r} is named as an input, and its label column would be too: rename it")
         if f"{task.name}_observed" in columns:
             raise UsageError(f"field {task.name}_observed is named as task {task.name!r}'s mask: rename it")
+
+
+def _gaps(prepared: PreparedData, log: Callable[[str], None]) -> list[str]:
+    """The number fields, whose absent values stay empty cells; says which have some."""
+    fields = [field for field in prepared.summary.fields if field.kind == "float"]
+    rows = prepared.summary.rows
+    for field in fields:
+        count = sum(round(share * rows[split]) for split, share in field.missing.items())
+        if count:
+            log(f"warning: field {field.name!r} has no value in {count:,} rows; stock RecBole reads the mean there")
+    return [field.name for field in fields]
 
 
 def _masked(prepared: PreparedData) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +27,7 @@ def write_atomic(
     types: Mapping[str, str],
     *,
     escaped: bool = False,
+    gaps: Collection[str] = (),
 ) -> int:
     """Write one atomic file, to a temporary name and then renamed.
 
@@ -38,6 +39,7 @@ def write_atomic(
         types: ``{column: token | token_seq | float | float_seq}`` in the order of the columns; a sequence is a list
             column, or a text column with spaces between the values.
         escaped: whether tokens come from an atomic file and are spelled as one has them.
+        gaps: float columns whose missing numbers are written as empty cells (stock RecBole puts the mean there).
 
     Returns:
         The number of rows.
@@ -55,7 +57,7 @@ def write_atomic(
     with replace_file(path) as file:
         file.write("\t".join(f"{name}:{kind}" for name, kind in types.items()).encode() + b"\n")
         for frame in _batches(frames):
-            text = _as_text(frame, types, path, rows, escaped)
+            text = _as_text(frame, types, path, rows, escaped, gaps)
             text.write_csv(file, include_header=False, separator="\t", quote_style="never")
             rows += frame.height
     return rows
@@ -96,7 +98,9 @@ def _batches(frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]) -> It
         yield from frames
 
 
-def _as_text(frame: pl.DataFrame, types: Mapping[str, str], path: Path, before: int, escaped: bool) -> pl.DataFrame:
+def _as_text(
+    frame: pl.DataFrame, types: Mapping[str, str], path: Path, before: int, escaped: bool, gaps: Collection[str]
+) -> pl.DataFrame:
     """Every column as the text to be written; ``before`` rows precede this batch."""
     written = []
     for name, kind in types.items():
@@ -106,7 +110,7 @@ def _as_text(frame: pl.DataFrame, types: Mapping[str, str], path: Path, before: 
         elif kind == "token":
             text = escape_series(token_texts(column, path))
         elif kind == "float":
-            text = _float(column, path, before)
+            text = _float(column, path, before, gaps=name in gaps)
         else:
             text = _sequence(column, kind, path, before)
         written.append(text.replace("", None).alias(name))
@@ -129,10 +133,13 @@ def token_texts(column: pl.Series, path: Path) -> pl.Series:
     return column.cast(pl.String)
 
 
-def _float(column: pl.Series, path: Path, before: int) -> pl.Series:
+def _float(column: pl.Series, path: Path, before: int, *, gaps: bool) -> pl.Series:
     values = column.replace("", None) if column.dtype == pl.String else column
     numbers = values.cast(pl.Float64, strict=False)
     wrong = (numbers.is_null() | ~numbers.is_finite()).fill_null(True)
+    if gaps:
+        absent = values.is_null() | numbers.is_nan().fill_null(False)
+        numbers, wrong = numbers.fill_nan(None), wrong & ~absent
     if wrong.any():
         row = int(wrong.arg_true()[0])
         found = "a missing value" if column[row] is None or column[row] == "" else repr(column[row])

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from recbole_dtn.schema import TaskSpec
 
-__all__ = ["task_losses"]
+__all__ = ["loss_weights", "task_losses"]
+
+
+def loss_weights(observed: Tensor, sample_weight: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Weight (B, T) of each label in its task's mean: the sample's weight where it is observed, else 0."""
+    weights = observed.to(dtype)
+    return weights if sample_weight is None else weights * sample_weight.to(dtype).unsqueeze(1)
 
 
 def task_losses(
@@ -19,6 +25,7 @@ def task_losses(
     observed: Tensor,
     tasks: Sequence[TaskSpec],
     sample_weight: Tensor | None = None,
+    total: Tensor | None = None,
 ) -> Tensor:
     """Mean loss of each task over its observed rows, not yet times the task's weight.
 
@@ -32,6 +39,7 @@ def task_losses(
 
     Args:
         logits: (B, T). labels: (B, T). observed: (B, T) bool. tasks: T of them. sample_weight: (B,) or None.
+        total: (T,) what to divide by instead of ``sum_b w_b``; for a batch that is spread over processes.
 
     Returns:
         (T,).
@@ -48,8 +56,7 @@ def task_losses(
     binary = [task.kind == "binary" for task in tasks]
     if not all(binary):
         each = torch.where(torch.tensor(binary, device=logits.device), each, (logits - targets).square())
-    weights = observed.to(logits.dtype)
-    if sample_weight is not None:
-        weights = weights * sample_weight.to(logits.dtype).unsqueeze(1)
-    total = weights.sum(0)
+    weights = loss_weights(observed, sample_weight, logits.dtype)
+    if total is None:
+        total = weights.sum(0)
     return (torch.where(observed, each, 0.0) * weights).sum(0) / torch.where(total > 0, total, 1.0)

@@ -111,10 +111,13 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         for table in self.tables():
             table.sparse = sparse
 
-    def task_losses(self, features: Features, output: ModelOutput) -> Tensor:
-        """Unweighted loss of every task over its observed rows, (T,); 0 where none is observed."""
+    def task_losses(self, features: Features, output: ModelOutput, total: Tensor | None = None) -> Tensor:
+        """Unweighted loss of every task over its observed rows, (T,); 0 where none is observed.
+
+        ``total`` as in :func:`recbole_dtn.loss.tasks.task_losses`.
+        """
         return task_losses(
-            output.logits.float(), features.labels, features.observed, self.schema.tasks, features.sample_weight
+            output.logits.float(), features.labels, features.observed, self.schema.tasks, features.sample_weight, total
         )
 
     def penalties(self) -> dict[str, Tensor]:

@@ -237,7 +237,13 @@ class DTN(MultiTaskRecommender):
             found: Tensor | WithAuxiliary = module(embeddings if module.reads_ids else affine, ids, shared[key])
             if isinstance(found, WithAuxiliary):
                 losses.append(found.loss)
-                return found.output
+                found = found.output
+            if found.shape != (len(ids), module.output_dim):
+                raise UsageError(
+                    f"interaction {type(module).__name__}: expected an output of shape ({len(ids)}, "
+                    f"{module.output_dim}), rows x module_dim; found {tuple(found.shape)}: its last layer must have "
+                    "output_dim columns (recbole_dtn.testing.check_interaction shows the rest)"
+                )
             return found
 
         outputs = [

@@ -13,7 +13,7 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.datamodule import prepare
 from recbole_dtn.data.loader import BatchLoader
 from recbole_dtn.data.vocabulary import Vocabularies
-from recbole_dtn.errors import DataError
+from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.metric.tasks import MultiTaskMetrics
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.registry import MODELS, load_plugins
@@ -53,6 +53,11 @@ class LoadedRun:
         Raises:
             UsageError: when a column is missing.
         """
+        if not isinstance(frame, pl.DataFrame):
+            raise UsageError(
+                f"predict: expected a polars.DataFrame, found {type(frame).__name__}: make one by pl.DataFrame(), "
+                "or pl.from_pandas()"
+            )
         schema = self.model.schema
         parts = []
         for start in range(0, max(frame.height, 1), batch_size):

@@ -144,8 +144,13 @@ def take_rows(features: Features, rows: Sequence[int]) -> Features:
     )
 
 
+PLAIN = {"dropout": 0.0, "embedding_l2": 0.0, "codebook_l2": 0.0}
+"""What a check of an equation starts from: tuned penalties and random masks are no part of it."""
+
+
 def make_settings(model: str | type[Any], **overrides: Any) -> Settings:
-    """Typed settings of a model: the shipped defaults, then ``overrides``, whole values by top-level key.
+    """Typed settings of a model: the shipped defaults without their regularisation, then ``overrides``, whole values by
+    top-level key.
 
     What depends on a data set (such as the names in ``task_chain``) is not checked here.
 
@@ -160,7 +165,7 @@ def make_settings(model: str | type[Any], **overrides: Any) -> Settings:
     """
     if isinstance(model, str):
         defaults = resolve({"model": model}).settings
-        return type(defaults).model_validate({**defaults.model_dump(), **overrides})
+        return type(defaults).model_validate({**defaults.model_dump(), **PLAIN, **overrides})
     shared = resolve({"model": "SharedBottom"}).settings.model_dump(include=set(Settings.model_fields))
     kind: type[Settings] = model.settings_class or Settings
-    return kind.model_validate({**shared, "model": model.__name__, **overrides})
+    return kind.model_validate({**shared, **PLAIN, "model": model.__name__, **overrides})

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.model.base import MultiTaskRecommender
@@ -100,9 +101,20 @@ def initialise_from(model: MultiTaskRecommender, vocabularies: Vocabularies, fol
     if len(widths) > 1:
         faults.append(f"embedding_size: {sorted(widths)}")
     if faults:
+        own = set(type(model.settings).model_fields) - set(Settings.model_fields)
+        now = model.settings.dump()
+        differing = [
+            f"{key}: {old.settings.get(key)} there, {now[key]} here"
+            for key in ("model", "embedding_size", *sorted(own))
+            if old.settings.get(key) != now[key]
+        ]
+        if old.settings["model"] != now["model"]:
+            differing = differing[:1]  # another model's own settings explain nothing
+        shown = differing or faults[:5]
+        more = f"\n  and {len(faults) - 5} more" if not differing and len(faults) > 5 else ""
         raise UsageError(
             f"init_from={folder}: that run ({old.settings['model']} on {old.settings['dataset']}) does not fit this "
-            "model; give both the same model settings and fields:\n  " + "\n  ".join(faults)
+            "model; give both the same model settings and fields:\n  " + "\n  ".join(shown) + more
         )
     new_rows, old_rows = match_rows(model.schema, vocabularies, old)
     with torch.no_grad():

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import pytorch_lightning as lightning
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import CSVLogger, Logger
 from rich.console import Console
@@ -125,6 +126,7 @@ def fit_settings(resolved: Resolved, *, console: Console | None = None) -> Run:
         console = Console(quiet=True)
     report = Report(console, progress=settings.progress)
     _check_loggers(settings)
+    _check_machine(settings)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     with MemoryWatch() as memory:
@@ -270,14 +272,29 @@ class _EpochOrder(lightning.Callback):
         loader.set_epoch(trainer.current_epoch)
 
 
+def _machine(settings: Settings) -> dict[str, Any]:
+    """The settings that go to Lightning as they are."""
+    return {name: getattr(settings, name) for name in ("accelerator", "devices", "strategy", "num_nodes", "precision")}
+
+
+def _check_machine(settings: Settings) -> None:
+    """Refuse devices that are not there before any data is read."""
+    try:
+        with _own_warnings():
+            lightning.Trainer(
+                **_machine(settings), logger=False, enable_checkpointing=False, enable_progress_bar=False,
+                enable_model_summary=False,
+            )  # fmt: skip
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        given = ", ".join(f"{name}={value}" for name, value in _machine(settings).items())
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"{given}: Lightning cannot run on this here: {reason}") from error
+
+
 def _trainer(settings: Settings, folder: Path, callbacks: list[lightning.Callback]) -> lightning.Trainer:
     with _own_warnings():
         return lightning.Trainer(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            strategy=settings.strategy,
-            num_nodes=settings.num_nodes,
-            precision=settings.precision,
+            **_machine(settings),
             max_epochs=settings.epochs,
             check_val_every_n_epoch=settings.eval_step,
             num_sanity_val_steps=0,
@@ -350,6 +367,7 @@ def _own_warnings() -> Iterator[None]:
             r".*logging interval.*",
             r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
             r".*GPU available but not used.*",
+            r".*It is recommended to use `self.log.*sync_dist.*",
             r".*You have overridden `transfer_batch_to_device`.*",
         ):
             warnings.filterwarnings("ignore", message=message)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from recbole_dtn.balancer.base import LossBalancer
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
+from recbole_dtn.loss.tasks import loss_weights
 from recbole_dtn.metric.tasks import MultiTaskMetrics
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.optim.build import build_optimizer, sparse_gradients
@@ -106,7 +107,7 @@ class TrainingModule(lightning.LightningModule):
         assert not isinstance(optimizer, list)
         optimizer.zero_grad()
         output = self(batch)
-        losses = self.model.task_losses(batch, output)
+        losses = self.model.task_losses(batch, output, self._observed_per_process(batch))
         extra = losses.new_zeros(())
         for term in (*output.auxiliary.values(), *self.model.penalties().values()):
             extra = extra + term
@@ -118,6 +119,18 @@ class TrainingModule(lightning.LightningModule):
         schedule.step()
         self.loss_sum += total.detach()
         self.loss_steps += 1
+
+    def _observed_per_process(self, batch: Features) -> Tensor | None:
+        """What each task's loss is divided by, (T,), when the batch is spread over processes.
+
+        DDP averages the processes' gradients. That is the gradient of the whole batch's mean loss only if all of them
+        divide by the same number, however many labels each has: the sum over all, per process.
+        """
+        if self.trainer.world_size == 1:
+            return None
+        total = loss_weights(batch.observed, batch.sample_weight, torch.float32).sum(0)
+        torch.distributed.all_reduce(total)
+        return total / self.trainer.world_size
 
     def _backward(self, loss: Tensor) -> None:
         self.manual_backward(loss)

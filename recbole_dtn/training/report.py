@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from recbole_dtn.data.datamodule import PreparedData
 
@@ -58,7 +59,9 @@ class Report:
                 file.write(text)
 
     def show(self, what: RenderableType) -> None:
-        """Print one thing."""
+        """Print one thing; text as it is, since rich would take ``[gdcn]`` for markup."""
+        if isinstance(what, str):
+            what = Text(what)
         self.console.print(what)
         plain = Console(file=io.StringIO(), width=160, highlight=False)
         plain.print(what)
@@ -72,7 +75,7 @@ class Report:
         for index, column in enumerate(columns):
             table.add_column(column, justify="left" if index == 0 else "right")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(Text(cell) for cell in row))
         self.show(table)
 
     # ---- a run's parts ------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import pytorch_lightning as lightning
 import torch
 import yaml
+from rich.console import Console
 
 from recbole_dtn import fit, load
 from recbole_dtn.cli import main
@@ -24,6 +26,7 @@ from recbole_dtn.training.checkpoint import read_checkpoint
 from recbole_dtn.training.fit import Run
 from recbole_dtn.training.module import TrainingModule
 from recbole_dtn.training.record import read_record
+from recbole_dtn.training.report import Report
 
 Fit = Callable[..., Run]
 
@@ -231,8 +234,10 @@ def test_init_from_starts_where_the_run_ended_and_matches_rows_by_token(dtn_run:
         here = field.offset + 2 + prepared.vocabularies.tokens("item_id").index(token)
         there = before.offset + 2 + known.index(token)
         assert torch.equal(table[here], old.state_dict["embedding.table.weight"][there])
-    with pytest.raises(UsageError, match="embedding_size"):
+    with pytest.raises(UsageError, match=r"embedding_size: 4 there, 8 here$"):
         small_fit("DTN", embedding_size=8, init_from=str(dtn_run.folder))
+    with pytest.raises(UsageError, match=r"model: DTN there, MMoE here$"):
+        small_fit("MMoE", init_from=str(dtn_run.folder))
 
 
 @pytest.mark.parametrize("model", ["PLE", "SharedBottom", "SingleTask", "MMoE"])
@@ -252,3 +257,33 @@ def test_mixed_precision_comes_near_full_precision(precision: str, small_fit: Fi
     assert mixed.test["like"]["logloss"] == pytest.approx(full.test["like"]["logloss"], abs=0.02)
     again = repeat_test(mixed.folder)
     assert again["like"]["auc"] == pytest.approx(mixed.test["like"]["auc"], abs=1e-6)
+
+
+def test_text_in_brackets_is_printed_as_it_is() -> None:
+    out = io.StringIO()
+    report = Report(Console(file=out, width=80))
+    report.show("try --interactions='[gdcn, masknet]'")
+    report.table("t", ["task"], [["like (rating in [4, 5])"]])
+    assert "'[gdcn, masknet]'" in out.getvalue()
+    assert "in [4, 5]" in out.getvalue()
+
+
+def test_devices_that_are_not_here_are_refused_before_any_data_is_read(tmp_path: Path) -> None:
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UsageError, match="accelerator=gpu"):
+        fit("MMoE", "ml-100k", {"accelerator": "gpu", "data_path": str(tmp_path)}, quiet=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_module_of_the_wrong_width_is_named(small_fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    from recbole_dtn.interaction.gdcn import GDCN
+
+    monkeypatch.setattr(GDCN, "forward", lambda self, embeddings, ids, shared=None: embeddings[:, 0])
+    with pytest.raises(UsageError, match=r"interaction GDCN: expected an output of shape \(512, 8\).*found \(512, 4\)"):
+        small_fit("DTN")
+
+
+def test_predict_wants_a_polars_frame(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"expected a polars.DataFrame, found dict"):
+        load(folder).predict({"user_id": ["1"]})  # type: ignore[arg-type]

@@ -329,3 +329,9 @@ def test_a_plugin_that_fails_to_import_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("given", "ours"), [("AUC", "mean_auc"), ("LogLoss", "mean_logloss"), ("like_ne", "like_ne")])
 def test_recbole_names_of_the_selecting_metric_mean_ours(given: str, ours: str) -> None:
     assert resolve([f"--valid_metric={given}"]).settings.valid_metric == ours
+
+
+@pytest.mark.parametrize("word", ["--fusion=concat", "--gate_input=embedding", "--eval_batch_size=7", "--devices=2"])
+def test_settings_that_say_the_same_have_one_digest(word: str) -> None:
+    assert settings_digest(resolve([word]).settings) == settings_digest(resolve([]).settings)
+    assert settings_digest(resolve(["--variant=released"]).settings) != settings_digest(resolve([]).settings)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
+from recbole_dtn.data.staging import staged
+
 __all__ = ["Preprocessor"]
 
 
@@ -34,15 +36,26 @@ class Preprocessor(ABC):
         self.raw_given = raw is not None
 
     @abstractmethod
-    def write(self) -> dict[str, int]:
-        """Write the files into :attr:`folder`; returns ``{file name: rows}``.
+    def write(self, folder: Path, log: Callable[[str], None]) -> dict[str, int]:
+        """Write the files into ``folder``, from where they are moved together; returns ``{file name: rows}``.
 
         Raises:
             DataError: for raw files that are missing or faulty.
         """
 
-    def run(self, log: Callable[[str], None] = lambda text: None) -> Path:
-        """Write the files and say what was written; returns their folder."""
-        for file, rows in self.write().items():
+    def run(self, log: Callable[[str], None] = lambda text: None, *, overwrite: bool = False) -> Path:
+        """Write the files and say what was written; returns their folder.
+
+        Args:
+            log: told what was written. overwrite: replace a data set of that name, with all of its files.
+
+        Raises:
+            UsageError: when there is one and ``overwrite`` is not given; files that would be written again as they
+                are (of a set whose raw files are installed) do not count.
+        """
+        same = self.bundled and not self.raw_given
+        with staged(self.folder, self.name, overwrite=overwrite, same=same) as work:
+            written = self.write(work, log)
+        for file, rows in written.items():
             log(f"wrote {self.folder / file} ({rows:,} rows)")
         return self.folder

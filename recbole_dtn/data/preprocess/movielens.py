@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class MovieLens100K(Preprocessor):
     bundled = True
     source = "inside RecBole's wheel"
 
-    def write(self) -> dict[str, int]:
+    def write(self, folder: Path, log: Callable[[str], None]) -> dict[str, int]:
         raw = self.raw if self.raw_given else _inside_recbole()
         inter, user, item = (_read(raw / f"ml-100k.{kind}") for kind in ("inter", "user", "item"))
         time = pl.from_epoch(pl.col("timestamp").cast(pl.Int64), time_unit="s")
@@ -44,7 +45,7 @@ class MovieLens100K(Preprocessor):
             "item": (item, {"item_id": "token", "release_year": "token", "genres": "token_seq"}),
         }
         return {
-            f"{self.name}.{kind}": write_atomic(frame, self.folder / f"{self.name}.{kind}", types)
+            f"{self.name}.{kind}": write_atomic(frame, folder / f"{self.name}.{kind}", types)
             for kind, (frame, types) in tables.items()
         }
 

@@ -1,0 +1,101 @@
+"""A data set's files take their places together: a faulty input changes nothing, and nothing is overwritten unasked."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from recbole_dtn.data.sources import PARTS
+from recbole_dtn.errors import DataError, UsageError
+
+__all__ = ["dataset_files", "refuse_existing", "staged"]
+
+SUFFIXES = (".inter", ".user", ".item", ".yaml")
+
+
+def dataset_files(folder: Path) -> list[Path]:
+    """The files that make a folder a data set: ``.inter``, ``.user``, ``.item`` and ``.yaml``, sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and not path.name.startswith("."))
+
+
+def refuse_existing(folder: Path) -> None:
+    """Refuse a folder that holds a data set.
+
+    Raises:
+        UsageError: naming its files and the switch that replaces them.
+    """
+    found = dataset_files(folder)
+    if found:
+        _refuse(folder, found)
+
+
+def _refuse(folder: Path, found: list[Path]) -> None:
+    raise UsageError(
+        f"{folder} holds a data set already ({', '.join(path.name for path in found)}): choose another --name, or "
+        "replace it with --overwrite"
+    )
+
+
+@contextmanager
+def staged(folder: Path, name: str, *, overwrite: bool, same: bool = False) -> Iterator[Path]:
+    """``with staged(folder, name, overwrite=...) as work``: files written into ``work`` are moved when all went well.
+
+    With ``overwrite``, what else the data set ``name`` had in ``folder`` (parts, ``.user``, ``.item``, its YAML) is
+    removed after the new files stand. A failure leaves ``folder`` as it was, or absent.
+
+    Args:
+        folder: of the data set. name: of its files. overwrite: replace a data set that is there.
+        same: without ``overwrite``, files equal to those written may be there, and others that are not written.
+
+    Raises:
+        UsageError: when a data set is there and ``overwrite`` is not given. DataError: where nothing can be written.
+    """
+    if not overwrite and not same:
+        refuse_existing(folder)
+    parent = folder.parent
+    missing = [path for path in (parent, *parent.parents) if not path.exists()]
+    work: Path | None = None
+    try:
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            work = Path(tempfile.mkdtemp(dir=parent, prefix=".writing-"))
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be written ({error.strerror})") from None
+        try:
+            yield work
+            _move(work, folder, name, overwrite)
+        except (DataError, UsageError) as error:
+            raise type(error)(str(error).replace(str(work), str(folder))) from None
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    except BaseException:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+        for path in missing:  # the innermost first; one that others use by now is not empty
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        raise
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _move(work: Path, folder: Path, name: str, overwrite: bool) -> None:
+    made = sorted(work.iterdir())
+    if not overwrite:
+        there = [folder / path.name for path in made if (folder / path.name).exists()]
+        differing = [path for path in there if not filecmp.cmp(path, work / path.name, shallow=False)]
+        if differing:
+            _refuse(folder, differing)
+    folder.mkdir(exist_ok=True)
+    for path in made:
+        os.replace(path, folder / path.name)
+    if overwrite:
+        kinds = ("inter", *(f"{part}.inter" for part in PARTS), "user", "item", "yaml")
+        for stale in {f"{name}.{kind}" for kind in kinds} - {path.name for path in made}:
+            (folder / stale).unlink(missing_ok=True)
