@@ -24,7 +24,7 @@ from recbole_dtn.model.dtn import DTN
 def write_files(data_path: str, **settings: Any) -> None:
     """Our split of ml-100k, one label column per task, as the data set ``ml-100k-given``."""
     resolved = resolve({"dataset": "ml-100k", "data_path": data_path, **settings})
-    write_given_splits(resolved.settings, Path(data_path) / "ml-100k-given", "ml-100k-given")
+    write_given_splits(resolved.settings, Path(data_path) / "ml-100k-given", "ml-100k-given", overwrite=True)
 
 
 def train(data_path: str, **overrides: Any) -> dict[str, dict[str, float]]:

@@ -14,29 +14,66 @@ from recbole_dtn.config.properties import read_yaml
 from recbole_dtn.errors import UsageError, nearest
 
 if TYPE_CHECKING:
+    from recbole_dtn.data.atomic import Fault
     from recbole_dtn.data.info import DataInfo
 
 __all__ = ["help_text", "run"]
 
-FAULTS_SHOWN = 50
+GROUPS_SHOWN = 50
+LINES_SHOWN = 3
 FAULTY = 2
 
 HELP = """\
-run_recbole_dtn.py data info --dataset=NAME         rows, fields, vocabularies and positives per task and split
-run_recbole_dtn.py data validate --dataset=NAME     every fault of its atomic files, with file and line
-run_recbole_dtn.py data validate FOLDER             the same for a folder of atomic files
-run_recbole_dtn.py data split --dataset=NAME --name=NEW    write our split as RecBole's parts train, valid, test
-run_recbole_dtn.py data cache list                  the encoded caches under data_path (or cache_dir), with their sizes
-run_recbole_dtn.py data cache clear [--dataset=NAME]       remove them, of one data set or of all
+python run_recbole_dtn.py data info --dataset=NAME         rows, fields, vocabularies and positives per task and split
+python run_recbole_dtn.py data validate --dataset=NAME     the faults of its atomic files, with file and lines
+python run_recbole_dtn.py data split --dataset=NAME --name=NEW    our split as RecBole's parts train, valid, test
+python run_recbole_dtn.py data cache list|clear            the encoded caches
 
-Settings of the data (--data_path, --cache_dir, --split, --limit_rows, --config_files, ...) are taken as for training.
-`data validate` exits with 2 when it finds a fault that cannot be read past.
+`data <command> --help` says more of each. Settings of the data (--data_path, --cache_dir, --split, --limit_rows,
+--config_files, ...) are taken as for training.
 """
+HELP_OF = {
+    "info": """\
+python run_recbole_dtn.py data info --dataset=NAME [--data_path=dataset] [settings of the data]
+
+Rows per split; per task and split the positives among the observed rows; per field its type, the file it lies in, the
+size of its vocabulary, the share of missing values and, in valid and test, the share of values that training knows.
+The data set is encoded first where its cache is missing. Settings of the data (--split, --split_ratio, --limit_rows,
+--min_count, --cache_dir, ...) are taken as for training.
+""",
+    "validate": """\
+python run_recbole_dtn.py data validate --dataset=NAME [--data_path=dataset] [--all]
+python run_recbole_dtn.py data validate FOLDER [--all]
+
+Checks every line of the atomic files of a data set, or of a folder that holds one under its own name: columns, numbers,
+UTF-8, keys of the side files, and what stock RecBole would misread. Faults of one kind in one file are shown together,
+with their number and first three lines.
+
+  --all    every fault on a line of its own
+
+Exits with 2 when there is a fault that cannot be read past, else with 0.
+""",
+    "split": """\
+python run_recbole_dtn.py data split --dataset=NAME --name=NEW [--data_path=dataset] [--overwrite] [settings]
+
+Writes our split of a data set as another one, <data_path>/NEW/: RecBole's parts NEW.train.inter, NEW.valid.inter and
+NEW.test.inter with one label column per task, its side files, and NEW.yaml. Stock RecBole trains on the same rows then.
+
+  --overwrite    replace a data set NEW that is there, with all of its files; without it, that is refused
+""",
+    "cache": """\
+python run_recbole_dtn.py data cache list [--dataset=NAME] [--data_path=dataset] [--cache_dir=FOLDER]
+python run_recbole_dtn.py data cache clear [--dataset=NAME] [--data_path=dataset] [--cache_dir=FOLDER]
+
+Lists or removes the encoded caches of one data set or of all: fingerprint, rows, size, and whether each is complete.
+They lie under data_path, or in cache_dir where that was set. A removed cache is made again when it is needed.
+""",
+}
 
 
 def help_text(words: list[str]) -> str:
-    """How to call it."""
-    return HELP
+    """How to call it, or one of its commands."""
+    return HELP_OF.get(words[0], HELP) if words else HELP
 
 
 def run(words: list[str]) -> int:
@@ -97,30 +134,44 @@ def _share(value: float | None) -> str:
 
 
 def _validate(words: list[str]) -> int:
-    if words and not words[0].startswith("-"):
-        if len(words) > 1:
-            raise UsageError(f"data validate: unexpected word {words[1]!r}; one folder, or --dataset=NAME")
-        folder = Path(words[0])
+    parsed = parse(words, flags=("all",), settings=True)
+    if parsed.words:
+        wrong = [*parsed.words[1:], *parsed.settings]
+        if wrong:
+            raise UsageError(f"data validate: unexpected word {wrong[0]!r}; one folder, or --dataset=NAME")
+        folder = Path(parsed.words[0])
     else:
-        settings = resolve(words).settings
+        settings = resolve(parsed.settings).settings
         folder = Path(settings.data_path) / (settings.folder or settings.dataset)
     if not folder.is_dir():
         raise UsageError(f"data validate: there is no folder {folder}")
-    from recbole_dtn.data.validate import validate
+    from recbole_dtn.data.validate import grouped, validate
 
     console = make_console()
     faults = sorted(validate(folder))
-    for fault in faults[:FAULTS_SHOWN]:
-        say(console, str(fault) if fault.fatal else f"{fault} (stock RecBole misreads it)")
-    if len(faults) > FAULTS_SHOWN:
-        say(console, f"... and {len(faults) - FAULTS_SHOWN:,} more")
+    groups = [[fault] for fault in faults] if "all" in parsed.flags else grouped(faults)
+    shown = len(groups) if "all" in parsed.flags else GROUPS_SHOWN
+    for group in groups[:shown]:
+        say(console, _group(group) if group[0].fatal else f"{_group(group)} (stock RecBole misreads it)")
+    if len(groups) > shown:
+        say(console, f"... and {len(groups) - shown:,} kinds more; --all prints each fault")
     fatal = sum(fault.fatal for fault in faults)
     say(console, f"{folder}: {fatal:,} faults, {len(faults) - fatal:,} warnings" if faults else f"{folder}: no fault")
     return FAULTY if fatal else 0
 
 
+def _group(group: list[Fault]) -> str:
+    """Faults of one kind in one file, on one line."""
+    first = group[0]
+    if len(group) == 1:
+        return str(first)
+    lines = ", ".join(str(fault.line) for fault in group[:LINES_SHOWN])
+    more = ", ..." if len(group) > LINES_SHOWN else ""
+    return f"{first.file}, {len(group):,} lines ({lines}{more}): {first.kind or first.reason}"
+
+
 def _split(words: list[str]) -> int:
-    parsed = parse(words, values=("name",), settings=True)
+    parsed = parse(words, values=("name",), flags=("overwrite",), settings=True)
     if parsed.words:
         raise UsageError(f"data split: unexpected word {parsed.words[0]!r}; the data set goes in --dataset=NAME")
     (name,) = parsed.need("name")
@@ -129,8 +180,9 @@ def _split(words: list[str]) -> int:
     from recbole_dtn.data.export import write_given_splits
 
     console = make_console()
-    write_given_splits(settings, folder, name, log=lambda text: say(console, text))
-    say(console, f"next: run_recbole_dtn.py --dataset={name}{path_option(settings.data_path)}")
+    overwrite = "overwrite" in parsed.flags
+    write_given_splits(settings, folder, name, log=lambda text: say(console, text), overwrite=overwrite)
+    say(console, f"next: python run_recbole_dtn.py --dataset={name}{path_option(settings.data_path)}")
     return 0
 
 

@@ -14,10 +14,13 @@ from recbole_dtn.config.settings import Settings
 
 __all__ = ["show"]
 
+LONGEST = 60
+"""Characters of a value beyond which it folds."""
+
 
 def show(resolved: Resolved, console: Console) -> None:
     """Print everything that is known before training."""
-    show_table(console, ("setting", "value", "source"), setting_rows(resolved))
+    show_table(console, ("setting", "value", "source"), setting_rows(resolved), longest=LONGEST)
     say(console, f"\nsettings digest: {settings_digest(resolved.settings)}")
     missing = what_is_missing(resolved.settings)
     if missing is not None:

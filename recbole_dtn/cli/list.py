@@ -1,11 +1,11 @@
-"""``run_recbole_dtn.py list <kind>``: what is registered."""
+"""``python run_recbole_dtn.py list <kind>``: what is registered."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from recbole_dtn.cli.arguments import parse, split_words
-from recbole_dtn.cli.console import make_console, say, show_table
+from recbole_dtn.cli.console import PROGRAM, make_console, say, show_table
 from recbole_dtn.config.datasets import dataset_yaml, has_atomic_files, known_datasets
 from recbole_dtn.config.properties import read_yaml
 from recbole_dtn.errors import UsageError, nearest
@@ -20,28 +20,52 @@ KINDS: dict[str, Registry] = {
     "balancers": BALANCERS,
 }
 
-HELP = """\
-run_recbole_dtn.py list models|interactions|datasets|metrics|balancers
+HELP = f"""\
+{PROGRAM} list models|interactions|datasets|metrics|balancers
 
   --plugins=a.py,b.py    also what these files register
   --data_path=dataset    datasets: where prepared ones are looked for
 """
 
+DATASETS_HELP = f"""\
+{PROGRAM} list datasets [--data_path=dataset]
+
+The shipped data sets and the folders under data_path: state, tasks, folder.
+"""
+
+KIND_HELP = f"""\
+{PROGRAM} list {{kind}} [--plugins=a.py,b.py]
+
+The registered {{kind}}, those of the plug-in files included: name, paper,
+summary, and where each comes from.
+"""
+
 
 def help_text(words: list[str]) -> str:
-    """How to call it."""
-    return HELP
+    """How to call it, in general or for one kind.
+
+    Raises:
+        UsageError: for an unknown kind.
+    """
+    if not words or words[0].startswith("-"):
+        return HELP
+    kind = _known_kind(words[0])
+    return DATASETS_HELP if kind == "datasets" else KIND_HELP.format(kind=kind)
+
+
+def _known_kind(kind: str) -> str:
+    kinds = (*KINDS, "datasets")
+    if kind not in kinds:
+        raise UsageError(f"list: unknown kind {kind!r}; {nearest(kind, kinds)}")
+    return kind
 
 
 def run(words: list[str]) -> int:
     """Print one table."""
     parsed = parse(words, values=("plugins", "data_path"))
-    kinds = (*KINDS, "datasets")
     if len(parsed.words) != 1:
-        raise UsageError(f"list: name one of {', '.join(sorted(kinds))}")
-    (kind,) = parsed.words
-    if kind not in kinds:
-        raise UsageError(f"list: unknown kind {kind!r}; {nearest(kind, kinds)}")
+        raise UsageError(f"list: name one of {', '.join(sorted((*KINDS, 'datasets')))}")
+    kind = _known_kind(parsed.words[0])
     load_plugins(split_words(parsed.values.get("plugins", "")))
     console = make_console()
     if kind == "datasets":
@@ -50,7 +74,7 @@ def run(words: list[str]) -> int:
             ("data set", "state", "tasks", "folder"),
             _datasets(Path(parsed.values.get("data_path", "dataset"))),
         )
-        say(console, "\nmore: `preprocess table --help` makes a data set of your own table")
+        say(console, f"\na data set of your own table: `{PROGRAM} preprocess table --help`")
         return 0
     entries = [KINDS[kind].entry(name) for name in KINDS[kind].names()]
     rows = [(entry.name, entry.paper, entry.summary, entry.origin) for entry in entries]

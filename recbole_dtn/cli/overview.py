@@ -6,31 +6,29 @@ import textwrap
 from typing import Any
 
 from recbole_dtn.cli.app import COMMANDS
+from recbole_dtn.cli.console import PROGRAM, help_width
 from recbole_dtn.config.layers import builtin_models
 from recbole_dtn.config.load import settings_class
 from recbole_dtn.config.options import options_class
 from recbole_dtn.config.properties import KeyHelp, key_help, properties_folder, shipped
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.typed import declared, describe
-from recbole_dtn.registry import INTERACTIONS, MODELS, load_plugins
+from recbole_dtn.registry import INTERACTIONS, MODELS, Entry, load_plugins
 
 __all__ = ["overview"]
 
-WIDTH = 118
+PLAIN = ("text", "text, or null", "true or false", "a list of text", "a list of (a map)", "an integer or text")
+"""Types that a help leaves out."""
 
-BEGIN = """\
-recbole_dtn: multi-task CTR / CVR models for RecBole, trained under Lightning.
-
-  run_recbole_dtn.py --model=DTN --dataset=ml-100k                     train and test; the data comes with RecBole
-  run_recbole_dtn.py --model=PLE --epochs=3 --optimizer.lr=0.003       any setting: --key=value or --key value
-  run_recbole_dtn.py --interactions='[gdcn, {name: masknet, blocks: 3}, gdcn]'      lists and maps as in YAML
-  run_recbole_dtn.py --config_files="a.yaml b.yaml" --seed=7           files of settings; the command line wins
-  run_recbole_dtn.py --model=PLE --dry_run                             settings with their sources, size, time
-  run_recbole_dtn.py list models                                       what there is
-  run_recbole_dtn.py preprocess table --input=x.parquet --spec=spec.yaml --name=mine      data of your own
-  run_recbole_dtn.py leaderboard --models=DTN,MMoE,PLE --datasets=ml-100k --seeds=3       a comparison
-  run_recbole_dtn.py --model=PLE --help                                also the settings of PLE
-"""
+EXAMPLES = (
+    ("--model=DTN --dataset=ml-100k", "train and test"),
+    ("--model=PLE --epochs=3", "any setting"),
+    ('--config_files="a.yaml b.yaml"', "settings of files"),
+    ("--model=PLE --dry_run", "settings, size, time"),
+    ("--model=PLE --help", "the settings of PLE"),
+    ("list models", "what there is"),
+    ("preprocess table --help", "data of your own"),
+)
 
 SWITCHES = (
     ("--config_files", "YAML files of settings, apart by spaces or commas; later ones win"),
@@ -40,25 +38,38 @@ SWITCHES = (
     ("--help, -h", "this; `<command> --help` for a command's own"),
 )
 
+SYNTAX = (
+    "A setting is --key=value or --key value; lists and maps are written as in YAML: "
+    "--interactions='[gdcn, {name: masknet, blocks: 3}]'. "
+    "Later wins: defaults < model < data set < config_files < command line."
+)
+
 
 def overview(words: list[str]) -> str:
-    """The whole help; with ``--model=X`` among the words, X's own settings too.
+    """The whole help; with ``--model=X`` among the words, X's own settings and then those that all models share.
 
     Raises:
         UsageError: for an unknown model, or a plug-in file that cannot be read.
     """
     model = _given(words, "model")
     load_plugins([path for path in (_given(words, "plugins") or "").strip("[]").split(",") if path.strip()])
-    parts = [BEGIN, "commands (each has its own --help):"]
-    parts += [f"  {name:<13}{summary}" for name, summary in COMMANDS.items()]
-    parts += ["", "switches:", *(f"  {name:<17}{text}" for name, text in SWITCHES), ""]
-    parts.append("settings (later wins: defaults < model < data set < config_files < command line):")
-    parts += _settings(key_help(properties_folder() / "overall.yaml"), Settings)
+    width = help_width()
+    shared = _settings(key_help(properties_folder() / "overall.yaml"), Settings, width)
     if model is not None:
-        parts += _own_settings(model)
-    else:
-        parts += ["", f"models: {', '.join(MODELS.names())}; `--model=NAME --help` shows a model's own settings"]
-    return "\n".join(parts)
+        parts = [*_own_settings(model, width), "", f"settings that every model has; `{PROGRAM} --help` has the rest:"]
+        return "\n".join([*parts, *shared])
+    parts = ["recbole_dtn: multi-task CTR / CVR models for RecBole, trained under Lightning.", ""]
+    for example, meaning in EXAMPLES:
+        parts += _aligned(f"  {PROGRAM} {example}", meaning, width, 60)
+    parts += ["", "commands (each has its own --help):"]
+    for name, summary in COMMANDS.items():
+        parts += _aligned(f"  {name}", summary, width, 15)
+    parts += ["", "switches:"]
+    for name, text in SWITCHES:
+        parts += _aligned(f"  {name}", text, width, 19)
+    parts += ["", *textwrap.wrap(SYNTAX, width, break_on_hyphens=False)]
+    own = f"models: {', '.join(MODELS.names())}; `{PROGRAM} --model=NAME --help` shows a model's own settings"
+    return "\n".join([*parts, *shared, "", *textwrap.wrap(own, width, break_on_hyphens=False)])
 
 
 def _given(words: list[str], key: str) -> str | None:
@@ -69,37 +80,42 @@ def _given(words: list[str], key: str) -> str | None:
     return None
 
 
-def _own_settings(model: str) -> list[str]:
+def _own_settings(model: str, width: int) -> list[str]:
     entry, cls = MODELS.entry(model), settings_class(model)
-    heading = f"\nsettings of {model} ({entry.summary}{'; ' + entry.paper if entry.paper else ''}):"
+    heading = _heading(f"settings of {model}", entry, width)
     file = shipped("model", model)
     if model in builtin_models() and file is not None:
-        options = _interactions() if "interactions" in cls.model_fields else []
-        return [heading, *_settings(key_help(file), cls), *options]
+        options = _interactions(width) if "interactions" in cls.model_fields else []
+        return [*heading, *_settings(key_help(file), cls, width), *options]
     own = [
         KeyHelp(name, str(info.get_default(call_default_factory=True)), info.description or "", "")
         for name, info in cls.model_fields.items()
         if name not in Settings.model_fields
     ]
-    return [heading, *(_settings(own, cls) if own else ["  none of its own"])]
+    return [*heading, *(_settings(own, cls, width) if own else ["  none of its own"])]
 
 
-def _interactions() -> list[str]:
+def _heading(title: str, entry: Entry, width: int) -> list[str]:
+    paper = f"; {entry.paper}" if entry.paper else ""
+    return textwrap.wrap(f"{title} ({entry.summary}{paper}):", width, break_on_hyphens=False)
+
+
+def _interactions(width: int) -> list[str]:
     """The options that an entry of ``interactions`` may have."""
     lines = []
     for name in INTERACTIONS.names():
         entry = INTERACTIONS.entry(name)
-        lines += ["", f"options of {name} ({entry.summary}{'; ' + entry.paper if entry.paper else ''}):"]
+        lines += ["", *_heading(f"options of {name}", entry, width)]
         kinds = declared(options_class(name))
         file = shipped("interaction", name)
         keys = key_help(file) if file is not None else [KeyHelp(option, "", "", "") for option in kinds]
         for key in keys:
             default = f"{key.key}: {key.default}" if key.default else key.key
-            lines += _aligned(f"  {default}", _meaning(describe(kinds[key.key]), key.comment))
+            lines += _aligned(f"  {default}", _meaning(describe(kinds[key.key]), key.comment), width)
     return lines
 
 
-def _settings(keys: list[KeyHelp], model: type[Settings]) -> list[str]:
+def _settings(keys: list[KeyHelp], model: type[Settings], width: int) -> list[str]:
     lines: list[str] = []
     section = ""
     for key in keys:
@@ -107,20 +123,21 @@ def _settings(keys: list[KeyHelp], model: type[Settings]) -> list[str]:
             section = key.section
             lines.append(f"\n  -- {section}")
         head = f"  --{key.key}={key.default}"
-        lines += _aligned(head, _meaning(_type(key.key, model), key.comment))
+        lines += _aligned(head, _meaning(_type(key.key, model), key.comment), width)
     return lines
 
 
 def _meaning(kind: str, comment: str) -> str:
-    """Type and comment; the comment alone where it spells the choices out."""
+    """Type and comment; the comment alone where it spells the choices out, or where the default tells the type."""
     if not comment:
         return kind
-    return comment if kind.startswith("one of") and " | " in comment else f"{kind}: {comment}"
+    spelled = kind.startswith("one of") and " | " in comment
+    return comment if spelled or kind in PLAIN else f"{kind}: {comment}"
 
 
-def _aligned(head: str, body: str, column: int = 36) -> list[str]:
+def _aligned(head: str, body: str, width: int, column: int = 34) -> list[str]:
     """Head, then body from a fixed column on, folded; a long head has its line for itself."""
-    folded = textwrap.wrap(body, WIDTH - column)
+    folded = textwrap.wrap(body, width - column, break_on_hyphens=False)
     if len(head) >= column:
         return [head, *(" " * column + line for line in folded)]
     return [head.ljust(column) + folded[0], *(" " * column + line for line in folded[1:])]

@@ -20,22 +20,55 @@ __all__ = ["help_text", "run"]
 COMMON = ("raw", "name", "data_path", "plugins")
 
 HELP = """\
-run_recbole_dtn.py preprocess <set> [--raw=FOLDER] [--name=NAME] [--data_path=dataset]
-run_recbole_dtn.py preprocess table --input=FILE --spec=SPEC --name=NAME [--data_path=dataset]
+python run_recbole_dtn.py preprocess <set> [--raw=FOLDER] [--name=NAME] [--data_path=dataset] [--overwrite]
+python run_recbole_dtn.py preprocess table --input=FILE --spec=SPEC --name=NAME [--data_path=dataset] [--overwrite]
 
   <set>                  {sets}
   --raw=FOLDER           the raw files (default <data_path>/<set>/raw; those of ml-100k come with RecBole)
   --name=NAME            name of the data set that is written, <data_path>/NAME/
   --data_path=dataset    folder that holds one folder of atomic files per data set
+  --overwrite            replace a data set NAME that is there, with all of its files; without it, that is refused
   --input=FILE           table: a CSV, TSV or Parquet file
-  --spec=SPEC            table: a YAML file that names its fields and tasks, as a data set's YAML does
+  --spec=SPEC            table: a YAML file that says how to read it; `preprocess table --help` lists its keys
 
 {summaries}
+"""
+TABLE_HELP = """\
+python run_recbole_dtn.py preprocess table --input=FILE --spec=SPEC --name=NAME [--data_path=dataset] [--overwrite]
+
+Writes <data_path>/NAME/NAME.inter and NAME.yaml from one table; docs/own-data.md explains it with examples.
+
+  --input=FILE           .csv, .tsv or .txt (also with .gz), or .parquet
+  --spec=SPEC            a YAML file with the keys below
+  --name=NAME            name of the data set that is written
+  --data_path=dataset    folder that holds one folder per data set
+  --overwrite            replace a data set NAME that is there, with all of its files; without it, that is refused
+
+Keys of the spec (only fields and tasks are needed):
+  reader:          of text tables: separator (default by the ending), columns (names, where there is no header),
+                   strip (false), null_values ([]), quote ('"'; null: none)
+  fields:          the inputs; of each: name, type (token; token_seq, float), min_count
+                   token_seq: list_separator (' ', in a text), pooling (sum, mean), weights (column of numbers)
+                   float: encoding (standardise; bins), bins (10), fill (number put where one is missing), missing
+                   (refuse; keep: leave the cells empty, absent values to our models)
+  tasks:           of each: name, kind (binary; regression), label (column: 0, 1, true, false; or a number),
+                   condition (such as rating >= 4), observed_when (condition of the rows where it is known),
+                   after (tasks before it in a chain), weight (1), pos_weight (1)
+  filter:          condition of the rows that are kept
+  fill:            {column: number} for missing numbers, also of time_field and weight_field
+  derive:          {column: condition}: further 0/1 columns
+  split:           random, time or user_time; split_ratio [train, valid, test], time_field, user_field
+  group_field, domain_field, weight_field, min_count, pooling    as in a data set's YAML
+
+Conditions: column == != >= <= > < value, column [not] in [values], and, or, not, parentheses; texts are quoted, a
+column with spaces stands between backquotes.
 """
 
 
 def help_text(words: list[str]) -> str:
-    """How to call it, and what each preprocessor makes."""
+    """How to call it, and what each preprocessor makes; of ``table``, the keys of its spec."""
+    if words[:1] == ["table"]:
+        return TABLE_HELP
     entries = [PREPROCESSORS.entry(name) for name in PREPROCESSORS.names()]
     width = max(len(entry.name) for entry in entries)
     lines = [f"  {entry.name:<{width}}  {entry.summary}" for entry in entries]
@@ -44,7 +77,7 @@ def help_text(words: list[str]) -> str:
 
 def run(words: list[str]) -> int:
     """Write the atomic files of one set."""
-    parsed = parse(words, values=COMMON, settings=True)
+    parsed = parse(words, values=COMMON, flags=("overwrite",), settings=True)
     load_plugins(path for path in parsed.values.get("plugins", "").split(",") if path)
     if len(parsed.words) != 1:
         found = f"; found {' '.join(parsed.words)!r}" if parsed.words else ""
@@ -59,8 +92,8 @@ def run(words: list[str]) -> int:
     made = maker(
         Path(raw) if raw else None, data_path, name=None if own_name is None else folder_name(own_name), **options
     )
-    folder = made.run(lambda text: say(console, text))
-    say(console, f"next: run_recbole_dtn.py --dataset={_dataset_name(name, folder)}{path_option(data_path)}")
+    folder = made.run(lambda text: say(console, text), overwrite="overwrite" in parsed.flags)
+    say(console, f"next: python run_recbole_dtn.py --dataset={_dataset_name(name, folder)}{path_option(data_path)}")
     return 0
 
 
@@ -73,7 +106,7 @@ def _own_options(name: str, maker: Any, parsed: Parsed) -> dict[str, Any]:
     for word in given.settings:
         if word.startswith("--"):
             option = word[2:].partition("=")[0]
-            hint = nearest(option, [*COMMON, *kinds])
+            hint = nearest(option, [*COMMON, "overwrite", *kinds])
             faults.append(Fault(f"--{option}", f"preprocess {name} has no such option; {hint}", ""))
     tree = Branch("command line")
     tree.update({key: Leaf(text, "command line", loose=True) for key, text in given.values.items()})

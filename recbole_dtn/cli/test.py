@@ -1,21 +1,24 @@
-"""``run_recbole_dtn.py test --run=FOLDER``: the test numbers of a finished run, computed again."""
+"""``python run_recbole_dtn.py test --run=FOLDER``: the test numbers of a finished run, computed again."""
 
 from __future__ import annotations
 
 import json
+import sys
 
 from recbole_dtn.cli.arguments import parse
-from recbole_dtn.cli.console import make_console, say, show_table
+from recbole_dtn.cli.console import PROGRAM, make_console, say, show_table
 from recbole_dtn.errors import UsageError
 
 __all__ = ["help_text", "run"]
 
-HELP = """\
-run_recbole_dtn.py test --run=FOLDER [--json]
+HELP = f"""\
+{PROGRAM} test --run=FOLDER [--json]
 
   --run=FOLDER           a run's folder, as printed at its end
-  --json                 print {"run": ..., "test": {task: {metric: value}}}; null where undefined
-  --data_path=dataset    where the data is now, if it has moved; --cache_dir likewise
+  --json                 print {{"run": ..., "test": {{task: {{metric: value}}}}}},
+                         with every digit; null where undefined
+  --data_path=dataset    where the data is now, if it has moved;
+                         --cache_dir likewise
 """
 
 
@@ -31,19 +34,20 @@ def run(words: list[str]) -> int:
         raise UsageError(f"test: unexpected word {parsed.words[0]!r}; the folder goes in --run=FOLDER")
     (folder,) = parsed.need("run")
     moved = {key: parsed.values[key] for key in ("data_path", "cache_dir") if key in parsed.values}
-    from recbole_dtn.serving.load import test_run
+    from recbole_dtn.serving.load import load
+    from recbole_dtn.training.report import METRIC_NAMES, number
 
-    found = test_run(folder, **moved)
+    loaded = load(folder, **moved)
+    if loaded.record.status == "interrupted":
+        at = f" at {loaded.record.interrupted_at}" if loaded.record.interrupted_at else ""
+        print(f"this run was interrupted{at}: no test of it was finished before this one", file=sys.stderr)
+    found = loaded.test()
     if "json" in parsed.flags:
         print(json.dumps({"run": folder, "test": found}, indent=2, allow_nan=False))
         return 0
     console = make_console()
     metrics = list(dict.fromkeys(name for values in found.values() for name in values))
-    rows = [[task, *(_number(values.get(name)) for name in metrics)] for task, values in found.items()]
+    rows = [[task, *(number(values.get(name)) for name in metrics)] for task, values in found.items()]
     say(console, f"test of {folder}")
-    show_table(console, ("task", *metrics), rows)
+    show_table(console, ("task", *(METRIC_NAMES.get(name, name.upper()) for name in metrics)), rows)
     return 0
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.6f}"

@@ -1,4 +1,4 @@
-"""``run_recbole_dtn.py [train] --model=... --dataset=...``: train and test one model."""
+"""``python run_recbole_dtn.py [train] --model=... --dataset=...``: train and test one model."""
 
 from __future__ import annotations
 

@@ -96,8 +96,8 @@ def _check_bare(name: str, data_path: Path, merged: Branch, faults: list[Fault])
     elif not has_files:
         message = (
             f"unknown data set {name!r}; {nearest(name, known_datasets(data_path))}. "
-            f"There is no {own}. To make it: `python run_recbole_dtn.py preprocess table --input=FILE --spec=SPEC --name={name}`, "
-            f"or put atomic files and that YAML (fields:, tasks:) in {data_path / name}"
+            f"There is no {own}. To make it: `python run_recbole_dtn.py preprocess table --input=FILE --spec=SPEC "
+            f"--name={name}`, or put atomic files and that YAML (fields:, tasks:) in {data_path / name}"
         )
         faults.append(Fault("dataset", message, where))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -42,13 +42,15 @@ BLANK_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
 class Fault:
     """Something wrong in a file (line 0: in the file or folder as a whole).
 
-    ``fatal``: it cannot be read; else stock RecBole alone would misread it.
+    ``fatal``: it cannot be read; else stock RecBole alone would misread it. ``kind``: the reason without the row's own
+    value, by which faults are grouped; empty: the reason.
     """
 
     file: str
     line: int
     reason: str
     fatal: bool = True
+    kind: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.file}, line {self.line}: {self.reason}" if self.line else f"{self.file}: {self.reason}"
@@ -256,13 +258,14 @@ def structure_faults(header: Header, block: bytes, first_line: int) -> list[Faul
             found.append(Fault(name, number, "a carriage return without a line feed; convert the line ends to \\n"))
         elif tabs != columns:
             kind = "an extra tab" if tabs > columns else "a short row"
-            found.append(Fault(name, number, f"{kind}: expected {columns} columns as in the header, found {tabs}"))
+            expected = f"{kind}: expected {columns} columns as in the header"
+            found.append(Fault(name, number, f"{expected}, found {tabs}", kind=expected))
         else:
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
                 reason = f"not UTF-8 at byte {error.start} of the line; convert the file to UTF-8"
-                found.append(Fault(name, number, reason))
+                found.append(Fault(name, number, reason, kind="not UTF-8; convert the file to UTF-8"))
     return found
 
 

@@ -84,8 +84,8 @@ def open_sources(settings: Settings, *, log: Callable[[str], None] = lambda text
         maker: type[Preprocessor] = PREPROCESSORS.load(settings.preprocessor)
         if not maker.bundled:
             raise DataError(
-                f"{folder}: the atomic files are missing; get the raw files ({maker.source}) and run: "
-                f"python run_recbole_dtn.py preprocess {settings.preprocessor} --raw=FOLDER --data_path={settings.data_path}"
+                f"{folder}: the atomic files are missing; get the raw files ({maker.source}) and run: python "
+                f"run_recbole_dtn.py preprocess {settings.preprocessor} --raw=FOLDER --data_path={settings.data_path}"
             )
         maker(None, Path(settings.data_path), name=folder.name).run(log)
     hints = [name for name in (settings.user_field,) if name is not None]

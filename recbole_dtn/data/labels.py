@@ -82,10 +82,15 @@ def _evaluate(source: str, frame: pl.DataFrame) -> pl.Series:
 
 def _wrong_label(task: TaskSettings, where: str, values: dict[str, Any]) -> str:
     shown = ", ".join(f"{name} = {'missing' if value is None else repr(value)}" for name, value in values.items())
+    known = "use observed_when: CONDITION for the rows where it is known, or drop the others"
     if task.condition is not None:
-        return f"{where}: the label of task {task.name!r} ({task.condition}) is undecided: {shown}"
+        return f"{where}: the label of task {task.name!r} ({task.condition}) is undecided: {shown}; {known}"
+    label = values[task.label]
+    if label is None:
+        return f"{where}: the label of task {task.name!r} is missing: {shown}; {known}"
     expected = "0 or 1" if task.kind == "binary" else "a finite number"
-    hint = "; give the task a condition, such as condition: rating >= 4" if task.kind == "binary" else ""
+    example = f"{task.label} == {label!r}" if isinstance(label, str) else f"{task.label} >= {label:g}"
+    hint = f"; give the task a condition, such as condition: {example}" if task.kind == "binary" else ""
     return f"{where}: the label of task {task.name!r} must be {expected}, found {shown}{hint}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -22,7 +22,7 @@ from recbole_dtn.data.escape import PADDING
 from recbole_dtn.data.sources import PARTS, Sources, find_sources
 from recbole_dtn.errors import DataError
 
-__all__ = ["validate"]
+__all__ = ["grouped", "validate"]
 
 LOCATED = re.compile(r"(?P<file>.+?), line (?P<line>\d+): (?P<reason>.+)", re.DOTALL)
 
@@ -43,6 +43,18 @@ def validate(folder: Path) -> list[Fault]:
     if not any(fault.line == 1 for fault in found):
         found += _between(folder, given=any(path.is_file() for path in parts))
     return sorted(found)
+
+
+def grouped(faults: Iterable[Fault]) -> list[list[Fault]]:
+    """Faults of one file and kind together, in the order of their first lines.
+
+    >>> grouped([Fault("a", 2, "found 'x'", kind="no number"), Fault("a", 3, "found 'y'", kind="no number")])[0][1].line
+    3
+    """
+    groups: dict[tuple[str, str, bool], list[Fault]] = {}
+    for fault in sorted(faults):
+        groups.setdefault((fault.file, fault.kind or fault.reason, fault.fatal), []).append(fault)
+    return list(groups.values())
 
 
 def _as_fault(error: DataError, folder: Path) -> Fault:
@@ -83,7 +95,8 @@ def _values(header: Header, frame: pl.DataFrame, lines: list[int]) -> Iterator[F
             absent = texts.is_null() | missing_mask(texts)
             wrong = ~absent & (numbers.is_null() | ~numbers.is_finite().fill_null(False))
             for row in wrong.arg_true():
-                yield Fault(name, lines[row], f"column {column!r}: expected a finite number, found {texts[row]!r}")
+                expected = f"column {column!r}: expected a finite number"
+                yield Fault(name, lines[row], f"{expected}, found {texts[row]!r}", kind=expected)
             for row in absent.arg_true():
                 reason = f"column {column!r}: a missing number; stock RecBole puts the column's mean there"
                 yield Fault(name, lines[row], reason, fatal=False)
@@ -100,7 +113,8 @@ def _values(header: Header, frame: pl.DataFrame, lines: list[int]) -> Iterator[F
         }
         for reason, mask in checks.items():
             for row in mask.fill_null(False).arg_true():
-                yield Fault(name, lines[row], f"column {column!r}: {texts[row]!r} {reason}", fatal=False)
+                kind = f"column {column!r}: {reason}"
+                yield Fault(name, lines[row], f"column {column!r}: {texts[row]!r} {reason}", fatal=False, kind=kind)
 
 
 def _sequence_numbers(header: Header, column: str, texts: pl.Series, lines: list[int]) -> Iterator[Fault]:
@@ -108,8 +122,9 @@ def _sequence_numbers(header: Header, column: str, texts: pl.Series, lines: list
     rows = rows.filter(pl.col("text").is_not_null() & (pl.col("text") != ""))
     numbers = parse_floats(rows["text"])
     for at in (numbers.is_null() | ~numbers.is_finite().fill_null(False)).arg_true():
-        reason = f"column {column!r}: expected finite numbers with a space between, found {rows['text'][at]!r}"
-        yield Fault(str(header.path), lines[rows["row"][at]], reason)
+        expected = f"column {column!r}: expected finite numbers with a space between"
+        reason = f"{expected}, found {rows['text'][at]!r}"
+        yield Fault(str(header.path), lines[rows["row"][at]], reason, kind=expected)
 
 
 def _between(folder: Path, *, given: bool) -> Iterator[Fault]:
@@ -129,12 +144,14 @@ def _keys(sources: Sources) -> Iterator[Fault]:
         for frame, lines, _ in _rows(header, [side.key]):
             for line, value in zip(lines, frame[side.key], strict=True):
                 if value in seen:
-                    yield Fault(str(header.path), line, f"{side.key} {value!r} is there twice")
+                    reason, kind = f"{side.key} {value!r} is there twice", f"{side.key} is there twice"
+                    yield Fault(str(header.path), line, reason, kind=kind)
                 seen[value] = None
         known = pl.Series(list(seen), dtype=pl.String).implode()
         for part in sources.inter.headers:
             for frame, lines, _ in _rows(part, [side.key]):
                 column = frame[side.key]
                 for row in (~column.is_in(known) & column.is_not_null()).arg_true():
-                    reason = f"{side.key} {column[row]!r} is not in {header.path.name}; its fields are absent there"
-                    yield Fault(str(part.path), lines[row], reason, fatal=False)
+                    kind = f"{side.key} is not in {header.path.name}; its fields are absent there"
+                    reason = f"{side.key} {column[row]!r}{kind.removeprefix(side.key)}"
+                    yield Fault(str(part.path), lines[row], reason, fatal=False, kind=kind)

@@ -104,7 +104,24 @@ def test_given_splits_of_a_task_with_a_mask(data_path):
         assert not a.observed.all()
         assert a.observed[:, 0].all()
     with pytest.raises(UsageError, match="task 'hour' is named as an input"):
-        write_given_splits(settings(data_path, tasks=[{**tasks[0], "name": "hour"}]), data_path / "masked", "masked")
+        write_given_splits(settings(data_path, tasks=[{**tasks[0], "name": "hour"}]), data_path / "hour", "hour")
+    assert not (data_path / "hour").exists()
+
+
+def test_a_set_that_comes_with_the_package_is_written_again_only_as_it_was(tmp_path):
+    MovieLens100K(None, tmp_path).run()
+    folder = tmp_path / "ml-100k-mt"
+    (folder / "ml-100k-mt.yaml").write_text("# mine")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    MovieLens100K(None, tmp_path).run()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    (folder / "ml-100k-mt.user").write_text("mine")
+    with pytest.raises(UsageError, match=r"holds a data set already \(ml-100k-mt\.user\)"):
+        MovieLens100K(None, tmp_path).run()
+    assert (folder / "ml-100k-mt.user").read_text() == "mine"
+    MovieLens100K(None, tmp_path).run(overwrite=True)
+    before.pop("ml-100k-mt.yaml")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_predicting_takes_the_values_of_the_files(data_path):

@@ -1,17 +1,23 @@
 """One table of the user's own: CSV, TSV and Parquet, its spec, and the data set it makes."""
 
 import gzip
+import re
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from recbole_dtn.cli.preprocess import help_text
 from recbole_dtn.config.load import resolve
+from recbole_dtn.config.settings import TaskSettings
 from recbole_dtn.data.datamodule import prepare
+from recbole_dtn.data.export import write_given_splits
+from recbole_dtn.data.preprocess.spec import ReaderSpec, SpecField, TableSpec
 from recbole_dtn.data.preprocess.table import preprocess_table
 from recbole_dtn.data.validate import validate
 from recbole_dtn.errors import DataError, UsageError
+from recbole_dtn.layers.embedding import EmbeddingTable
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TASKS = ("income", "marital")
@@ -124,13 +130,20 @@ GOOD = "fields: [{name: user}]\ntasks: [{name: click, label: click}]\n"
         (GOOD + "split: sideways\n", "one of random, time, user_time"),
         (
             GOOD.replace("user}", "price, type: float}"),
-            "mine.inter, line 3: column 'price': expected a finite number, found a",
+            "raw.csv, data row 2: column 'price': expected a finite number, found a missing value (5 such rows)",
         ),
-        (GOOD.replace("user}", "tags, type: float}"), "line 2: column 'tags': expected a finite number, found 'x y'"),
-        (GOOD.replace("click}]", "bought}]"), "line 2: column 'bought': expected a finite number, found 'yes'"),
+        (
+            GOOD.replace("user}", "tags, type: float}"),
+            "data row 1: column 'tags': expected a finite number, found 'x y'",
+        ),
+        (
+            GOOD.replace("click}]", "bought}]"),
+            "data row 1: the label of task 'click', column 'bought': expected 0 or 1 (or true, false), found 'yes'",
+        ),
         (
             "fields: [{name: user}]\ntasks: [{name: t, label: price, condition: price > 1}]\n",
-            "line 3: column 't': expected a finite number, found a missing value",
+            "data row 2: the label of task 't' (price > 1) is undecided (5 such rows), since a value is missing or no "
+            "number: price = missing. In the spec, write observed_when: CONDITION in the task",
         ),
         (GOOD + "reader: {columns: [user, click]}\n", "line 1: expected 2 columns as in reader.columns, found 7"),
         (GOOD + "reader: {separator: '::'}\n", "separator must be one character"),
@@ -141,7 +154,7 @@ def test_a_wrong_spec_or_row_is_named(tmp_path, spec, message):
     with pytest.raises((UsageError, DataError)) as caught:
         preprocess_table(path, spec_file(tmp_path, spec), "mine", tmp_path / "data")
     assert message in str(caught.value)
-    assert not (tmp_path / "data" / "mine" / "mine.inter").exists()
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize(
@@ -150,7 +163,8 @@ def test_a_wrong_spec_or_row_is_named(tmp_path, spec, message):
         ("gone.csv", None, "no such file"),
         ("raw.xlsx", b"PK", "unknown kind of file '.xlsx'"),
         ("raw.csv", b"user,click\na,1\n\xe9,0\n", "line 3: not UTF-8 at byte 0 of the line"),
-        ("raw.csv.gz", b"\x1f\x8b torn", "cannot be read as a table"),
+        ("raw.csv.gz", b"\x1f\x8b torn", "cannot be read as a table: it is no gzip file"),
+        ("raw.csv.gz", b"user,click\na,1\n", "a plain text file is named without .gz"),
         ("raw.csv", b"", "cannot be read as a table"),
         ("raw.csv", b"user,click\na,1,7\n", "cannot be read as a table"),
         ("raw.parquet", b"not parquet", "cannot be read as a table"),
@@ -163,6 +177,7 @@ def test_a_wrong_file_is_named(tmp_path, name, content, message):
     with pytest.raises((UsageError, DataError)) as caught:
         preprocess_table(path, spec_file(tmp_path, GOOD), "mine", tmp_path / "data")
     assert str(path) in str(caught.value)
+    assert not (tmp_path / "data").exists()
     assert message in str(caught.value)
 
 
@@ -181,6 +196,177 @@ def test_lists_and_booleans_of_a_parquet_file(tmp_path):
     spec = GOOD.replace("{name: user}", "{name: user}, {name: tags, type: token_seq}")
     folder = preprocess_table(path, spec_file(tmp_path, spec), "mine", tmp_path / "data")
     assert (folder / "mine.inter").read_text().split("\n")[1:3] == ["0\t1 2\t1.0", "1\t\t0.0"]
+
+
+def rows_of(tmp_path, lines, spec, suffix=".csv", **options):
+    path = tmp_path / f"own{suffix}"
+    path.write_text("\n".join(lines) + "\n")
+    folder = preprocess_table(path, spec_file(tmp_path, spec), "mine", tmp_path / "data", **options)
+    return [line.split("\t") for line in (folder / "mine.inter").read_text().splitlines()]
+
+
+ONE_TASK = "tasks: [{name: click, label: click}]\n"
+GAPS = ["price,skip,click", ",1,0", *(f"{'' if i % 4 == 0 else i},0,{i % 2}" for i in range(40)), "NaN,0,1"]
+
+
+def test_a_gap_is_named_by_the_row_of_the_input_with_both_ways_on(tmp_path):
+    spec = "fields: [{name: price, type: float}]\nfilter: skip == 0\n" + ONE_TASK
+    with pytest.raises(DataError) as caught:
+        rows_of(tmp_path, GAPS, spec)
+    # the first row is filtered out; of the others i = 0, 4, ..., 36 and the last have no price
+    assert str(caught.value) == (
+        f"{tmp_path / 'own.csv'}, data row 2: column 'price': expected a finite number, found a missing value "
+        "(11 such rows); stock RecBole would put the column's mean there. In the spec's entry of 'price', write fill: "
+        "NUMBER to put a number there, or missing: keep to leave the cells empty (absent values to our models)"
+    )
+    assert not (tmp_path / "data").exists()
+
+
+def test_fill_of_a_field_puts_its_number_there(tmp_path):
+    rows = rows_of(tmp_path, GAPS, "fields: [{name: price, type: float, fill: -1}]\n" + ONE_TASK)
+    assert [row[0] for row in rows[1:7]] == ["-1.0", "-1.0", "1.0", "2.0", "3.0", "-1.0"]
+    assert rows[-1] == ["-1.0", "1.0"]
+    assert "fill" not in (tmp_path / "data/mine/mine.yaml").read_text()
+
+
+@pytest.mark.parametrize("encoding", ["standardise", "bins"])
+def test_kept_gaps_reach_the_absent_row(tmp_path, encoding):
+    said = []
+    spec = f"fields: [{{name: price, type: float, missing: keep, encoding: {encoding}}}, {{name: skip}}]\n" + ONE_TASK
+    rows = rows_of(tmp_path, GAPS, spec, log=said.append)
+    assert [row[0] for row in rows[1:4]] == ["", "", "1.0"]
+    assert [text for text in said if text.startswith("warning")] == [
+        f"warning: {tmp_path / 'own.csv'}, data row 1: column 'price' has no number (12 such rows); they stay "
+        "empty cells, absent values to our models; stock RecBole reads the column's mean there"
+    ]
+    settings = resolve({"model": "MMoE", "dataset": "mine", "data_path": str(tmp_path / "data")}).settings
+    prepared = prepare(settings)
+    absent = np.array([row[0] == "" for row in rows[1:]])
+    for split in prepared.splits.values():
+        batch = split.batch(np.arange(split.rows))
+        expected = absent[batch.row.numpy()].tolist()
+        if encoding == "bins":
+            assert (batch.ids[:, 0] == prepared.schema.fields[0].offset).tolist() == expected
+        else:
+            assert batch.dense[:, 0].isnan().tolist() == expected
+    # the field's first row of the table, which no present value touches, is what the absent rows embed to
+    table = EmbeddingTable(prepared.schema, 4, std=1.0)
+    batch = prepared.splits["train"].batch(np.arange(20))
+    embedded = table(batch).detach()[:, 0]
+    first = table.table.weight.detach()[prepared.schema.fields[0].offset]
+    gap = absent[batch.row.numpy()]
+    assert 0 < gap.sum() < 20
+    assert np.array_equal(embedded[gap].numpy(), first.expand(int(gap.sum()), -1).numpy())
+    assert not (embedded[~gap] == first).all(1).any()
+    write_given_splits(settings, tmp_path / "data/given", "given", log=said.append)
+    assert "warning: field 'price' has no value in 12 rows; stock RecBole reads the mean there" in said
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("{name: skip, fill: 1}", "field 'skip': fill and missing are for type float, not token"),
+        ("{name: skip, missing: keep}", "field 'skip': fill and missing are for type float, not token"),
+        ("{name: skip, missing: drop}", "fields[0].missing: expected one of refuse, keep; found 'drop'"),
+        ("{name: price, type: float, missing: keep, fill: 1}", "missing: keep and a value to fill cannot both hold"),
+        ("{name: price, type: float, list_separator: ';'}", "list_separator is for type token_seq, not float"),
+        ("{name: price, type: float, fill: .nan}", "fields[0].fill"),
+        ("{name: skip, type: token_seq, list_separator: ''}", "list_separator is empty"),
+    ],
+)
+def test_a_wrong_entry_of_a_field(tmp_path, entry, message):
+    with pytest.raises(UsageError) as caught:
+        rows_of(tmp_path, GAPS, f"fields: [{entry}]\n{ONE_TASK}")
+    assert message in str(caught.value)
+
+
+def test_a_text_is_no_number_even_where_gaps_are_filled(tmp_path):
+    spec = "fields: [{name: price, type: float, fill: 0}]\n" + ONE_TASK
+    with pytest.raises(DataError) as caught:
+        rows_of(tmp_path, [*GAPS, "NA,0,1"], spec)
+    assert "data row 43: column 'price': expected a finite number, found 'NA'; if that means missing: reader: " in (
+        str(caught.value)
+    )
+    rows = rows_of(tmp_path, [*GAPS, "NA,0,1"], spec + "reader: {null_values: ['NA']}\n")
+    assert rows[-1] == ["0.0", "1.0"]
+
+
+@pytest.mark.parametrize("words", [("true", "false"), ("TRUE", "False"), ("1", "0")])
+def test_labels_may_be_true_and_false(tmp_path, words):
+    lines = ["user,click", *(f"u{i % 3},{words[i % 2]}" for i in range(40))]
+    rows = rows_of(tmp_path, lines, "fields: [{name: user}]\n" + ONE_TASK)
+    assert [row[1] for row in rows[1:]] == ["1.0", "0.0"] * 20
+
+
+def test_a_missing_label_is_refused_where_it_is_observed(tmp_path):
+    lines = ["user,seen,click", *(f"u{i % 3},{int(i % 5 > 0)},{'' if i % 5 == 0 else i % 2}" for i in range(40))]
+    spec = "fields: [{name: user}]\n" + ONE_TASK
+    with pytest.raises(DataError) as caught:
+        rows_of(tmp_path, lines, spec)
+    assert str(caught.value) == (
+        f"{tmp_path / 'own.csv'}, data row 1: the label of task 'click', column 'click', is missing (8 such rows). "
+        "In the spec, write observed_when: CONDITION in the task where it is not known, or filter: CONDITION to drop "
+        "such rows (a condition undecided is false)"
+    )
+    observed = spec.replace("click}]", "click, observed_when: seen == 1}]")
+    rows = rows_of(tmp_path, lines, observed)
+    assert rows[0] == ["user:token", "click:float", "click_observed:float"]
+    assert rows[1:4] == [["u0", "0.0", "0.0"], ["u1", "1.0", "1.0"], ["u2", "0.0", "1.0"]]
+    with pytest.raises(DataError, match=r"data row 42: the label of task 'click', column 'click', is missing\. In"):
+        rows_of(tmp_path, [*lines, "u1,0,", "u1,1,"], observed, overwrite=True)
+    assert len(rows_of(tmp_path, lines, spec + "filter: click in [0, 1]\n", overwrite=True)) == 1 + 32
+
+
+def test_lists_in_a_text_are_split_at_their_separator(tmp_path):
+    lines = ["tags,w,click", "A|B c|%41,1|2|3,1", ",,0", "A||NA,1|1,0"]
+    spec = "fields: [{name: tags, type: token_seq, list_separator: '|', weights: w}]\n" + ONE_TASK
+    rows = rows_of(tmp_path, lines, spec)
+    assert rows[1:] == [["A B%20c %2541", "1.0 2.0 3.0", "1.0"], ["", "", "0.0"], ["A %4EA", "1.0 1.0", "0.0"]]
+    assert "list_separator" not in (tmp_path / "data/mine/mine.yaml").read_text()
+
+
+def test_a_data_set_is_replaced_only_when_asked(tmp_path):
+    lines = ["user,click", *(f"u{i % 3},{i % 2}" for i in range(40))]
+    spec = "fields: [{name: user}]\n" + ONE_TASK
+    folder = tmp_path / "data/mine"
+    folder.mkdir(parents=True)
+    old = {"mine.train.inter": "a", "mine.item": "b", "notes.txt": "c", "other.inter": "d"}
+    for name, text in old.items():
+        (folder / name).write_text(text)
+    with pytest.raises(UsageError) as caught:  # before the input is read, which is not there
+        preprocess_table(tmp_path / "gone.csv", spec_file(tmp_path, spec), "mine", tmp_path / "data")
+    assert str(caught.value) == (
+        f"{folder} holds a data set already (mine.item, mine.train.inter, other.inter): choose another --name, or "
+        "replace it with --overwrite"
+    )
+    with pytest.raises(DataError, match="no such file"):
+        preprocess_table(tmp_path / "gone.csv", spec_file(tmp_path, spec), "mine", tmp_path / "data", overwrite=True)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == old
+    rows_of(tmp_path, lines, spec, overwrite=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["mine.inter", "mine.yaml", "notes.txt", "other.inter"]
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["mine"]
+
+
+def test_every_key_of_the_spec_is_in_the_manual_and_in_the_help():
+    manual = (EXAMPLES.parent / "docs/own-data.md").read_text()
+    for model in (TableSpec, ReaderSpec, SpecField, TaskSettings):
+        for key in model.model_fields:
+            assert f"`{key}`" in manual, key
+            assert re.search(rf"\b{key}\b", help_text(["table"])), key
+
+
+def test_the_spec_of_the_manual_makes_a_data_set(tmp_path):
+    manual = (EXAMPLES.parent / "docs/own-data.md").read_text()
+    table, spec = (re.search(rf"```{kind}\n(.*?)```", manual, re.DOTALL)[1] for kind in ("csv", "yaml"))
+    header, *lines = table.splitlines()
+    rows = rows_of(tmp_path, [header, *(lines * 10)], spec)
+    made = dict(zip(rows[0], rows[1], strict=True))
+    assert made == {
+        "user_id:token": "u1", "price:float": "9.5", "age:float": "31.0", "genres:token_seq": "drama sci-fi",
+        "click:float": "1.0", "buy:float": "0.0", "buy_observed:float": "1.0", "time:float": "1.0",
+    }  # fmt: skip
+    prepared = prepare(resolve({"model": "MMoE", "dataset": "mine", "data_path": str(tmp_path / "data")}).settings)
+    assert sum(prepared.summary.rows.values()) == len(rows) - 1
 
 
 def test_census_income(tmp_path, shared_data):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import subprocess
 import sys
 import types
@@ -11,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import recbole_dtn
 from recbole_dtn.cli import main
+from recbole_dtn.cli.console import show_table
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import DataError, RecBoleDTNError, TooManyRejectedError, UsageError
 
@@ -53,8 +57,9 @@ def test_help_shows_every_setting_with_type_default_and_comment(shown: Shown, fl
     assert (code, err) == (0, "")
     missing = [name for name in Settings.model_fields if f"--{name}=" not in out and f"--{name}." not in out]
     assert missing == []
-    assert "  --epochs=10                       an integer >= 1: most epochs" in out.splitlines()
-    assert "  --split_seed=2020                 an integer: seed of the random split" in out
+    assert "  --epochs=10                     an integer >= 1: most epochs" in out.splitlines()
+    assert "  --split_seed=2020               an integer: seed of the random split" in out
+    assert "  --model=DTN                     model to train; see `list models`" in out.splitlines()
     assert [line for line in out.splitlines() if line.startswith("  -- ")][:3] == [
         "  -- what",
         "  -- where",
@@ -63,17 +68,31 @@ def test_help_shows_every_setting_with_type_default_and_comment(shown: Shown, fl
     for word in ("train", "preprocess", "data", "list", "test", "leaderboard", "--dry_run", "--model=PLE"):
         assert word in out
     assert "module_dim" not in out
-    assert max(len(line) for line in out.splitlines()) <= 120
+    assert max(len(line) for line in out.splitlines()) <= 100
+
+
+@pytest.mark.parametrize(("columns", "width"), [(80, 80), (60, 80), (96, 96), (200, 110)])
+def test_help_fills_the_terminal_and_no_more(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch, columns: int, width: int
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for words in (["--help"], ["--model=DTN", "--help"]):
+        lengths = [len(line) for line in shown(*words)[1].splitlines()]
+        assert width - 5 < max(lengths) <= width
+    for command in ("list", "test", "leaderboard"):
+        assert max(len(line) for line in shown(command, "--help")[1].splitlines()) <= 80
 
 
 def test_help_of_a_model_adds_its_keys_and_its_interactions(shown: Shown) -> None:
     _, out, _ = shown("--model=DTN", "--help")
-    assert "  --module_dim=64                   an integer >= 1: common output width O of the modules" in out
-    assert "options of masknet" in out
-    assert "  blocks: 2                         an integer >= 1: mask blocks" in out
+    assert out.startswith("settings of DTN (")
+    assert out.index("--module_dim") < out.index("options of masknet") < out.index("--dataset=")
+    assert "  --module_dim=64                 an integer >= 1: common output width O of the modules" in out
+    assert "  blocks: 2                       an integer >= 1: mask blocks" in out
     _, out, _ = shown("--help", "--model", "PLE")
     assert "--levels=1" in out
-    assert "masknet" not in out.split("settings of PLE")[1]
+    assert "masknet" not in out
 
 
 def test_help_of_an_unknown_model(shown: Shown) -> None:
@@ -86,7 +105,29 @@ def test_help_of_an_unknown_model(shown: Shown) -> None:
 def test_every_command_has_a_help(shown: Shown, command: str) -> None:
     code, out, err = shown(command, "--help")
     assert (code, err) == (0, "")
-    assert out.startswith(("run_recbole_dtn.py " + command, "recbole_dtn: "))
+    assert command in out.splitlines()[0] or out.startswith("recbole_dtn: ")
+
+
+def test_a_commands_command_has_a_help_of_its_own(shown: Shown) -> None:
+    parent, own = shown("leaderboard", "--help")[1], shown("leaderboard", "run", "--help")[1]
+    assert own.startswith("python run_recbole_dtn.py leaderboard run --models=")
+    assert "--seeds=3 " in own
+    assert "  run   train and test" in parent
+    assert "  run   train and test" not in own
+    code, _, err = shown("leaderboard", "rnu", "--help")
+    assert (code, "did you mean 'run'?" in err) == (2, True)
+    assert "\nThe registered models" in shown("list", "models", "--help")[1]
+    assert "folders under data_path" in shown("list", "datasets", "--help")[1]
+    assert shown("list", "model", "--help")[0] == 2
+
+
+def test_the_package_runs_as_a_module(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "recbole_dtn", "--version"],
+        capture_output=True, text=True, cwd=tmp_path, check=True, timeout=120,
+        env={"PYTHONPATH": str(Path(recbole_dtn.__file__).parents[1])},
+    )  # fmt: skip
+    assert done.stdout == f"recbole_dtn {recbole_dtn.__version__}\n"
 
 
 def test_an_unknown_command_names_the_nearest(shown: Shown) -> None:
@@ -190,6 +231,29 @@ def test_dry_run_shows_each_setting_with_its_source_and_trains_nothing(shown: Sh
     assert "\x1b[" not in out
 
 
+def test_a_long_value_pushes_no_other_row_aside(shown: Shown) -> None:
+    modules = ", ".join(["gdcn"] * 20)
+    lines = shown("--dry_run", f"--interactions=[{modules}]", "--seed=7")[1].splitlines()
+    (seed,) = [line for line in lines if line.startswith("seed ")]
+    (long,) = [line for line in lines if line.startswith("interactions ")]
+    assert seed.endswith("  command line")
+    assert len(seed) < 110
+    assert len(long) > 250, "not folded where it is no terminal"
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_on_a_terminal_a_long_value_folds_in_its_own_cell(width: int) -> None:
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=width, no_color=True)
+    long = "y" * 100 + "x" * 70
+    show_table(console, ("setting", "value", "source"), [("a_setting", long, "s"), ("b", "[red]", "s")], longest=60)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in file.getvalue().splitlines()]
+    assert max(len(line) for line in lines) <= min(width, 83)  # 9 + 60 + 6, and what parts them
+    cells = [line.split() for line in lines]
+    assert "".join(cell for row in cells for cell in row if set(cell) <= {"x", "y"}) == long
+    assert cells[-1] == ["b", "[red]", "s"]
+
+
 def test_dry_run_tells_the_size_where_the_files_are(
     shown: Shown, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -262,20 +326,27 @@ def test_a_command_called_wrongly(shown: Shown, words: list[str], message: str) 
     assert message in err
 
 
-def test_test_prints_the_metrics_as_a_table_or_as_json(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("status", ["finished", "interrupted"])
+def test_test_prints_the_metrics_as_a_table_or_as_json(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
     seen: list[Any] = []
 
-    def test_run(folder: str, **moved: str) -> dict[str, dict[str, float | None]]:
+    def load(folder: str, **moved: str) -> Any:
         seen.append((folder, moved))
-        return {"like": {"auc": 0.75, "ne": None}, "love": {"auc": 0.5, "ne": 1.0}}
+        metrics = {"like": {"auc": 0.12345678, "ne": None}, "love": {"auc": 0.5, "ne": 1.0}}
+        record = types.SimpleNamespace(status=status, interrupted_at="epoch 3, step 7")
+        return types.SimpleNamespace(record=record, test=lambda: metrics)
 
-    stand_in(monkeypatch, "recbole_dtn.serving.load", test_run=test_run)
-    _, out, _ = shown("test", "--run=runs/x", "--data_path=d")
-    assert out.splitlines() == ["test of runs/x", "task  auc       ne", "like  0.750000  –", "love  0.500000  1.000000"]
+    stand_in(monkeypatch, "recbole_dtn.serving.load", load=load)
+    _, out, err = shown("test", "--run=runs/x", "--data_path=d")
+    assert out.splitlines() == ["test of runs/x", "task  AUC     NE", "like  0.1235  –", "love  0.5000  1.0000"]
+    said = "this run was interrupted at epoch 3, step 7: no test of it was finished before this one\n"
+    assert err == (said if status == "interrupted" else "")
     _, out, _ = shown("test", "--run", "runs/x", "--json")
     assert json.loads(out) == {
         "run": "runs/x",
-        "test": {"like": {"auc": 0.75, "ne": None}, "love": {"auc": 0.5, "ne": 1.0}},
+        "test": {"like": {"auc": 0.12345678, "ne": None}, "love": {"auc": 0.5, "ne": 1.0}},
     }
     assert seen == [("runs/x", {"data_path": "d"}), ("runs/x", {})]
 

@@ -105,7 +105,7 @@ def test_validate_reads_real_files(shown: Shown, tmp_path: Path) -> None:
 def test_split_writes_parts_that_are_a_data_set_of_their_own(shown: Shown, tmp_path: Path) -> None:
     code, out, err = shown("data", "split", "--dataset=mine", "--name=parts", "--split_ratio=[0.5, 0.3, 0.2]")
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == "next: run_recbole_dtn.py --dataset=parts"
+    assert out.splitlines()[-1] == "next: python run_recbole_dtn.py --dataset=parts"
     lines = {
         part: (tmp_path / f"dataset/parts/parts.{part}.inter").read_text().splitlines()
         for part in ("train", "valid", "test")
@@ -122,7 +122,7 @@ def test_preprocess_makes_a_set_that_needs_no_download_and_says_what_comes_next(
     code, out, err = shown("preprocess", "ml-100k", "--data_path=d")
     assert (code, err) == (0, "")
     assert "wrote d/ml-100k-mt/ml-100k-mt.inter (100,000 rows)" in out
-    assert out.splitlines()[-1] == "next: run_recbole_dtn.py --dataset=ml-100k --data_path=d"
+    assert out.splitlines()[-1] == "next: python run_recbole_dtn.py --dataset=ml-100k --data_path=d"
     assert (tmp_path / "d/ml-100k-mt/ml-100k-mt.item").is_file()
 
 
@@ -137,7 +137,7 @@ class Echo:
         self.seen.append((raw, data_path, name, rows, tag))
         self.folder = data_path / (name or "echo")
 
-    def run(self, log: Callable[[str], None]) -> Path:
+    def run(self, log: Callable[[str], None], *, overwrite: bool) -> Path:
         log("made")
         return self.folder
 
@@ -148,7 +148,7 @@ def test_a_preprocessors_own_options_are_typed(shown: Shown, monkeypatch: pytest
     Echo.seen = []
     assert shown("preprocess", "echo", "--rows", "5", "--tag=007", "--raw=r", "--name=n")[:2] == (
         0,
-        "made\nnext: run_recbole_dtn.py --dataset=n\n",
+        "made\nnext: python run_recbole_dtn.py --dataset=n\n",
     )
     assert Echo.seen == [(Path("r"), Path("dataset"), "n", 5, "007")]
     code, _, err = shown("preprocess", "echo", "--tgs=1")
@@ -204,7 +204,7 @@ def test_a_table_of_ones_own_becomes_a_data_set(shown: Shown, tmp_path: Path) ->
     assert [line.split(":")[0].strip() for line in err.splitlines()[1:]] == ["--input", "--spec", "--name"]
     code, out, err = shown("preprocess", "table", "--input=x.csv", "--spec", "spec.yaml", "--name=own")
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == "next: run_recbole_dtn.py --dataset=own"
+    assert out.splitlines()[-1] == "next: python run_recbole_dtn.py --dataset=own"
     assert [line.split()[0] for line in shown("list", "datasets")[1].splitlines()[1:4]] == ["mine", "ml-100k", "own"]
     table = {line.split()[0]: line for line in shown("data", "info", "--dataset=own")[1].splitlines() if line}
     assert sum(int(count) for count in re.findall(r"(\d+) of", table["buy"])) == 10
@@ -213,3 +213,75 @@ def test_a_table_of_ones_own_becomes_a_data_set(shown: Shown, tmp_path: Path) ->
     assert code == 2
     assert "fields[0].tpye: unknown key; did you mean 'type'?" in err
     assert "(spec.yaml:1)" in err
+
+
+def test_a_split_is_not_written_over_another_data_set(shown: Shown, tmp_path: Path) -> None:
+    other = tmp_path / "dataset/other"
+    other.mkdir()
+    (other / "other.user").write_text("mine")
+    code, out, err = shown("data", "split", "--dataset=mine", "--name=other")
+    assert (code, out) == (2, "")
+    assert "dataset/other holds a data set already (other.user): choose another --name, or replace it with" in err
+    assert [path.name for path in other.iterdir()] == ["other.user"]
+    code, out, err = shown("data", "split", "--dataset=mine", "--name=other", "--overwrite")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "next: python run_recbole_dtn.py --dataset=other"
+    names = [f"other.{part}" for part in ("test.inter", "train.inter", "valid.inter", "yaml")]
+    assert sorted(path.name for path in other.iterdir()) == names
+
+
+def test_a_table_is_not_written_over_another_data_set(shown: Shown, tmp_path: Path) -> None:
+    before = {path.name: path.read_text() for path in (tmp_path / "dataset/mine").iterdir()}
+    words = ["preprocess", "table", "--input=x.csv", "--spec=spec.yaml", "--name=mine"]
+    code, out, err = shown(*words)
+    assert (code, out) == (2, "")
+    assert "dataset/mine holds a data set already (mine.inter, mine.yaml): choose another --name, or replace" in err
+    (tmp_path / "x.csv").write_text("user,buy\na,x\n")
+    (tmp_path / "spec.yaml").write_text("fields: [{name: user}]\ntasks: [{name: buy, label: buy}]\n")
+    code, _, err = shown(*words, "--overwrite")
+    assert code == 2
+    assert "x.csv, data row 1: the label of task 'buy'" in err
+    assert {path.name: path.read_text() for path in (tmp_path / "dataset/mine").iterdir()} == before
+    assert [path.name for path in (tmp_path / "dataset").iterdir()] == ["mine"]
+    (tmp_path / "x.csv").write_text("user,buy\na,1\n")
+    assert shown(*words, "--overwrite")[0] == 0
+    assert (tmp_path / "dataset/mine/mine.inter").read_text() == "user:token\tbuy:float\na\t1.0\n"
+
+
+def test_validate_shows_faults_of_a_kind_together(shown: Shown, tmp_path: Path) -> None:
+    with (tmp_path / "dataset/mine/mine.inter").open("a") as file:
+        file.write("".join(f"u1\ti1\t{text}\t0.0\n" for text in ("a", "b", "c", "d", "")))
+    code, out, _ = shown("data", "validate", "--dataset=mine")
+    name = "dataset/mine/mine.inter"
+    warning = "column 'click': a missing number; stock RecBole puts the column's mean there (stock RecBole misreads it)"
+    assert code == 2
+    assert out.splitlines() == [
+        f"{name}, 4 lines (52, 53, 54, ...): column 'click': expected a finite number",
+        f"{name}, line 56: {warning}",
+        "dataset/mine: 4 faults, 1 warnings",
+    ]
+    code, out, _ = shown("data", "validate", "dataset/mine", "--all")
+    assert code == 2
+    assert out.splitlines()[:4] == [
+        f"{name}, line {52 + i}: column 'click': expected a finite number, found '{text}'"
+        for i, text in enumerate("abcd")
+    ]
+    assert len(out.splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "own"),
+    [
+        (["data", "info"], "the share of missing values"),
+        (["data", "validate"], "--all    every fault"),
+        (["data", "split"], "--overwrite    replace a data set NEW"),
+        (["data", "cache"], "data cache clear"),
+        (["preprocess", "table"], "list_separator"),
+    ],
+)
+def test_each_command_has_its_own_help(shown: Shown, words: list[str], own: str) -> None:
+    code, out, err = shown(*words, "--help")
+    assert (code, err) == (0, "")
+    assert own in out
+    assert out.startswith(f"python run_recbole_dtn.py {' '.join(words)} ")
+    assert own not in shown(words[0], "--help")[1]

@@ -9,6 +9,13 @@ import pytest
 from recbole_dtn.config.load import resolve
 from recbole_dtn.errors import UsageError
 
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a working directory holds (``dataset/``, ``runs/``) is none of these tests' business."""
+    monkeypatch.chdir(tmp_path)
+
+
 BAD = [
     ("--epoch=1", "epoch: unknown setting; did you mean 'epochs'? (command line)"),
     ("--opt.lr=1", "opt: unknown setting"),
@@ -16,7 +23,18 @@ BAD = [
     ("--epochs=ten", "epochs: expected an integer >= 1; found 'ten'"),
     ("--epochs=1.5", "epochs: expected an integer >= 1; found '1.5'"),
     ("--epochs=0", "epochs: expected an integer >= 1; found '0'"),
-    ("--epochs", "epochs: expected an integer >= 1; found True"),
+    ("--epochs", "epochs: expected an integer >= 1; the value is missing (command line)"),
+    ("--cache_dir", "cache_dir: expected text, or null; the value is missing (command line)"),
+    ("--config_files", "config_files: expected paths of YAML files; the value is missing"),
+    ("--interactions", "such as [gdcn, {name: masknet, blocks: 3}]; the value is missing (command line)"),
+    ("--interactions=", "such as [gdcn, {name: masknet, blocks: 3}]; found nothing (command line)"),
+    ("--loggers=", "loggers: expected a list of (one of csv, tensorboard, wandb); found nothing (command line)"),
+    ("--lr=3", "lr: unknown setting; did you mean 'optimizer.lr', 'embedding_optimizer.lr' or 'learning_rate'? (c"),
+    ("--eps=3", "eps: unknown setting; did you mean 'optimizer.eps'? (command line)"),
+    ("--opt.eps=3", "opt: unknown setting; did you mean 'optimizer.eps'? (command line)"),
+    ("--batch_size=3", "batch_size: unknown setting; did you mean 'train_batch_size' or 'eval_batch_size'? (command"),
+    ("--patience=3", "patience: unknown setting; did you mean 'stopping_step'? (command line)"),
+    ("--readr=1", "readr: unknown setting; --help shows the settings (command line)"),
     ("--seed=-1", "seed: expected an integer >= 0 and < 4294967296; found '-1'"),
     ("--dropout=1", "dropout: expected a number >= 0 and < 1; found '1'"),
     ("--dropout=nan", "dropout: expected a number >= 0 and < 1; found 'nan'"),
@@ -33,7 +51,7 @@ BAD = [
     ("--accelerator=gup", "accelerator: unknown accelerator 'gup'; did you mean 'gpu'?"),
     ("--strategy=ddp_spawn", "strategy: unknown strategy 'ddp_spawn'; "),
     ("--eval_step=11", "eval_step: expected at most epochs (10)"),
-    ("--dataset=", "dataset: expected text; found null"),
+    ("--dataset=", "dataset: expected text; found nothing"),
     ("--dataset=ml-100", "dataset: unknown data set 'ml-100'; did you mean 'ml-100k'?"),
     ("--dataset=aliccp", "dataset: unknown data set 'aliccp'; known: ml-100k"),
     ("--model=DNT", "model: unknown model 'DNT': did you mean 'DTN'?"),
@@ -130,6 +148,35 @@ def test_a_wrong_file_is_told_with_its_line(tmp_path: Path, text: bytes, message
     with pytest.raises(UsageError) as error:
         resolve([], config_files=[tmp_path / "a.yaml"])
     assert message in str(error.value)
+
+
+FIELD, TASK = "fields: [{name: u}]\n", "tasks: [{name: t, label: y}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("fields:\n- {name: u}\n- {name: v}\n- {name: u}\n" + TASK, 4, "fields: 'u' is listed twice"),
+        ("fields:\n- name: u\n\n- name: v\n  pooling: sum\n" + TASK, 4, "field 'v': pooling and weights"),
+        (FIELD + "tasks:\n- {name: t, label: y}\n- {name: s, label: y, condition: y =}\n", 4, "task 's': condition"),
+        (FIELD + "tasks:\n- {name: t, label: y}\n- {name: s, label: y, after: [z]}\n", 4, "task 's': 'after'"),
+        (TASK + "fields:\n- {name: u}\n- {name: y}\n", 4, "field 'y' cannot be an input"),
+    ],
+    ids=["duplicate", "option", "condition", "after", "label"],
+)
+def test_a_wrong_entry_is_told_with_its_own_line(tmp_path: Path, text: str, line: int, message: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UsageError) as error:
+        resolve([], config_files=["a.yaml"])
+    assert message in str(error.value)
+    assert str(error.value).endswith(f"(a.yaml:{line})")
+
+
+def test_an_unknown_setting_is_never_answered_with_all_of_them() -> None:
+    for word in ("--e=1", "--zzz=1", "--size=1", "--optimizer_=1", "--data=1"):
+        with pytest.raises(UsageError) as error:
+            resolve([word])
+        assert 0 <= str(error.value).count("'") <= 2 * 5, word
 
 
 def test_a_folder_is_no_config_file(tmp_path: Path) -> None:

@@ -22,6 +22,12 @@ embedding_size: 8
 """
 
 
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a working directory holds (``dataset/``, ``runs/``) is none of these tests' business."""
+    monkeypatch.chdir(tmp_path)
+
+
 def write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
@@ -324,6 +330,13 @@ def test_a_plugin_that_fails_to_import_is_named(tmp_path: Path) -> None:
         resolve([f"--plugins={file}"])
     with pytest.raises(UsageError, match=r"plugins: 'gone.py' is not a Python file"):
         resolve(["--plugins=gone.py"])
+
+
+def test_a_plugins_syntax_error_is_told_with_its_line_and_text(tmp_path: Path) -> None:
+    file = write(tmp_path / "broken.py", "first = 1\n\n    second = 2\nthird = (\n")
+    with pytest.raises(UsageError) as error:
+        resolve([f"--plugins={file}"])
+    assert str(error.value) == f"plugins: {file}, line 3, column 4: unexpected indent: second = 2 (command line)"
 
 
 @pytest.mark.parametrize(("given", "ours"), [("AUC", "mean_auc"), ("LogLoss", "mean_logloss"), ("like_ne", "like_ne")])

@@ -277,8 +277,12 @@ BUY = [{"name": "y", "label": "y"}, {"name": "z", "label": "y", "condition": "y 
             {},
             "toy.inter, line 15: the label of task 'y' must be 0 or 1, found y = 2.0; give the task a",
         ),
-        (("a", 1, 1, ""), {}, "toy.inter, line 15: the label of task 'y' must be 0 or 1, found y = missing"),
-        (("a", 1, 1, "nan"), {}, "toy.inter, line 15: the label of task 'y' must be 0 or 1, found y = missing"),
+        (("a", 1, 1, ""), {}, "toy.inter, line 15: the label of task 'y' is missing: y = missing; use observed_when"),
+        (
+            ("a", 1, 1, "nan"),
+            {},
+            "toy.inter, line 15: the label of task 'y' is missing: y = missing; use observed_when",
+        ),
         (
             ("a", 1, 1, ""),
             {"tasks": [{"name": "y", "label": "y", "condition": "y >= 1"}]},

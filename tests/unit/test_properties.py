@@ -19,6 +19,12 @@ FILES = sorted(properties_folder().rglob("*.yaml"))
 MODEL_FILES = shipped_names("model")
 
 
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a working directory holds (``dataset/``, ``runs/``) is none of these tests' business."""
+    monkeypatch.chdir(tmp_path)
+
+
 def dotted(model: type[BaseModel]) -> set[str]:
     """Keys of a settings class, a nested class by its parts."""
     keys = set()

@@ -1,0 +1,180 @@
+"""What ``preprocess table`` writes: its columns, the type of each and how it is made, and the data set's YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recbole_dtn.config.settings import TaskSettings
+from recbole_dtn.config.tasks import parse_condition, task_columns
+from recbole_dtn.data.condition import to_expression
+from recbole_dtn.data.preprocess.spec import SpecField, TableSpec
+from recbole_dtn.errors import UsageError, nearest
+
+__all__ = ["ROW", "Plan"]
+
+ROW = "\x00row"  # no column of a data set can have that name
+READING = {"fill", "missing", "list_separator"}
+
+
+class Plan:
+    """Which columns are written, of which type, and how each is made."""
+
+    def __init__(self, spec: TableSpec, path: Path) -> None:
+        self.spec, self.path = spec, path
+        self.types: dict[str, str] = {}
+        self.derived: dict[str, str] = dict(spec.derive)
+        self.fill: dict[str, float] = dict(spec.fill)
+        self.gaps: list[str] = []
+        self.separators: dict[str, str] = {}
+        self.labels: dict[str, list[TaskSettings]] = {}
+        self.masks: set[str] = set()
+        self.tasks: list[dict[str, Any]] = []
+        for field in spec.fields:
+            self._add_field(field)
+        leaks = {column for task in spec.tasks for column in task_columns(task)} | {spec.weight_field}
+        for name in self.types:
+            if name in leaks:
+                raise UsageError(f"{path}: field {name!r} is a label (or weight) too, and cannot be an input")
+        for task in spec.tasks:
+            self._add_task(task)
+        for name in spec.derive:
+            self._add(name, "float")
+        for key in ("group_field", "domain_field", "user_field"):
+            self._add_extra(getattr(spec, key), "token")
+        for key in ("time_field", "weight_field"):
+            self._add_extra(getattr(spec, key), "float")
+        for name in spec.fill:
+            if self.types.get(name) != "float" or name in self.derived:
+                raise UsageError(f"{path}: fill names {name!r}, which is no float column of the data set")
+
+    def _add(self, name: str, kind: str) -> None:
+        if name in self.types:
+            raise UsageError(f"{self.path}: column {name!r} would be written twice (fields, tasks, derive): rename one")
+        self.types[name] = kind
+
+    def _add_extra(self, name: str | None, kind: str) -> None:
+        if name is not None:
+            self.types.setdefault(name, kind)
+
+    def _add_task(self, task: TaskSettings) -> None:
+        options = task.model_dump(exclude_defaults=True, exclude={"condition", "observed_when"})
+        if task.condition is not None:
+            self._add(task.name, "float")
+            self.derived[task.name] = task.condition
+            options["label"] = task.name
+        else:
+            self._add_extra(task.label, "float")
+        self.labels.setdefault(options["label"], []).append(task)
+        if task.observed_when is not None:
+            column = f"{task.name}_observed"
+            self._add(column, "float")
+            self.derived[column] = task.observed_when
+            self.masks.add(column)
+            options["observed_when"] = f"`{column}` == 1"
+        self.tasks.append(options)
+
+    def _add_field(self, field: SpecField) -> None:
+        self._add(field.name, field.type)
+        if field.weights is not None:
+            self._add(field.weights, "float_seq")
+        where = f"{self.path}: field {field.name!r}"
+        if field.type != "float" and (field.fill is not None or field.missing == "keep"):
+            raise UsageError(f"{where}: fill and missing are for type float, not {field.type}")
+        if field.type != "token_seq" and field.list_separator != " ":
+            raise UsageError(f"{where}: list_separator is for type token_seq, not {field.type}")
+        if not field.list_separator:
+            raise UsageError(f"{where}: list_separator is empty; write what stands between the values, such as '|'")
+        if field.fill is not None:
+            if field.name in self.fill:
+                raise UsageError(f"{where}: has a value to fill in its entry and under fill: too; keep one")
+            self.fill[field.name] = field.fill
+        if field.missing == "keep":
+            if field.name in self.fill:
+                raise UsageError(f"{where}: missing: keep and a value to fill cannot both hold; keep one")
+            self.gaps.append(field.name)
+        self.separators |= {name: field.list_separator for name in (field.name, field.weights) if name is not None}
+
+    def rows(self, table: pl.LazyFrame, schema: pl.Schema, source: Path) -> pl.LazyFrame:
+        """The rows that are kept, with their numbers in the input (from 1) under :data:`ROW`."""
+        self._check_columns(schema, source)
+        table = table.with_row_index(ROW, offset=1)
+        if self.spec.filter is None:
+            return table
+        return table.filter(to_expression(parse_condition(self.spec.filter), schema))
+
+    def columns(self, schema: pl.Schema) -> dict[str, pl.Expr]:
+        """How each column is made; floats as numbers, null where missing or no number."""
+        return {name: self._column(name, kind, schema).alias(name) for name, kind in self.types.items()}
+
+    def _column(self, name: str, kind: str, schema: pl.Schema) -> pl.Expr:
+        if name in self.masks:
+            return self._condition(self.derived[name], schema).fill_null(False).cast(pl.Float64)
+        if name in self.derived:
+            made = self._condition(self.derived[name], schema).cast(pl.Float64)
+        elif kind == "float":
+            made = self.number(name, schema)
+        elif kind.endswith("_seq") and schema[name] == pl.String and self.separators[name] != " ":
+            return pl.col(name).str.split(self.separators[name])
+        else:
+            return pl.col(name)
+        if name in self.fill:
+            return made.fill_null(self.fill[name])
+        hidden = self._hidden(name, schema)
+        return made if hidden is None else pl.when(hidden).then(made.fill_null(0.0)).otherwise(made)
+
+    def number(self, name: str, schema: pl.Schema) -> pl.Expr:
+        """A column as ``Float64``, null where it is missing or no number; true and false are 1 and 0 in a label."""
+        column = pl.col(name)
+        if schema[name] == pl.String and self.is_binary(name):
+            word = column.str.strip_chars().str.to_lowercase()
+            column = pl.when(word == "true").then(pl.lit("1")).when(word == "false").then(pl.lit("0")).otherwise(column)
+        return column.cast(pl.Float64, strict=False).fill_nan(None)
+
+    def is_binary(self, name: str) -> bool:
+        """Whether a column is the label of a binary task."""
+        return any(task.kind == "binary" for task in self.labels.get(name, []))
+
+    def _hidden(self, name: str, schema: pl.Schema) -> pl.Expr | None:
+        """Where no task observes a label, so that its value does not matter; None for no such row."""
+        tasks = self.labels.get(name)
+        if not tasks or any(task.observed_when is None for task in tasks):
+            return None
+        return pl.all_horizontal(
+            ~self._condition(task.observed_when, schema).fill_null(False)
+            for task in tasks
+            if task.observed_when is not None
+        )
+
+    def observed(self, name: str, schema: pl.Schema) -> pl.Expr:
+        """Where some task observes a label."""
+        hidden = self._hidden(name, schema)
+        return pl.lit(value=True) if hidden is None else ~hidden
+
+    def _condition(self, text: str, schema: pl.Schema) -> pl.Expr:
+        return to_expression(parse_condition(text), schema)
+
+    def _check_columns(self, schema: pl.Schema, source: Path) -> None:
+        conditions = [*self.derived.values(), *([self.spec.filter] if self.spec.filter is not None else [])]
+        read = [name for name in self.types if name not in self.derived]
+        read += [column for text in conditions for column in sorted(parse_condition(text).columns())]
+        for name in read:
+            if name not in schema:
+                raise UsageError(f"{self.path}: {source.name} has no column {name!r}; {nearest(name, list(schema))}")
+
+    def dataset(self) -> dict[str, Any]:
+        """The data set's YAML."""
+        spec = self.spec
+        kept = ("split", "split_ratio", "time_field", "user_field", "group_field", "domain_field", "weight_field")
+        values = {key: getattr(spec, key) for key in (*kept, "min_count", "pooling")}
+        return {
+            "fields": [field.model_dump(exclude_unset=True, exclude=READING) for field in spec.fields],
+            "tasks": self.tasks,
+            **{
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in values.items()
+                if value is not None
+            },
+        }
