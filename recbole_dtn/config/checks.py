@@ -40,7 +40,9 @@ def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str
         yield from _registered(PREPROCESSORS, "preprocessor", settings.preprocessor)
     if not {"tasks", "dataset"} & set(faulty):
         metrics = known_valid_metrics(settings.tasks)
-        if settings.valid_metric not in metrics:
+        if settings.valid_metric not in metrics and not any(task.kind == "binary" for task in settings.tasks):
+            yield "valid_metric", f"{settings.valid_metric!r} needs a binary task; choose one of {', '.join(metrics)}"
+        elif settings.valid_metric not in metrics:
             yield "valid_metric", f"unknown metric {settings.valid_metric!r}; {nearest(settings.valid_metric, metrics)}"
         yield from _chain(getattr(settings, "task_chain", None), settings)
     if settings.accelerator not in ACCELERATORS:

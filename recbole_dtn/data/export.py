@@ -33,7 +33,8 @@ def write_given_splits(
 
     ``<name>.train.inter``, ``.valid.inter`` and ``.test.inter`` hold exactly the rows of our splits in their order, the
     keys and input fields, and the labels under the tasks' names; ``.user`` and ``.item`` hold the input fields that lie
-    there. Nothing else is written: stock RecBole takes every token column for an input. ``<name>.yaml`` beside them is
+    there, and the weight goes along. Nothing else is written, since stock RecBole takes every token column for an
+    input: a group or domain column stays only where it is one. ``<name>.yaml`` beside them is
     the data set for ``--dataset``.
 
     Args:
@@ -53,9 +54,11 @@ def write_given_splits(
     prepared = prepare(settings, log=log)
     sources = open_sources(settings)
     _refuse(settings, prepared)
+    _refuse_weight(settings, sources)
     inputs = [column for spec in settings.fields for column in (spec.name, spec.weights) if column is not None]
     keys = [side.key for side in sources.sides if side.kind in prepared.splits["train"].store.pointers]
-    kept = [column for column in sources.inter.names if column in {*inputs, *keys}]
+    weight = [settings.weight_field] if settings.weight_field is not None else []
+    kept = [column for column in sources.inter.names if column in {*inputs, *keys, *weight}]
     types = {column: sources.inter.type_of(column) for column in kept}
     types |= dict.fromkeys(prepared.schema.task_names, "float")
     masked = {position: f"{prepared.schema.task_names[position]}_observed" for position in _masked(prepared)}
@@ -88,6 +91,16 @@ def _refuse(settings: Settings, prepared: PreparedData) -> None:
             raise UsageError(f"task {task.name!r} is named as an input, and its label column would be too: rename it")
         if f"{task.name}_observed" in columns:
             raise UsageError(f"field {task.name}_observed is named as task {task.name!r}'s mask: rename it")
+
+
+def _refuse_weight(settings: Settings, sources: Sources) -> None:
+    """A weight goes along as a float column of the interactions; stock RecBole would take a token for an input."""
+    name = settings.weight_field
+    if name is not None and (name not in sources.inter.names or sources.inter.type_of(name) != "float"):
+        raise UsageError(
+            f"weight_field {name!r}: expected a float column of the .inter file, so that the weights can go along; "
+            "preprocess the set with the weight there"
+        )
 
 
 def _gaps(prepared: PreparedData, log: Callable[[str], None]) -> list[str]:
@@ -133,11 +146,12 @@ def _part(
 
 def _yaml(settings: Settings, masked: dict[int, str]) -> dict[str, Any]:
     """The data set's YAML: the same fields, labels ready made, splits given."""
-    kept = ("group_field", "min_count", "pooling")
+    kept = ("group_field", "domain_field", "weight_field", "min_count", "pooling")
     inputs = {spec.name for spec in settings.fields} - set(label_columns(settings))
     values = {key: value for key in kept if (value := getattr(settings, key)) is not None}
-    if values.get("group_field") not in inputs:
-        values.pop("group_field", None)
+    for name in ("group_field", "domain_field"):
+        if values.get(name) not in inputs:
+            values.pop(name, None)
     tasks = []
     for position, task in enumerate(settings.tasks):
         options = task.model_dump(exclude_defaults=True, exclude={"condition", "observed_when", "label"})

@@ -378,10 +378,10 @@ def _print_end(report: Report, record: RunRecord, folder: Path) -> None:
     if record.status == "interrupted":
         best = record.best_epoch
         kept = f"the best checkpoint (epoch {best}) is kept" if best else "there is no checkpoint yet"
-        report.show(f"interrupted at {record.interrupted_at}; {kept}; the test set was not read")
+        report.show(f"interrupted at {record.interrupted_at}; {kept}; there is no test result")
     if record.test is not None:
         report.result(f"test, best epoch {record.best_epoch} of {record.epochs}", record.test)
     report.gates(record.gate_weights)
     for sign in failure_signs(record):
         report.show(f"note: {sign}")
-    report.show(f"run written to {folder}")
+    report.show(f"\nrun written to {folder}")

@@ -1,0 +1,58 @@
+"""What `data split` writes means the same as what it was written from, weights included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recbole_dtn.config.load import resolve
+from recbole_dtn.config.settings import Settings
+from recbole_dtn.data.datamodule import prepare
+from recbole_dtn.data.export import write_given_splits
+from recbole_dtn.errors import UsageError
+
+YAML = """
+fields: [{name: u}, {name: d}]
+tasks: [{name: t, label: y}]
+weight_field: w
+domain_field: d
+"""
+
+
+def settings_of(data_path: Path, name: str) -> Settings:
+    return resolve({"model": "MMoE", "dataset": name, "data_path": str(data_path)}).settings
+
+
+def weighted(data_path: Path, kind: str) -> Settings:
+    folder = data_path / "mine"
+    folder.mkdir()
+    rows = [f"u{i % 7}\td{i % 2}\t{i % 3 % 2}\t{i / 4}" for i in range(60)]
+    (folder / "mine.inter").write_text("\n".join([f"u:token\td:token\ty:float\tw:{kind}", *rows]) + "\n")
+    (folder / "mine.yaml").write_text(YAML)
+    return settings_of(data_path, "mine")
+
+
+def test_weights_and_domain_go_along(tmp_path: Path) -> None:
+    before = weighted(tmp_path, "float")
+    write_given_splits(before, tmp_path / "given", "given")
+    after = settings_of(tmp_path, "given")
+    assert (after.weight_field, after.domain_field) == ("w", "d")
+    one, two = prepare(before).splits, prepare(after).splits
+    seen = []
+    for part in ("train", "valid", "test"):
+        batches = [splits[part].batch(np.arange(splits[part].rows)) for splits in (one, two)]
+        weights = [batch.sample_weight for batch in batches]
+        assert weights[0] is not None
+        assert weights[1] is not None
+        assert weights[0].tolist() == weights[1].tolist()
+        assert batches[0].labels.tolist() == batches[1].labels.tolist()
+        seen += weights[1].tolist()
+    assert sorted(seen) == [i / 4 for i in range(60)]
+
+
+def test_a_weight_that_stock_recbole_would_take_for_an_input_is_refused(tmp_path: Path) -> None:
+    before = weighted(tmp_path, "token")
+    with pytest.raises(UsageError, match="weight_field 'w': expected a float column"):
+        write_given_splits(before, tmp_path / "given", "given")
