@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 from recbole_dtn.cli.arguments import parse
 from recbole_dtn.cli.console import PROGRAM, make_console, say, show_table
@@ -34,6 +35,9 @@ def run(words: list[str]) -> int:
         raise UsageError(f"test: unexpected word {parsed.words[0]!r}; the folder goes in --run=FOLDER")
     (folder,) = parsed.need("run")
     moved = {key: parsed.values[key] for key in ("data_path", "cache_dir") if key in parsed.values}
+    from recbole_dtn.training.record import read_record
+
+    read_record(Path(folder))  # a wrong folder is told before torch is imported
     from recbole_dtn.serving.load import load
     from recbole_dtn.training.report import METRIC_NAMES, number
 

@@ -315,6 +315,7 @@ def test_list_datasets_says_which_are_prepared(shown: Shown, tmp_path: Path) -> 
         (["test"], "--run is needed"),
         (["test", "runs/x"], "unexpected word 'runs/x'; the folder goes in --run=FOLDER"),
         (["test", "--run"], "--run needs a value"),
+        (["test", "--run=gone"], "no run record at gone: expected a run folder"),
         (["leaderboard", "--models=DTN"], "--datasets is needed"),
         (["leaderboard", "rnu", "--models=DTN", "--datasets=ml-100k"], "unknown word 'rnu'; did you mean 'run'?"),
         (["leaderboard", "--models=DTN,PLEE", "--datasets=ml-100k"], "unknown model 'PLEE': did you mean 'PLE'?"),
@@ -339,6 +340,7 @@ def test_test_prints_the_metrics_as_a_table_or_as_json(
         return types.SimpleNamespace(record=record, test=lambda: metrics)
 
     stand_in(monkeypatch, "recbole_dtn.serving.load", load=load)
+    monkeypatch.setattr("recbole_dtn.training.record.read_record", lambda folder: None)
     _, out, err = shown("test", "--run=runs/x", "--data_path=d")
     assert out.splitlines() == ["test of runs/x", "task  AUC     NE", "like  0.1235  –", "love  0.5000  1.0000"]
     said = "this run was interrupted at epoch 3, step 7: no test of it was finished before this one\n"
