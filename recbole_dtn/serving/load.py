@@ -20,7 +20,7 @@ from recbole_dtn.registry import MODELS, load_plugins
 from recbole_dtn.training.checkpoint import read_checkpoint
 from recbole_dtn.training.record import RunRecord, read_record
 
-__all__ = ["LoadedRun", "load", "test_run"]
+__all__ = ["LoadedRun", "load"]
 
 
 class LoadedRun:
@@ -101,8 +101,3 @@ def load(folder: str | Path, **overrides: Any) -> LoadedRun:
     model: MultiTaskRecommender = MODELS.load(settings.model)(settings, checkpoint.schema)
     model.load_state_dict(checkpoint.state_dict)
     return LoadedRun(model, settings, checkpoint.vocabularies, record)
-
-
-def test_run(folder: str | Path, **overrides: Any) -> dict[str, dict[str, float | None]]:
-    """The test metrics of a finished run, computed again from its checkpoint and its data."""
-    return load(folder, **overrides).test()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recbole_dtn.errors import DataError
 
-__all__ = ["SCHEMA_VERSION", "RunRecord", "TaskRecord", "find_records", "read_record", "write_record"]
+__all__ = ["SCHEMA_VERSION", "RunRecord", "TaskRecord", "read_record", "write_record"]
 
 SCHEMA_VERSION: Literal[1] = 1
 FILE_NAME = "record.json"
@@ -103,9 +103,3 @@ def read_record(path: Path) -> RunRecord:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{file}: not a run record of version {SCHEMA_VERSION}: {where}: {first['msg']}") from error
-
-
-def find_records(output_dir: Path) -> Iterator[tuple[Path, RunRecord]]:
-    """Every record below ``output_dir``, in the order of the folders' names; unreadable ones raise."""
-    for path in sorted(output_dir.glob(f"*/*/*/{FILE_NAME}")):
-        yield path.parent, read_record(path)

@@ -20,7 +20,6 @@ from recbole_dtn import fit, load
 from recbole_dtn.cli import main
 from recbole_dtn.config.load import resolve, settings_digest
 from recbole_dtn.errors import RecBoleDTNError, UsageError
-from recbole_dtn.serving.load import test_run as repeat_test
 from recbole_dtn.training.callbacks import BestKeeper
 from recbole_dtn.training.checkpoint import read_checkpoint
 from recbole_dtn.training.fit import Run
@@ -114,7 +113,7 @@ def test_another_seed_gives_other_numbers_on_the_same_split(dtn_run: Run, small_
 
 
 def test_the_recorded_test_numbers_come_again(dtn_run: Run, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    again = repeat_test(folder)
+    again = load(folder).test()
     assert dtn_run.test is not None
     for task, values in dtn_run.test.items():
         for name, value in values.items():
@@ -255,7 +254,7 @@ def test_mixed_precision_comes_near_full_precision(precision: str, small_fit: Fi
     assert full.test is not None
     assert mixed.test is not None
     assert mixed.test["like"]["logloss"] == pytest.approx(full.test["like"]["logloss"], abs=0.02)
-    again = repeat_test(mixed.folder)
+    again = load(mixed.folder).test()
     assert again["like"]["auc"] == pytest.approx(mixed.test["like"]["auc"], abs=1e-6)
 
 

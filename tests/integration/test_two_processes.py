@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recbole_dtn.serving.load import test_run as repeat_test
+from recbole_dtn import load
 from recbole_dtn.training.checkpoint import read_checkpoint
 from recbole_dtn.training.fit import Run
-from recbole_dtn.training.record import find_records
+from recbole_dtn.training.record import read_record
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,9 +44,10 @@ def test_two_processes_train_as_one_with_twice_the_batch(
     environment.pop("RECBOLE_DTN_RUN_ID", None)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    ((folder, record),) = find_records(tmp_path)
+    (file,) = tmp_path.glob("*/*/*/record.json")
+    folder, record = file.parent, read_record(file)
     assert record.test is not None
-    again = repeat_test(folder)
+    again = load(folder).test()
     for task, values in record.test.items():
         for name, value in values.items():
             assert again[task][name] == pytest.approx(value, abs=1e-6), "every test row counts once over both processes"
