@@ -21,6 +21,9 @@ REQUIRES = [
     "pydantic>=2.7,<3",
     "rich>=13",
     "psutil>=5.9",
+    "zstandard>=0.22",
+    "jinja2>=3.1",
+    "matplotlib>=3.8",
 ]
 TEST = ["pytest>=8", "hypothesis>=6.100", "scikit-learn>=1.4", "setuptools>=68", "wheel"]
 DEV = [*TEST, "ruff==0.17.*", "mypy==2.4.*", "import-linter==2.*", "types-PyYAML", "types-psutil"]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recbole_dtn.cli import data_info
 from recbole_dtn.cli.arguments import folder_name, parse, path_option
 from recbole_dtn.cli.console import make_console, say, show_table
 from recbole_dtn.config.datasets import dataset_yaml
@@ -15,7 +16,6 @@ from recbole_dtn.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from recbole_dtn.data.atomic import Fault
-    from recbole_dtn.data.info import DataInfo
 
 __all__ = ["help_text", "run"]
 
@@ -24,7 +24,7 @@ LINES_SHOWN = 3
 FAULTY = 2
 
 HELP = """\
-python run_recbole_dtn.py data info --dataset=NAME         rows, fields, vocabularies and positives per task and split
+python run_recbole_dtn.py data info --dataset=NAME         what it holds: splits, tasks, fields, duplicates, leaks; also as a page
 python run_recbole_dtn.py data validate --dataset=NAME     the faults of its atomic files, with file and lines
 python run_recbole_dtn.py data split --dataset=NAME --name=NEW    our split as RecBole's parts train, valid, test
 python run_recbole_dtn.py data cache list|clear            the encoded caches
@@ -33,14 +33,7 @@ python run_recbole_dtn.py data cache list|clear            the encoded caches
 --config_files, ...) are taken as for training.
 """
 HELP_OF = {
-    "info": """\
-python run_recbole_dtn.py data info --dataset=NAME [--data_path=dataset] [settings of the data]
-
-Rows per split; per task and split the positives among the observed rows; per field its type, the file it lies in, the
-size of its vocabulary, the share of missing values and, in valid and test, the share of values that training knows.
-The data set is encoded first where its cache is missing. Settings of the data (--split, --split_ratio, --limit_rows,
---min_count, --cache_dir, ...) are taken as for training.
-""",
+    "info": data_info.HELP,
     "validate": """\
 python run_recbole_dtn.py data validate --dataset=NAME [--data_path=dataset] [--all]
 python run_recbole_dtn.py data validate FOLDER [--all]
@@ -79,7 +72,7 @@ def help_text(words: list[str]) -> str:
 def run(words: list[str]) -> int:
     """Dispatch on the second word."""
     commands: dict[str, Callable[[list[str]], int]] = {
-        "info": _info,
+        "info": data_info.run,
         "validate": _validate,
         "split": _split,
         "cache": _cache,
@@ -89,48 +82,6 @@ def run(words: list[str]) -> int:
     if words[0] not in commands:
         raise UsageError(f"data: unknown command {words[0]!r}; {nearest(words[0], commands)}")
     return commands[words[0]](words[1:])
-
-
-def _info(words: list[str]) -> int:
-    resolved = resolve(words)
-    from recbole_dtn.data.datamodule import prepare
-    from recbole_dtn.data.info import summarise
-
-    console = make_console()
-    info = summarise(prepare(resolved.settings, log=lambda text: say(console, text)))
-    say(console, f"{info.folder}: {sum(info.rows.values()):,} rows; fingerprint {info.fingerprint}\n")
-    splits = list(info.rows)
-    rows = [["rows", *(f"{info.rows[split]:,}" for split in splits)], *_task_rows(info, splits)]
-    show_table(console, ("task", *splits), rows)
-    say(console, "")
-    heading = ("field", "type", "file", "vocabulary")
-    shares = [*(f"missing, {split}" for split in splits), *(f"known, {split}" for split in splits[1:])]
-    rows = [
-        [
-            field.name,
-            field.kind,
-            field.table,
-            f"{field.vocabulary:,}" if field.vocabulary else "–",
-            *(_share(field.missing[split]) for split in splits),
-            *(_share(field.coverage[split]) for split in splits[1:]),
-        ]
-        for field in info.fields
-    ]
-    show_table(console, (*heading, *shares), rows)
-    return 0
-
-
-def _task_rows(info: DataInfo, splits: list[str]) -> list[list[str]]:
-    """Per task, positives of the observed rows and their share, in each split."""
-    cells = {
-        (task.task, task.split): f"{task.positives:,} of {task.observed:,} ({_share(task.rate)})" for task in info.tasks
-    }
-    names = list(dict.fromkeys(task.task for task in info.tasks))
-    return [[name, *(cells[name, split] for split in splits)] for name in names]
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2%}"
 
 
 def _validate(words: list[str]) -> int:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from recbole_dtn.cli.arguments import parse, split_words
 from recbole_dtn.cli.console import PROGRAM, make_console, say, show_table
-from recbole_dtn.config.datasets import dataset_yaml, has_atomic_files, known_datasets
-from recbole_dtn.config.properties import read_yaml
+from recbole_dtn.config.datasets import dataset_values, dataset_yaml, has_atomic_files, known_datasets
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import BALANCERS, INTERACTIONS, METRICS, MODELS, Registry, load_plugins
 
@@ -86,7 +85,7 @@ def _datasets(data_path: Path) -> list[tuple[str, str, str, str]]:
     rows = []
     for name in known_datasets(data_path):
         file = dataset_yaml(name, data_path)
-        values = read_yaml(file) if file is not None else {}
+        values = dataset_values(name, data_path)
         folder = data_path / str(values.get("folder") or name)
         if has_atomic_files(folder):
             state = "prepared" if file is not None else "atomic files, no YAML"

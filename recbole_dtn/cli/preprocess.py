@@ -4,32 +4,45 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recbole_dtn.cli.arguments import Parsed, folder_name, parse, path_option
 from recbole_dtn.cli.console import make_console, say
+from recbole_dtn.cli.progress import progress_meter
+from recbole_dtn.cli.raw_set import make, set_help
+from recbole_dtn.config.datasets import dataset_values
 from recbole_dtn.config.options import keyword_options
-from recbole_dtn.config.properties import read_yaml, shipped
+from recbole_dtn.config.properties import properties_folder, read_yaml
+from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.tree import Branch, Leaf
 from recbole_dtn.config.typed import Fault, declared, report, typed
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import PREPROCESSORS, load_plugins
 
+if TYPE_CHECKING:
+    from recbole_dtn.data.preprocess.base import Preprocessor
+
 __all__ = ["help_text", "run"]
 
-COMMON = ("raw", "name", "data_path", "plugins")
+COMMON = ("raw", "name", "data_path", "plugins", "max_rejected")
+FLAGS = ("overwrite", "strict")
 
 HELP = """\
-python run_recbole_dtn.py preprocess <set> [--raw=FOLDER] [--name=NAME] [--data_path=dataset] [--overwrite]
-python run_recbole_dtn.py preprocess table --input=FILE --spec=SPEC --name=NAME [--data_path=dataset] [--overwrite]
+python run_recbole_dtn.py preprocess <set> [--raw=FOLDER] [--protocol=P] [--name=NAME] [options of the set]
+python run_recbole_dtn.py preprocess table --input=FILE --spec=SPEC --name=NAME
+python run_recbole_dtn.py preprocess synthetic --like=SET --rows=N --output=FOLDER
+
+Raw files as they were downloaded (archives, .gz and .zst too) become RecBole's atomic files, once; then
+`--dataset=NAME` trains on them. `preprocess <set> --help` says where its files come from, its protocols and options.
 
   <set>                  {sets}
   --raw=FOLDER           the raw files (default <data_path>/<set>/raw; those of ml-100k come with RecBole)
-  --name=NAME            name of the data set that is written, <data_path>/NAME/
+  --protocol=P           which protocol, where a set has several (properties/dataset/ holds each as a file to read)
+  --name=NAME            name of the data set that is written, <data_path>/NAME/ (default: the protocol's)
   --data_path=dataset    folder that holds one folder of atomic files per data set
+  --max_rejected=0.001   faulty raw rows go to rejected.tsv; a larger share of them stops the run with exit code 3
+  --strict               stop at the first faulty row
   --overwrite            replace a data set NAME that is there, with all of its files; without it, that is refused
-  --input=FILE           table: a CSV, TSV or Parquet file
-  --spec=SPEC            table: a YAML file that says how to read it; `preprocess table --help` lists its keys
 
 {summaries}
 """
@@ -66,9 +79,16 @@ column with spaces stands between backquotes.
 
 
 def help_text(words: list[str]) -> str:
-    """How to call it, and what each preprocessor makes; of ``table``, the keys of its spec."""
+    """How to call it, and what each preprocessor makes; of one of them, its own options."""
     if words[:1] == ["table"]:
         return TABLE_HELP
+    if words[:1] == ["synthetic"]:
+        from recbole_dtn.cli import synthetic
+
+        text: str = synthetic.help_text()
+        return text
+    if words and not words[0].startswith("-"):
+        return set_help(words[0])
     entries = [PREPROCESSORS.entry(name) for name in PREPROCESSORS.names()]
     width = max(len(entry.name) for entry in entries)
     lines = [f"  {entry.name:<{width}}  {entry.summary}" for entry in entries]
@@ -77,24 +97,54 @@ def help_text(words: list[str]) -> str:
 
 def run(words: list[str]) -> int:
     """Write the atomic files of one set."""
-    parsed = parse(words, values=COMMON, flags=("overwrite",), settings=True)
+    if words[:1] == ["synthetic"]:
+        from recbole_dtn.cli import synthetic
+
+        code: int = synthetic.run(words[1:])
+        return code
+    parsed = parse(words, values=COMMON, flags=FLAGS, settings=True)
     load_plugins(path for path in parsed.values.get("plugins", "").split(",") if path)
     if len(parsed.words) != 1:
         found = f"; found {' '.join(parsed.words)!r}" if parsed.words else ""
-        raise UsageError(f"preprocess: name one of {', '.join(PREPROCESSORS.names())}{found}")
+        raise UsageError(f"preprocess: name one of {', '.join(PREPROCESSORS.names())}, synthetic{found}")
     (name,) = parsed.words
     PREPROCESSORS.entry(name)
+    made = make(name, parsed) if PREPROCESSORS.options(name) is not None else _made(name, parsed)
+    data_path = made.folder.parent
+    console = make_console()
+    with progress_meter(console) as meter:
+        folder = made.run(
+            lambda text: say(console, text),
+            meter=meter,
+            overwrite="overwrite" in parsed.flags,
+            max_rejected=_share(parsed),
+            strict="strict" in parsed.flags,
+        )
+    say(console, f"next: python run_recbole_dtn.py --dataset={_dataset_name(name, folder)}{path_option(data_path)}")
+    return 0
+
+
+def _share(parsed: Parsed) -> float:
+    """``--max_rejected``, or its default."""
+    settings = declared(Settings)
+    default = read_yaml(properties_folder() / "overall.yaml")["max_rejected"]
+    faults: list[Fault] = []
+    text = parsed.values.get("max_rejected", str(default))
+    share = typed(Leaf(text, "", loose=True), settings["max_rejected"], "--max_rejected", faults)
+    if faults:
+        raise report(faults, of="options")
+    return float(share)
+
+
+def _made(name: str, parsed: Parsed) -> Preprocessor:
+    """A preprocessor without protocols; its options are its constructor's."""
     maker = PREPROCESSORS.load(name)
     options = _own_options(name, maker, parsed)
     raw, own_name = parsed.values.get("raw"), parsed.values.get("name")
     data_path = Path(parsed.values.get("data_path", "dataset"))
-    console = make_console()
-    made = maker(
-        Path(raw) if raw else None, data_path, name=None if own_name is None else folder_name(own_name), **options
-    )
-    folder = made.run(lambda text: say(console, text), overwrite="overwrite" in parsed.flags)
-    say(console, f"next: python run_recbole_dtn.py --dataset={_dataset_name(name, folder)}{path_option(data_path)}")
-    return 0
+    own_name = None if own_name is None else folder_name(own_name)
+    made: Preprocessor = maker(Path(raw) if raw else None, data_path, name=own_name, **options)
+    return made
 
 
 def _own_options(name: str, maker: Any, parsed: Parsed) -> dict[str, Any]:
@@ -106,7 +156,7 @@ def _own_options(name: str, maker: Any, parsed: Parsed) -> dict[str, Any]:
     for word in given.settings:
         if word.startswith("--"):
             option = word[2:].partition("=")[0]
-            hint = nearest(option, [*COMMON, "overwrite", *kinds])
+            hint = nearest(option, [*COMMON, *FLAGS, *kinds])
             faults.append(Fault(f"--{option}", f"preprocess {name} has no such option; {hint}", ""))
     tree = Branch("command line")
     tree.update({key: Leaf(text, "command line", loose=True) for key, text in given.values.items()})
@@ -128,5 +178,5 @@ def _required(maker: Any) -> list[str]:
 
 def _dataset_name(name: str, folder: Path) -> str:
     """What ``--dataset`` is to be: the set's shipped name where that set reads this folder, else the folder's."""
-    file = shipped("dataset", name)
-    return name if file is not None and read_yaml(file).get("folder", name) == folder.name else folder.name
+    values = dataset_values(name, None)
+    return name if values and (values.get("folder") or name) == folder.name else folder.name

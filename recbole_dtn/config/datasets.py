@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+from recbole_dtn.config.layers import merge
 from recbole_dtn.config.properties import read_tree, shipped, shipped_names
-from recbole_dtn.config.tree import Branch, Leaf, is_null
+from recbole_dtn.config.tree import Branch, Leaf, is_null, plain
 from recbole_dtn.config.typed import Fault
 from recbole_dtn.errors import UsageError, nearest
 
-__all__ = ["dataset_layer", "dataset_yaml", "has_atomic_files", "known_datasets", "prepared_datasets"]
+__all__ = [
+    "INCOMPLETE",
+    "dataset_layer",
+    "dataset_values",
+    "dataset_yaml",
+    "has_atomic_files",
+    "known_datasets",
+    "prepared_datasets",
+    "protocols",
+]
+
+INCOMPLETE = ".incomplete"
+"""A file of this name in a folder of atomic files: they were being moved there when the process ended."""
 
 TOO_LATE = ("model", "dataset", "plugins", "data_path")
 """Keys that decide which files are read, so that a data set's YAML comes too late for them."""
@@ -30,8 +44,13 @@ def prepared_datasets(data_path: Path) -> tuple[str, ...]:
 
 
 def has_atomic_files(folder: Path) -> bool:
-    """Whether the folder holds interactions under its own name (``<name>.inter``, or parts ``<name>.<part>.inter``)."""
-    return any(file.name.startswith(f"{folder.name}.") for file in folder.glob("*.inter"))
+    """Whether the folder holds interactions under its own name (``<name>.inter``, or parts ``<name>.<part>.inter``).
+
+    A folder whose files were not all moved there (:data:`INCOMPLETE`) holds none.
+    """
+    return not (folder / INCOMPLETE).exists() and any(
+        file.name.startswith(f"{folder.name}.") for file in folder.glob("*.inter")
+    )
 
 
 def known_datasets(data_path: Path) -> tuple[str, ...]:
@@ -60,15 +79,62 @@ def dataset_layer(name: str | None, data_path: str | None, merged: Branch, fault
         return Branch("")
     file = dataset_yaml(name, Path(data_path))
     try:
-        if file is not None and file == shipped("dataset", name):
-            return read_tree(file, name=f"dataset/{name}.yaml", lines=False)
         if file is not None:
-            return _without_late_keys(read_tree(file), faults)
+            layer = _extended(file, Path(data_path), [])
+            return layer if file == shipped("dataset", name) else _without_late_keys(layer, faults)
     except UsageError as error:
         faults.append(Fault("dataset", str(error), ""))
         return Branch("")
     _check_bare(name, Path(data_path), merged, faults)
     return Branch("")
+
+
+def _extended(file: Path, data_path: Path, seen: list[str]) -> Branch:
+    """The tree of a data set's YAML upon the one that it ``extends``; maps merge, lists replace."""
+    is_shipped = file == shipped("dataset", file.stem)
+    name = f"dataset/{file.stem}.yaml" if is_shipped else str(file)
+    layer = read_tree(file, name=name, lines=not is_shipped)
+    base = layer.pop("extends", None)
+    if base is None or is_null(base):
+        return layer
+    other = str(plain(base))
+    found = dataset_yaml(other, data_path)
+    if found is None:
+        raise UsageError(f"{name}: extends {other!r}, an unknown data set; {nearest(other, known_datasets(data_path))}")
+    if found == file:  # a file of the user's own that extends the shipped one of its name
+        found = shipped("dataset", other)
+    if found is None or str(found) in seen:
+        raise UsageError(f"{name}: extends {other!r}, which extends this file in turn")
+    lower = _extended(found, data_path, [*seen, str(file)])
+    return merge(lower, layer)
+
+
+def dataset_values(name: str, data_path: Path | None) -> dict[str, Any]:
+    """The plain values of a data set's YAML with those that it extends; empty where there is no YAML.
+
+    Args:
+        name: of the data set. data_path: where a YAML of the user's own may be; None: the shipped one counts.
+
+    Raises:
+        UsageError: for a YAML that is wrong, or extends an unknown data set.
+    """
+    file = shipped("dataset", name) if data_path is None else dataset_yaml(name, data_path)
+    values: dict[str, Any] = {} if file is None else plain(_extended(file, data_path or Path(), []))
+    return values
+
+
+def protocols(preprocessor: str) -> dict[str, str]:
+    """Shipped data sets that a preprocessor makes, by protocol; of several with one protocol, the shortest name.
+
+    >>> protocols("ml-100k")
+    {'default': 'ml-100k'}
+    """
+    found: dict[str, str] = {}
+    for name in sorted(shipped_names("dataset"), key=lambda name: (len(name), name)):
+        values = dataset_values(name, None)
+        if values.get("preprocessor") == preprocessor:
+            found.setdefault(str((values.get("preprocess") or {}).get("protocol", "default")), name)
+    return found
 
 
 def _without_late_keys(layer: Branch, faults: list[Fault]) -> Branch:

@@ -18,6 +18,9 @@ NOT_DIGESTED = frozenset(
     {
         "plugins",  # paths: the names they register are digested where they are used
         "data_path",
+        "raw",
+        "max_rejected",  # decides whether there are files, not what is in them
+        "strict",
         "cache_dir",
         "output_dir",
         "eval_batch_size",  # changes no number

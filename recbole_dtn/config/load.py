@@ -19,11 +19,12 @@ from recbole_dtn.config.datasets import dataset_layer
 from recbole_dtn.config.digest import settings_digest, settings_yaml
 from recbole_dtn.config.layers import builtin_models, command_line, config_layers, merge, ours, place, places
 from recbole_dtn.config.options import interaction_options, typed_interactions
+from recbole_dtn.config.preprocess import typed_preprocess
 from recbole_dtn.config.properties import properties_folder, read_tree, shipped
 from recbole_dtn.config.recbole_names import ALIASES
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.suggest import suggest
-from recbole_dtn.config.tree import Branch, Tree, from_python
+from recbole_dtn.config.tree import Branch, Tree, from_python, plain
 from recbole_dtn.config.typed import Fault, declared, describe, report, typed
 from recbole_dtn.errors import UsageError
 from recbole_dtn.registry import MODELS, load_plugins
@@ -161,6 +162,8 @@ def _values(merged: Branch, model: type[Settings], *, known_model: bool, faults:
     for key, tree in merged.items():
         if key == "interactions" and key in kinds:
             values[key] = typed_interactions(tree, faults)
+        elif key == "preprocess" and isinstance(tree, Branch):
+            values[key] = typed_preprocess(tree, plain(merged["preprocessor"]), faults)
         elif key in kinds:
             values[key] = typed(tree, kinds[key], key, faults)
         elif owners[key] and known_model:

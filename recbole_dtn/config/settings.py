@@ -51,6 +51,7 @@ class FieldSettings(Strict):
     bins: Annotated[int, Field(ge=2, le=10_000)] = 10  # quantile bins, floats with encoding: bins
     pooling: Literal["sum", "mean"] | None = None  # None: the setting `pooling`
     weights: str | None = None  # float_seq column that weights a token_seq
+    count_parts: list[Literal["train", "valid", "test"]] | None = None  # None: training alone; for published protocols
 
 
 class TaskSettings(Strict):
@@ -105,6 +106,10 @@ class Settings(Strict):
     # data
     folder: str | None
     preprocessor: str | None
+    preprocess: dict[str, Any]
+    raw: str | None
+    max_rejected: Annotated[float, Field(ge=0, le=1)]
+    strict: bool
     fields: list[FieldSettings]
     tasks: list[TaskSettings]
     group_field: str | None

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from recbole_dtn.config.datasets import has_atomic_files
+from recbole_dtn.config.preprocess import preprocess_options
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.tasks import check_fields_and_tasks
 from recbole_dtn.data.cache import build, cache_root, fingerprint, open_entry
 from recbole_dtn.data.encode import Encoded
 from recbole_dtn.data.info import DataSummary, field_summaries
-from recbole_dtn.data.preprocess.base import Preprocessor
+from recbole_dtn.data.preprocess.base import Preprocessor, RawSet, read_record
+from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.sources import PARTS, Sources, data_folder, find_sources
 from recbole_dtn.data.store import Column, Split, Store, load_array
 from recbole_dtn.data.vocabulary import Vocabularies, make_schema
@@ -72,24 +75,60 @@ def prepare(settings: Settings, *, log: Callable[[str], None] = lambda text: Non
     return PreparedData(schema, encoded.vocabularies, digest, splits, summary, cached, sources.folder, folder)
 
 
-def open_sources(settings: Settings, *, log: Callable[[str], None] = lambda text: None) -> Sources:
-    """The atomic files of a data set; made by its preprocessor where they are missing and need no download.
+def open_sources(
+    settings: Settings, *, log: Callable[[str], None] = lambda text: None, meter: Meter = silent
+) -> Sources:
+    """The atomic files of a data set; made by its preprocessor where they are missing and the raw files are there.
 
     Raises:
-        DataError: when they are missing, or a header is faulty.
+        DataError: when they are missing, were made with other options, or a header is faulty.
     """
     folder = data_folder(settings)
     given = settings.split == "given"
-    if settings.preprocessor is not None and not any(folder.glob(f"{folder.name}*.inter")):
-        maker: type[Preprocessor] = PREPROCESSORS.load(settings.preprocessor)
-        if not maker.bundled:
-            raise DataError(
-                f"{folder}: the atomic files are missing; get the raw files ({maker.source}) and run: python "
-                f"run_recbole_dtn.py preprocess {settings.preprocessor} --raw=FOLDER --data_path={settings.data_path}"
-            )
-        maker(None, Path(settings.data_path), name=folder.name).run(log)
+    if settings.preprocessor is not None:
+        if not has_atomic_files(folder):
+            _make(settings, folder.name, log, meter)
+        else:
+            _check_record(settings, folder)
     hints = [name for name in (settings.user_field,) if name is not None]
     return find_sources(folder, given=given, key_hints=hints)
+
+
+def _make(settings: Settings, name: str, log: Callable[[str], None], meter: Meter) -> None:
+    """Make the atomic files of a data set from its raw files."""
+    assert settings.preprocessor is not None
+    maker: type[Preprocessor] = PREPROCESSORS.load(settings.preprocessor)
+    raw, data_path = Path(settings.raw) if settings.raw is not None else None, Path(settings.data_path)
+    if issubclass(maker, RawSet):
+        options = preprocess_options(settings.preprocessor, settings.preprocess)
+        found = maker(raw, data_path, name=name, options=options, base={})
+        log(found.announce())
+        made: Preprocessor = found
+    elif maker.bundled:
+        made = maker(raw, data_path, name=name)
+    else:
+        raise DataError(
+            f"{data_path / name}: the atomic files are missing; get the raw files ({maker.source}) and run: python "
+            f"run_recbole_dtn.py preprocess {settings.preprocessor} --raw=FOLDER --data_path={data_path}"
+        )
+    made.run(log, meter=meter, max_rejected=settings.max_rejected, strict=settings.strict, with_meaning=False)
+
+
+def _check_record(settings: Settings, folder: Path) -> None:
+    """Refuse atomic files that were made with other options than the settings say."""
+    record = read_record(folder)
+    if record is None or record.get("set") != settings.preprocessor or settings.preprocessor is None:
+        return
+    wanted = preprocess_options(settings.preprocessor, settings.preprocess).model_dump(mode="json")
+    found = record.get("options", {})
+    differing = [
+        f"{key}: {found.get(key)!r}, not {value!r}" for key, value in wanted.items() if found.get(key) != value
+    ]
+    if differing:
+        raise DataError(
+            f"{folder}: its files were made with other options ({'; '.join(differing)}); make them again with `python "
+            f"run_recbole_dtn.py preprocess {settings.preprocessor} ... --overwrite`, or choose another folder"
+        )
 
 
 def _store(folder: Path, schema: DataSchema, encoded: Encoded) -> Store:

@@ -67,7 +67,7 @@ def write_given_splits(
         log(f"note: {', '.join(masked.values())} say which labels are observed; stock RecBole models ignore them")
     gaps = _gaps(prepared, log)
     written: dict[str, int] = {}
-    with staged(target_folder, name, overwrite=overwrite) as work:
+    with staged(target_folder, name, overwrite=overwrite) as (work, _):
         for part in PARTS:
             frames, file = _part(prepared, sources, kept, part, masked), f"{name}.{part}.inter"
             written[file] = write_atomic(frames, work / file, types, escaped=True, gaps=gaps)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from recbole_dtn.data.ahead import ahead
 from recbole_dtn.data.features import Features
 from recbole_dtn.data.store import Split
 
@@ -91,39 +90,4 @@ class BatchLoader:
             yield self.split.batch(order[start : start + self.batch_size])
 
     def __iter__(self) -> Iterator[Features]:
-        return _ahead(self._batches(), self.prefetch) if self.prefetch else self._batches()
-
-
-def _ahead(batches: Iterator[Features], count: int) -> Iterator[Features]:
-    """The same batches, up to ``count`` of them made ahead in a thread; an error in it is raised here."""
-    ready: queue.Queue[Features | BaseException | None] = queue.Queue(count)
-    stopped = threading.Event()
-
-    def put(item: Features | BaseException | None) -> bool:
-        while not stopped.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            for batch in batches:
-                if not put(batch):
-                    return
-            put(None)
-        except BaseException as error:
-            put(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
+        return ahead(self._batches(), self.prefetch) if self.prefetch else self._batches()

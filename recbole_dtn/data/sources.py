@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from recbole_dtn.config.datasets import INCOMPLETE
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.tasks import task_columns
 from recbole_dtn.data.atomic import AtomicTable
@@ -72,6 +73,11 @@ def find_sources(folder: Path, *, given: bool, key_hints: Iterable[str] = ()) ->
         DataError: for missing files, and side tables without a single key.
     """
     name = folder.name
+    if (folder / INCOMPLETE).exists():
+        raise DataError(
+            f"{folder}: the process that made these files ended before all of them were there; make them again with "
+            "the same command"
+        )
     expected = [folder / f"{name}.{part}.inter" for part in PARTS] if given else [folder / f"{name}.inter"]
     missing = [path.name for path in expected if not path.is_file()]
     if missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import filecmp
 import os
 import shutil
@@ -10,17 +11,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from recbole_dtn.config.datasets import INCOMPLETE
 from recbole_dtn.data.sources import PARTS
-from recbole_dtn.errors import DataError, UsageError
+from recbole_dtn.errors import DataError, RecBoleDTNError, UsageError
 
-__all__ = ["dataset_files", "refuse_existing", "staged"]
+__all__ = ["dataset_files", "locked_folder", "refuse_existing", "remove_abandoned", "staged"]
+
+LOCK = ".lock"
+WRITING = ".writing-"
 
 SUFFIXES = (".inter", ".user", ".item", ".yaml")
 
 
 def dataset_files(folder: Path) -> list[Path]:
-    """The files that make a folder a data set: ``.inter``, ``.user``, ``.item`` and ``.yaml``, sorted."""
-    if not folder.is_dir():
+    """The files that make a folder a data set: ``.inter``, ``.user``, ``.item`` and ``.yaml``, sorted.
+
+    None count where an earlier process ended while it moved them there.
+    """
+    if not folder.is_dir() or (folder / INCOMPLETE).exists():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and not path.name.startswith("."))
 
@@ -44,11 +52,42 @@ def _refuse(folder: Path, found: list[Path]) -> None:
 
 
 @contextmanager
-def staged(folder: Path, name: str, *, overwrite: bool, same: bool = False) -> Iterator[Path]:
-    """``with staged(folder, name, overwrite=...) as work``: files written into ``work`` are moved when all went well.
+def locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """``with locked_folder(parent, prefix) as folder``: a new folder that this process holds, removed at the end.
+
+    Folders of that prefix whose process has gone (the kernel lets go of its lock) are removed first.
+    """
+    remove_abandoned(parent, prefix)
+    # Under its name only when it is locked, so that another process cannot take it for abandoned.
+    starting = Path(tempfile.mkdtemp(dir=parent, prefix=".starting-"))
+    folder = parent / f"{prefix}{starting.name.removeprefix('.starting-')}"
+    try:
+        with (starting / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            starting.rename(folder)
+            yield folder
+    finally:
+        shutil.rmtree(starting, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_abandoned(parent: Path, prefix: str) -> None:
+    """Remove the folders of :func:`locked_folder` whose process ended without doing so."""
+    for folder in parent.glob(f"{prefix}*"):
+        try:
+            with (folder / LOCK).open("r") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue  # another process is at work there
+
+
+@contextmanager
+def staged(folder: Path, name: str, *, overwrite: bool, same: bool = False) -> Iterator[tuple[Path, Path]]:
+    """``with staged(folder, name, overwrite=...) as (work, scratch)``: ``work`` becomes the data set's files at the end.
 
     With ``overwrite``, what else the data set ``name`` had in ``folder`` (parts, ``.user``, ``.item``, its YAML) is
-    removed after the new files stand. A failure leaves ``folder`` as it was, or absent.
+    removed after the new files stand. A failure leaves ``folder`` as it was, or absent. ``scratch`` is removed.
 
     Args:
         folder: of the data set. name: of its files. overwrite: replace a data set that is there.
@@ -61,41 +100,42 @@ def staged(folder: Path, name: str, *, overwrite: bool, same: bool = False) -> I
         refuse_existing(folder)
     parent = folder.parent
     missing = [path for path in (parent, *parent.parents) if not path.exists()]
-    work: Path | None = None
     try:
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            work = Path(tempfile.mkdtemp(dir=parent, prefix=".writing-"))
-        except OSError as error:
-            raise DataError(f"{folder}: cannot be written ({error.strerror})") from None
-        try:
-            yield work
-            _move(work, folder, name, overwrite)
-        except (DataError, UsageError) as error:
-            raise type(error)(str(error).replace(str(work), str(folder))) from None
+            with locked_folder(parent, f"{WRITING}{name}-") as held:
+                work, scratch = held / "files", held / "scratch"
+                work.mkdir()
+                scratch.mkdir()
+                try:
+                    yield work, scratch
+                    _move(work, folder, name, overwrite)
+                except RecBoleDTNError as error:
+                    raise type(error)(str(error).replace(str(work), str(folder))) from None
         except OSError as error:
             raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from None
     except BaseException:
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
         for path in missing:  # the innermost first; one that others use by now is not empty
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
         raise
-    shutil.rmtree(work, ignore_errors=True)
 
 
 def _move(work: Path, folder: Path, name: str, overwrite: bool) -> None:
     made = sorted(work.iterdir())
-    if not overwrite:
-        there = [folder / path.name for path in made if (folder / path.name).exists()]
+    unfinished = folder / INCOMPLETE
+    if not overwrite and not unfinished.exists():
+        there = [folder / path.name for path in made if path.suffix in SUFFIXES and (folder / path.name).exists()]
         differing = [path for path in there if not filecmp.cmp(path, work / path.name, shallow=False)]
         if differing:
             _refuse(folder, differing)
     folder.mkdir(exist_ok=True)
+    unfinished.touch()
     for path in made:
         os.replace(path, folder / path.name)
     if overwrite:
         kinds = ("inter", *(f"{part}.inter" for part in PARTS), "user", "item", "yaml")
-        for stale in {f"{name}.{kind}" for kind in kinds} - {path.name for path in made}:
-            (folder / stale).unlink(missing_ok=True)
+        stale = {*(f"{name}.{kind}" for kind in kinds), "rejected.tsv", "preprocess.json"}
+        for file in stale - {path.name for path in made}:
+            (folder / file).unlink(missing_ok=True)
+    unfinished.unlink()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import polars as pl
 
 from recbole_dtn.data.atomic import AtomicTable
-from recbole_dtn.data.preprocess.base import Preprocessor
+from recbole_dtn.data.preprocess.base import Preprocessor, Work
 from recbole_dtn.data.write import write_atomic
 from recbole_dtn.errors import DataError
 
@@ -27,7 +26,7 @@ class MovieLens100K(Preprocessor):
     bundled = True
     source = "inside RecBole's wheel"
 
-    def write(self, folder: Path, log: Callable[[str], None]) -> dict[str, int]:
+    def write(self, work: Work) -> dict[str, int]:
         raw = self.raw if self.raw_given else _inside_recbole()
         inter, user, item = (_read(raw / f"ml-100k.{kind}") for kind in ("inter", "user", "item"))
         time = pl.from_epoch(pl.col("timestamp").cast(pl.Int64), time_unit="s")
@@ -45,7 +44,7 @@ class MovieLens100K(Preprocessor):
             "item": (item, {"item_id": "token", "release_year": "token", "genres": "token_seq"}),
         }
         return {
-            f"{self.name}.{kind}": write_atomic(frame, folder / f"{self.name}.{kind}", types)
+            f"{self.name}.{kind}": write_atomic(frame, work.folder / f"{self.name}.{kind}", types)
             for kind, (frame, types) in tables.items()
         }
 

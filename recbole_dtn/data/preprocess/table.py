@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from recbole_dtn.config.typed import read_typed
-from recbole_dtn.data.preprocess.base import Preprocessor
+from recbole_dtn.data.preprocess.base import Preprocessor, Work
 from recbole_dtn.data.preprocess.numbers import check_numbers
 from recbole_dtn.data.preprocess.plan import Plan
 from recbole_dtn.data.preprocess.scan import reading_error, scan_table
@@ -36,7 +36,8 @@ class Table(Preprocessor):
         self.input = input
         self.spec = spec
 
-    def write(self, folder: Path, log: Callable[[str], None]) -> dict[str, int]:
+    def write(self, work: Work) -> dict[str, int]:
+        folder, log = work.folder, work.log
         spec = read_typed(self.spec, TableSpec)
         plan = Plan(spec, self.spec)
         file = f"{self.name}.inter"

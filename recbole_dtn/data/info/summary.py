@@ -1,17 +1,14 @@
-"""What an encoded data set holds, as plain values; the command line prints them."""
+"""What encoding counted, as it is kept in a cache entry."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from recbole_dtn.schema import DataSchema
 
-if TYPE_CHECKING:
-    from recbole_dtn.data.datamodule import PreparedData
-
-__all__ = ["DataInfo", "DataSummary", "FieldSummary", "TaskSummary", "summarise"]
+__all__ = ["DataSummary", "FieldSummary", "field_summaries"]
 
 
 @dataclass(frozen=True)
@@ -42,29 +39,6 @@ class DataSummary:
     positives: Mapping[str, Mapping[str, tuple[int, int]]]
 
 
-@dataclass(frozen=True)
-class TaskSummary:
-    """One task in one split; ``rate`` is the share of positives among the observed rows, None where there are none."""
-
-    task: str
-    split: str
-    positives: int
-    observed: int
-    rate: float | None
-
-
-@dataclass(frozen=True)
-class DataInfo:
-    """Everything ``data info`` prints."""
-
-    folder: str
-    fingerprint: str
-    cached: bool
-    rows: Mapping[str, int]
-    fields: tuple[FieldSummary, ...]
-    tasks: tuple[TaskSummary, ...]
-
-
 def field_summaries(
     schema: DataSchema, rows: Mapping[str, int], tables: Mapping[str, str], counts: Mapping[str, Mapping[str, Any]]
 ) -> tuple[FieldSummary, ...]:
@@ -79,21 +53,3 @@ def field_summaries(
         shares = {split: missing[split] / total for split, total in rows.items()}
         found.append(FieldSummary(spec.name, spec.kind, tables[spec.name], spec.size - 2, shares, coverage))
     return tuple(found)
-
-
-def summarise(prepared: PreparedData) -> DataInfo:
-    """The tables of ``data info``."""
-    tasks = [
-        TaskSummary(name, split, positives, observed, positives / observed if observed else None)
-        for name in prepared.schema.task_names
-        for split, counts in prepared.summary.positives.items()
-        for positives, observed in [counts[name]]
-    ]
-    return DataInfo(
-        folder=str(prepared.folder),
-        fingerprint=prepared.fingerprint,
-        cached=prepared.cached,
-        rows=prepared.summary.rows,
-        fields=prepared.summary.fields,
-        tasks=tuple(tasks),
-    )

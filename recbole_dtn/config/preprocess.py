@@ -1,0 +1,76 @@
+"""Options of the preprocessors: what a data set's YAML says under ``preprocess:``, typed.
+
+The values of a protocol are in ``properties/dataset/``; a default below is the meaning of a key left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from recbole_dtn.config.settings import Strict
+from recbole_dtn.config.tree import Branch, from_python, plain
+from recbole_dtn.config.typed import Fault, declared, report, typed
+from recbole_dtn.errors import UsageError
+from recbole_dtn.registry import PREPROCESSORS
+
+__all__ = ["PreprocessOptions", "preprocess_options", "typed_preprocess"]
+
+
+class PreprocessOptions(Strict):
+    """What every preprocessor with protocols knows."""
+
+    protocol: str = "default"  # its name, as --protocol takes it
+
+
+def typed_preprocess(tree: Branch, preprocessor: Any, faults: list[Fault]) -> dict[str, Any]:
+    """The options that were given, as their declared types; those of a preprocessor without declared ones as written.
+
+    Args:
+        tree: what was written under ``preprocess``. preprocessor: its name, or None. faults: appended to.
+    """
+    model = _options_class(preprocessor)
+    if model is None:
+        values: dict[str, Any] = plain(tree)
+        return values
+    found: dict[str, Any] = typed(tree, model, "preprocess", faults)
+    return found
+
+
+def preprocess_options(preprocessor: str, given: Mapping[str, Any]) -> PreprocessOptions:
+    """The options of a preprocessor, defaults filled in.
+
+    Raises:
+        UsageError: for an unknown option, a wrong type or a value out of range.
+    """
+    model = _options_class(preprocessor) or PreprocessOptions
+    faults: list[Fault] = []
+    tree = from_python(dict(given), "")
+    assert isinstance(tree, Branch)
+    values = typed(tree, model, "preprocess", faults)
+    if faults:
+        raise report(faults, of=f"options of {preprocessor}")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise report(
+            Fault(".".join(["preprocess", *map(str, fault["loc"])]), fault["msg"], "") for fault in error.errors()
+        ) from error
+
+
+def option_kinds(preprocessor: str) -> dict[str, Any]:
+    """Names and types of a preprocessor's options; none where it declares none."""
+    model = _options_class(preprocessor)
+    return {} if model is None else declared(model)
+
+
+def _options_class(preprocessor: Any) -> type[PreprocessOptions] | None:
+    if not isinstance(preprocessor, str):
+        return None
+    try:
+        found: type[PreprocessOptions] | None = PREPROCESSORS.options(preprocessor)
+    except UsageError:
+        return None  # said elsewhere
+    return found

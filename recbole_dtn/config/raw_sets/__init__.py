@@ -1,0 +1,1 @@
+"""Options of the public sets' preprocessors, one file a set."""

@@ -1,0 +1,213 @@
+"""Raw files as they were downloaded: plain, ``.gz``, ``.zst``, or inside ``.zip`` and ``.tar`` archives, as streams."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import zstandard
+
+from recbole_dtn.errors import DataError
+
+__all__ = ["RawFile", "RawFolder", "plain_file"]
+
+COMPRESSED = (".gz", ".zst")
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.zst")
+READ_ERRORS = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, zstandard.ZstdError)
+
+Opener = Callable[[], "tuple[IO[bytes], Callable[[], int]]"]
+"""Opens a file: its bytes, and how far it is in units of ``RawFile.size``."""
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One raw file, wherever it lies.
+
+    Attributes:
+        name: as messages call it: ``sample_train.tar.gz/sample_skeleton_train.csv``.
+        size: what there is to read: bytes of the text where that is known, else of the compressed file.
+    """
+
+    name: str
+    size: int
+    _open: Opener
+
+    @contextmanager
+    def open(self) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
+        """``with raw.open() as (stream, position)``: the bytes, and how many of ``size`` are read.
+
+        Raises:
+            DataError: when it cannot be read, or is not what its ending says.
+        """
+        try:
+            stream, position = self._open()
+        except READ_ERRORS as error:
+            raise self._unreadable(error) from None
+        with stream:
+            try:
+                yield stream, position
+            except READ_ERRORS as error:
+                raise self._unreadable(error) from None
+
+    def _unreadable(self, error: Exception) -> DataError:
+        return DataError(f"{self.name}: cannot be read ({error}); is the download complete?")
+
+
+class RawFolder:
+    """The raw files under a folder, asked for by their own names.
+
+    Args:
+        folder: where they are; its subfolders are searched too. scratch: gets what must be unpacked to be read.
+    """
+
+    def __init__(self, folder: Path, scratch: Path | None = None) -> None:
+        self.folder = folder
+        self._scratch = scratch
+        self._scans: dict[Path, Iterator[RawFile]] = {}
+        self._seen: dict[Path, list[RawFile]] = {}
+
+    def find(self, name: str) -> RawFile | None:
+        """The file ``name``, also as ``name.gz`` or ``name.zst``, plain or in an archive; None when it is not there."""
+        for ending in ("", *COMPRESSED):
+            for path in sorted(self.folder.rglob(f"{name}{ending}")) if self.folder.is_dir() else []:
+                if path.is_file():
+                    return plain_file(path, name=str(path.relative_to(self.folder)))
+        for archive in self._archives(name):
+            for member in self._members(archive):
+                if PurePosixPath(member.name).name in (name, *(f"{name}{ending}" for ending in COMPRESSED)):
+                    return member
+        return None
+
+    def find_all(self, names: Sequence[str]) -> tuple[dict[str, RawFile], list[str]]:
+        """The files that are there, and the names of those that are not."""
+        found = {name: self.find(name) for name in names}
+        return {name: raw for name, raw in found.items() if raw is not None}, [
+            name for name, raw in found.items() if raw is None
+        ]
+
+    def _archives(self, name: str) -> list[Path]:
+        """Archives in the folder; those first whose names share most words with the file that is looked for."""
+        if not self.folder.is_dir():
+            return []
+        found = [path for path in self.folder.rglob("*") if path.name.lower().endswith((".zip", *TARS))]
+        words = set(_words(name))
+        return sorted(found, key=lambda path: (-len(words & set(_words(path.name))), path))
+
+    def _members(self, archive: Path) -> Iterator[RawFile]:
+        """Members of an archive, listed no further than is asked for (a .tar.gz is read through to be listed)."""
+        seen = self._seen.setdefault(archive, [])
+        yield from seen
+        if archive not in self._scans:
+            scan = self._zip_members if archive.name.lower().endswith(".zip") else self._tar_members
+            self._scans[archive] = scan(archive, archive.name)
+        try:
+            for member in self._scans[archive]:
+                seen.append(member)
+                yield member
+        except READ_ERRORS as error:
+            raise DataError(f"{archive}: cannot be read ({error}); is the download complete?") from None
+
+    def _zip_members(self, path: Path, name: str) -> Iterator[RawFile]:
+        with zipfile.ZipFile(path) as archive:
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+        for info in infos:
+            if info.filename.lower().endswith(".zip"):
+                inner = self._unpacked(path, info)
+                yield from self._zip_members(inner, f"{name}/{info.filename}")
+            else:
+                yield _decompressed(f"{name}/{info.filename}", info.file_size, _zip_opener(path, info.filename))
+
+    def _unpacked(self, path: Path, info: zipfile.ZipInfo) -> Path:
+        """A zip inside a zip, copied out: its directory is at its end."""
+        if self._scratch is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="recbole_dtn-")
+            self._scratch = Path(self._temporary.name)
+        handle, name = tempfile.mkstemp(dir=self._scratch, suffix=".zip")
+        with zipfile.ZipFile(path) as archive, archive.open(info) as source, os.fdopen(handle, "wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+        return Path(name)
+
+    def _tar_members(self, path: Path, name: str) -> Iterator[RawFile]:
+        with _tar(path) as archive:
+            for member in archive:
+                if member.isfile():
+                    yield _decompressed(f"{name}/{member.name}", member.size, _tar_opener(path, member.name))
+
+
+def plain_file(path: Path, *, name: str | None = None) -> RawFile:
+    """A file on disk, decompressed where its ending says so.
+
+    >>> plain_file(Path("missing.csv.gz"), name="missing.csv.gz").size
+    0
+    """
+
+    def opener() -> tuple[IO[bytes], Callable[[], int]]:
+        stream = path.open("rb")
+        return stream, stream.tell
+
+    size = path.stat().st_size if path.is_file() else 0
+    return _decompressed(name or str(path), size, opener)
+
+
+def _decompressed(name: str, size: int, opener: Opener) -> RawFile:
+    """The text inside a compressed file; its position is that in the compressed one."""
+    if not name.lower().endswith(COMPRESSED) or name.lower().endswith(TARS):
+        return RawFile(name, size, opener)
+
+    def outer() -> tuple[IO[bytes], Callable[[], int]]:
+        stream, position = opener()
+        return _decompressor(stream, name), position
+
+    return RawFile(name, size, outer)
+
+
+def _decompressor(stream: IO[bytes], name: str) -> IO[bytes]:
+    if name.lower().endswith((".gz", ".tgz")):
+        return io.BufferedReader(gzip.GzipFile(fileobj=stream, mode="rb"), 1 << 20)
+    reader: Any = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True, closefd=True)
+    return io.BufferedReader(reader, 1 << 20)
+
+
+def _tar(path: Path) -> tarfile.TarFile:
+    """A tar as a stream from its start."""
+    stream: IO[bytes] = path.open("rb")
+    if path.name.lower().endswith(COMPRESSED) or path.name.lower().endswith(".tgz"):
+        stream = _decompressor(stream, path.name)
+    return tarfile.open(fileobj=stream, mode="r|")
+
+
+def _tar_opener(path: Path, member_name: str) -> Opener:
+    def opener() -> tuple[IO[bytes], Callable[[], int]]:
+        archive = _tar(path)
+        for member in archive:
+            if member.name == member_name:
+                stream = archive.extractfile(member)
+                assert stream is not None
+                return stream, stream.tell
+        raise OSError(f"{member_name} is no longer in the archive")
+
+    return opener
+
+
+def _zip_opener(path: Path, member: str) -> Opener:
+    def opener() -> tuple[IO[bytes], Callable[[], int]]:
+        with zipfile.ZipFile(path) as archive:
+            stream = archive.open(member)  # which keeps the file open until it is closed itself
+        return stream, stream.tell
+
+    return opener
+
+
+def _words(name: str) -> list[str]:
+    return name.lower().replace(".", "_").replace("-", "_").split("_")

@@ -1,0 +1,52 @@
+"""Numbers in scratch files, written and read a block at a time: what is on disk does not count as memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["ScratchArray", "ScratchWriter"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ScratchArray:
+    """``size`` numbers of one type in a file."""
+
+    path: Path
+    dtype: np.dtype[Any]
+    size: int
+
+    def read(self, start: int = 0, stop: int | None = None) -> Array:
+        """The numbers from ``start`` to ``stop`` (None: to the end)."""
+        count = (self.size if stop is None else stop) - start
+        if count == 0:
+            return np.empty(0, self.dtype)
+        return np.fromfile(self.path, self.dtype, count, offset=start * self.dtype.itemsize)
+
+    def remove(self) -> None:
+        """Delete the file."""
+        self.path.unlink(missing_ok=True)
+
+
+class ScratchWriter:
+    """Appends numbers to a new file."""
+
+    def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
+        self.path, self.dtype, self.size = path, np.dtype(dtype), 0
+        self._file = path.open("wb")
+
+    def append(self, values: Array) -> None:
+        """Add numbers, converted to the file's type."""
+        self._file.write(memoryview(np.ascontiguousarray(values, self.dtype)).cast("B"))
+        self.size += len(values)
+
+    def close(self) -> ScratchArray:
+        """What was written, for reading."""
+        self._file.close()
+        return ScratchArray(self.path, self.dtype, self.size)
