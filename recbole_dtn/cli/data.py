@@ -24,7 +24,7 @@ LINES_SHOWN = 3
 FAULTY = 2
 
 HELP = """\
-python run_recbole_dtn.py data info --dataset=NAME         what it holds: splits, tasks, fields, duplicates, leaks; also as a page
+python run_recbole_dtn.py data info --dataset=NAME         what it holds, as tables, JSON or a page with plots
 python run_recbole_dtn.py data validate --dataset=NAME     the faults of its atomic files, with file and lines
 python run_recbole_dtn.py data split --dataset=NAME --name=NEW    our split as RecBole's parts train, valid, test
 python run_recbole_dtn.py data cache list|clear            the encoded caches

@@ -14,31 +14,33 @@ from rich.console import Console
 
 from recbole_dtn.cli.arguments import parse
 from recbole_dtn.cli.console import make_console, say, show_table
-from recbole_dtn.cli.progress import progress_meter
+from recbole_dtn.data.progress import progress_meter
 from recbole_dtn.config.load import resolve
+from recbole_dtn.data.info.text import clipped, count, decimal, number, share
 from recbole_dtn.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from recbole_dtn.data.info.report import DataInfo, FieldInfo
+    from recbole_dtn.data.info.report import DataInfo, FieldInfo, PairInfo
 
 __all__ = ["HELP", "run"]
 
 WIDTH = 100
 LONGEST = 24
 LONGEST_TOKEN = 12
+LONGEST_LIST = 72
 BEST = 5
-NONE = "–"
+SMALL = 0.01
 
 HELP = """\
 python run_recbole_dtn.py data info --dataset=NAME [--quick] [--json=FILE|-] [--html=FILE] [settings of the data]
 
 What a data set holds, in tables of at most 100 columns:
-  splits        rows; rows with the same inputs within a split (with other labels, too), and rows of valid and test whose
-                inputs are those of a training row
-  tasks         observed rows, positives, their rate and its standard error; the standard error of an AUC of 0.7 at that
-                many positives, so the differences that a split can show; how the tasks occur together
-  fields        type, file, vocabulary, share of missing values, share of values whose token has an id; the most frequent
-                tokens and how concentrated they are; moments and quantiles of numbers; lengths of lists
+  splits        rows; rows that have the same inputs within a split, and other labels for them; rows of valid and
+                test whose inputs are those of a training row
+  tasks         observed rows, positives, their rate and its standard error; the standard error of an AUC of 0.7
+                at that many positives: the differences a split can show; how the tasks occur together
+  fields        type, file, vocabulary, shares of missing values and of values whose token has an id; the most
+                frequent tokens and how concentrated they are; moments and quantiles of numbers; lengths of lists
   fields alone  the fields that tell a task apart best on their own, in training
   warnings      fields without information, fields mostly unseen in training, inputs that may be outcomes, leaks,
                 rows that break the chain of tasks
@@ -69,7 +71,7 @@ def run(words: list[str]) -> int:
     console = make_console()
     notes = Console(stderr=True, highlight=False) if to_pipe else console
     with progress_meter(Console(stderr=True)) as meter:
-        prepared = prepare(settings, log=lambda text: say(notes, text))
+        prepared = prepare(settings, log=lambda text: say(notes, text), meter=meter)
         info = inspect(prepared, dataset=settings.dataset, quick="quick" in parsed.flags, meter=meter)
     if not to_pipe:
         show(console, info)
@@ -133,11 +135,11 @@ def show(console: Console, info: DataInfo) -> None:
 
 
 def _table(console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table, cut into several side by side columns where it would be wider than 100; the first column is repeated."""
-    cells = [[_clipped(row[0], LONGEST), *row[1:]] for row in rows]
+    """A table; one that would be wider than 100 columns is cut into several, each with the first column."""
+    cells = [[clipped(row[0], LONGEST), *row[1:]] for row in rows]
     if not cells:
         return
-    widths = [max(len(cell) for cell in column) for column in zip(columns, *cells, strict=True)]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     say(console, f"\n{title}")
     taken: list[int] = []
     for position in range(1, len(columns) + 1):
@@ -152,110 +154,128 @@ def _table(console: Console, title: str, columns: Sequence[str], rows: Iterable[
 def _show_splits(console: Console, info: DataInfo) -> None:
     total = sum(info.rows.values())
     columns = ["split", "rows", "share"]
-    rows = [[split, f"{count:,}", _share(count / total)] for split, count in info.rows.items()]
+    rows = [[split, count(size), share(size / total)] for split, size in info.rows.items()]
     if info.duplicates is not None:
         columns += ["distinct inputs", "repeated", "labels conflict", "inputs in train", "labels too"]
         for row in rows:
             found = info.duplicates[row[0]]
-            row += [f"{count:,}" for count in (found.distinct, found.repeated, found.conflicting)]
-            row += [NONE if count is None else f"{count:,}" for count in (found.leaked, found.leaked_same)]
+            counts = (found.distinct, found.repeated, found.conflicting, found.leaked, found.leaked_same)
+            row += [count(value) for value in counts]
     _table(console, "splits", columns, rows)
 
 
 def _show_tasks(console: Console, info: DataInfo) -> None:
-    columns = ("task", "split", "observed", "positives", "rate", "± standard error", "AUC's standard error")
+    columns = ["task", "split", "observed", "positives", "rate", "± standard error", "AUC's standard error"]
+    found = [(task.name, split, one) for task in info.tasks for split, one in task.splits.items()]
     rows = [
-        (
-            task.name,
+        [
+            name,
             split,
-            f"{found.observed:,}",
-            f"{found.positives:,}",
-            _share(found.rate),
-            _share(found.rate_error, 3),
-        )
-        + (NONE if found.auc_error is None else f"{found.auc_error:.4f}",)
-        for task in info.tasks
-        for split, found in task.splits.items()
-        if found.positives is not None
+            count(one.observed),
+            count(one.positives),
+            share(one.rate),
+            share(one.rate_error, 3),
+            decimal(one.auc_error, 4),
+        ]
+        for name, split, one in found
+        if one.positives is not None
     ]
     _table(console, "tasks (the last column: of an AUC of 0.7 at that many positives)", columns, rows)
     rows = [
-        (task.name, split, f"{found.observed:,}", _number(found.mean), _number(found.std))
-        for task in info.tasks
-        for split, found in task.splits.items()
-        if found.positives is None
+        [name, split, count(one.observed), number(one.mean), number(one.std)]
+        for name, split, one in found
+        if one.positives is None
     ]
-    _table(console, "regression tasks", ("task", "split", "observed", "mean", "standard deviation"), rows)
+    _table(console, "regression tasks", ["task", "split", "observed", "mean", "standard deviation"], rows)
 
 
 def _show_pairs(console: Console, info: DataInfo) -> None:
     names = list(dict.fromkeys(pair.task for pair in info.pairs))
     for split in info.rows:
-        found = {(pair.task, pair.other): pair for pair in info.pairs if pair.split == split}
-        rows = [
-            [
-                row,
-                *(
-                    f"{_share(found[row, column].given)} ({_phi(found[row, column].phi)})" if row != column else "1"
-                    for column in names
-                ),
-            ]
-            for row in names
-        ]
-        title = f"tasks together in {split}: P(row = 1 | column = 1), and phi in brackets"
-        _table(console, title, ("", *names), rows)
+        found = {(pair.task, pair.other): _pair(pair) for pair in info.pairs if pair.split == split}
+        rows = [[row, *(found.get((row, column), "100") for column in names)] for row in names]
+        title = f"tasks together in {split}: P(row = 1 | column = 1) in %, and phi in brackets"
+        _table(console, title, ["", *names], rows)
     chained = [
-        (f"{pair.task} after {pair.other}", pair.split, f"{pair.both:,}", f"{pair.violations:,}")
+        [f"{pair.task} after {pair.other}", pair.split, count(pair.both), count(pair.violations)]
         for pair in info.pairs
         if pair.violations is not None
     ]
-    _table(console, "chain of tasks", ("chain", "split", "observed in both", "rows that break it"), chained)
+    _table(console, "chain of tasks", ["chain", "split", "observed in both", "rows that break it"], chained)
+
+
+def _pair(pair: PairInfo) -> str:
+    places = 1 if pair.given is not None and pair.given >= SMALL else 2
+    given = None if pair.given is None else 100 * pair.given
+    return f"{decimal(given, places)} ({decimal(pair.phi)})"
 
 
 def _show_fields(console: Console, info: DataInfo) -> None:
     splits = list(info.rows)
-    columns = ["field", "type", "file", "vocabulary", "rare", *(f"missing {split}" for split in splits)]
-    columns += [f"known {split}" for split in splits[1:]]
+    columns = ["field", "type", "file", "vocabulary", "rare", "missing, %", "known, %"]
     rows = [
         [
             field.name,
             field.kind,
             field.table,
-            f"{field.vocabulary:,}" if field.vocabulary else NONE,
-            f"{field.rare:,}" if field.rare else NONE,
-            *(_share(field.splits[split].missing) for split in splits),
-            *(_share(field.splits[split].coverage) for split in splits[1:]),
+            count(field.vocabulary or None),
+            count(field.rare or None),
+            _shares([field.splits[split].missing for split in splits]),
+            _shares([field.splits[split].coverage for split in splits[1:]]),
         ]
         for field in info.fields
     ]
-    _table(console, "fields (known: values whose token has an id)", columns, rows)
-    heading = ("field", "effective", "top 1 %", *(f"token {rank}" for rank in range(1, 6)))
-    title = "tokens in training (effective: exp of the entropy; top 1 %: share of values on the most frequent tokens)"
-    _table(console, title, heading, [_token_row(field) for field in info.fields if field.tokens is not None])
+    title = f"fields (missing: {' / '.join(splits)}; known: values whose token has an id, {' / '.join(splits[1:])})"
+    _table(console, title, columns, rows)
+    columns = ["field", "effective", "top 1 %", "most frequent tokens"]
+    title = "tokens in training (effective: exp of the entropy; top 1 %: share of the values on them)"
+    _table(console, title, columns, [_token_row(field) for field in info.fields if field.tokens is not None])
     _show_numbers(console, info.fields)
+    _show_lengths(console, info.fields)
+
+
+def _shares(values: Sequence[float | None]) -> str:
+    return " / ".join(share(value).rstrip("%") for value in values)
 
 
 def _token_row(field: FieldInfo) -> list[str]:
     assert field.tokens is not None
     tokens = field.tokens
-    top = [f"{_clipped(name, LONGEST_TOKEN)} {share:.1%}" for name, share in tokens.top]
-    effective = NONE if tokens.effective is None else f"{tokens.effective:,.1f}"
-    return [field.name, effective, _share(tokens.top_percent_share), *top, *[""] * (5 - len(top))]
+    top = [f"{clipped(name, LONGEST_TOKEN)} {share(part, 1)}" for name, part in tokens.top]
+    return [field.name, decimal(tokens.effective, 1), share(tokens.top_percent_share), _joined(top)]
+
+
+def _joined(parts: Sequence[str]) -> str:
+    """As many parts as fit."""
+    text = ""
+    for part in parts:
+        longer = f"{text}, {part}" if text else part
+        if len(longer) > LONGEST_LIST:
+            break
+        text = longer
+    return text
 
 
 def _show_numbers(console: Console, fields: Sequence[FieldInfo]) -> None:
-    columns = ("field", "split", "mean", "std", "smallest", "1 %", "median", "99 %", "largest")
+    columns = ["field", "split", "mean", "std", "smallest", "1 %", "median", "99 %", "largest"]
     rows = []
     for field in fields:
         for split, found in (field.numbers or {}).items():
             quantiles = found.quantiles or (None,) * 5
             shown = (found.mean, found.std, found.smallest, quantiles[0], quantiles[2], quantiles[4], found.largest)
-            rows.append([field.name, split, *(_number(value) for value in shown)])
+            rows.append([field.name, split, *(number(value, 4) for value in shown)])
     _table(console, "numbers", columns, rows)
-    columns = ("field", "split", "mean", "median", "95 %", "longest", "values")
+
+
+def _show_lengths(console: Console, fields: Sequence[FieldInfo]) -> None:
+    columns = ["field", "split", "mean", "median", "95 %", "longest", "values"]
     rows = [
-        [field.name, split, f"{found.mean:,.2f}", f"{found.median:,}", f"{found.p95:,}", f"{found.longest:,}"]
-        + [f"{field.splits[split].values:,}"]
+        [
+            field.name,
+            split,
+            decimal(found.mean, 1),
+            *(count(value) for value in (found.median, found.p95, found.longest, field.splits[split].values)),
+        ]
         for field in fields
         for split, found in (field.lengths or {}).items()
     ]
@@ -263,30 +283,11 @@ def _show_numbers(console: Console, fields: Sequence[FieldInfo]) -> None:
 
 
 def _show_alone(console: Console, info: DataInfo) -> None:
-    if not info.single_field_auc:
-        return
-    tasks = list(dict.fromkeys(found.task for found in info.single_field_auc))
-    best = {
-        task: sorted((f for f in info.single_field_auc if f.task == task), key=lambda f: -f.auc)[:BEST]
+    found = sorted(info.single_field_auc or (), key=lambda one: -one.auc)
+    tasks = [task.name for task in info.tasks if any(one.task == task.name for one in found)]
+    rows = [
+        [task, _joined([f"{clipped(one.field, LONGEST)} {one.auc:.3f}" for one in found if one.task == task][:BEST])]
         for task in tasks
-    }
-    rows = [[task, *(f"{_clipped(f.field, 14)} {f.auc:.3f}" for f in best[task])] for task in tasks]
-    rows = [[*row, *[""] * (1 + BEST - len(row))] for row in rows]
-    columns = ["task", "best field, AUC", *("",) * (BEST - 1)]
-    _table(console, f"each field alone, on {info.sampled_rows:,} training rows", columns, rows)
-
-
-def _share(value: float | None, digits: int = 2) -> str:
-    return NONE if value is None else f"{value:.{digits}%}"
-
-
-def _phi(value: float | None) -> str:
-    return NONE if value is None else f"{value:.2f}"
-
-
-def _number(value: float | None) -> str:
-    return NONE if value is None else f"{value:.5g}"
-
-
-def _clipped(text: str, longest: int) -> str:
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+    ]
+    title = f"each field alone, on {count(info.sampled_rows)} training rows"
+    _table(console, title, ["task", "best AUCs"], rows)

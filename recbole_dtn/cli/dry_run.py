@@ -11,6 +11,7 @@ from recbole_dtn.cli.console import say, show_table
 from recbole_dtn.config.datasets import has_atomic_files
 from recbole_dtn.config.load import Resolved, settings_digest
 from recbole_dtn.config.settings import Settings
+from recbole_dtn.registry import PREPROCESSORS
 
 __all__ = ["show"]
 
@@ -60,6 +61,10 @@ def what_is_missing(settings: Settings) -> str | None:
     folder = Path(settings.data_path) / (settings.folder or settings.dataset)
     if has_atomic_files(folder):
         return None
+    if settings.preprocessor is not None and PREPROCESSORS.options(settings.preprocessor) is not None:
+        from recbole_dtn.data.datamodule import raw_set
+
+        return f"a run would first do this: {raw_set(settings, folder.name).announce()}"
     return (
         f"there are no atomic files in {folder} yet: a run would first make them by `preprocess "
         f"{settings.preprocessor}`, then encode them; parameters and time can be told after that"

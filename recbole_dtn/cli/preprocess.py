@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from recbole_dtn.cli.arguments import Parsed, folder_name, parse, path_option
 from recbole_dtn.cli.console import make_console, say
-from recbole_dtn.cli.progress import progress_meter
 from recbole_dtn.cli.raw_set import make, set_help
 from recbole_dtn.config.datasets import dataset_values
 from recbole_dtn.config.options import keyword_options
@@ -16,6 +15,7 @@ from recbole_dtn.config.properties import properties_folder, read_yaml
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.tree import Branch, Leaf
 from recbole_dtn.config.typed import Fault, declared, report, typed
+from recbole_dtn.data.progress import progress_meter
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import PREPROCESSORS, load_plugins
 

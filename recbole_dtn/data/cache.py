@@ -12,19 +12,22 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recbole_dtn.config.settings import Settings
+from recbole_dtn.data.building import WRITING, building, guarded
 from recbole_dtn.data.encode import Encoded, encode
+from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.sources import Sources, data_folder
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import DataError
 
-__all__ = ["CacheEntry", "build", "cache_clear", "cache_list", "cache_root", "fingerprint", "open_entry"]
+__all__ = ["CacheEntry", "cache_clear", "cache_list", "cache_root", "fingerprint", "open_entry", "open_or_build"]
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the arrays or their meaning change, so that older caches are not read."""
 MANIFEST = "manifest.json"
 VOCABULARIES = "vocabularies.json"
@@ -43,7 +46,13 @@ def fingerprint(settings: Settings, sources: Sources) -> str:
 
     What only shapes a model (pooling, task weights, the chain of tasks) does not count.
     """
-    described = {"format": FORMAT, "files": _file_digests(sources, cache_root(settings)), **_data_settings(settings)}
+    reading = _Reading(sources, cache_root(settings), silent)
+    reading.read_rest()
+    return _fingerprint(settings, reading.digests())
+
+
+def _fingerprint(settings: Settings, digests: dict[str, str]) -> str:
+    described = {"format": FORMAT, "files": digests, **_data_settings(settings)}
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:20]
 
 
@@ -67,31 +76,67 @@ def _data_settings(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _file_digests(sources: Sources, root: Path) -> dict[str, str]:
-    """Digest per file, by its ending; remembered by size and time of change, so that it is taken once."""
-    memo_path = root / DIGESTS
-    memo = _read_json(memo_path) or {}
-    found, known = {}, {}
-    for path in sources.files():
-        state = path.stat()
-        key, stamp = (
-            path.name.removeprefix(sources.folder.name),
-            [str(path.resolve()), state.st_size, state.st_mtime_ns],
-        )
-        before = memo.get(key)
-        found[key] = before[1] if isinstance(before, list) and before[0] == stamp else _digest(path)
-        known[key] = [stamp, found[key]]
-    if known != memo:
-        _write_json(memo_path, known)
-    return found
+class _Reading:
+    """Digests of a data set's files by their endings, remembered by size and time of change: each is taken once.
+
+    It is a :data:`~recbole_dtn.data.atomic.Tap`: a file that is encoded is digested on the way, and read once.
+    """
+
+    def __init__(self, sources: Sources, root: Path, meter: Meter) -> None:
+        self.memo_path, self.meter = root / DIGESTS, meter
+        self.paths = sources.files()
+        self.keys = {path: path.name.removeprefix(sources.folder.name) for path in self.paths}
+        self.stamps = {path: _stamp(path) for path in self.paths}
+        self.memo = _read_json(self.memo_path) or {}
+        self.known: dict[Path, str] = {}
+        for path in self.paths:
+            before = self.memo.get(self.keys[path])
+            if isinstance(before, list) and before[0] == self.stamps[path]:
+                self.known[path] = before[1]
+        self.running: dict[Path, Any] = {}
+        self.done, self.total = 0, sum(stamp[1] for stamp in self.stamps.values())
+
+    def __call__(self, path: Path, data: bytes) -> None:
+        if path not in self.known:
+            self.running.setdefault(path, hashlib.sha256()).update(data)
+        self.done += len(data)
+        self.meter(f"reading {path.name}", self.done, self.total)
+
+    def read_rest(self) -> None:
+        """Read the files whose digest is still to be taken."""
+        self.done = self.total - sum(self.stamps[path][1] for path in self._missing())
+        for path in self._missing():
+            with path.open("rb") as file:
+                while data := file.read(READ_BYTES):
+                    self(path, data)
+
+    def _missing(self) -> list[Path]:
+        return [path for path in self.paths if path not in self.known and path not in self.running]
+
+    def digests(self) -> dict[str, str]:
+        """Of every file, once each was read to its end.
+
+        Raises:
+            DataError: when a file is another now than when reading began.
+        """
+        for path in self.paths:
+            if _stamp(path) != self.stamps[path]:
+                raise DataError(f"{path}: changed while it was read; run again when it is complete")
+        self.known |= {path: digest.hexdigest() for path, digest in self.running.items()}
+        self.running = {}
+        content = {self.keys[path]: [self.stamps[path], self.known[path]] for path in self.paths}
+        if content != self.memo:
+            self.memo = content
+            with ExitStack() as stack:
+                if self.memo_path.parent.is_dir():
+                    stack.enter_context(guarded(self.memo_path.parent))
+                _write_json(self.memo_path, content)
+        return {self.keys[path]: self.known[path] for path in self.paths}
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(READ_BYTES):
-            digest.update(data)
-    return digest.hexdigest()
+def _stamp(path: Path) -> list[Any]:
+    state = path.stat()
+    return [str(path.resolve()), state.st_size, state.st_mtime_ns]
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -105,7 +150,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=WRITING)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(content, file)
         os.replace(name, path)
@@ -116,50 +161,84 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def open_entry(folder: Path) -> Encoded | None:
     """The contents of a complete entry; None when there is none or it is torn."""
     manifest = _read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or not {"files", "encoded"} <= set(manifest):
+    if manifest is None or manifest.get("format") != FORMAT:
         return None
-    for name, size in manifest["files"].items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != size:
-            return None
-    vocabularies = _read_json(folder / VOCABULARIES)
-    if vocabularies is None:
+    try:
+        torn = any((folder / name).stat().st_size != size for name, size in manifest["files"].items())
+        vocabularies = None if torn else _read_json(folder / VOCABULARIES)
+        return None if vocabularies is None else _encoded(vocabularies, manifest["encoded"])
+    except (OSError, KeyError, TypeError, AttributeError):
         return None
-    return Encoded(Vocabularies.from_dict(vocabularies), **manifest["encoded"])
 
 
-def build(settings: Settings, sources: Sources, folder: Path, log: Callable[[str], None]) -> Encoded:
-    """Encode the data and put it at ``folder``, replacing a torn entry.
+def _encoded(vocabularies: dict[str, Any], content: dict[str, Any]) -> Encoded:
+    return Encoded(Vocabularies.from_dict(vocabularies), **content)
+
+
+def open_or_build(
+    settings: Settings, sources: Sources, *, log: Callable[[str], None], meter: Meter = silent
+) -> tuple[Encoded, Path, bool]:
+    """The cache entry of a data set, its folder, and whether it was there.
+
+    A file whose digest is not known yet is read once, for its digest and to be encoded, where nothing is cached that
+    it might turn out to be.
 
     Raises:
         DataError: for faulty data, or a folder that cannot be written.
     """
+    root = cache_root(settings)
+    reading = _Reading(sources, root, meter)
+    if settings.limit_rows is not None or _has_entries(root):
+        reading.read_rest()
+    if len(reading.known) + len(reading.running) == len(reading.paths):
+        folder = root / _fingerprint(settings, reading.digests())
+        encoded = open_entry(folder)
+        if encoded is not None:
+            return encoded, folder, True
+        log(f"encoding {sources.folder}{' again: its cache is torn' if folder.exists() else ''}")
+    else:
+        log(f"encoding {sources.folder}")
+    encoded, folder = _build(settings, sources, reading, log)
+    return encoded, folder, False
+
+
+def _has_entries(root: Path) -> bool:
+    return root.is_dir() and any(path.is_dir() and not path.name.startswith(".") for path in root.iterdir())
+
+
+def _build(settings: Settings, sources: Sources, reading: _Reading, log: Callable[[str], None]) -> tuple[Encoded, Path]:
+    """Encode the data into a new entry, in the place of a torn one."""
+    root = cache_root(settings)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
+        with building(root) as work:
+            target, scratch = work / "entry", work / "scratch"
+            target.mkdir()
+            scratch.mkdir()
+            reading.done = 0
+            encoded = encode(settings, sources, target, scratch, log, reading.meter, reading)
+            reading.read_rest()
+            folder = root / _fingerprint(settings, reading.digests())
+            _write_json(target / VOCABULARIES, encoded.vocabularies.to_dict())
+            content = {key: value for key, value in vars(encoded).items() if key != "vocabularies"}
+            files = {path.name: path.stat().st_size for path in sorted(target.iterdir())}
+            _write_json(target / MANIFEST, {"format": FORMAT, "files": files, "encoded": content})
+            _publish(target, folder)
     except OSError as error:
         raise DataError(
-            f"{folder.parent}: cannot be written ({error.strerror}); set cache_dir to a folder that can"
+            f"{error.filename or root}: cannot be written ({error.strerror or error}); set cache_dir to a folder that can "
+            "and has room"
         ) from None
+    return encoded, folder
+
+
+def _publish(target: Path, folder: Path) -> None:
+    if folder.exists() and open_entry(folder) is None:
+        shutil.rmtree(folder)
     try:
-        target, scratch = building / "entry", building / "scratch"
-        target.mkdir()
-        scratch.mkdir()
-        encoded = encode(settings, sources, target, scratch, log)
-        _write_json(target / VOCABULARIES, encoded.vocabularies.to_dict())
-        content = {key: value for key, value in vars(encoded).items() if key != "vocabularies"}
-        files = {path.name: path.stat().st_size for path in sorted(target.iterdir())}
-        _write_json(target / MANIFEST, {"format": FORMAT, "files": files, "encoded": content})
-        if folder.exists() and open_entry(folder) is None:
-            shutil.rmtree(folder)
-        try:
-            target.rename(folder)
-        except OSError:
-            if open_entry(folder) is None:  # else another process has just built the same
-                raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return encoded
+        target.rename(folder)
+    except OSError:
+        if open_entry(folder) is None:  # else another process has just built the same
+            raise
 
 
 @dataclass(frozen=True)

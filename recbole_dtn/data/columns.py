@@ -1,80 +1,100 @@
-"""The tables of a data set in memory-mapped scratch files, and their columns by interaction."""
+"""The tables of a data set in scratch files, and their columns by interaction."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from recbole_dtn.config.settings import Settings
+from recbole_dtn.data.atomic import Tap
 from recbole_dtn.data.escape import PADDING
-from recbole_dtn.data.raw import NameSpace, RawFloats, RawSequences, RawTable, RawTokens, read_raw
+from recbole_dtn.data.layout import BLOCK_ROWS
+from recbole_dtn.data.raw import NameSpace, RawColumn, RawFloats, RawSequences, RawTable, RawTokens, read_raw
+from recbole_dtn.data.scratch import ScratchArray, ScratchWriter
 from recbole_dtn.data.sources import Side, Sources, needed_columns
 from recbole_dtn.errors import DataError
 
-__all__ = ["SideRows", "read_tables"]
+__all__ = ["Tables", "read_tables"]
 
-Rows = npt.NDArray[np.int64]
+Array = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class SideRows:
-    """Columns of any table, asked for by interaction.
+class Tables:
+    """Tables as they were read, and columns of any of them by interaction.
 
-    ``pointers[kind][r]`` is the side table's row of interaction r, or its number of rows where it has none.
+    ``pointers[kind]`` holds for each interaction the row of that side table, or its number of rows where it has none.
     """
 
     sources: Sources
-    tables: dict[str, RawTable]
-    pointers: dict[str, npt.NDArray[np.int32]]
+    raw: dict[str, RawTable]
+    pointers: dict[str, ScratchArray]
+    _whole: dict[str, npt.NDArray[np.generic]] = field(default_factory=dict, repr=False)
 
-    def _column(self, name: str, rows: Rows) -> tuple[Any, Rows, npt.NDArray[np.bool_]]:
-        kind = self.sources.owner(name, wanted_by="settings")
-        table = self.tables[kind]
-        column = table.columns[name]
+    def column(self, name: str) -> RawColumn:
+        """A column, in whichever table it lies."""
+        return self.raw[self.sources.owner(name, wanted_by="settings")].columns[name]
+
+    def _single(self, name: str) -> tuple[str, RawTokens | RawFloats]:
+        kind, column = self.sources.owner(name, wanted_by="settings"), self.column(name)
         if isinstance(column, RawSequences):
-            raise DataError(f"{table.table.paths[0]}, line 1: column {name!r} holds sequences; one value is needed")
+            path = self.raw[kind].table.paths[0]
+            raise DataError(f"{path}, line 1: column {name!r} holds sequences; one value is needed")
+        return kind, column
+
+    def _stored(self, name: str, start: int, stop: int) -> npt.NDArray[np.generic]:
+        """Codes or numbers of a column for interactions ``start`` to ``stop``; -1 or NaN where missing."""
+        kind, column = self._single(name)
+        scratch = column.values if isinstance(column, RawFloats) else column.codes
         if kind == "inter":
-            return column, rows, np.zeros(len(rows), np.bool_)
-        pointed = self.pointers[kind][rows].astype(np.int64)
-        none = pointed == table.rows
-        return column, np.where(none, 0, pointed), none
+            return scratch.read(start, stop)
+        if name not in self._whole:
+            absent = np.nan if isinstance(column, RawFloats) else -1
+            self._whole[name] = np.append(scratch.read(), np.array([absent], scratch.dtype))
+        found: npt.NDArray[np.generic] = self._whole[name][self.pointers[kind].read(start, stop)]
+        return found
 
-    def space(self, name: str) -> NameSpace | None:
-        """The name space of a token column; None for a float."""
-        column = self.tables[self.sources.owner(name, wanted_by="settings")].columns[name]
-        return None if isinstance(column, RawFloats) else column.space
+    def codes(self, name: str, start: int, stop: int) -> Codes:
+        """Codes of a token column, -1 where missing."""
+        return self._stored(name, start, stop).astype(np.int64)
 
-    def codes(self, name: str, rows: Rows) -> npt.NDArray[np.int64]:
-        """Codes of a token column (or numbers of the distinct values of a float), -1 where missing."""
-        column, found, none = self._column(name, rows)
+    def keys(self, name: str) -> Codes:
+        """For every interaction a number that is the same where the column is: codes, or ranks of a float."""
+        _, column = self._single(name)
+        values = self._stored(name, 0, self.raw["inter"].rows)
         if isinstance(column, RawFloats):
-            return np.unique(column.numbers(found), return_inverse=True)[1].astype(np.int64)
-        return np.where(none, -1, column.codes[found]).astype(np.int64)
+            return np.unique(values, return_inverse=True)[1].astype(np.int64)
+        return values.astype(np.int64)
 
-    def numbers(self, name: str, rows: Rows) -> npt.NDArray[np.float64]:
+    def numbers(self, name: str, start: int, stop: int) -> Array:
         """A column as numbers, NaN where it is missing or no number."""
-        column, found, none = self._column(name, rows)
-        return np.where(none, np.nan, column.numbers(found))
+        _, column = self._single(name)
+        values = self._stored(name, start, stop)
+        return values.astype(np.float64) if isinstance(column, RawFloats) else column.numbers(values.astype(np.int64))
 
-    def series(self, name: str, rows: Rows) -> pl.Series:
+    def series(self, name: str, start: int, stop: int) -> pl.Series:
         """A column as text or numbers, null where missing."""
-        column, found, none = self._column(name, rows)
+        _, column = self._single(name)
+        values = self._stored(name, start, stop)
         if isinstance(column, RawFloats):
-            return pl.Series(name, np.where(none, np.nan, column.numbers(found))).fill_nan(None)
-        texts: pl.Series = column.texts(found)
-        return texts.set(pl.Series(none), None).alias(name) if none.any() else texts.alias(name)
+            return pl.Series(name, values).fill_nan(None)
+        return column.texts(values.astype(np.int64)).alias(name)
 
 
 def read_tables(
-    settings: Settings, sources: Sources, scratch: Path, log: Callable[[str], None] = lambda text: None
-) -> dict[str, Any]:
-    """Read every column that the settings need: ``{inter, user, item: RawTable, rows: SideRows}``."""
+    settings: Settings,
+    sources: Sources,
+    scratch: Path,
+    log: Callable[[str], None] = lambda text: None,
+    tap: Tap | None = None,
+) -> Tables:
+    """Read every column that the settings need into the folder ``scratch``; ``tap`` is shown the files' bytes."""
     wanted: dict[str, list[str]] = {"inter": []}
     for column, why in needed_columns(settings).items():
         wanted.setdefault(sources.owner(column, wanted_by=why), []).append(column)
@@ -84,67 +104,86 @@ def read_tables(
             if side.key not in wanted[kind]:
                 wanted[kind].append(side.key)
     spaces: dict[str, NameSpace] = {}
-    tables = {}
+    raw = {}
     for kind, columns in wanted.items():
         folder = scratch / kind
         folder.mkdir()
         limit = settings.limit_rows if kind == "inter" else None
-        tables[kind] = read_raw(sources.table(kind), columns, spaces, folder, limit=limit)
-    for table in tables.values():
+        raw[kind] = read_raw(sources.table(kind), columns, spaces, folder, limit=limit, tap=tap)
+    for table in raw.values():
         _warn_misread(table, log)
-    pointers = {side.kind: _pointers(side, tables["inter"], tables[side.kind], log) for side in used}
-    return {**tables, "rows": SideRows(sources, tables, pointers)}
+    pointers = {side.kind: _pointers(side, raw["inter"], raw[side.kind], scratch, log) for side in used}
+    return Tables(sources, raw, pointers)
 
 
-def _pointers(side: Side, inter: RawTable, table: RawTable, log: Callable[[str], None]) -> npt.NDArray[np.int32]:
+def _pointers(side: Side, inter: RawTable, table: RawTable, scratch: Path, log: Callable[[str], None]) -> ScratchArray:
     """For each interaction, its row of the side table."""
     there, here = table.columns[side.key], inter.columns[side.key]
     assert isinstance(there, RawTokens)
     assert isinstance(here, RawTokens)
-    keys = np.asarray(there.codes)
+    keys = there.codes.read()
     row_of = np.full(there.space.size + 1, table.rows, np.int32)
     row_of[keys] = np.arange(table.rows)
     repeated = np.flatnonzero(row_of[keys] != np.arange(table.rows))
     if len(repeated):
         first = int(repeated[0])
-        value = there.texts(np.array([first]))[0]
+        value = there.texts(keys[first : first + 1].astype(np.int64))[0]
         last = int(row_of[keys[first]])
         raise DataError(f"{table.where(last)}: {side.key} {value!r} is there twice (first on {table.where(first)})")
     row_of[-1] = table.rows
-    found = row_of[here.codes]
-    absent = np.flatnonzero(found == table.rows)
-    if len(absent):
-        row = int(absent[0])
-        value = here.texts(np.array([row]))[0]
+    writer = ScratchWriter(scratch / f"pointer.{side.kind}", np.int32)
+    absent, first_absent, value = 0, 0, None
+    for start in range(0, inter.rows, BLOCK_ROWS):
+        codes = here.codes.read(start, min(start + BLOCK_ROWS, inter.rows))
+        found = row_of[codes]
+        without = np.flatnonzero(found == table.rows)
+        if len(without) and not absent:
+            first_absent = start + int(without[0])
+            value = here.texts(codes[without[:1]].astype(np.int64))[0]
+        absent += len(without)
+        writer.append(found)
+    if absent:
         shown = "(empty)" if value is None else repr(value)
         log(
-            f"warning: {inter.where(row)}: {side.key} {shown} is not in {table.table.paths[0].name} "
-            f"({len(absent):,} such rows); its fields are absent there"
+            f"warning: {inter.where(first_absent)}: {side.key} {shown} is not in {table.table.paths[0].name} "
+            f"({absent:,} such rows); its fields are absent there"
         )
-    return found
+    return writer.close()
 
 
 def _warn_misread(table: RawTable, log: Callable[[str], None]) -> None:
     """Say which tokens stock RecBole would misread, once per column and reason."""
     for name, column in table.columns.items():
-        space = None if isinstance(column, RawFloats) else column.space
-        if space is None or isinstance(column, RawFloats):
+        if isinstance(column, RawFloats) or column.space is None:
             continue
-        codes = column.codes if isinstance(column, RawTokens) else column.values
+        tokens = column.space.tokens()
         reasons = {
-            "is read as missing, as stock RecBole does": space.missing,
-            "begins with a quote: stock RecBole reads on to the next quote": space.tokens.str.starts_with(
-                '"'
-            ).to_numpy(),
-            "is stock RecBole's name of its padding": (space.tokens == PADDING).to_numpy(),
+            "is read as missing, as stock RecBole does": column.space.missing,
+            "begins with a quote: stock RecBole reads on to the next quote": tokens.str.starts_with('"').to_numpy(),
+            "is stock RecBole's name of its padding": (tokens == PADDING).to_numpy(),
         }
         for reason, which in reasons.items():
             if not which.any():
                 continue
-            hits = np.flatnonzero(np.append(which, False)[codes])
-            if not len(hits):
-                continue
-            at = int(hits[0])
-            row = at if isinstance(column, RawTokens) else int(np.searchsorted(column.offsets, at, side="right")) - 1
-            value = space.tokens[int(codes[at])]
-            log(f"warning: {table.where(row)}: column {name!r}: {value!r} {reason} ({len(hits):,} such values)")
+            at, code, hits = _hits(column, np.append(which, False))
+            if hits:
+                row = at if isinstance(column, RawTokens) else _row_of_value(column, at)
+                value = tokens[code]
+                log(f"warning: {table.where(row)}: column {name!r}: {value!r} {reason} ({hits:,} such values)")
+
+
+def _hits(column: RawTokens | RawSequences, which: npt.NDArray[np.bool_]) -> tuple[int, int, int]:
+    """Place and code of the first value whose code is one of ``which``, and how many there are."""
+    codes = column.codes if isinstance(column, RawTokens) else column.values
+    first, code, count = 0, 0, 0
+    for start in range(0, codes.size, BLOCK_ROWS):
+        block = codes.read(start, min(start + BLOCK_ROWS, codes.size))
+        found = np.flatnonzero(which[block])
+        if len(found) and not count:
+            first, code = start + int(found[0]), int(block[found[0]])
+        count += len(found)
+    return first, code, count
+
+
+def _row_of_value(column: RawSequences, place: int) -> int:
+    return int(np.searchsorted(np.cumsum(column.lengths.read()), place, side="right"))

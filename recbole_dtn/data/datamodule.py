@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from recbole_dtn.config.datasets import has_atomic_files
 from recbole_dtn.config.preprocess import preprocess_options
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.tasks import check_fields_and_tasks
-from recbole_dtn.data.cache import build, cache_root, fingerprint, open_entry
-from recbole_dtn.data.encode import Encoded
+from recbole_dtn.data.cache import open_or_build
+from recbole_dtn.data.encode import Encoded, check_count_parts
 from recbole_dtn.data.info import DataSummary, field_summaries
 from recbole_dtn.data.preprocess.base import Preprocessor, RawSet, read_record
 from recbole_dtn.data.progress import Meter, silent
@@ -22,7 +25,7 @@ from recbole_dtn.errors import DataError
 from recbole_dtn.registry import PREPROCESSORS
 from recbole_dtn.schema import DataSchema
 
-__all__ = ["PreparedData", "Split", "open_sources", "prepare"]
+__all__ = ["PreparedData", "Split", "open_sources", "prepare", "raw_set"]
 
 
 @dataclass(frozen=True)
@@ -44,24 +47,22 @@ class PreparedData:
     cache_folder: Path
 
 
-def prepare(settings: Settings, *, log: Callable[[str], None] = lambda text: None) -> PreparedData:
+def prepare(
+    settings: Settings, *, log: Callable[[str], None] = lambda text: None, meter: Meter = silent
+) -> PreparedData:
     """Make a data set ready.
 
     Args:
         settings: resolved settings. log: told what takes time, and what in the files is doubtful.
+        meter: told how far reading and encoding are; called from several threads.
 
     Raises:
         UsageError: for fields and tasks that cannot be right. DataError: for missing or faulty files.
     """
     check_fields_and_tasks(settings)
-    sources = open_sources(settings, log=log)
-    digest = fingerprint(settings, sources)
-    folder = cache_root(settings) / digest
-    encoded = open_entry(folder)
-    cached = encoded is not None
-    if encoded is None:
-        log(f"encoding {sources.folder}{' again: its cache is torn' if folder.exists() else ''}")
-        encoded = build(settings, sources, folder, log)
+    check_count_parts(settings)
+    sources = open_sources(settings, log=log, meter=meter)
+    encoded, folder, cached = open_or_build(settings, sources, log=log, meter=meter)
     schema = make_schema(settings.fields, settings.tasks, encoded.vocabularies, settings)
     summary = DataSummary(
         rows=encoded.rows,
@@ -72,7 +73,7 @@ def prepare(settings: Settings, *, log: Callable[[str], None] = lambda text: Non
         },
     )
     splits = _splits(_store(folder, schema, encoded), encoded)
-    return PreparedData(schema, encoded.vocabularies, digest, splits, summary, cached, sources.folder, folder)
+    return PreparedData(schema, encoded.vocabularies, folder.name, splits, summary, cached, sources.folder, folder)
 
 
 def open_sources(
@@ -94,18 +95,31 @@ def open_sources(
     return find_sources(folder, given=given, key_hints=hints)
 
 
+def raw_set(settings: Settings, name: str) -> RawSet:
+    """The preprocessor with protocols that the settings name.
+
+    Args:
+        settings: with ``preprocessor``, ``preprocess``, ``raw``. name: of the folder under ``data_path``.
+    """
+    assert settings.preprocessor is not None
+    maker: type[RawSet] = PREPROCESSORS.load(settings.preprocessor)
+    raw = Path(settings.raw) if settings.raw is not None else None
+    options = preprocess_options(settings.preprocessor, settings.preprocess)
+    return maker(raw, Path(settings.data_path), name=name, options=options, base={})
+
+
 def _make(settings: Settings, name: str, log: Callable[[str], None], meter: Meter) -> None:
     """Make the atomic files of a data set from its raw files."""
     assert settings.preprocessor is not None
     maker: type[Preprocessor] = PREPROCESSORS.load(settings.preprocessor)
-    raw, data_path = Path(settings.raw) if settings.raw is not None else None, Path(settings.data_path)
+    data_path = Path(settings.data_path)
+    made: Preprocessor
     if issubclass(maker, RawSet):
-        options = preprocess_options(settings.preprocessor, settings.preprocess)
-        found = maker(raw, data_path, name=name, options=options, base={})
+        found = raw_set(settings, name)
         log(found.announce())
-        made: Preprocessor = found
+        made = found
     elif maker.bundled:
-        made = maker(raw, data_path, name=name)
+        made = maker(Path(settings.raw) if settings.raw is not None else None, data_path, name=name)
     else:
         raise DataError(
             f"{data_path / name}: the atomic files are missing; get the raw files ({maker.source}) and run: python "
@@ -146,12 +160,16 @@ def _store(folder: Path, schema: DataSchema, encoded: Encoded) -> Store:
         for name in ("row", "weight", "domain", "group")
         if (folder / f"{name}.npy").is_file()
     }
+    labels = load_array(folder / "labels.npy")
+    observed: npt.NDArray[np.bool_] = np.broadcast_to(np.True_, labels.shape)
+    if any(task.observed_when is not None for task in schema.tasks):
+        observed = load_array(folder / "observed.npy")
     return Store(
         schema=schema,
         columns=columns,
         pointers={kind: load_array(folder / f"pointer.{kind}.npy") for kind in sorted(used)},
-        labels=load_array(folder / "labels.npy"),
-        observed=load_array(folder / "observed.npy"),
+        labels=labels,
+        observed=observed,
         extra=extra,
     )
 

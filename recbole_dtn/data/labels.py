@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +12,19 @@ import polars as pl
 
 from recbole_dtn.config.settings import Settings, TaskSettings
 from recbole_dtn.config.tasks import parse_condition, task_columns
-from recbole_dtn.data.columns import SideRows
+from recbole_dtn.data.columns import Tables
 from recbole_dtn.data.condition import to_expression
-from recbole_dtn.data.raw import RawTable
+from recbole_dtn.data.layout import ArrayWriter, Layout
 from recbole_dtn.data.sources import PARTS
-from recbole_dtn.data.store import create_array
 from recbole_dtn.errors import DataError
 
 __all__ = ["write_labels"]
 
-BLOCK_ROWS = 1 << 20
+Counts = dict[str, dict[str, list[int]]]
 
 
-def write_labels(
-    settings: Settings,
-    columns: SideRows,
-    inter: RawTable,
-    order: npt.NDArray[np.int64],
-    ends: npt.NDArray[np.int64],
-    target: Path,
-) -> dict[str, dict[str, list[int]]]:
-    """Write ``labels.npy`` and ``observed.npy`` (rows, T), in the order of the splits.
+def write_labels(settings: Settings, tables: Tables, layout: Layout, target: Path) -> Counts:
+    """Write ``labels.npy`` (rows, T), and ``observed.npy`` (rows, T) where some task has an ``observed_when``.
 
     Returns:
         Per split and task ``[positives, observed]``.
@@ -40,40 +33,56 @@ def write_labels(
         DataError: for a label that is missing or not binary where it is observed, and a task without positives in
             training; with file, line and value, or task and condition.
     """
-    shape = (len(order), len(settings.tasks))
-    dtype = np.int8 if all(task.kind == "binary" for task in settings.tasks) else np.float32
-    labels = create_array(target / "labels.npy", dtype, shape)
-    observed = create_array(target / "observed.npy", np.bool_, shape)
-    for start in range(0, len(order), BLOCK_ROWS):
-        rows = order[start : start + BLOCK_ROWS]
-        for position, task in enumerate(settings.tasks):
-            values, seen = _task(task, columns, inter, rows)
-            labels[start : start + len(rows), position] = values
-            observed[start : start + len(rows), position] = seen
-    counts = _count(settings, labels, observed, ends)
-    for task in settings.tasks:
-        _refuse_degenerate(task, *counts["train"][task.name], folder=inter.table.paths[0].parent)
+    tasks = settings.tasks
+    shape, starts = (layout.rows, len(tasks)), layout.ends[:-1]
+    dtype = np.int8 if all(task.kind == "binary" for task in tasks) else np.float32
+    counts: Counts = {name: {task.name: [0, 0] for task in tasks} for name in PARTS}
+    with ExitStack() as stack:
+        labels = stack.enter_context(ArrayWriter(target / "labels.npy", dtype, shape, starts))
+        observed = None
+        if any(task.observed_when is not None for task in tasks):
+            observed = stack.enter_context(ArrayWriter(target / "observed.npy", np.bool_, shape, starts))
+        for block in layout.blocks():
+            found = [_task(task, tables, block.start, block.stop) for task in tasks]
+            values: npt.NDArray[Any] = np.stack([each for each, _ in found], 1, dtype=dtype, casting="unsafe")
+            seen = np.stack([each for _, each in found], 1)
+            for part, chosen in block.pieces:
+                labels.write(part, values[chosen])
+                if observed is not None:
+                    observed.write(part, seen[chosen])
+                for position, task in enumerate(tasks):
+                    count = counts[PARTS[part]][task.name]
+                    count[0] += int(np.count_nonzero(values[chosen, position] > 0))
+                    count[1] += int(np.count_nonzero(seen[chosen, position]))
+    for task in tasks:
+        _refuse_degenerate(task, *counts["train"][task.name], folder=tables.raw["inter"].table.paths[0].parent)
     return counts
 
 
 def _task(
-    task: TaskSettings, columns: SideRows, inter: RawTable, rows: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    frame = pl.DataFrame([columns.series(name, rows) for name in sorted(task_columns(task))])
-    seen = np.ones(len(rows), np.bool_)
+    task: TaskSettings, tables: Tables, start: int, stop: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    frame = pl.DataFrame()
+    if task.condition is not None or task.observed_when is not None:
+        frame = _frame(task, tables, start, stop)
+    seen = np.ones(stop - start, np.bool_)
     if task.observed_when is not None:
         seen = _evaluate(task.observed_when, frame).fill_null(False).to_numpy()
     if task.condition is not None:
         found = _evaluate(task.condition, frame).cast(pl.Float64).to_numpy()
     else:
-        found = columns.numbers(task.label, rows)
-    wrong = seen & ~np.isfinite(found)
-    if task.kind == "binary":
-        wrong |= seen & (found != 0) & (found != 1)
+        found = tables.numbers(task.label, start, stop)
+    right = (found == 0) | (found == 1) if task.kind == "binary" else np.isfinite(found)
+    wrong = seen & ~right
     if wrong.any():
-        at = int(np.flatnonzero(wrong)[0])
-        raise DataError(_wrong_label(task, inter.where(int(rows[at])), frame.row(at, named=True)))
-    return np.where(seen, found, 0).astype(np.float32), seen
+        at = start + int(np.flatnonzero(wrong)[0])
+        shown = _frame(task, tables, at, at + 1).row(0, named=True)
+        raise DataError(_wrong_label(task, tables.raw["inter"].where(at), shown))
+    return np.where(seen, found, 0), seen
+
+
+def _frame(task: TaskSettings, tables: Tables, start: int, stop: int) -> pl.DataFrame:
+    return pl.DataFrame([tables.series(name, start, stop) for name in sorted(task_columns(task))])
 
 
 def _evaluate(source: str, frame: pl.DataFrame) -> pl.Series:
@@ -92,21 +101,6 @@ def _wrong_label(task: TaskSettings, where: str, values: dict[str, Any]) -> str:
     example = f"{task.label} == {label!r}" if isinstance(label, str) else f"{task.label} >= {label:g}"
     hint = f"; give the task a condition, such as condition: {example}" if task.kind == "binary" else ""
     return f"{where}: the label of task {task.name!r} must be {expected}, found {shown}{hint}"
-
-
-def _count(
-    settings: Settings, labels: npt.NDArray[Any], observed: npt.NDArray[np.bool_], ends: npt.NDArray[np.int64]
-) -> dict[str, dict[str, list[int]]]:
-    counts: dict[str, dict[str, list[int]]] = {}
-    for name, start, stop in zip(PARTS, ends[:-1].tolist(), ends[1:].tolist(), strict=True):
-        counts[name] = {
-            task.name: [
-                int(np.count_nonzero(labels[start:stop, position] > 0)),
-                int(np.count_nonzero(observed[start:stop, position])),
-            ]
-            for position, task in enumerate(settings.tasks)
-        }
-    return counts
 
 
 def _refuse_degenerate(task: TaskSettings, positives: int, observed: int, *, folder: Path) -> None:

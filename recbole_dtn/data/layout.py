@@ -36,7 +36,7 @@ def narrowest(largest: int) -> npt.DTypeLike:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows ``start`` to ``stop`` of a table; ``pieces`` says which of them, counted from ``start``, each stretch has."""
+    """Rows ``start`` to ``stop`` of a table; ``pieces``: which of them, counted from ``start``, each stretch has."""
 
     start: int
     stop: int
@@ -124,18 +124,18 @@ class ArrayWriter:
 
     def __init__(self, path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...], starts: Sequence[int]) -> None:
         self.dtype = np.dtype(dtype)
-        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
         with path.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
             begin, width = file.tell(), self.dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
             file.truncate(begin + width * shape[0])
         self._files = [path.open("r+b") for _ in starts]
-        for file, start in zip(self._files, starts, strict=True):
-            file.seek(begin + start * width)
+        for stretch, start in zip(self._files, starts, strict=True):
+            stretch.seek(begin + start * width)
 
     def write(self, part: int, values: Array) -> None:
         """Append rows to a stretch."""
-        self._files[part].write(memoryview(np.ascontiguousarray(values, self.dtype)).cast("B"))
+        self._files[part].write(np.ascontiguousarray(values, self.dtype).data)
 
     def __enter__(self) -> ArrayWriter:
         return self

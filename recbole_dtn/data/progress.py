@@ -1,10 +1,21 @@
-"""How long work in the data room tells how far it is; drawing a bar is the command line's matter."""
+"""How long work in the data room tells how far it is, and the bars that show it.
+
+The rooms report to a :data:`Meter`; :func:`progress_meter` draws a bar a stage on a terminal, and a line a minute
+elsewhere.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-__all__ = ["Meter", "silent"]
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
+__all__ = ["Meter", "progress_meter", "silent"]
 
 Meter = Callable[[str, int, int], None]
 """``meter(stage, done, total)``: the stage in words, how much of it is done and how much there is (bytes or rows)."""
@@ -12,3 +23,50 @@ Meter = Callable[[str, int, int], None]
 
 def silent(stage: str, done: int, total: int) -> None:
     """A meter that shows nothing."""
+
+
+SECONDS_BETWEEN_LINES = 60.0
+
+
+@contextmanager
+def progress_meter(console: Console, *, show: bool = True) -> Iterator[Meter]:
+    """``with progress_meter(console) as meter``: what the data room reports to ``meter`` is shown.
+
+    Args:
+        console: where. show: whether to show anything (the setting ``progress``).
+    """
+    if not show or console.quiet:
+        yield silent
+    elif console.is_terminal:
+        yield from _bars(console)
+    else:
+        yield _Lines(console)
+
+
+def _bars(console: Console) -> Iterator[Meter]:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, transient=True) as bars:
+
+        def meter(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=max(total, 1))
+            bars.update(tasks[stage], completed=done, total=max(total, 1), visible=done < total)
+
+        yield meter
+
+
+class _Lines:
+    """A line of text where a stage goes on for long."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.last = time.monotonic()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if total and done < total and now - self.last >= SECONDS_BETWEEN_LINES:
+            self.last = now
+            self.console.print(f"{stage}: {done / total:.0%}", markup=False, soft_wrap=True)

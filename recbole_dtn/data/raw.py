@@ -1,29 +1,32 @@
-"""First pass of encoding: the columns of a table as codes and numbers in scratch files, memory-mapped.
+"""First pass of encoding: the columns of a table as codes and numbers in scratch files.
 
 Each distinct text of a column gets a code in a name space of its own (a Polars ``Categories``), shared by the tables
-that have the column, so that a key has the same code on both sides of a join. What stays in memory is a block of rows
-and the distinct texts.
+that have the column, so that a key has the same code on both sides of a join. What stays in memory is a few blocks of
+rows and the distinct texts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from recbole_dtn.data.atomic import AtomicTable, Batch, missing_mask, parse_floats
+from recbole_dtn.data.atomic import AtomicTable, Batch, Tap, missing_mask, parse_floats
+from recbole_dtn.data.scratch import ScratchArray, ScratchWriter
 from recbole_dtn.errors import DataError
 
-__all__ = ["NameSpace", "RawFloats", "RawSequences", "RawTable", "RawTokens", "read_raw"]
+__all__ = ["NameSpace", "RawColumn", "RawFloats", "RawSequences", "RawTable", "RawTokens", "read_raw", "workers"]
+
+MOST_THREADS = 8
 
 Codes = npt.NDArray[np.int32]
-Rows = npt.NDArray[np.int64]
 
 
 class NameSpace:
@@ -35,23 +38,24 @@ class NameSpace:
         self._alive = pl.Series([], dtype=self.dtype)
         self.size = 0
 
-    def codes(self, texts: pl.Series) -> Codes:
-        """Code of each text (or of a column already of the name space's type); -1 for null."""
-        found = texts.cast(self.dtype).to_physical()
-        largest = found.max()
-        if largest is not None:
-            self.size = max(self.size, int(largest) + 1)  # type: ignore[arg-type]
-        return found.cast(pl.Int32).fill_null(-1).to_numpy()
+    def coded(self, texts: pl.Expr) -> pl.Expr:
+        """Codes of texts, -1 for null; what it gives must be shown to :meth:`grow`."""
+        return texts.cast(self.dtype).to_physical().cast(pl.Int32).fill_null(-1)
 
-    @cached_property
+    def grow(self, codes: Codes) -> Codes:
+        """Take notice of codes that were given."""
+        if len(codes):
+            self.size = max(self.size, int(codes.max()) + 1)
+        return codes
+
     def tokens(self) -> pl.Series:
-        """The distinct texts in the order of their codes; only when every table has been read."""
+        """The distinct texts in the order of their codes (made anew each time); only when every table has been read."""
         return pl.Series(np.arange(self.size, dtype=np.uint32)).cat.to(self.dtype).cast(pl.String)
 
     @cached_property
     def missing(self) -> npt.NDArray[np.bool_]:
         """Per code, whether the text means a missing value, as stock RecBole reads it."""
-        return missing_mask(self.tokens).to_numpy()
+        return missing_mask(self.tokens()).to_numpy()
 
 
 @dataclass(frozen=True)
@@ -59,47 +63,58 @@ class RawTokens:
     """``codes (rows,)``, -1 for an empty cell."""
 
     space: NameSpace
-    codes: Codes
+    codes: ScratchArray
 
-    def texts(self, rows: Rows) -> pl.Series:
-        """Texts of some rows; missing ones are null."""
-        table = self.space.tokens.set(pl.Series(self.space.missing), None).append(pl.Series([None], dtype=pl.String))
-        codes = np.asarray(self.codes[rows]).astype(np.int64)
-        return table.gather(np.where(codes < 0, len(table) - 1, codes))
+    def texts(self, codes: npt.NDArray[np.int64]) -> pl.Series:
+        """Texts of some codes; missing ones are null."""
+        return self._texts.gather(np.where(codes < 0, self.space.size, codes))
 
-    def numbers(self, rows: Rows) -> npt.NDArray[np.float64]:
-        """The texts of some rows as numbers; NaN where they are none."""
-        table: npt.NDArray[np.float64] = np.append(self._numbers, np.nan)
-        found: npt.NDArray[np.float64] = table[self.codes[rows]]
+    def numbers(self, codes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """The texts of some codes as numbers; NaN where they are none."""
+        found: npt.NDArray[np.float64] = self._numbers[codes]
         return found
 
     @cached_property
+    def _texts(self) -> pl.Series:
+        tokens = self.space.tokens().set(pl.Series(self.space.missing), None)
+        return tokens.append(pl.Series([None], dtype=pl.String))
+
+    @cached_property
     def _numbers(self) -> npt.NDArray[np.float64]:
-        numbers: npt.NDArray[np.float64] = parse_floats(self.space.tokens).to_numpy().astype(np.float64)
-        return numbers
+        numbers = parse_floats(self.space.tokens()).to_numpy().astype(np.float64)
+        return np.append(numbers, np.nan)
+
+    def remove(self) -> None:
+        """Delete the scratch files."""
+        self.codes.remove()
 
 
 @dataclass(frozen=True)
 class RawFloats:
     """``values (rows,)``, NaN where missing."""
 
-    values: npt.NDArray[np.float64]
+    values: ScratchArray
 
-    def numbers(self, rows: Rows) -> npt.NDArray[np.float64]:
-        """The values of some rows."""
-        return np.asarray(self.values[rows])
+    def remove(self) -> None:
+        """Delete the scratch files."""
+        self.values.remove()
 
 
 @dataclass(frozen=True)
 class RawSequences:
-    """Values of all rows end to end; row r owns ``values[offsets[r]:offsets[r + 1]]``.
+    """Values of all rows end to end, and how many each row has.
 
-    They are codes of a ``token_seq``, or numbers of a ``float_seq``, which has no name space.
+    They are codes of a ``token_seq``, or numbers of a ``float_seq`` (float32), which has no name space.
     """
 
     space: NameSpace | None
-    values: npt.NDArray[Any]
-    offsets: npt.NDArray[np.int64]
+    values: ScratchArray
+    lengths: ScratchArray
+
+    def remove(self) -> None:
+        """Delete the scratch files."""
+        self.values.remove()
+        self.lengths.remove()
 
 
 RawColumn = RawTokens | RawFloats | RawSequences
@@ -127,41 +142,54 @@ class RawTable:
 class _Sink:
     """Appends one column to scratch files."""
 
-    def __init__(self, kind: str, base: Path, space: NameSpace | None) -> None:
-        self.kind, self.base, self.space = kind, base, space
-        self.values: BinaryIO = base.with_suffix(".values").open("wb")
-        self.lengths: BinaryIO | None = base.with_suffix(".lengths").open("wb") if kind.endswith("_seq") else None
+    def __init__(self, name: str, base: Path, space: NameSpace | None) -> None:
+        self.name, self.space = name, space
+        self.values = ScratchWriter(base.with_suffix(".values"), np.float64 if space is None else np.int32)
 
-    def add(self, batch: Batch, name: str) -> None:
-        column = batch.frame[name]
-        if self.lengths is not None:
-            lists = column.str.split(" ").list.filter(pl.element() != "")
-            lists.list.len().fill_null(0).cast(pl.Int32).to_numpy().tofile(self.lengths)
-            column = lists.explode().drop_nulls()
-            if self.space is None:
-                column = _sequence_floats(batch, name, column)
-        if self.space is not None:
-            self.space.codes(column).tofile(self.values)
-        else:
-            column.cast(pl.Float64).fill_null(float("nan")).to_numpy().tofile(self.values)
+    def expression(self) -> pl.Expr:
+        """What to write of the column."""
+        column = pl.col(self.name)
+        return column.fill_null(float("nan")) if self.space is None else self.space.coded(column)
+
+    def add(self, found: pl.Series) -> None:
+        values = found.to_numpy()
+        self.values.append(values if self.space is None else self.space.grow(values))
 
     def finish(self) -> RawColumn:
-        self.values.close()
-        dtype: Any = np.float64 if self.space is None else np.int32
-        values = _mapped(self.base.with_suffix(".values"), dtype)
-        if self.lengths is not None:
-            self.lengths.close()
-            lengths = _mapped(self.base.with_suffix(".lengths"), np.int32)
-            offsets = np.zeros(len(lengths) + 1, np.int64)
-            np.cumsum(lengths, out=offsets[1:])
-            return RawSequences(self.space, values, offsets)
+        values = self.values.close()
         return RawFloats(values) if self.space is None else RawTokens(self.space, values)
 
 
+class _SequenceSink:
+    """Appends one column of sequences to scratch files."""
+
+    def __init__(self, name: str, base: Path, space: NameSpace | None) -> None:
+        self.name, self.space = name, space
+        self.values = ScratchWriter(base.with_suffix(".values"), np.float32 if space is None else np.int32)
+        self.lengths = ScratchWriter(base.with_suffix(".lengths"), np.int32)
+
+    def add(self, batch: Batch) -> None:
+        """The sequences of a block; several blocks are not added at the same time."""
+        lists = batch.frame[self.name].str.split(" ")
+        texts = lists.explode(empty_as_null=False, keep_nulls=False)
+        if (texts == "").any():  # several spaces between two values, or one at an end
+            lists = lists.list.filter(pl.element() != "")
+            texts = lists.explode(empty_as_null=False, keep_nulls=False)
+        self.lengths.append(lists.list.len().fill_null(0).cast(pl.Int32).to_numpy())
+        if self.space is None:
+            self.values.append(_sequence_floats(batch, self.name, texts).to_numpy())
+        else:
+            codes = texts.to_frame().select(self.space.coded(pl.col(self.name))).to_series()
+            self.values.append(self.space.grow(codes.to_numpy()))
+
+    def finish(self) -> RawColumn:
+        return RawSequences(self.space, self.values.close(), self.lengths.close())
+
+
 def _sequence_floats(batch: Batch, name: str, texts: pl.Series) -> pl.Series:
-    numbers = parse_floats(texts)
-    wrong = (numbers.is_null() | ~numbers.is_finite()).fill_null(True)
-    if wrong.any():
+    numbers = parse_floats(texts).cast(pl.Float32)
+    if numbers.null_count() or not numbers.is_finite().all():
+        wrong = (numbers.is_null() | ~numbers.is_finite()).fill_null(True)
         text = texts.filter(wrong)[0]
         row = next(i for i, cell in enumerate(batch.frame[name]) if cell is not None and text in cell.split(" "))
         raise DataError(
@@ -171,50 +199,62 @@ def _sequence_floats(batch: Batch, name: str, texts: pl.Series) -> pl.Series:
     return numbers
 
 
-def _mapped(path: Path, dtype: Any) -> npt.NDArray[Any]:
-    if path.stat().st_size == 0:
-        return np.empty(0, dtype)
-    return np.memmap(path, dtype, mode="r")
-
-
 def read_raw(
-    table: AtomicTable, columns: Sequence[str], spaces: dict[str, NameSpace], scratch: Path, *, limit: int | None = None
+    table: AtomicTable,
+    columns: Sequence[str],
+    spaces: dict[str, NameSpace],
+    scratch: Path,
+    *,
+    limit: int | None = None,
+    tap: Tap | None = None,
 ) -> RawTable:
     """Read ``columns`` of a table into scratch files.
 
     Args:
         table: what to read. columns: their names. spaces: name spaces by column, added to.
         scratch: an empty folder. limit: rows of each file to stop after (given splits: of each part).
+        tap: shown the bytes of the files.
 
     Raises:
         DataError: as :meth:`AtomicTable.batches` does.
     """
-    sinks = {}
+    sinks: dict[str, _Sink] = {}
+    sequences: dict[str, _SequenceSink] = {}
     for index, name in enumerate(columns):
         kind = table.type_of(name)
         space = spaces.setdefault(name, NameSpace()) if kind.startswith("token") else None
-        sinks[name] = _Sink(kind, scratch / f"c{index}", space)
+        if kind.endswith("_seq"):
+            sequences[name] = _SequenceSink(name, scratch / f"c{index}", space)
+        else:
+            sinks[name] = _Sink(name, scratch / f"c{index}", space)
     parts: list[int] = []
-    for part in range(len(table.paths)):
-        rows = 0
-        for batch in _limited(table, columns, part, limit):
-            batch = _with_codes(batch, sinks)
-            for name, sink in sinks.items():
-                sink.add(batch, name)
-            rows += batch.frame.height
-        parts.append(rows)
-    return RawTable(table, {name: sink.finish() for name, sink in sinks.items()}, tuple(parts))
+    with ThreadPoolExecutor(workers(len(sequences))) as pool:
+        for part in range(len(table.paths)):
+            rows = 0
+            for batch in _limited(table.batches(columns, part=part, tap=tap), limit):
+                # One call for all columns, so that Polars works on them at the same time.
+                found = batch.frame.select(sink.expression() for sink in sinks.values())
+                for sink in sinks.values():
+                    sink.add(found[sink.name])
+                list(pool.map(partial(_add_sequences, batch), sequences.values()))
+                rows += batch.frame.height
+            parts.append(rows)
+    every: dict[str, _Sink | _SequenceSink] = {**sinks, **sequences}
+    return RawTable(table, {name: every[name].finish() for name in columns}, tuple(parts))
 
 
-def _with_codes(batch: Batch, sinks: dict[str, _Sink]) -> Batch:
-    """The batch with its tokens as codes: one call for all columns, so that Polars works on them at the same time."""
-    types = {name: sink.space.dtype for name, sink in sinks.items() if sink.space is not None and sink.lengths is None}
-    frame = batch.frame.with_columns(pl.col(name).cast(dtype) for name, dtype in types.items())
-    return Batch(frame, batch.header, batch.block, batch.first_line)
+def _add_sequences(batch: Batch, sink: _SequenceSink) -> None:
+    sink.add(batch)
 
 
-def _limited(table: AtomicTable, columns: Sequence[str], part: int, limit: int | None) -> Iterable[Batch]:
-    for batch in table.batches(columns, part=part):
+def workers(tasks: int) -> int:
+    """Threads for so many tasks: the cores at hand, few enough that their blocks of rows stay small."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(tasks, cores, MOST_THREADS))
+
+
+def _limited(batches: Iterable[Batch], limit: int | None) -> Iterator[Batch]:
+    for batch in batches:
         if limit is not None:
             batch = Batch(batch.frame.head(limit), batch.header, batch.block, batch.first_line)
             limit -= batch.frame.height

@@ -43,7 +43,7 @@ class ScratchWriter:
 
     def append(self, values: Array) -> None:
         """Add numbers, converted to the file's type."""
-        self._file.write(memoryview(np.ascontiguousarray(values, self.dtype)).cast("B"))
+        self._file.write(np.ascontiguousarray(values, self.dtype).data)
         self.size += len(values)
 
     def close(self) -> ScratchArray:

@@ -15,7 +15,7 @@ from torch import Tensor
 from recbole_dtn.data.features import Features, MultiValued
 from recbole_dtn.schema import DataSchema
 
-__all__ = ["Column", "Split", "Store", "create_array", "load_array", "ragged_positions"]
+__all__ = ["Column", "Split", "Store", "load_array", "ragged_positions"]
 
 Array = npt.NDArray[Any]
 
@@ -24,15 +24,6 @@ def load_array(path: Path) -> Array:
     """A memory-mapped ``.npy`` file as a plain array (an empty one cannot be mapped)."""
     array = np.load(path, mmap_mode="r", allow_pickle=False) if path.stat().st_size > 128 else np.load(path)
     return np.asarray(array).view(np.ndarray)
-
-
-def create_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> Array:
-    """A new ``.npy`` file, memory-mapped for writing (an empty one cannot be mapped)."""
-    if 0 in shape:
-        np.save(path, np.empty(shape, dtype))
-        return np.empty(shape, dtype)
-    created: Array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)  # type: ignore[no-untyped-call]
-    return created
 
 
 def ragged_positions(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -66,7 +57,8 @@ class Store:
 
     Attributes:
         columns: by field name. pointers: for each side table, the row of it that an interaction belongs to.
-        labels, observed: (rows, T). extra: ``row``, and ``weight``, ``domain``, ``group`` where there are any.
+        labels, observed: (rows, T). extra: ``weight``, ``domain``, ``group`` where there are any, and ``row``, the row
+            of the atomic file, where it is another than that of the store.
     """
 
     schema: DataSchema
@@ -91,6 +83,13 @@ class Split:
 
     def __len__(self) -> int:
         return self.rows
+
+    def row_numbers(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.int64]:
+        """Rows of the atomic file (over all its parts) that rows ``start`` to ``stop`` of this split are."""
+        stretch = slice(self.start + start, self.start + (self.rows if stop is None else stop))
+        if "row" in self.store.extra:
+            return self.store.extra["row"][stretch].astype(np.int64)
+        return np.arange(stretch.start, stretch.stop)
 
     def batch(self, indices: npt.NDArray[Any]) -> Features:
         """Rows of this split by their number (from 0), as one batch.
@@ -125,7 +124,7 @@ class Split:
             sample_weight=self._extra("weight", rows, np.float32),
             domain=self._extra("domain", rows, np.int64),
             group=self._extra("group", rows, np.int64),
-            row=self._extra("row", rows, np.int64),
+            row=self._extra("row", rows, np.int64) if "row" in store.extra else torch.from_numpy(rows),
         )
 
     def _extra(self, name: str, rows: npt.NDArray[np.int64], dtype: type) -> Tensor | None:

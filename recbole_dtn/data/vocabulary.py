@@ -7,7 +7,8 @@ values are spelled that way before they are looked up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -27,6 +28,7 @@ __all__ = ["FloatStatistics", "TokenVocabulary", "Vocabularies", "bin_ids", "mak
 
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Weighted = tuple[npt.NDArray[Any], npt.NDArray[np.int64] | None]
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,33 @@ class TokenVocabulary:
     @classmethod
     def from_counts(cls, tokens: pl.Series, counts: npt.NDArray[np.int64], min_count: int) -> TokenVocabulary:
         """Order ``tokens`` by their ``counts`` in training; a count of 0 is no training token."""
-        frame = pl.DataFrame({"token": tokens, "count": counts}).filter(pl.col("count") > 0)
-        kept = frame.filter(pl.col("count") >= min_count).sort(["count", "token"], descending=[True, False])
-        return cls(kept["token"].cast(pl.String), frame.height - kept.height)
+        return cls.ranked(tokens, counts, min_count)[0]
+
+    @classmethod
+    def ranked(
+        cls,
+        tokens: pl.Series,
+        counts: npt.NDArray[np.int64],
+        min_count: int,
+        training: npt.NDArray[np.int64] | None = None,
+    ) -> tuple[TokenVocabulary, Ids]:
+        """A vocabulary, and the local id of each of ``tokens`` in it.
+
+        Args:
+            tokens: distinct. counts: how often each was shown; 0 is no token of the vocabulary.
+            min_count: fewer is rare. training: how often training shows each, where ``counts`` counts other rows too.
+
+        >>> known, ids = TokenVocabulary.ranked(pl.Series(["a", "b", "c"]), np.array([1, 3, 0]), 1)
+        >>> known.series.to_list(), ids.tolist()
+        (['b', 'a'], [3, 2, 1])
+        """
+        codes = np.flatnonzero(counts >= max(min_count, 1))
+        frame = pl.DataFrame({"code": codes, "token": tokens.gather(codes), "count": counts[codes]})
+        kept = frame.sort(["count", "token"], descending=[True, False])
+        ids = np.full(len(tokens), UNKNOWN, np.int64)
+        ids[kept["code"].to_numpy()] = np.arange(FIRST_TOKEN, FIRST_TOKEN + kept.height)
+        seen = counts if training is None else training
+        return cls(kept["token"].cast(pl.String), int(np.count_nonzero((seen > 0) & (ids == UNKNOWN)))), ids
 
     @property
     def size(self) -> int:
@@ -88,17 +114,31 @@ class FloatStatistics:
         >>> FloatStatistics.from_values(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), 2).edges
         (3.0,)
         """
-        present = values.astype(np.float32)
-        present = present[~np.isnan(present)].astype(np.float64)
+        return cls.from_blocks(lambda: iter([(values, None)]), bins)
+
+    @classmethod
+    def from_blocks(cls, blocks: Callable[[], Iterator[Weighted]], bins: int | None) -> FloatStatistics:
+        """As :meth:`from_values`, a block of values at a time; ``blocks()`` begins again at the first.
+
+        Each block is values and how often each counts (None: once). Quantiles keep four bytes per present value.
+        """
         if bins is not None:
-            if not len(present):
-                return cls(edges=(0.0,))
-            quantiles = np.quantile(present, np.linspace(0, 1, bins + 1)[1:-1])
-            return cls(edges=tuple(np.unique(quantiles.astype(np.float32)).astype(float).tolist()))
-        if not len(present):
+            edges = _quantiles(blocks, np.linspace(0, 1, bins + 1)[1:-1])
+            return cls(edges=tuple(np.unique(edges.astype(np.float32)).astype(float).tolist()))
+        total, sums = 0, []
+        for values, counts in _present(blocks):
+            total += len(values) if counts is None else int(counts.sum())
+            sums.append(float(values.sum() if counts is None else (values * counts).sum()))
+        if not total:
             return cls()
-        std = float(present.std())
-        return cls(mean=float(present.mean()), std=std if std > 0 else 1.0)
+        mean = math.fsum(sums) / total
+        squares = []
+        for values, counts in _present(blocks):
+            apart = values - mean
+            apart *= apart
+            squares.append(float(apart.sum() if counts is None else (apart * counts).sum()))
+        std = math.sqrt(math.fsum(squares) / total)
+        return cls(mean=mean, std=std if std > 0 else 1.0)
 
     @property
     def size(self) -> int:
@@ -108,6 +148,38 @@ class FloatStatistics:
     def standardise(self, values: npt.NDArray[Any]) -> Floats:
         """``(value - mean) / std``; NaN stays NaN."""
         return ((values.astype(np.float32).astype(np.float64) - self.mean) / self.std).astype(np.float32)
+
+
+def _present(blocks: Callable[[], Iterator[Weighted]]) -> Iterator[Weighted]:
+    """The values that are there, at the precision of float32."""
+    for values, counts in blocks():
+        narrow = values.astype(np.float32)
+        there = ~np.isnan(narrow)
+        yield narrow[there].astype(np.float64), None if counts is None else counts[there]
+
+
+def _quantiles(blocks: Callable[[], Iterator[Weighted]], shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """What ``np.quantile`` gives for all values (0 where there are none), from float32 and the counts alone."""
+    found = [(values.astype(np.float32), counts) for values, counts in _present(blocks)]
+    values = np.concatenate([values for values, _ in found]) if found else np.empty(0, np.float32)
+    if found and found[0][1] is not None:
+        counts = np.concatenate([np.asarray(counts) for _, counts in found])
+        order = np.argsort(values, kind="stable")
+        values, ends = values[order], np.cumsum(counts[order])
+    else:
+        values.sort()
+        ends = None
+    total = len(values) if ends is None else int(ends[-1]) if len(ends) else 0
+    if not total:
+        return np.zeros(1)
+    place = (total - 1) * shares
+    lower = np.floor(place).astype(np.int64)
+    upper = np.minimum(lower + 1, total - 1)
+    if ends is not None:
+        lower, upper = np.searchsorted(ends, lower, side="right"), np.searchsorted(ends, upper, side="right")
+    below, above, part = values[lower].astype(np.float64), values[upper].astype(np.float64), place - np.floor(place)
+    step = above - below
+    return np.where(part >= 0.5, above - step * (1 - part), below + step * part)
 
 
 def bin_ids(values: npt.NDArray[Any], edges: Sequence[float]) -> Ids:
@@ -194,7 +266,7 @@ class Vocabularies:
         content: dict[str, Any] = {}
         for name, found in self.fields.items():
             if isinstance(found, TokenVocabulary):
-                content[name] = {"tokens": "\n".join(found.series.to_list()), "rare": found.rare}
+                content[name] = {"tokens": found.series.str.join("\n").first() or "", "rare": found.rare}
             else:
                 content[name] = {"mean": found.mean, "std": found.std, "edges": list(found.edges)}
         return {"fields": content, "domains": list(self.domains), "domain_field": self.domain_field}

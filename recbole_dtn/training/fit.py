@@ -29,6 +29,7 @@ from recbole_dtn.config.load import Resolved, resolve, settings_digest, settings
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.datamodule import PreparedData, prepare
 from recbole_dtn.data.loader import BatchLoader
+from recbole_dtn.data.progress import progress_meter
 from recbole_dtn.errors import UsageError
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.registry import MODELS
@@ -131,7 +132,8 @@ def fit_settings(resolved: Resolved, *, console: Console | None = None) -> Run:
         torch.set_num_threads(settings.threads)
     with MemoryWatch() as memory:
         start = time.perf_counter()
-        prepared = prepare(settings, log=report.show)
+        with progress_meter(console, show=settings.progress) as meter:
+            prepared = prepare(settings, log=report.show, meter=meter)
         prepare_seconds = time.perf_counter() - start
         report.data(settings.dataset, prepared, prepare_seconds)
         model = build_model(settings, prepared)

@@ -80,8 +80,8 @@ def test_caches_are_listed_and_cleared_by_either_name(shown: Shown, tmp_path: Pa
         (["data", "split", "--dataset=mine"], "--name is needed"),
         (["data", "split", "--dataset=mine", "--name=../x"], "--name: expected the name of a folder; found '../x'"),
         (["data", "split", "mine", "--name=x"], "unexpected word 'mine'; the data set goes in --dataset=NAME"),
-        (["preprocess"], "preprocess: name one of ml-100k, table"),
-        (["preprocess", "ml-100"], "unknown preprocessor 'ml-100': did you mean 'ml-100k'?"),
+        (["preprocess"], "preprocess: name one of aliccp, aliexpress, census-income, kuairand, ml-100k, ml-1m, table, synthetic"),
+        (["preprocess", "ml-100"], "unknown preprocessor 'ml-100': did you mean 'ml-100k' or 'ml-1m'?"),
         (["preprocess", "ml-100k", "--rwa=x"], "--rwa: preprocess ml-100k has no such option; did you mean 'raw'"),
         (["preprocess", "ml-100k", "--name=a/b"], "--name: expected the name of a folder; found 'a/b'"),
     ],
@@ -137,7 +137,7 @@ class Echo:
         self.seen.append((raw, data_path, name, rows, tag))
         self.folder = data_path / (name or "echo")
 
-    def run(self, log: Callable[[str], None], *, overwrite: bool) -> Path:
+    def run(self, log: Callable[[str], None], **options: Any) -> Path:
         log("made")
         return self.folder
 

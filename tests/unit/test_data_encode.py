@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from recbole_dtn.config.load import resolve
-from recbole_dtn.data import encode
+from recbole_dtn.data import fields as field_encoding
+from recbole_dtn.data import layout
 from recbole_dtn.data.datamodule import prepare
-from recbole_dtn.data.info import summarise
 from recbole_dtn.errors import DataError, UsageError
 
 HEADER = "u:token\ti:token\tt:float\ty:float"
@@ -66,8 +66,6 @@ def test_vocabulary_is_the_training_tokens_by_count_then_bytes(tmp_path):
     assert user.coverage == {"train": 1.0, "valid": 0.5, "test": 1.0}
     assert item.coverage == {"train": 1.0, "valid": 0.5, "test": None}
     assert prepared.summary.positives == {"train": {"y": (2, 6)}, "valid": {"y": (1, 2)}, "test": {"y": (1, 1)}}
-    info = summarise(prepared)
-    assert [(task.split, task.rate) for task in info.tasks] == [("train", 1 / 3), ("valid", 0.5), ("test", 1.0)]
 
 
 def test_min_count_per_field(tmp_path):
@@ -210,7 +208,8 @@ def ragged_lines(rng, rows):
 
 
 def test_ragged_batches_against_a_plain_loop(tmp_path, monkeypatch):
-    monkeypatch.setattr(encode, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(layout, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(field_encoding, "BLOCK_VALUES", 5)
     rng = np.random.default_rng(0)
     rows = ragged_lines(rng, 60)
     fields = [{"name": "s", "type": "token_seq"}, {"name": "u"}]

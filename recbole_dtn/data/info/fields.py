@@ -155,9 +155,9 @@ def _name(position: int, spec: FieldSpec, vocabulary: Vocabulary) -> str:
     """Token of an id (as the atomic files spell it), or the interval of a bin."""
     if isinstance(vocabulary, TokenVocabulary):
         return str(vocabulary.series[position])
-    low = f"from {spec.bins[position - 1]:g}" if position else ""
-    high = f"below {spec.bins[position]:g}" if position < len(spec.bins) else ""
-    return " ".join(part for part in (low, high) if part)
+    low = f"[{spec.bins[position - 1]:.5g}, " if position else "(-inf, "
+    high = f"{spec.bins[position]:.5g})" if position < len(spec.bins) else "inf)"
+    return low + high
 
 
 # ---- numbers ------------------------------------------------------------------------------------------------------
@@ -193,8 +193,19 @@ def _number_split(
     return found, Numbers(
         mean=mean * spec.std + spec.mean,
         std=float(np.sqrt(max(squares / present - mean**2, 0.0))) * spec.std,
-        smallest=smallest * spec.std + spec.mean,
-        largest=largest * spec.std + spec.mean,
-        quantiles=tuple((quantiles * spec.std + spec.mean).tolist()),
+        smallest=_in_units(smallest, spec),
+        largest=_in_units(largest, spec),
+        quantiles=tuple(_in_units(float(value), spec) for value in quantiles),
         sampled=len(taken),
     )
+
+
+def _in_units(value: float, spec: FieldSpec) -> float:
+    """A standardised value in the units of the file, without the digits that float32 has lost.
+
+    >>> _in_units(float(np.float32((0 - 21382.7) / 34064.3)), FieldSpec("x", "float", 2, 0, mean=21382.7, std=34064.3))
+    0.0
+    """
+    found = value * spec.std + spec.mean
+    lost = abs(value) * spec.std * 2.0**-23
+    return found if lost == 0 else round(found, -int(np.ceil(np.log10(lost)))) + 0.0

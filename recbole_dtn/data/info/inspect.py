@@ -84,7 +84,7 @@ def _field_warnings(field: FieldInfo) -> Iterator[str]:
         elif found.coverage is not None and found.coverage < MOSTLY_UNSEEN:
             yield (
                 f"field {field.name!r}: {1 - found.coverage:.1%} of its values in {split} have no id "
-                "(not in training, or rarer than min_count)"
+                "(too rare or not in training)"
             )
 
 

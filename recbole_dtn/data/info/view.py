@@ -41,8 +41,9 @@ class StoreView:
         """Rows by split."""
         return {name: stop - start for name, (start, stop) in self.bounds.items()}
 
-    def blocks(self, split: str, size: int = BLOCK_ROWS) -> Iterator[tuple[int, int]]:
-        """Bounds of the blocks of a split's interactions."""
+    def blocks(self, split: str, size: int | None = None) -> Iterator[tuple[int, int]]:
+        """Bounds of the blocks of a split's interactions, of ``BLOCK_ROWS`` where no size is given."""
+        size = size or BLOCK_ROWS
         start, stop = self.bounds[split]
         for at in range(start, stop, size):
             yield at, min(at + size, stop)
@@ -50,10 +51,7 @@ class StoreView:
     def labels(self, start: int, stop: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         """Labels (n, T), 0 where not observed, and what is observed (n, T)."""
         found = np.asarray(self.store.labels[start:stop]).astype(np.float32)
-        stored: Any = self.store.observed
-        if stored is None or not stored.shape:
-            return found, np.ones(found.shape, np.bool_)
-        seen = np.asarray(stored[start:stop]).astype(np.bool_)
+        seen = np.asarray(self.store.observed[start:stop]).astype(np.bool_)
         return np.where(seen, found, np.float32(0)), seen
 
     @cached_property

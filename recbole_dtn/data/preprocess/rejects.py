@@ -19,6 +19,7 @@ __all__ = ["REJECTED", "Rejects", "Tally"]
 REJECTED = "rejected.tsv"
 HEADER = "file\tline\treason\ttext\n"
 TEXT_SHOWN = 200
+EXAMPLES_SHOWN = 3
 EARLY_ROWS = 100_000
 """Rows of a table after which too large a share stops at once."""
 
@@ -30,6 +31,7 @@ class Tally:
     Attributes:
         name: of the table, in words. rows_in: rows read. written: rows that the data set got.
         dropped: rows that a rule of the protocol leaves out, by rule. rejected: faulty rows, by reason.
+        examples: of each reason the first row, in words, with what to do about it. unit: what rows are counted as.
     """
 
     name: str
@@ -38,13 +40,18 @@ class Tally:
     written: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    unit: str = "line"
 
-    def reject(self, file: str, lines: Sequence[int], reason: str, texts: Sequence[str | bytes] = ()) -> None:
+    def reject(
+        self, file: str, lines: Sequence[int], reason: str, texts: Sequence[str | bytes] = (), *, example: str = ""
+    ) -> None:
         """Reject rows for one reason.
 
         Args:
             file: as messages call it. lines: of the rows, from 1. reason: in words.
             texts: the rows themselves, shortened in the file.
+            example: what is wrong with the first of them and what to do about it, for the message about too many.
 
         Raises:
             TooManyRejectedError: when strict, or when the share of rejected rows is too large by now.
@@ -52,7 +59,11 @@ class Tally:
         if not len(lines):
             return
         self.rejected[reason] += len(lines)
-        self._owner.write(file, lines, reason, texts)
+        where = f"{file}, {self.unit} {lines[0]}: {example or reason}"
+        if not example and texts:
+            where += f": {_shown(texts[0])}"
+        self.examples.setdefault(reason, where)
+        self._owner.write(file, lines, reason, texts, where)
         if self.rows_in >= EARLY_ROWS:
             self._owner.check(self)
 
@@ -103,16 +114,17 @@ class Rejects:
         """The counts of a raw table, begun at the first call."""
         return self.tables.setdefault(name, Tally(name, self))
 
-    def write(self, file: str, lines: Sequence[int], reason: str, texts: Sequence[str | bytes]) -> None:
+    def write(
+        self, file: str, lines: Sequence[int], reason: str, texts: Sequence[str | bytes], example: str = ""
+    ) -> None:
         """Append rows to the file; :meth:`Tally.reject` counts them."""
         shown = [_shown(text) for text in texts] or [""] * len(lines)
-        name = escape(file)
-        self._file.writelines(f"{name}\t{line}\t{reason}\t{text}\n" for line, text in zip(lines, shown, strict=True))
+        name, why = escape(file), escape(reason)
+        self._file.writelines(f"{name}\t{line}\t{why}\t{text}\n" for line, text in zip(lines, shown, strict=True))
         if self.strict:
             self.close()
             raise TooManyRejectedError(
-                f"{file}, line {lines[0]}: {reason}{f': {shown[0]}' if shown[0] else ''}; without --strict such rows "
-                "are written to rejected.tsv and the run goes on"
+                f"{example}; without --strict such rows are written to rejected.tsv and the run goes on"
             )
 
     def check(self, tally: Tally) -> None:
@@ -129,7 +141,8 @@ class Rejects:
             f"{tally.name}: {tally.rejected_rows:,} of the first {tally.rows_in:,} rows are rejected ({share:.3%}), "
             f"max_rejected allows {self.max_share:.3%}: "
             + ", ".join(f"{reason} ({rows:,})" for reason, rows in tally.rejected.most_common())
-            + "; see rejected.tsv, mend the raw files or raise --max_rejected"
+            + "; see rejected.tsv, mend the raw files or raise --max_rejected. First of each:\n"
+            + "\n".join(f"  {tally.examples[reason]}" for reason, _ in tally.rejected.most_common(EXAMPLES_SHOWN))
         )
 
     def finish(self, log: Callable[[str], None]) -> None:

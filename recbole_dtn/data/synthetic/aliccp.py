@@ -14,7 +14,7 @@ from recbole_dtn.data.synthetic.faults import LineFile, spoil
 from recbole_dtn.data.synthetic.hashing import Floats, Ints, Keys, mix, rng, text_key
 from recbole_dtn.data.synthetic.layout import BLOCK, Block, Layout, Part, Place, Plan
 from recbole_dtn.data.synthetic.packing import Group, feature_lists, hex_slots, number_slots, slots, small_slots
-from recbole_dtn.data.synthetic.planted import Effects, Field, Goal, Labels
+from recbole_dtn.data.synthetic.planted import Field, Goal, Labels
 from recbole_dtn.data.synthetic.scores import pooled_effect, token_effect
 from recbole_dtn.errors import UsageError
 
@@ -71,7 +71,9 @@ class AliCCP(Layout):
         if buy_rate is None:
             buy_rate = max(BUY_RATE, min(WANTED_BUYS / plan.rows, click_rate / 4))
         if not 0 < buy_rate < click_rate:
-            raise UsageError(f"--buy_rate: expected a number between 0 and the click rate {click_rate}; found {buy_rate}")
+            raise UsageError(
+                f"--buy_rate: expected a number between 0 and the click rate {click_rate}; found {buy_rate}"
+            )
         if not 1 <= per_user <= 1000:
             raise UsageError(f"--per_user: expected a number from 1 to 1000; found {per_user}")
         self.test_rows = min(max(round(plan.rows * test_share), 1), plan.rows - 1)
@@ -125,12 +127,12 @@ class AliCCP(Layout):
     def _effect(self, task: str, name: str, common: Common, shown: Any) -> Floats:
         ids, seed = self.world.ranges[name].ids, self.plan.seed
         if name in common.single:
-            return token_effect(seed, task, name, ids(common.single[name]))[shown.owner]
+            return _rows(token_effect(seed, task, name, ids(common.single[name])), shown.owner)
         if name in shown.single:
             return token_effect(seed, task, name, ids(shown.single[name]))
         if name in common.lists:
             tokens = common.lists[name]
-            return pooled_effect(seed, task, name, ids(tokens.rank), tokens.row, common.count)[shown.owner]
+            return _rows(pooled_effect(seed, task, name, ids(tokens.rank), tokens.row, common.count), shown.owner)
         tokens = shown.lists[name]
         return pooled_effect(seed, task, name, ids(tokens.rank), tokens.row, len(shown.owner))
 
@@ -192,6 +194,11 @@ class AliCCP(Layout):
     def _list(self, name: str, tokens: Tokens) -> Group:
         prefix = slots([b"\x01%s\x02" % name.encode()])[0]
         return Group(prefix, tokens.row, self.world.ranges[name].ids(tokens.rank), self.values[tokens.value])
+
+
+def _rows(of_users: Floats, owner: Ints) -> Floats:
+    found: Floats = of_users[owner]
+    return found
 
 
 def _fields(names: Sequence[str | tuple[str]]) -> tuple[Field, ...]:

@@ -12,11 +12,11 @@ from recbole_dtn.data.synthetic.zipf import Zipf
 
 __all__ = ["Tokens", "common_rows", "impressions"]
 
-VISITS, MOST_VISITS = 265, 1001
-INTENTIONS, MOST_INTENTIONS = 150, 335
+VISITS, MOST_VISITS = 185, 1001
+INTENTIONS, MOST_INTENTIONS = 135, 335
 ACTIVITY = 0.5
 """Standard deviation of the logarithm of a user's activity."""
-RETURN = 0.225
+RETURN = 0.285
 """Share of impressions that show an item which the user visited."""
 SHOP_EXPONENT = 0.8
 POSITIONS = np.cumsum([0.4, 0.3, 0.2])

@@ -23,7 +23,7 @@ OUTSIDE = 4
 """Shops of histories per shop that has items on show."""
 PROFILE = {"121": 98, "122": 14, "124": 3, "125": 8, "126": 4, "127": 4, "128": 3, "129": 5}
 CHUNK = 1 << 18
-EXPONENT = {"category": 0.95, "brand": 0.9, "intention": 0.75}
+EXPONENT = {"category": 0.95, "brand": 0.9, "intention": 0.84}
 BRANDLESS = 0.27
 
 
@@ -92,7 +92,8 @@ class World:
 
     def shop(self, item: Ints) -> Ints:
         """The shop of each item."""
-        return item % self.sizes["shop"]
+        shop: Ints = item % self.sizes["shop"]
+        return shop
 
     def _attributes(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         category = np.empty(self.items, dtype=np.int32)

@@ -25,7 +25,9 @@ KINDS = {
 Spoil = Callable[[str, bytes], bytes]
 
 
-def spoil(kind: str, line: bytes, *, number: int, label: int | None = None, key: int = 0, separator: bytes = b",") -> bytes:
+def spoil(
+    kind: str, line: bytes, *, number: int, label: int | None = None, key: int = 0, separator: bytes = b","
+) -> bytes:
     """One faulty row, made of a good one.
 
     Args:
@@ -96,7 +98,8 @@ class LineFile:
         self.size += len(data)
 
     def _planted(self, data: bytes) -> bytes:
-        assert self.random is not None and self.make is not None
+        assert self.random is not None
+        assert self.make is not None
         good = data.split(b"\n")[:-1]
         kinds = [kind for kind in self.kinds for _ in range(self.each)]
         drawn = (self.random(2 * len(kinds)) * len(good)).astype(np.int64)

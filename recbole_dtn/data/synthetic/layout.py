@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from recbole_dtn.data.synthetic.faults import LineFile, Spoil
 from recbole_dtn.data.synthetic.hashing import rng
@@ -81,7 +81,7 @@ class Place:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = self.stack.enter_context(path.open("wb", buffering=1 << 20))
-        return self.lines(name, cast(BinaryIO, stream), kinds, make)
+        return self.lines(name, stream, kinds, make)
 
     def lines(self, name: str, stream: BinaryIO, kinds: Sequence[str] = (), make: Spoil | None = None) -> LineFile:
         """A file of lines that goes into an open stream."""

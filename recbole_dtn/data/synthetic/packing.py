@@ -1,7 +1,7 @@
 """Text of feature lists from arrays, without a loop over rows: fixed slots of 8 bytes, then the empty bytes go.
 
-A feature takes three slots: separator, field and 0x02; id; 0x03 and value. Bytes that a slot does not need are 0, and no
-byte of the format is 0, so that removing every 0 joins the text.
+A feature takes three slots: separator, field and 0x02; id; 0x03 and value. Bytes that a slot does not need are 0, and
+no byte of the format is 0, so that removing every 0 joins the text.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The planted model: what each task depends on, and how much.
 
-``P(y_t = 1 | x) = P(y_a = 1 | x) sigmoid(b_t + sum_{f in S_t} w_{t,f} z_{t,f}(x))``, where a is the task before t in the
-chain (1 where there is none), and z is, per kind of field,
+``P(y_t = 1 | x) = P(y_a = 1 | x) sigmoid(b_t + sum_{f in S_t} w_{t,f} z_{t,f}(x))``, where a is the task before t in
+the chain (1 where there is none), and z is, per kind of field,
 
 - token: ``e(token)`` of ``hashing.effects``; 0 where the field is absent;
 - tokens: ``sum_j e(token_j) / sqrt(n)`` over the n tokens of the row; 0 where there is none;
@@ -73,7 +73,8 @@ def choose(goals: Sequence[Goal], count: int, overlap: float, signal: float) -> 
     The first task takes its first ``count`` candidates. Each other takes ``round(overlap * count)`` of these, from the
     first on, and fills up with candidates of its own.
 
-    >>> goals = [Goal("a", .5, (Field("x"), Field("y"))), Goal("b", .5, (Field("x"), Field("y"), Field("u"), Field("v")))]
+    >>> x, y, u, v = (Field(name) for name in "xyuv")
+    >>> goals = [Goal("a", 0.5, (x, y)), Goal("b", 0.5, (x, y, u, v))]
     >>> [list(task.weights) for task in choose(goals, 2, 0.5, 1.0)]
     [['x', 'y'], ['x', 'u']]
     """

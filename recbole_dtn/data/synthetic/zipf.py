@@ -29,7 +29,8 @@ class Zipf:
         """One rank per uniform number."""
         s, n = self.exponent, self.size + 1
         x = np.exp(u * math.log(n)) if s == 1 else (1 + u * (n ** (1 - s) - 1)) ** (1 / (1 - s))
-        return np.clip(x.astype(np.int64) - 1, 0, self.size - 1)
+        ranks: Ints = np.clip(x.astype(np.int64) - 1, 0, self.size - 1)
+        return ranks
 
 
 @dataclass(frozen=True)
