@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from recbole_dtn.cli import data_info
 from recbole_dtn.cli.arguments import folder_name, parse, path_option
@@ -12,15 +14,16 @@ from recbole_dtn.cli.console import make_console, say, show_table
 from recbole_dtn.config.datasets import dataset_yaml
 from recbole_dtn.config.load import resolve
 from recbole_dtn.config.properties import read_yaml
+from recbole_dtn.config.tasks import check_fields_and_tasks
 from recbole_dtn.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from recbole_dtn.data.atomic import Fault
+    from recbole_dtn.data.validate import FaultGroup
 
 __all__ = ["help_text", "run"]
 
 GROUPS_SHOWN = 50
-LINES_SHOWN = 3
 FAULTY = 2
 
 HELP = """\
@@ -38,9 +41,11 @@ HELP_OF = {
 python run_recbole_dtn.py data validate --dataset=NAME [--data_path=dataset] [--all]
 python run_recbole_dtn.py data validate FOLDER [--all]
 
-Checks every line of the atomic files of a data set, or of a folder that holds one under its own name: columns, numbers,
-UTF-8, keys of the side files, and what stock RecBole would misread. Faults of one kind in one file are shown together,
-with their number and first three lines.
+Checks every line of the atomic files of a data set, or of a folder that holds one under its own name: header and types,
+number of columns, numbers, UTF-8, line ends, blank lines, keys of the side files (repeated, or missing), and what stock
+RecBole would misread. With --dataset, whose fields and tasks are known, also: columns that they need, labels and
+conditions, lists of weights as long as their lists, times, weights and domains. Faults of one kind in one file are
+shown together, with their number and first three lines; a warning is what can be read.
 
   --all    every fault on a line of its own
 
@@ -86,6 +91,7 @@ def run(words: list[str]) -> int:
 
 def _validate(words: list[str]) -> int:
     parsed = parse(words, flags=("all",), settings=True)
+    settings = None
     if parsed.words:
         wrong = [*parsed.words[1:], *parsed.settings]
         if wrong:
@@ -93,32 +99,60 @@ def _validate(words: list[str]) -> int:
         folder = Path(parsed.words[0])
     else:
         settings = resolve(parsed.settings).settings
+        check_fields_and_tasks(settings)
         folder = Path(settings.data_path) / (settings.folder or settings.dataset)
     if not folder.is_dir():
         raise UsageError(f"data validate: there is no folder {folder}")
-    from recbole_dtn.data.validate import grouped, validate
+    from recbole_dtn.data.progress import progress_meter
+    from recbole_dtn.data.validate import find_faults
 
     console = make_console()
-    faults = sorted(validate(folder))
-    groups = [[fault] for fault in faults] if "all" in parsed.flags else grouped(faults)
-    shown = len(groups) if "all" in parsed.flags else GROUPS_SHOWN
-    for group in groups[:shown]:
-        say(console, _group(group) if group[0].fatal else f"{_group(group)} (stock RecBole misreads it)")
-    if len(groups) > shown:
-        say(console, f"... and {len(groups) - shown:,} kinds more; --all prints each fault")
-    fatal = sum(fault.fatal for fault in faults)
-    say(console, f"{folder}: {fatal:,} faults, {len(faults) - fatal:,} warnings" if faults else f"{folder}: no fault")
+    counts = {True: 0, False: 0}
+    with progress_meter(Console(stderr=True)) as meter:
+        found = _counted(find_faults(folder, settings, meter=meter), counts)
+        _show_faults(console, found, each="all" in parsed.flags)
+    fatal, warnings = counts[True], counts[False]
+    ending = f"{fatal:,} faults, {warnings:,} warnings" if fatal or warnings else "no fault"
+    unchecked = "; fields and labels are checked with --dataset=NAME" if settings is None else ""
+    say(console, f"{folder}: {ending}{unchecked}")
     return FAULTY if fatal else 0
 
 
-def _group(group: list[Fault]) -> str:
+def _counted(faults: Iterable[Fault], counts: dict[bool, int]) -> Iterator[Fault]:
+    for fault in faults:
+        counts[fault.fatal] += 1
+        yield fault
+
+
+def _show_faults(console: Console, faults: Iterable[Fault], *, each: bool) -> None:
+    """Every fault as it is found, or those of a kind together."""
+    if each:
+        for fault in faults:
+            say(console, _line(fault, str(fault.line)))
+        return
+    from recbole_dtn.data.validate import grouped
+
+    groups = grouped(faults)
+    for group in groups[:GROUPS_SHOWN]:
+        say(console, _group(group))
+    if len(groups) > GROUPS_SHOWN:
+        say(console, f"... and {len(groups) - GROUPS_SHOWN:,} kinds more; --all prints each fault")
+
+
+def _line(fault: Fault, lines: str) -> str:
+    where = f"{fault.file}, line {lines}" if fault.line else fault.file
+    return f"{where}: {'' if fault.fatal else 'warning: '}{fault.reason}"
+
+
+def _group(group: FaultGroup) -> str:
     """Faults of one kind in one file, on one line."""
-    first = group[0]
-    if len(group) == 1:
-        return str(first)
-    lines = ", ".join(str(fault.line) for fault in group[:LINES_SHOWN])
-    more = ", ..." if len(group) > LINES_SHOWN else ""
-    return f"{first.file}, {len(group):,} lines ({lines}{more}): {first.kind or first.reason}"
+    first = group.first
+    if group.count == 1:
+        return _line(first, str(first.line))
+    more = ", ..." if group.count > len(group.lines) else ""
+    lines = f"{', '.join(map(str, group.lines))}{more}"
+    mark = "" if first.fatal else "warning: "
+    return f"{first.file}, {group.count:,} lines ({lines}): {mark}{first.kind or first.reason}"
 
 
 def _split(words: list[str]) -> int:

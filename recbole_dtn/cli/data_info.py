@@ -14,9 +14,9 @@ from rich.console import Console
 
 from recbole_dtn.cli.arguments import parse
 from recbole_dtn.cli.console import make_console, say, show_table
-from recbole_dtn.data.progress import progress_meter
 from recbole_dtn.config.load import resolve
 from recbole_dtn.data.info.text import clipped, count, decimal, number, share
+from recbole_dtn.data.progress import progress_meter
 from recbole_dtn.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["HELP", "run"]
 
 WIDTH = 100
+BETWEEN = 3
 LONGEST = 24
 LONGEST_TOKEN = 12
-LONGEST_LIST = 72
 BEST = 5
 SMALL = 0.01
 
@@ -140,10 +140,11 @@ def _table(console: Console, title: str, columns: Sequence[str], rows: Iterable[
     if not cells:
         return
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    width = min(WIDTH, console.width) if console.is_terminal else WIDTH
     say(console, f"\n{title}")
     taken: list[int] = []
     for position in range(1, len(columns) + 1):
-        full = position == len(columns) or widths[0] + sum(2 + widths[at] for at in [*taken, position]) > WIDTH
+        full = position == len(columns) or widths[0] + sum(BETWEEN + widths[at] for at in [*taken, position]) > width
         if full and taken:
             chosen = [0, *taken]
             show_table(console, [columns[at] for at in chosen], [[row[at] for at in chosen] for row in cells])
@@ -156,12 +157,15 @@ def _show_splits(console: Console, info: DataInfo) -> None:
     columns = ["split", "rows", "share"]
     rows = [[split, count(size), share(size / total)] for split, size in info.rows.items()]
     if info.duplicates is not None:
-        columns += ["distinct inputs", "repeated", "labels conflict", "inputs in train", "labels too"]
+        columns += ["distinct", "repeated", "conflicting", "in train", "with its labels"]
         for row in rows:
             found = info.duplicates[row[0]]
             counts = (found.distinct, found.repeated, found.conflicting, found.leaked, found.leaked_same)
             row += [count(value) for value in counts]
-    _table(console, "splits", columns, rows)
+    title = "splits"
+    if info.duplicates is not None:
+        title += " (rows by inputs: distinct, repeated, with conflicting labels; in train, with its labels)"
+    _table(console, title, columns, rows)
 
 
 def _show_tasks(console: Console, info: DataInfo) -> None:
@@ -229,7 +233,9 @@ def _show_fields(console: Console, info: DataInfo) -> None:
     _table(console, title, columns, rows)
     columns = ["field", "effective", "top 1 %", "most frequent tokens"]
     title = "tokens in training (effective: exp of the entropy; top 1 %: share of the values on them)"
-    _table(console, title, columns, [_token_row(field) for field in info.fields if field.tokens is not None])
+    shown = [field for field in info.fields if field.tokens is not None]
+    room = _room([field.name for field in shown], 11, 7)
+    _table(console, title, columns, [_token_row(field, room) for field in shown])
     _show_numbers(console, info.fields)
     _show_lengths(console, info.fields)
 
@@ -238,19 +244,25 @@ def _shares(values: Sequence[float | None]) -> str:
     return " / ".join(share(value).rstrip("%") for value in values)
 
 
-def _token_row(field: FieldInfo) -> list[str]:
+def _token_row(field: FieldInfo, room: int) -> list[str]:
     assert field.tokens is not None
     tokens = field.tokens
     top = [f"{clipped(name, LONGEST_TOKEN)} {share(part, 1)}" for name, part in tokens.top]
-    return [field.name, decimal(tokens.effective, 1), share(tokens.top_percent_share), _joined(top)]
+    return [field.name, decimal(tokens.effective, 1), share(tokens.top_percent_share), _joined(top, room)]
 
 
-def _joined(parts: Sequence[str]) -> str:
+def _room(names: Iterable[str], *others: int) -> int:
+    """What a last column may fill beside the names and columns of the other widths."""
+    longest = max((len(clipped(name, LONGEST)) for name in names), default=0)
+    return WIDTH - longest - sum(others) - BETWEEN * (1 + len(others))
+
+
+def _joined(parts: Sequence[str], room: int) -> str:
     """As many parts as fit."""
     text = ""
     for part in parts:
         longer = f"{text}, {part}" if text else part
-        if len(longer) > LONGEST_LIST:
+        if len(longer) > room:
             break
         text = longer
     return text
@@ -285,9 +297,10 @@ def _show_lengths(console: Console, fields: Sequence[FieldInfo]) -> None:
 def _show_alone(console: Console, info: DataInfo) -> None:
     found = sorted(info.single_field_auc or (), key=lambda one: -one.auc)
     tasks = [task.name for task in info.tasks if any(one.task == task.name for one in found)]
-    rows = [
-        [task, _joined([f"{clipped(one.field, LONGEST)} {one.auc:.3f}" for one in found if one.task == task][:BEST])]
+    best = {
+        task: [f"{clipped(one.field, LONGEST)} {one.auc:.3f}" for one in found if one.task == task][:BEST]
         for task in tasks
-    ]
+    }
+    rows = [[task, _joined(best[task], _room(tasks))] for task in tasks]
     title = f"each field alone, on {count(info.sampled_rows)} training rows"
     _table(console, title, ["task", "best AUCs"], rows)

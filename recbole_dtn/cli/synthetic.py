@@ -39,8 +39,8 @@ The planted model, in every layout:
 
 aliccp:         --test_share=0.5042  --click_rate=0.0405  --per_user=58 (impressions per common row)
                 --buy_rate: P(buy); by default .0002 as in the real set, and more where that makes under 100 purchases
-aliexpress:     --countries=NL (or NL,ES,FR,US,RU)  --test_share=0.31  --click_rate=0.022  --buy_rate=0.0009
-                --zipped=true (zips as published; false: the plain CSV files)
+aliexpress:     --countries=NL,ES,FR,US (or some of these and RU)  --test_share=0.31  --click_rate=0.022
+                --buy_rate=0.0009  --zipped=true (zips as published; false: the plain CSV files)
 kuairand:       --version=1k (or pure, 27k)  --click_rate=0.4  --long_rate=0.65  --like_rate=0.04 (both of the clicks)
 census-income:  --income_rate=0.062  --never_rate=0.4325
 
@@ -85,8 +85,14 @@ def run(words: list[str]) -> int:
             **options,
         )
     say(console, f"{Path(output) / 'planted.json'} says what was planted, and the best AUC of each task")
-    say(console, f"next: {PROGRAM} preprocess {like} --raw={output} --name={like}-synthetic")
+    say(console, f"next: {PROGRAM} preprocess {like} --raw={output} --name={like}-synthetic{_same(defaults, options)}")
     return 0
+
+
+def _same(defaults: dict[str, Any], options: dict[str, Any]) -> str:
+    """The options that the preprocessor has to be told too, where they are not its defaults."""
+    told = [name for name in ("countries", "version") if name in options and options[name] != defaults[name]]
+    return "".join(f" --{name}={options[name]}" for name in told)
 
 
 def _typed(name: str, text: str, default: Any) -> Any:

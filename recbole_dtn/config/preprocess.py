@@ -56,7 +56,8 @@ def preprocess_options(preprocessor: str, given: Mapping[str, Any]) -> Preproces
         return model.model_validate(values)
     except ValidationError as error:
         raise report(
-            Fault(".".join(["preprocess", *map(str, fault["loc"])]), fault["msg"], "") for fault in error.errors()
+            Fault(".".join(["preprocess", *map(str, fault["loc"])]), fault["msg"].removeprefix("Value error, "), "")
+            for fault in error.errors()
         ) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TypeVar
 
 __all__ = ["ahead"]
@@ -19,8 +19,10 @@ class _End:
         self.error = error
 
 
-def ahead(items: Iterator[T], count: int) -> Iterator[T]:
+def ahead(items: Iterator[T], count: int) -> Generator[T]:
     """The same items, up to ``count`` of them made ahead in a thread; an error in it is raised here, at its place.
+
+    Closing it ends the thread.
 
     >>> list(ahead(iter("abc"), 2))
     ['a', 'b', 'c']
@@ -46,7 +48,7 @@ def ahead(items: Iterator[T], count: int) -> Iterator[T]:
         except BaseException as error:
             put(_End(error))
         finally:
-            if stopped.is_set() and hasattr(items, "close"):
+            if isinstance(items, Generator):
                 items.close()
 
     thread = threading.Thread(target=work, daemon=True)

@@ -8,7 +8,8 @@ An atomic file is UTF-8 text: a header ``name:type`` per column, tabs between co
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -172,7 +173,7 @@ class AtomicTable:
 
     def batches(
         self, columns: Sequence[str] | None = None, *, part: int | None = None, tap: Tap | None = None
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch]:
         """Blocks of rows over all parts (or one), with the columns asked for.
 
         A block is read and the one before it parsed while the caller works on the one before that.
@@ -185,14 +186,15 @@ class AtomicTable:
         """
         return ahead(self._parsed(columns, part, tap), 1)
 
-    def _parsed(self, columns: Sequence[str] | None, part: int | None, tap: Tap | None) -> Iterator[Batch]:
+    def _parsed(self, columns: Sequence[str] | None, part: int | None, tap: Tap | None) -> Generator[Batch]:
         headers = self.headers if part is None else self.headers[part : part + 1]
         for header in headers:
-            for block, first_line in ahead(blocks(header, tap), 1):
-                frame = _read(header, block, list(header.names if columns is None else columns), numbers=True)
-                if frame is None:
-                    frame = parse_block(header, block, first_line, columns)
-                yield _with_floats(Batch(frame, header, block, first_line))
+            with closing(ahead(blocks(header, tap), 1)) as found:
+                for block, first_line in found:
+                    frame = _read(header, block, list(header.names if columns is None else columns), numbers=True)
+                    if frame is None:
+                        frame = parse_block(header, block, first_line, columns)
+                    yield _with_floats(Batch(frame, header, block, first_line))
 
     def locate(self, row: int) -> tuple[Path, int]:
         """File and line of a row counted over all parts (reads the file again: for messages only)."""

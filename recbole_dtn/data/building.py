@@ -17,7 +17,7 @@ from pathlib import Path
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["building", "guarded"]
+__all__ = ["WRITING", "building", "guarded", "is_building"]
 
 PREFIX = ".building-"
 WRITING = ".writing-"
@@ -59,20 +59,27 @@ def guarded(root: Path) -> Iterator[bool]:
         os.close(handle)
 
 
+def is_building(folder: Path) -> bool:
+    """Whether a process that lives builds in this folder (true where that cannot be told)."""
+    if not folder.name.startswith(PREFIX):
+        return False
+    try:
+        handle = os.open(folder / LOCK, os.O_RDWR)
+    except FileNotFoundError:  # killed before it had one
+        return False
+    except OSError:
+        return True
+    try:
+        return not _locked(handle)
+    finally:
+        os.close(handle)
+
+
 def _remove_dead(root: Path) -> None:
+    """While ``root`` is guarded, nobody is between making a folder and locking it."""
     for folder in root.glob(f"{PREFIX}*"):
-        try:
-            handle = os.open(folder / LOCK, os.O_RDWR)
-        except FileNotFoundError:  # killed before it had one: while `root` is guarded nobody is about to make it
+        if not is_building(folder):
             shutil.rmtree(folder, ignore_errors=True)
-            continue
-        except OSError:
-            continue
-        try:
-            if _locked(handle):
-                shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(handle)
     for path in root.glob(f"{WRITING}*"):
         path.unlink(missing_ok=True)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.data.building import WRITING, building, guarded
+from recbole_dtn.data.building import WRITING, building, guarded, is_building
 from recbole_dtn.data.encode import Encoded, encode
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.sources import Sources, data_folder
@@ -225,8 +225,8 @@ def _build(settings: Settings, sources: Sources, reading: _Reading, log: Callabl
             _publish(target, folder)
     except OSError as error:
         raise DataError(
-            f"{error.filename or root}: cannot be written ({error.strerror or error}); set cache_dir to a folder that can "
-            "and has room"
+            f"{error.filename or root}: cannot be written ({error.strerror or error}); set cache_dir to a folder that "
+            "can and has room"
         ) from None
     return encoded, folder
 
@@ -254,7 +254,7 @@ class CacheEntry:
 
 
 def cache_list(data_path: str | Path, cache_dir: str | Path | None = None) -> list[CacheEntry]:
-    """Every cache entry of the data sets under ``data_path`` (or under ``cache_dir``), torn ones too."""
+    """Every cache entry of the data sets under ``data_path`` (or ``cache_dir``), torn ones too, none being built."""
     roots = [Path(cache_dir)] if cache_dir is not None else []
     pairs = [(folder.name, folder) for root in roots if root.is_dir() for folder in sorted(root.iterdir())]
     if cache_dir is None and Path(data_path).is_dir():
@@ -262,7 +262,7 @@ def cache_list(data_path: str | Path, cache_dir: str | Path | None = None) -> li
     entries = []
     for name, root in pairs:
         for path in sorted(root.iterdir()) if root.is_dir() else []:
-            if path.is_dir():
+            if path.is_dir() and not is_building(path):
                 entries.append(_entry(name, path))
     return entries
 

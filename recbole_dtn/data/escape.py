@@ -9,10 +9,20 @@ is. Missing values and empty texts are the same thing: an empty cell.
 from __future__ import annotations
 
 import re
+from typing import Literal
 
+import numpy as np
 import polars as pl
 
-__all__ = ["MISSING_WORDS", "escape", "escape_series", "is_escaped_form", "unescape"]
+__all__ = [
+    "MISSING_WORDS",
+    "escape",
+    "escape_series",
+    "escape_words",
+    "is_escaped_form",
+    "needs_escaping",
+    "unescape",
+]
 
 MISSING_WORDS = frozenset(
     ("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
@@ -21,11 +31,14 @@ MISSING_WORDS = frozenset(
 """Texts that pandas, and so stock RecBole, reads as a missing value."""
 PADDING = "[PAD]"
 """RecBole's own name of id 0."""
+_EVERY_WORD = sorted({*MISSING_WORDS, PADDING})
 
 _ALWAYS = r"[\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}|^\""
-_WORDS = "|".join(re.escape(word) for word in sorted({*MISSING_WORDS, PADDING}))
+_WORDS = "|".join(re.escape(word) for word in _EVERY_WORD)
 HOSTILE = rf"{_ALWAYS}|^(?:{_WORDS})$"
 HOSTILE_IN_SEQUENCE = rf"{HOSTILE}| "
+HOSTILE_SEQUENCE = rf"[\x00-\x1f\x7f]|%[0-9A-Fa-f]{{2}}|(?:^| )(?:\"|(?:{_WORDS})(?: |$))|^ | $|  "
+"""A text of values with a space between, one of which is hostile or empty."""
 _PERCENT = re.compile(r"%([0-9A-Fa-f]{2})")
 
 
@@ -73,10 +86,28 @@ def is_escaped_form(text: str) -> bool:
 
 def escape_series(values: pl.Series, *, in_sequence: bool = False) -> pl.Series:
     """:func:`escape` over a text column; only the few hostile values pass through Python."""
-    distinct = values.unique()
     pattern = HOSTILE_IN_SEQUENCE if in_sequence else HOSTILE
-    found = distinct.filter(distinct.str.contains(pattern).fill_null(False))
+    found = values.filter(values.str.contains(pattern).fill_null(False)).unique()
     if not len(found):
         return values
     written = pl.Series([escape(text, in_sequence=in_sequence) for text in found], dtype=pl.String)
     return values.replace(found, written)
+
+
+def needs_escaping(data: bytes, rows: int, columns: int) -> Literal["no", "words", "characters"]:
+    r"""Whether rows written with nothing escaped hold what must be, told from all their bytes at once.
+
+    ``"words"``: perhaps, but no more than values that are a :data:`MISSING_WORDS` or ``[PAD]``.
+
+    >>> needs_escaping(b"1\t2\n", 1, 2), needs_escaping(b"Nan\t2\n", 1, 2), needs_escaping(b"1\t2\t\n", 1, 2)
+    ('no', 'words', 'characters')
+    """
+    array = np.frombuffer(data, np.uint8)
+    if np.count_nonzero(array < 32) != rows * columns or b"\x7f" in data or b"%" in data or b'"' in data:
+        return "characters"
+    return "words" if b"N" in data or b"n" in data or PADDING.encode() in data else "no"
+
+
+def escape_words(values: pl.Series) -> pl.Series:
+    """:func:`escape` over texts that hold nothing else hostile than whole words."""
+    return escape_series(values) if values.is_in(_EVERY_WORD).any() else values

@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from recbole_dtn.config.settings import FieldSettings
+from recbole_dtn.data.floats import FloatStatistics, bin_ids
 from recbole_dtn.data.layout import ArrayWriter, Block, Chosen, Layout, narrowest
 from recbole_dtn.data.raw import RawFloats, RawSequences, RawTable, RawTokens
 from recbole_dtn.data.scratch import ScratchArray
 from recbole_dtn.data.sources import PARTS
 from recbole_dtn.data.store import ragged_positions
-from recbole_dtn.data.vocabulary import FloatStatistics, TokenVocabulary, Vocabulary, bin_ids
+from recbole_dtn.data.vocabulary import TokenVocabulary, Vocabulary
 from recbole_dtn.errors import DataError
 from recbole_dtn.schema import ABSENT, UNKNOWN
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from recbole_dtn.data.ahead import ahead
 from recbole_dtn.data.features import Features
+from recbole_dtn.data.order import Order, shuffled
 from recbole_dtn.data.store import Split
 
 __all__ = ["BatchLoader"]
+
+STRETCH = 1 << 16
+"""Rows whose order is worked out at a time."""
 
 
 class BatchLoader:
     """An iterable of :class:`Features` over one process's share of a split.
 
-    Rows are cut from the columns a whole batch at a time; nothing is done per row. A shuffled epoch visits a
+    Rows are cut from the columns a whole batch at a time; nothing is done or kept per row (but the permutation of
+    small data, :mod:`recbole_dtn.data.order`). A shuffled epoch visits a
     permutation of all rows drawn from (``seed``, epoch), of which rank r takes every ``world_size``-th from r on.
     Unshuffled, rank r takes the r-th of ``world_size`` stretches in the order of the rows, so that every row is seen
     exactly once over all ranks and none is repeated.
@@ -69,25 +72,26 @@ class BatchLoader:
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)
 
-    def order(self) -> npt.NDArray[Any]:
-        """Row numbers that this process visits, in their order."""
-        total = self.split.rows
+    def order(self) -> Order:
+        """The row that this process visits at each place of the epoch, from 0 to ``rows`` (exclusive)."""
+        total, rank, ranks = self.split.rows, self.rank, self.world_size
         if self.shuffle:
-            # Four bytes a row: all that training keeps in memory per row.
-            visited: npt.NDArray[Any] = np.arange(total, dtype=np.int32 if total < 2**31 else np.int64)
-            np.random.default_rng([self.seed, self.epoch]).shuffle(visited)
-            return visited[self.rank :: self.world_size][: self.rows]
+            visited = shuffled(total, self.seed, self.epoch)
+            return lambda places: visited(rank + ranks * places)
         if self.even:
-            start = self.rank * self.rows
+            start = rank * self.rows
         else:
-            each, left = divmod(total, self.world_size)
-            start = self.rank * each + min(self.rank, left)
-        return np.arange(start, start + self.rows)
+            each, left = divmod(total, ranks)
+            start = rank * each + min(rank, left)
+        return lambda places: start + places
 
     def _batches(self) -> Iterator[Features]:
-        order = self.order()
-        for start in range(0, len(order), self.batch_size):
-            yield self.split.batch(order[start : start + self.batch_size])
+        order, size = self.order(), self.batch_size
+        stretch = max(1, STRETCH // size) * size
+        for first in range(0, self.rows, stretch):
+            visited = order(np.arange(first, min(first + stretch, self.rows)))
+            for start in range(0, len(visited), size):
+                yield self.split.batch(visited[start : start + size])
 
     def __iter__(self) -> Iterator[Features]:
         return ahead(self._batches(), self.prefetch) if self.prefetch else self._batches()

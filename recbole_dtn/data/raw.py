@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -231,13 +232,14 @@ def read_raw(
     with ThreadPoolExecutor(workers(len(sequences))) as pool:
         for part in range(len(table.paths)):
             rows = 0
-            for batch in _limited(table.batches(columns, part=part, tap=tap), limit):
-                # One call for all columns, so that Polars works on them at the same time.
-                found = batch.frame.select(sink.expression() for sink in sinks.values())
-                for sink in sinks.values():
-                    sink.add(found[sink.name])
-                list(pool.map(partial(_add_sequences, batch), sequences.values()))
-                rows += batch.frame.height
+            with closing(table.batches(columns, part=part, tap=tap)) as batches:
+                for batch in _limited(batches, limit):
+                    # One call for all columns, so that Polars works on them at the same time.
+                    found = batch.frame.select(sink.expression() for sink in sinks.values())
+                    for sink in sinks.values():
+                        sink.add(found[sink.name])
+                    list(pool.map(partial(_add_sequences, batch), sequences.values()))
+                    rows += batch.frame.height
             parts.append(rows)
     every: dict[str, _Sink | _SequenceSink] = {**sinks, **sequences}
     return RawTable(table, {name: every[name].finish() for name in columns}, tuple(parts))

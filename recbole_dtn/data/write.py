@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -13,7 +14,7 @@ import polars as pl
 import yaml
 
 from recbole_dtn.data.atomic import TYPES
-from recbole_dtn.data.escape import escape_series
+from recbole_dtn.data.escape import HOSTILE_SEQUENCE, escape_series, escape_words, needs_escaping
 from recbole_dtn.errors import DataError, nearest
 
 __all__ = ["replace_file", "write_atomic", "write_dataset_yaml"]
@@ -58,7 +59,7 @@ def write_atomic(
         file.write("\t".join(f"{name}:{kind}" for name, kind in types.items()).encode() + b"\n")
         for frame in _batches(frames):
             text = _as_text(frame, types, path, rows, escaped, gaps)
-            text.write_csv(file, include_header=False, separator="\t", quote_style="never")
+            file.write(_in_bytes(text) if escaped else _escaped(text, types))
             rows += frame.height
     return rows
 
@@ -98,25 +99,47 @@ def _batches(frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]) -> It
         yield from frames
 
 
+def _in_bytes(text: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    text.write_csv(buffer, include_header=False, separator="\t", quote_style="never")
+    return buffer.getvalue()
+
+
+def _escaped(text: pl.DataFrame, types: Mapping[str, str]) -> bytes:
+    """The rows in bytes; their tokens are looked at one by one only where the bytes hold what might be hostile."""
+    data = _in_bytes(text)
+    needed = needs_escaping(data, text.height, text.width)
+    if needed == "no":
+        return data
+    escape = escape_words if needed == "words" else escape_series
+    tokens = [text[name] for name, kind in types.items() if kind == "token"]
+    written = [escape(column) for column in tokens]
+    if all(after is before for after, before in zip(written, tokens, strict=True)):
+        return data
+    return _in_bytes(text.with_columns(written))
+
+
 def _as_text(
     frame: pl.DataFrame, types: Mapping[str, str], path: Path, before: int, escaped: bool, gaps: Collection[str]
 ) -> pl.DataFrame:
-    """Every column as the text to be written; ``before`` rows precede this batch."""
+    """Every column as the text to be written, tokens unescaped; ``before`` rows precede this batch."""
     written = []
     for name, kind in types.items():
         column = frame[name]
         if escaped and kind != "float":
             text = column
         elif kind == "token":
-            text = escape_series(token_texts(column, path))
+            text = token_texts(column, path)
         elif kind == "float":
             text = _float(column, path, before, gaps=name in gaps)
         else:
             text = _sequence(column, kind, path, before)
-        written.append(text.replace("", None).alias(name))
-    if len(written) == 1 and written[0].null_count():
-        row = int(written[0].is_null().arg_true()[0])
-        raise DataError(f"{path}, line {before + row + 2}: the only column is empty, which would be a blank line")
+        written.append(text.alias(name))
+    if len(written) == 1:
+        empty = (written[0].is_null() | (written[0] == "")).arg_true()
+        if len(empty):
+            where = f"{path}, line {before + int(empty[0]) + 2}"
+            raise DataError(f"{where}: the only column is empty, which would be a blank line")
     return pl.DataFrame(written)
 
 
@@ -151,9 +174,24 @@ def _float(column: pl.Series, path: Path, before: int, *, gaps: bool) -> pl.Seri
 
 
 def _sequence(column: pl.Series, kind: str, path: Path, before: int) -> pl.Series:
+    if column.dtype == pl.String and kind == "token_seq":
+        odd = column.str.contains(HOSTILE_SEQUENCE).fill_null(False)
+        if not odd.any():
+            return column
+        places = odd.arg_true()
+        return column.clone().scatter(places, _joined(column.gather(places).str.split(" "), kind, path, before))
     lists = column.str.split(" ") if column.dtype == pl.String else column
     if not isinstance(lists.dtype, pl.List):
         raise DataError(f"{path}: column {column.name!r} is {column.dtype}; a {kind} is a list or a text with spaces")
+    return _joined(lists, kind, path, before)
+
+
+def _joined(lists: pl.Series, kind: str, path: Path, before: int) -> pl.Series:
+    """Lists as texts with a space between the values; a null or empty value is none."""
+    values = lists.explode()
+    if values.dtype.is_integer() or (values.dtype.is_float() and kind == "float_seq" and values.is_finite().all()):
+        numbers = lists.cast(pl.List(pl.Float64)) if kind == "float_seq" else lists
+        return numbers.cast(pl.List(pl.String)).list.join(" ", ignore_nulls=True)
     rows = pl.DataFrame({"row": range(lists.len()), "value": lists}).explode("value")
     rows = rows.filter(pl.col("value").is_not_null() & (pl.col("value").cast(pl.String) != ""))
     if kind == "float_seq":
@@ -162,7 +200,7 @@ def _sequence(column: pl.Series, kind: str, path: Path, before: int) -> pl.Serie
         if wrong.any():
             at = int(wrong.arg_true()[0])
             raise DataError(
-                f"{path}, line {before + rows['row'][at] + 2}: column {column.name!r}: expected finite numbers, found "
+                f"{path}, line {before + rows['row'][at] + 2}: column {lists.name!r}: expected finite numbers, found "
                 f"{rows['value'][at]!r}"
             )
         texts = numbers.cast(pl.String)

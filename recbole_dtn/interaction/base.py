@@ -6,8 +6,9 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from recbole_dtn.layers.product import Fusible
 from recbole_dtn.registry import INTERACTIONS
 
 __all__ = ["FeatureInteraction", "FieldShape", "WithAuxiliary", "register_interaction"]
@@ -43,8 +44,10 @@ class WithAuxiliary(NamedTuple):
     loss: Tensor
 
 
-class FeatureInteraction(nn.Module):
+class FeatureInteraction(Fusible):
     """Base of every interaction. A subclass takes its options as keyword-only numbers and strings.
+
+    A method that has a faster way to the same numbers takes it where ``self.fused`` is true (the setting ``fused``).
 
     Args:
         shape: sizes of the input.

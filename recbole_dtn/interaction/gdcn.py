@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape, register_interaction
 from recbole_dtn.layers.mlp import MLP
+from recbole_dtn.layers.product import Linear, autocasting, outer, product, product_plus, product_times
 
 __all__ = ["GDCN"]
 
@@ -55,13 +57,16 @@ class GDCN(FeatureInteraction):
         self.crosses = nn.ModuleList(_square(width, low_rank, bias=True) for _ in range(layers))
         self.gates = nn.ModuleList(_square(width, low_rank, bias=False) for _ in range(layers))
         self.mlp = MLP(width, hidden)
-        self.head = nn.Linear(self.mlp.output_dim + (width if structure == "parallel" else 0), output_dim)
+        self.head = Linear(self.mlp.output_dim + (width if structure == "parallel" else 0), output_dim)
 
     def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Tensor:
         """Embeddings (B, F, D) -> (B, O); ``ids`` and ``shared`` are not read."""
         first = current = embeddings.flatten(1)
         for cross, gate in zip(self.crosses, self.gates, strict=True):
-            current = first * cross(current) * torch.sigmoid(gate(current)) + current
+            if self.fused and isinstance(cross, nn.Linear) and not autocasting(first):
+                current = _GatedCross.apply(first, current, cross.weight, cross.bias, gate.weight)
+            else:
+                current = first * cross(current) * torch.sigmoid(gate(current)) + current
         if self.structure == "stacked":
             output: Tensor = self.head(self.mlp(current))
         else:
@@ -72,5 +77,41 @@ class GDCN(FeatureInteraction):
 def _square(width: int, rank: int | None, *, bias: bool) -> nn.Module:
     """A linear map of ``width`` onto itself, full or through ``rank``; the bias is added last."""
     if rank is None:
-        return nn.Linear(width, width, bias=bias)
-    return nn.Sequential(nn.Linear(width, rank, bias=False), nn.Linear(rank, width, bias=bias))
+        return Linear(width, width, bias=bias)
+    return nn.Sequential(Linear(width, rank, bias=False), Linear(rank, width, bias=bias))
+
+
+class _GatedCross(torch.autograd.Function):
+    """``c_0 * (W_c c + b) * sigmoid(W_g c) + c`` in three passes over (B, F*D).
+
+    With s = sigmoid(W_g c) and p = (W_c c + b) * s, which the products write themselves, the backward pass needs no
+    other value: d(W_c c) = g c_0 s and d(W_g c) = g c_0 p (1 - s). Both lie side by side, so that the gradients of c
+    and of the two weights are one product each.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, current: Tensor, cross: Tensor, bias: Tensor, gate: Tensor) -> Tensor:
+        passed = product(current, gate, None, "sigmoid")
+        crossed = product_times(current, cross, bias, passed)
+        ctx.save_for_backward(first, current, cross, gate, passed, crossed)
+        return torch.addcmul(current, first, crossed)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        first, current, cross, gate, passed, crossed = ctx.saved_tensors
+        width = current.shape[1]
+        scaled = gradient * first
+        sides = gradient.new_empty(len(gradient), 2 * width)
+        to_cross, to_gate = sides[:, :width], sides[:, width:]
+        torch.mul(scaled, passed, out=to_cross)
+        scaled.mul_(crossed)
+        torch.addcmul(scaled, scaled, passed, value=-1, out=to_gate)
+        weights = outer(sides, current)
+        return (
+            gradient * crossed,
+            product_plus(sides, torch.cat([cross, gate]).t(), gradient),
+            weights[:width],
+            to_cross.sum(0),
+            weights[width:],
+        )

@@ -8,14 +8,16 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape, register_interaction
 from recbole_dtn.layers.mlp import MLP
+from recbole_dtn.layers.product import Fusible, Linear, autocasting, outer, product
 
 __all__ = ["MaskBlock", "MaskNet"]
 
 
-class MaskBlock(nn.Module):
+class MaskBlock(Fusible):
     """One mask block: ``ReLU(LN(W (M * x)))`` with ``M = W_2 ReLU(W_1 v + b_1) + b_2``.
 
     v is the flat embedding, never normalised, whatever x is. ``W_1`` has ``reduction`` times the width of the mask
@@ -30,14 +32,20 @@ class MaskBlock(nn.Module):
         super().__init__()
         aggregation = max(1, round(reduction * input_width))
         self.mask = nn.Sequential(
-            nn.Linear(embedding_width, aggregation), nn.ReLU(), nn.Linear(aggregation, input_width)
+            Linear(embedding_width, aggregation), nn.ReLU(), Linear(aggregation, input_width)
         )
-        self.project = nn.Linear(input_width, output_width, bias=False)
+        self.project = Linear(input_width, output_width, bias=False)
         self.norm = nn.LayerNorm(output_width)
 
     def forward(self, embedding: Tensor, inputs: Tensor) -> Tensor:
         """Embedding (B, F*D) and inputs (B, I) -> (B, output width)."""
-        return torch.relu(self.norm(self.project(self.mask(embedding) * inputs)))
+        if not self.fused or autocasting(inputs):
+            return torch.relu(self.norm(self.project(self.mask(embedding) * inputs)))
+        inner, _, outer_map = self.mask
+        projected = _Masked.apply(
+            embedding, inputs, inner.weight, inner.bias, outer_map.weight, outer_map.bias, self.project.weight
+        )
+        return self.norm(projected).relu_()
 
 
 class FieldNorm(nn.Module):
@@ -106,7 +114,7 @@ class MaskNet(FeatureInteraction):
             for depth in range(blocks)
         )
         self.mlp = MLP(block_dim if serial else blocks * block_dim, hidden)
-        self.head = nn.Linear(self.mlp.output_dim, output_dim)
+        self.head = Linear(self.mlp.output_dim, output_dim)
 
     def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Tensor:
         """Embeddings (B, F, D) -> (B, O); ``ids`` and ``shared`` are not read."""
@@ -119,3 +127,43 @@ class MaskNet(FeatureInteraction):
             mixed = torch.cat([block(raw, mixed) for block in self.blocks], dim=1)
         output: Tensor = self.head(self.mlp(mixed))
         return torch.relu(output) if self.output_activation == "relu" else output
+
+
+class _Masked(torch.autograd.Function):
+    """``W (M * x)`` with ``M = W_2 ReLU(W_1 v + b_1) + b_2``: the hidden layer, M and M * x are kept, nothing else."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        embedding: Tensor,
+        inputs: Tensor,
+        inner: Tensor,
+        inner_bias: Tensor,
+        last: Tensor,
+        last_bias: Tensor,
+        project: Tensor,
+    ) -> Tensor:
+        hidden = product(embedding, inner, inner_bias, "relu")
+        mask = product(hidden, last, last_bias)
+        masked = mask * inputs
+        ctx.save_for_backward(embedding, inputs, inner, last, project, hidden, mask, masked)
+        return product(masked, project)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        embedding, inputs, inner, last, project, hidden, mask, masked = ctx.saved_tensors
+        to_masked = product(gradient, project.t())
+        to_inputs = to_masked * mask if ctx.needs_input_grad[1] else None
+        to_mask = to_masked.mul_(inputs)
+        to_hidden = product(to_mask, last.t())
+        torch.ops.aten.threshold_backward(to_hidden, hidden, 0, grad_input=to_hidden)
+        return (
+            product(to_hidden, inner.t()) if ctx.needs_input_grad[0] else None,
+            to_inputs,
+            outer(to_hidden, embedding),
+            to_hidden.sum(0),
+            outer(to_mask, hidden),
+            to_mask.sum(0),
+            outer(gradient, masked),
+        )

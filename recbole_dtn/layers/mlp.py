@@ -7,10 +7,12 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from recbole_dtn.layers.product import Fusible, Linear, linear
+
 __all__ = ["MLP", "Tower"]
 
 
-class MLP(nn.Module):
+class MLP(Fusible):
     """``h_{l+1} = dropout(ReLU(W_l h_l + b_l))`` for every width; no width at all is the identity.
 
     Args:
@@ -26,15 +28,22 @@ class MLP(nn.Module):
         self.output_dim = widths[-1] if widths else input_dim
         layers: list[nn.Module] = []
         for width_in, width_out in pairwise([input_dim, *widths]):
-            layers += [nn.Linear(width_in, width_out), nn.ReLU()]
+            layers += [Linear(width_in, width_out), nn.ReLU()]
             if dropout > 0.0:
                 layers.append(nn.Dropout(dropout))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., input_dim) -> (..., output_dim)."""
-        output: Tensor = self.layers(x)
-        return output
+        if not self.fused:
+            output: Tensor = self.layers(x)
+            return output
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                x = linear(x, layer.weight, layer.bias, "relu")
+            elif not isinstance(layer, nn.ReLU):
+                x = layer(x)
+        return x
 
 
 class Tower(nn.Module):
@@ -47,7 +56,7 @@ class Tower(nn.Module):
     def __init__(self, input_dim: int, hidden: Sequence[int], *, dropout: float = 0.0) -> None:
         super().__init__()
         self.hidden = MLP(input_dim, hidden, dropout=dropout)
-        self.logit = nn.Linear(self.hidden.output_dim, 1)
+        self.logit = Linear(self.hidden.output_dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, input_dim) -> (B,)."""

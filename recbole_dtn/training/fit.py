@@ -111,11 +111,14 @@ def build_model(settings: Settings, prepared: PreparedData) -> MultiTaskRecommen
     return model
 
 
-def fit_settings(resolved: Resolved, *, console: Console | None = None) -> Run:
+def fit_settings(
+    resolved: Resolved, *, console: Console | None = None, callbacks: Sequence[lightning.Callback] = ()
+) -> Run:
     """Train and test with resolved settings.
 
     Args:
         resolved: settings with their sources. console: where to print; the standard output by default.
+        callbacks: Lightning callbacks of your own, called after ours.
 
     Returns:
         The run; ``status`` is ``interrupted`` when Ctrl-C ended the training, and the best checkpoint is kept.
@@ -145,7 +148,7 @@ def fit_settings(resolved: Resolved, *, console: Console | None = None) -> Run:
         if first:
             report.log_to(folder / "log.txt")
             write_text(folder / "settings.yaml", settings_yaml(resolved))
-        outcome = _train(settings, prepared, model, folder, report)
+        outcome = _train(settings, prepared, model, folder, report, callbacks)
     status: Literal["finished", "interrupted"] = "interrupted" if outcome.keeper.interrupted_at else "finished"
     record = RunRecord(
         run_id=run_id,
@@ -196,12 +199,17 @@ class _Outcome:
 
 
 def _train(
-    settings: Settings, prepared: PreparedData, model: MultiTaskRecommender, folder: Path, report: Report
+    settings: Settings,
+    prepared: PreparedData,
+    model: MultiTaskRecommender,
+    folder: Path,
+    report: Report,
+    callbacks: Sequence[lightning.Callback],
 ) -> _Outcome:
     """Fit under Lightning, reload the best epoch, test."""
     keeper = BestKeeper(settings, prepared.vocabularies, folder / CHECKPOINT)
     clock = Clock()
-    trainer = _trainer(settings, folder, [clock, keeper, ProgressLine(report, clock, keeper)])
+    trainer = _trainer(settings, folder, [clock, keeper, ProgressLine(report, clock, keeper), *callbacks])
     data = _Loaders(settings, prepared)
     steps = max(1, -(-prepared.splits["train"].rows // (settings.train_batch_size * trainer.world_size)))
     module = TrainingModule(model, settings, steps_per_epoch=steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 import pytest
 
 from recbole_dtn.cli import main
-from recbole_dtn.data.atomic import Fault
 from recbole_dtn.registry import PREPROCESSORS, Entry
 
 Shown = Callable[..., tuple[int, str, str]]
@@ -37,17 +37,85 @@ def shown(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytes
     return run
 
 
+def table_of(out: str, title: str) -> list[list[str]]:
+    """Cells of the table under a title, without its heading."""
+    lines = out.splitlines()
+    start = next(at for at, line in enumerate(lines) if line.startswith(title)) + 2
+    stop = next((at for at in range(start, len(lines)) if not lines[at].strip()), len(lines))
+    return [re.split(r" {2,}", line.strip()) for line in lines[start:stop]]
+
+
 def test_info_counts_rows_positives_and_tokens(shown: Shown) -> None:
     code, out, err = shown("data", "info", "--dataset=mine")
     assert (code, err) == (0, "")
-    table = {line.split()[0]: line for line in out.splitlines() if line.strip()}
-    assert [int(count) for count in table["rows"].split()[1:]] == [40, 5, 5]
+    assert [row[:2] for row in table_of(out, "splits")] == [["train", "40"], ["valid", "5"], ["test", "5"]]
+    tasks = table_of(out, "tasks (")
+    assert [row[:3] for row in tasks] == [
+        [task, split, count]
+        for task in ("click", "buy")
+        for split, count in (("train", "40"), ("valid", "5"), ("test", "5"))
+    ]
     for task, positives in (("click", 25), ("buy", 10)):
-        found = re.findall(r"(\d+) of (\d+) \(", table[task])
-        assert sum(int(count) for count, _ in found) == positives
-        assert [int(observed) for _, observed in found] == [40, 5, 5]
-    assert table["user"].split()[:4] == ["user", "token", "inter", "4"]
+        assert sum(int(row[3]) for row in tasks if row[0] == task) == positives
+    assert [row[:4] for row in table_of(out, "fields (")] == [
+        ["user", "token", "inter", "4"],
+        ["item", "token", "inter", "7"],
+    ]
     assert "50 rows; fingerprint" in out
+    assert max(map(len, out.splitlines()[2:])) <= 100
+
+
+def test_a_table_too_wide_is_cut_and_keeps_its_first_column(shown: Shown, tmp_path: Path) -> None:
+    names = [f"feedback{i:02}" for i in range(12)]
+    tasks = ", ".join(f"{{name: {name}, label: click}}" for name in names)
+    code, out, _ = shown("data", "info", "--dataset=mine", f"--tasks=[{tasks}]", "--quick")
+    assert code == 0
+    assert max(map(len, out.splitlines()[2:])) <= 100
+    lines = out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("tasks together in train"))
+    block = lines[start + 1 : lines.index("", start)]
+    headings = [line for line in block if line.startswith(" ")]
+    assert len(headings) == 2
+    assert " ".join(headings).split() == names
+    assert [line.split()[0] for line in block if not line.startswith(" ")] == names * 2
+    assert all("100.0 (1.00)" in line for line in block if not line.startswith(" "))
+
+
+def test_info_as_json_alone_is_nothing_but_json(shown: Shown, tmp_path: Path) -> None:
+    code, out, err = shown("data", "info", "--dataset=mine", "--json=-", "--quick")
+    assert (code, err.splitlines()) == (0, ["encoding dataset/mine"])
+    found = json.loads(out, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    assert found["rows"] == {"train": 40, "valid": 5, "test": 5}
+    assert [field["name"] for field in found["fields"]] == ["user", "item"]
+    assert (found["duplicates"], found["single_field_auc"]) == (None, None)
+    code, out, _ = shown("data", "info", "--dataset=mine", "--json=x.json", "--html", "x.html")
+    assert code == 0
+    full = json.loads((tmp_path / "x.json").read_text())
+    assert full["duplicates"]["train"]["rows"] == 40
+    assert {key: full[key] for key in ("rows", "fields", "tasks", "pairs")} == {
+        key: found[key] for key in ("rows", "fields", "tasks", "pairs")
+    }
+    assert out.splitlines()[-1] == "wrote x.html"
+    assert (tmp_path / "x.html").read_text().startswith("<!DOCTYPE html>")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "x.html", "x.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--html=-"], "--html: expected the name of a file; found '-'"),
+        (["--html=dataset"], "--html: expected the name of a file; found 'dataset'"),
+        (["--json=no/x.json"], "--json: there is no folder no"),
+        (["--json"], "--json needs a value"),
+        (["mine"], "unexpected word 'mine'; the data set goes in --dataset=NAME"),
+        (["--qick=true"], "qick"),
+    ],
+)
+def test_info_called_wrongly_reads_nothing(shown: Shown, tmp_path: Path, words: list[str], message: str) -> None:
+    code, out, err = shown("data", "info", "--dataset=mine", *words)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert not (tmp_path / "dataset/mine/.cache").exists()
 
 
 def test_info_of_an_unknown_set(shown: Shown) -> None:
@@ -80,7 +148,10 @@ def test_caches_are_listed_and_cleared_by_either_name(shown: Shown, tmp_path: Pa
         (["data", "split", "--dataset=mine"], "--name is needed"),
         (["data", "split", "--dataset=mine", "--name=../x"], "--name: expected the name of a folder; found '../x'"),
         (["data", "split", "mine", "--name=x"], "unexpected word 'mine'; the data set goes in --dataset=NAME"),
-        (["preprocess"], "preprocess: name one of aliccp, aliexpress, census-income, kuairand, ml-100k, ml-1m, table, synthetic"),
+        (
+            ["preprocess"],
+            "preprocess: name one of aliccp, aliexpress, census-income, kuairand, ml-100k, ml-1m, table, synthetic",
+        ),
         (["preprocess", "ml-100"], "unknown preprocessor 'ml-100': did you mean 'ml-100k' or 'ml-1m'?"),
         (["preprocess", "ml-100k", "--rwa=x"], "--rwa: preprocess ml-100k has no such option; did you mean 'raw'"),
         (["preprocess", "ml-100k", "--name=a/b"], "--name: expected the name of a folder; found 'a/b'"),
@@ -115,7 +186,7 @@ def test_split_writes_parts_that_are_a_data_set_of_their_own(shown: Shown, tmp_p
     assert len(written) == ROWS
     assert lines["train"][0] == "user:token\titem:token\tclick:float\tbuy:float"
     _, info, _ = shown("data", "info", "--dataset=parts")
-    assert re.search(r"^rows +25 +15 +10$", info, re.MULTILINE)
+    assert [row[:2] for row in table_of(info, "splits")] == [["train", "25"], ["valid", "15"], ["test", "10"]]
 
 
 def test_preprocess_makes_a_set_that_needs_no_download_and_says_what_comes_next(shown: Shown, tmp_path: Path) -> None:
@@ -158,29 +229,27 @@ def test_a_preprocessors_own_options_are_typed(shown: Shown, monkeypatch: pytest
     assert "--rows: expected an integer; found 'x'" in shown("preprocess", "echo", "--rows=x")[2]
 
 
-def test_validate_prints_every_fault_and_exits_2_for_a_fatal_one(
-    shown: Shown, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    seen: list[Path] = []
-    found = [Fault("b.inter", 3, "short row"), Fault("a.inter", 9, "token NA", fatal=False)]
-
-    def validate(folder: Path) -> list[Fault]:
-        seen.append(folder)
-        return found
-
-    monkeypatch.setattr("recbole_dtn.data.validate.validate", validate)
+def test_validate_exits_2_for_a_fatal_fault_alone(shown: Shown, tmp_path: Path) -> None:
+    file = tmp_path / "dataset/mine/mine.inter"
+    whole = file.read_text()
+    file.write_text(f"{whole}NA\ti1\t1.0\t0.0\nu1\ti1\n")
     code, out, _ = shown("data", "validate", "--dataset=mine")
     assert code == 2
     assert out.splitlines() == [
-        "a.inter, line 9: token NA (stock RecBole misreads it)",
-        "b.inter, line 3: short row",
+        "dataset/mine/mine.inter, line 52: warning: column 'user': 'NA' stock RecBole reads it as missing",
+        "dataset/mine/mine.inter, line 53: a short row: expected 4 columns as in the header, found 2",
         "dataset/mine: 1 faults, 1 warnings",
     ]
-    found.pop(0)
+    file.write_text(f"{whole}NA\ti1\t1.0\t0.0\n")
     assert shown("data", "validate", "dataset/mine")[0] == 0
-    found.clear()
-    assert shown("data", "validate", str(tmp_path / "dataset/mine"))[1].endswith("dataset/mine: no fault\n")
-    assert seen == [Path("dataset/mine"), Path("dataset/mine"), tmp_path / "dataset/mine"]
+    file.write_text(f"{whole}u1\ti1\t2.0\t0.0\n")
+    code, out, _ = shown("data", "validate", "--dataset=mine")
+    assert code == 2
+    assert out.startswith(
+        "dataset/mine/mine.inter, line 52: the label of task 'click' must be 0 or 1, found click = 2.0"
+    )
+    ending = "dataset/mine: no fault; fields and labels are checked with --dataset=NAME"
+    assert shown("data", "validate", str(tmp_path / "dataset/mine")) == (0, f"{tmp_path}/{ending}\n", "")
 
 
 def test_dry_run_counts_the_parameters_of_the_prepared_data(shown: Shown) -> None:
@@ -205,9 +274,10 @@ def test_a_table_of_ones_own_becomes_a_data_set(shown: Shown, tmp_path: Path) ->
     code, out, err = shown("preprocess", "table", "--input=x.csv", "--spec", "spec.yaml", "--name=own")
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == "next: python run_recbole_dtn.py --dataset=own"
-    assert [line.split()[0] for line in shown("list", "datasets")[1].splitlines()[1:4]] == ["mine", "ml-100k", "own"]
-    table = {line.split()[0]: line for line in shown("data", "info", "--dataset=own")[1].splitlines() if line}
-    assert sum(int(count) for count in re.findall(r"(\d+) of", table["buy"])) == 10
+    listed = {line.split()[0] for line in shown("list", "datasets")[1].splitlines()[1:] if line.strip()}
+    assert {"mine", "ml-100k", "own"} <= listed
+    tasks = table_of(shown("data", "info", "--dataset=own")[1], "tasks (")
+    assert sum(int(row[3]) for row in tasks if row[0] == "buy") == 10
     (tmp_path / "spec.yaml").write_text("fields: [{name: user, tpye: float}]\n")
     code, _, err = shown("preprocess", "table", "--input=x.csv", "--spec=spec.yaml", "--name=own2")
     assert code == 2
@@ -239,9 +309,10 @@ def test_a_table_is_not_written_over_another_data_set(shown: Shown, tmp_path: Pa
     (tmp_path / "x.csv").write_text("user,buy\na,x\n")
     (tmp_path / "spec.yaml").write_text("fields: [{name: user}]\ntasks: [{name: buy, label: buy}]\n")
     code, _, err = shown(*words, "--overwrite")
-    assert code == 2
-    assert "x.csv, data row 1: the label of task 'buy'" in err
-    assert {path.name: path.read_text() for path in (tmp_path / "dataset/mine").iterdir()} == before
+    assert code == 3
+    assert "x.csv, line 2: the label of task 'buy'" in err
+    kept = {path.name: path.read_text() for path in (tmp_path / "dataset/mine").iterdir()}
+    assert kept == {**before, "rejected.tsv": kept["rejected.tsv"]}
     assert [path.name for path in (tmp_path / "dataset").iterdir()] == ["mine"]
     (tmp_path / "x.csv").write_text("user,buy\na,1\n")
     assert shown(*words, "--overwrite")[0] == 0
@@ -253,12 +324,12 @@ def test_validate_shows_faults_of_a_kind_together(shown: Shown, tmp_path: Path) 
         file.write("".join(f"u1\ti1\t{text}\t0.0\n" for text in ("a", "b", "c", "d", "")))
     code, out, _ = shown("data", "validate", "--dataset=mine")
     name = "dataset/mine/mine.inter"
-    warning = "column 'click': a missing number; stock RecBole puts the column's mean there (stock RecBole misreads it)"
     assert code == 2
     assert out.splitlines() == [
         f"{name}, 4 lines (52, 53, 54, ...): column 'click': expected a finite number",
-        f"{name}, line 56: {warning}",
-        "dataset/mine: 4 faults, 1 warnings",
+        f"{name}, line 56: warning: column 'click': a missing number; stock RecBole puts the column's mean there",
+        f"{name}, line 56: the label of task 'click' must be 0 or 1, found click = missing",
+        "dataset/mine: 5 faults, 1 warnings",
     ]
     code, out, _ = shown("data", "validate", "dataset/mine", "--all")
     assert code == 2
@@ -272,7 +343,7 @@ def test_validate_shows_faults_of_a_kind_together(shown: Shown, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("words", "own"),
     [
-        (["data", "info"], "the share of missing values"),
+        (["data", "info"], "shares of missing values"),
         (["data", "validate"], "--all    every fault"),
         (["data", "split"], "--overwrite    replace a data set NEW"),
         (["data", "cache"], "data cache clear"),

@@ -1,13 +1,18 @@
 """The cache: reused when nothing changed, built again when something did or when it is torn."""
 
+import hashlib
 import json
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from recbole_dtn.config.load import resolve
-from recbole_dtn.data import cache
+from recbole_dtn.data import building, cache
 from recbole_dtn.data.cache import cache_clear, cache_list
 from recbole_dtn.data.datamodule import prepare
 from recbole_dtn.errors import DataError
@@ -193,3 +198,109 @@ def test_a_folder_that_cannot_be_written_is_named(settings, tmp_path):
     blocked.write_text("")
     with pytest.raises(DataError, match=r"cannot be written .*set cache_dir to a folder that can"):
         prepare(settings(cache_dir=str(blocked)))
+
+
+def test_a_file_is_read_once_and_its_digest_is_that_of_its_bytes(settings, monkeypatch):
+    read = {}
+    real = cache._Reading.__call__
+
+    def count(self, path, data):
+        read[path.name] = read.get(path.name, 0) + len(data)
+        real(self, path, data)
+
+    monkeypatch.setattr(cache._Reading, "__call__", count)
+    prepared = prepare(settings())
+    path = prepared.folder / "toy.inter"
+    assert read == {"toy.inter": path.stat().st_size}
+    memo = json.loads((prepared.cache_folder.parent / "digests.json").read_text())
+    assert memo[".inter"][1] == hashlib.sha256(path.read_bytes()).hexdigest()
+    # Where something is cached the digest comes first: the file may be that one, touched.
+    os.utime(path, ns=(1, 1))
+    assert prepare(settings()).cached
+    assert read == {"toy.inter": 2 * path.stat().st_size}
+    # With limit_rows a part of the file is encoded, and all of it counts.
+    limited = prepare(settings(limit_rows=20, cache_dir=str(path.parent / "other")))
+    assert limited.fingerprint == prepare(settings(limit_rows=20)).fingerprint
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(settings, monkeypatch):
+    real = cache.encode
+
+    def late(given, sources, *rest):
+        encoded = real(given, sources, *rest)
+        with sources.inter.paths[0].open("a") as file:
+            file.write("u9\ti9\ta\t0\t1\n")
+        return encoded
+
+    monkeypatch.setattr(cache, "encode", late)
+    with pytest.raises(DataError, match=r"toy\.inter: changed while it was read; run again"):
+        prepare(settings())
+    assert names(cache.cache_root(settings())) == []
+    monkeypatch.setattr(cache, "encode", real)
+    assert sum(prepare(settings()).summary.rows.values()) == 41
+
+
+KILLED = """
+import os, signal, sys
+from recbole_dtn.config.load import resolve
+from recbole_dtn.data import cache
+from recbole_dtn.data.datamodule import prepare
+import json
+
+cache._publish = lambda target, folder: os.kill(os.getpid(), signal.SIGKILL)
+prepare(resolve(json.loads(sys.argv[1])).settings)
+"""
+
+
+def test_a_killed_build_leaves_nothing_behind(settings, tmp_path):
+    values = {
+        "model": "MMoE",
+        "dataset": "toy",
+        "data_path": str(tmp_path / "data"),
+        "fields": FIELDS,
+        "tasks": [{"name": "y", "label": "y"}, {"name": "z", "label": "y"}],
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, json.dumps(values)], cwd=Path(__file__).parents[2], check=False
+    )
+    assert ended.returncode == -signal.SIGKILL
+    root = cache.cache_root(settings())
+    (left,) = (path for path in root.iterdir() if path.is_dir())
+    # Everything was written but the last rename; even so it does not count.
+    assert left.name.startswith(".building-")
+    assert (left / "entry" / "manifest.json").is_file()
+    assert [entry.complete for entry in cache_list(tmp_path / "data")] == [False]
+    (root / ".building-early").mkdir()  # killed before it had its lock
+    (root / ".writing-x").write_text("{")
+    prepared = prepare(settings())
+    assert not prepared.cached
+    assert set(names(root)) == {"digests.json", prepared.fingerprint}
+    assert prepare(settings()).cached
+
+
+def test_a_build_that_goes_on_is_left_alone(settings, tmp_path):
+    root = cache.cache_root(settings())
+    with building.building(root) as other:
+        (other / "entry").mkdir()
+        prepared = prepare(settings())
+        assert (other / "entry").is_dir()
+        assert [entry.path for entry in cache_list(tmp_path / "data")] == [prepared.cache_folder]
+        assert [entry.path for entry in cache_clear(tmp_path / "data")] == [prepared.cache_folder]
+        assert (other / "entry").is_dir()
+    assert not other.exists()
+
+
+def test_a_manifest_of_another_shape_is_no_entry(settings):
+    folder = prepare(settings()).cache_folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for content in (
+        [],
+        {**manifest, "files": 3},
+        {**manifest, "encoded": {"rows": {}}},
+        {key: value for key, value in manifest.items() if key != "files"},
+    ):
+        (folder / "manifest.json").write_text(json.dumps(content))
+        assert cache.open_entry(folder) is None
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "vocabularies.json").write_bytes(b"x" * manifest["files"]["vocabularies.json"])
+    assert cache.open_entry(folder) is None

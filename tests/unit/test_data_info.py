@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections import Counter
@@ -15,7 +16,8 @@ from recbole_dtn.config.load import resolve
 from recbole_dtn.data.datamodule import PreparedData, prepare
 from recbole_dtn.data.info import duplicates, fields, suspects, view
 from recbole_dtn.data.info.inspect import inspect
-from recbole_dtn.data.info.report import DataInfo
+from recbole_dtn.data.info.page import page
+from recbole_dtn.data.info.report import DataInfo, to_json
 from recbole_dtn.data.info.tasks import auc_error
 
 Row = dict[str, Any]
@@ -387,6 +389,32 @@ def test_each_field_alone(
     assert found["one", "click"] == 0.5
 
 
+def test_a_sample_is_evenly_spaced_and_says_its_size(
+    prepared: PreparedData, joined: dict[str, list[Row]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = [i * SIZES["train"] // 97 for i in range(97)]
+    monkeypatch.setattr(fields, "SAMPLED", 97)
+    monkeypatch.setattr(suspects, "SAMPLED", 97)
+    monkeypatch.setattr(suspects, "FEWEST", 2)
+    monkeypatch.setattr(suspects, "SAMPLED_VALUES", 80)
+    monkeypatch.setattr(view, "BLOCK_ROWS", 10)
+    info = inspect(prepared)
+    assert info.sampled_rows == 97
+    numbers = next(field for field in info.fields if field.name == "x").numbers
+    assert numbers is not None
+    values = [value for i in taken if (value := joined["train"][i]["x"]) is not None]
+    assert numbers["train"].sampled == 97
+    assert numbers["train"].quantiles == pytest.approx(tuple(np.quantile(values, fields.QUANTILES)))
+    labels, observed = suspects._labels(view.StoreView(prepared), np.array(taken))
+    expected = [[label(joined["train"][i], task.name) for task in info.tasks] for i in taken]
+    wanted = np.array([[math.nan if value is None else value for value in row] for row in expected])
+    np.testing.assert_array_equal(np.where(observed, labels, np.nan), wanted)
+    lists = suspects._Lists(view.StoreView(prepared), prepared.splits["train"].store.columns["words"], np.array(taken))
+    total = sum(len(joined["train"][i]["words"]) for i in taken)
+    assert lists.step == math.ceil(total / 80)
+    assert lists.lengths.tolist() == [len(joined["train"][i]["words"]) for i in taken[:: lists.step]]
+
+
 # ---- warnings -----------------------------------------------------------------------------------------------------
 
 
@@ -475,3 +503,29 @@ def test_the_meter_reaches_every_end(prepared: PreparedData) -> None:
     assert seen["hashing rows"] == (rows, rows)
     assert all(done == total for done, total in seen.values())
     assert set(seen) == {"counting fields", "hashing rows", "comparing rows", "each field alone"}
+
+
+def test_columns_without_a_value_are_counted_and_shown(tmp_path: Path) -> None:
+    folder = tmp_path / "void"
+    folder.mkdir()
+    (folder / "void.yaml").write_text(
+        "fields: [{name: t}, {name: s, type: token_seq}, {name: x, type: float}, "
+        "{name: b, type: float, encoding: bins, bins: 4}]\n"
+        "tasks: [{name: y, label: y}]\n"
+    )
+    lines = [f"\t\t\t\t{i % 2}" for i in range(400)]
+    header = "t:token\ts:token_seq\tx:float\tb:float\ty:float"
+    (folder / "void.inter").write_text("\n".join([header, *lines]) + "\n")
+    info = inspect(prepare(resolve(["--dataset=void", f"--data_path={tmp_path}"]).settings))
+    for field in info.fields:
+        assert [found.missing for found in field.splits.values()] == [1, 1, 1]
+        assert [found.values for found in field.splits.values()] == [0, 0, 0]
+        assert [found.coverage for found in field.splits.values()] == [None, None, None]
+        assert f"field '{field.name}' is missing in every training row: a model learns nothing from it" in info.warnings
+    assert info.duplicates is not None
+    assert [found.distinct for found in info.duplicates.values()] == [1, 1, 1]
+    assert [found.leaked for found in info.duplicates.values()] == [None, 40, 40]
+    assert info.single_field_auc is not None
+    assert {one.auc for one in info.single_field_auc} == {0.5}
+    json.dumps(to_json(info), allow_nan=False)
+    assert "Lengths of lists" in page(info)

@@ -9,7 +9,8 @@ import torch
 
 from recbole_dtn.config.load import resolve
 from recbole_dtn.config.settings import FieldSettings
-from recbole_dtn.data.vocabulary import FloatStatistics, Vocabularies, bin_ids, make_schema
+from recbole_dtn.data.floats import FloatStatistics, bin_ids
+from recbole_dtn.data.vocabulary import TokenVocabulary, Vocabularies, make_schema
 from recbole_dtn.errors import UsageError
 
 FIELDS = [
@@ -151,3 +152,40 @@ def test_an_edge_is_met_from_float32_and_from_text_alike():
     values = np.array([0.1, 0.2, 0.3, 0.7], np.float64)
     statistics = FloatStatistics.from_values(np.repeat(values, 5), 4)
     assert bin_ids(values, statistics.edges).tolist() == bin_ids(values.astype(np.float32), statistics.edges).tolist()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 1_000])
+def test_statistics_by_blocks_and_by_weights_are_those_of_all_values(rows):
+    rng = np.random.default_rng(rows)
+    values = rng.normal(5, 2, rows).round(1)
+    values[rng.random(rows) < 0.2] = np.nan
+    counts = rng.integers(0, 4, rows)
+    repeated = np.repeat(values, counts)
+    blocks = list(zip(np.array_split(values, 3), np.array_split(counts, 3), strict=True))
+    for expected, made in (
+        (values, lambda bins: FloatStatistics.from_blocks(lambda: ((block, None) for block, _ in blocks), bins)),
+        (repeated, lambda bins: FloatStatistics.from_blocks(lambda: iter(blocks), bins)),
+    ):
+        present = expected[~np.isnan(expected)].astype(np.float32).astype(np.float64)
+        if not len(present):
+            assert made(None) == FloatStatistics(0.0, 1.0)
+            assert made(7).edges == (0.0,)
+            continue
+        statistics = made(None)
+        assert statistics.mean == pytest.approx(present.mean(), rel=1e-12)
+        assert statistics.std == pytest.approx(present.std() or 1.0, rel=1e-12)
+        edges = np.unique(np.quantile(present, np.linspace(0, 1, 8)[1:-1]).astype(np.float32))
+        assert made(7).edges == tuple(edges.astype(float).tolist())
+        assert FloatStatistics.from_values(expected, 7).edges == made(7).edges
+
+
+def test_ids_of_the_tokens_that_were_counted():
+    tokens = pl.Series(["rare", "b", "never", "a", "é", "valid"])
+    counts = np.array([1, 3, 0, 3, 9, 2])
+    known, ids = TokenVocabulary.ranked(tokens, counts, 2, training=np.array([1, 3, 0, 3, 9, 0]))
+    assert known.series.to_list() == ["é", "a", "b", "valid"]
+    assert ids.tolist() == [1, 4, 1, 3, 2, 5]
+    assert ids.tolist() == known.ids(tokens).tolist()
+    assert known.rare == 1
+    # A token that only other rows show, too rarely, leaves the row of unknown untrained.
+    assert TokenVocabulary.ranked(tokens, counts, 3, training=np.array([0, 3, 0, 3, 9, 0]))[0].rare == 0

@@ -27,6 +27,7 @@ def page(info: DataInfo) -> str:
         info=info,
         total=sum(info.rows.values()),
         plots=drawn,
+        regressions=any(task.kind == "regression" for task in info.tasks),
         paired=_paired(info),
         chained=[pair for pair in info.pairs if pair.violations is not None],
         best=_best(info),

@@ -81,7 +81,7 @@ def _axes(height: float, columns: int = 1, **options: Any) -> tuple[Figure, Any]
 def _splits(info: DataInfo) -> Plot:
     figure, axes = _axes(1.5)
     bars = axes.barh(list(info.rows), list(info.rows.values()), color=COLOURS[0], height=0.6)
-    axes.bar_label(bars, [f" {count(rows)}" for rows in info.rows.values()])
+    axes.bar_label(bars, [count(rows) for rows in info.rows.values()], padding=4)
     axes.invert_yaxis()
     axes.set_xlabel("rows")
     axes.xaxis.set_major_formatter(lambda value, _: count(int(value)))

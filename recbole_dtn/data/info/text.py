@@ -21,11 +21,13 @@ def number(value: float | None, digits: int = 5) -> str:
     """A number with so many significant digits; whole up to ten millions.
 
     >>> number(1234.5678), number(0.5), number(123456.7), number(1.65e12), number(None)
-    ('1234.6', '0.5', '123,457', '1.65e+12', '–')
+    ('1234.6', '0.5', '123,457', '1.65e12', '–')
     """
     if value is None:
         return NONE
-    return f"{value:,.0f}" if 10**digits <= abs(value) < LARGE else f"{value:.{digits}g}"
+    if 10**digits <= abs(value) < LARGE:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}".replace("e+", "e")
 
 
 def decimal(value: float | None, places: int = 2) -> str:

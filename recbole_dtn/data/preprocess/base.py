@@ -127,7 +127,7 @@ class Preprocessor(ABC):
                 raise
             with replace_file(self.folder / REJECTED) as target:
                 target.write(rejected)
-            raise TooManyRejectedError(f"{error} ({self.folder / REJECTED})") from None
+            raise TooManyRejectedError(str(error).replace(REJECTED, str(self.folder / REJECTED))) from None
         for file, rows in written.items():
             log(f"wrote {self.folder / file} ({rows:,} rows)")
         if rejects.count:

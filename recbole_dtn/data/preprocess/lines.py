@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +38,7 @@ class Lines:
 
 def line_blocks(
     raw: RawFile, *, quote: str | None = None, block_bytes: int = BLOCK_BYTES, meter: Meter = silent
-) -> Iterator[Lines]:
+) -> Generator[Lines, None, None]:
     """A file in blocks of whole rows, read ahead by a thread; CRLF is read as LF, a byte order mark is passed over.
 
     Args:
@@ -111,7 +111,8 @@ def _normalised(block: bytes, quote: str | None) -> bytes:
         return block.replace(b"\r\n", b"\n")
     array = np.frombuffer(block, np.uint8)
     ends = (array[:-1] == 13) & (array[1:] == 10) & (_inside(array, quote)[:-1] == 0)
-    return array[np.append(~ends, True)].tobytes()
+    kept: bytes = array[np.append(~ends, True)].tobytes()
+    return kept
 
 
 def _count(data: bytes, byte: bytes) -> int:
@@ -273,7 +274,7 @@ def _read_slowly(
     wrong: dict[str, list[tuple[int, bytes]]] = {}
     for number, row in whole_rows(lines, quote, separator):
         tally.rows_in += 1
-        reason = _fault(row, len(columns), separator, quote)
+        reason = row_fault(row, len(columns), separator, quote)
         if reason is None:
             kept.append(row)
             numbers.append(number)
@@ -311,7 +312,7 @@ def whole_rows(lines: Lines, quote: str | None, separator: str = ",") -> Iterato
         at = last + 1
 
 
-def _fault(row: bytes, columns: int, separator: str, quote: str | None) -> str | None:
+def row_fault(row: bytes, columns: int, separator: str, quote: str | None) -> str | None:
     """What is wrong with a row, in words; None for nothing."""
     if not row or (columns > 1 and separator.encode() not in row and not row.strip()):
         return "blank line"

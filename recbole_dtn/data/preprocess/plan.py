@@ -13,10 +13,27 @@ from recbole_dtn.data.condition import to_expression
 from recbole_dtn.data.preprocess.spec import SpecField, TableSpec
 from recbole_dtn.errors import UsageError, nearest
 
-__all__ = ["ROW", "Plan"]
+__all__ = ["Plan", "parse_numbers"]
 
-ROW = "\x00row"  # no column of a data set can have that name
+NUMBER = "\x00number "  # no column of a data set can have such a name
 READING = {"fill", "missing", "list_separator"}
+
+
+def parse_numbers(texts: pl.Series, *, words: bool = False) -> pl.Series:
+    """Texts as ``Float64``; null where they are missing or no number. With ``words``, true is 1 and false is 0.
+
+    >>> parse_numbers(pl.Series(["1", " 2.5 ", "x", "nan", "True", None]), words=True).to_list()
+    [1.0, 2.5, None, None, 1.0, None]
+    """
+    numbers = texts.cast(pl.Float64, strict=False)
+    if numbers.null_count() > texts.null_count():
+        stripped = texts.str.strip_chars()
+        if words:
+            spelled = {"true": "1", "false": "0"}
+            lowered = stripped.str.to_lowercase()
+            stripped = lowered.replace(spelled).zip_with(lowered.is_in(list(spelled)).fill_null(False), stripped)
+        numbers = stripped.cast(pl.Float64, strict=False)
+    return numbers.fill_nan(None)
 
 
 class Plan:
@@ -97,13 +114,41 @@ class Plan:
             self.gaps.append(field.name)
         self.separators |= {name: field.list_separator for name in (field.name, field.weights) if name is not None}
 
-    def rows(self, table: pl.LazyFrame, schema: pl.Schema, source: Path) -> pl.LazyFrame:
-        """The rows that are kept, with their numbers in the input (from 1) under :data:`ROW`."""
-        self._check_columns(schema, source)
-        table = table.with_row_index(ROW, offset=1)
+    def wanted(self, schema: pl.Schema, source: str) -> list[str]:
+        """The columns of the input that are read, in its order.
+
+        Raises:
+            UsageError: for one that is not there.
+        """
+        conditions = [*self.derived.values(), *([self.spec.filter] if self.spec.filter is not None else [])]
+        read = [name for name in self.types if name not in self.derived]
+        read += [column for text in conditions for column in sorted(parse_condition(text).columns())]
+        for name in read:
+            if name not in schema:
+                raise UsageError(f"{self.path}: {source} has no column {name!r}; {nearest(name, list(schema))}")
+        return [name for name in schema if name in read]
+
+    def kept(self, schema: pl.Schema) -> pl.Expr | None:
+        """Which rows the filter keeps (an undecided one is not); None: all."""
         if self.spec.filter is None:
-            return table
-        return table.filter(to_expression(parse_condition(self.spec.filter), schema))
+            return None
+        return self._condition(self.spec.filter, schema).fill_null(value=False)
+
+    def numbers(self, schema: pl.Schema) -> list[pl.Expr]:
+        """Columns that :meth:`number` names: the float columns that are read, as ``Float64``."""
+        floats = [name for name, kind in self.types.items() if kind == "float" and name not in self.derived]
+        return [self._parsed(name, schema).alias(f"{NUMBER}{name}") for name in floats]
+
+    def number(self, name: str) -> pl.Expr:
+        """A float column that is read, as numbers; null where it is missing or no number."""
+        return pl.col(f"{NUMBER}{name}")
+
+    def _parsed(self, name: str, schema: pl.Schema) -> pl.Expr:
+        column = pl.col(name)
+        if schema[name] == pl.String:
+            words = self.is_binary(name)
+            return column.map_batches(lambda texts: parse_numbers(texts, words=words), return_dtype=pl.Float64)
+        return column.cast(pl.Float64, strict=False).fill_nan(None)
 
     def columns(self, schema: pl.Schema) -> dict[str, pl.Expr]:
         """How each column is made; floats as numbers, null where missing or no number."""
@@ -115,7 +160,7 @@ class Plan:
         if name in self.derived:
             made = self._condition(self.derived[name], schema).cast(pl.Float64)
         elif kind == "float":
-            made = self.number(name, schema)
+            made = self.number(name)
         elif kind.endswith("_seq") and schema[name] == pl.String and self.separators[name] != " ":
             return pl.col(name).str.split(self.separators[name])
         else:
@@ -124,14 +169,6 @@ class Plan:
             return made.fill_null(self.fill[name])
         hidden = self._hidden(name, schema)
         return made if hidden is None else pl.when(hidden).then(made.fill_null(0.0)).otherwise(made)
-
-    def number(self, name: str, schema: pl.Schema) -> pl.Expr:
-        """A column as ``Float64``, null where it is missing or no number; true and false are 1 and 0 in a label."""
-        column = pl.col(name)
-        if schema[name] == pl.String and self.is_binary(name):
-            word = column.str.strip_chars().str.to_lowercase()
-            column = pl.when(word == "true").then(pl.lit("1")).when(word == "false").then(pl.lit("0")).otherwise(column)
-        return column.cast(pl.Float64, strict=False).fill_nan(None)
 
     def is_binary(self, name: str) -> bool:
         """Whether a column is the label of a binary task."""
@@ -155,14 +192,6 @@ class Plan:
 
     def _condition(self, text: str, schema: pl.Schema) -> pl.Expr:
         return to_expression(parse_condition(text), schema)
-
-    def _check_columns(self, schema: pl.Schema, source: Path) -> None:
-        conditions = [*self.derived.values(), *([self.spec.filter] if self.spec.filter is not None else [])]
-        read = [name for name in self.types if name not in self.derived]
-        read += [column for text in conditions for column in sorted(parse_condition(text).columns())]
-        for name in read:
-            if name not in schema:
-                raise UsageError(f"{self.path}: {source.name} has no column {name!r}; {nearest(name, list(schema))}")
 
     def dataset(self) -> dict[str, Any]:
         """The data set's YAML."""

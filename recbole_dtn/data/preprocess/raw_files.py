@@ -85,7 +85,7 @@ class RawFolder:
                     return plain_file(path, name=str(path.relative_to(self.folder)))
         for archive in self._archives(name):
             for member in self._members(archive):
-                if PurePosixPath(member.name).name in (name, *(f"{name}{ending}" for ending in COMPRESSED)):
+                if _is_called(member.name, name):
                     return member
         return None
 
@@ -143,6 +143,17 @@ class RawFolder:
             for member in archive:
                 if member.isfile():
                     yield _decompressed(f"{name}/{member.name}", member.size, _tar_opener(path, member.name))
+
+
+def _is_called(member: str, name: str) -> bool:
+    """Whether a member of an archive is the file ``name``: by its own name, or by that of the zip that it lies in.
+
+    >>> _is_called("a.zip/b/nl_item.csv.gz", "nl_item.csv"), _is_called("a.zip/nl_item.zip/data.csv", "nl_item.csv")
+    (True, True)
+    """
+    path, wanted = PurePosixPath(member), PurePosixPath(name)
+    own_zip = path.parent.name == f"{wanted.stem}.zip" and path.suffix == wanted.suffix
+    return own_zip or path.name in (name, *(f"{name}{ending}" for ending in COMPRESSED))
 
 
 def plain_file(path: Path, *, name: str | None = None) -> RawFile:

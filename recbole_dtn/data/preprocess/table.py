@@ -1,73 +1,97 @@
-"""One CSV, TSV or Parquet table of a user's own -> atomic files and the YAML of a data set."""
+"""CSV, TSV or Parquet tables of a user's own -> atomic files and the YAML of a data set, in one pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from recbole_dtn.config.typed import read_typed
+from recbole_dtn.data.ahead import ahead
 from recbole_dtn.data.preprocess.base import Preprocessor, Work
-from recbole_dtn.data.preprocess.numbers import check_numbers
+from recbole_dtn.data.preprocess.numbers import Numbers
 from recbole_dtn.data.preprocess.plan import Plan
-from recbole_dtn.data.preprocess.scan import reading_error, scan_table
+from recbole_dtn.data.preprocess.scan import input_files, open_tables
 from recbole_dtn.data.preprocess.spec import ReaderSpec, TableSpec
+from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.write import write_atomic, write_dataset_yaml
 from recbole_dtn.errors import DataError
 
 __all__ = ["ReaderSpec", "Table", "TableSpec", "preprocess_table"]
 
+MAX_REJECTED = 0.001
+
 
 class Table(Preprocessor):
-    """One table of your own.
+    """Tables of your own.
 
     Args:
         raw: unused. data_path, name: the data set is written into ``<data_path>/<name>/``.
-        input: a ``.csv``, ``.tsv``, ``.txt`` (also ``.gz``) or ``.parquet`` file.
+        input: one file, a pattern of files (``logs/*.parquet``), or several with commas between: ``.csv``, ``.tsv``,
+            ``.txt`` (each also ``.gz`` or ``.zst``) or ``.parquet``; of several, all have the same columns.
         spec: a YAML file, :class:`TableSpec`.
     """
 
     default_name = ""
     source = "your own table"
 
-    def __init__(self, raw: Path | None, data_path: Path, *, name: str, input: Path, spec: Path) -> None:
+    def __init__(self, raw: Path | None, data_path: Path, *, name: str, input: str, spec: Path) -> None:
         super().__init__(raw, data_path, name=name)
-        self.input = input
+        self.input = str(input)
         self.spec = spec
+        self.made_by = "preprocess table"
 
     def write(self, work: Work) -> dict[str, int]:
-        folder, log = work.folder, work.log
         spec = read_typed(self.spec, TableSpec)
         plan = Plan(spec, self.spec)
+        files = input_files(self.input)
+        tables = open_tables(files, spec.reader)
+        wanted = plan.wanted(tables.schema, files[0].name)
+        tally = work.rejects.table("table")
+        tally.unit = tables.unit
+        numbers = Numbers(plan, tables.schema, tally)
+
+        def frames() -> Iterator[pl.DataFrame]:
+            for block in tables.blocks(wanted, tally, work.meter):
+                yield numbers.made(block)
+
         file = f"{self.name}.inter"
-        try:
-            table = scan_table(self.input, spec.reader)
-            schema = table.collect_schema()
-            kept = plan.rows(table, schema, self.input)
-            check_numbers(plan, kept, schema, self.input, log)
-            frames = kept.select(plan.columns(schema).values())
-            rows = write_atomic(frames, folder / file, plan.types, gaps=plan.gaps)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise DataError(reading_error(self.input, error)) from None
-        comment = f"Made by `preprocess table` from {self.input.name}."
-        write_dataset_yaml(folder / f"{self.name}.yaml", plan.dataset(), comment)
+        rows = write_atomic(ahead(frames(), 1), work.folder / file, plan.types, gaps=plan.gaps)
+        if not tally.rows_in:
+            raise DataError(f"{self.input}: holds no rows")
+        numbers.warn(work.log)
+        names = files[0].name if len(files) == 1 else f"{len(files)} files, {files[0].name} to {files[-1].name}"
+        write_dataset_yaml(
+            work.folder / f"{self.name}.yaml", plan.dataset(), f"Made by `preprocess table` from {names}."
+        )
         return {file: rows}
+
+    def record(self) -> dict[str, Any]:
+        return {"set": "table", "options": {"input": self.input, "spec": str(self.spec)}}
 
 
 def preprocess_table(
-    input: Path,
+    input: Path | str,
     spec: Path,
     name: str,
     data_path: Path,
     *,
     log: Callable[[str], None] = lambda text: None,
+    meter: Meter = silent,
     overwrite: bool = False,
+    max_rejected: float = MAX_REJECTED,
+    strict: bool = False,
 ) -> Path:
     """Write ``<data_path>/<name>/<name>.inter`` and ``<name>.yaml``; ``--dataset=<name>`` then trains on it.
 
+    Faulty rows are left out and listed in ``rejected.tsv``.
+
     Raises:
         UsageError: for a spec that is wrong or names columns that are not there, and for a data set that is there
-            already, without ``overwrite``. DataError: for faulty rows.
+            already, without ``overwrite``. DataError: for a file that is no table. TooManyRejectedError: for a share
+            of faulty rows above ``max_rejected``, or with ``strict`` the first of them.
     """
-    return Table(None, data_path, name=name, input=input, spec=spec).run(log, overwrite=overwrite)
+    table = Table(None, data_path, name=name, input=str(input), spec=spec)
+    return table.run(log, meter=meter, overwrite=overwrite, max_rejected=max_rejected, strict=strict)

@@ -88,7 +88,7 @@ class AliExpress(Layout):
         self,
         plan: Plan,
         *,
-        countries: str = "NL",
+        countries: str = "NL,ES,FR,US",
         test_share: float = TEST_SHARE,
         click_rate: float = CLICK_RATE,
         buy_rate: float = BUY_RATE,

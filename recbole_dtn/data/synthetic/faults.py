@@ -11,7 +11,7 @@ import numpy as np
 __all__ = ["KINDS", "LineFile", "spoil"]
 
 KINDS = {
-    "fields": "the last column is missing",
+    "fields": "a column is missing",
     "separator": "a wrong separator between columns (or inside the feature list)",
     "label": "a label outside its set",
     "orphan": "the row of the other file that it needs does not exist",

@@ -217,16 +217,21 @@ def _written(output: Path) -> Iterator[Path]:
     """A folder beside ``output`` that takes its place when all went well."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=output.parent, prefix=".writing-"))
+        work = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".writing-{output.name}-"))
     except OSError as error:
         raise DataError(f"{output}: cannot be written ({error.strerror})") from None
     try:
         yield work
         work.chmod(0o755)
-        old = work.with_name(work.name.replace(".writing-", ".replaced-"))
+        old = work.with_name(work.name.replace(".writing-", ".replaced-", 1))
         if output.exists():
             os.replace(output, old)
-        os.replace(work, output)
+        try:
+            os.replace(work, output)
+        except OSError:
+            if old.exists():
+                os.replace(old, output)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise DataError(f"{output}: cannot be written ({error.strerror or error})") from None

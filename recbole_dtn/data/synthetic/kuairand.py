@@ -167,6 +167,8 @@ class KuaiRand(Layout):
             return spoil(kind, line, number=1, label=LOG.index("is_click"), key=0)
 
         def of_table(kind: str, line: bytes) -> bytes:
+            if kind == "fields":  # the first column: the last may be a quoted list
+                return line.partition(b",")[2]
             return spoil(kind, line, number=0)
 
         for part in self.parts():

@@ -44,13 +44,13 @@ SIZES = ((720, 1280), (1080, 1920), (720, 960), (1280, 720), (576, 1024))
 TAGS, MOST_TAGS = 69, 4
 MEANS = (
     "show_cnt show_user_num play_cnt play_user_num play_duration complete_play_cnt complete_play_user_num "
-    "valid_play_cnt valid_play_user_num long_time_play_cnt long_time_play_user_num "
-    "short_time_play_cnt short_time_play_user_num play_progress comment_stay_duration like_cnt like_user_num click_like_cnt double_click_cnt "
-    "cancel_like_cnt cancel_like_user_num comment_cnt comment_user_num direct_comment_cnt reply_comment_cnt delete_comment_cnt "
-    "delete_comment_user_num comment_like_cnt comment_like_user_num follow_cnt follow_user_num cancel_follow_cnt "
-    "cancel_follow_user_num share_cnt share_user_num download_cnt download_user_num report_cnt report_user_num "
-    "reduce_similar_cnt reduce_similar_user_num collect_cnt collect_user_num cancel_collect_cnt "
-    "cancel_collect_user_num direct_comment_user_num reply_comment_user_num "
+    "valid_play_cnt valid_play_user_num long_time_play_cnt long_time_play_user_num short_time_play_cnt "
+    "short_time_play_user_num play_progress comment_stay_duration like_cnt like_user_num click_like_cnt "
+    "double_click_cnt cancel_like_cnt cancel_like_user_num comment_cnt comment_user_num direct_comment_cnt "
+    "reply_comment_cnt delete_comment_cnt delete_comment_user_num comment_like_cnt comment_like_user_num "
+    "follow_cnt follow_user_num cancel_follow_cnt cancel_follow_user_num share_cnt share_user_num download_cnt "
+    "download_user_num report_cnt report_user_num reduce_similar_cnt reduce_similar_user_num collect_cnt "
+    "collect_user_num cancel_collect_cnt cancel_collect_user_num direct_comment_user_num reply_comment_user_num "
     "share_all_cnt share_all_user_num outsite_share_all_cnt"
 )
 STATISTICS = MEANS.split()

@@ -7,7 +7,9 @@ the chain (1 where there is none), and z is, per kind of field,
 - tokens: ``sum_j e(token_j) / sqrt(n)`` over the n tokens of the row; 0 where there is none;
 - number: ``slope (x - centre) / scale``, with ``slope = sign(e(0))`` and the centre and scale written in planted.json.
 
-The weights of a task fall from its first field to its last, ``w_k ~ 1 - k / (2 K)``, with ``sum w^2 = signal^2``.
+Of the K fields of a task, the k-th (from 0) moves the log-odds by ``s_k ~ 1 - k / (2 K)`` standard deviations, with
+``sum s^2 = signal^2``: ``w_k = s_k / std(z_k)``, the deviation over the rows that the intercept is solved on. So the
+fields' true importances are known and fall from the first to the last, whatever effects the tokens happened to get.
 """
 
 from __future__ import annotations
@@ -53,18 +55,23 @@ class Goal:
 
 @dataclass
 class Task:
-    """One planted task: a goal, its informative fields with their weights, and the solved intercept."""
+    """One planted task.
+
+    Args:
+        goal: what the layout says. spread: of each informative field, how much it moves the log-odds (standard
+            deviation). weights, intercept: of the equation, solved by ``Model.calibrate``.
+    """
 
     goal: Goal
-    weights: dict[str, float]
+    spread: dict[str, float]
+    weights: dict[str, float] = field(default_factory=dict)
     intercept: float = 0.0
-    spread: dict[str, float] = field(default_factory=dict)
 
     @property
     def fields(self) -> list[Field]:
         """The informative fields, the most important first."""
         known = {one.name: one for one in self.goal.fields}
-        return [known[name] for name in self.weights]
+        return [known[name] for name in self.spread]
 
 
 def choose(goals: Sequence[Goal], count: int, overlap: float, signal: float) -> list[Task]:
@@ -75,18 +82,18 @@ def choose(goals: Sequence[Goal], count: int, overlap: float, signal: float) -> 
 
     >>> x, y, u, v = (Field(name) for name in "xyuv")
     >>> goals = [Goal("a", 0.5, (x, y)), Goal("b", 0.5, (x, y, u, v))]
-    >>> [list(task.weights) for task in choose(goals, 2, 0.5, 1.0)]
+    >>> [list(task.spread) for task in choose(goals, 2, 0.5, 1.0)]
     [['x', 'y'], ['x', 'u']]
     """
     first = [one.name for one in goals[0].fields][:count]
     shared = first[: round(overlap * count)]
     falling = 1 - np.arange(count) / (2 * count)
-    weights = signal * falling / np.sqrt((falling**2).sum())
+    spread = signal * falling / np.sqrt((falling**2).sum())
     tasks = []
     for position, goal in enumerate(goals):
         own = [one.name for one in goal.fields if one.name not in first]
         names = first if position == 0 else [*shared, *own][:count]
-        tasks.append(Task(goal, {name: round(float(w), 6) for name, w in zip(names, weights, strict=True)}))
+        tasks.append(Task(goal, {name: float(s) for name, s in zip(names, spread, strict=True)}))
     return tasks
 
 
@@ -132,12 +139,18 @@ class Model:
         return [(task.goal.name, one) for task in self.tasks for one in task.fields]
 
     def calibrate(self, blocks: Sequence[Effects]) -> None:
-        """Solve each intercept so that the mean probability over the rows of ``blocks`` is the goal's rate."""
+        """Solve the weights, and each intercept so that the mean probability over ``blocks`` is the goal's rate.
+
+        A field that is the same in every row of ``blocks`` gets the weight 0.
+        """
         reached: dict[str, Floats] = {}
         for task in self.tasks:
             name, after = task.goal.name, task.goal.after
-            parts = {one: np.concatenate([block[name, one] for block in blocks]) for one in task.weights}
-            task.spread = {one: float(w * parts[one].std()) for one, w in task.weights.items()}
+            parts = {one: np.concatenate([block[name, one] for block in blocks]) for one in task.spread}
+            for one, spread in task.spread.items():
+                deviation = float(parts[one].std())
+                task.weights[one] = round(spread / deviation, 9) if deviation > 1e-9 else 0.0
+                task.spread[one] = task.weights[one] * deviation
             score = np.sum([w * parts[one] for one, w in task.weights.items()], axis=0)
             before = np.ones_like(score) if after is None else reached[after]
             task.intercept = _solve(score, before, task.goal.rate)

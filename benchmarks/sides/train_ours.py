@@ -1,0 +1,129 @@
+"""Our sides of the training benchmark: ``python -m benchmarks.sides.train_ours SIDE FOLDER MODEL THREADS``.
+
+``run:RULE`` is the product's own run (``fit_settings``: Lightning, metrics, logging, the clock, checkpoints), timed
+over the same steps as every side; ``bare:RULE`` is the same model, optimiser and batches in a loop with nothing else,
+its batches cut beforehand; ``full:RULE`` is the whole run, from data that is ready to the record, and ``steps:RULE`` all its training steps, bare. RULE is the setting
+``embedding_optimizer.name``. Preparing data is another benchmark: here it is handed over ready.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import polars as pl
+import pytorch_lightning as lightning
+import torch
+
+from benchmarks.sides.train_common import BATCH, LEARNING_RATE, TASKS, WARM_UP, AnonymousMemory, Timed, Work, finish
+from recbole_dtn.config.load import Resolved, resolve
+from recbole_dtn.data.datamodule import PreparedData
+from recbole_dtn.data.info import DataSummary
+from recbole_dtn.data.loader import BatchLoader
+from recbole_dtn.data.store import Column, Split, Store
+from recbole_dtn.data.vocabulary import TokenVocabulary, Vocabularies, make_schema
+from recbole_dtn.optim.build import build_optimizer
+from recbole_dtn.schema import FIRST_TOKEN
+from recbole_dtn.training import fit as training
+
+
+def settings_of(work: Work, rule: str, output: str) -> Resolved:
+    """Sizes of the benchmark; L2 of the looked-up rows is off, since no other side has it."""
+    return resolve(
+        {
+            "model": work.model,
+            "dataset": work.folder.name,
+            "data_path": str(work.folder.parent),
+            "embedding_l2": 0.0,
+            "epochs": 1,
+            "train_batch_size": BATCH,
+            "optimizer.lr": LEARNING_RATE,
+            "embedding_optimizer.name": rule,
+            "threads": work.threads,
+            "output_dir": output,
+            "progress": True,
+            "quiet": True,
+        }
+    )
+
+
+def prepared_of(work: Work, resolved: Resolved) -> PreparedData:
+    """The data as preparing it would hand it over; validation and test are each a tenth of the rows, seen again."""
+    settings, rows = resolved.settings, len(work.ids)
+    tokens = {
+        name: TokenVocabulary(pl.int_range(size, eager=True).cast(pl.String), 0)
+        for name, size in zip(work.names, work.sizes, strict=True)
+    }
+    vocabularies = Vocabularies(tokens)
+    schema = make_schema(settings.fields, settings.tasks, vocabularies, settings)
+    columns = {
+        name: Column("inter", np.ascontiguousarray(work.ids[:, i]) + np.int32(FIRST_TOKEN))
+        for i, name in enumerate(work.names)
+    }
+    labels = work.labels.astype(np.int8)
+    store = Store(schema, columns, {}, labels, np.broadcast_to(np.True_, labels.shape), {})
+    splits = {"train": Split(store, 0, rows), "valid": Split(store, 0, rows // 10), "test": Split(store, 0, rows // 10)}
+    counts = {
+        name: {task: (int(labels[: split.rows, i].sum()), split.rows) for i, task in enumerate(TASKS)}
+        for name, split in splits.items()
+    }
+    summary = DataSummary({name: split.rows for name, split in splits.items()}, (), counts)
+    return PreparedData(schema, vocabularies, "bench", splits, summary, True, work.folder, work.folder)
+
+
+class Stopwatch(lightning.Callback):
+    """Seconds from the end of the warm-up's last step to the end of the epoch's last step."""
+
+    def __init__(self) -> None:
+        self.start = self.seconds = self.cpu_start = self.cpu = 0.0
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:
+        now, cpu = time.perf_counter(), time.process_time()
+        if trainer.global_step == WARM_UP:
+            self.start, self.cpu_start = now, cpu
+        self.seconds, self.cpu = now - self.start, cpu - self.cpu_start
+
+
+def bare(work: Work, resolved: Resolved, *, whole: bool) -> tuple[float, float, dict[str, Any]]:
+    """Steps of the model and its optimiser on batches in memory; ``whole``: without a warm-up."""
+    prepared, settings = prepared_of(work, resolved), resolved.settings
+    model = training.build_model(settings, prepared).train()
+    optimizer = build_optimizer(model, settings)
+    steps = Timed(list(BatchLoader(prepared.splits["train"], BATCH, shuffle=True, seed=0)), warm_up=0 if whole else WARM_UP)
+    for batch in steps:
+        optimizer.zero_grad()
+        output = model(batch)
+        model.task_losses(batch, output).sum().backward()
+        optimizer.step()
+    return steps.seconds, steps.cpu, {}
+
+
+def run(work: Work, resolved: Resolved, *, whole: bool) -> tuple[float, float, dict[str, Any]]:
+    """The product's run; ``whole``: all of it counts, and not its training steps alone."""
+    prepared = prepared_of(work, resolved)
+    watch = Stopwatch()
+    with mock.patch.object(training, "prepare", lambda *_, **__: prepared):
+        start, cpu = time.perf_counter(), time.process_time()
+        record = training.fit_settings(resolved, callbacks=[watch]).record
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    found = {"wall": record.wall_seconds, "rate": record.train_samples_per_second, "anon": record.peak_anon_bytes}
+    return (seconds, cpu, found) if whole else (watch.seconds, watch.cpu, found)
+
+
+def main() -> None:
+    work, memory = Work(), AnonymousMemory()
+    kind, rule = work.side.split(":")
+    torch.set_num_threads(work.threads)
+    with tempfile.TemporaryDirectory() as output:
+        resolved = settings_of(work, rule, output)
+        side = bare if kind in ("bare", "steps") else run
+        seconds, cpu, found = side(work, resolved, whole=kind in ("steps", "full"))
+    finish(seconds, cpu, memory, **found)
+
+
+if __name__ == "__main__":
+    main()

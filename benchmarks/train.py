@@ -1,0 +1,165 @@
+"""Training steps per second: ours beside FuxiCTR, torch-rechub, DeepCTR-Torch and a hand-written loop.
+
+    python -m benchmarks.peers peers            # once: the peers' environments
+    python -m benchmarks.train --peers=peers --ids=1000000 --model=MMoE --threads=2 --rounds=5
+
+The data: 23 single-valued fields of Zipf-distributed ids (exponent 1.05), numbered by frequency, and two labels. Every
+side trains the same sizes on the same rows: embeddings of width 16, batches of 4096; MMoE with 4 experts of one layer
+of 128, linear gates and towers 64-1; PLE of one level with 2 shared experts and 2 of each task. 8 steps warm up, then
+52 are timed. The peers and ``dense_adam`` use Adam, as they come; a rule in brackets is that of the embedding table.
+Every side starts as a new process, with the same settings of the allocator; its imports are not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from benchmarks.harness import Sample, Side, compare, markdown, median, ratio, save
+from benchmarks.peers import interpreter
+from benchmarks.preprocess import EXPONENT, FIELDS
+from benchmarks.sides.train_common import BATCH, TASKS, WARM_UP
+
+STEPS = 52
+SIDES = Path(__file__).parent / "sides"
+PEERS = {"fuxictr": "fuxictr", "torch-rechub": "rechub", "deepctr-torch": "rechub"}
+SCRIPTS = {"fuxictr": "train_fuxictr.py", "torch-rechub": "train_rechub.py", "deepctr-torch": "train_deepctr.py"}
+RULES = ("lazy_adam", "rowwise_adagrad")
+MFLOP = {"MMoE": 1.25, "PLE": 1.82}
+"""Forward and backward pass of one sample, products alone."""
+
+
+def field_sizes(ids: int) -> list[int]:
+    """Distinct ids of each field, from about ten per million to a third of all; they sum to about ``ids``."""
+    sizes = np.geomspace(10, 330_000, FIELDS)
+    return [max(2, int(size)) for size in sizes * (ids - 5) / sizes.sum()]
+
+
+def make_data(folder: Path, ids: int, rows: int) -> None:
+    """ids.npy, labels.npy, sizes.json, and the YAML that makes the folder a data set of ours."""
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = field_sizes(ids)
+    columns = np.empty((rows, len(sizes)), np.int32)
+    for position, size in enumerate(sizes):
+        shares = np.cumsum(np.arange(1, size + 1) ** -EXPONENT)
+        columns[:, position] = np.searchsorted(shares / shares[-1], random.random(rows))
+    labels = np.stack([random.random(rows) < 0.3, random.random(rows) < 0.1], axis=1).astype(np.float32)
+    np.save(folder / "labels.npy", labels)
+    (folder / "sizes.json").write_text(json.dumps(sizes), encoding="utf-8")
+    meaning = {
+        "fields": [{"name": f"c{position}"} for position in range(len(sizes))],
+        "tasks": [{"name": name, "label": name} for name in TASKS],
+    }
+    (folder / f"{folder.name}.yaml").write_text(yaml.safe_dump(meaning), encoding="utf-8")
+    np.save(folder / "ids.npy", columns)
+
+
+def sides(arguments: argparse.Namespace, folder: Path) -> list[Side]:
+    """Every side that can run here."""
+    words = [str(folder), arguments.model, str(arguments.threads)]
+    environment = {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": str(arguments.threads)}
+
+    def ours(kind: str, rule: str) -> list[str]:
+        return [sys.executable, "-m", "benchmarks.sides.train_ours", f"{kind}:{rule}", *words]
+
+    found = []
+    if arguments.full:
+        for rule in arguments.rules:
+            found += [
+                Side(f"full run ({rule})", ours("full", rule), environment),
+                Side(f"bare steps ({rule})", ours("steps", rule), environment),
+            ]
+        return found
+    for rule in arguments.rules:
+        hand = [sys.executable, "-m", "benchmarks.handwritten", rule, *words]
+        found += [
+            Side(f"ours ({rule})", ours("run", rule), environment),
+            Side(f"ours, bare ({rule})", ours("bare", rule), environment),
+            Side(f"hand-written ({rule})", hand, environment),
+        ]
+    for name, folder_name in PEERS.items():
+        python = interpreter(arguments.peers, folder_name)
+        if python is None:
+            print(f"{name} is left out: no environment in {arguments.peers}; python -m benchmarks.peers FOLDER")
+        else:
+            found.append(Side(name, [python, str(SIDES / SCRIPTS[name]), "peer", *words], environment))
+    hand = [sys.executable, "-m", "benchmarks.handwritten", "dense_adam", *words]
+    found.append(Side("hand-written (dense_adam)", hand, environment))
+    return [side for side in found if not any(word and word in side.name for word in arguments.leave_out)]
+
+
+def report(samples: Mapping[str, Sequence[Sample]], rows: int, model: str) -> str:
+    """The table of docs/benchmarks.md."""
+    ours = [name for name in samples if name.startswith(("ours (", "full run"))]
+    table = []
+    for name, runs in samples.items():
+        rate = rows / median(runs, lambda run: run.seconds)
+        cells = [name, f"{rate:,.0f}", f"{rate * MFLOP[model] / 1000:,.0f}"]
+        cells.append(f"{median(runs, lambda run: float(run.found['anon_mib'])):,.0f}")
+        for own in ours:
+            middle, least, largest = ratio(samples, own, name)
+            cells.append("–" if name == own else f"{middle:.2f} ({least:.2f}–{largest:.2f})")
+        table.append([*cells, f"{median(runs, lambda run: run.others):.2f}"])
+    columns = ["side", "samples/s", "GFLOP/s", "peak anonymous MiB", *(f"{own} is × faster" for own in ours)]
+    return markdown([*columns, "other processes, cores"], table)
+
+
+def plot(path: Path, samples: Mapping[str, Sequence[Sample]], rows: int, title: str) -> None:
+    """A bar per side: median, least and largest samples/s."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = sorted(samples, key=lambda name: -median(samples[name], lambda run: run.seconds))
+    rates = [[rows / run.seconds for run in samples[name]] for name in names]
+    middles = [float(np.median(each)) for each in rates]
+    spread = [
+        [middle - min(each) for middle, each in zip(middles, rates, strict=True)],
+        [max(each) - middle for middle, each in zip(middles, rates, strict=True)],
+    ]
+    figure, axes = pyplot.subplots(figsize=(8, 0.45 * len(names) + 1.2))
+    colours = ["#1f6f8b" if name.startswith(("ours", "full")) else "#b0b7bd" for name in names]
+    axes.barh(names, middles, xerr=spread, color=colours)
+    axes.set_xlabel("training samples per second")
+    axes.set_title(title)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", type=Path, default=Path("peers"), help="folder that benchmarks.peers made")
+    parser.add_argument("--ids", type=int, default=1_000_000, help="rows of the embedding table, about")
+    parser.add_argument("--model", choices=list(MFLOP), default="MMoE")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rules", type=lambda text: text.split(","), default=RULES, help="of the embedding table")
+    parser.add_argument("--full", type=int, default=0, metavar="STEPS", help="whole runs of so many steps, ours alone")
+    parser.add_argument("--folder", type=Path, default=Path("benchmark-data"), help="gets the data")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="gets the JSON and the plot")
+    parser.add_argument("--leave_out", type=lambda text: text.split(","), default=[], help="words in sides to leave out")
+    arguments = parser.parse_args()
+    steps = arguments.full or WARM_UP + STEPS
+    data = (arguments.folder / f"train-{arguments.ids}-{steps}").resolve()
+    if not (data / "ids.npy").is_file():
+        make_data(data, arguments.ids, steps * BATCH)
+    samples = compare(sides(arguments, data), arguments.rounds)
+    rows = steps * BATCH if arguments.full else STEPS * BATCH
+    name = f"train-{arguments.model}-{arguments.ids}-{arguments.threads}{'-full' if arguments.full else ''}"
+    settings = {key: getattr(arguments, key) for key in ("ids", "model", "threads", "full")}
+    save(arguments.output / f"{name}.json", "train", {**settings, "steps": steps, "batch": BATCH}, samples)
+    title = f"{arguments.model}, {arguments.ids:,} ids, {arguments.threads} threads"
+    plot(arguments.output / f"{name}.png", samples, rows, title)
+    print(report(samples, rows, arguments.model))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Options of the Ali-CCP preprocessor; their values per protocol are in ``properties/dataset/aliccp*.yaml``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from recbole_dtn.config.preprocess import PreprocessOptions
+from recbole_dtn.config.settings import Count
+
+__all__ = ["ITEM_FIELDS", "LISTS", "USER_FIELDS", "AliCCPOptions"]
+
+FieldName = Literal[
+    "101", "121", "122", "124", "125", "126", "127", "128", "129", "109_14", "110_14", "127_14", "150_14",
+    "205", "206", "207", "210", "216", "508", "509", "702", "853", "301",
+]  # fmt: skip
+USER_FIELDS: tuple[FieldName, ...] = (
+    "101", "121", "122", "124", "125", "126", "127", "128", "129", "109_14", "110_14", "127_14", "150_14",
+)  # fmt: skip
+"""Fields of the common features: the user's profile and histories."""
+ITEM_FIELDS: tuple[FieldName, ...] = ("205", "206", "207", "210", "216", "508", "509", "702", "853", "301")
+"""Fields of an impression: item, combination and context."""
+LISTS: tuple[FieldName, ...] = ("109_14", "110_14", "127_14", "150_14", "210", "853")
+"""Fields that stand several times in a row of the real files."""
+
+
+class AliCCPOptions(PreprocessOptions):
+    """What the Ali-CCP files become."""
+
+    protocol: str = "dtn23"
+    fields: list[FieldName] = [*USER_FIELDS, *ITEM_FIELDS]  # columns that are written
+    lists: list[FieldName] = list(LISTS)  # fields held as pairs of token_seq and <field>_value float_seq
+    repeated: Literal["all", "last"] = "all"  # last: every field keeps its last value alone, and `lists` is not used
+    max_list: Count | None = None  # longest list, whose first values stay; None: no limit
+    min_occurrences: Count = 1  # ids seen less often in the official training file become empty cells
+    count: Literal["impressions", "rows"] = "impressions"  # user ids count once per impression, or per common row
+    drop_unclicked_buys: bool = False  # leave out rows with click = 0 and buy = 1
+    valid_share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of the official training rows
+    split_seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 2020  # of the hash that draws the validation rows

@@ -1,0 +1,59 @@
+"""Options of the KuaiRand preprocessor."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Literal
+
+from pydantic import field_validator, model_validator
+
+from recbole_dtn.config.preprocess import PreprocessOptions
+
+__all__ = ["BINARY_SIGNALS", "SIGNALS", "TIME_SIGNALS", "KuaiRandOptions", "Signal"]
+
+Signal = Literal[
+    "is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "long_view", "is_profile_enter",
+    "play_time_ms", "profile_stay_time", "comment_stay_time",
+]  # fmt: skip
+BINARY_SIGNALS: tuple[Signal, ...] = (
+    "is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "long_view", "is_profile_enter",
+)  # fmt: skip
+TIME_SIGNALS: tuple[Signal, ...] = ("play_time_ms", "profile_stay_time", "comment_stay_time")
+SIGNALS: tuple[Signal, ...] = (*BINARY_SIGNALS, *TIME_SIGNALS)
+"""The feedback signals of the logs: each can be a task, none an input."""
+
+
+class KuaiRandOptions(PreprocessOptions):
+    """Which version, which days are which part, and which log the test part comes from."""
+
+    protocol: Literal["default", "stem", "stem-unbiased"] = "default"
+    version: Literal["1k", "pure", "27k"] = "1k"
+    tasks: list[Signal] | None = None  # None: those of the protocol's YAML
+    train_until: str = "2022-05-06"  # last day of the training part
+    valid_until: str = "2022-05-07"  # last day of the validation part; later days are the test part
+    test_log: Literal["standard", "random"] = "standard"
+    random_days: Literal["after_train", "all"] = "after_train"  # days of the random log that the test part gets
+    partial: bool = False  # take the standard logs that are there, where some are missing
+
+    @field_validator("tasks")
+    @classmethod
+    def _some_tasks(cls, found: list[Signal] | None) -> list[Signal] | None:
+        if found is not None and (not found or len(set(found)) < len(found)):
+            raise ValueError("name at least one signal, and each once")
+        return found
+
+    @field_validator("train_until", "valid_until")
+    @classmethod
+    def _is_day(cls, found: str) -> str:
+        try:
+            if date.fromisoformat(found).isoformat() == found:
+                return found
+        except ValueError:
+            pass
+        raise ValueError(f"expected a day such as 2022-05-06; found {found!r}")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> KuaiRandOptions:
+        if self.train_until >= self.valid_until:
+            raise ValueError(f"train_until ({self.train_until}) must be a day before valid_until ({self.valid_until})")
+        return self

@@ -1,0 +1,162 @@
+"""Matrix products with what follows them, by the faster single-precision routine of the processor.
+
+torch multiplies float32 on a CPU by MKL, whose widest code runs on Intel's processors alone. oneDNN, which comes with
+torch too, chooses by the instructions that the processor has: on an AMD Zen 5 it multiplies (4096, 368) x (368, 736) at
+250 GFLOP/s a core against MKL's 112, and it applies a ReLU, a sigmoid or a product as it writes the result. Elsewhere
+(GPUs, other types, Intel, builds without oneDNN) the same functions are torch's own operations.
+
+``product`` and its kin are for the inside of an autograd Function; :func:`linear` has a gradient.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+__all__ = ["Fusible", "Linear", "autocasting", "linear", "outer", "product", "product_plus", "product_times", "set_fused"]
+
+Activation = Literal["none", "relu", "sigmoid"]
+M = TypeVar("M", bound=nn.Module)
+
+LEAST_WORK, LEAST_COLUMNS = 1_000_000, 8
+"""Below so many multiplications, or so few outputs, a call of oneDNN (10 us, weights laid out anew) costs more than it
+saves."""
+
+
+class Fusible(nn.Module):
+    """A module with two ways to compute one thing: fused (the default), and plain, which is its oracle."""
+
+    fused = True
+
+
+def set_fused(module: M, fused: bool) -> M:
+    """Make every :class:`Fusible` part of ``module`` compute fused or plain; the parameters are the same."""
+    for part in module.modules():
+        if isinstance(part, Fusible):
+            part.fused = fused
+    return module
+
+
+def autocasting(x: Tensor) -> bool:
+    """Whether autocast is on for the device of ``x``."""
+    return torch.is_autocast_enabled(x.device.type)
+
+
+@cache
+def prefers_onednn() -> bool:
+    """Whether oneDNN multiplies float32 faster here: an x86 processor with AVX2 that is not Intel's."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    if torch.backends.cpu.get_cpu_capability() not in {"AVX2", "AVX512"}:
+        return False
+    described = Path("/proc/cpuinfo")
+    return described.exists() and "GenuineIntel" not in described.read_text(encoding="utf-8", errors="replace")
+
+
+def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+    return (
+        x.dtype is torch.float32
+        and weight.dtype is torch.float32
+        and x.device.type == "cpu"
+        and weight.shape[0] >= LEAST_COLUMNS
+        and x.shape[0] * weight.numel() >= LEAST_WORK
+        and prefers_onednn()
+    )
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none") -> Tensor:
+    """``activation(x W^T + b)``: (B, I), (O, I), (O,) -> (B, O).
+
+    >>> product(torch.ones(1, 2), torch.tensor([[1.0, 2.0], [-3.0, 0.0]]), None, "relu").tolist()
+    [[3.0, 0.0]]
+    """
+    if _by_onednn(x, weight):
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "")
+        return found
+    found = functional.linear(x, weight, bias)
+    if activation == "none":
+        return found
+    return found.relu_() if activation == "relu" else found.sigmoid_()
+
+
+def product_times(x: Tensor, weight: Tensor, bias: Tensor | None, factor: Tensor) -> Tensor:
+    """``(x W^T + b) * factor``, factor (B, O)."""
+    if _by_onednn(x, weight):
+        found: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, factor, weight, bias, "mul")
+        return found
+    return functional.linear(x, weight, bias).mul_(factor)
+
+
+def product_plus(x: Tensor, weight: Tensor, summand: Tensor) -> Tensor:
+    """``x W^T + summand``, summand (B, O)."""
+    if _by_onednn(x, weight):
+        found: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, summand, weight, None, "add")
+        return found
+    return torch.addmm(summand, x, weight.t())
+
+
+def outer(gradient: Tensor, x: Tensor) -> Tensor:
+    """``gradient^T x``: (B, O), (B, I) -> (O, I), the gradient of a weight."""
+    if gradient.shape[1] < x.shape[1]:  # the left factor is copied to lie in rows: let it be the narrower one
+        return product(gradient.t(), x.t())
+    return product(x.t(), gradient.t()).t()
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none") -> Tensor:
+    """``activation(x W^T + b)`` with gradients: (..., I) -> (..., O).
+
+    >>> x = torch.ones(2, 3, requires_grad=True)
+    >>> linear(x, torch.eye(3), None, "relu").sum().backward()
+    >>> x.grad.tolist()
+    [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    """
+    if x.dim() != 2:
+        return linear(x.reshape(-1, x.shape[-1]), weight, bias, activation).view(*x.shape[:-1], weight.shape[0])
+    if autocasting(x) or not _by_onednn(x, weight):
+        found = functional.linear(x, weight, bias)
+        if activation == "none":
+            return found
+        return torch.relu(found) if activation == "relu" else torch.sigmoid(found)
+    output: Tensor = _Linear.apply(x, weight, bias, activation)
+    return output
+
+
+class Linear(nn.Linear, Fusible):
+    """``nn.Linear`` by :func:`linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., I) -> (..., O)."""
+        return linear(input, self.weight, self.bias) if self.fused else super().forward(input)
+
+
+class _Linear(torch.autograd.Function):
+    """:func:`linear` by :func:`product`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation) -> Tensor:
+        output = product(x, weight, bias, activation)
+        ctx.activation = activation
+        ctx.save_for_backward(x, weight, None if activation == "none" else output)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, output = ctx.saved_tensors
+        if ctx.activation == "relu":
+            gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
+        elif ctx.activation == "sigmoid":
+            gradient = torch.ops.aten.sigmoid_backward(gradient, output)
+        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        return (
+            product(gradient, weight.t()) if needs_x else None,
+            outer(gradient, x) if needs_weight else None,
+            gradient.sum(0) if needs_bias else None,
+            None,
+        )

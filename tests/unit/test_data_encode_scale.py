@@ -1,0 +1,404 @@
+"""Encoding in blocks: the same bytes whatever their size, nothing stored that need not be, no look beyond training."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from recbole_dtn.config.load import resolve
+from recbole_dtn.data import atomic, columns, layout
+from recbole_dtn.data import fields as field_encoding
+from recbole_dtn.data.datamodule import prepare
+from recbole_dtn.data.split import random_split, time_split, user_time_split
+from recbole_dtn.errors import DataError, UsageError
+
+INTER = "u:token\ti:token\ttags:token_seq\tw:float_seq\tx:float\tz:float\tt:float\td:token\ty:float"
+USER = "u:token\tage:float\tcity:token\tlikes:token_seq\tlw:float_seq"
+FIELDS = [
+    {"name": "u"},
+    {"name": "i", "min_count": 2},
+    {"name": "tags", "type": "token_seq", "weights": "w", "min_count": 2},
+    {"name": "x", "type": "float"},
+    {"name": "z", "type": "float", "encoding": "bins", "bins": 5},
+    {"name": "age", "type": "float", "encoding": "bins", "bins": 3},
+    {"name": "city"},
+    {"name": "likes", "type": "token_seq", "weights": "lw"},
+]
+TASKS = [{"name": "y", "label": "y"}, {"name": "seen", "label": "y", "observed_when": "t >= 60"}]
+PARTS = ("train", "valid", "test")
+SPLITS = {
+    "random": {"split": "random"},
+    "time": {"split": "time", "time_field": "t"},
+    "user_time": {"split": "user_time", "time_field": "t", "user_field": "u"},
+    "given": {"split": "given"},
+}
+
+
+def make_rows(count=240, users=30):
+    """Interactions and users, as lists of cells; user 5 is in no row of the user table."""
+    rng = np.random.default_rng(0)
+    inter = []
+    for row in range(count):
+        length = int(rng.integers(0, 4))
+        inter.append(
+            [
+                f"u{rng.integers(users)}",
+                "" if rng.random() < 0.05 else f"i{min(int(rng.zipf(1.5)), 40)}",
+                " ".join(f"t{rng.integers(12)}" for _ in range(length)),
+                " ".join(str(int(rng.integers(1, 9)) / 2) for _ in range(length)),
+                "" if rng.random() < 0.1 else str(int(rng.integers(-9, 30))),
+                str(int(rng.integers(0, 50)) / 4),
+                str((row * 89) % count),
+                f"d{rng.integers(3)}",
+                str(row % 2),
+            ]
+        )
+    user = []
+    for number in range(users):
+        if number != 5:
+            likes = [f"l{rng.integers(9)}" for _ in range(int(rng.integers(0, 5)))]
+            age, city = "" if number % 7 == 3 else str(20 + number % 11), f"c{number % 4}"
+            user.append([f"u{number}", age, city, " ".join(likes), " ".join("0.5" for _ in likes)])
+    return inter, user
+
+
+def part_of(inter, split):
+    """The split of each row, worked out from the rows and the functions that are tested by themselves."""
+    time, user = np.array([float(row[6]) for row in inter]), np.array([row[0] for row in inter])
+    ratio = (0.8, 0.1, 0.1)
+    return {
+        "random": lambda: random_split(len(inter), ratio, 2020),
+        "time": lambda: time_split(time, ratio),
+        "user_time": lambda: user_time_split(user, time, ratio),
+        "given": lambda: np.repeat([0, 1, 2], [180, 30, 30]),
+    }[split]()
+
+
+def write(folder, inter, user, split):
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def put(name, header, rows):
+        (folder / f"{folder.name}.{name}").write_text("\n".join([header, *("\t".join(row) for row in rows)]) + "\n")
+
+    put("user", USER, user)
+    if split != "given":
+        put("inter", INTER, inter)
+        return
+    for part, rows in zip(PARTS, (inter[:180], inter[180:210], inter[210:]), strict=True):
+        put(f"{part}.inter", INTER, rows)
+
+
+def settings_of(folder, **change):
+    values = {"fields": FIELDS, "tasks": TASKS, "domain_field": "d", "group_field": "u"}
+    places = {"model": "MMoE", "dataset": folder.name, "data_path": str(folder.parent)}
+    return resolve({**values, **places, **change}).settings
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"}
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_blocks_of_any_size_give_the_same_bytes(tmp_path, monkeypatch, split):
+    folder = tmp_path / "toy"
+    write(folder, *make_rows(), split)
+    whole = prepare(settings_of(folder, **SPLITS[split]))
+    for module in (layout, columns):
+        monkeypatch.setattr(module, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(field_encoding, "BLOCK_VALUES", 5)
+    monkeypatch.setattr(atomic, "BLOCK_BYTES", 100)
+    pieces = prepare(settings_of(folder, **SPLITS[split], cache_dir=str(tmp_path / "cache")))
+    assert pieces.fingerprint == whole.fingerprint
+    one, other = contents(whole.cache_folder), contents(pieces.cache_folder)
+    # A mean over blocks may differ in its last digit, and so may what is standardised by it.
+    for name in ("vocabularies.json", "f3.npy"):
+        del one[name], other[name]
+    assert one == other
+    assert pieces.summary == whole.summary
+    assert pieces.vocabularies.tokens("likes") == whole.vocabularies.tokens("likes")
+    first, second = (prepared.schema.fields[3] for prepared in (whole, pieces))
+    assert (second.mean, second.std) == (pytest.approx(first.mean, rel=1e-12), pytest.approx(first.std, rel=1e-12))
+
+
+def plain_vocabulary(values, min_count=1):
+    counts = {}
+    for value in values:
+        counts[value] = counts.get(value, 0) + 1
+    kept = sorted((token for token in counts if counts[token] >= min_count), key=lambda token: (-counts[token], token))
+    return {token: 2 + number for number, token in enumerate(kept)}
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_kind_of_field_against_plain_python(tmp_path, split):
+    folder = tmp_path / "toy"
+    inter, user = make_rows()
+    write(folder, inter, user, split)
+    prepared = prepare(settings_of(folder, **SPLITS[split]))
+    parts = part_of(inter, split)
+    of_user = {row[0]: row for row in user}
+    absent = ["", "", "", "", ""]
+    trained = [row for row, part in zip(inter, parts, strict=True) if part == 0]
+    known = {
+        "u": plain_vocabulary(row[0] for row in trained),
+        "i": plain_vocabulary((row[1] for row in trained if row[1]), 2),
+        "tags": plain_vocabulary((tag for row in trained for tag in row[2].split()), 2),
+        "city": plain_vocabulary(of_user[row[0]][2] for row in trained if row[0] in of_user),
+        "likes": plain_vocabulary(tag for row in trained for tag in of_user.get(row[0], absent)[3].split()),
+    }
+    for name, expected in known.items():
+        assert prepared.vocabularies.tokens(name) == list(expected)
+    offsets = {spec.name: spec.offset for spec in prepared.schema.fields}
+    ages = [float(of_user[row[0]][1]) for row in trained if of_user.get(row[0], absent)[1]]
+    edges = np.unique(np.quantile(np.float32(ages).astype(np.float64), [1 / 3, 2 / 3])).astype(np.float32)
+    for part, name in enumerate(PARTS):
+        rows = np.flatnonzero(parts == part)
+        batch = prepared.splits[name].batch(np.arange(len(rows)))
+        assert batch.row.tolist() == rows.tolist()
+        assert prepared.splits[name].row_numbers().tolist() == rows.tolist()
+        assert prepared.splits[name].row_numbers(1, 3).tolist() == rows[1:3].tolist()
+        mine = [inter[row] for row in rows]
+        theirs = [of_user.get(row[0], absent) for row in mine]
+        assert (batch.ids[:, 0] - offsets["u"]).tolist() == [known["u"].get(row[0], 1) for row in mine]
+        items = [known["i"].get(row[1], 1) if row[1] else 0 for row in mine]
+        assert (batch.ids[:, 1] - offsets["i"]).tolist() == items
+        binned = [2 + int((edges <= float(row[1])).sum()) if row[1] else 0 for row in theirs]
+        assert (batch.ids[:, 5] - offsets["age"]).tolist() == binned
+        cities = [known["city"].get(row[2], 1) if row[2] else 0 for row in theirs]
+        assert (batch.ids[:, 6] - offsets["city"]).tolist() == cities
+        for position, field, cells in ((2, "tags", [row[2:4] for row in mine]), (7, "likes", [r[3:5] for r in theirs])):
+            many = batch.multi[position]
+            bounds = list(itertools.pairwise(many.offsets.tolist()))
+            found = [(many.values[a:b] - offsets[field]).tolist() for a, b in bounds]
+            assert found == [[known[field].get(value, 1) for value in cell[0].split()] for cell in cells]
+            assert [many.weights[a:b].tolist() for a, b in bounds] == [
+                [float(value) for value in cell[1].split()] for cell in cells
+            ]
+        assert batch.labels[:, 0].tolist() == [float(row[8]) for row in mine]
+        assert batch.observed[:, 0].all()
+        assert batch.observed[:, 1].tolist() == [float(row[6]) >= 60 for row in mine]
+        assert batch.domain.tolist() == [int(row[7][1:]) for row in mine]
+        summary = {spec.name: spec for spec in prepared.summary.fields}
+        assert summary["i"].missing[name] == items.count(0) / len(rows)
+        assert summary["i"].coverage[name] == pytest.approx(1 - items.count(1) / (len(rows) - items.count(0)))
+        assert summary["city"].missing[name] == cities.count(0) / len(rows)
+        assert summary["x"].missing[name] == sum(row[4] == "" for row in mine) / len(rows)
+        assert summary["likes"].missing[name] == sum(not row[3] for row in theirs) / len(rows)
+
+
+def planted(inter, user, parts):
+    """Copies in which every input cell of the rows beyond training says what their label is."""
+    shown = {row[0] for row, part in zip(inter, parts, strict=True) if part == 0}
+    inter, user = [list(row) for row in inter], [list(row) for row in user]
+    told = set()
+    for row, part in zip(inter, parts, strict=True):
+        if part == 0:
+            continue
+        leak = f"leak{row[8]}"
+        row[1] = leak
+        row[2], row[3] = f"{leak} {leak}", "1000000 1"
+        row[4] = row[5] = str(10**6 + int(row[8]))
+        if row[0] not in shown:
+            told.add(row[0])
+    for row in user:
+        if row[0] in told:
+            row[1], row[2], row[3], row[4] = "1000000", "leak", "leak leak", "9 9"
+    return inter, user, told
+
+
+def training(prepared):
+    """All that training learns from: every array of the batch of all its rows, and what shapes the model."""
+    split = prepared.splits["train"]
+    batch = split.batch(np.arange(split.rows))
+    multi = {key: [value.values, value.offsets, value.weights] for key, value in batch.multi.items()}
+    tensors = [batch.ids, batch.labels, batch.observed, batch.domain, batch.row, batch.dense.nan_to_num(-7)]
+    tensors += [tensor for values in multi.values() for tensor in values]
+    return [tensor.tolist() for tensor in tensors], prepared.vocabularies.to_dict(), prepared.schema.to_dict()
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_nothing_that_training_sees_depends_on_other_rows(tmp_path, split):
+    inter, user = make_rows()
+    if split != "user_time":  # there every user is in training; here some are in validation or test alone
+        for row, part in zip(inter, part_of(inter, split), strict=True):
+            row[0] = f"u{25 + int(row[0][1:]) % 5 if part else int(row[0][1:]) % 25}"
+    parts = part_of(inter, split)
+    write(tmp_path / "plain" / "toy", inter, user, split)
+    leaking, telling, told = planted(inter, user, parts)
+    assert bool(told) == (split != "user_time")
+    write(tmp_path / "planted" / "toy", leaking, telling, split)
+    plain, other = (prepare(settings_of(tmp_path / name / "toy", **SPLITS[split])) for name in ("plain", "planted"))
+    assert training(plain) == training(other)
+    # The planted cells are there, and mean nothing: unknown tokens, the last bin.
+    valid = other.splits["valid"]
+    batch = valid.batch(np.arange(valid.rows))
+    specs = other.schema.fields
+    assert (batch.ids[:, 1] - specs[1].offset).tolist() == [1] * valid.rows
+    assert (batch.multi[2].values - specs[2].offset).tolist() == [1, 1] * valid.rows
+    assert (batch.ids[:, 4] - specs[4].offset).tolist() == [specs[4].size - 1] * valid.rows
+    assert batch.dense.min() > 1_000
+    if told:
+        assert (batch.ids[:, 6] - specs[6].offset).tolist() == [1] * valid.rows
+    # The same cells in one training row do change what is learned: the comparison can fail.
+    row = int(np.flatnonzero(parts == 0)[3])
+    leaking[row][1:6] = ["leak", "leak leak", "1 1", "1000000", "1000000"]
+    leaking[int(np.flatnonzero(parts == 0)[4])][1:3] = ["leak", "leak leak"]
+    leaking[int(np.flatnonzero(parts == 0)[4])][3] = "1 1"
+    write(tmp_path / "learned" / "toy", leaking, telling, split)
+    learned = prepare(settings_of(tmp_path / "learned" / "toy", **SPLITS[split]))
+    assert "leak" in learned.vocabularies.tokens("i")
+    assert "leak" in learned.vocabularies.tokens("tags")
+    assert learned.schema.fields[3].mean > plain.schema.fields[3].mean + 1_000
+
+
+GIVEN = {
+    "train": ["a\tx", "a\tx", "b\tx y", "c\ty"],
+    "valid": ["b\ty", "d\tz", "d\tz"],
+    "test": ["e\tq", "e\tq"],
+}
+
+
+def given(tmp_path, fields, split="given"):
+    folder = tmp_path / "toy"
+    folder.mkdir(exist_ok=True)
+    for part, rows in GIVEN.items():
+        lines = [f"{row}\t{number % 2}" for number, row in enumerate(rows)]
+        (folder / f"toy.{part}.inter").write_text("\n".join(["u:token\ts:token_seq\ty:float", *lines]) + "\n")
+    return settings_of(
+        folder, fields=fields, tasks=TASKS[:1], split=split, domain_field=None, group_field=None, min_count=2
+    )
+
+
+def test_count_parts_count_other_files_too(tmp_path):
+    wide = ["train", "valid"]
+    fields = [{"name": "u", "count_parts": wide}, {"name": "s", "type": "token_seq", "count_parts": wide}]
+    plain = prepare(given(tmp_path, [{"name": "u"}, {"name": "s", "type": "token_seq"}]))
+    assert (plain.vocabularies.tokens("u"), plain.vocabularies.tokens("s")) == (["a"], ["x", "y"])
+    counted = prepare(given(tmp_path, fields))
+    assert counted.fingerprint != plain.fingerprint
+    # a 2, b 1 + 1, c 1, d 0 + 2; e is in test alone. x 3, y 2 + 1, z 0 + 2; q is in test alone.
+    assert (counted.vocabularies.tokens("u"), counted.vocabularies.tokens("s")) == (["a", "b", "d"], ["x", "y", "z"])
+    ids = {name: split.batch(np.arange(split.rows)) for name, split in counted.splits.items()}
+    assert [batch.ids[:, 0].tolist() for batch in ids.values()] == [[2, 2, 3, 1], [3, 4, 4], [1, 1]]
+    # Training has the rare c, and no rare value of s.
+    assert counted.schema.extra["zero_unknown"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("field", "split", "message"),
+    [
+        (
+            {"name": "u", "count_parts": ["train", "valid"]},
+            "random",
+            "count_parts needs split: given, found split",
+        ),
+        ({"name": "u", "count_parts": ["valid"]}, "given", "names train, found"),
+        ({"name": "u", "type": "float", "count_parts": ["train"]}, "given", "for token and token_seq fields"),
+    ],
+)
+def test_count_parts_that_mean_nothing_are_refused(tmp_path, field, split, message):
+    with pytest.raises(UsageError, match=message):
+        prepare(given(tmp_path, [{"name": "s", "type": "token_seq"}, field], split))
+
+
+def toy(tmp_path, header, rows, **change):
+    folder = tmp_path / "toy"
+    folder.mkdir(exist_ok=True)
+    (folder / "toy.inter").write_text("\n".join([header, *rows]) + "\n")
+    plain = {"domain_field": None, "group_field": None, "tasks": TASKS[:1]}
+    return settings_of(folder, **{**plain, **change})
+
+
+def test_nothing_is_stored_that_need_not_be(tmp_path):
+    rows = [f"u{i}\t{i % 9}\t{i}\t{i % 2}" for i in range(400)]
+    fields = [{"name": "u"}, {"name": "i"}]
+    header = "u:token\ti:token\tt:float\ty:float"
+    # In the order of time already, so that rows need no numbers: 320 users of training take two bytes, nine items one.
+    ordered = prepare(toy(tmp_path, header, rows, fields=fields, split="time", time_field="t"))
+    sizes = {path.name: path.stat().st_size - 128 for path in ordered.cache_folder.glob("*.npy")}
+    assert sizes == {"f0.npy": 800, "f1.npy": 400, "labels.npy": 400}
+    drawn = prepare(toy(tmp_path, header, rows, fields=fields))
+    assert {path.name: path.stat().st_size - 128 for path in drawn.cache_folder.glob("*.npy")} == {
+        **sizes,
+        "row.npy": 800,
+    }
+    masked = [{"name": "y", "label": "y", "observed_when": "t > 9"}]
+    seen = prepare(toy(tmp_path, header, rows, fields=fields, tasks=masked, split="time", time_field="t"))
+    assert {path.name for path in seen.cache_folder.glob("*.npy")} == {*sizes, "observed.npy"}
+
+
+def test_scratch_files_go_as_soon_as_nothing_needs_them(tmp_path, monkeypatch):
+    left = {}
+    real = field_encoding.ArrayWriter.__exit__
+
+    def watch(self, *details):
+        scratch = tmp_path / "toy" / ".cache"
+        left[len(left)] = sum(1 for path in scratch.rglob("*.values"))
+        return real(self, *details)
+
+    monkeypatch.setattr(field_encoding.ArrayWriter, "__exit__", watch)
+    monkeypatch.setattr("recbole_dtn.data.encode.workers", lambda tasks: 1)
+    rows = [f"u{i % 5}\t{i % 9}\t{i}\t{i % 2}" for i in range(40)]
+    settings = toy(tmp_path, "u:token\ti:token\tt:float\ty:float", rows, fields=[{"name": "u"}, {"name": "i"}])
+    prepare(settings)
+    # u, i, y; while row.npy and the labels are written all are there, then one goes with each column.
+    assert list(left.values()) == [3, 3, 2, 1]
+
+
+def test_sequences_with_any_spaces(tmp_path):
+    cells = ["a b", " a  b ", "", "b", "   ", "a", "c a b", "b  b"] * 5
+    weights = ["1 2", "1   2", "", " 3", "", "4 ", "5 6 7", "8 9"] * 5
+    rows = [f"{cell}\t{weight}\t{number % 2}" for number, (cell, weight) in enumerate(zip(cells, weights, strict=True))]
+    fields = [{"name": "s", "type": "token_seq", "weights": "w"}]
+    prepared = prepare(toy(tmp_path, "s:token_seq\tw:float_seq\ty:float", rows, fields=fields))
+    tokens = {2 + number: token for number, token in enumerate(prepared.vocabularies.tokens("s"))}
+    for split in prepared.splits.values():
+        batch = split.batch(np.arange(split.rows))
+        for row, (start, stop) in zip(batch.row.tolist(), itertools.pairwise(batch.multi[0].offsets), strict=True):
+            assert [tokens[value] for value in batch.multi[0].values[start:stop].tolist()] == cells[row].split()
+            assert batch.multi[0].weights[start:stop].tolist() == [float(w) for w in weights[row].split()]
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "fields", "message"),
+    [
+        ("x:float\ty:float", "1e39\t1", [{"name": "x", "type": "float"}], "line 7: field 'x': 1e\\+39 is too large"),
+        (
+            "s:token_seq\tw:float_seq\ty:float",
+            "a b\t1 1e39\t1",
+            [{"name": "s", "type": "token_seq", "weights": "w"}],
+            "line 7: column 'w': expected finite numbers with a space between, found '1e39'",
+        ),
+    ],
+)
+def test_numbers_beyond_float32_are_refused(tmp_path, header, row, fields, message):
+    other = row.replace("e39", "")
+    with pytest.raises(DataError, match=message):
+        prepare(toy(tmp_path, header, [other] * 5 + [row] + [other.removesuffix("1") + "0"] * 30, fields=fields))
+
+
+def test_numbers_are_the_same_read_fast_and_read_as_text(tmp_path):
+    spelled = ["1", "-2.5", "1e3", "1E-3", ".5", "5.", "00.1", "123456789.123456789", "4e-320", "0.1", "-0", "1e22"]
+    table = tmp_path / "toy.inter"
+    table.write_text("x:float\ty:float\n" + "".join(f"{text}\t1\n" for text in spelled))
+    fast = [row for batch in atomic.AtomicTable([table]).batches() for row in batch.frame["x"].to_list()]
+    assert fast == [float(text) for text in spelled]
+    table.write_text("x:float\ty:float\n" + "".join(f"{text} \t1\n" for text in [*spelled, "+5"]))
+    slow = [row for batch in atomic.AtomicTable([table]).batches() for row in batch.frame["x"].to_list()]
+    assert slow == [*fast, 5.0]
+
+
+def test_progress_is_told_in_bytes_and_fields(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic, "BLOCK_BYTES", 100)
+    folder = tmp_path / "toy"
+    write(folder, *make_rows(), "random")
+    told = []
+    prepare(settings_of(folder), meter=lambda *values: told.append(values))
+    total = sum(path.stat().st_size for path in folder.glob("toy.*"))
+    reading = [values for values in told if values[0].startswith("reading")]
+    assert {values[0] for values in reading} == {"reading toy.inter", "reading toy.user"}
+    assert [values[1] for values in reading] == sorted(values[1] for values in reading)
+    assert reading[-1][1:] == (total, total)
+    assert [values for values in told if values[0] == "encoding fields"] == [
+        ("encoding fields", done, len(FIELDS)) for done in range(1, len(FIELDS) + 1)
+    ]
+    assert len(reading) + len(FIELDS) == len(told)
