@@ -38,7 +38,11 @@ setup(
     python_requires=">=3.11,<3.12",
     packages=[*find_packages(include=["recbole_dtn", "recbole_dtn.*"]), "recbole_dtn.properties"],
     package_dir={"recbole_dtn.properties": "properties"},
-    package_data={"recbole_dtn.properties": ["*.yaml", "*/*.yaml"], "recbole_dtn": ["py.typed"]},
+    package_data={
+        "recbole_dtn.properties": ["*.yaml", "*/*.yaml"],
+        "recbole_dtn": ["py.typed"],
+        "recbole_dtn.data.info": ["*.j2"],
+    },
     install_requires=REQUIRES,
     extras_require={"test": TEST, "dev": DEV, "tensorboard": ["tensorboard"], "wandb": ["wandb"]},
     entry_points={"console_scripts": ["recbole-dtn=recbole_dtn.cli:main"]},

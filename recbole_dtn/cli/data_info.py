@@ -50,7 +50,7 @@ and numbers as float32. The data set is encoded first where its cache is missing
 --split_ratio, --limit_rows, --min_count, --cache_dir, ...) are taken as for training.
 
   --quick        leave out duplicates and the fields alone
-  --json=FILE    everything as JSON too (recbole_dtn.data.info.report says what the keys mean); - prints it and no table
+  --json=FILE    everything as JSON too (its keys: recbole_dtn.data.info.report); - prints it, and no table
   --html=FILE    one page with plots, which needs no network
 """
 

@@ -6,7 +6,7 @@ The values of a protocol are in ``properties/dataset/``; a default below is the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
@@ -16,11 +16,14 @@ from recbole_dtn.config.typed import Fault, declared, report, typed
 from recbole_dtn.errors import UsageError
 from recbole_dtn.registry import PREPROCESSORS
 
-__all__ = ["PreprocessOptions", "preprocess_options", "typed_preprocess"]
+__all__ = ["PreprocessOptions", "outcome_columns", "preprocess_options", "typed_preprocess"]
 
 
 class PreprocessOptions(Strict):
     """What every preprocessor with protocols knows."""
+
+    outcomes: ClassVar[tuple[str, ...]] = ()
+    """Columns of the atomic files that are known only after a row was shown: none is ever an input."""
 
     protocol: str = "default"  # its name, as --protocol takes it
 
@@ -59,6 +62,16 @@ def preprocess_options(preprocessor: str, given: Mapping[str, Any]) -> Preproces
             Fault(".".join(["preprocess", *map(str, fault["loc"])]), fault["msg"].removeprefix("Value error, "), "")
             for fault in error.errors()
         ) from error
+
+
+def outcome_columns(preprocessor: str | None) -> tuple[str, ...]:
+    """Columns that a preprocessor writes and that are no inputs, whatever the tasks are.
+
+    >>> "play_time_ms" in outcome_columns("kuairand"), outcome_columns(None)
+    (True, ())
+    """
+    model = _options_class(preprocessor)
+    return () if model is None else model.outcomes
 
 
 def option_kinds(preprocessor: str) -> dict[str, Any]:

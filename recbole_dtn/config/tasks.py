@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
+from recbole_dtn.config.preprocess import outcome_columns
 from recbole_dtn.config.settings import FieldSettings, Settings, TaskSettings
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.schema import topological_order
@@ -262,6 +263,8 @@ def label_columns(settings: Settings) -> dict[str, str]:
             found.setdefault(column, f"task {task.name!r} is made from it")
     if settings.weight_field is not None:
         found.setdefault(settings.weight_field, "it is the weight_field")
+    for column in outcome_columns(settings.preprocessor):
+        found.setdefault(column, "it is known only after the row was shown")
     return found
 
 

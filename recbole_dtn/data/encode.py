@@ -100,19 +100,7 @@ def _layout(settings: Settings, tables: Tables, scratch: Path) -> Layout:
     elif settings.split == "random":
         layout = Layout.from_parts(random_split(rows, ratio, settings.split_seed), len(PARTS), scratch / "order")
     else:
-        assert settings.time_field is not None
-        time = tables.numbers(settings.time_field, 0, rows)
-        if np.isnan(time).any():
-            row = int(np.flatnonzero(np.isnan(time))[0])
-            raise DataError(
-                f"{inter.where(row)}: time_field {settings.time_field!r} has no number, and split: {settings.split} "
-                "orders the rows by it"
-            )
-        if settings.split == "time":
-            parts = time_split(time, ratio)
-        else:
-            assert settings.user_field is not None
-            parts = user_time_split(tables.keys(settings.user_field), time, ratio)
+        parts = _ordered_parts(settings, tables)
         layout = Layout.from_parts(parts, len(PARTS), scratch / "order")
     for name, (start, stop) in zip(PARTS, layout.stretches(), strict=True):
         if start == stop:
@@ -121,6 +109,26 @@ def _layout(settings: Settings, tables: Tables, scratch: Path) -> Layout:
                 f"{settings.split}, split_ratio: {list(ratio)}); give more rows or another split"
             )
     return layout
+
+
+def _ordered_parts(settings: Settings, tables: Tables) -> npt.NDArray[np.uint8]:
+    """The split of each row by time."""
+    inter, name, ratio = tables.raw["inter"], settings.time_field, settings.split_ratio
+    assert name is not None
+    blocks = list(Layout((0, inter.rows)).blocks())
+    for block in blocks:
+        missing = np.flatnonzero(np.isnan(tables.numbers(name, block.start, block.stop)))
+        if len(missing):
+            raise DataError(
+                f"{inter.where(block.start + int(missing[0]))}: time_field {name!r} has no number, and split: "
+                f"{settings.split} orders the rows by it"
+            )
+    if settings.split == "time":
+        return time_split(
+            lambda: (tables.numbers(name, block.start, block.stop) for block in blocks), inter.rows, ratio
+        )
+    assert settings.user_field is not None
+    return user_time_split(tables.keys(settings.user_field), tables.numbers(name, 0, inter.rows), ratio)
 
 
 class _Encoder:

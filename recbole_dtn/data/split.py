@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy.typing as npt
 __all__ = ["cut", "random_split", "time_split", "user_time_split"]
 
 Parts = npt.NDArray[np.uint8]
+Times = Callable[[], Iterator[npt.NDArray[np.float64]]]
+_SIGN = np.uint64(1 << 63)
 
 
 def cut(rows: int, ratio: Sequence[float]) -> tuple[int, int]:
@@ -43,23 +45,53 @@ def random_split(rows: int, ratio: Sequence[float], seed: int) -> Parts:
     return _cut_order(order, ratio)
 
 
-def time_split(time: npt.NDArray[np.float64], ratio: Sequence[float]) -> Parts:
+def time_split(times: Times, rows: int, ratio: Sequence[float]) -> Parts:
     """The earliest rows for training, the latest for test; rows of one time keep the order of the file.
 
-    >>> time_split(np.array([3.0, 1.0, 2.0, 4.0]), (0.5, 0.25, 0.25)).tolist()
+    Args:
+        times: begins anew with each call and gives the times of all rows, a block at a time; none is missing.
+        rows: how many. ratio: of the splits.
+
+    >>> time_split(lambda: iter([np.array([3.0, 1.0]), np.array([2.0, 4.0])]), 4, (0.5, 0.25, 0.25)).tolist()
     [1, 0, 0, 2]
     """
-    parts = np.zeros(len(time), np.uint8)
-    for end in cut(len(time), ratio):
-        if end == len(time):
+    parts = np.zeros(rows, np.uint8)
+    for end in cut(rows, ratio):
+        if end == rows:
             continue
-        # The row at place `end` of the sorted order is the first that is too late; ties go by the order of the file.
-        limit = np.partition(time, end)[end]
-        later = time >= limit
-        tied = np.flatnonzero(time == limit)
-        later[tied[: end - int(np.count_nonzero(time < limit))]] = False
-        parts += later
+        limit, earlier = _at_rank(times, end)
+        early_ties, start = end - earlier, 0
+        for block in times():
+            later = block >= limit
+            tied = np.flatnonzero(block == limit)
+            later[tied[:early_ties]] = False
+            early_ties -= min(early_ties, len(tied))
+            parts[start : start + len(block)] += later
+            start += len(block)
     return parts
+
+
+def _at_rank(times: Times, rank: int) -> tuple[float, int]:
+    """The time at place ``rank`` (from 0) in their order, and how many are smaller: 16 bits found with each reading."""
+    found, earlier = np.uint64(0), 0
+    for shift in (48, 32, 16, 0):
+        counts = np.zeros(1 << 16, np.int64)
+        for block in times():
+            keys = _ordered_bits(block) >> np.uint64(shift)
+            keys = keys[keys >> np.uint64(16) == found] if shift < 48 else keys
+            counts += np.bincount((keys & np.uint64(0xFFFF)).astype(np.int64), minlength=1 << 16)
+        ends = earlier + np.cumsum(counts)
+        digit = int(np.searchsorted(ends, rank, side="right"))
+        earlier = int(ends[digit] - counts[digit])
+        found = (found << np.uint64(16)) | np.uint64(digit)
+    bits = found ^ (_SIGN if found & _SIGN else ~np.uint64(0))
+    return float(np.array(bits).view(np.float64)), earlier
+
+
+def _ordered_bits(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
+    """Unsigned integers in the order of the numbers (0 and -0 are the same)."""
+    bits = (values + 0.0).view(np.uint64)
+    return np.where(bits & _SIGN, ~bits, bits | _SIGN)
 
 
 def user_time_split(user: npt.NDArray[Any], time: npt.NDArray[np.float64], ratio: Sequence[float]) -> Parts:

@@ -84,7 +84,7 @@ def remove_abandoned(parent: Path, prefix: str) -> None:
 
 @contextmanager
 def staged(folder: Path, name: str, *, overwrite: bool, same: bool = False) -> Iterator[tuple[Path, Path]]:
-    """``with staged(folder, name, overwrite=...) as (work, scratch)``: ``work`` becomes the data set's files at the end.
+    """``with staged(folder, name, overwrite=...) as (work, scratch)``: ``work`` becomes the data set's files.
 
     With ``overwrite``, what else the data set ``name`` had in ``folder`` (parts, ``.user``, ``.item``, its YAML) is
     removed after the new files stand. A failure leaves ``folder`` as it was, or absent. ``scratch`` is removed.
@@ -124,7 +124,8 @@ def staged(folder: Path, name: str, *, overwrite: bool, same: bool = False) -> I
 def _move(work: Path, folder: Path, name: str, overwrite: bool) -> None:
     made = sorted(work.iterdir())
     unfinished = folder / INCOMPLETE
-    if not overwrite and not unfinished.exists():
+    replaced = overwrite or unfinished.exists()
+    if not replaced:
         there = [folder / path.name for path in made if path.suffix in SUFFIXES and (folder / path.name).exists()]
         differing = [path for path in there if not filecmp.cmp(path, work / path.name, shallow=False)]
         if differing:
@@ -133,7 +134,7 @@ def _move(work: Path, folder: Path, name: str, overwrite: bool) -> None:
     unfinished.touch()
     for path in made:
         os.replace(path, folder / path.name)
-    if overwrite:
+    if replaced:
         kinds = ("inter", *(f"{part}.inter" for part in PARTS), "user", "item", "yaml")
         stale = {*(f"{name}.{kind}" for kind in kinds), "rejected.tsv", "preprocess.json"}
         for file in stale - {path.name for path in made}:

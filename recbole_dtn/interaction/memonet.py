@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape, register_interaction
+from recbole_dtn.interaction.memory import Memory, PairCodes, Sides, recall
 from recbole_dtn.layers.mlp import MLP
+from recbole_dtn.layers.product import Linear, linear
 from recbole_dtn.layers.table import RowTable
 
 __all__ = ["MemoNet", "PairHash", "hash_pairs"]
@@ -114,6 +116,8 @@ class MemoNet(FeatureInteraction):
 
     left: Tensor
     right: Tensor
+    left_of: Tensor
+    right_of: Tensor
     belongs: Tensor
 
     def __init__(
@@ -139,40 +143,84 @@ class MemoNet(FeatureInteraction):
         self.register_buffer("left", torch.tensor([i for i, _ in pairs]), persistent=False)
         self.register_buffer("right", torch.tensor([j for _, j in pairs]), persistent=False)
 
-        # (q, P) 1 where the pair contains the field: a product with it sums each field's pairs, in a fixed order.
-        belongs = [[float(field in pair) for pair in pairs] for field in self.paired_fields]
-        self.register_buffer("belongs", torch.tensor(belongs), persistent=False)
+        # 1 where the pair has the field: a product sums each field's pairs, in a fixed order.
+        for name, sides, fields in (
+            ("left_of", {0}, range(shape.num_fields)),
+            ("right_of", {1}, range(shape.num_fields)),
+            ("belongs", {0, 1}, self.paired_fields),
+        ):
+            ones = [[float(any(pair[side] == field for side in sides)) for pair in pairs] for field in fields]
+            self.register_buffer(name, torch.tensor(ones), persistent=False)
 
         width = shape.embedding_dim
         restored = hashes * (width if code_dim is None else code_dim)
         self.codebook = RowTable(codes, restored // hashes, std=CODE_STD, kind="codebook")
-        self.restorer = nn.Linear(restored, width, bias=False)
+        self.restorer = Linear(restored, width, bias=False)
         if restore == "amr":
             self.code_mask = _two_layers(2 * width, 2 * width, restored)
         if shrink == "attentive":
             self.attention = _two_layers(shape.flat_dim, attention_dim, len(pairs))
         kept = len(pairs) if shrink == "none" else len(self.paired_fields)
         self.mlp = MLP(shape.flat_dim + kept * width, hidden)
-        self.head = nn.Linear(self.mlp.output_dim, output_dim)
+        self.head = Linear(self.mlp.output_dim, output_dim)
 
     def share_key(self) -> Hashable:
         """All owners with the same hash functions over the same pairs read the same codeword indices."""
-        return type(self), self.codes, self.hashes, self.top_fields, self.hash_pairs
+        return type(self), self.codes, self.hashes, self.top_fields, self.hash_pairs, self.shrink == "none"
 
-    def prepare(self, ids: Tensor) -> Tensor:
+    def prepare(self, ids: Tensor) -> PairCodes:
         """Ids (B, F) -> codeword indices (B, P, m)."""
-        return self.hash_pairs(ids, self.left, self.right, self.hashes, self.codes)
+        indices = self.hash_pairs(ids, self.left, self.right, self.hashes, self.codes)
+        width, pairs_first = self.shape.embedding_dim, self.shrink != "none"
+        return PairCodes(indices, codes=self.codes, width=width, pairs_first=pairs_first)
 
     def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Tensor:
-        """Embeddings (B, F, D), ids (B, F), codeword indices (B, P, m) or None -> (B, O)."""
-        indices = self.prepare(ids) if shared is None else shared
-        codewords = self.codebook.look_up(indices, batch_size=len(ids)).flatten(2)  # (B, P, m*C)
+        """Embeddings (B, F, D), ids (B, F), what :meth:`prepare` returned or None -> (B, O)."""
+        codes: PairCodes = self.prepare(ids) if shared is None else shared
+        # A codebook larger than the batch's pairs is not worth a pass over all of it.
+        if self.fused and 0 < self.codes <= len(ids) * codes.pairs:
+            return self._fused(embeddings, codes)
+        codewords = self.codebook.look_up(codes.indices, batch_size=len(ids)).flatten(2)  # (B, P, m*C)
         if self.restore == "amr":
             pairs = torch.cat([embeddings[:, self.left], embeddings[:, self.right]], dim=2)
             codewords = codewords * self.code_mask(pairs)
         flat = embeddings.flatten(1)
         memory = self._shrink(self.restorer(codewords), flat)
         output: Tensor = self.head(self.mlp(torch.cat([flat, memory.flatten(1)], dim=1)))
+        return output
+
+    def _fused(self, embeddings: Tensor, codes: PairCodes) -> Tensor:
+        """The same without a tensor of all pairs."""
+        flat, width = embeddings.flatten(1), self.shape.flat_dim
+        attention = self.attention(flat) if self.shrink == "attentive" else None
+        reader = self.mlp.layers[0] if len(self.mlp.layers) else self.head
+        memory = self._recall(embeddings, codes, attention, reader.weight if self.shrink == "none" else None)
+        if self.shrink != "none":
+            output: Tensor = self.head(self.mlp(torch.cat([flat, memory.flatten(1)], dim=1)))
+            return output
+        read = linear(flat, reader.weight[:, :width], reader.bias) + memory
+        return self.head(self.mlp.layers[1:](read)) if len(self.mlp.layers) else read
+
+    def _recall(
+        self, embeddings: Tensor, codes: PairCodes, attention: Tensor | None, weight: Tensor | None
+    ) -> Tensor:
+        """z (B, q, D), or its product (B, O) with the columns of ``weight`` that read z; sets the codebook's penalty."""
+        table = self.codebook
+        kind, attentive = table.weight.dtype, self.restore == "amr"
+        memory = Memory(
+            table.weight,
+            self.restorer.weight,
+            embeddings.to(kind) if attentive else None,
+            (self.code_mask[0].weight, self.code_mask[2].weight) if attentive else None,
+            None if attention is None else attention.to(kind),
+            None if weight is None else weight[:, self.shape.flat_dim :],
+        )
+        sides = Sides(self.left, self.right, self.left_of, self.right_of, self.belongs)
+        penalised = self.training and table.l2 > 0.0
+        # Look-ups are float32 under autocast too.
+        with torch.autocast(embeddings.device.type, enabled=False):
+            output, penalty = recall(memory, codes, sides, sparse=table.sparse, penalised=penalised)
+        table.penalty = table.l2 * penalty / len(embeddings) if penalised else None
         return output
 
     def _shrink(self, restored: Tensor, flat: Tensor) -> Tensor:
@@ -185,7 +233,7 @@ class MemoNet(FeatureInteraction):
 
 
 def _two_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, outputs, bias=False))
+    return nn.Sequential(Linear(inputs, hidden, bias=False), nn.ReLU(), Linear(hidden, outputs, bias=False))
 
 
 def _paired_fields(shape: FieldShape, top_fields: int | None) -> list[int]:

@@ -9,7 +9,7 @@ from recbole_dtn.config.load import resolve
 from recbole_dtn.data import atomic, columns, layout
 from recbole_dtn.data import fields as field_encoding
 from recbole_dtn.data.datamodule import prepare
-from recbole_dtn.data.split import random_split, time_split, user_time_split
+from recbole_dtn.data.split import cut, random_split, time_split, user_time_split
 from recbole_dtn.errors import DataError, UsageError
 
 INTER = "u:token\ti:token\ttags:token_seq\tw:float_seq\tx:float\tz:float\tt:float\td:token\ty:float"
@@ -62,13 +62,21 @@ def make_rows(count=240, users=30):
     return inter, user
 
 
+def plain_time_split(time, ratio=(0.8, 0.1, 0.1)):
+    """By a stable sort of all rows."""
+    parts = np.zeros(len(time), np.uint8)
+    for end in cut(len(time), ratio):
+        parts[np.argsort(time, kind="stable")[end:]] += 1
+    return parts
+
+
 def part_of(inter, split):
     """The split of each row, worked out from the rows and the functions that are tested by themselves."""
     time, user = np.array([float(row[6]) for row in inter]), np.array([row[0] for row in inter])
     ratio = (0.8, 0.1, 0.1)
     return {
         "random": lambda: random_split(len(inter), ratio, 2020),
-        "time": lambda: time_split(time, ratio),
+        "time": lambda: plain_time_split(time),
         "user_time": lambda: user_time_split(user, time, ratio),
         "given": lambda: np.repeat([0, 1, 2], [180, 30, 30]),
     }[split]()
@@ -118,6 +126,16 @@ def test_blocks_of_any_size_give_the_same_bytes(tmp_path, monkeypatch, split):
     assert pieces.vocabularies.tokens("likes") == whole.vocabularies.tokens("likes")
     first, second = (prepared.schema.fields[3] for prepared in (whole, pieces))
     assert (second.mean, second.std) == (pytest.approx(first.mean, rel=1e-12), pytest.approx(first.std, rel=1e-12))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 9, 50, 1_000])
+@pytest.mark.parametrize("distinct", [1, 3, 10**6])
+def test_the_split_by_time_is_that_of_a_stable_sort(rows, distinct):
+    rng = np.random.default_rng(rows)
+    time = rng.integers(-distinct, distinct, rows) * 1e3 + rng.choice([0.0, -0.0, 1e-9, 1.7e9], rows)
+    for ratio in ((0.8, 0.1, 0.1), (1, 1, 1), (5, 1, 3)):
+        found = time_split(lambda: iter(np.array_split(time, 4)), rows, ratio)
+        assert found.tolist() == plain_time_split(time, ratio).tolist()
 
 
 def plain_vocabulary(values, min_count=1):

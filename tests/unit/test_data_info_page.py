@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -144,6 +145,19 @@ def test_names_are_text_in_plots_and_tables(info: DataInfo) -> None:
     assert "user_$x$_<i>" in [str(element.text).strip() for element in drawn.iter(f"{SVG}text")]
     legend = drawings(text)["Token frequencies of the largest fields"]
     assert "\u200b_list" in [str(element.text).strip() for element in legend.iter(f"{SVG}text")]
+
+
+@pytest.mark.parametrize("rates", [(0.04, 0.001), (0.9, 0.00001), (0.05, 0.04), (1.0, 0.0)])
+def test_axes_are_numbered_in_plain_text(info: DataInfo, rates: tuple[float, float]) -> None:
+    tasks = tuple(
+        TaskInfo(name, "binary", (), dict.fromkeys(SPLITS, TaskSplit(1000, 1, rate, rate / 10, None, None, None)))
+        for name, rate in zip(("click", "buy"), rates, strict=True)
+    )
+    drawn = drawings(page(replace(info, tasks=tasks)))
+    for title in ("Positives per task and split", "Token frequencies of the largest fields", "Lengths of lists"):
+        texts = [str(element.text).strip() for element in drawn[title].iter(f"{SVG}text")]
+        assert not [text for text in texts if "math" in text]
+        assert len([text for text in texts if text[:1].isdigit()]) >= 2
 
 
 def test_the_page_shows_what_was_counted(info: DataInfo) -> None:

@@ -1,4 +1,4 @@
-"""Ali-CCP's raw files against a plain Python parser, fault by fault, and independent of blocks, threads and archives."""
+"""Ali-CCP's raw files against a plain Python parser, fault by fault, whatever the blocks, threads and archives."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ WHAT: dict[str, dict[str, Any]] = {
     "aitm-clean": {"fields": AITM, "lists": ["853"]},
 }
 """What each protocol is, written again here."""
+NAMES = protocols("aliccp")
+BASES = {protocol: dataset_values(name, None) for protocol, name in NAMES.items()}
 Files = dict[str, bytes]
 Cells = dict[str, str]
 
@@ -73,7 +75,7 @@ def drawn(count: int, seed: int = 0) -> dict[str, list[str]]:
         for index in indices:
             features = [(name, str(3_000_000 + draw.randrange(12)), "1.0") for name in USER[:9] if draw.random() < 0.8]
             for name in USER[9:]:
-                ids = draw.sample(range(10**draw.randint(2, 7)), draw.randint(0, 60))
+                ids = draw.sample(range(10 ** draw.randint(2, 7)), draw.randint(0, 60))
                 features += [(name, str(number), f"{math.log1p(draw.randint(1, 90)):.5f}") for number in ids]
             draw.shuffle(features)
             common.append(common_row(index, features))
@@ -99,9 +101,9 @@ def write_raw(folder: Path, files: Files) -> Path:
 
 
 def preprocessor(raw: Path, out: Path, protocol: str = "dtn23", **options: Any) -> AliCCP:
-    base = dataset_values(protocols("aliccp")[protocol], None)
+    base = BASES[protocol]
     made = preprocess_options("aliccp", {**base["preprocess"], **options})
-    return AliCCP(raw, out, options=made, base=base)
+    return AliCCP(raw, out, options=made, base=base, name=NAMES[protocol])
 
 
 def made(raw: Path, out: Path, protocol: str = "dtn23", *, rejected: float = 1.0, **options: Any) -> Path:
@@ -174,8 +176,8 @@ def expected(files: Files, what: dict[str, Any]) -> dict[str, list[Cells]]:
             if dropped(row):
                 continue
             target = "valid" if part == "train" and is_valid_row(number) else part
-            head = {"user_key": f"{part}:{row[3]}", "click": row[1], "purchase": row[2]}
-            made[f"{target}.inter"].append({**head, **cells(features, ITEM)})
+            labels = {"click": row[1], "purchase": "1" if row[1] == row[2] == "1" else "0", "buy": row[2]}
+            made[f"{target}.inter"].append({"user_key": f"{part}:{row[3]}", **cells(features, ITEM), **labels})
     return made
 
 
@@ -194,19 +196,33 @@ def thousand() -> Files:
     return as_files(drawn(1000))
 
 
+@pytest.fixture(scope="module")
+def few() -> Files:
+    return as_files(drawn(120, seed=1))
+
+
 # ---- value for value -------------------------------------------------------------------------------------------------
+
+
+def order_of(fields: list[str]) -> Callable[[str], int]:
+    """The key first, fields as they are listed with their values behind, then labels."""
+    columns = ["user_key", *(column for name in fields for column in (name, f"{name}_value"))]
+    return [*columns, "click", "purchase", "buy"].index
 
 
 @pytest.mark.parametrize("protocol", WHAT)
 def test_a_thousand_rows_equal_a_plain_parser(thousand: Files, protocol: str, tmp_path: Path) -> None:
     folder = made(write_raw(tmp_path / "raw", thousand), tmp_path, protocol)
-    assert read_back(folder) == expected(thousand, WHAT[protocol])
-    assert folder.name == protocols("aliccp")[protocol]
+    found, wanted = read_back(folder), expected(thousand, WHAT[protocol])
+    assert found == wanted
+    assert {name: list(rows[0]) for name, rows in found.items()} == {
+        name: sorted(rows[0], key=order_of(WHAT[protocol]["fields"])) for name, rows in wanted.items()
+    }
 
 
 @pytest.mark.parametrize("protocol", WHAT)
 def test_the_real_rows_equal_a_plain_parser(shared_data: Path, protocol: str, tmp_path: Path) -> None:
-    files = {}
+    files: Files = {}
     for kind in ("sample_skeleton", "common_features"):
         data = (shared_data / "aliccp_raw" / f"{kind}_train.csv").read_bytes()
         files |= {f"{kind}_train.csv": data, f"{kind}_test.csv": data}
@@ -225,7 +241,7 @@ def test_rare_ids_can_be_counted_once_per_common_row(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw", as_files(rows))
 
     def users(count: str) -> list[str]:
-        options = {"min_occurrences": 2, "count": count, "drop_unclicked_buys": False}
+        options: dict[str, Any] = {"min_occurrences": 2, "count": count, "drop_unclicked_buys": False}
         return [row["101"] for row in read_back(made(raw, tmp_path / count, "aitm", **options))["user"]]
 
     assert users("impressions") == ["0", "0", "", "", ""]  # user 0 has three impressions, user 1 has none
@@ -259,14 +275,14 @@ def test_train_valid_and_test_share_no_row(tmp_path: Path) -> None:
     assert 10 < len(valid) < 60
 
 
-def test_labels_have_no_part_in_the_user_file(thousand: Files, tmp_path: Path) -> None:
-    flipped = dict(thousand)
+def test_labels_have_no_part_in_the_user_file(few: Files, tmp_path: Path) -> None:
+    flipped = dict(few)
     for part in ("train", "test"):
-        rows = [line.split(b",") for line in thousand[f"sample_skeleton_{part}.csv"].splitlines()]
+        rows = [line.split(b",") for line in few[f"sample_skeleton_{part}.csv"].splitlines()]
         for row in rows:
             row[1] = b"1" if row[1] == b"0" else b"0"
         flipped[f"sample_skeleton_{part}.csv"] = b"".join(b",".join(row) + b"\n" for row in rows)
-    one = made(write_raw(tmp_path / "raw", thousand), tmp_path / "one")
+    one = made(write_raw(tmp_path / "raw", few), tmp_path / "one")
     other = made(write_raw(tmp_path / "other raw", flipped), tmp_path / "other")
     assert (one / "aliccp.user").read_bytes() == (other / "aliccp.user").read_bytes()
     assert (one / "aliccp.test.inter").read_bytes() != (other / "aliccp.test.inter").read_bytes()
@@ -277,12 +293,12 @@ def test_labels_have_no_part_in_the_user_file(thousand: Files, tmp_path: Path) -
 
 @pytest.mark.parametrize("protocol", ["dtn23", "aitm"])
 def test_files_depend_on_neither_blocks_nor_threads_nor_the_run(
-    thousand: Files, protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few: Files, protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = {**thousand, "sample_skeleton_train.csv": b"1,2,3\n" + thousand["sample_skeleton_train.csv"] + b"\nend\n"}
+    files = {**few, "sample_skeleton_train.csv": b"1,2,3\n" + few["sample_skeleton_train.csv"] + b"\nend\n"}
     raw = write_raw(tmp_path / "raw", files)
     found = []
-    for place, (block_bytes, workers) in enumerate([(1 << 22, 2), (1 << 22, 2), (40_000, 1), (3_000, 3)]):
+    for place, (block_bytes, workers) in enumerate([(1 << 22, 2), (1 << 22, 2), (20_000, 1), (900, 3)]):
         monkeypatch.setattr(AliCCP, "block_bytes", block_bytes)
         monkeypatch.setattr(AliCCP, "workers", workers)
         folder = made(raw, tmp_path / str(place), protocol)
@@ -317,11 +333,11 @@ WAYS: dict[str, Callable[[Path, Files], Any]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_archives_give_the_same_files(thousand: Files, way: str, tmp_path: Path) -> None:
-    plain = made(write_raw(tmp_path / "plain", thousand), tmp_path / "from plain")
+def test_archives_give_the_same_files(few: Files, way: str, tmp_path: Path) -> None:
+    plain = made(write_raw(tmp_path / "plain", few), tmp_path / "from plain")
     raw = tmp_path / "raw"
     raw.mkdir()
-    WAYS[way](raw, thousand)
+    WAYS[way](raw, few)
     assert contents(made(raw, tmp_path / "from archive")) == contents(plain)
 
 
@@ -371,9 +387,7 @@ FAULTS = {
     GOOD.replace("0.5", "1e999"): "a value is no finite number",
     GOOD.replace("0.5", "1_0"): "a value is no finite number",
     GOOD.replace("0.5", "1" * 64): "a value is no finite number",
-    GOOD.replace("210", "205"): (
-        "field 205 stands more than once: name it in `lists`, or set repeated: last"
-    ),
+    GOOD.replace("210", "205"): ("field 205 stands more than once: name it in `lists`, or set repeated: last"),
 }
 
 
@@ -435,7 +449,9 @@ def test_a_feature_at_fault_is_shown(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw", small([GOOD.encode().replace(b"\x025\x03", b"\x02five\x03")]))
     folder = made(raw, tmp_path)
     text = (folder / "rejected.tsv").read_text().splitlines()[1].split("\t")[3]
-    assert "210" in text and "five" in text and "205" not in text
+    assert "210" in text
+    assert "five" in text
+    assert "205" not in text
 
 
 def test_odd_but_valid_texts_stay_as_they_are_spelled(tmp_path: Path) -> None:
@@ -454,7 +470,7 @@ def test_rows_without_features_are_rows(tmp_path: Path) -> None:
     found = read_back(made(write_raw(tmp_path / "raw", small([row.encode() for row in rows])), tmp_path))
     first = (found["train.inter"] + found["valid.inter"])[0]
     assert first["click"] == "1"
-    assert {value for name, value in first.items() if name not in ("user_key", "click", "purchase")} == {""}
+    assert {value for name, value in first.items() if name not in ("user_key", "click", "purchase", "buy")} == {""}
 
 
 def test_rejections_stop_the_run_when_they_are_too_many_or_strict(tmp_path: Path) -> None:
@@ -570,8 +586,9 @@ def test_options_change_the_meaning(tmp_path: Path) -> None:
         {"name": "109_14"},
         {"name": "210", "type": "token_seq"},
     ]
-    for protocol, name in protocols("aliccp").items():
-        assert preprocessor(tmp_path, tmp_path, protocol).meaning() is None, name
+    for protocol, name in NAMES.items():
+        assert preprocessor(tmp_path, tmp_path, protocol).meaning() is None
+        assert AliCCP.name_of(preprocess_options("aliccp", BASES[protocol]["preprocess"])) == name
 
 
 @pytest.mark.parametrize(

@@ -29,19 +29,19 @@ SIGNALS = (
     "is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "long_view", "is_profile_enter",
     "play_time_ms", "profile_stay_time", "comment_stay_time",
 )  # fmt: skip
-LOG = (
-    "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view,"
-    "play_time_ms,duration_ms,profile_stay_time,comment_stay_time,is_profile_enter,is_rand,tab"
-).split(",")
-USER = (
-    "user_id,user_active_degree,is_lowactive_period,is_live_streamer,is_video_author,follow_user_num,"
-    "follow_user_num_range,fans_user_num,fans_user_num_range,friend_user_num,friend_user_num_range,register_days,"
-    "register_days_range"
-).split(",") + [f"onehot_feat{number}" for number in range(18)]
-VIDEO = (
-    "video_id,author_id,video_type,upload_dt,upload_type,visible_status,video_duration,server_width,server_height,"
-    "music_id,music_type,tag"
-).split(",")
+LOG = [
+    "user_id", "video_id", "date", "hourmin", "time_ms", *SIGNALS[:7], "play_time_ms", "duration_ms",
+    "profile_stay_time", "comment_stay_time", "is_profile_enter", "is_rand", "tab",
+]  # fmt: skip
+USER = [
+    "user_id", "user_active_degree", "is_lowactive_period", "is_live_streamer", "is_video_author", "follow_user_num",
+    "follow_user_num_range", "fans_user_num", "fans_user_num_range", "friend_user_num", "friend_user_num_range",
+    "register_days", "register_days_range", *(f"onehot_feat{number}" for number in range(18)),
+]  # fmt: skip
+VIDEO = [
+    "video_id", "author_id", "video_type", "upload_dt", "upload_type", "visible_status", "video_duration",
+    "server_width", "server_height", "music_id", "music_type", "tag",
+]  # fmt: skip
 FIRST, SECOND = "log_standard_4_08_to_4_21", "log_standard_4_22_to_5_08"
 RANDOM = "log_random_4_22_to_5_08"
 
@@ -71,7 +71,8 @@ def draw_users(seed: int, count: int = 13) -> Table:
     for user in range(count):
         row = {
             "user_id": str(user), "user_active_degree": str(draw.choice(["full_active", "UNKNOWN"])),
-            "is_lowactive_period": "0", "is_live_streamer": str(draw.choice(["-124", "0", "1"])), "is_video_author": "1",
+            "is_lowactive_period": "0", "is_video_author": "1",
+            "is_live_streamer": str(draw.choice(["-124", "0", "1"])),
             "follow_user_num": "5", "follow_user_num_range": "(0,10]", "fans_user_num": str(draw.integers(0, 100)),
             "fans_user_num_range": "[1,10)", "friend_user_num": "0", "friend_user_num_range": "0",
             "register_days": str(draw.integers(1, 900)), "register_days_range": "61-90",
@@ -132,9 +133,10 @@ def raw(tmp_path: Path) -> Raw:
     return Raw(tmp_path / "raw")
 
 
-def make(folder: Path, out: Path, *, max_rejected: float = 0.0, **options: Any) -> tuple[Path, list[str]]:
+def make(folder: Path, out: Path, **options: Any) -> tuple[Path, list[str]]:
     """The folder of atomic files, and what was said."""
     said: list[str] = []
+    max_rejected = options.pop("max_rejected", 0.0)
     given = preprocess_options("kuairand", options)
     return KuaiRand(folder, out, options=given, base={}).run(said.append, max_rejected=max_rejected), said
 
@@ -154,6 +156,7 @@ def slow_log(data: bytes, keep: Callable[[str], bool]) -> Table:
             day = date(int(row["date"][:4]), int(row["date"][4:6]), int(row["date"][6:]))
             made = {"hour": str(int(row["hourmin"]) // 100), "weekday": str(day.isoweekday())}
             copied = ("user_id", "video_id", "date", "time_ms", "duration_ms", "is_rand", "tab", *SIGNALS)
+            made["click_long_view"] = str(int(row["is_click"] == "1" and row["long_view"] == "1"))
             found.append(made | {name: row[name] for name in copied})
     return found
 
@@ -423,25 +426,30 @@ def test_any_signals_are_tasks_and_a_long_view_counts_after_a_click(raw: Raw, tm
     assert main(["preprocess", "kuairand", *words]) == 0
     settings = resolve(["--dataset=kuairand-1k", f"--data_path={tmp_path}"]).settings
     tasks = {task.name: task for task in settings.tasks}
-    assert tuple(tasks) == SIGNALS
+    assert [name.replace("click_long_view", "long_view") for name in tasks] == list(SIGNALS)
     assert [name for name, task in tasks.items() if task.kind == "regression"] == list(SIGNALS[-3:])
-    assert tasks["long_view"].condition == "long_view == 1 and is_click == 1"
-    assert tasks["long_view"].after == ["is_click"]
+    assert tasks["click_long_view"].condition == "long_view == 1 and is_click == 1"
+    assert tasks["click_long_view"].after == ["is_click"]
     data = prepare(settings)
     rows = raw.tables[FIRST] + raw.tables[SECOND]
     assert sum(data.summary.rows.values()) == len(rows)
     both = sum(row["is_click"] == row["long_view"] == "1" for row in rows)
-    assert sum(part["long_view"][0] for part in data.summary.positives.values()) == both
-    for signal in SIGNALS:
-        with pytest.raises(UsageError, match="cannot be an input"):
-            resolve(["--dataset=kuairand-1k", f"--data_path={tmp_path}", f"--fields=[{{name: {signal}}}]"])
+    assert sum(part["click_long_view"][0] for part in data.summary.positives.values()) == both
+
+
+@pytest.mark.parametrize("signal", [*SIGNALS, "click_long_view"])
+@pytest.mark.parametrize("task", ["is_like", "is_click"])
+def test_no_feedback_column_is_ever_an_input(signal: str, task: str, tmp_path: Path) -> None:
+    words = [f"--tasks=[{{name: {task}, label: {task}}}]", f"--fields=[{{name: {signal}, type: float}}]"]
+    with pytest.raises(UsageError, match=rf"field '{signal}' cannot be an input"):
+        resolve(["--dataset=kuairand-1k", f"--data_path={tmp_path}", *words])
 
 
 def test_no_shipped_set_has_a_signal_among_its_fields(tmp_path: Path) -> None:
     for name in ("1k", "pure", "27k", "1k-stem", "1k-stem-unbiased"):
         settings = resolve([f"--dataset=kuairand-{name}", f"--data_path={tmp_path}"]).settings
         assert not {field.name for field in settings.fields} & {*SIGNALS, "is_rand", "time_ms", "date"}
-        assert [task.name for task in settings.tasks] == ["is_click", "long_view"]
+        assert [task.name for task in settings.tasks] == ["is_click", "click_long_view"]
 
 
 def test_regression_tasks_alone_are_selected_by_their_error() -> None:

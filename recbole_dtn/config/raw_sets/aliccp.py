@@ -29,8 +29,10 @@ class AliCCPOptions(PreprocessOptions):
     """What the Ali-CCP files become."""
 
     protocol: str = "dtn23"
-    fields: list[FieldName] = [*USER_FIELDS, *ITEM_FIELDS]  # columns that are written
-    lists: list[FieldName] = list(LISTS)  # fields held as pairs of token_seq and <field>_value float_seq
+    fields: list[FieldName] = Field(default_factory=lambda: [*USER_FIELDS, *ITEM_FIELDS])  # columns that are written
+    lists: list[FieldName] = Field(
+        default_factory=lambda: list(LISTS)
+    )  # fields held as pairs of token_seq and <field>_value float_seq
     repeated: Literal["all", "last"] = "all"  # last: every field keeps its last value alone, and `lists` is not used
     max_list: Count | None = None  # longest list, whose first values stay; None: no limit
     min_occurrences: Count = 1  # ids seen less often in the official training file become empty cells

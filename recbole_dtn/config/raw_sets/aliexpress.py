@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -18,6 +18,8 @@ PUBLISHED: tuple[Country, ...] = ("NL", "ES", "FR", "US")
 
 class AliExpressOptions(PreprocessOptions):
     """Which countries, and what the validation part is."""
+
+    outcomes: ClassVar[tuple[str, ...]] = ("click", "conversion")
 
     protocol: Literal["clean", "mtreclib"] = "clean"
     countries: list[Country] = Field(list(PUBLISHED), min_length=1)

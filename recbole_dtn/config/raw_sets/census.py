@@ -17,7 +17,7 @@ class CensusIncomeOptions(PreprocessOptions):
     """Which columns are the tasks; the files are the same for all of them."""
 
     protocol: Literal["official"] = "official"
-    tasks: list[CensusTask] = ["income", "marital"]
+    tasks: list[CensusTask] = Field(default=["income", "marital"])
     college: Literal["some", "bachelor"] = "some"  # what "at least college" starts with: college attended, or a degree
     weights: bool = False  # whether instance_weight weighs the rows in the loss
     split_seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 2020  # of the halves of the official test file

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import field_validator, model_validator
 
 from recbole_dtn.config.preprocess import PreprocessOptions
 
-__all__ = ["BINARY_SIGNALS", "SIGNALS", "TIME_SIGNALS", "KuaiRandOptions", "Signal"]
+__all__ = ["BINARY_SIGNALS", "CLICK_LONG_VIEW", "SIGNALS", "TIME_SIGNALS", "KuaiRandOptions", "Signal"]
 
 Signal = Literal[
     "is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "long_view", "is_profile_enter",
@@ -21,10 +21,14 @@ BINARY_SIGNALS: tuple[Signal, ...] = (
 TIME_SIGNALS: tuple[Signal, ...] = ("play_time_ms", "profile_stay_time", "comment_stay_time")
 SIGNALS: tuple[Signal, ...] = (*BINARY_SIGNALS, *TIME_SIGNALS)
 """The feedback signals of the logs: each can be a task, none an input."""
+CLICK_LONG_VIEW = "click_long_view"
+"""Column of the rows with both a click and a long view: a chain that holds in every row."""
 
 
 class KuaiRandOptions(PreprocessOptions):
     """Which version, which days are which part, and which log the test part comes from."""
+
+    outcomes: ClassVar[tuple[str, ...]] = (*SIGNALS, CLICK_LONG_VIEW)
 
     protocol: Literal["default", "stem", "stem-unbiased"] = "default"
     version: Literal["1k", "pure", "27k"] = "1k"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from recbole_dtn.data.info.report import DuplicateInfo
 from recbole_dtn.data.info.view import StoreView, ragged, value_cuts
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.store import Column
+from recbole_dtn.errors import DataError
 from recbole_dtn.schema import FieldSpec
 
 __all__ = ["duplicates", "mix"]
@@ -55,22 +55,15 @@ def duplicates(view: StoreView, scratch: Path | None = None, meter: Meter = sile
         scratch: where rows wait on disk when they are many (32 bytes a row); the system's own folder by default.
         meter: told how far it is.
     """
-    total = sum(view.rows.values())
-    parts = min(MOST_PARTS, -(-total // PART_ROWS))
     tallies = [_Tally() for _ in view.bounds]
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".hashing-", dir=scratch)))
-        rows = _RowHashes(view, folder)
-        store = _Parts(max(parts, 1), folder)
-        done = 0
-        for index, split in enumerate(view.bounds):
-            for start, stop in view.blocks(split):
-                store.add(_reduced(_records(view, rows, index, start, stop)))
-                done += stop - start
-                meter("hashing rows", done, total)
-        for number, records in enumerate(store.read()):
-            _tally(records, tallies)
-            meter("comparing rows", number + 1, store.count)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".hashing-", dir=scratch) as folder:
+            _count(view, Path(folder), tallies, meter)
+    except OSError as error:
+        raise DataError(
+            f"{scratch or tempfile.gettempdir()}: rows cannot be compared there ({error.strerror}); make room, set "
+            "cache_dir to another folder, or leave duplicates out with --quick"
+        ) from None
     return {
         split: DuplicateInfo(
             rows=view.rows[split],
@@ -82,6 +75,21 @@ def duplicates(view: StoreView, scratch: Path | None = None, meter: Meter = sile
         )
         for index, (split, tally) in enumerate(zip(view.bounds, tallies, strict=True))
     }
+
+
+def _count(view: StoreView, folder: Path, tallies: list[_Tally], meter: Meter) -> None:
+    total = sum(view.rows.values())
+    rows = _RowHashes(view, folder)
+    parts = _Parts(max(1, min(MOST_PARTS, -(-total // PART_ROWS))), folder)
+    done = 0
+    for index, split in enumerate(view.bounds):
+        for start, stop in view.blocks(split):
+            parts.add(_reduced(_records(view, rows, index, start, stop)))
+            done += stop - start
+            meter("hashing rows", done, total)
+    for number, records in enumerate(parts.read()):
+        _tally(records, tallies)
+        meter("comparing rows", number + 1, parts.count)
 
 
 # ---- hashes -------------------------------------------------------------------------------------------------------

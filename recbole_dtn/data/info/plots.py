@@ -11,7 +11,9 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from recbole_dtn.data.info.report import DataInfo, FieldInfo
 from recbole_dtn.data.info.text import clipped, count, share
@@ -39,6 +41,7 @@ STYLE: Any = {
 WIDTH = 7.2
 LARGEST = 6
 NAME = 26
+FEW_POWERS = 300
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,8 @@ def _rates(info: DataInfo) -> Plot | None:
     _named(axes, [task.name for task in tasks])
     if rates and max(rates) > 20 * min(rates):
         axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3%}".rstrip("0%").rstrip(".") + " %")
+        _few_ticks(axes.xaxis)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
     axes.set_xlabel("positives among the observed rows, ± 2 standard errors")
     _legend(axes)
     axes.grid(axis="x", alpha=0.25)
@@ -126,6 +130,13 @@ def _legend(axes: Axes) -> None:
     first = dict(zip(labels, handles, strict=True))
     if first:
         axes.legend(list(first.values()), list(first), loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _few_ticks(axis: Axis) -> None:
+    """On a logarithmic axis number the powers of ten alone; 2 and 5 too where it spans few of them."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < FEW_POWERS * low else (1,), numticks=8))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _named(axes: Axes, names: Sequence[str]) -> None:
@@ -209,6 +220,7 @@ def _frequency(info: DataInfo) -> Plot | None:
         label = f"\u200b{label}" if label.startswith("_") else label  # else matplotlib hides it
         axes.loglog(ranks, counts, style, marker=MARKS[index], color=colour, label=label, markersize=3, lw=1)
     for axis in (axes.xaxis, axes.yaxis):
+        _few_ticks(axis)
         axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("rank of the token")
     axes.set_ylabel("occurrences in training")
@@ -239,6 +251,7 @@ def _lengths(info: DataInfo) -> Plot | None:
     _named(axes, [field.name for field, _ in fields])
     if max(found.longest for _, found in fields) > 100:
         axes.set_xscale("symlog", linthresh=1)
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
     axes.set_xlim(left=-0.2)
     axes.set_xlabel("values in a list, over the training rows")

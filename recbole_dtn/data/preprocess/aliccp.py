@@ -48,7 +48,7 @@ class AliCCP(RawSet):
         """The fields that the options write, of the types that they give them."""
         options = self.options
         described = {str(spec["name"]): dict(spec) for spec in values.get("fields", [])}
-        fields = []
+        fields: list[dict[str, Any]] = []
         for name in [*(name for name in described if name in options.fields), *options.fields]:
             spec = described.pop(name, None) or {"name": name}
             if any(made["name"] == name for made in fields):

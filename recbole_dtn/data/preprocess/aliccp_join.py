@@ -43,7 +43,7 @@ ORPHAN = "no good row of the common features has this common_feature_index"
 REPEATED = "field {} stands more than once: name it in `lists`, or set repeated: last"
 UNCLICKED = "click = 0 and buy = 1"
 
-I = TypeVar("I")
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -69,7 +69,7 @@ def _mix(words: Words) -> Words:
     return words ^ (words >> np.uint64(31))
 
 
-def in_order(function: Callable[[I], T], items: Iterator[I], workers: int) -> Iterator[T]:
+def in_order(function: Callable[[S], T], items: Iterator[S], workers: int) -> Iterator[T]:
     """The results of a function, in the order of the items, a few of them made at the same time in threads."""
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[T]] = deque()

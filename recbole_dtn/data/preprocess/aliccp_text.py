@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from recbole_dtn.data.preprocess.aliccp_words import BYTES, HIGH_SEVEN, Ints, Wo
 __all__ = ["KEY", "LABELS", "Chosen", "Column", "Kept", "choose", "columns_of", "lines_of", "other_values", "types_of"]
 
 KEY = "user_key"
-LABELS = ("click", "purchase")
+LABELS = ("click", "purchase", "buy")
+"""Both raw labels, and purchase = click and buy between them; behind the fields, so that stock RecBole finds an item."""
 TAB, SPACE = word(b"\t"), word(b" ")
 ONE_POINT_ZERO, ONE = word(b"\x001.0"), word(b"\x001")
 VALUED = ("508", "509", "702")
@@ -52,17 +54,17 @@ def columns_of(layout: Layout, options: AliCCPOptions) -> list[Column]:
 
 def types_of(columns: Sequence[Column], labels: Sequence[str]) -> dict[str, str]:
     """Columns of the atomic file with their types."""
-    types = {KEY: "token", **dict.fromkeys(labels, "float")}
+    types = {KEY: "token"}
     for column in columns:
         types[column.name] = "token_seq" if column.many else "token"
         if column.many:
             types[f"{column.name}_value"] = "float_seq"
-    return types
+    return {**types, **dict.fromkeys(labels, "float")}
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Features of one field that are written: ``features`` of the block, with ``rank`` in their row, ``count`` a row."""
+    """Features of a field that are written: their numbers in the block, their rank in the row, how many a row has."""
 
     features: Ints
     rank: Ints
@@ -119,6 +121,10 @@ class _Page:
         """Where the cells of a column begin, by line."""
         return self.starts[column : len(self.order) * self.columns : self.columns]
 
+    def fill(self, column: int, words: Words) -> None:
+        """Fill a column with the same number of words for each line, (lines, words)."""
+        self.words[self.cells(column)[:, None] + np.arange(words.shape[1])] = words
+
     def put(self, column: int, chosen: Chosen, texts: Sequence[Words]) -> None:
         """Fill a column with the texts of the features chosen; ``texts`` are the words of all features."""
         line = self.line[self.block.row[chosen.features]]
@@ -136,10 +142,7 @@ class _Page:
     def lines(self, counts: Ints) -> list[bytes]:
         """The text, cut after so many lines each."""
         cuts = self.starts[np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]) * self.columns].tolist()
-        return [
-            self.words[start:end].tobytes().translate(None, b"\0")
-            for start, end in zip(cuts[:-1], cuts[1:], strict=True)
-        ]
+        return [self.words[start:end].tobytes().translate(None, b"\0") for start, end in pairwise(cuts)]
 
 
 def lines_of(
@@ -158,27 +161,36 @@ def lines_of(
     order = np.argsort(place, kind="stable")[np.count_nonzero(place < 0) :]
     if not len(order):
         return [b""] * files
-    head = _head(block, part, order)
-    widths = [np.full(len(order), head.shape[1])]
+    key, labels = _key(block, part, order), _labels(block, order)
+    widths = [np.full(len(order), key.shape[1])]
     pairs = []
     for column, some in zip(columns, chosen, strict=True):
         for texts in (block.ids, block.values) if column.many else (block.ids,):
             pairs.append((some, texts))
             widths.append(np.maximum(some.count[order] * len(texts), 1))
-    page = _Page(block, order, widths)
-    page.words[page.cells(0)[:, None] + np.arange(head.shape[1])] = head
+    page = _Page(block, order, [*widths, np.full(len(order), labels.shape[1])])
+    page.fill(0, key)
     for position, (some, texts) in enumerate(pairs, 1):
         page.put(position, some, texts)
+    page.fill(len(pairs) + 1, labels)
     return page.lines(np.bincount(place[order], minlength=files))
 
 
-def _head(block: Block, part: str, order: Ints) -> Words:
-    """The key and the labels, with the line feed in front."""
+def _key(block: Block, part: str, order: Ints) -> Words:
+    """The join key of each line, with the line feed in front."""
     at, length = block.index_at[order], np.full(len(order), INDEX_DIGITS)
     words = [np.full(len(order), word(f"\n{part}:".encode()))]
     words += [block.text.words(at, length, place) for place in range(INDEX_DIGITS // BYTES)]
-    words += [TAB | ((label[order].astype(np.uint64) + ord("0")) << np.uint64(8)) for label in block.labels.values()]
     return np.stack(words, axis=1)
+
+
+def _labels(block: Block, order: Ints) -> Words:
+    """:data:`LABELS` of each line; none in a file of users."""
+    if not block.labels:
+        return np.empty((len(order), 0), np.uint64)
+    click, buy = (block.labels[name][order].astype(np.uint64) for name in ("click", "buy"))
+    digits = np.stack([click, click & buy, buy], axis=1) + np.uint64(ord("0"))
+    return TAB | (digits << np.uint64(8))
 
 
 def other_values(block: Block, column: Column, chosen: Chosen) -> int:

@@ -125,7 +125,7 @@ class HeldOut:
         return moved
 
     def _cut(self, rows: int, share: float) -> int:
-        """The row with which the held-out ones begin: the first one of a search, nearest to the share that is wanted."""
+        """The first row that is held out: of the rows with which a search begins, the nearest to the wanted share."""
         starts = np.sort(self._first[self._first > 0])
         if not len(starts):
             raise DataError("the training rows are of one search, of which none can be held out for validation")

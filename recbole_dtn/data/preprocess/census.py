@@ -62,6 +62,8 @@ TYPES = {
     **{name: "float" if name in (*NUMERIC, WEIGHT) else "token" for name in COLUMNS},
     **{label: "float" for _, label in LABELS.values()},
 }
+LARGEST = 1_000_000
+"""No column has more: amounts end at 99,999, the weight below 20,000."""
 TRAIN, TEST = "census-income.data", "census-income.test"
 
 
@@ -159,7 +161,9 @@ def census_fields(fields: list[dict[str, Any]], tasks: list[Any]) -> list[dict[s
 def _checks() -> dict[str, pl.Expr]:
     """What every row must be."""
     checks = {
-        f"{name}: expected a finite number": pl.col(name).cast(pl.Float64, strict=False).is_finite()
+        f"{name}: expected a number from 0 to {LARGEST:,}": pl.col(name)
+        .cast(pl.Float64, strict=False)
+        .is_between(0, LARGEST)
         for name in (*NUMERIC, WEIGHT)
     }
     checks["income_50k: expected '- 50000.' or '50000+.'"] = pl.col("income_50k").is_in(INCOMES)

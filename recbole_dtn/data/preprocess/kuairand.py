@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from recbole_dtn.config.raw_sets.kuairand import BINARY_SIGNALS, KuaiRandOptions
+from recbole_dtn.config.raw_sets.kuairand import BINARY_SIGNALS, CLICK_LONG_VIEW, KuaiRandOptions
 from recbole_dtn.data.preprocess.base import RawSet, Work
 from recbole_dtn.data.preprocess.kuairand_log import INTER_TYPES, LogReader
 from recbole_dtn.data.preprocess.kuairand_sides import write_items, write_users
@@ -123,7 +123,7 @@ def _task(name: str, chosen: Sequence[str]) -> dict[str, Any]:
     if name not in BINARY_SIGNALS:
         return {"name": name, "kind": "regression", "label": name}
     if name == "long_view" and "is_click" in chosen:
-        return {
-            "name": name, "label": name, "condition": "long_view == 1 and is_click == 1", "after": ["is_click"]
-        }  # fmt: skip
+        # A name of its own: stock RecBole knows no conditions, and takes the column that is called like the task.
+        condition = "long_view == 1 and is_click == 1"
+        return {"name": CLICK_LONG_VIEW, "label": CLICK_LONG_VIEW, "condition": condition, "after": ["is_click"]}
     return {"name": name, "label": name}

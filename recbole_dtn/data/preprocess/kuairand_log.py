@@ -8,7 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from recbole_dtn.config.raw_sets.kuairand import BINARY_SIGNALS, SIGNALS, TIME_SIGNALS, KuaiRandOptions
+from recbole_dtn.config.raw_sets.kuairand import (
+    BINARY_SIGNALS,
+    CLICK_LONG_VIEW,
+    SIGNALS,
+    TIME_SIGNALS,
+    KuaiRandOptions,
+)
 from recbole_dtn.data.preprocess.lines import BLOCK_BYTES
 from recbole_dtn.data.preprocess.part_files import PartFiles, keep_sound, text_blocks_with_header
 from recbole_dtn.data.preprocess.raw_files import RawFile
@@ -20,7 +26,7 @@ __all__ = ["COLUMNS", "INTER_TYPES", "LogReader", "SeenIds", "integer"]
 COLUMNS = ("user_id", "video_id", "date", "hourmin", "time_ms", *SIGNALS, "duration_ms", "is_rand", "tab")
 INTER_TYPES = {
     **dict.fromkeys(["user_id", "video_id", "date", "hour", "weekday", "tab", "is_rand"], "token"),
-    **dict.fromkeys(["time_ms", "duration_ms", *SIGNALS], "float"),
+    **dict.fromkeys(["time_ms", "duration_ms", *SIGNALS, CLICK_LONG_VIEW], "float"),
 }
 INTEGER = r"^(?:0|[1-9]\d{0,17})$"
 LARGEST_MERGE = 1 << 21
@@ -104,10 +110,15 @@ class LogReader:
                 if not sound.height:
                     continue
                 day, minutes = _day(), pl.col("hourmin").cast(pl.Int32)
+                both = (pl.col("is_click") == "1") & (pl.col("long_view") == "1")
                 made = sound.with_columns(
-                    hour=minutes // 100, weekday=day.dt.weekday(), train=day <= self._train_until, day=day,
+                    both.cast(pl.Int8).alias(CLICK_LONG_VIEW),
+                    hour=minutes // 100,
+                    weekday=day.dt.weekday(),
+                    day=day,
+                    train=day <= self._train_until,
                     valid=(day > self._train_until) & (day <= self._valid_until),
-                )  # fmt: skip
+                )
                 first, last = made["day"].min(), made["day"].max()
                 assert isinstance(first, date)
                 assert isinstance(last, date)

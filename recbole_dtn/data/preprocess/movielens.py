@@ -109,13 +109,15 @@ class MovieLens1M(RawSet):
         items = items.with_columns(genres, release_year=pl.col("title").str.extract(r"\((\d{4})\)\s*$"))
         user_types = dict.fromkeys(("user_id", "age", "gender", "occupation", "zip_prefix"), "token")
         ratings = self._ratings(raw["ratings.dat"], work, users["user_id"], items["item_id"])
-        tables = {
-            "inter": (ratings, RATING_TYPES), "user": (users, user_types), "item": (items, ITEM_TYPES)
-        }  # fmt: skip
-        return {
-            f"{self.name}.{kind}": write_atomic(frames, work.folder / f"{self.name}.{kind}", types)
-            for kind, (frames, types) in tables.items()
-        }
+        written = {}
+        for kind, frames, types in (
+            ("inter", ratings, RATING_TYPES),
+            ("user", iter([users]), user_types),
+            ("item", iter([items]), ITEM_TYPES),
+        ):
+            file = f"{self.name}.{kind}"
+            written[file] = write_atomic(frames, work.folder / file, types)
+        return written
 
     def _side(self, raw: RawFile, work: Work, key: str) -> pl.DataFrame:
         """Users or movies; the second row of one key is rejected."""

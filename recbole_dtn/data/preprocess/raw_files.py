@@ -23,6 +23,7 @@ from recbole_dtn.errors import DataError
 __all__ = ["RawFile", "RawFolder", "plain_file"]
 
 COMPRESSED = (".gz", ".zst")
+ZSTD_BYTES = 1 << 17
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 READ_ERRORS = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, zstandard.ZstdError)
 
@@ -186,8 +187,50 @@ def _decompressed(name: str, size: int, opener: Opener) -> RawFile:
 def _decompressor(stream: IO[bytes], name: str) -> IO[bytes]:
     if name.lower().endswith((".gz", ".tgz")):
         return io.BufferedReader(gzip.GzipFile(fileobj=stream, mode="rb"), 1 << 20)
-    reader: Any = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True, closefd=True)
-    return io.BufferedReader(reader, 1 << 20)
+    return io.BufferedReader(_ZstdReader(stream), 1 << 20)
+
+
+class _ZstdReader(io.RawIOBase):
+    """The text of a ``.zst`` of one frame or several; an end in the middle of a frame is an error (zstandard's own
+    reader takes it for the end of the file).
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._frame: Any = None
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            data = self._stream.read(ZSTD_BYTES)
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("Compressed file ended in the middle of a frame")
+                return 0
+            self._ready = memoryview(self._decompressed(data))
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+    def _decompressed(self, data: bytes) -> bytes:
+        parts = []
+        while data:
+            if self._frame is None:
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+            parts.append(self._frame.decompress(data))
+            data = b""
+            if self._frame.eof:
+                data, self._frame = self._frame.unused_data, None
+        return b"".join(parts)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._stream.close()
+        super().close()
 
 
 def _tar(path: Path) -> tarfile.TarFile:

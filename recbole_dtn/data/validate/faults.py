@@ -89,7 +89,8 @@ def grouped(faults: Iterable[Fault]) -> list[FaultGroup]:
         group = groups.setdefault((fault.file, fault.kind or fault.reason, fault.fatal), FaultGroup(fault, 0, []))
         group.first = min(group.first, fault)
         group.count += 1
-        group.lines = sorted([*group.lines, fault.line])[:LINES_KEPT]
+        if len(group.lines) < LINES_KEPT or fault.line < group.lines[-1]:
+            group.lines = sorted([*group.lines, fault.line])[:LINES_KEPT]
     return sorted(groups.values(), key=lambda group: group.first)
 
 

@@ -1,0 +1,334 @@
+"""MemoNet's memory in one autograd Function: gathered, restored and shrunk a few rows at a time, and again in backward.
+
+Written plainly, every pair of a batch is a vector in memory several times over: (B, P, m*C) codewords, their gradient,
+(B, P, D) restored vectors, and so on. Here a chunk of rows passes through the caches from the look-up to the result;
+nothing of size B*P*D is kept. Besides:
+
+* Linear restoring is applied to the codebook first, ``r = sum_k W_r^(k) c_k``: n products in place of B*P, after which
+  a pair is the sum of m gathered rows.
+* The codebook's gradient sums the look-ups of one codeword by a sorted order, found once for all owners.
+* What all pairs of a field sum to is one product with a 0/1 matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from recbole_dtn.layers.product import outer, product
+
+__all__ = ["Memory", "PairCodes", "Sides", "recall"]
+
+CHUNK = 2**20
+"""Numbers (rows x P x D) of a chunk: 4 MiB. Half and twice as many measured the same on a core with 1 MiB of L2."""
+
+
+class PairCodes:
+    """The codewords of a batch, in chunks of rows, and for the backward pass in the order of the codewords.
+
+    Args:
+        indices: (B, P, m) codewords, each in [0, codes). codes: n. width: D, for the size of a chunk.
+        pairs_first: whether a chunk lies (P, rows) rather than (rows, P).
+
+    Attributes:
+        chunks: slices of the batch's rows.
+    """
+
+    def __init__(self, indices: Tensor, *, codes: int, width: int, pairs_first: bool) -> None:
+        self.indices, self.codes, self.pairs_first = indices, codes, pairs_first
+        batch, self.pairs, self.hashes = indices.shape
+        rows = max(1, CHUNK // (self.pairs * width))
+        self.chunks = [slice(start, min(start + rows, batch)) for start in range(0, batch, rows)]
+        self._keys: dict[int, Tensor] = {}
+        self._orders: dict[tuple[int, bool], tuple[Tensor, Tensor, Tensor | None]] = {}
+        self._counts: Tensor | None = None
+
+    def keys(self, chunk: int) -> Tensor:
+        """(pairs and rows of the chunk, m) int32: codeword plus n times the number of the hash."""
+        if chunk not in self._keys:
+            apart = self.indices[self.chunks[chunk]] + self.codes * torch.arange(
+                self.hashes, device=self.indices.device
+            )
+            if self.pairs_first:
+                apart = apart.transpose(0, 1)
+            self._keys[chunk] = apart.to(torch.int32, memory_format=torch.contiguous_format).view(-1, self.hashes)
+        return self._keys[chunk]
+
+    def counts(self) -> Tensor:
+        """(n,) look-ups of every codeword in the batch."""
+        if self._counts is None:
+            self._counts = torch.bincount(self.indices.flatten(), minlength=self.codes)
+        return self._counts
+
+    def add(self, chunk: int, values: Tensor, total: Tensor) -> None:
+        """Add ``values`` to the rows of ``total`` that the chunk looked up.
+
+        Args:
+            values: (pairs and rows, width), the same for all hashes, with ``total`` (m * n, width); or one each,
+                (pairs and rows * m, width), with ``total`` (n, width).
+        """
+        each = len(total) == self.codes and self.hashes > 1
+        source, starts, rows = self._order(chunk, each, len(total))
+        summed = functional.embedding_bag(source, values, starts, mode="sum")
+        if rows is None:
+            total += summed
+        else:  # distinct rows
+            total.index_copy_(0, rows, total.index_select(0, rows).add_(summed))
+
+    def _order(self, chunk: int, each: bool, size: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Positions of values sorted by codeword, where each codeword begins, and which they are (None: all)."""
+        if (chunk, each) not in self._orders:
+            keys = self.keys(chunk).flatten()
+            keys = keys % self.codes if each else keys
+            ordered, order = torch.sort(keys, stable=True)
+            source = (order if each else order.div_(self.hashes, rounding_mode="floor")).to(torch.int32)
+            count = torch.bincount(ordered, minlength=size)
+            rows = None
+            if size > len(keys):
+                rows = count.nonzero().squeeze(1)
+                count = count[rows]
+            starts = (count.cumsum(0) - count).to(torch.int32)
+            self._orders[chunk, each] = source, starts, rows
+        return self._orders[chunk, each]
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Which fields a pair is of, as 0/1 matrices: a product with one sums the pairs of each field.
+
+    Attributes:
+        left, right: (P,) positions of the pair's fields. left_of, right_of: (F, P), 1 where the field is that one.
+        belongs: (q, P), 1 where the pair contains the field.
+    """
+
+    left: Tensor
+    right: Tensor
+    left_of: Tensor
+    right_of: Tensor
+    belongs: Tensor
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the memory is made of.
+
+    Attributes:
+        codebook: (n, C). restorer: (D, m*C), W_r.
+        embeddings: (B, F, D) and mask: W_1 (H, 2D), W_2 (m*C, H), for attentive restoring; else None.
+        attention: (B, P) for attentive shrinking, else None.
+        weight: (O, P*D) where pairs are not shrunk but multiplied at once, else None.
+    """
+
+    codebook: Tensor
+    restorer: Tensor
+    embeddings: Tensor | None = None
+    mask: tuple[Tensor, Tensor] | None = None
+    attention: Tensor | None = None
+    weight: Tensor | None = None
+
+
+def recall(memory: Memory, codes: PairCodes, sides: Sides, *, sparse: bool, penalised: bool) -> tuple[Tensor, Tensor]:
+    """Look up, restore and shrink.
+
+    Args:
+        memory: tensors. codes: codewords. sides: fields of the pairs.
+        sparse: whether the codebook's gradient is sparse. penalised: whether the second result is wanted.
+
+    Returns:
+        z (B, q, D), or with ``weight`` the product (B, O); and half the sum over look-ups of ``|codeword|^2`` (0 where
+        it is not wanted).
+    """
+    inner, last = memory.mask if memory.mask is not None else (None, None)
+    found: tuple[Tensor, Tensor] = _Recall.apply(
+        codes, sides, sparse, penalised,
+        memory.codebook, memory.restorer, memory.embeddings, inner, last, memory.attention, memory.weight,
+    )  # fmt: skip
+    return found
+
+
+class _Linear:
+    """Linear restoring: rows of the codebook times W_r, one part per hash."""
+
+    def __init__(self, codes: PairCodes, codebook: Tensor, restorer: Tensor) -> None:
+        self.codes, self.codebook = codes, codebook
+        self.parts = restorer.unflatten(1, (codes.hashes, -1)).unbind(1)
+        self.table = torch.cat([product(codebook, part) for part in self.parts])  # (m*n, D)
+        self.total: Tensor | None = None
+
+    def restore(self, chunk: int) -> Tensor:
+        """(pairs and rows, D)."""
+        return functional.embedding_bag(self.codes.keys(chunk), self.table, mode="sum")
+
+    def backward(self, chunk: int, gradient: Tensor) -> None:
+        if self.total is None:
+            self.total = torch.zeros_like(self.table)
+        self.codes.add(chunk, gradient, self.total)
+
+    def gradients(self) -> tuple[Tensor, Tensor, None, None, None]:
+        """Of the codebook and of W_r."""
+        assert self.total is not None
+        by_hash = self.total.unflatten(0, (self.codes.hashes, -1)).unbind(0)
+        codebook = torch.zeros_like(self.codebook)
+        for gradient, part in zip(by_hash, self.parts, strict=True):
+            codebook.addmm_(gradient, part)
+        return codebook, torch.cat([outer(gradient, self.codebook) for gradient in by_hash], 1), None, None, None
+
+
+class _Attentive:
+    """Attentive restoring: ``W_r (c * W_2 ReLU(W_1 [e_i ; e_j]))``; W_1's halves are applied to fields, not pairs."""
+
+    def __init__(
+        self, codes: PairCodes, sides: Sides, codebook: Tensor, restorer: Tensor,
+        embeddings: Tensor, inner: Tensor, last: Tensor,
+    ) -> None:  # fmt: skip
+        self.codes, self.sides, self.codebook, self.restorer = codes, sides, codebook, restorer
+        self.embeddings, self.inner, self.last = embeddings, inner, last
+        self.axis = 0 if codes.pairs_first else 1
+        self.given = embeddings.transpose(0, 1) if codes.pairs_first else embeddings
+        self.halves = inner.unflatten(1, (2, -1)).unbind(1)
+        self.totals: list[Tensor] | None = None
+
+    def restore(self, chunk: int) -> Tensor:
+        """(pairs and rows, D)."""
+        return product(self._parts(chunk)[3], self.restorer)
+
+    def _fields(self, chunk: int) -> Tensor:
+        return self.given.narrow(1 - self.axis, self.codes.chunks[chunk].start, self._rows(chunk))
+
+    def _rows(self, chunk: int) -> int:
+        return self.codes.chunks[chunk].stop - self.codes.chunks[chunk].start
+
+    def _parts(self, chunk: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of every pair: hidden layer, mask, codewords, masked codewords."""
+        fields = self._fields(chunk)
+        left, right = (functional.linear(fields, half) for half in self.halves)
+        hidden = left.index_select(self.axis, self.sides.left).add_(right.index_select(self.axis, self.sides.right))
+        hidden = hidden.relu_().flatten(0, 1)
+        mask = product(hidden, self.last)
+        rows = self.codes.keys(chunk) % self.codes.codes
+        codewords = functional.embedding(rows, self.codebook).flatten(1)
+        return hidden, mask, codewords, codewords * mask
+
+    def backward(self, chunk: int, gradient: Tensor) -> None:
+        if self.totals is None:
+            self.totals = [
+                torch.zeros_like(each)
+                for each in (self.codebook, self.restorer, self.embeddings, *self.halves, self.last)
+            ]
+        codebook, restorer, embeddings, first, second, last = self.totals
+        hidden, mask, codewords, masked = self._parts(chunk)
+        restorer += outer(gradient, masked)
+        to_masked = product(gradient, self.restorer.t())
+        self.codes.add(chunk, (to_masked * mask).view(-1, codebook.shape[1]), codebook)
+        to_mask = to_masked.mul_(codewords)
+        last += outer(to_mask, hidden)
+        to_hidden = torch.ops.aten.threshold_backward(product(to_mask, self.last.t()), hidden, 0)
+        rows = self._rows(chunk)
+        shape = (self.codes.pairs, rows) if self.axis == 0 else (rows, self.codes.pairs)
+        to_pairs = to_hidden.view(*shape, -1)
+        fields, reached = self._fields(chunk), embeddings[self.codes.chunks[chunk]]
+        sides = zip((self.sides.left_of, self.sides.right_of), self.halves, (first, second), strict=True)
+        for matrix, half, total in sides:
+            summed = _over_pairs(matrix, to_pairs, self.axis)  # (F, rows, H) or (rows, F, H)
+            total += summed.flatten(0, 1).t() @ fields.flatten(0, 1)
+            back = torch.matmul(summed, half)
+            reached += back.transpose(0, 1) if self.axis == 0 else back
+
+    def gradients(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Of the codebook, W_r, the embeddings, W_1 and W_2."""
+        assert self.totals is not None
+        codebook, restorer, embeddings, first, second, last = self.totals
+        return codebook, restorer, embeddings, torch.cat([first, second], dim=1), last
+
+
+def _over_pairs(matrix: Tensor, values: Tensor, axis: int) -> Tensor:
+    """(q, P) times the pairs' axis of (P, rows, D) or (rows, P, D)."""
+    if axis == 1:
+        return torch.matmul(matrix, values)
+    return torch.mm(matrix, values.flatten(1)).unflatten(1, values.shape[1:])
+
+
+class _Recall(torch.autograd.Function):
+    """:func:`recall`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, codes: PairCodes, sides: Sides, sparse: bool, penalised: bool,
+        codebook: Tensor, restorer: Tensor, embeddings: Tensor | None, inner: Tensor | None, last: Tensor | None,
+        attention: Tensor | None, weight: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        ctx.set_materialize_grads(False)
+        ctx.codes, ctx.sides, ctx.sparse = codes, sides, sparse
+        ctx.save_for_backward(codebook, restorer, embeddings, inner, last, attention, weight)
+        restoring = _restoring(codes, sides, codebook, restorer, embeddings, inner, last)
+        batch, width = codes.chunks[-1].stop, restorer.shape[0]
+        shape = (batch, len(sides.belongs), width) if weight is None else (batch, weight.shape[0])
+        output = codebook.new_empty(shape)
+        for chunk, rows in enumerate(codes.chunks):
+            pairs = restoring.restore(chunk)
+            if weight is not None:
+                output[rows] = product(pairs.view(-1, codes.pairs * width), weight)
+                continue
+            pairs = pairs.view(codes.pairs, -1, width)
+            if attention is not None:
+                pairs = pairs.mul_(attention[rows].t().unsqueeze(2))
+            output[rows] = _over_pairs(sides.belongs, pairs, 0).transpose(0, 1)
+        penalty = torch.zeros((), device=codebook.device)
+        if penalised:
+            penalty = (codebook.float().square().sum(1) * codes.counts()).sum() / 2
+        return output, penalty
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor | None, to_penalty: Tensor | None) -> tuple[Any, ...]:
+        codes: PairCodes = ctx.codes
+        sides: Sides = ctx.sides
+        codebook, restorer, embeddings, inner, last, attention, weight = ctx.saved_tensors
+        restoring = _restoring(codes, sides, codebook, restorer, embeddings, inner, last)
+        to_attention = None if attention is None else torch.empty_like(attention)
+        to_weight = None if weight is None else torch.zeros_like(weight)
+        if gradient is None:
+            gradient = codebook.new_zeros(codes.chunks[-1].stop, *_tail(sides, restorer, weight))
+        for chunk, rows in enumerate(codes.chunks):
+            given = gradient[rows]
+            if weight is not None:
+                pairs = restoring.restore(chunk).view(-1, codes.pairs * restorer.shape[0])
+                to_weight += outer(given, pairs)
+                to_pairs = product(given, weight.t())
+            else:
+                to_pairs = _over_pairs(sides.belongs.t(), given.transpose(0, 1), 0)  # (P, rows, D)
+                if attention is not None:
+                    pairs = restoring.restore(chunk).view_as(to_pairs).mul_(to_pairs)
+                    to_attention[rows] = pairs.sum(2).t()
+                    to_pairs = to_pairs.mul_(attention[rows].t().unsqueeze(2))
+            restoring.backward(chunk, to_pairs.reshape(-1, restorer.shape[0]))
+        to_codebook, to_restorer, to_embeddings, to_inner, to_last = restoring.gradients()
+        if to_penalty is not None:
+            to_codebook += codebook * (codes.counts() * to_penalty).to(codebook.dtype).unsqueeze(1)
+        if ctx.sparse:
+            touched = codes.counts().nonzero().squeeze(1)
+            to_codebook = torch.sparse_coo_tensor(
+                touched.unsqueeze(0), to_codebook[touched], codebook.shape, is_coalesced=True, check_invariants=False
+            )
+        return (
+            None, None, None, None,
+            to_codebook, to_restorer, to_embeddings, to_inner, to_last, to_attention, to_weight,
+        )  # fmt: skip
+
+
+def _tail(sides: Sides, restorer: Tensor, weight: Tensor | None) -> tuple[int, ...]:
+    return (len(sides.belongs), restorer.shape[0]) if weight is None else (weight.shape[0],)
+
+
+def _restoring(
+    codes: PairCodes, sides: Sides, codebook: Tensor, restorer: Tensor,
+    embeddings: Tensor | None, inner: Tensor | None, last: Tensor | None,
+) -> _Linear | _Attentive:  # fmt: skip
+    if embeddings is None or inner is None or last is None:
+        return _Linear(codes, codebook, restorer)
+    return _Attentive(codes, sides, codebook, restorer, embeddings, inner, last)

@@ -1,0 +1,83 @@
+"""Data sets' YAML files: extends, files of the user's own, protocols, and folders that are not finished."""
+
+import pytest
+
+from recbole_dtn.config.datasets import INCOMPLETE, dataset_values, protocols
+from recbole_dtn.config.load import resolve
+from recbole_dtn.errors import UsageError
+
+BASE = "fields: [{name: a}, {name: b}]\ntasks: [{name: t, label: t}]\nmin_count: 7\noptimizer: {lr: 0.5, eps: 0.25}\n"
+
+
+def write(data_path, name, text):
+    folder = data_path / name
+    folder.mkdir()
+    (folder / f"{name}.yaml").write_text(text)
+    (folder / f"{name}.inter").write_text("a:token\tb:token\tt:float\nx\ty\t1\n")
+
+
+def settings(data_path, name):
+    return resolve({"model": "MMoE", "dataset": name, "data_path": str(data_path)}).settings
+
+
+def test_maps_merge_and_lists_replace(tmp_path):
+    write(tmp_path, "base", BASE)
+    write(tmp_path, "mid", "extends: base\nmin_count: 3\noptimizer: {lr: 0.125}\n")
+    write(tmp_path, "top", "extends: mid\nfields: [{name: b}]\n")
+    found = settings(tmp_path, "top")
+    assert [field.name for field in found.fields] == ["b"]
+    assert [task.name for task in found.tasks] == ["t"]
+    assert (found.min_count, found.optimizer.lr, found.optimizer.eps) == (3, 0.125, 0.25)
+    assert "extends" not in dataset_values("top", tmp_path)
+    assert settings(tmp_path, "base").min_count == 7
+
+
+def test_an_unknown_base_is_named_with_the_nearest(tmp_path):
+    write(tmp_path, "base", BASE)
+    write(tmp_path, "top", "extends: bsae\n")
+    with pytest.raises(UsageError, match=r"top\.yaml: extends 'bsae', an unknown data set; did you mean 'base'"):
+        settings(tmp_path, "top")
+
+
+@pytest.mark.parametrize("ring", [["one"], ["one", "two"], ["one", "two", "three"]])
+def test_a_cycle_is_named(tmp_path, ring):
+    for name, other in zip(ring, [*ring[1:], ring[0]], strict=True):
+        write(tmp_path, name, f"extends: {other}\n")
+    with pytest.raises(UsageError, match="extends 'one', which extends this file in turn"):
+        settings(tmp_path, "one")
+
+
+def test_a_file_of_ones_own_extends_the_shipped_one_of_its_name(tmp_path):
+    write(tmp_path, "census-income", "extends: census-income\nmin_count: 5\nweight_field: instance_weight\n")
+    found = settings(tmp_path, "census-income")
+    assert (found.min_count, found.weight_field, found.preprocessor) == (5, "instance_weight", "census-income")
+    assert [task.name for task in found.tasks] == ["income", "marital"]
+    assert dataset_values("census-income", None).get("weight_field") is None
+
+
+def test_options_of_a_protocol_merge(tmp_path):
+    values = dataset_values("census-income-education", None)
+    assert values["preprocess"] == {
+        "protocol": "official", "tasks": ["education", "marital"], "college": "some", "weights": False,
+        "split_seed": 2020,
+    }  # fmt: skip
+    assert protocols("census-income") == {"official": "census-income"}
+
+
+def test_keys_that_come_too_late_are_refused(tmp_path):
+    write(tmp_path, "top", BASE + "model: DTN\n")
+    with pytest.raises(UsageError, match="model: cannot be set in a data set's YAML, which is read after it"):
+        settings(tmp_path, "top")
+
+
+def test_an_unfinished_folder_is_no_data_set(tmp_path):
+    write(tmp_path, "mine", BASE)
+    (tmp_path / "mine" / "mine.yaml").unlink()
+    given = {
+        "model": "MMoE", "dataset": "mine", "data_path": str(tmp_path),
+        "fields": [{"name": "a"}], "tasks": [{"name": "t", "label": "t"}],
+    }  # fmt: skip
+    assert resolve(given).settings.dataset == "mine"
+    (tmp_path / "mine" / INCOMPLETE).touch()
+    with pytest.raises(UsageError, match="unknown data set 'mine'"):
+        resolve(given)
