@@ -47,14 +47,17 @@ Raw files as they were downloaded (archives, .gz and .zst too) become RecBole's 
 {summaries}
 """
 TABLE_HELP = """\
-python run_recbole_dtn.py preprocess table --input=FILE --spec=SPEC --name=NAME [--data_path=dataset] [--overwrite]
+python run_recbole_dtn.py preprocess table --input=FILES --spec=SPEC --name=NAME [--data_path=dataset] [--overwrite]
 
-Writes <data_path>/NAME/NAME.inter and NAME.yaml from one table; docs/own-data.md explains it with examples.
+Writes <data_path>/NAME/NAME.inter and NAME.yaml from tables with the same columns; docs/own-data.md explains it.
 
-  --input=FILE           .csv, .tsv or .txt (also with .gz), or .parquet
+  --input=FILES          one file, a pattern ('logs/*.parquet') or several with commas between, read in sorted order:
+                         .csv, .tsv or .txt (each also .gz or .zst), or .parquet
   --spec=SPEC            a YAML file with the keys below
   --name=NAME            name of the data set that is written
   --data_path=dataset    folder that holds one folder per data set
+  --max_rejected=0.001   faulty rows go to rejected.tsv; a larger share of them stops the run with exit code 3
+  --strict               stop at the first faulty row, saying what to write in the spec
   --overwrite            replace a data set NAME that is there, with all of its files; without it, that is refused
 
 Keys of the spec (only fields and tasks are needed):
@@ -63,7 +66,7 @@ Keys of the spec (only fields and tasks are needed):
   fields:          the inputs; of each: name, type (token; token_seq, float), min_count
                    token_seq: list_separator (' ', in a text), pooling (sum, mean), weights (column of numbers)
                    float: encoding (standardise; bins), bins (10), fill (number put where one is missing), missing
-                   (refuse; keep: leave the cells empty, absent values to our models)
+                   (refuse: reject the row; keep: leave the cells empty, absent values to our models)
   tasks:           of each: name, kind (binary; regression), label (column: 0, 1, true, false; or a number),
                    condition (such as rating >= 4), observed_when (condition of the rows where it is known),
                    after (tasks before it in a chain), weight (1), pos_weight (1)

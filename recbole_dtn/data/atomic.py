@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -257,8 +258,9 @@ def _read(header: Header, rows: bytes, wanted: list[str], *, numbers: bool = Fal
 
     With ``numbers``, float columns are parsed on the way; a text that is no plain number gives None too.
     """
-    types = [pl.Float64 if numbers and kind == "float" else pl.String for kind in header.types]
-    schema = dict(zip(header.names, types, strict=True))
+    schema: dict[str, Any] = dict.fromkeys(header.names, pl.String)
+    if numbers:
+        schema |= {name: pl.Float64 for name in wanted if header.type_of(name) == "float"}
     if not rows:
         return pl.DataFrame(schema={name: schema[name] for name in wanted})
     if b"\r" in rows and rows.count(b"\r") != rows.count(b"\r\n"):

@@ -33,11 +33,14 @@ PADDING = "[PAD]"
 """RecBole's own name of id 0."""
 _EVERY_WORD = sorted({*MISSING_WORDS, PADDING})
 
-_ALWAYS = r"[\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}|^\""
+BYTE_ORDER_MARK = "\ufeff"
+"""Readers drop it at the start of a text."""
+
+_ALWAYS = rf"[\x00-\x1f\x7f]|%[0-9A-Fa-f]{{2}}|^[\"{BYTE_ORDER_MARK}]"
 _WORDS = "|".join(re.escape(word) for word in _EVERY_WORD)
 HOSTILE = rf"{_ALWAYS}|^(?:{_WORDS})$"
 HOSTILE_IN_SEQUENCE = rf"{HOSTILE}| "
-HOSTILE_SEQUENCE = rf"[\x00-\x1f\x7f]|%[0-9A-Fa-f]{{2}}|(?:^| )(?:\"|(?:{_WORDS})(?: |$))|^ | $|  "
+HOSTILE_SEQUENCE = rf"[\x00-\x1f\x7f]|%[0-9A-Fa-f]{{2}}|(?:^| )(?:[\"{BYTE_ORDER_MARK}]|(?:{_WORDS})(?: |$))|^ | $|  "
 """A text of values with a space between, one of which is hostile or empty."""
 _PERCENT = re.compile(r"%([0-9A-Fa-f]{2})")
 
@@ -52,7 +55,7 @@ def escape(token: str, *, in_sequence: bool = False) -> str:
     >>> escape("a\tb"), escape("NA"), escape('"x'), escape("50 %"), escape("%41"), escape("a b", in_sequence=True)
     ('a%09b', '%4EA', '%22x', '50 %', '%2541', 'a%20b')
     """
-    if token in MISSING_WORDS or token == PADDING or token.startswith('"'):
+    if token in MISSING_WORDS or token == PADDING or token.startswith(('"', BYTE_ORDER_MARK)):
         return _hex(token[0]) + _inner(token[1:], in_sequence)
     return _inner(token, in_sequence)
 
@@ -103,7 +106,8 @@ def needs_escaping(data: bytes, rows: int, columns: int) -> Literal["no", "words
     ('no', 'words', 'characters')
     """
     array = np.frombuffer(data, np.uint8)
-    if np.count_nonzero(array < 32) != rows * columns or b"\x7f" in data or b"%" in data or b'"' in data:
+    hostile = (b"\x7f", b"%", b'"', BYTE_ORDER_MARK.encode())
+    if np.count_nonzero(array < 32) != rows * columns or any(mark in data for mark in hostile):
         return "characters"
     return "words" if b"N" in data or b"n" in data or PADDING.encode() in data else "no"
 

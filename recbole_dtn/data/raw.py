@@ -26,6 +26,8 @@ from recbole_dtn.errors import DataError
 __all__ = ["NameSpace", "RawColumn", "RawFloats", "RawSequences", "RawTable", "RawTokens", "read_raw", "workers"]
 
 MOST_THREADS = 8
+NO_CODE = 2**32 - 1
+"""-1 in 32 bits without a sign."""
 
 Codes = npt.NDArray[np.int32]
 
@@ -40,11 +42,14 @@ class NameSpace:
         self.size = 0
 
     def coded(self, texts: pl.Expr) -> pl.Expr:
-        """Codes of texts, -1 for null; what it gives must be shown to :meth:`grow`."""
-        return texts.cast(self.dtype).to_physical().cast(pl.Int32).fill_null(-1)
+        """Unsigned codes of texts, null for null; they are to be shown to :meth:`codes`."""
+        return texts.cast(self.dtype).to_physical()
 
-    def grow(self, codes: Codes) -> Codes:
-        """Take notice of codes that were given."""
+    def codes(self, found: pl.Series) -> Codes:
+        """Codes that :meth:`coded` gave, -1 for null."""
+        if found.null_count():
+            found = found.fill_null(NO_CODE)
+        codes = found.to_numpy().view(np.int32)
         if len(codes):
             self.size = max(self.size, int(codes.max()) + 1)
         return codes
@@ -153,8 +158,7 @@ class _Sink:
         return column.fill_null(float("nan")) if self.space is None else self.space.coded(column)
 
     def add(self, found: pl.Series) -> None:
-        values = found.to_numpy()
-        self.values.append(values if self.space is None else self.space.grow(values))
+        self.values.append(found.to_numpy() if self.space is None else self.space.codes(found))
 
     def finish(self) -> RawColumn:
         values = self.values.close()
@@ -180,8 +184,8 @@ class _SequenceSink:
         if self.space is None:
             self.values.append(_sequence_floats(batch, self.name, texts).to_numpy())
         else:
-            codes = texts.to_frame().select(self.space.coded(pl.col(self.name))).to_series()
-            self.values.append(self.space.grow(codes.to_numpy()))
+            found = texts.to_frame().select(self.space.coded(pl.col(self.name))).to_series()
+            self.values.append(self.space.codes(found))
 
     def finish(self) -> RawColumn:
         return RawSequences(self.space, self.values.close(), self.lengths.close())

@@ -30,6 +30,9 @@ def _signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
 
 
+HASHED_AT_ONCE = 2**16
+"""Hash values computed together: half a MiB."""
+
 GOLDEN = _signed(0x9E3779B97F4A7C15)
 FIRST_FACTOR = _signed(0xBF58476D1CE4E5B9)
 SECOND_FACTOR = _signed(0x94D049BB133111EB)
@@ -37,15 +40,20 @@ SECOND_FACTOR = _signed(0x94D049BB133111EB)
 
 def _shift(bits: Tensor, count: int) -> Tensor:
     """Logical shift to the right (torch's ``>>`` of a negative int64 carries the sign in)."""
-    return (bits >> count) & ((1 << (64 - count)) - 1)
+    return (bits >> count).bitwise_and_((1 << (64 - count)) - 1)
 
 
 def _mix(bits: Tensor) -> Tensor:
     """One step of splitmix64 (Steele et al., OOPSLA 2014) on every element; int64 products wrap around."""
-    bits = bits + GOLDEN
-    bits = (bits ^ _shift(bits, 30)) * FIRST_FACTOR
-    bits = (bits ^ _shift(bits, 27)) * SECOND_FACTOR
-    return bits ^ _shift(bits, 31)
+    return _mix_(bits.clone())
+
+
+def _mix_(bits: Tensor) -> Tensor:
+    """:func:`_mix` in place."""
+    bits.add_(GOLDEN)
+    bits.bitwise_xor_(_shift(bits, 30)).mul_(FIRST_FACTOR)
+    bits.bitwise_xor_(_shift(bits, 27)).mul_(SECOND_FACTOR)
+    return bits.bitwise_xor_(_shift(bits, 31))
 
 
 def hash_pairs(ids: Tensor, left: Tensor, right: Tensor, hashes: int, codes: int) -> Tensor:
@@ -71,8 +79,13 @@ def hash_pairs(ids: Tensor, left: Tensor, right: Tensor, hashes: int, codes: int
     seeds = _mix(torch.arange(hashes, device=ids.device))
     first = _mix(_mix(seeds ^ fields[:, None]) ^ ids[:, :, None])  # (B, F, m)
     second = _mix(_mix(fields) ^ ids)[:, :, None]  # (B, F, 1)
-    mixed = _mix(first[:, left] ^ second[:, right])
-    return (mixed & (2**63 - 1)) % codes
+    found = ids.new_empty(len(ids), len(left), hashes)
+    rows = max(1, HASHED_AT_ONCE // (len(left) * hashes))
+    for start in range(0, len(ids), rows):  # what a step writes is still in the cache when the next one reads it
+        part = slice(start, start + rows)
+        mixed = first[part].index_select(1, left).bitwise_xor_(second[part].index_select(1, right))
+        torch.remainder(_mix_(mixed).bitwise_and_(2**63 - 1), codes, out=found[part])
+    return found
 
 
 @register_interaction("memonet")
@@ -166,13 +179,12 @@ class MemoNet(FeatureInteraction):
 
     def share_key(self) -> Hashable:
         """All owners with the same hash functions over the same pairs read the same codeword indices."""
-        return type(self), self.codes, self.hashes, self.top_fields, self.hash_pairs, self.shrink == "none"
+        return type(self), self.codes, self.hashes, self.top_fields, self.hash_pairs
 
     def prepare(self, ids: Tensor) -> PairCodes:
         """Ids (B, F) -> codeword indices (B, P, m)."""
         indices = self.hash_pairs(ids, self.left, self.right, self.hashes, self.codes)
-        width, pairs_first = self.shape.embedding_dim, self.shrink != "none"
-        return PairCodes(indices, codes=self.codes, width=width, pairs_first=pairs_first)
+        return PairCodes(indices, codes=self.codes, width=self.shape.embedding_dim)
 
     def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Tensor:
         """Embeddings (B, F, D), ids (B, F), what :meth:`prepare` returned or None -> (B, O)."""

@@ -29,24 +29,50 @@ CHUNK = 2**20
 
 
 class PairCodes:
-    """The codewords of a batch, in chunks of rows, and for the backward pass in the order of the codewords.
+    """The codewords of a batch, shared by all owners.
 
     Args:
         indices: (B, P, m) codewords, each in [0, codes). codes: n. width: D, for the size of a chunk.
-        pairs_first: whether a chunk lies (P, rows) rather than (rows, P).
-
-    Attributes:
-        chunks: slices of the batch's rows.
     """
 
-    def __init__(self, indices: Tensor, *, codes: int, width: int, pairs_first: bool) -> None:
-        self.indices, self.codes, self.pairs_first = indices, codes, pairs_first
-        batch, self.pairs, self.hashes = indices.shape
-        rows = max(1, CHUNK // (self.pairs * width))
+    def __init__(self, indices: Tensor, *, codes: int, width: int) -> None:
+        self.indices, self.codes, self.width = indices, codes, width
+        self._layouts: dict[bool, Layout] = {}
+        self._counts: Tensor | None = None
+
+    @property
+    def pairs(self) -> int:
+        """P."""
+        return self.indices.shape[1]
+
+    def counts(self) -> Tensor:
+        """(n,) look-ups of every codeword in the batch."""
+        if self._counts is None:
+            self._counts = torch.bincount(self.indices.flatten(), minlength=self.codes)
+        return self._counts
+
+    def layout(self, pairs_first: bool) -> Layout:
+        """The codewords in chunks that lie (P, rows), or (rows, P)."""
+        if pairs_first not in self._layouts:
+            self._layouts[pairs_first] = Layout(self, pairs_first)
+        return self._layouts[pairs_first]
+
+
+class Layout:
+    """Codewords in chunks of rows, and for the backward pass in the order of the codewords.
+
+    Attributes:
+        chunks: slices of the batch's rows. pairs: P. hashes: m. codes: n.
+    """
+
+    def __init__(self, given: PairCodes, pairs_first: bool) -> None:
+        self.indices, self.codes, self.pairs_first = given.indices, given.codes, pairs_first
+        batch, self.pairs, self.hashes = given.indices.shape
+        self.counts = given.counts
+        rows = max(1, CHUNK // (self.pairs * given.width))
         self.chunks = [slice(start, min(start + rows, batch)) for start in range(0, batch, rows)]
         self._keys: dict[int, Tensor] = {}
         self._orders: dict[tuple[int, bool], tuple[Tensor, Tensor, Tensor | None]] = {}
-        self._counts: Tensor | None = None
 
     def keys(self, chunk: int) -> Tensor:
         """(pairs and rows of the chunk, m) int32: codeword plus n times the number of the hash."""
@@ -58,12 +84,6 @@ class PairCodes:
                 apart = apart.transpose(0, 1)
             self._keys[chunk] = apart.to(torch.int32, memory_format=torch.contiguous_format).view(-1, self.hashes)
         return self._keys[chunk]
-
-    def counts(self) -> Tensor:
-        """(n,) look-ups of every codeword in the batch."""
-        if self._counts is None:
-            self._counts = torch.bincount(self.indices.flatten(), minlength=self.codes)
-        return self._counts
 
     def add(self, chunk: int, values: Tensor, total: Tensor) -> None:
         """Add ``values`` to the rows of ``total`` that the chunk looked up.
@@ -145,7 +165,7 @@ def recall(memory: Memory, codes: PairCodes, sides: Sides, *, sparse: bool, pena
     """
     inner, last = memory.mask if memory.mask is not None else (None, None)
     found: tuple[Tensor, Tensor] = _Recall.apply(
-        codes, sides, sparse, penalised,
+        codes.layout(memory.weight is None), sides, sparse, penalised,
         memory.codebook, memory.restorer, memory.embeddings, inner, last, memory.attention, memory.weight,
     )  # fmt: skip
     return found
@@ -154,7 +174,7 @@ def recall(memory: Memory, codes: PairCodes, sides: Sides, *, sparse: bool, pena
 class _Linear:
     """Linear restoring: rows of the codebook times W_r, one part per hash."""
 
-    def __init__(self, codes: PairCodes, codebook: Tensor, restorer: Tensor) -> None:
+    def __init__(self, codes: Layout, codebook: Tensor, restorer: Tensor) -> None:
         self.codes, self.codebook = codes, codebook
         self.parts = restorer.unflatten(1, (codes.hashes, -1)).unbind(1)
         self.table = torch.cat([product(codebook, part) for part in self.parts])  # (m*n, D)
@@ -183,7 +203,7 @@ class _Attentive:
     """Attentive restoring: ``W_r (c * W_2 ReLU(W_1 [e_i ; e_j]))``; W_1's halves are applied to fields, not pairs."""
 
     def __init__(
-        self, codes: PairCodes, sides: Sides, codebook: Tensor, restorer: Tensor,
+        self, codes: Layout, sides: Sides, codebook: Tensor, restorer: Tensor,
         embeddings: Tensor, inner: Tensor, last: Tensor,
     ) -> None:  # fmt: skip
         self.codes, self.sides, self.codebook, self.restorer = codes, sides, codebook, restorer
@@ -258,7 +278,7 @@ class _Recall(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, codes: PairCodes, sides: Sides, sparse: bool, penalised: bool,
+        ctx: Any, codes: Layout, sides: Sides, sparse: bool, penalised: bool,
         codebook: Tensor, restorer: Tensor, embeddings: Tensor | None, inner: Tensor | None, last: Tensor | None,
         attention: Tensor | None, weight: Tensor | None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
@@ -286,7 +306,7 @@ class _Recall(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor | None, to_penalty: Tensor | None) -> tuple[Any, ...]:
-        codes: PairCodes = ctx.codes
+        codes: Layout = ctx.codes
         sides: Sides = ctx.sides
         codebook, restorer, embeddings, inner, last, attention, weight = ctx.saved_tensors
         restoring = _restoring(codes, sides, codebook, restorer, embeddings, inner, last)
@@ -326,7 +346,7 @@ def _tail(sides: Sides, restorer: Tensor, weight: Tensor | None) -> tuple[int, .
 
 
 def _restoring(
-    codes: PairCodes, sides: Sides, codebook: Tensor, restorer: Tensor,
+    codes: Layout, sides: Sides, codebook: Tensor, restorer: Tensor,
     embeddings: Tensor | None, inner: Tensor | None, last: Tensor | None,
 ) -> _Linear | _Attentive:  # fmt: skip
     if embeddings is None or inner is None or last is None:

@@ -62,6 +62,7 @@ class EmbeddingTable(nn.Module):
         self.pooling = tuple(schema.fields[i].pooling for i in schema.multi_fields)
         gathered = schema.id_fields + schema.dense_fields + schema.multi_fields
         self.in_order = gathered == tuple(range(schema.num_fields))
+        self.only_ids = len(schema.id_fields) == schema.num_fields
         offsets = torch.tensor([schema.fields[i].offset for i in schema.dense_fields], dtype=torch.int64)
         self.register_buffer("id_fields", torch.tensor(schema.id_fields, dtype=torch.int64), persistent=False)
         self.register_buffer("dense_offsets", offsets, persistent=False)
@@ -73,6 +74,8 @@ class EmbeddingTable(nn.Module):
     def forward(self, features: Features) -> Tensor:
         """A batch of B rows -> (B, F, D)."""
         batch, dim = len(features), self.table.embedding_dim
+        if self.only_ids:
+            return self.table.look_up(features.ids, batch_size=batch)
         many = [features.multi[position] for position in self.multi_fields]
         singles = features.ids.index_select(1, self.id_fields)
         parts = [singles.flatten()]

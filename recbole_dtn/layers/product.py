@@ -70,6 +70,11 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     )
 
 
+def _dense(weight: Tensor) -> Tensor:
+    """As oneDNN wants it: rows or columns one after another; of a slice with gaps it has only a slow way."""
+    return weight if weight.is_contiguous() or weight.t().is_contiguous() else weight.contiguous()
+
+
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none") -> Tensor:
     """``activation(x W^T + b)``: (B, I), (O, I), (O,) -> (B, O).
 
@@ -77,7 +82,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: A
     [[3.0, 0.0]]
     """
     if _by_onednn(x, weight):
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "")
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, _dense(weight), bias, activation, [], "")
         return found
     found = functional.linear(x, weight, bias)
     if activation == "none":
@@ -88,7 +93,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: A
 def product_times(x: Tensor, weight: Tensor, bias: Tensor | None, factor: Tensor) -> Tensor:
     """``(x W^T + b) * factor``, factor (B, O)."""
     if _by_onednn(x, weight):
-        found: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, factor, weight, bias, "mul")
+        found: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, factor, _dense(weight), bias, "mul")
         return found
     return functional.linear(x, weight, bias).mul_(factor)
 
@@ -96,7 +101,7 @@ def product_times(x: Tensor, weight: Tensor, bias: Tensor | None, factor: Tensor
 def product_plus(x: Tensor, weight: Tensor, summand: Tensor) -> Tensor:
     """``x W^T + summand``, summand (B, O)."""
     if _by_onednn(x, weight):
-        found: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, summand, weight, None, "add")
+        found: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, summand, _dense(weight), None, "add")
         return found
     return torch.addmm(summand, x, weight.t())
 

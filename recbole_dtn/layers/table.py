@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 __all__ = ["RowTable"]
 
@@ -32,8 +33,38 @@ class RowTable(nn.Embedding):
 
     def look_up(self, rows: Tensor, *, batch_size: int) -> Tensor:
         """Rows (any shape of int64) -> the same shape + (dim,). ``batch_size`` is B of the penalty."""
-        found = functional.embedding(rows, self.weight, sparse=self.sparse)
         self.penalty = None
-        if self.training and self.l2 > 0.0:
-            self.penalty = self.l2 / 2 * found.float().square().sum() / batch_size
+        if not (self.training and self.l2 > 0.0):
+            return functional.embedding(rows, self.weight, sparse=self.sparse)
+        found: Tensor
+        found, self.penalty = _PenalisedLookUp.apply(self.weight, rows, self.sparse, self.l2 / batch_size)
         return found
+
+
+class _PenalisedLookUp(torch.autograd.Function):
+    """Rows, and ``scale / 2`` times the sum of their squares: both gradients meet in one pass over the look-ups."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, rows: Tensor, sparse: bool, scale: float) -> tuple[Tensor, Tensor]:
+        found = functional.embedding(rows, weight)
+        flat = found.flatten().float()
+        ctx.save_for_backward(rows, found)
+        ctx.size, ctx.sparse, ctx.scale = weight.shape, sparse, scale
+        ctx.set_materialize_grads(False)
+        return found, torch.dot(flat, flat) * (scale / 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor | None, to_penalty: Tensor | None) -> tuple[Tensor | None, ...]:
+        rows, found = ctx.saved_tensors
+        if to_penalty is not None:
+            factor = (to_penalty * ctx.scale).to(found.dtype)
+            gradient = found * factor if gradient is None else torch.addcmul(gradient, found, factor)
+        if gradient is None:
+            return None, None, None, None
+        values, looked_up = gradient.reshape(-1, ctx.size[1]), rows.flatten()
+        if ctx.sparse:
+            sums = torch.sparse_coo_tensor(looked_up.unsqueeze(0), values, ctx.size, check_invariants=False)
+        else:
+            sums = torch.ops.aten.embedding_dense_backward(values, looked_up, ctx.size[0], -1, False)
+        return sums, None, None, None

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
@@ -32,12 +33,30 @@ def touched_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
     if gradient.is_coalesced() or not gradient.is_cpu:
         gradient = gradient.coalesce()
         return gradient.indices().squeeze(0), gradient.values()
-    # On a CPU one sort, then a sum over each run of equal rows, is 3 to 4 times as fast as coalesce().
-    ordered, order = torch.sort(gradient._indices().squeeze(0), stable=True)
+    return _summed_on_cpu(gradient._indices().squeeze(0), gradient._values(), gradient.shape[0])
+
+
+def _summed_on_cpu(looked_up: Tensor, values: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """One sort of the look-ups, then a sum over each run of equal rows: 3 to 4 times as fast as ``coalesce()``.
+
+    A row and its place among the look-ups are packed into one integer, which numpy sorts by vector instructions: half
+    the time of torch's sort, and a row's gradients are added in the order of the batch.
+    """
+    count = len(looked_up)
+    bits = max(1, count - 1).bit_length()
+    if count == 0 or bits + (rows - 1).bit_length() > 62:
+        ordered, order = torch.sort(looked_up, stable=True)
+    else:
+        packed = looked_up.numpy() << bits
+        packed |= np.arange(count)
+        packed.sort()
+        order = torch.from_numpy(packed & ((1 << bits) - 1))
+        packed >>= bits
+        ordered = torch.from_numpy(packed)
     first = torch.ones_like(ordered, dtype=torch.bool)
     torch.ne(ordered[1:], ordered[:-1], out=first[1:])
     starts = first.nonzero().squeeze(1)
-    return ordered[starts], functional.embedding_bag(order, gradient._values(), starts, mode="sum")
+    return ordered[starts], functional.embedding_bag(order, values, starts, mode="sum")
 
 
 class RowOptimizer(torch.optim.Optimizer):

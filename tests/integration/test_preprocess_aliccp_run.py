@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from recbole.config import Config
-from recbole.data import create_dataset
+from recbole.data import create_dataset, data_preparation
 from recbole.model.context_aware_recommender.deepfm import DeepFM
 
-from recbole_dtn.bridge import RecBoleConfig
+from recbole_dtn.bridge import RecBoleConfig, recbole_config
 from recbole_dtn.cli import main
 from recbole_dtn.config.load import resolve
 from recbole_dtn.data.datamodule import PreparedData, prepare
 from recbole_dtn.data.validate import validate
+from recbole_dtn.registry import MODELS
 
 ROWS, FAULTS = 1500, 1
 PARTS = ("train", "valid", "test")
@@ -142,18 +143,19 @@ def test_stock_recbole_reads_the_same_ids(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["prog"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    given = {
+    given: dict[str, Any] = {
         "data_path": str(home / "dataset"),
         "load_col": None,
         "benchmark_filename": list(PARTS),
         "LABEL_FIELD": "click",
         "numerical_features": [],
         "USER_ID_FIELD": "user_key",
-        "ITEM_ID_FIELD": "205",
         "gpu_id": "",
         "use_gpu": False,
     }
-    for kind in (RecBoleConfig, Config):
+    # Stock RecBole evaluates a text of digits as a number, and needs it quoted twice.
+    for kind, item in ((RecBoleConfig, "205"), (Config, "'205'")):
+        given["ITEM_ID_FIELD"] = item
         dataset = create_dataset(kind(model=DeepFM, dataset=made.name, config_dict=given))
         wanted = [row for part in PARTS for row in rows_of(made / f"{made.name}.{part}.inter")]
         assert len(dataset.inter_feat) == ROWS
@@ -174,6 +176,20 @@ def test_stock_recbole_reads_the_same_ids(
             for key, ids in zip(keys, dataset.user_feat[name], strict=True):
                 found = [token for token in dataset.id2token(name, np.atleast_1d(ids).astype(int)) if token != "[PAD]"]
                 assert found == users[key][name].split()
+
+
+def test_our_models_train_under_recbole(
+    home: Path, made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = {"experts": 2, "expert_hidden": [4], "tower_hidden": [4], "accelerator": "cpu", "max_rejected": 0.5}
+    config = recbole_config("MMoE", made.name, home / "dataset", small)
+    assert (config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]) == ("user_key", "205")
+    train, _, _ = data_preparation(config, create_dataset(config))
+    batch = next(iter(train))
+    losses = MODELS.load("MMoE")(config, train.dataset).calculate_loss(batch)
+    assert all(np.isfinite(loss.item()) for loss in losses)
+    assert batch["purchase"].tolist() == (batch["click"] * batch["buy"]).tolist()
 
 
 def test_without_raw_files_the_message_says_what_to_do(

@@ -9,6 +9,7 @@ import torch
 
 from recbole_dtn.interaction.base import FieldShape
 from recbole_dtn.interaction.masknet import MaskNet
+from recbole_dtn.layers.product import set_fused
 from recbole_dtn.testing.interactions import check_equation
 
 FIELDS, WIDTH = 3, 4
@@ -105,7 +106,9 @@ def test_the_mask_reads_the_embeddings_before_normalisation() -> None:
     embeddings, ids = inputs(2)
     normalised = module.embedding_norm(embeddings)
     torch.testing.assert_close(module.embedding_norm(3 * embeddings), normalised, rtol=1e-3, atol=1e-3)
+    fused = module(3 * embeddings, ids)
+    set_fused(module, False)  # which calls the mask's parts one by one
     seen = []
     module.blocks[0].mask.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
-    module(3 * embeddings, ids)
+    torch.testing.assert_close(module(3 * embeddings, ids), fused)
     assert torch.equal(seen[0], 3 * embeddings.flatten(1))

@@ -216,7 +216,7 @@ def test_indices_are_shared_between_equal_hashes_only() -> None:
     assert first.share_key() == second.share_key()
     for options in ({"codes": 51}, {"hashes": 3}, {"top_fields": 3}):
         assert MemoNet(SHAPE, 5, **{"codes": 50, **options}).share_key() != first.share_key()
-    assert first.prepare(inputs(SHAPE, 4)[1]).shape == (4, 6, 2)
+    assert first.prepare(inputs(SHAPE, 4)[1]).indices.shape == (4, 6, 2)
 
 
 @pytest.mark.parametrize("id_fields", [(), (1,)])

@@ -405,6 +405,15 @@ def test_numbers_are_the_same_read_fast_and_read_as_text(tmp_path):
     assert slow == [*fast, 5.0]
 
 
+def test_a_column_that_is_not_asked_for_may_hold_anything(tmp_path):
+    table = tmp_path / "toy.inter"
+    table.write_text("x:float\ty:float\nwhat\t1\n\t2\n")
+    assert [row for batch in atomic.AtomicTable([table]).batches(["y"]) for row in batch.frame.rows()] == [
+        (1.0,),
+        (2.0,),
+    ]
+
+
 def test_progress_is_told_in_bytes_and_fields(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic, "BLOCK_BYTES", 100)
     folder = tmp_path / "toy"

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recbole_dtn.data.atomic import AtomicTable
-from recbole_dtn.data.escape import MISSING_WORDS, escape, escape_series, unescape
+from recbole_dtn.data.escape import MISSING_WORDS, escape, escape_series, needs_escaping, unescape
 from recbole_dtn.data.vocabulary import TokenVocabulary
 from recbole_dtn.data.write import write_atomic
 
@@ -32,6 +32,11 @@ HOSTILE = st.sampled_from(
         " ",
         "007",
         "\x00",
+        "\x7f",
+        "\ufeff",
+        "\ufeffa",
+        "a\ufeff",
+        "a b",
     ]
 )
 
@@ -80,6 +85,34 @@ def test_round_trip_through_a_file(tmp_path_factory, rows):
     ids = vocabulary.raw_ids(pl.Series(tokens, dtype=pl.String))
     assert [int(i) == 0 for i in ids] == [token == "" for token in tokens]
     assert all(vocabulary.series[int(i) - 2] == escape(token) for i, token in zip(ids, tokens, strict=True) if token)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(TEXT | HOSTILE, TEXT | HOSTILE), min_size=1, max_size=4))
+def test_bytes_that_need_no_escaping_hold_nothing_hostile(rows):
+    written = "".join("\t".join(row) + "\n" for row in rows).encode()
+    hostile = {text for row in rows for text in row if escape(text) != text}
+    found = needs_escaping(written, len(rows), 2)
+    if found == "no":
+        assert not hostile
+    if found == "words":
+        assert hostile <= {*MISSING_WORDS, "[PAD]"}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(TEXT | HOSTILE, max_size=3), min_size=1, max_size=5))
+def test_a_text_of_values_is_written_as_a_list_of_them(tmp_path_factory, rows):
+    folder = tmp_path_factory.mktemp("sequence")
+    rows = [[value for value in row if value and " " not in value] for row in rows]
+    frames = {
+        "list": pl.DataFrame({"s": rows, "n": ["k"] * len(rows)}, schema={"s": pl.List(pl.String), "n": pl.String}),
+        "text": pl.DataFrame({"s": [" ".join(row) for row in rows], "n": ["k"] * len(rows)}),
+    }
+    for name, frame in frames.items():
+        write_atomic(frame, folder / name, {"s": "token_seq", "n": "token"})
+    expected = "".join(" ".join(escape(value, in_sequence=True) for value in row) + "\tk\n" for row in rows)
+    assert (folder / "list").read_text(encoding="utf-8").partition("\n")[2] == expected
+    assert (folder / "text").read_bytes() == (folder / "list").read_bytes()
 
 
 def test_foreign_percent_signs_are_looked_up_as_they_are():

@@ -156,6 +156,7 @@ def slow_log(data: bytes, keep: Callable[[str], bool]) -> Table:
             day = date(int(row["date"][:4]), int(row["date"][4:6]), int(row["date"][6:]))
             made = {"hour": str(int(row["hourmin"]) // 100), "weekday": str(day.isoweekday())}
             copied = ("user_id", "video_id", "date", "time_ms", "duration_ms", "is_rand", "tab", *SIGNALS)
+            made["duration_known"] = str(int(row["duration_ms"] != "0"))
             made["click_long_view"] = str(int(row["is_click"] == "1" and row["long_view"] == "1"))
             found.append(made | {name: row[name] for name in copied})
     return found
@@ -216,7 +217,8 @@ def slow_log_ordered(data: bytes, keep: Callable[[str], bool], like: Table) -> T
     return [{name: row[name] for name in like[0]} for row in slow_log(data, keep)]
 
 
-def test_all_files_are_what_a_slow_parser_gives(raw: Raw, tmp_path: Path) -> None:
+def test_all_files_are_what_a_slow_parser_gives(tmp_path: Path) -> None:
+    raw = Raw(tmp_path / "raw", rows=1000)
     order = np.random.default_rng(6).permutation(len(LOG))
     raw.columns[SECOND] = [LOG[place] for place in order]  # columns are found by name
     raw.write()
@@ -228,7 +230,7 @@ def test_all_files_are_what_a_slow_parser_gives(raw: Raw, tmp_path: Path) -> Non
         "valid": slow_log(second, by_day("20220507", "20220507")),
         "test": slow_log(second, by_day("20220508", "9")),
     }
-    assert sum(map(len, expected.values())) == 600
+    assert sum(map(len, expected.values())) == 1000
     for part, rows in expected.items():
         assert read(folder / f"kuairand-1k.{part}.inter") == rows
     every = [row for rows in expected.values() for row in rows]

@@ -33,6 +33,7 @@ class AliCCP(RawSet):
         "sample_test.tar.gz, or its sample_skeleton_test.csv and common_features_test.csv",
     )
     options: AliCCPOptions
+    bytes_per_second = 75e6
     block_bytes = BLOCK_BYTES
     workers = WORKERS
 

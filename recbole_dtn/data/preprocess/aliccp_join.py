@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -198,7 +198,7 @@ class Join:
         if unseen:
             self.work.log(f"{unseen:,} of {len(shown):,} common rows of {part} belong to no impression; they are kept")
 
-    def _file(self, ending: str, layout: Layout, labels: Sequence[str]) -> Any:
+    def _file(self, ending: str, layout: Layout, labels: Sequence[str]) -> _AtomicFile:
         return _AtomicFile(self.work, f"{self.name}.{ending}", types_of(self.columns[layout], labels))
 
     def _report(self, block: Block, tally: Tally, name: str, written: int) -> None:
@@ -214,12 +214,12 @@ class Join:
 
     # ---- the raw tables, block by block -----------------------------------------------------------------------------
 
-    def _blocks(self, kind: str, part: str, function: Callable[[Lines], T], meter: Meter) -> Iterator[T]:
+    def _blocks(self, kind: str, part: str, function: Callable[[Lines], T], meter: Meter) -> Generator[T, None, None]:
         raw = self.raw[raw_name(kind, part)]
-        with closing(line_blocks(raw, block_bytes=self.block_bytes, meter=meter)) as lines:  # type: ignore[type-var]
+        with closing(line_blocks(raw, block_bytes=self.block_bytes, meter=meter)) as lines:
             yield from in_order(function, lines, self.workers)
 
-    def _common(self, part: str, made: Callable[[Block], T], meter: Meter) -> Iterator[tuple[Block, T]]:
+    def _common(self, part: str, made: Callable[[Block], T], meter: Meter) -> Generator[tuple[Block, T], None, None]:
         """Blocks of the common features with what ``made`` makes of each, rows that stand twice refused."""
         seen: set[int] = set()
 
@@ -233,7 +233,7 @@ class Join:
 
     def _skeleton(
         self, part: str, common: CommonRows, meter: Meter, *, files: int, writing: bool
-    ) -> Iterator[tuple[Block, Impressions]]:
+    ) -> Generator[tuple[Block, Impressions], None, None]:
         """Blocks of the skeleton with what is known of their rows, and their lines when ``writing``."""
         options, columns = self.options, self.columns[SKELETON]
 

@@ -39,6 +39,7 @@ ID_DIGITS = len(str(LARGEST_ID))
 VALUE_LENGTH = 63
 NUMBER = re.compile(rb"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 INDEX_DIGITS = 16
+SHOWN = 100
 
 BAD_SAMPLE = "sample_id is no integer"
 BAD_LABEL = "{} is neither 0 nor 1"
@@ -154,10 +155,10 @@ class Block:
 
     def _feature(self, feature: int) -> bytes:
         end = int(self.value_at[feature] + self.value_length[feature])
-        start = int(self.id_at[feature]) - 1
-        while start > 0 and self.text.bytes[start - 1] not in (1, COMMA, LINE_FEED):
-            start -= 1
-        return self.text.cut(start, end)
+        at = int(self.id_at[feature]) - 1
+        before = self.text.cut(max(at - SHOWN, 0), at)
+        name = re.split(rb"[\x01,\n]", before)[-1]
+        return name + self.text.cut(at, min(end, at + SHOWN))
 
     def numbers(self, features: Ints) -> Words:
         """The ids of features as numbers."""

@@ -21,7 +21,7 @@ __all__ = ["KEY", "LABELS", "Chosen", "Column", "Kept", "choose", "columns_of", 
 
 KEY = "user_key"
 LABELS = ("click", "purchase", "buy")
-"""Both raw labels, and purchase = click and buy between them; behind the fields, so that stock RecBole finds an item."""
+"""Both raw labels, and purchase = click and buy. They stand behind the fields: RecBole wants an id after the key."""
 TAB, SPACE = word(b"\t"), word(b" ")
 ONE_POINT_ZERO, ONE = word(b"\x001.0"), word(b"\x001")
 VALUED = ("508", "509", "702")
@@ -190,7 +190,8 @@ def _labels(block: Block, order: Ints) -> Words:
         return np.empty((len(order), 0), np.uint64)
     click, buy = (block.labels[name][order].astype(np.uint64) for name in ("click", "buy"))
     digits = np.stack([click, click & buy, buy], axis=1) + np.uint64(ord("0"))
-    return TAB | (digits << np.uint64(8))
+    words: Words = TAB | (digits << np.uint64(8))
+    return words
 
 
 def other_values(block: Block, column: Column, chosen: Chosen) -> int:

@@ -43,7 +43,8 @@ def word(text: bytes) -> np.uint64:
 
 def mask(lengths: Ints, place: int) -> Words:
     """Which bytes of the ``place``-th words belong to texts of these lengths."""
-    return MASKS[np.minimum(np.maximum(lengths - BYTES * place, 0), BYTES)]
+    found: Words = MASKS[np.minimum(np.maximum(lengths - BYTES * place, 0), BYTES)]
+    return found
 
 
 class Text:
@@ -72,7 +73,8 @@ class Text:
 def digits(words: Words, kept: Words) -> Flags:
     """Whether all bytes under the mask ``kept`` are decimal digits."""
     found = (words ^ ZEROS) & kept
-    return (((found + ABOVE_NINE) | found) & SIGNS) == 0
+    valid: Flags = (((found + ABOVE_NINE) | found) & SIGNS) == 0
+    return valid
 
 
 def plain_number(words: Words, kept: Words) -> tuple[Flags, Words]:

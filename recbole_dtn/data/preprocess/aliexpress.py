@@ -14,13 +14,13 @@ from recbole_dtn.config.raw_sets.aliexpress import COUNTRIES, PUBLISHED, AliExpr
 from recbole_dtn.data.preprocess.aliexpress_columns import ITEM, LABEL, SEARCH, USER, item_types, user_types
 from recbole_dtn.data.preprocess.aliexpress_searches import HeldOut, Searches
 from recbole_dtn.data.preprocess.base import RawSet, Work
-from recbole_dtn.data.preprocess.lines import BLOCK_BYTES
 from recbole_dtn.data.preprocess.part_files import PartFiles, TextTable, keep_sound, text_blocks
 from recbole_dtn.data.preprocess.raw_files import RawFile
 from recbole_dtn.errors import DataError
 
 __all__ = ["AliExpress"]
 
+BLOCK_BYTES = 1 << 24
 ZIPPED = 3.5
 """Bytes of text per byte of the publisher's zips, for estimates alone."""
 

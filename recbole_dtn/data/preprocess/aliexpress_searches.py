@@ -11,7 +11,6 @@ import polars as pl
 from recbole_dtn.data.preprocess.lines import LINE
 from recbole_dtn.data.preprocess.part_files import TextTable
 from recbole_dtn.data.preprocess.rejects import Tally
-from recbole_dtn.data.raw import NameSpace
 from recbole_dtn.data.scratch import ScratchWriter
 from recbole_dtn.errors import DataError
 
@@ -24,16 +23,18 @@ class Searches:
     """The search ids of a user file, numbered; in memory are the ids and 16 bytes for each."""
 
     def __init__(self) -> None:
-        self.space = NameSpace()
+        self._dtype = pl.Categorical(pl.Categories.random())
+        # Polars forgets the texts of a Categories once no column of that type is left.
+        self._alive = pl.Series([], dtype=self._dtype)
         self.known: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
         self._hashes: npt.NDArray[np.uint64] = np.zeros(0, np.uint64)
 
     def codes(self, ids: pl.Series) -> npt.NDArray[np.int32]:
         """Numbers of search ids (text)."""
-        found = ids.to_frame("id").select(self.space.coded(pl.col("id"))).to_series().to_numpy()
-        self.space.grow(found)
-        if self.space.size > len(self.known):
-            room = max(self.space.size, 2 * len(self.known)) - len(self.known)
+        found = ids.cast(self._dtype).to_physical().to_numpy().astype(np.int32)
+        size = int(found.max()) + 1 if len(found) else 0
+        if size > len(self.known):
+            room = max(size, 2 * len(self.known)) - len(self.known)
             self.known = np.concatenate([self.known, np.zeros(room, np.bool_)])
             self._hashes = np.concatenate([self._hashes, np.zeros(room, np.uint64)])
         return found

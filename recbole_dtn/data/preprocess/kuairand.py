@@ -24,7 +24,8 @@ class KuaiRand(RawSet):
     """``.inter`` in parts by day, with all signals as float columns; ``.user`` and ``.item`` hold the features.
 
     Days are those of the log's own ``date`` column. ``hour`` comes from ``hourmin``, ``weekday`` (1 Monday to 7 Sunday)
-    from ``date``. ``duration_ms`` is 0 where it is not known, as in the logs. ``video_features_statistic`` is not read:
+    from ``date``. ``duration_ms`` is 0 where it is not known, as in the logs, and
+    ``duration_known`` is 0 there, else 1. ``video_features_statistic`` is not read:
     its daily means cover the test days, so that the outcome of a test row is in its own inputs.
     """
 
@@ -37,7 +38,7 @@ class KuaiRand(RawSet):
         "video_features_basic_1k.csv; for a random-policy test also log_random_4_22_to_5_08_1k.csv",
         "(_pure, _27k in place of _1k; the standard logs of 27K end with _part1, _part2)",
     )
-    bytes_per_second = 40e6
+    bytes_per_second = 35e6
     options: KuaiRandOptions
 
     @classmethod

@@ -15,7 +15,6 @@ from recbole_dtn.config.raw_sets.kuairand import (
     TIME_SIGNALS,
     KuaiRandOptions,
 )
-from recbole_dtn.data.preprocess.lines import BLOCK_BYTES
 from recbole_dtn.data.preprocess.part_files import PartFiles, keep_sound, text_blocks_with_header
 from recbole_dtn.data.preprocess.raw_files import RawFile
 from recbole_dtn.data.preprocess.rejects import Tally
@@ -24,11 +23,13 @@ from recbole_dtn.data.progress import Meter
 __all__ = ["COLUMNS", "INTER_TYPES", "LogReader", "SeenIds", "integer"]
 
 COLUMNS = ("user_id", "video_id", "date", "hourmin", "time_ms", *SIGNALS, "duration_ms", "is_rand", "tab")
+KNOWN = "duration_known"
 INTER_TYPES = {
-    **dict.fromkeys(["user_id", "video_id", "date", "hour", "weekday", "tab", "is_rand"], "token"),
+    **dict.fromkeys(["user_id", "video_id", "date", "hour", "weekday", "tab", "is_rand", KNOWN], "token"),
     **dict.fromkeys(["time_ms", "duration_ms", *SIGNALS, CLICK_LONG_VIEW], "float"),
 }
 INTEGER = r"^(?:0|[1-9]\d{0,17})$"
+BLOCK_BYTES = 1 << 24
 LARGEST_MERGE = 1 << 21
 
 
@@ -113,6 +114,7 @@ class LogReader:
                 both = (pl.col("is_click") == "1") & (pl.col("long_view") == "1")
                 made = sound.with_columns(
                     both.cast(pl.Int8).alias(CLICK_LONG_VIEW),
+                    (pl.col("duration_ms").cast(pl.Float64) > 0).cast(pl.Int8).alias(KNOWN),
                     hour=minutes // 100,
                     weekday=day.dt.weekday(),
                     day=day,

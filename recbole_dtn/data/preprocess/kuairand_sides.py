@@ -13,7 +13,7 @@ import polars as pl
 from recbole_dtn.data.escape import escape_series
 from recbole_dtn.data.preprocess.base import Work
 from recbole_dtn.data.preprocess.kuairand_log import SeenIds, integer
-from recbole_dtn.data.preprocess.lines import BLOCK_BYTES, LINE
+from recbole_dtn.data.preprocess.lines import LINE
 from recbole_dtn.data.preprocess.part_files import keep_sound, text_blocks_with_header
 from recbole_dtn.data.preprocess.raw_files import RawFile
 from recbole_dtn.data.preprocess.rejects import Tally
@@ -21,6 +21,7 @@ from recbole_dtn.data.write import write_atomic
 
 __all__ = ["ITEM_TYPES", "USER_TYPES", "write_items", "write_users"]
 
+BLOCK_BYTES = 1 << 24
 COUNTS = ("follow_user_num", "fans_user_num", "friend_user_num", "register_days")
 USER_TYPES = {
     **dict.fromkeys(["user_id", "user_active_degree", "is_lowactive_period", "is_live_streamer", "is_video_author"],

@@ -197,9 +197,11 @@ def _read(
     names = sorted(read, key=columns.index)
     if len(names) < len(columns) and not _is_utf8(data):  # Polars looks at the columns that it returns
         return None
+    # Polars drops what looks like a byte order mark, which here is a value's: it gets a row to stand before it.
+    added = ("x" + separator * (len(columns) - 1) + "\n").encode() if data.startswith(BOM) else b""
     try:
         frame = pl.read_csv(
-            data,
+            added + data,
             separator=separator,
             quote_char=quote,
             has_header=False,
@@ -208,6 +210,7 @@ def _read(
         )
     except pl.exceptions.PolarsError:
         return None
+    frame = frame.slice(1) if added else frame
     return frame.select(read) if frame.height == rows else None
 
 

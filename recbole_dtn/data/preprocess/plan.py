@@ -102,6 +102,8 @@ class Plan:
             raise UsageError(f"{where}: fill and missing are for type float, not {field.type}")
         if field.type != "token_seq" and field.list_separator != " ":
             raise UsageError(f"{where}: list_separator is for type token_seq, not {field.type}")
+        if field.count_parts is not None:
+            raise UsageError(f"{where}: count_parts needs a given split, which a table has not: leave it out")
         if not field.list_separator:
             raise UsageError(f"{where}: list_separator is empty; write what stands between the values, such as '|'")
         if field.fill is not None:
