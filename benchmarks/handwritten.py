@@ -43,9 +43,7 @@ class Mixture(nn.Module):
         if self.count == self.choices:
             mixed = torch.bmm(weights, outputs).unbind(1)
         else:
-            mixed = [
-                torch.bmm(weights[:, t : t + 1], outputs[:, read]).squeeze(1) for t, read in enumerate(self.reads)
-            ]
+            mixed = [torch.bmm(weights[:, t : t + 1], outputs[:, read]).squeeze(1) for t, read in enumerate(self.reads)]
         logits = [head(hidden(part).relu_()) for head, hidden, part in zip(self.heads, self.hidden, mixed)]
         return torch.cat(logits, dim=1)
 

@@ -145,7 +145,9 @@ def main() -> None:
     parser.add_argument("--full", type=int, default=0, metavar="STEPS", help="whole runs of so many steps, ours alone")
     parser.add_argument("--folder", type=Path, default=Path("benchmark-data"), help="gets the data")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="gets the JSON and the plot")
-    parser.add_argument("--leave_out", type=lambda text: text.split(","), default=[], help="words in sides to leave out")
+    parser.add_argument(
+        "--leave_out", type=lambda text: text.split(","), default=[], help="words in sides to leave out"
+    )
     arguments = parser.parse_args()
     steps = arguments.full or WARM_UP + STEPS
     data = (arguments.folder / f"train-{arguments.ids}-{steps}").resolve()

@@ -233,6 +233,11 @@ def label_column(settings: Settings, task: str, columns: Collection[str]) -> str
     RecBole knows no conditions, so a label that a condition derives must lie in a column of its own.
     """
     spec = next(each for each in settings.tasks if each.name == task)
+    if spec.condition is not None and task in parse_condition(spec.condition).columns():
+        raise UsageError(
+            f"task {task!r}: its condition ({spec.condition}) reads a column of the task's own name, so that no column "
+            f"can hold its label for RecBole: rename the task ({WRITER} writes the label columns)"
+        )
     for name in (task, *([spec.label] if spec.condition is None else [])):
         if name in columns:
             return name

@@ -32,9 +32,7 @@ def main() -> None:
     if work.model == "MMoE":
         model = MMOE(columns, num_experts=EXPERTS, **sizes)
     else:
-        model = PLE(
-            columns, shared_expert_num=SHARED_EXPERTS, specific_expert_num=TASK_EXPERTS, num_levels=1, **sizes
-        )
+        model = PLE(columns, shared_expert_num=SHARED_EXPERTS, specific_expert_num=TASK_EXPERTS, num_levels=1, **sizes)
     model.compile(torch.optim.Adam(model.parameters(), lr=LEARNING_RATE), loss=["binary_crossentropy"] * 2)
     warm = WARM_UP * BATCH
     fit(model, work, slice(0, warm))

@@ -93,7 +93,9 @@ def bare(work: Work, resolved: Resolved, *, whole: bool) -> tuple[float, float, 
     prepared, settings = prepared_of(work, resolved), resolved.settings
     model = training.build_model(settings, prepared).train()
     optimizer = build_optimizer(model, settings)
-    steps = Timed(list(BatchLoader(prepared.splits["train"], BATCH, shuffle=True, seed=0)), warm_up=0 if whole else WARM_UP)
+    steps = Timed(
+        list(BatchLoader(prepared.splits["train"], BATCH, shuffle=True, seed=0)), warm_up=0 if whole else WARM_UP
+    )
     for batch in steps:
         optimizer.zero_grad()
         output = model(batch)

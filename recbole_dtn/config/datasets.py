@@ -160,8 +160,9 @@ def _check_bare(name: str, data_path: Path, merged: Branch, faults: list[Fault])
         )
         faults.append(Fault("dataset", message, where))
     elif not has_files:
+        hint = nearest(name, known_datasets(data_path))
         message = (
-            f"unknown data set {name!r}; {nearest(name, known_datasets(data_path))}. "
+            f"unknown data set {name!r}; {hint}{'' if hint.endswith('?') else '.'} "
             f"There is no {own}. To make it: `python run_recbole_dtn.py preprocess table --input=FILE --spec=SPEC "
             f"--name={name}`, or put atomic files and that YAML (fields:, tasks:) in {data_path / name}"
         )

@@ -29,9 +29,11 @@ NOT_DIGESTED = frozenset(
         "devices",
         "strategy",
         "num_nodes",
+        "fused",  # another way to the same numbers, but for rounding (1e-6)
         "threads",
         "loggers",
         "progress",
+        "profile",
         "quiet",
     }
 )

@@ -151,10 +151,12 @@ class Settings(Strict):
     strategy: str
     num_nodes: Count
     precision: Literal["32", "bf16-mixed", "16-mixed"]
+    fused: bool
     threads: Count | None
     # display
     loggers: list[Literal["csv", "tensorboard", "wandb"]]
     progress: bool
+    profile: bool
     quiet: bool
 
     def dump(self) -> dict[str, Any]:

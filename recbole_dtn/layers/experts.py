@@ -10,15 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from recbole_dtn.layers.mlp import Tower
+from recbole_dtn.layers.product import Fusible, linear
 
-__all__ = ["Experts", "Towers"]
+__all__ = ["Experts", "Towers", "run_together"]
 
 
-class Experts(nn.Module):
-    """K perceptrons of one shape over one input, each layer of all of them as one batched product.
+class Experts(Fusible):
+    """K perceptrons of one shape over one input, the first layer of all of them as one product.
 
     ``E_k(x)``: Linear, ReLU and dropout for every width; no width at all is the identity. Layer l of all experts is
-    one parameter (K, in, out), each expert's part initialised as ``nn.Linear`` is.
+    one parameter (K, in, out), each expert's part initialised as ``nn.Linear`` is. Plain, deeper layers are one
+    batched product; fused they are one product per expert, since a batched one reaches a quarter of the speed on a CPU
+    (three products (4096, 368) x (368, 736): 74 ms batched, 62 one by one in MKL, 27 in oneDNN, one thread).
 
     Args:
         input_dim: I. hidden: width of each layer. count: K. dropout: after each layer.
@@ -40,12 +43,42 @@ class Experts(nn.Module):
         """(B, I) -> (B, K, H), H the last width."""
         if not self.weights:
             return x.unsqueeze(1).expand(-1, self.count, -1)
+        if self.fused:
+            return run_together([self], x)[0]
         # The first layer reads one input for all experts: a single product (B, I) x (I, K * width).
         current: Tensor = torch.einsum("bi,kio->kbo", x, self.weights[0]) + self.biases[0]
         current = self.dropout(torch.relu(current))
         for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
             current = self.dropout(torch.relu(torch.baddbmm(bias, current, weight)))
         return current.transpose(0, 1)
+
+
+    def after_first(self, current: Tensor) -> Tensor:
+        """First layers' outputs (B, K, H_1) -> (B, K, H): dropout, and the deeper layers."""
+        current = self._drop(current)
+        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
+            parts = zip(current.unbind(1), weight.transpose(1, 2).unbind(0), bias.squeeze(1).unbind(0), strict=True)
+            current = torch.stack([linear(part, *of_expert, "relu") for part, *of_expert in parts], dim=1)
+            current = self._drop(current)
+        return current
+
+    def _drop(self, current: Tensor) -> Tensor:
+        if not self.training or self.dropout.p == 0.0:
+            return current
+        # Drawn in the plain path's order, (K, B, H): the same seed drops the same units.
+        dropped: Tensor = self.dropout(current.transpose(0, 1).contiguous())
+        return dropped.transpose(0, 1)
+
+
+def run_together(groups: Sequence[Experts], x: Tensor) -> list[Tensor]:
+    """Several groups of experts over one input: (B, I) -> (B, K, H) of each, all first layers as one product."""
+    if not all(len(group.weights) for group in groups):
+        return [group(x) for group in groups]
+    by_input = [group.weights[0].transpose(0, 1).flatten(1) for group in groups]  # (I, K * width)
+    weight = torch.cat(by_input, dim=1) if len(groups) > 1 else by_input[0]
+    bias = torch.cat([group.biases[0].flatten() for group in groups]) if len(groups) > 1 else groups[0].biases[0].flatten()
+    first = linear(x, weight.t(), bias, "relu").split([part.shape[1] for part in by_input], dim=1)
+    return [group.after_first(part.unflatten(1, (group.count, -1))) for group, part in zip(groups, first, strict=True)]
 
 
 class Towers(nn.Module):

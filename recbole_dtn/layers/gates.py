@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["SoftmaxGate", "SoftmaxGates"]
+from recbole_dtn.layers.product import Fusible, Linear, linear
+
+__all__ = ["SoftmaxGate", "SoftmaxGates", "weigh_together"]
 
 
 class SoftmaxGate(nn.Module):
@@ -17,14 +21,14 @@ class SoftmaxGate(nn.Module):
 
     def __init__(self, input_dim: int, choices: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(input_dim, choices, bias=False)
+        self.linear = Linear(input_dim, choices, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, I) -> (B, K), each row summing to 1."""
         return torch.softmax(self.linear(x), dim=1)
 
 
-class SoftmaxGates(nn.Module):
+class SoftmaxGates(Fusible):
     """One :class:`SoftmaxGate` per task over the same input.
 
     Args:
@@ -40,4 +44,13 @@ class SoftmaxGates(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, I) -> (B, T, K)."""
+        if self.fused:
+            return torch.stack(weigh_together(list(self.gates), x), dim=1)
         return torch.stack([gate(x) for gate in self.gates], dim=1)
+
+
+def weigh_together(gates: Sequence[SoftmaxGate], x: Tensor) -> list[Tensor]:
+    """Several gates over one input: (B, I) -> (B, K) of each, all of them as one product."""
+    weights = [gate.linear.weight for gate in gates]
+    logits = linear(x, torch.cat(weights)).split([len(weight) for weight in weights], dim=1)
+    return [torch.softmax(part, dim=1) for part in logits]

@@ -14,6 +14,7 @@ from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FeatureInteraction, WithAuxiliary
 from recbole_dtn.interaction.build import build_interactions
 from recbole_dtn.layers.mlp import Tower
+from recbole_dtn.layers.product import Linear, set_fused
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.model.owners import owner_names
 from recbole_dtn.schema import DataSchema, topological_order
@@ -85,7 +86,7 @@ class GatedGroup(nn.Module):
         super().__init__()
         self.reads_modules = variant.gate_input == "module"
         self.relu = variant.gate_activation == "relu"
-        self.gate = nn.Linear(module_dim if self.reads_modules else flat_dim, modules)
+        self.gate = Linear(module_dim if self.reads_modules else flat_dim, modules)
 
     def forward(self, x: Tensor, outputs: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mix a group.
@@ -202,6 +203,8 @@ class DTN(MultiTaskRecommender):
         for task in tasks:
             read = (task, *(owner for owner in self.owners if owner != task))
             self.gate_names[task] = tuple(f"{owner}/{name}" for owner in read for name in built[0])
+        if not settings.fused:
+            set_fused(self, False)
 
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T), and each task's weights over all modules (two groups, each summing to 1)."""

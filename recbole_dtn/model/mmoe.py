@@ -8,6 +8,7 @@ from recbole_dtn.config.models import MMoESettings
 from recbole_dtn.data.features import Features
 from recbole_dtn.layers.experts import Experts, Towers
 from recbole_dtn.layers.gates import SoftmaxGates
+from recbole_dtn.layers.product import set_fused
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.schema import DataSchema
 
@@ -27,6 +28,8 @@ class MMoE(MultiTaskRecommender):
         )
         names = tuple(f"shared/expert{k}" for k in range(settings.experts))
         self.gate_names = dict.fromkeys(schema.task_names, names)
+        if not settings.fused:
+            set_fused(self, False)
 
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T), and each task's weights over the experts (B, K)."""

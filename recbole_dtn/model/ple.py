@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from recbole_dtn.config.models import PLESettings
 from recbole_dtn.data.features import Features
-from recbole_dtn.layers.experts import Experts, Towers
-from recbole_dtn.layers.gates import SoftmaxGate
+from recbole_dtn.layers.experts import Experts, Towers, run_together
+from recbole_dtn.layers.gates import SoftmaxGate, weigh_together
+from recbole_dtn.layers.product import Fusible, set_fused
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.model.owners import SHARED, owner_names
 from recbole_dtn.schema import DataSchema
@@ -18,7 +19,7 @@ from recbole_dtn.schema import DataSchema
 __all__ = ["PLE", "ExtractionLevel"]
 
 
-class ExtractionLevel(nn.Module):
+class ExtractionLevel(Fusible):
     """One level of PLE (eq. 1-6): each owner's experts read the owner's own input; gates read it too.
 
     Task t mixes ``[own experts, shared experts]``; the shared gate mixes ALL experts of the level
@@ -57,15 +58,20 @@ class ExtractionLevel(nn.Module):
             The mix (B, H) of each task, then (but on the last level) of the shared owner; each task's weights
             (B, own + shared experts).
         """
-        outputs = [experts(read) for experts, read in zip(self.experts, inputs, strict=True)]  # (B, K, H) per owner
-        weights = [gate(read) for gate, read in zip(self.gates, inputs[:-1], strict=True)]
+        first = inputs[0]
+        gates = [*self.gates] if self.shared_gate is None else [*self.gates, self.shared_gate]
+        if self.fused and all(read is first for read in inputs):  # the first level, where all owners read x
+            outputs, weights = run_together([*self.experts], first), weigh_together(gates, first)
+        else:
+            outputs = [experts(read) for experts, read in zip(self.experts, inputs, strict=True)]  # (B, K, H) per owner
+            weights = [gate(read) for gate, read in zip(gates, inputs, strict=False)]
         mixed = [
             torch.einsum("bk,bkh->bh", weight, torch.cat([own, outputs[-1]], dim=1))
-            for weight, own in zip(weights, outputs[:-1], strict=True)
+            for weight, own in zip(weights, outputs[:-1], strict=False)
         ]
         if self.shared_gate is not None:
-            mixed.append(torch.einsum("bk,bkh->bh", self.shared_gate(inputs[-1]), torch.cat(outputs, dim=1)))
-        return mixed, weights
+            mixed.append(torch.einsum("bk,bkh->bh", weights[-1], torch.cat(outputs, dim=1)))
+        return mixed, weights[: len(self.gates)]
 
 
 class PLE(MultiTaskRecommender):
@@ -97,6 +103,8 @@ class PLE(MultiTaskRecommender):
         self.gate_names = {
             task: tuple(f"{task}/expert{k}" for k in range(settings.task_experts)) + shared for task in owners[:-1]
         }
+        if not settings.fused:
+            set_fused(self, False)
 
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T), and each task's last weights over its own and the shared experts."""

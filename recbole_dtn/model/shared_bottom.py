@@ -6,6 +6,7 @@ from recbole_dtn.config.models import SharedBottomSettings
 from recbole_dtn.data.features import Features
 from recbole_dtn.layers.experts import Towers
 from recbole_dtn.layers.mlp import MLP
+from recbole_dtn.layers.product import set_fused
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.schema import DataSchema
 
@@ -22,6 +23,8 @@ class SharedBottom(MultiTaskRecommender):
         self.towers = Towers(
             self.bottom.output_dim, settings.tower_hidden, count=schema.num_tasks, dropout=settings.dropout
         )
+        if not settings.fused:
+            set_fused(self, False)
 
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T)."""

@@ -8,6 +8,7 @@ from torch import nn
 from recbole_dtn.config.models import SingleTaskSettings
 from recbole_dtn.data.features import Features
 from recbole_dtn.layers.experts import Towers
+from recbole_dtn.layers.product import set_fused
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.schema import DataSchema
 
@@ -21,6 +22,8 @@ class SingleTask(MultiTaskRecommender):
         """T embeddings and T networks."""
         self.embeddings = nn.ModuleList(self.new_embedding() for _ in schema.tasks)
         self.networks = Towers(self.flat_dim, settings.hidden, count=schema.num_tasks, dropout=settings.dropout)
+        if not settings.fused:
+            set_fused(self, False)
 
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T)."""

@@ -38,6 +38,7 @@ from recbole_dtn.training.checkpoint import FILE_NAME as CHECKPOINT
 from recbole_dtn.training.checkpoint import initialise_from, read_checkpoint
 from recbole_dtn.training.memory import MemoryWatch
 from recbole_dtn.training.module import TrainingModule
+from recbole_dtn.training.profile import ProfiledLoader, Profiler
 from recbole_dtn.training.record import RunRecord, TaskRecord, write_record, write_text
 from recbole_dtn.training.report import Report
 from recbole_dtn.training.warn import failure_signs
@@ -208,6 +209,8 @@ def _train(
 ) -> _Outcome:
     """Fit under Lightning, reload the best epoch, test."""
     keeper = BestKeeper(settings, prepared.vocabularies, folder / CHECKPOINT)
+    if settings.profile:
+        callbacks = [Profiler(folder, report), *callbacks]
     clock = Clock()
     trainer = _trainer(settings, folder, [clock, keeper, ProgressLine(report, clock, keeper), *callbacks])
     data = _Loaders(settings, prepared)
@@ -253,7 +256,8 @@ class _Loaders(lightning.LightningDataModule):
 
     def _loader(self, split: str, batch_size: int, *, train: bool) -> BatchLoader:
         assert self.trainer is not None
-        return BatchLoader(
+        kind = ProfiledLoader if self.settings.profile else BatchLoader
+        return kind(
             self.prepared.splits[split],
             batch_size,
             shuffle=train,

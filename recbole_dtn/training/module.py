@@ -18,6 +18,7 @@ from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.optim.build import build_optimizer, sparse_gradients
 from recbole_dtn.optim.schedule import build_schedule
 from recbole_dtn.registry import BALANCERS
+from recbole_dtn.training.stages import stage
 
 __all__ = ["GateMeans", "TrainingModule"]
 
@@ -80,6 +81,7 @@ class TrainingModule(lightning.LightningModule):
         self.gate_means = GateMeans(model.gate_names)
         self.latest: dict[str, dict[str, float | None]] = {}
         """Metrics of the last evaluation; None where undefined."""
+        self.parameters_of_model = tuple(model.parameters())
         self.loss_sum = torch.zeros(())
         self.loss_steps = 0
 
@@ -107,12 +109,15 @@ class TrainingModule(lightning.LightningModule):
         assert not isinstance(optimizer, list)
         optimizer.zero_grad()
         output = self(batch)
-        losses = self.model.task_losses(batch, output, self._observed_per_process(batch))
-        extra = losses.new_zeros(())
-        for term in (*output.auxiliary.values(), *self.model.penalties().values()):
-            extra = extra + term
-        total = self.balancer.backward(losses, extra, list(self.model.parameters()), self._backward)
-        optimizer.step()
+        with stage("loss"):
+            losses = self.model.task_losses(batch, output, self._observed_per_process(batch))
+            extra = losses.new_zeros(())
+            for term in (*output.auxiliary.values(), *self.model.penalties().values()):
+                extra = extra + term
+        with stage("backward"):
+            total = self.balancer.backward(losses, extra, self.parameters_of_model, self._backward)
+        with stage("optimiser"):
+            optimizer.step()
         schedule = self.lr_schedulers()
         assert schedule is not None
         assert not isinstance(schedule, list | torch.optim.lr_scheduler.ReduceLROnPlateau)
@@ -150,8 +155,9 @@ class TrainingModule(lightning.LightningModule):
 
     def _evaluate(self, batch: Features) -> None:
         output = self(batch)
-        self.metrics.update(output.logits, batch.labels, batch.observed, batch.sample_weight)
-        self.gate_means.update(output.gates)
+        with stage("metrics"):
+            self.metrics.update(output.logits, batch.labels, batch.observed, batch.sample_weight)
+            self.gate_means.update(output.gates)
 
     def on_validation_epoch_start(self) -> None:
         self._start_evaluation()
@@ -160,7 +166,8 @@ class TrainingModule(lightning.LightningModule):
         self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
-        self.latest = self.metrics.compute()
+        with stage("metrics"):
+            self.latest = self.metrics.compute()
         self.log_dict(
             {
                 f"valid/{task}_{metric}": value

@@ -167,6 +167,12 @@ def test_a_label_that_only_a_condition_gives_is_missing(toy: Path) -> None:
         recbole_config("MMoE", "toy", toy, {"fields": fields, "tasks": tasks})
 
 
+def test_a_condition_over_a_column_of_the_tasks_own_name_is_no_label_column(toy: Path) -> None:
+    tasks = [{"name": "buy", "label": "buy", "condition": "buy == 1 and click == 1"}]
+    with pytest.raises(UsageError, match=r"task 'buy': its condition .* reads a column of the task's own name"):
+        recbole_config("MMoE", "toy", toy, {"fields": FIELDS, "tasks": tasks})
+
+
 def test_one_warning_names_what_recboles_trainer_does_not_follow(toy: Path) -> None:
     own: dict[str, Any] = {"fields": FIELDS, "tasks": TASKS}
     with warnings.catch_warnings():

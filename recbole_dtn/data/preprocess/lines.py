@@ -12,7 +12,7 @@ import numpy.typing as npt
 import polars as pl
 
 from recbole_dtn.data.preprocess.raw_files import RawFile
-from recbole_dtn.data.preprocess.rejects import Tally
+from recbole_dtn.data.preprocess.rejects import Tally, shown
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.errors import DataError
 
@@ -26,6 +26,11 @@ QUEUED = 2
 HELD_BYTES = 1 << 27
 """Longest quoted value: a quote that nothing closes must not hold the rest of the file."""
 COUNTED_BYTES = 1 << 18
+MISPLACED = "misplaced quote"
+QUOTE_HINT = (
+    "a quote stands around a whole value, or doubled inside one; of a table where quotes are ordinary characters, write "
+    "reader: {quote: null} in the spec"
+)
 
 
 @dataclass(frozen=True)
@@ -284,7 +289,9 @@ def _read_slowly(
         else:
             wrong.setdefault(reason, []).append((number, row))
     for reason, found in wrong.items():
-        tally.reject(file, [number for number, _ in found], reason, [row for _, row in found])
+        texts = [row for _, row in found]
+        example = f"{reason}: {shown(texts[0])}; {QUOTE_HINT}" if reason == MISPLACED else ""
+        tally.reject(file, [number for number, _ in found], reason, texts, example=example)
     frame = _read(b"".join(row + b"\n" for row in kept), columns, separator, quote, wanted)
     if frame is None or frame.height != len(kept):
         raise DataError(f"{file}: lines {lines.first} onwards cannot be read as a table of {len(columns)} columns")
@@ -326,7 +333,7 @@ def row_fault(row: bytes, columns: int, separator: str, quote: str | None) -> st
     quoted: list[str] = []
     if quote is not None and quote in text:
         if _misquoted(text, separator, quote):
-            return "misplaced quote"
+            return MISPLACED
         quoted = text.split(quote)[1::2]
     if text.count("\r") > sum(part.count("\r") for part in quoted):
         return "a carriage return without a line feed"

@@ -14,7 +14,7 @@ from typing import Any
 from recbole_dtn.data.escape import escape
 from recbole_dtn.errors import TooManyRejectedError
 
-__all__ = ["REJECTED", "Rejects", "Tally"]
+__all__ = ["REJECTED", "Rejects", "Tally", "shown"]
 
 REJECTED = "rejected.tsv"
 HEADER = "file\tline\treason\ttext\n"
@@ -61,7 +61,7 @@ class Tally:
         self.rejected[reason] += len(lines)
         where = f"{file}, {self.unit} {lines[0]}: {example or reason}"
         if not example and texts:
-            where += f": {_shown(texts[0])}"
+            where += f": {shown(texts[0])}"
         self.examples.setdefault(reason, where)
         self._owner.write(file, lines, reason, texts, where)
         if self.rows_in >= EARLY_ROWS:
@@ -118,9 +118,9 @@ class Rejects:
         self, file: str, lines: Sequence[int], reason: str, texts: Sequence[str | bytes], example: str = ""
     ) -> None:
         """Append rows to the file; :meth:`Tally.reject` counts them."""
-        shown = [_shown(text) for text in texts] or [""] * len(lines)
+        written = [shown(text) for text in texts] or [""] * len(lines)
         name, why = escape(file), escape(reason)
-        self._file.writelines(f"{name}\t{line}\t{why}\t{text}\n" for line, text in zip(lines, shown, strict=True))
+        self._file.writelines(f"{name}\t{line}\t{why}\t{text}\n" for line, text in zip(lines, written, strict=True))
         if self.strict:
             self.close()
             raise TooManyRejectedError(
@@ -165,7 +165,8 @@ class Rejects:
         self._file.close()
 
 
-def _shown(text: str | bytes) -> str:
+def shown(text: str | bytes) -> str:
+    """A row for a message or ``rejected.tsv``: shortened, on one line."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", errors="backslashreplace")
     return escape(text if len(text) <= TEXT_SHOWN else f"{text[:TEXT_SHOWN]}...")
