@@ -14,9 +14,20 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from benchmarks.sides.train_common import (
-    BATCH, EXPERTS, HIDDEN, LEARNING_RATE, SHARED_EXPERTS, TASK_EXPERTS, TASKS, TOWER, WIDTH,
-    AnonymousMemory, Timed, Work, finish,
-)  # fmt: skip
+    BATCH,
+    EXPERTS,
+    HIDDEN,
+    LEARNING_RATE,
+    SHARED_EXPERTS,
+    TASK_EXPERTS,
+    TASKS,
+    TOWER,
+    WIDTH,
+    AnonymousMemory,
+    Timed,
+    Work,
+    finish,
+)
 
 
 class Mixture(nn.Module):
@@ -44,7 +55,7 @@ class Mixture(nn.Module):
             mixed = torch.bmm(weights, outputs).unbind(1)
         else:
             mixed = [torch.bmm(weights[:, t : t + 1], outputs[:, read]).squeeze(1) for t, read in enumerate(self.reads)]
-        logits = [head(hidden(part).relu_()) for head, hidden, part in zip(self.heads, self.hidden, mixed)]
+        logits = [head(hidden(part).relu_()) for head, hidden, part in zip(self.heads, self.hidden, mixed, strict=True)]
         return torch.cat(logits, dim=1)
 
 

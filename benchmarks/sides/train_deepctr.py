@@ -12,15 +12,25 @@ import torch
 from deepctr_torch.inputs import SparseFeat
 from deepctr_torch.models import MMOE, PLE
 from train_common import (
-    BATCH, EXPERTS, HIDDEN, LEARNING_RATE, SHARED_EXPERTS, TASK_EXPERTS, TOWER, WARM_UP, WIDTH,
-    AnonymousMemory, Work, finish,
-)  # fmt: skip
+    BATCH,
+    EXPERTS,
+    HIDDEN,
+    LEARNING_RATE,
+    SHARED_EXPERTS,
+    TASK_EXPERTS,
+    TOWER,
+    WARM_UP,
+    WIDTH,
+    AnonymousMemory,
+    Work,
+    finish,
+)
 
 
 def main() -> None:
     work, memory = Work(), AnonymousMemory()
     torch.set_num_threads(work.threads)
-    columns = [SparseFeat(name, size, embedding_dim=WIDTH) for name, size in zip(work.names, work.sizes)]
+    columns = [SparseFeat(name, size, embedding_dim=WIDTH) for name, size in zip(work.names, work.sizes, strict=True)]
     sizes = {
         "expert_dnn_hidden_units": (HIDDEN,),
         "gate_dnn_hidden_units": (),

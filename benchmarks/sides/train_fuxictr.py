@@ -16,9 +16,20 @@ from fuxictr.pytorch.layers import FeatureEmbedding, MLP_Block
 from fuxictr.pytorch.models import MultiTaskModel
 from torch import nn
 from train_common import (
-    BATCH, EXPERTS, HIDDEN, LEARNING_RATE, SHARED_EXPERTS, TASK_EXPERTS, TASKS, TOWER, WIDTH,
-    AnonymousMemory, Timed, Work, finish,
-)  # fmt: skip
+    BATCH,
+    EXPERTS,
+    HIDDEN,
+    LEARNING_RATE,
+    SHARED_EXPERTS,
+    TASK_EXPERTS,
+    TASKS,
+    TOWER,
+    WIDTH,
+    AnonymousMemory,
+    Timed,
+    Work,
+    finish,
+)
 
 
 def block(inputs: int, hidden: list[int], output: int | None = None) -> nn.Module:
@@ -61,13 +72,13 @@ def main() -> None:
         known = FeatureMap("bench", folder)
         known.features = OrderedDict(
             (name, {"source": "", "type": "categorical", "vocab_size": size})
-            for name, size in zip(work.names, work.sizes)
+            for name, size in zip(work.names, work.sizes, strict=True)
         )
         known.labels, known.num_fields = list(TASKS), len(work.names)
         experts = (EXPERTS, 0) if work.model == "MMoE" else (SHARED_EXPERTS, TASK_EXPERTS)
         model = Model(
             known, *experts, model_id="bench", gpu=-1, verbose=0, model_root=folder, metrics=["AUC"], eval_steps=10**9
-        )  # fmt: skip
+        )
         batches = Timed([batch(work, start) for start in range(0, len(work.ids), BATCH)])
         model._max_gradient_norm, model._total_steps, model._stop_training = 10.0, 0, False  # as fit() sets them
         model.train_epoch(batches)

@@ -2,7 +2,8 @@
 
 ``run:RULE`` is the product's own run (``fit_settings``: Lightning, metrics, logging, the clock, checkpoints), timed
 over the same steps as every side; ``bare:RULE`` is the same model, optimiser and batches in a loop with nothing else,
-its batches cut beforehand; ``full:RULE`` is the whole run, from data that is ready to the record, and ``steps:RULE`` all its training steps, bare. RULE is the setting
+its batches cut beforehand; ``full:RULE`` is the whole run, from data that is
+ready to the record, and ``steps:RULE`` all its training steps, bare. RULE is the setting
 ``embedding_optimizer.name``. Preparing data is another benchmark: here it is handed over ready.
 """
 
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -108,7 +108,7 @@ def run(work: Work, resolved: Resolved, *, whole: bool) -> tuple[float, float, d
     """The product's run; ``whole``: all of it counts, and not its training steps alone."""
     prepared = prepared_of(work, resolved)
     watch = Stopwatch()
-    with mock.patch.object(training, "prepare", lambda *_, **__: prepared):
+    with mock.patch.object(training, "prepare", return_value=prepared):
         start, cpu = time.perf_counter(), time.process_time()
         record = training.fit_settings(resolved, callbacks=[watch]).record
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu

@@ -11,15 +11,26 @@ from torch_rechub.basic.features import SparseFeature
 from torch_rechub.models.multi_task import MMOE, PLE
 from torch_rechub.trainers import MTLTrainer
 from train_common import (
-    BATCH, EXPERTS, HIDDEN, LEARNING_RATE, SHARED_EXPERTS, TASK_EXPERTS, TASKS, TOWER, WIDTH,
-    AnonymousMemory, Timed, Work, finish,
-)  # fmt: skip
+    BATCH,
+    EXPERTS,
+    HIDDEN,
+    LEARNING_RATE,
+    SHARED_EXPERTS,
+    TASK_EXPERTS,
+    TASKS,
+    TOWER,
+    WIDTH,
+    AnonymousMemory,
+    Timed,
+    Work,
+    finish,
+)
 
 
 def main() -> None:
     work, memory = Work(), AnonymousMemory()
     torch.set_num_threads(work.threads)
-    features = [SparseFeature(name, size, embed_dim=WIDTH) for name, size in zip(work.names, work.sizes)]
+    features = [SparseFeature(name, size, embed_dim=WIDTH) for name, size in zip(work.names, work.sizes, strict=True)]
     expert, towers, kinds = {"dims": [HIDDEN]}, [{"dims": [TOWER]} for _ in TASKS], ["classification"] * 2
     if work.model == "MMoE":
         model = MMOE(features, kinds, EXPERTS, expert, towers)

@@ -14,7 +14,7 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.atomic import Tap
 from recbole_dtn.data.escape import PADDING
 from recbole_dtn.data.layout import BLOCK_ROWS
-from recbole_dtn.data.raw import NameSpace, RawColumn, RawFloats, RawSequences, RawTable, RawTokens, read_raw
+from recbole_dtn.data.raw import Integers, RawColumn, RawFloats, RawSequences, RawTable, RawTokens, Texts, read_raw
 from recbole_dtn.data.scratch import ScratchArray, ScratchWriter
 from recbole_dtn.data.sources import Side, Sources, needed_columns
 from recbole_dtn.errors import DataError
@@ -103,13 +103,13 @@ def read_tables(
         for kind in ("inter", side.kind):
             if side.key not in wanted[kind]:
                 wanted[kind].append(side.key)
-    spaces: dict[str, NameSpace] = {}
+    shared = {side.key: Texts() for side in used}
     raw = {}
     for kind, columns in wanted.items():
         folder = scratch / kind
         folder.mkdir()
         limit = settings.limit_rows if kind == "inter" else None
-        raw[kind] = read_raw(sources.table(kind), columns, spaces, folder, limit=limit, tap=tap)
+        raw[kind] = read_raw(sources.table(kind), columns, shared, folder, limit=limit, tap=tap)
     for table in raw.values():
         _warn_misread(table, log)
     pointers = {side.kind: _pointers(side, raw["inter"], raw[side.kind], scratch, log) for side in used}
@@ -154,7 +154,7 @@ def _pointers(side: Side, inter: RawTable, table: RawTable, scratch: Path, log: 
 def _warn_misread(table: RawTable, log: Callable[[str], None]) -> None:
     """Say which tokens stock RecBole would misread, once per column and reason."""
     for name, column in table.columns.items():
-        if isinstance(column, RawFloats) or column.space is None:
+        if isinstance(column, RawFloats) or column.space is None or isinstance(column.space, Integers):
             continue
         tokens = column.space.tokens()
         reasons = {

@@ -106,8 +106,8 @@ def needs_escaping(data: bytes, rows: int, columns: int) -> Literal["no", "words
     ('no', 'words', 'characters')
     """
     array = np.frombuffer(data, np.uint8)
-    hostile = (b"\x7f", b"%", b'"', BYTE_ORDER_MARK.encode())
-    if np.count_nonzero(array < 32) != rows * columns or any(mark in data for mark in hostile):
+    controls = np.count_nonzero(array < 32) != rows * columns or b"\x7f" in data
+    if controls or b"%" in data or b'"' in data or (not data.isascii() and BYTE_ORDER_MARK.encode() in data):
         return "characters"
     return "words" if b"N" in data or b"n" in data or PADDING.encode() in data else "no"
 

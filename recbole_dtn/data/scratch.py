@@ -16,18 +16,20 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class ScratchArray:
-    """``size`` numbers of one type in a file."""
+    """``size`` numbers of one type in a file; ``offset`` is taken off those that are read, down to -1 at most."""
 
     path: Path
     dtype: np.dtype[Any]
     size: int
+    offset: int = 0
 
     def read(self, start: int = 0, stop: int | None = None) -> Array:
         """The numbers from ``start`` to ``stop`` (None: to the end)."""
         count = (self.size if stop is None else stop) - start
         if count == 0:
             return np.empty(0, self.dtype)
-        return np.fromfile(self.path, self.dtype, count, offset=start * self.dtype.itemsize)
+        found = np.fromfile(self.path, self.dtype, count, offset=start * self.dtype.itemsize)
+        return np.maximum(found - self.offset, -1) if self.offset else found
 
     def remove(self) -> None:
         """Delete the file."""

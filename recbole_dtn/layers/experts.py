@@ -53,21 +53,16 @@ class Experts(Fusible):
         return current.transpose(0, 1)
 
 
-    def after_first(self, current: Tensor) -> Tensor:
-        """First layers' outputs (B, K, H_1) -> (B, K, H): dropout, and the deeper layers."""
-        current = self._drop(current)
-        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
-            parts = zip(current.unbind(1), weight.transpose(1, 2).unbind(0), bias.squeeze(1).unbind(0), strict=True)
-            current = torch.stack([linear(part, *of_expert, "relu") for part, *of_expert in parts], dim=1)
-            current = self._drop(current)
-        return current
+    def after_first(self, first: Tensor) -> Tensor:
+        """First layers' outputs (B, K, H_1) -> (B, K, H): dropout, and the deeper layers.
 
-    def _drop(self, current: Tensor) -> Tensor:
-        if not self.training or self.dropout.p == 0.0:
-            return current
-        # Drawn in the plain path's order, (K, B, H): the same seed drops the same units.
-        dropped: Tensor = self.dropout(current.transpose(0, 1).contiguous())
-        return dropped.transpose(0, 1)
+        Each tensor lies in memory as the plain path's does, so that the same seed drops the same units.
+        """
+        current = self.dropout(first.transpose(0, 1))
+        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
+            parts = zip(current, weight.transpose(1, 2), bias.squeeze(1), strict=True)
+            current = self.dropout(torch.stack([linear(part, *own, "relu") for part, *own in parts]))
+        return current.transpose(0, 1)
 
 
 def run_together(groups: Sequence[Experts], x: Tensor) -> list[Tensor]:

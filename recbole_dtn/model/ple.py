@@ -64,10 +64,10 @@ class ExtractionLevel(Fusible):
             outputs, weights = run_together([*self.experts], first), weigh_together(gates, first)
         else:
             outputs = [experts(read) for experts, read in zip(self.experts, inputs, strict=True)]  # (B, K, H) per owner
-            weights = [gate(read) for gate, read in zip(gates, inputs, strict=False)]
+            weights = [gate(read) for gate, read in zip(gates, inputs[: len(gates)], strict=True)]
         mixed = [
             torch.einsum("bk,bkh->bh", weight, torch.cat([own, outputs[-1]], dim=1))
-            for weight, own in zip(weights, outputs[:-1], strict=False)
+            for weight, own in zip(weights[: len(self.gates)], outputs[:-1], strict=True)
         ]
         if self.shared_gate is not None:
             mixed.append(torch.einsum("bk,bkh->bh", weights[-1], torch.cat(outputs, dim=1)))

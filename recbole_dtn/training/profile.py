@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,7 @@ class Profiler(lightning.Callback):
         if torch.cuda.is_available():
             kinds.append(ProfilerActivity.CUDA)
         running = torch.profiler.profile(activities=kinds)
-        running.__enter__()
+        running.start()
         whole = stage(WHOLE)
         whole.__enter__()
         self._running, self._count = (part, running, whole), 0
@@ -166,7 +166,7 @@ class Profiler(lightning.Callback):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         whole.__exit__(None, None, None)
-        running.__exit__(None, None, None)
+        running.stop()
         if self._count:
             running.export_chrome_trace(str(self.folder / f"trace.{part}.json"))
             self.times[part] = stage_times(running, self._count)
@@ -192,11 +192,11 @@ class Profiler(lightning.Callback):
         )
 
 
-def stage_times(profile: torch.profiler.profile, count: int) -> Mapping[str, StageTime]:
+def stage_times(profile: torch.profiler.profile, count: int) -> dict[str, StageTime]:
     """Mean time of every stage that occurred, of the rest as "other", and of the whole, per step."""
     found: dict[str, StageTime] = {}
     for entry in profile.key_averages():
-        if entry.key.startswith(PREFIX) and entry.device_type == torch.autograd.DeviceType.CPU:
+        if entry.key.startswith(PREFIX) and entry.cpu_time_total > 0:
             name = entry.key.removeprefix(PREFIX)
             scale = 1e-3 / count
             found[name] = StageTime(entry.cpu_time_total * scale, entry.device_time_total * scale)

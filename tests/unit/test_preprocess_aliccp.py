@@ -65,6 +65,11 @@ def as_files(rows: dict[str, list[str]]) -> Files:
     return {f"{name}.csv": "".join(f"{row}\n" for row in lines).encode() for name, lines in rows.items()}
 
 
+def rare_or_not(draw: random.Random) -> str:
+    """An id; among a thousand of them, many are seen about twelve times."""
+    return str(int(40 * draw.random() ** 2))
+
+
 def drawn(count: int, seed: int = 0) -> dict[str, list[str]]:
     """Rows in the layout of the real files: fields absent, in any order, and many-valued ones in several places."""
     draw = random.Random(seed)
@@ -73,22 +78,22 @@ def drawn(count: int, seed: int = 0) -> dict[str, list[str]]:
         indices = [f"{draw.getrandbits(64):016x}" for _ in range(count // 20)]
         common, skeleton = [], []
         for index in indices:
-            features = [(name, str(3_000_000 + draw.randrange(12)), "1.0") for name in USER[:9] if draw.random() < 0.8]
+            features = [(name, str(3_000_000 + draw.randrange(60)), "1.0") for name in USER[:9] if draw.random() < 0.8]
             for name in USER[9:]:
                 ids = draw.sample(range(10 ** draw.randint(2, 7)), draw.randint(0, 60))
                 features += [(name, str(number), f"{math.log1p(draw.randint(1, 90)):.5f}") for number in ids]
             draw.shuffle(features)
             common.append(common_row(index, features))
         for number in range(1, count + 1):
-            features = [(name, str(draw.randrange(40)), "1.0") for name in ("205", "206", "207", "216", "301")]
-            features += [(name, str(draw.randrange(25)), f"{draw.random() * 12:.5g}") for name in ("508", "509", "702")]
+            features = [(name, rare_or_not(draw), "1.0") for name in ("205", "206", "207", "216", "301")]
+            features += [(name, rare_or_not(draw), f"{draw.random() * 12:.5g}") for name in ("508", "509", "702")]
             features = [feature for feature in features if draw.random() < 0.8]
             features += [("210", str(draw.randrange(10**7)), "1.0") for _ in range(draw.randint(0, 6))]
             features += [("853", str(draw.randrange(30)), f"{draw.random():.5f}") for _ in range(draw.randint(0, 3))]
             draw.shuffle(features)
             click = int(draw.random() < 0.2)
             buy = int(draw.random() < 0.1)
-            skeleton.append(skeleton_row(number, click, buy, draw.choice(indices), features))
+            skeleton.append(skeleton_row(number, click, buy, indices[int(len(indices) * draw.random() ** 2)], features))
         made |= {f"sample_skeleton_{part}": skeleton, f"common_features_{part}": common}
     return made
 
@@ -215,6 +220,9 @@ def test_a_thousand_rows_equal_a_plain_parser(thousand: Files, protocol: str, tm
     folder = made(write_raw(tmp_path / "raw", thousand), tmp_path, protocol)
     found, wanted = read_back(folder), expected(thousand, WHAT[protocol])
     assert found == wanted
+    if protocol == "aitm":
+        item_ids = {row["205"] for row in found["test.inter"]}
+        assert 10 < len(item_ids) < 35  # some of the 40 are rare
     assert {name: list(rows[0]) for name, rows in found.items()} == {
         name: sorted(rows[0], key=order_of(WHAT[protocol]["fields"])) for name, rows in wanted.items()
     }
@@ -237,6 +245,7 @@ def test_rare_ids_can_be_counted_once_per_common_row(tmp_path: Path) -> None:
     user = [("101", "5", "1.0")]
     rows = {"common_features_test": [common_row("f" * 16, user)], "sample_skeleton_test": []}
     rows["common_features_train"] = [common_row(f"{k:016x}", [("101", str(k // 2), "1.0")]) for k in range(4)]
+    rows["common_features_train"].append(common_row(f"{0:016x}", [("101", "1", "1.0")]))  # twice: it counts nowhere
     rows["sample_skeleton_train"] = [skeleton_row(k, 0, 0, f"{0:016x}", [("205", "9", "1.0")]) for k in range(3)]
     raw = write_raw(tmp_path / "raw", as_files(rows))
 
@@ -366,6 +375,7 @@ FAULTS = {
     GOOD.replace(",3,", ",000000003,"): "feature_num is not the number of features",
     GOOD.replace("\x02", ":"): "a feature is not field 0x02 id 0x03 value",
     GOOD.replace("\x02", "\x03", 1): "a feature is not field 0x02 id 0x03 value",
+    GOOD[: GOOD.index(",3,")] + ",0,205": "a feature is not field 0x02 id 0x03 value",
     GOOD + "\x01": "a feature is not field 0x02 id 0x03 value",
     GOOD.replace("\x01", "\x01\x01", 1): "a feature is not field 0x02 id 0x03 value",
     GOOD + "\x031.0": "a feature is not field 0x02 id 0x03 value",

@@ -250,6 +250,30 @@ def test_columns_that_are_not_asked_for_are_checked_and_not_returned(tmp_path):
     assert rejected == {2: "not UTF-8", 3: "expected 3 columns, found 2"}
 
 
+CELLS = st.lists(st.sampled_from(["", "x", "yy", '"p,\nq"']), min_size=1, max_size=5)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(CELLS, min_size=1, max_size=5), st.integers(1, 3), st.sampled_from([None, [0], [-1], []]))
+@example([["x", "yy"], ["", "x", ""], ["", "x"], ["yy"]], 2, [0])
+@example([["x", "yy"], [""], [""], ["yy", "yy", "x", "x"]], 2, [])
+def test_rows_of_any_widths(tmp_path_factory, cells, width, wanted):
+    content = "".join(",".join(row) + "\n" for row in cells)
+    columns = "abc"[:width]
+    names = None if wanted is None else [columns[at] for at in wanted]
+    found, numbers, rejected = table(tmp_path_factory.mktemp("rows"), content.encode(), columns=columns, wanted=names)
+    lines, expected = 1, {}
+    for row in cells:
+        if len(row) == width and row != [""]:
+            expected[lines] = row
+        lines += 1 + sum(cell.count("\n") for cell in row)
+    assert numbers == list(expected)
+    kept = [[row[columns.index(name)] for name in names or columns] for row in expected.values()]
+    if names != []:
+        assert [[value or "" for value in row] for row in found] == [[v.strip('"') for v in row] for row in kept]
+    assert len(rejected) == len(cells) - len(expected)
+
+
 def test_white_space_is_stripped_when_asked(tmp_path):
     rows, _, _ = table(tmp_path, b" 1 , x y \n  ,\tz\n", strip=True)
     assert rows == [("1", "x y"), (None, "z")]

@@ -217,6 +217,53 @@ def test_rows_of_parquet_are_counted_by_number(tmp_path, monkeypatch):
         run(tmp_path, tmp_path / "raw.parquet", FAULTY)
 
 
+@pytest.mark.parametrize("prices", [[[1.0], [2.0]], [{"a": 1}, {"a": 2}], [b"1", b"2"]])
+def test_a_column_of_parquet_that_holds_no_numbers(tmp_path, prices):
+    frame = pl.DataFrame({"user": ["a", "b"], "price": prices, "click": [0, 1], "seconds": [1, 2]})
+    frame.write_parquet(tmp_path / "raw.parquet")
+    with pytest.raises(UsageError, match=r"spec\.yaml: column 'price' of raw\.parquet is .*; expected numbers"):
+        run(tmp_path, tmp_path / "raw.parquet", FAULTY)
+
+
+LISTS = [
+    ("a|b", "1|2.5", ""), ("", "", ""), ("a||b", "1|2", ""), ("a|b", "1|x", "list"), ("a", "inf", "list"),
+    ("a|b", "1", "uneven"), ("", "1", "uneven"), ("a", "", "uneven"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_weights_of_lists(tmp_path, kind):
+    spec = (
+        "fields: [{name: user}, {name: tags, type: token_seq, list_separator: '|', weights: w}]\n"
+        "tasks: [{name: click, label: click}]\n"
+    )
+    frame = pl.DataFrame(
+        [("u", tags, w, "1") for tags, w, _ in LISTS], schema=["user", "tags", "w", "click"], orient="row"
+    )
+    if kind == "csv":
+        frame.write_csv(tmp_path / "raw.csv")
+    else:
+        frame.with_columns(tags=pl.col("tags").str.split("|")).write_parquet(tmp_path / "raw.parquet")
+    rows = run(tmp_path, tmp_path / f"raw.{kind}", spec, max_rejected=1.0)
+    assert [row[1:3] for row in rows[1:]] == [["a b", "1.0 2.5"], ["", ""], ["a b", "1.0 2.0"]]
+    reasons = {
+        "list": "column 'w': expected a list of finite numbers",
+        "uneven": "column 'w': expected as many weights as column 'tags' has values",
+    }
+    first = 2 if kind == "csv" else 1
+    assert sorted(row[1:3] for row in rejected(tmp_path)) == [
+        [str(first + at), reasons[fault]] for at, (_, _, fault) in enumerate(LISTS) if fault
+    ]
+
+
+def test_a_stray_quote_comes_with_the_way_on(tmp_path):
+    (tmp_path / "raw.csv").write_text(HEADER + 'a,5" disk,1\nb,x,0\n' * 20)
+    with pytest.raises(TooManyRejectedError, match=r'line 2: misplaced quote: a,5" disk,1; .*reader: \{quote: null\}'):
+        run(tmp_path, tmp_path / "raw.csv")
+    rows = run(tmp_path, tmp_path / "raw.csv", SPEC + "reader: {quote: null}\n")
+    assert rows[1:3] == [["a", '5" disk', "1.0"], ["b", "x", "0.0"]]
+
+
 def test_the_command_line(tmp_path, capsys):
     (tmp_path / "spec.yaml").write_text(SPEC)
     (tmp_path / "logs").mkdir()

@@ -50,10 +50,9 @@ class AliCCP(RawSet):
         options = self.options
         described = {str(spec["name"]): dict(spec) for spec in values.get("fields", [])}
         fields: list[dict[str, Any]] = []
-        for name in [*(name for name in described if name in options.fields), *options.fields]:
-            spec = described.pop(name, None) or {"name": name}
-            if any(made["name"] == name for made in fields):
-                continue
+        known = [name for name in described if name in options.fields]
+        for name in [*known, *(name for name in options.fields if name not in described)]:
+            spec = described.get(name, {"name": name})
             if name in options.lists and options.repeated == "all":
                 spec["type"] = "token_seq"
             else:

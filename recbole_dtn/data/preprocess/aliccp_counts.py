@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class IdCounts:
         np.add.at(counts, places, np.concatenate([weights for _, weights in every]))
         self._large, self._waiting = (ids, counts), []
 
-    def at_least(self, least: int) -> Any:
+    def at_least(self, least: int) -> Callable[[Words], Flags]:
         """A function from ids to whether each was seen ``least`` times."""
         self._merge()
         large = self._large[0][self._large[1] >= least]

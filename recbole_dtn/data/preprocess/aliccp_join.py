@@ -269,7 +269,7 @@ class Join:
 
     # ---- counting ---------------------------------------------------------------------------------------------------
 
-    def _count(self) -> dict[str, Any]:
+    def _count(self) -> Kept:
         """Which ids of each field the official training file shows often enough.
 
         An id of a user counts once per impression of that user, or once per common row, as ``count`` says.

@@ -6,16 +6,15 @@ by whoever writes the file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from recbole_dtn.config.raw_sets.aliccp import AliCCPOptions
 from recbole_dtn.data.preprocess.aliccp_rows import INDEX_DIGITS, Block, Layout
-from recbole_dtn.data.preprocess.aliccp_words import BYTES, HIGH_SEVEN, Ints, Words, word
+from recbole_dtn.data.preprocess.aliccp_words import BYTES, HIGH_SEVEN, Flags, Ints, Words, word
 
 __all__ = ["KEY", "LABELS", "Chosen", "Column", "Kept", "choose", "columns_of", "lines_of", "other_values", "types_of"]
 
@@ -71,7 +70,7 @@ class Chosen:
     count: Ints
 
 
-Kept = Mapping[str, Any]
+Kept = Mapping[str, Callable[[Words], Flags]]
 """Per field, what says which ids are frequent enough: ``kept[name](numbers)``; empty: all are."""
 
 

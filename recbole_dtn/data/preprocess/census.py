@@ -84,7 +84,7 @@ class CensusIncome(RawSet):
         f"{TRAIN} (199,523 rows; also .gz, .zst)",
         f"{TEST} (99,762 rows; also .gz, .zst); or census-income.tar.gz with both",
     )
-    bytes_per_second = 30e6
+    bytes_per_second = 50e6
     options: CensusIncomeOptions
 
     @classmethod

@@ -28,8 +28,8 @@ HELD_BYTES = 1 << 27
 COUNTED_BYTES = 1 << 18
 MISPLACED = "misplaced quote"
 QUOTE_HINT = (
-    "a quote stands around a whole value, or doubled inside one; of a table where quotes are ordinary characters, write "
-    "reader: {quote: null} in the spec"
+    "a quote stands around a whole value, or doubled inside one; of a table where quotes are ordinary characters, "
+    "write reader: {quote: null} in the spec"
 )
 
 
@@ -110,7 +110,7 @@ def _read_blocks(raw: RawFile, quote: str | None, block_bytes: int, meter: Meter
 
 def _normalised(block: bytes, quote: str | None) -> bytes:
     """CRLF as LF, but within quotes, where it is part of a value."""
-    if b"\r\n" not in block:
+    if b"\r" not in block:
         return block
     if quote is None or quote.encode() not in block:
         return block.replace(b"\r\n", b"\n")
@@ -191,7 +191,7 @@ def _read(
             return None
     else:
         quote = None
-    shape = _shape(data, array, separator, quote)
+    shape = _shape(data, array, len(columns), separator, quote)
     if shape is None:
         return None
     rows, separators = shape
@@ -200,7 +200,8 @@ def _read(
         return None
     read = wanted or columns[:1]
     names = sorted(read, key=columns.index)
-    if len(names) < len(columns) and not _is_utf8(data):  # Polars looks at the columns that it returns
+    # Polars looks at the columns that it returns, and takes longer rows then.
+    if len(names) < len(columns) and not (_is_even(array, len(columns), separator, quote) and _is_utf8(data)):
         return None
     # Polars drops what looks like a byte order mark, which here is a value's: it gets a row to stand before it.
     added = ("x" + separator * (len(columns) - 1) + "\n").encode() if data.startswith(BOM) else b""
@@ -228,13 +229,16 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _shape(data: bytes, array: npt.NDArray[np.uint8], separator: str, quote: str | None) -> tuple[int, int] | None:
-    """How many rows and separators there are; None where a line is blank or has a lone carriage return.
+def _shape(
+    data: bytes, array: npt.NDArray[np.uint8], columns: int, separator: str, quote: str | None
+) -> tuple[int, int] | None:
+    """How many rows and separators there are; None where there is a lone carriage return or a blank line.
 
-    (Polars drops a carriage return at the end of a value, and some blank lines.)
+    (Polars drops a carriage return at the end of a value, and some blank lines. Of several columns, a blank line lacks
+    separators.)
     """
     if quote is None:
-        if data.startswith(b"\n") or b"\n\n" in data or b"\r" in data:
+        if b"\r" in data or (columns == 1 and (data.startswith(b"\n") or b"\n\n" in data)):
             return None
         return _count(data, b"\n"), _count(data, separator.encode())
     outside = _inside(array, quote) == 0
@@ -242,6 +246,15 @@ def _shape(data: bytes, array: npt.NDArray[np.uint8], separator: str, quote: str
     if feeds[0] or (feeds[:-1] & feeds[1:]).any() or ((array == 13) & outside).any():
         return None
     return int(np.count_nonzero(feeds)), int(np.count_nonzero((array == ord(separator)) & outside))
+
+
+def _is_even(array: npt.NDArray[np.uint8], columns: int, separator: str, quote: str | None) -> bool:
+    """Whether every row has as many values, where rows and separators are as many as whole rows have."""
+    marks = (array == 10) | (array == ord(separator))
+    if quote is not None:
+        marks &= _inside(array, quote) == 0
+    ends: npt.NDArray[np.bool_] = array[marks][columns - 1 :: columns] == 10
+    return bool(ends.all())
 
 
 def _well_quoted(array: npt.NDArray[np.uint8], separator: str, quote: str) -> bool:

@@ -32,6 +32,10 @@ class Numbers:
         floats = [name for name, kind in plan.types.items() if kind == "float" and name not in plan.masks]
         self._faults = {name: self._masks(name, schema) for name in floats}
         self._doubts = [self._doubt(name).any().alias(name) for name in floats]
+        for field in plan.spec.fields:
+            if field.weights is not None:
+                self._faults[field.weights] = self._list_masks(field.name, field.weights, schema)
+                self._doubts.append(pl.any_horizontal(*self._faults[field.weights].values()).any().alias(field.weights))
         self._gaps: dict[str, tuple[str, int]] = {}
 
     def made(self, block: Block) -> pl.DataFrame:
@@ -82,8 +86,7 @@ class Numbers:
         return pl.Series(good)
 
     def _reject(self, block: Block, rows: pl.DataFrame, kind: str, name: str) -> None:
-        say = _wrong if kind == "wrong" else _absent
-        reason, example = say(self.plan, name, rows.row(0, named=True))
+        reason, example = SAY[kind](self.plan, name, rows.row(0, named=True))
         lines = rows[LINE].to_list()
         self.tally.reject(block.file, lines, reason, block.texts(lines), example=example)
 
@@ -95,6 +98,21 @@ class Numbers:
         if self.plan.is_binary(name):
             return ~((found == 0) | (found == 1)).fill_null(value=False)
         return ~found.is_finite().fill_null(value=False)
+
+    def _list_masks(self, values: str, weights: str, schema: pl.Schema) -> dict[str, pl.Expr]:
+        """Where the weights of a list are no numbers, or not as many as its values."""
+        some = pl.element().filter(pl.element().is_not_null() & (pl.element().cast(pl.String) != ""))
+        lists = {}
+        for name in (values, weights):
+            column = pl.col(name)
+            split = column.str.split(self.plan.separators[name]) if schema[name] == pl.String else column
+            lists[name] = split.list.eval(some)
+        finite = pl.element().cast(pl.Float64, strict=False).is_finite().fill_null(value=False)
+        sizes = [lists[name].list.len().fill_null(0) for name in (values, weights)]
+        return {
+            "list": (~lists[weights].list.eval(finite).list.all()).fill_null(value=False),
+            "uneven": sizes[0] != sizes[1],
+        }
 
     def _masks(self, name: str, schema: pl.Schema) -> dict[str, pl.Expr]:
         """Where a column holds what it may not hold, and where it is missing."""
@@ -157,6 +175,20 @@ def _absent(plan: Plan, name: str, shown: dict[str, Any]) -> tuple[str, str]:
     return reason, (
         f"{where}. In the spec, write {observe}filter: CONDITION to drop such rows (a condition undecided is false)"
     )
+
+
+def _list(plan: Plan, name: str, shown: dict[str, Any]) -> tuple[str, str]:
+    reason = f"column {name!r}: expected a list of finite numbers"
+    return reason, f"{reason}, found {_value(shown[name])}"
+
+
+def _uneven(plan: Plan, name: str, shown: dict[str, Any]) -> tuple[str, str]:
+    (values,) = (field.name for field in plan.spec.fields if field.weights == name)
+    reason = f"column {name!r}: expected as many weights as column {values!r} has values"
+    return reason, f"{reason}, found {_value(shown[name])} for {_value(shown[values])}"
+
+
+SAY = {"wrong": _wrong, "absent": _absent, "list": _list, "uneven": _uneven}
 
 
 def _value(value: Any) -> str:

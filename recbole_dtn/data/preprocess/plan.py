@@ -128,6 +128,12 @@ class Plan:
         for name in read:
             if name not in schema:
                 raise UsageError(f"{self.path}: {source} has no column {name!r}; {nearest(name, list(schema))}")
+        for name in read:
+            kind = schema[name]
+            if self.types.get(name) == "float" and (kind.is_nested() or kind == pl.Binary):
+                raise UsageError(
+                    f"{self.path}: column {name!r} of {source} is {kind}; expected numbers, or texts of them"
+                )
         return [name for name in schema if name in read]
 
     def kept(self, schema: pl.Schema) -> pl.Expr | None:

@@ -61,7 +61,7 @@ class Table(Preprocessor):
         try:
             rows = write_atomic(ahead(frames(), 1), work.folder / file, plan.types, gaps=plan.gaps)
         except pl.exceptions.PolarsError as error:  # a Parquet column of a type that is no number, list or text
-            raise DataError(f"{self.input}: cannot be written as a data set: {error}") from None
+            raise DataError(f"{self.input}: cannot be written as a data set: {str(error).splitlines()[0]}") from None
         if not tally.rows_in:
             raise DataError(f"{self.input}: holds no rows")
         numbers.warn(work.log)

@@ -1,0 +1,108 @@
+"""One side of the DTN benchmark: ``python dtn.py fused|plain|gemm-torch|gemm-onednn THREADS STEPS ROWS MODULES``.
+
+Steps of training (forward, loss, backward, optimiser) on one batch of drawn ids, without a loader or a trainer.
+"""
+
+import json
+import statistics
+import sys
+import time
+
+import torch
+
+FIELDS, IDS, EXPONENT = 23, 999_995, 1.05
+
+
+def ids_of_a_batch(rows: int, sizes: list[int]) -> torch.Tensor:
+    """(rows, 23) Zipf-distributed rows of the fused table."""
+    generator = torch.Generator().manual_seed(0)
+    columns, offset = [], 0
+    for size in sizes:
+        shares = torch.arange(1, size + 1, dtype=torch.float64).pow(-EXPONENT)
+        columns.append(torch.multinomial(shares, rows, replacement=True, generator=generator) + offset)
+        offset += size
+    return torch.stack(columns, 1)
+
+
+def make(fused: bool, rows: int, modules: list[str]):  # type: ignore[no-untyped-def]
+    """The model, its optimiser and a batch."""
+    from recbole_dtn.data.features import Features
+    from recbole_dtn.model.dtn import DTN
+    from recbole_dtn.optim.build import build_optimizer
+    from recbole_dtn.schema import DataSchema, FieldSpec, TaskSpec
+    from recbole_dtn.testing.data import make_settings
+
+    growth = [30_000 ** (position / (FIELDS - 1)) for position in range(FIELDS)]
+    sizes = [max(10, int(IDS * each / sum(growth))) for each in growth]
+    fields = tuple(FieldSpec(f"f{i}", "token", size, sum(sizes[:i])) for i, size in enumerate(sizes))
+    tasks = (TaskSpec("click", "binary", "click"), TaskSpec("buy", "binary", "buy", after=("click",)))
+    interactions = [{"name": name, "top_fields": None} if name == "memonet" else name for name in modules]
+    settings = make_settings("DTN", embedding_size=16, module_dim=64, interactions=interactions, fused=fused)
+    torch.manual_seed(0)
+    model = DTN(settings, DataSchema(fields, tasks))
+    labels = torch.rand(rows, 2) < torch.tensor([0.3, 0.06])
+    features = Features(
+        ids=ids_of_a_batch(rows, sizes), multi={}, dense=torch.empty(rows, 0), labels=labels.float(),
+        observed=torch.ones(rows, 2, dtype=torch.bool),
+    )  # fmt: skip
+    return model, build_optimizer(model, settings), features
+
+
+def train(fused: bool, steps: int, rows: int, modules: list[str]) -> dict[str, object]:
+    model, optimizer, features = make(fused, rows, modules)
+    times: list[tuple[float, float, float]] = []
+    for _ in range(steps + 3):
+        optimizer.zero_grad()
+        start = time.perf_counter()
+        losses = model.task_losses(features, model(features))
+        loss = losses.sum() + sum(model.penalties().values())
+        middle = time.perf_counter()
+        loss.backward()
+        ends = time.perf_counter()
+        optimizer.step()
+        times.append((middle - start, ends - middle, time.perf_counter() - ends))
+    forward, backward, update = (statistics.median(column) for column in zip(*times[3:], strict=True))
+    return {
+        "seconds": statistics.median(sum(each) for each in times[3:]),
+        "forward": forward, "backward": backward, "optimiser": update,
+        "fastest": min(each[0] + each[1] for each in times[3:]),
+        "loss": loss.item(), "parameters": model.count_parameters(),
+    }  # fmt: skip
+
+
+def multiply(onednn: bool, steps: int, rows: int) -> dict[str, object]:
+    """The rate of GDCN's and MaskNet's products: forward, gradient of the input, gradient of the weight."""
+    from recbole_dtn.layers import product
+
+    product.prefers_onednn = lambda: onednn  # type: ignore[assignment]
+    rates, total = [], 0.0
+    for inputs, outputs in ((368, 368), (368, 736), (736, 368)):
+        x, w, g = torch.randn(rows, inputs), torch.randn(outputs, inputs), torch.randn(rows, outputs)
+        for work in (
+            lambda x=x, w=w: product.product(x, w),
+            lambda g=g, w=w: product.product(g, w.t()),
+            lambda g=g, x=x: product.outer(g, x),
+        ):
+            times = []
+            for _ in range(steps + 2):
+                start = time.perf_counter()
+                work()
+                times.append(time.perf_counter() - start)
+            seconds = statistics.median(times[2:])
+            total += seconds
+            rates.append(2 * rows * inputs * outputs / seconds / 1e9)
+    return {"seconds": total, "gflops": statistics.median(rates), "best_gflops": max(rates)}
+
+
+def main() -> None:
+    side, threads, steps, rows, modules = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5].split(",")
+    torch.set_num_threads(threads)
+    if side.startswith("gemm"):
+        found = multiply(side == "gemm-onednn", steps, rows)
+    else:
+        found = train(side == "fused", steps, rows, modules)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
