@@ -183,8 +183,11 @@ def _headers(folder: Path, name: str, parts: Any) -> dict[str, tuple[str, ...]]:
     return {kind: read_header(file).names for kind, file in tables.items() if file.is_file()}
 
 
-def _keys(headers: Mapping[str, tuple[str, ...]]) -> tuple[str | None, str | None]:
-    """USER_ID_FIELD and ITEM_ID_FIELD: the keys of the user and item files; RecBole wants both or neither."""
+def _keys(settings: Settings, headers: Mapping[str, tuple[str, ...]]) -> tuple[str | None, str | None]:
+    """USER_ID_FIELD and ITEM_ID_FIELD: the keys of the user and item files; RecBole wants both or neither.
+
+    Where one of the files is not there, a token field stands in for its key.
+    """
     found = {
         kind: next((name for name in headers[kind] if name in headers["inter"]), None)
         for kind in ("user", "item")
@@ -192,13 +195,14 @@ def _keys(headers: Mapping[str, tuple[str, ...]]) -> tuple[str | None, str | Non
     }
     if not found:
         return None, None
-    other = next((name for name in headers["inter"] if name not in found.values()), None)
+    tokens = {field.name for field in settings.fields if field.type == "token"}
+    other = next((name for name in headers["inter"] if name in tokens and name not in found.values()), None)
     return found.get("user", other), found.get("item", other)
 
 
 def _recbole_values(settings: Settings, path: Path, headers: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     """What RecBole needs to be told, from our settings."""
-    user, item = _keys(headers)
+    user, item = _keys(settings, headers)
     name, _, metric = settings.valid_metric.rpartition("_")
     first = name if name in {task.name for task in settings.tasks} else settings.tasks[0].name
     return {

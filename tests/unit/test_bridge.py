@@ -173,6 +173,17 @@ def test_a_condition_over_a_column_of_the_tasks_own_name_is_no_label_column(toy:
         recbole_config("MMoE", "toy", toy, {"fields": FIELDS, "tasks": tasks})
 
 
+def test_without_an_item_file_a_token_field_stands_in_for_its_key_not_a_label(toy: Path) -> None:
+    folder = toy / "toy"
+    for part in ("train", "valid", "test"):
+        lines = ["click:float\tbuy:float\tuser:token\tshop:token", "1\t0\ta\ts", "0\t0\tb\ts"]
+        (folder / f"toy.{part}.inter").write_text("\n".join(lines) + "\n")
+    (folder / "toy.user").write_text("user:token\tprice:float\na\t1\nb\t2\n")
+    fields = [*FIELDS, {"name": "shop"}]
+    found = recbole_config("MMoE", "toy", toy, {"fields": fields, "tasks": TASKS})
+    assert (found["USER_ID_FIELD"], found["ITEM_ID_FIELD"]) == ("user", "shop")
+
+
 def test_one_warning_names_what_recboles_trainer_does_not_follow(toy: Path) -> None:
     own: dict[str, Any] = {"fields": FIELDS, "tasks": TASKS}
     with warnings.catch_warnings():
