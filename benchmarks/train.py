@@ -132,6 +132,7 @@ def plot(path: Path, samples: Mapping[str, Sequence[Sample]], rows: int, title: 
     axes.set_title(title)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
+    pyplot.close(figure)
 
 
 def main() -> None:

@@ -41,6 +41,7 @@ __all__ = [
 TYPES = ("token", "token_seq", "float", "float_seq")
 BLOCK_BYTES = 1 << 24
 COUNTED_BYTES = 1 << 18
+BOM = b"\xef\xbb\xbf"
 BLANK_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
 
 Tap = Callable[[Path, bytes], None]
@@ -100,7 +101,7 @@ def read_header(path: Path) -> Header:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     where = f"{path}, line 1"
-    if line.startswith(b"\xef\xbb\xbf"):
+    if line.startswith(BOM):
         raise DataError(f"{where}: starts with a byte order mark; save the file as UTF-8 without one")
     try:
         text = line.decode("utf-8").removesuffix("\n").removesuffix("\r")
@@ -268,11 +269,31 @@ def _read(header: Header, rows: bytes, wanted: list[str], *, numbers: bool = Fal
     if len(header.names) == 1 and _has_blank_line(rows):
         return None
     places = [header.names.index(name) for name in wanted]
+    # Polars looks at the columns that it returns, and takes longer rows then.
+    if len(wanted) < len(header.names) and not _is_even(rows, len(header.names)):
+        return None
+    # It drops what looks like a byte order mark, which here is a value's: it gets a row to stand before it.
+    added = b"0" + b"\t" * (len(header.names) - 1) + b"\n" if rows.startswith(BOM) else b""
     try:
-        frame = pl.read_csv(rows, separator="\t", quote_char=None, has_header=False, schema=schema, columns=places)
+        frame = pl.read_csv(
+            added + rows if added else rows,
+            separator="\t",
+            quote_char=None,
+            has_header=False,
+            schema=schema,
+            columns=places,
+        )
     except pl.exceptions.PolarsError:
         return None
+    frame = frame.slice(1) if added else frame
     return frame.select(wanted) if _count(rows, b"\t") == frame.height * (len(header.names) - 1) else None
+
+
+def _is_even(rows: bytes, columns: int) -> bool:
+    """Whether every line has as many tabs as the header."""
+    array = np.frombuffer(rows, np.uint8)
+    marks = array[(array == ord("\n")) | (array == ord("\t"))]
+    return bool((marks[columns - 1 :: columns] == ord("\n")).all()) and len(marks) % columns in (0, columns - 1)
 
 
 def _has_blank_line(block: bytes) -> bool:

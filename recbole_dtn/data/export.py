@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from recbole_dtn.config.settings import Settings
@@ -130,7 +129,7 @@ def _part(
     """The rows of one split with their labels, a block at a time."""
     split = prepared.splits[part]
     stretch = slice(split.start, split.start + split.rows)
-    rows: npt.NDArray[Any] = split.store.extra["row"][stretch]
+    rows = split.row_numbers()
     labels, observed = split.store.labels[stretch], split.store.observed[stretch]
     names = prepared.schema.task_names
     before = 0

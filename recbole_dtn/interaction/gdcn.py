@@ -64,7 +64,8 @@ class GDCN(FeatureInteraction):
         first = current = embeddings.flatten(1)
         for cross, gate in zip(self.crosses, self.gates, strict=True):
             if self.fused and isinstance(cross, nn.Linear) and not autocasting(first):
-                current = _GatedCross.apply(first, current, cross.weight, cross.bias, gate.weight)
+                weights = cross.weight, cross.bias, gate.weight
+                current = _GatedCross.apply(first, current, *weights)  # type: ignore[no-untyped-call]
             else:
                 current = first * cross(current) * torch.sigmoid(gate(current)) + current
         if self.structure == "stacked":

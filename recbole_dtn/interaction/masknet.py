@@ -31,9 +31,7 @@ class MaskBlock(Fusible):
     def __init__(self, embedding_width: int, input_width: int, output_width: int, *, reduction: float) -> None:
         super().__init__()
         aggregation = max(1, round(reduction * input_width))
-        self.mask = nn.Sequential(
-            Linear(embedding_width, aggregation), nn.ReLU(), Linear(aggregation, input_width)
-        )
+        self.mask = nn.Sequential(Linear(embedding_width, aggregation), nn.ReLU(), Linear(aggregation, input_width))
         self.project = Linear(input_width, output_width, bias=False)
         self.norm = nn.LayerNorm(output_width)
 
@@ -42,10 +40,11 @@ class MaskBlock(Fusible):
         if not self.fused or autocasting(inputs):
             return torch.relu(self.norm(self.project(self.mask(embedding) * inputs)))
         inner, _, outer_map = self.mask
-        projected = _Masked.apply(
+        projected = _Masked.apply(  # type: ignore[no-untyped-call]
             embedding, inputs, inner.weight, inner.bias, outer_map.weight, outer_map.bias, self.project.weight
         )
-        return self.norm(projected).relu_()
+        output: Tensor = self.norm(projected).relu_()
+        return output
 
 
 class FieldNorm(nn.Module):

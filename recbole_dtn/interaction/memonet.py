@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -205,27 +205,31 @@ class MemoNet(FeatureInteraction):
         """The same without a tensor of all pairs."""
         flat, width = embeddings.flatten(1), self.shape.flat_dim
         attention = self.attention(flat) if self.shrink == "attentive" else None
-        reader = self.mlp.layers[0] if len(self.mlp.layers) else self.head
-        memory = self._recall(embeddings, codes, attention, reader.weight if self.shrink == "none" else None)
         if self.shrink != "none":
+            memory = self._recall(embeddings, codes, attention, None)
             output: Tensor = self.head(self.mlp(torch.cat([flat, memory.flatten(1)], dim=1)))
             return output
-        read = linear(flat, reader.weight[:, :width], reader.bias) + memory
-        return self.head(self.mlp.layers[1:](read)) if len(self.mlp.layers) else read
+        # What first reads [flat(e) ; flat(z)] takes z pair by pair.
+        reader = cast(nn.Linear, self.mlp.layers[0] if len(self.mlp.layers) else self.head)
+        memory = self._recall(embeddings, codes, None, reader.weight[:, width:])
+        output = linear(flat, reader.weight[:, :width], reader.bias) + memory
+        if len(self.mlp.layers):
+            output = self.head(self.mlp.layers[1:](output))
+        return output
 
-    def _recall(
-        self, embeddings: Tensor, codes: PairCodes, attention: Tensor | None, weight: Tensor | None
-    ) -> Tensor:
-        """z (B, q, D), or its product (B, O) with the columns of ``weight`` that read z; sets the codebook's penalty."""
-        table = self.codebook
-        kind, attentive = table.weight.dtype, self.restore == "amr"
+    def _recall(self, embeddings: Tensor, codes: PairCodes, attention: Tensor | None, weight: Tensor | None) -> Tensor:
+        """z (B, q, D), or its product (B, O) with ``weight`` (O, P*D); sets the codebook's penalty."""
+        table, kind = self.codebook, self.codebook.weight.dtype
+        attentive = self.restore == "amr"
+        inner, last = (cast(nn.Linear, self.code_mask[place]).weight for place in (0, 2)) if attentive else (None, None)
         memory = Memory(
             table.weight,
             self.restorer.weight,
             embeddings.to(kind) if attentive else None,
-            (self.code_mask[0].weight, self.code_mask[2].weight) if attentive else None,
+            inner,
+            last,
             None if attention is None else attention.to(kind),
-            None if weight is None else weight[:, self.shape.flat_dim :],
+            weight,
         )
         sides = Sides(self.left, self.right, self.left_of, self.right_of, self.belongs)
         penalised = self.training and table.l2 > 0.0

@@ -139,7 +139,7 @@ class Memory:
 
     Attributes:
         codebook: (n, C). restorer: (D, m*C), W_r.
-        embeddings: (B, F, D) and mask: W_1 (H, 2D), W_2 (m*C, H), for attentive restoring; else None.
+        embeddings: (B, F, D), inner: W_1 (H, 2D) and last: W_2 (m*C, H), for attentive restoring; else None.
         attention: (B, P) for attentive shrinking, else None.
         weight: (O, P*D) where pairs are not shrunk but multiplied at once, else None.
     """
@@ -147,7 +147,8 @@ class Memory:
     codebook: Tensor
     restorer: Tensor
     embeddings: Tensor | None = None
-    mask: tuple[Tensor, Tensor] | None = None
+    inner: Tensor | None = None
+    last: Tensor | None = None
     attention: Tensor | None = None
     weight: Tensor | None = None
 
@@ -163,10 +164,9 @@ def recall(memory: Memory, codes: PairCodes, sides: Sides, *, sparse: bool, pena
         z (B, q, D), or with ``weight`` the product (B, O); and half the sum over look-ups of ``|codeword|^2`` (0 where
         it is not wanted).
     """
-    inner, last = memory.mask if memory.mask is not None else (None, None)
-    found: tuple[Tensor, Tensor] = _Recall.apply(
+    found: tuple[Tensor, Tensor] = _Recall.apply(  # type: ignore[no-untyped-call]
         codes.layout(memory.weight is None), sides, sparse, penalised,
-        memory.codebook, memory.restorer, memory.embeddings, inner, last, memory.attention, memory.weight,
+        memory.codebook, memory.restorer, memory.embeddings, memory.inner, memory.last, memory.attention, memory.weight,
     )  # fmt: skip
     return found
 
@@ -176,7 +176,7 @@ class _Linear:
 
     def __init__(self, codes: Layout, codebook: Tensor, restorer: Tensor) -> None:
         self.codes, self.codebook = codes, codebook
-        self.parts = restorer.unflatten(1, (codes.hashes, -1)).unbind(1)
+        self.parts = restorer.chunk(codes.hashes, dim=1)
         self.table = torch.cat([product(codebook, part) for part in self.parts])  # (m*n, D)
         self.total: Tensor | None = None
 
@@ -192,7 +192,7 @@ class _Linear:
     def gradients(self) -> tuple[Tensor, Tensor, None, None, None]:
         """Of the codebook and of W_r."""
         assert self.total is not None
-        by_hash = self.total.unflatten(0, (self.codes.hashes, -1)).unbind(0)
+        by_hash = self.total.chunk(self.codes.hashes)
         codebook = torch.zeros_like(self.codebook)
         for gradient, part in zip(by_hash, self.parts, strict=True):
             codebook.addmm_(gradient, part)
@@ -210,7 +210,7 @@ class _Attentive:
         self.embeddings, self.inner, self.last = embeddings, inner, last
         self.axis = 0 if codes.pairs_first else 1
         self.given = embeddings.transpose(0, 1) if codes.pairs_first else embeddings
-        self.halves = inner.unflatten(1, (2, -1)).unbind(1)
+        self.halves = inner.chunk(2, dim=1)
         self.totals: list[Tensor] | None = None
 
     def restore(self, chunk: int) -> Tensor:
@@ -270,7 +270,7 @@ def _over_pairs(matrix: Tensor, values: Tensor, axis: int) -> Tensor:
     """(q, P) times the pairs' axis of (P, rows, D) or (rows, P, D)."""
     if axis == 1:
         return torch.matmul(matrix, values)
-    return torch.mm(matrix, values.flatten(1)).unflatten(1, values.shape[1:])
+    return product(matrix, values.flatten(1).t()).view(len(matrix), *values.shape[1:])
 
 
 class _Recall(torch.autograd.Function):
@@ -316,13 +316,13 @@ class _Recall(torch.autograd.Function):
             gradient = codebook.new_zeros(codes.chunks[-1].stop, *_tail(sides, restorer, weight))
         for chunk, rows in enumerate(codes.chunks):
             given = gradient[rows]
-            if weight is not None:
+            if to_weight is not None:
                 pairs = restoring.restore(chunk).view(-1, codes.pairs * restorer.shape[0])
                 to_weight += outer(given, pairs)
                 to_pairs = product(given, weight.t())
             else:
                 to_pairs = _over_pairs(sides.belongs.t(), given.transpose(0, 1), 0)  # (P, rows, D)
-                if attention is not None:
+                if to_attention is not None:
                     pairs = restoring.restore(chunk).view_as(to_pairs).mul_(to_pairs)
                     to_attention[rows] = pairs.sum(2).t()
                     to_pairs = to_pairs.mul_(attention[rows].t().unsqueeze(2))

@@ -52,16 +52,15 @@ class Experts(Fusible):
             current = self.dropout(torch.relu(torch.baddbmm(bias, current, weight)))
         return current.transpose(0, 1)
 
-
     def after_first(self, first: Tensor) -> Tensor:
         """First layers' outputs (B, K, H_1) -> (B, K, H): dropout, and the deeper layers.
 
         Each tensor lies in memory as the plain path's does, so that the same seed drops the same units.
         """
-        current = self.dropout(first.transpose(0, 1))
+        current: Tensor = self.dropout(first.transpose(0, 1))
         for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
             parts = zip(current, weight.transpose(1, 2), bias.squeeze(1), strict=True)
-            current = self.dropout(torch.stack([linear(part, *own, "relu") for part, *own in parts]))
+            current = self.dropout(torch.stack([linear(part, own, shift, "relu") for part, own, shift in parts]))
         return current.transpose(0, 1)
 
 
@@ -71,9 +70,11 @@ def run_together(groups: Sequence[Experts], x: Tensor) -> list[Tensor]:
         return [group(x) for group in groups]
     by_input = [group.weights[0].transpose(0, 1).flatten(1) for group in groups]  # (I, K * width)
     weight = torch.cat(by_input, dim=1) if len(groups) > 1 else by_input[0]
-    bias = torch.cat([group.biases[0].flatten() for group in groups]) if len(groups) > 1 else groups[0].biases[0].flatten()
-    first = linear(x, weight.t(), bias, "relu").split([part.shape[1] for part in by_input], dim=1)
-    return [group.after_first(part.unflatten(1, (group.count, -1))) for group, part in zip(groups, first, strict=True)]
+    biases = [group.biases[0].flatten() for group in groups]
+    bias = torch.cat(biases) if len(groups) > 1 else biases[0]
+    first = torch.split(linear(x, weight.t(), bias, "relu"), [part.shape[1] for part in by_input], dim=1)
+    pairs = zip(groups, first, strict=True)
+    return [group.after_first(part.unflatten(1, (group.count, -1))) for group, part in pairs]  # type: ignore[no-untyped-call]
 
 
 class Towers(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -45,12 +46,12 @@ class SoftmaxGates(Fusible):
     def forward(self, x: Tensor) -> Tensor:
         """(B, I) -> (B, T, K)."""
         if self.fused:
-            return torch.stack(weigh_together(list(self.gates), x), dim=1)
+            return torch.stack(weigh_together([cast(SoftmaxGate, gate) for gate in self.gates], x), dim=1)
         return torch.stack([gate(x) for gate in self.gates], dim=1)
 
 
 def weigh_together(gates: Sequence[SoftmaxGate], x: Tensor) -> list[Tensor]:
     """Several gates over one input: (B, I) -> (B, K) of each, all of them as one product."""
     weights = [gate.linear.weight for gate in gates]
-    logits = linear(x, torch.cat(weights)).split([len(weight) for weight in weights], dim=1)
+    logits = torch.split(linear(x, torch.cat(weights)), [len(weight) for weight in weights], dim=1)
     return [torch.softmax(part, dim=1) for part in logits]

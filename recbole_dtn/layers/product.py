@@ -19,7 +19,17 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["Fusible", "Linear", "autocasting", "linear", "outer", "product", "product_plus", "product_times", "set_fused"]
+__all__ = [
+    "Fusible",
+    "Linear",
+    "autocasting",
+    "linear",
+    "outer",
+    "product",
+    "product_plus",
+    "product_times",
+    "set_fused",
+]
 
 Activation = Literal["none", "relu", "sigmoid"]
 M = TypeVar("M", bound=nn.Module)
@@ -51,7 +61,9 @@ def autocasting(x: Tensor) -> bool:
 @cache
 def prefers_onednn() -> bool:
     """Whether oneDNN multiplies float32 faster here: an x86 processor with AVX2 that is not Intel's."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     if torch.backends.cpu.get_cpu_capability() not in {"AVX2", "AVX512"}:
         return False
@@ -128,7 +140,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Ac
         if activation == "none":
             return found
         return torch.relu(found) if activation == "relu" else torch.sigmoid(found)
-    output: Tensor = _Linear.apply(x, weight, bias, activation)
+    output: Tensor = _Linear.apply(x, weight, bias, activation)  # type: ignore[no-untyped-call]
     return output
 
 

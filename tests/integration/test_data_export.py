@@ -52,6 +52,14 @@ def test_weights_and_domain_go_along(tmp_path: Path) -> None:
     assert sorted(seen) == [i / 4 for i in range(60)]
 
 
+def test_splits_that_were_given_can_be_written_again(tmp_path: Path) -> None:
+    write_given_splits(weighted(tmp_path, "float"), tmp_path / "given", "given")
+    write_given_splits(settings_of(tmp_path, "given"), tmp_path / "again", "again")
+    for part in ("train", "valid", "test"):
+        once, twice = (tmp_path / name / f"{name}.{part}.inter" for name in ("given", "again"))
+        assert once.read_bytes() == twice.read_bytes()
+
+
 def test_a_weight_that_stock_recbole_would_take_for_an_input_is_refused(tmp_path: Path) -> None:
     before = weighted(tmp_path, "token")
     with pytest.raises(UsageError, match="weight_field 'w': expected a float column"):

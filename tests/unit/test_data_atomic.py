@@ -209,3 +209,16 @@ def test_the_writer_in_batches_and_lazily(tmp_path):
     for name, frames in {"frame": frame, "lazy": frame.lazy(), "batches": [frame.head(1), frame.tail(2)]}.items():
         assert write_atomic(frames, tmp_path / name, types) == 3
         assert (tmp_path / name).read_bytes() == expected
+
+
+def test_rows_of_different_lengths_are_found_though_their_tabs_add_up_and_few_columns_are_read(tmp_path):
+    table = AtomicTable([write(tmp_path, b"a:token\tb:token\nx\tyy\n\tx\t\n\tx\nyy\n")])
+    with pytest.raises(DataError, match=r"toy\.inter, line 3: an extra tab: expected 2 columns"):
+        list(table.batches(["a"]))
+
+
+def test_a_value_that_begins_like_a_byte_order_mark_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic, "BLOCK_BYTES", 4)
+    content = "a:token\tb:float\nx\t1\n\ufeffy\t2\n".encode()
+    assert rows(write(tmp_path, content)) == [("x", 1.0), ("\ufeffy", 2.0)]
+    assert rows(write(tmp_path, "a:token\n\ufeffy\nx\n".encode())) == [("\ufeffy",), ("x",)]

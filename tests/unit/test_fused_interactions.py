@@ -1,7 +1,6 @@
 """The fused way of every interaction against the plain one: outputs, gradients, penalties, at odd sizes."""
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -39,7 +38,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.fixture(params=["onednn", "torch"])
-def _routine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _routine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both routines for every product in float32, however small it is."""
     if request.param == "onednn" and not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this build of torch has no oneDNN")
@@ -47,7 +46,6 @@ def _routine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(product, "LEAST_WORK", 0)
     monkeypatch.setattr(product, "LEAST_COLUMNS", 1)
     monkeypatch.setattr(memory, "CHUNK", 50)  # several chunks, the last one shorter
-    yield
 
 
 def build(name: str, shape: FieldShape, options: dict[str, Any], dtype: torch.dtype) -> FeatureInteraction:
