@@ -9,6 +9,8 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from recbole_dtn.layers.pages import huge_pages
+
 __all__ = ["RowTable"]
 
 
@@ -26,7 +28,7 @@ class RowTable(nn.Embedding):
     def __init__(
         self, rows: int, dim: int, *, std: float, kind: Literal["embedding", "codebook"] = "embedding"
     ) -> None:
-        super().__init__(rows, dim, _weight=torch.empty(rows, dim).normal_(0.0, std))
+        super().__init__(rows, dim, _weight=huge_pages(torch.empty(rows, dim)).normal_(0.0, std))
         self.kind = kind
         self.l2 = 0.0
         self.penalty: Tensor | None = None

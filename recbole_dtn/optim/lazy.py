@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recbole_dtn.layers.pages import huge_pages
 from recbole_dtn.optim.rows import RowOptimizer
 
 __all__ = ["LazyAdam"]
@@ -42,8 +43,8 @@ class LazyAdam(RowOptimizer):
     def update(self, weight: Tensor, rows: Tensor, gradient: Tensor, state: Any, group: dict[str, Any]) -> None:
         if not state:
             state["step"] = 0
-            state["exp_avg"] = torch.zeros_like(weight)
-            state["exp_avg_sq"] = torch.zeros_like(weight)
+            state["exp_avg"] = huge_pages(torch.empty_like(weight)).zero_()
+            state["exp_avg_sq"] = huge_pages(torch.empty_like(weight)).zero_()
         state["step"] += 1
         beta1, beta2 = group["betas"]
         first, second = state["exp_avg"], state["exp_avg_sq"]

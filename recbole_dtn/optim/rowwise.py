@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from recbole_dtn.layers.pages import huge_pages
 from recbole_dtn.optim.rows import RowOptimizer
 
 __all__ = ["SGD", "Adagrad", "RowwiseAdagrad"]
@@ -30,7 +31,7 @@ class RowwiseAdagrad(RowOptimizer):
 
     def update(self, weight: Tensor, rows: Tensor, gradient: Tensor, state: Any, group: dict[str, Any]) -> None:
         if not state:
-            state["sum"] = weight.new_zeros(weight.shape[0])
+            state["sum"] = huge_pages(weight.new_empty(weight.shape[0])).zero_()
         total = state["sum"].index_select(0, rows).add_(gradient.square().mean(1))
         state["sum"].index_copy_(0, rows, total)
         root = total.sqrt_().add_(group["eps"]).unsqueeze(1)
@@ -52,7 +53,7 @@ class Adagrad(RowOptimizer):
 
     def update(self, weight: Tensor, rows: Tensor, gradient: Tensor, state: Any, group: dict[str, Any]) -> None:
         if not state:
-            state["sum"] = weight.new_zeros(weight.shape)
+            state["sum"] = huge_pages(weight.new_empty(weight.shape)).zero_()
         total = state["sum"].index_select(0, rows).addcmul_(gradient, gradient)
         state["sum"].index_copy_(0, rows, total)
         root = total.sqrt_().add_(group["eps"])

@@ -33,6 +33,7 @@ from recbole_dtn.data.progress import progress_meter
 from recbole_dtn.errors import UsageError
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.registry import MODELS
+from recbole_dtn.training.allocator import keep_freed_memory
 from recbole_dtn.training.callbacks import BestKeeper, Clock, ProgressLine
 from recbole_dtn.training.checkpoint import FILE_NAME as CHECKPOINT
 from recbole_dtn.training.checkpoint import initialise_from, read_checkpoint
@@ -130,6 +131,7 @@ def fit_settings(
     if settings.quiet or not first:
         console = Console(quiet=True)
     report = Report(console, progress=settings.progress)
+    keep_freed_memory()
     _check_loggers(settings)
     _check_machine(settings)
     if settings.threads is not None:

@@ -1,0 +1,69 @@
+"""Stages of the pipeline benchmark: ``python pipeline_stages.py encode|steps DATA_PATH DATASET [STEPS]``."""
+
+import json
+import sys
+import time
+from itertools import cycle, islice
+from pathlib import Path
+
+
+def anonymous_mib() -> float:
+    """Resident memory that no file backs, in MiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+def encode(data_path: str, dataset: str) -> dict[str, float]:
+    """Atomic files to a cache that is ready for training."""
+    from recbole_dtn.config.load import resolve
+    from recbole_dtn.data.datamodule import prepare
+
+    settings = resolve([f"--dataset={dataset}", f"--data_path={data_path}"]).settings
+    start = time.perf_counter()
+    prepared = prepare(settings)
+    seconds = time.perf_counter() - start
+    size = sum(file.stat().st_size for file in prepared.cache_folder.iterdir())
+    return {"seconds": seconds, "rows": sum(prepared.summary.rows.values()), "cache_bytes": size}
+
+
+def steps(data_path: str, dataset: str, count: int) -> dict[str, float]:
+    """Open the cache, build DTN and take its first training steps."""
+    from recbole_dtn.config.load import resolve
+    from recbole_dtn.data.datamodule import prepare
+    from recbole_dtn.data.loader import BatchLoader
+    from recbole_dtn.optim.build import build_optimizer
+    from recbole_dtn.training.fit import build_model
+
+    settings = resolve(["--model=DTN", f"--dataset={dataset}", f"--data_path={data_path}"]).settings
+    start = time.perf_counter()
+    prepared = prepare(settings)
+    opened = time.perf_counter() - start
+    model = build_model(settings, prepared).train()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    optimizer = build_optimizer(model, settings)
+    loader = BatchLoader(prepared.splits["train"], settings.train_batch_size, shuffle=True, seed=1, prefetch=2)
+    losses = []
+    start = time.perf_counter()
+    for batch in islice(cycle(loader), count):
+        optimizer.zero_grad()
+        output = model(batch)
+        terms = (*output.auxiliary.values(), *model.penalties().values())
+        loss = model.task_losses(batch, output).sum()
+        sum(terms, loss).backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return {
+        "seconds": time.perf_counter() - start,
+        "opened": opened,
+        "anonymous_mib": anonymous_mib(),
+        "parameters": parameters,
+        "first_loss": losses[0],
+        "last_loss": sum(losses[-20:]) / len(losses[-20:]),
+    }
+
+
+if __name__ == "__main__":
+    stage, path, name = sys.argv[1:4]
+    print(json.dumps(encode(path, name) if stage == "encode" else steps(path, name, int(sys.argv[4]))))
