@@ -91,7 +91,7 @@ def _sides(arguments: argparse.Namespace, data: Path) -> list[Side]:
         return Side(name, [python, str(SIDES / script), word, str(data), str(output)], environment, fresh)
 
     sides = [side(f"ours, {word}", sys.executable, "preprocess_ours.py", word) for word in ("atomic", "table")]
-    for name in ("barest-integers", "barest-text", "pandas", "recbole"):
+    for name in ("barest-integers", "barest-text", "pandas-integers", "pandas-text", "recbole"):
         sides.append(side(name, sys.executable, "preprocess_peers.py", name))
     fuxictr = interpreter(arguments.peers, "fuxictr")
     if fuxictr is None:

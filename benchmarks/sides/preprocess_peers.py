@@ -30,17 +30,22 @@ def barest(folder: Path, output: Path, *, as_text: bool) -> float:
     return time.perf_counter() - start
 
 
-def pandas_encoder(folder: Path, output: Path) -> float:
-    """pandas and scikit-learn's LabelEncoder, as torch-rechub's examples do it; saved as one array."""
+def pandas_encoder(folder: Path, output: Path, *, as_text: bool) -> float:
+    """pandas and scikit-learn's LabelEncoder, as torch-rechub's examples do it; saved as one array.
+
+    ``as_text`` keeps ids as they are spelled (``007`` and ``7`` are two); else pandas reads integers.
+    """
     import numpy as np
     import pandas as pd
     from sklearn.preprocessing import LabelEncoder
 
     start = time.perf_counter()
-    frame = pd.read_csv(folder / "data.csv")
+    frame = pd.read_csv(folder / "data.csv", dtype=str if as_text else None)
     for name in frame.columns:
         if name not in LABELS:
             frame[name] = LabelEncoder().fit_transform(frame[name])
+        elif as_text:
+            frame[name] = frame[name].astype(int)
     np.save(output / "encoded.npy", frame.to_numpy())
     return time.perf_counter() - start
 
@@ -93,7 +98,8 @@ def recbole(folder: Path, output: Path) -> float:
 SIDES = {
     "barest-integers": lambda folder, output: barest(folder, output, as_text=False),
     "barest-text": lambda folder, output: barest(folder, output, as_text=True),
-    "pandas": pandas_encoder,
+    "pandas-integers": lambda folder, output: pandas_encoder(folder, output, as_text=False),
+    "pandas-text": lambda folder, output: pandas_encoder(folder, output, as_text=True),
     "fuxictr": fuxictr,
     "recbole": recbole,
 }

@@ -36,6 +36,12 @@ def check_values(settings: Settings, merged: Branch, faulty: Collection[str]) ->
 
 def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str, str]]:
     yield from _registered(BALANCERS, "balancer", settings.balancer)
+    if settings.embedding_dtype == "bfloat16" and settings.embedding_optimizer.name == "adam":
+        yield (
+            "embedding_dtype",
+            "bfloat16 loses the small steps of dense adam; use embedding_optimizer.name=lazy_adam, rowwise_adagrad, "
+            "adagrad or sgd, which round at random, or float32",
+        )
     if settings.preprocessor is not None:
         yield from _registered(PREPROCESSORS, "preprocessor", settings.preprocessor)
     if not {"tasks", "dataset"} & set(faulty):

@@ -126,6 +126,7 @@ class Settings(Strict):
     # model
     embedding_size: Annotated[int, Field(ge=1, le=4096)]
     embedding_std: Positive
+    embedding_dtype: Literal["float32", "bfloat16"]
     dropout: Rate
     init_from: str | None
     # loss

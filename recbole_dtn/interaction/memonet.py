@@ -205,14 +205,14 @@ class MemoNet(FeatureInteraction):
         """The same without a tensor of all pairs."""
         flat, width = embeddings.flatten(1), self.shape.flat_dim
         attention = self.attention(flat) if self.shrink == "attentive" else None
-        if self.shrink != "none":
-            memory = self._recall(embeddings, codes, attention, None)
-            output: Tensor = self.head(self.mlp(torch.cat([flat, memory.flatten(1)], dim=1)))
-            return output
-        # What first reads [flat(e) ; flat(z)] takes z pair by pair.
+        # What first reads [flat(e) ; flat(z)] reads both apart: nothing is copied side by side.
         reader = cast(nn.Linear, self.mlp.layers[0] if len(self.mlp.layers) else self.head)
-        memory = self._recall(embeddings, codes, None, reader.weight[:, width:])
-        output = linear(flat, reader.weight[:, :width], reader.bias) + memory
+        to_flat, to_memory = reader.weight[:, :width], reader.weight[:, width:]
+        output = linear(flat, to_flat, reader.bias)
+        if self.shrink == "none":
+            output = output + self._recall(embeddings, codes, None, to_memory)
+        else:
+            output = output + linear(self._recall(embeddings, codes, attention, None).flatten(1), to_memory)
         if len(self.mlp.layers):
             output = self.head(self.mlp.layers[1:](output))
         return output

@@ -49,12 +49,13 @@ class EmbeddingTable(nn.Module):
     row would ever move it away from noise.
 
     Args:
-        schema: fields, sizes and offsets. dim: D. std: standard deviation of the initial rows.
+        schema: fields, sizes and offsets. dim: D. std: standard deviation of the initial rows. dtype: of the rows as
+            they are kept; look-ups are float32.
     """
 
-    def __init__(self, schema: DataSchema, dim: int, *, std: float) -> None:
+    def __init__(self, schema: DataSchema, dim: int, *, std: float, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.table = RowTable(schema.num_rows, dim, std=std)
+        self.table = RowTable(schema.num_rows, dim, std=std, dtype=dtype)
         untrained = [schema.fields[i].offset + UNKNOWN for i in schema.extra.get("zero_unknown", ())]
         with torch.no_grad():
             self.table.weight[untrained] = 0.0
@@ -83,14 +84,14 @@ class EmbeddingTable(nn.Module):
         if len(self.dense_offsets):
             present = ~features.dense.isnan()
             # The absent row is taken times one; multiplying by NaN and selecting later would send NaN into gradients.
-            values = torch.where(present, features.dense, 1.0).to(self.table.weight.dtype)
+            values = torch.where(present, features.dense, 1.0)
             parts.append((self.dense_offsets + present).flatten())
         found = self.table.look_up(torch.cat([*parts, *(each.values for each in many)]), batch_size=batch)
         lengths = [*(len(part) for part in parts), *(len(each.values) for each in many)]
         chunks = torch.split(found, lengths)
         fields = [chunks[0].view(batch, -1, dim)]
         if values is not None:
-            fields.append(chunks[1].view(batch, -1, dim) * values.unsqueeze(2))
+            fields.append(chunks[1].view(batch, -1, dim) * values.to(found.dtype).unsqueeze(2))
         pooled = zip(chunks[len(parts) :], many, self.pooling, strict=True)
         fields.extend(pool(vectors, each, mode).unsqueeze(1) for vectors, each, mode in pooled)
         embeddings = torch.cat(fields, dim=1) if len(fields) > 1 else fields[0]

@@ -15,7 +15,7 @@ __all__ = ["RowTable"]
 
 
 class RowTable(nn.Embedding):
-    """``rows`` vectors of width ``dim``, initialised N(0, std).
+    """``rows`` vectors of width ``dim``, initialised N(0, std), kept in ``dtype`` and looked up in float32.
 
     A subclass of ``nn.Embedding`` because DDP learns only from that class that a gradient may be sparse.
 
@@ -26,9 +26,15 @@ class RowTable(nn.Embedding):
     """
 
     def __init__(
-        self, rows: int, dim: int, *, std: float, kind: Literal["embedding", "codebook"] = "embedding"
+        self,
+        rows: int,
+        dim: int,
+        *,
+        std: float,
+        kind: Literal["embedding", "codebook"] = "embedding",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__(rows, dim, _weight=huge_pages(torch.empty(rows, dim)).normal_(0.0, std))
+        super().__init__(rows, dim, _weight=huge_pages(torch.empty(rows, dim, dtype=dtype)).normal_(0.0, std))
         self.kind = kind
         self.l2 = 0.0
         self.penalty: Tensor | None = None
@@ -37,10 +43,15 @@ class RowTable(nn.Embedding):
         """Rows (any shape of int64) -> the same shape + (dim,). ``batch_size`` is B of the penalty."""
         self.penalty = None
         if not (self.training and self.l2 > 0.0):
-            return functional.embedding(rows, self.weight, sparse=self.sparse)
+            return _widened(functional.embedding(rows, self.weight, sparse=self.sparse))
         found: Tensor
-        found, self.penalty = _PenalisedLookUp.apply(self.weight, rows, self.sparse, self.l2 / batch_size)
+        scale = self.l2 / batch_size
+        found, self.penalty = _PenalisedLookUp.apply(self.weight, rows, self.sparse, scale)  # type: ignore[no-untyped-call]
         return found
+
+
+def _widened(found: Tensor) -> Tensor:
+    return found.float() if found.dtype is torch.bfloat16 else found
 
 
 class _PenalisedLookUp(torch.autograd.Function):
@@ -48,10 +59,10 @@ class _PenalisedLookUp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, rows: Tensor, sparse: bool, scale: float) -> tuple[Tensor, Tensor]:
-        found = functional.embedding(rows, weight)
-        flat = found.flatten().float()
+        found = _widened(functional.embedding(rows, weight))
+        flat = found.flatten()
         ctx.save_for_backward(rows, found)
-        ctx.size, ctx.sparse, ctx.scale = weight.shape, sparse, scale
+        ctx.size, ctx.dtype, ctx.sparse, ctx.scale = weight.shape, weight.dtype, sparse, scale
         ctx.set_materialize_grads(False)
         return found, torch.dot(flat, flat) * (scale / 2)
 
@@ -60,11 +71,11 @@ class _PenalisedLookUp(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor | None, to_penalty: Tensor | None) -> tuple[Tensor | None, ...]:
         rows, found = ctx.saved_tensors
         if to_penalty is not None:
-            factor = (to_penalty * ctx.scale).to(found.dtype)
+            factor = to_penalty * ctx.scale
             gradient = found * factor if gradient is None else torch.addcmul(gradient, found, factor)
         if gradient is None:
             return None, None, None, None
-        values, looked_up = gradient.reshape(-1, ctx.size[1]), rows.flatten()
+        values, looked_up = gradient.reshape(-1, ctx.size[1]).to(ctx.dtype), rows.flatten()
         if ctx.sparse:
             sums = torch.sparse_coo_tensor(looked_up.unsqueeze(0), values, ctx.size, check_invariants=False)
         else:

@@ -86,7 +86,8 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
 
     def new_embedding(self) -> EmbeddingTable:
         """A fused table for the schema's fields; to be called in ``build``."""
-        return EmbeddingTable(self.schema, self.settings.embedding_size, std=self.settings.embedding_std)
+        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.settings.embedding_dtype]
+        return EmbeddingTable(self.schema, self.settings.embedding_size, std=self.settings.embedding_std, dtype=dtype)
 
     def field_shape(self) -> FieldShape:
         """The numbers an interaction is built from."""

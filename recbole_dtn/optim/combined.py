@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from recbole_dtn.optim.rows import keep_wide_states
+
 __all__ = ["DECAY", "CombinedOptimizer"]
 
 DECAY = "decoupled_decay"
@@ -61,4 +63,5 @@ class CombinedOptimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`. The parts go on sharing groups and state."""
         super().load_state_dict(state_dict)
+        keep_wide_states(self, state_dict)
         self._share()

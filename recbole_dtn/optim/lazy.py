@@ -6,10 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from recbole_dtn.layers.pages import huge_pages
 from recbole_dtn.optim.rows import RowOptimizer
 
 __all__ = ["LazyAdam"]
@@ -43,8 +41,8 @@ class LazyAdam(RowOptimizer):
     def update(self, weight: Tensor, rows: Tensor, gradient: Tensor, state: Any, group: dict[str, Any]) -> None:
         if not state:
             state["step"] = 0
-            state["exp_avg"] = huge_pages(torch.empty_like(weight)).zero_()
-            state["exp_avg_sq"] = huge_pages(torch.empty_like(weight)).zero_()
+            state["exp_avg"] = self.zeros(weight, *weight.shape)
+            state["exp_avg_sq"] = self.zeros(weight, *weight.shape)
         state["step"] += 1
         beta1, beta2 = group["betas"]
         first, second = state["exp_avg"], state["exp_avg_sq"]
@@ -54,4 +52,4 @@ class LazyAdam(RowOptimizer):
         second.index_copy_(0, rows, square)
         root = square.sqrt_().div_(math.sqrt(1.0 - beta2 ** state["step"])).add_(group["eps"])
         rate = group["lr"] / (1.0 - beta1 ** state["step"])
-        weight.index_copy_(0, rows, weight.index_select(0, rows).addcdiv_(mean, root, value=-rate))
+        self.write(weight, rows, self.read(weight, rows).addcdiv_(mean, root, value=-rate))

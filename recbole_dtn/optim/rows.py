@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-__all__ = ["RowOptimizer", "touched_rows"]
+from recbole_dtn.layers.pages import huge_pages
+
+__all__ = ["RowOptimizer", "keep_wide_states", "rounded_at_random", "touched_rows"]
 
 
 def touched_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,13 +23,15 @@ def touched_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
         gradient: (R, D), sparse (coalesced or not) or dense. Of a dense gradient every row is touched.
 
     Returns:
-        rows (n,) int64, distinct; their gradients (n, D).
+        rows (n,) int64, distinct; their gradients (n, D), in float32 where they come in bfloat16.
 
     >>> weight = torch.zeros(4, 1, requires_grad=True)
     >>> torch.nn.functional.embedding(torch.tensor([2, 0, 2]), weight, sparse=True).sum().backward()
     >>> [part.tolist() for part in touched_rows(weight.grad)]
     [[0, 2], [[1.0], [2.0]]]
     """
+    if gradient.dtype is torch.bfloat16:
+        gradient = gradient.float()
     if not gradient.is_sparse:
         return torch.arange(gradient.shape[0], device=gradient.device), gradient
     if gradient.is_coalesced() or not gradient.is_cpu:
@@ -59,11 +63,38 @@ def _summed_on_cpu(looked_up: Tensor, values: Tensor, rows: int) -> tuple[Tensor
     return ordered[starts], functional.embedding_bag(order, values, starts, mode="sum")
 
 
+def rounded_at_random(values: Tensor) -> Tensor:
+    """float32 to bfloat16, up or down with the probability that keeps the mean: steps below half a unit are not lost.
+
+    A value between the neighbours a < b becomes b with probability ``(value - a) / (b - a)``; numbers come from
+    torch's generator of the device, so that a seed repeats them. What is not finite stays as it is.
+
+    >>> rounded_at_random(torch.tensor([1.0, -2.5])).tolist()
+    [1.0, -2.5]
+    """
+    bits = values.view(torch.int32)
+    noise = torch.randint(1 << 16, bits.shape, dtype=torch.int32, device=bits.device)
+    rounded = ((bits + noise) & -(1 << 16)).view(torch.float32)
+    return torch.where(values.isfinite(), rounded, values).to(torch.bfloat16)
+
+
+def keep_wide_states(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Take the states of bfloat16 tables as they were saved: torch has just cast them to the type of the table."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    places = [place for group in saved["param_groups"] for place in group["params"]]
+    for weight, place in zip(weights, places, strict=True):
+        if weight.dtype is torch.bfloat16 and place in saved["state"]:
+            for key, value in saved["state"][place].items():
+                if isinstance(value, Tensor):
+                    optimizer.state[weight][key] = value.to(weight.device, copy=True)
+
+
 class RowOptimizer(torch.optim.Optimizer):
     """Base class: the cost of a step grows with the rows that are touched, not with those of the table.
 
     A row counts as touched when the batch looks it up, even where its gradient is 0. Dense gradients are accepted:
-    they touch every row.
+    they touch every row. A table in bfloat16 has its state and its arithmetic in float32; a moved row is rounded by
+    :func:`rounded_at_random`.
     """
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -79,6 +110,28 @@ class RowOptimizer(torch.optim.Optimizer):
                         rows, gradient = touched_rows(weight.grad)
                         self.update(weight, rows, gradient, self.state[weight], group)
         return result
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        super().load_state_dict(state_dict)
+        keep_wide_states(self, state_dict)
+
+    @staticmethod
+    def zeros(weight: Tensor, *shape: int) -> Tensor:
+        """A state of zeros beside ``weight``, float32 at least."""
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        return huge_pages(torch.empty(shape, dtype=dtype, device=weight.device)).zero_()
+
+    @staticmethod
+    def read(weight: Tensor, rows: Tensor) -> Tensor:
+        """Rows of the table (n, D), float32 at least."""
+        found = weight.index_select(0, rows)
+        return found.float() if found.dtype is torch.bfloat16 else found
+
+    @staticmethod
+    def write(weight: Tensor, rows: Tensor, moved: Tensor) -> None:
+        """Put rows back."""
+        weight.index_copy_(0, rows, rounded_at_random(moved) if weight.dtype is torch.bfloat16 else moved)
 
     @abstractmethod
     def update(self, weight: Tensor, rows: Tensor, gradient: Tensor, state: Any, group: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from recbole_dtn.layers.pages import huge_pages
 from recbole_dtn.optim.rows import RowOptimizer
 
 __all__ = ["SGD", "Adagrad", "RowwiseAdagrad"]
@@ -31,11 +30,11 @@ class RowwiseAdagrad(RowOptimizer):
 
     def update(self, weight: Tensor, rows: Tensor, gradient: Tensor, state: Any, group: dict[str, Any]) -> None:
         if not state:
-            state["sum"] = huge_pages(weight.new_empty(weight.shape[0])).zero_()
+            state["sum"] = self.zeros(weight, weight.shape[0])
         total = state["sum"].index_select(0, rows).add_(gradient.square().mean(1))
         state["sum"].index_copy_(0, rows, total)
         root = total.sqrt_().add_(group["eps"]).unsqueeze(1)
-        weight.index_copy_(0, rows, weight.index_select(0, rows).addcdiv_(gradient, root, value=-group["lr"]))
+        self.write(weight, rows, self.read(weight, rows).addcdiv_(gradient, root, value=-group["lr"]))
 
 
 class Adagrad(RowOptimizer):
@@ -53,11 +52,11 @@ class Adagrad(RowOptimizer):
 
     def update(self, weight: Tensor, rows: Tensor, gradient: Tensor, state: Any, group: dict[str, Any]) -> None:
         if not state:
-            state["sum"] = huge_pages(weight.new_empty(weight.shape)).zero_()
+            state["sum"] = self.zeros(weight, *weight.shape)
         total = state["sum"].index_select(0, rows).addcmul_(gradient, gradient)
         state["sum"].index_copy_(0, rows, total)
         root = total.sqrt_().add_(group["eps"])
-        weight.index_copy_(0, rows, weight.index_select(0, rows).addcdiv_(gradient, root, value=-group["lr"]))
+        self.write(weight, rows, self.read(weight, rows).addcdiv_(gradient, root, value=-group["lr"]))
 
 
 class SGD(RowOptimizer):
@@ -71,4 +70,4 @@ class SGD(RowOptimizer):
         super().__init__(params, {"lr": lr})
 
     def update(self, weight: Tensor, rows: Tensor, gradient: Tensor, state: Any, group: dict[str, Any]) -> None:
-        weight.index_copy_(0, rows, weight.index_select(0, rows).sub_(gradient, alpha=group["lr"]))
+        self.write(weight, rows, self.read(weight, rows).sub_(gradient, alpha=group["lr"]))

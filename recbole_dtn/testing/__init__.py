@@ -2,5 +2,6 @@
 
 from recbole_dtn.testing.interactions import check_equation, check_interaction
 from recbole_dtn.testing.models import check_model
+from recbole_dtn.testing.preprocess import check_preprocessor
 
-__all__ = ["check_equation", "check_interaction", "check_model"]
+__all__ = ["check_equation", "check_interaction", "check_model", "check_preprocessor"]

@@ -1,30 +1,50 @@
-"""The C library's allocator, set for a process that allocates the same large blocks at every step."""
+"""The C library's allocator, told to keep the large blocks that every training step needs again."""
 
 from __future__ import annotations
 
 import ctypes
-import sys
+import os
+import platform
+from collections.abc import Callable
+from typing import Any
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["KEEP_ABOVE", "MAP_ABOVE", "keep_large_blocks"]
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT = 512 << 20
-MAPPED_FROM = (256 << 20, 32 << 20)
-"""From this size on a block is mapped by itself; older versions of glibc refuse more than the second value."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+MAP_ABOVE = 2**28
+"""Blocks below this many bytes are taken from memory that is kept, not mapped anew and cleared page by page."""
+KEEP_ABOVE = 2**29
+"""Free memory at the end of the heap is given back only beyond this many bytes."""
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep freed blocks for the next step instead of giving them back to the system and asking anew.
+def keep_large_blocks(load: Callable[[], Any] | None = None) -> bool:
+    """Raise glibc's thresholds; nothing is done elsewhere, or where the environment sets them (``MALLOC_...``).
 
-    Fresh pages have to be cleared and mapped: 1.4 times the time of a training step, measured on two cores. Up to
-    512 MiB stay with the process. Other C libraries than glibc are left as they are.
+    By default glibc maps every block of more than 128 KiB (a threshold that grows to 32 MiB at most) and trims its
+    heap, so that the activations of each step are zeroed pages again.
+
+    Args:
+        load: opens the C library; for tests.
+
+    Returns:
+        Whether both thresholds were set.
     """
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallopt") or not hasattr(libc, "gnu_get_libc_version"):
-        return
-    libc.mallopt(M_TRIM_THRESHOLD, KEPT)
-    for size in MAPPED_FROM:
-        if libc.mallopt(M_MMAP_THRESHOLD, size):
-            return
+    if any(name in os.environ for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")):
+        return False
+    if load is None:
+        if platform.libc_ver()[0] != "glibc":
+            return False
+        load = _this_process
+    try:
+        library = load()
+        return all(
+            library.mallopt(option, value) == 1
+            for option, value in ((M_MMAP_THRESHOLD, MAP_ABOVE), (M_TRIM_THRESHOLD, KEEP_ABOVE))
+        )
+    except (OSError, AttributeError):  # no such library, or one without mallopt
+        return False
+
+
+def _this_process() -> ctypes.CDLL:
+    return ctypes.CDLL(None)

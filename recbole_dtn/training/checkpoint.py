@@ -16,7 +16,7 @@ from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.schema import DataSchema
 
-__all__ = ["FILE_NAME", "Checkpoint", "initialise_from", "read_checkpoint", "write_checkpoint"]
+__all__ = ["FILE_NAME", "Checkpoint", "initialise_from", "read_checkpoint", "read_weights", "write_checkpoint"]
 
 FILE_NAME = "checkpoint.ckpt"
 FORMAT = 1
@@ -54,15 +54,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         DataError: when it is missing or is not one of ours.
     """
-    file = path / FILE_NAME if path.is_dir() else path
-    if not file.is_file():
-        raise DataError(f"no checkpoint at {file}: expected a run folder, as printed at the end of a run")
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not its own
-        raise DataError(f"{file} is not a checkpoint that torch can read: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DataError(f"{file} is not a checkpoint of format {FORMAT}: it was written by another program or version")
+    content = _content(path, mapped=False)
     return Checkpoint(
         state_dict=content["state_dict"],
         schema=DataSchema.from_dict(content["schema"]),
@@ -70,6 +62,29 @@ def read_checkpoint(path: Path) -> Checkpoint:
         settings=content["settings"],
         epoch=content["epoch"],
     )
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint alone, mapped from the file: they are copied once, into the model that loads them.
+
+    Raises:
+        DataError: as :func:`read_checkpoint`.
+    """
+    weights: dict[str, Tensor] = _content(path, mapped=True)["state_dict"]
+    return weights
+
+
+def _content(path: Path, *, mapped: bool) -> dict[str, Any]:
+    file = path / FILE_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise DataError(f"no checkpoint at {file}: expected a run folder, as printed at the end of a run")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # torch raises many kinds for a file that is not its own
+        raise DataError(f"{file} is not a checkpoint that torch can read: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DataError(f"{file} is not a checkpoint of format {FORMAT}: it was written by another program or version")
+    return content
 
 
 def initialise_from(model: MultiTaskRecommender, vocabularies: Vocabularies, folder: Path) -> int:

@@ -33,10 +33,10 @@ from recbole_dtn.data.progress import progress_meter
 from recbole_dtn.errors import UsageError
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.registry import MODELS
-from recbole_dtn.training.allocator import keep_freed_memory
+from recbole_dtn.training.allocator import keep_large_blocks
 from recbole_dtn.training.callbacks import BestKeeper, Clock, ProgressLine
 from recbole_dtn.training.checkpoint import FILE_NAME as CHECKPOINT
-from recbole_dtn.training.checkpoint import initialise_from, read_checkpoint
+from recbole_dtn.training.checkpoint import initialise_from, read_weights
 from recbole_dtn.training.memory import MemoryWatch
 from recbole_dtn.training.module import TrainingModule
 from recbole_dtn.training.profile import ProfiledLoader, Profiler
@@ -131,7 +131,7 @@ def fit_settings(
     if settings.quiet or not first:
         console = Console(quiet=True)
     report = Report(console, progress=settings.progress)
-    keep_freed_memory()
+    keep_large_blocks()
     _check_loggers(settings)
     _check_machine(settings)
     if settings.threads is not None:
@@ -226,7 +226,7 @@ def _train(
             outcome.train_seconds = time.perf_counter() - start
             folder = Path(trainer.strategy.broadcast(str(folder)))
             trainer.strategy.barrier()
-            model.load_state_dict(read_checkpoint(folder).state_dict)
+            model.load_state_dict(read_weights(folder))
             trainer.test(module, datamodule=data, verbose=False)
         outcome.test, outcome.gates = module.latest, module.gate_means.compute()
         outcome.test_seconds = time.perf_counter() - start - outcome.train_seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytorch_lightning as lightning
 import torch
 from torch import nn
-from torch.profiler import ProfilerActivity, record_function
+from torch.profiler import ProfilerActivity
 
 from recbole_dtn.data.features import Features
 from recbole_dtn.data.loader import BatchLoader
@@ -42,14 +43,13 @@ def label_modules(model: nn.Module) -> list[Any]:
             for child in module.children():
                 visit(child)
             return
-        running: list[record_function] = []
+        open_stages = ExitStack()
 
         def before(*_: Any) -> None:
-            running.append(stage(name))
-            running[-1].__enter__()
+            open_stages.enter_context(stage(name))
 
         def after(*_: Any) -> None:
-            running.pop().__exit__(None, None, None)
+            open_stages.close()
 
         handles.append(module.register_forward_pre_hook(before))
         handles.append(module.register_forward_hook(after))
@@ -104,7 +104,7 @@ class Profiler(lightning.Callback):
     def __init__(self, folder: Path, report: Report) -> None:
         self.folder, self.report = folder, report
         self.times: dict[str, dict[str, StageTime]] = {}
-        self._running: tuple[str, torch.profiler.profile, record_function] | None = None
+        self._running: tuple[str, torch.profiler.profile, ExitStack] | None = None
         self._count = 0
         self._handles: list[Any] = []
 
@@ -154,8 +154,8 @@ class Profiler(lightning.Callback):
             kinds.append(ProfilerActivity.CUDA)
         running = torch.profiler.profile(activities=kinds)
         running.start()
-        whole = stage(WHOLE)
-        whole.__enter__()
+        whole = ExitStack()
+        whole.enter_context(stage(WHOLE))
         self._running, self._count = (part, running, whole), 0
 
     def _stop(self) -> None:
@@ -165,7 +165,7 @@ class Profiler(lightning.Callback):
         self._running = None
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        whole.__exit__(None, None, None)
+        whole.close()
         running.stop()
         if self._count:
             running.export_chrome_trace(str(self.folder / f"trace.{part}.json"))
