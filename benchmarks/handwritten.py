@@ -109,7 +109,7 @@ def main() -> None:
     dense = work.side == "dense_adam"
     parameters = list(model.parameters())
     optimizer = torch.optim.Adam([*parameters, table] if dense else parameters, lr=LEARNING_RATE, fused=True)
-    rule = {"rowwise_adagrad": Rowwise, "lazy_adam": Lazy, "dense_adam": Lazy}[work.side](table)
+    rule = None if dense else {"rowwise_adagrad": Rowwise, "lazy_adam": Lazy}[work.side](table)
     ids, labels = torch.from_numpy(work.ids), torch.from_numpy(work.labels)
     steps = Timed(list(torch.randperm(len(ids)).split(BATCH)))
     for rows in steps:
@@ -119,7 +119,7 @@ def main() -> None:
         optimizer.zero_grad()
         (len(TASKS) * loss).backward()
         with torch.no_grad():
-            if dense:
+            if rule is None:
                 table.grad = torch.zeros_like(table).index_add_(0, looked_up, found.grad)
             else:
                 rule.step(*distinct(looked_up, found.grad))

@@ -103,11 +103,19 @@ def report(samples: Mapping[str, Sequence[Sample]], rows: int, model: str) -> st
         rate = rows / median(runs, lambda run: run.seconds)
         cells = [name, f"{rate:,.0f}", f"{rate * MFLOP[model] / 1000:,.0f}"]
         cells.append(f"{median(runs, lambda run: float(run.found['anon_mib'])):,.0f}")
+        cells.append(f"{median(runs, lambda run: float(run.found['step_cpu'])):.2f}")
         for own in ours:
             middle, least, largest = ratio(samples, own, name)
             cells.append("–" if name == own else f"{middle:.2f} ({least:.2f}–{largest:.2f})")
         table.append([*cells, f"{median(runs, lambda run: run.others):.2f}"])
-    columns = ["side", "samples/s", "GFLOP/s", "peak anonymous MiB", *(f"{own} is × faster" for own in ours)]
+    columns = [
+        "side",
+        "samples/s",
+        "GFLOP/s",
+        "peak anonymous MiB",
+        "processor s",
+        *(f"{own} is × faster" for own in ours),
+    ]
     return markdown([*columns, "other processes, cores"], table)
 
 

@@ -42,6 +42,9 @@ HOSTILE = rf"{_ALWAYS}|^(?:{_WORDS})$"
 HOSTILE_IN_SEQUENCE = rf"{HOSTILE}| "
 HOSTILE_SEQUENCE = rf"[\x00-\x1f\x7f]|%[0-9A-Fa-f]{{2}}|(?:^| )(?:[\"{BYTE_ORDER_MARK}]|(?:{_WORDS})(?: |$))|^ | $|  "
 """A text of values with a space between, one of which is hostile or empty."""
+_ODD_IN_WORDS = b"#<["
+"""Each word holds one of these, or is one of those that begin with N or n, or that behind a minus sign."""
+_N_WORDS = [np.frombuffer(word.encode(), np.uint8) for word in _EVERY_WORD if word[0] in "Nn"]
 _PERCENT = re.compile(r"%([0-9A-Fa-f]{2})")
 
 
@@ -102,14 +105,32 @@ def needs_escaping(data: bytes, rows: int, columns: int) -> Literal["no", "words
 
     ``"words"``: perhaps, but no more than values that are a :data:`MISSING_WORDS` or ``[PAD]``.
 
-    >>> needs_escaping(b"1\t2\n", 1, 2), needs_escaping(b"Nan\t2\n", 1, 2), needs_escaping(b"1\t2\t\n", 1, 2)
+    >>> needs_escaping(b"1\tNo\n", 1, 2), needs_escaping(b"1\tNA\n", 1, 2), needs_escaping(b"1\t2\t\n", 1, 2)
     ('no', 'words', 'characters')
     """
     array = np.frombuffer(data, np.uint8)
     controls = np.count_nonzero(array < 32) != rows * columns or b"\x7f" in data
     if controls or b"%" in data or b'"' in data or (not data.isascii() and BYTE_ORDER_MARK.encode() in data):
         return "characters"
-    return "words" if b"N" in data or b"n" in data or PADDING.encode() in data else "no"
+    return "words" if _may_hold_word(data) else "no"
+
+
+def _may_hold_word(data: bytes) -> bool:
+    """Whether some value of rows without other control characters may be one of the words."""
+    if any(byte in data for byte in _ODD_IN_WORDS):
+        return True
+    if b"N" not in data and b"n" not in data:
+        return False
+    array = np.frombuffer(b"\n" + data, np.uint8)
+    before = array[:-1]
+    starts = np.flatnonzero(((array[1:] | 32) == ord("n")) & ((before < 32) | (before == ord("-")))) + 1
+    for word in _N_WORDS:
+        found = starts
+        for at, byte in enumerate(word[1:], 1):
+            found = found[array[found + at] == byte]
+        if (array[found + len(word)] < 32).any():
+            return True
+    return False
 
 
 def escape_words(values: pl.Series) -> pl.Series:

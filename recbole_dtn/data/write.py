@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,13 +18,23 @@ from recbole_dtn.data.atomic import TYPES
 from recbole_dtn.data.escape import HOSTILE_SEQUENCE, escape_series, escape_words, needs_escaping
 from recbole_dtn.errors import DataError, nearest
 
-__all__ = ["replace_file", "write_atomic", "write_dataset_yaml"]
+__all__ = ["ReadyRows", "number_texts", "replace_file", "write_atomic", "write_dataset_yaml"]
 
 BATCH_ROWS = 1 << 18
+LONG = 1e16
+"""Texts of numbers from here on have an exponent."""
+
+
+@dataclass(frozen=True)
+class ReadyRows:
+    """``height`` rows in the very bytes that :func:`write_atomic` makes of them."""
+
+    data: bytes
+    height: int
 
 
 def write_atomic(
-    frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame],
+    frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame | ReadyRows],
     path: Path,
     types: Mapping[str, str],
     *,
@@ -36,7 +47,7 @@ def write_atomic(
     is an empty cell. What cannot be written faithfully is refused.
 
     Args:
-        frames: the rows, in one frame, lazily or in batches. path: the file.
+        frames: the rows, in one frame, lazily or in batches, which may be ready ones. path: the file.
         types: ``{column: token | token_seq | float | float_seq}`` in the order of the columns; a sequence is a list
             column, or a text column with spaces between the values.
         escaped: whether tokens come from an atomic file and are spelled as one has them.
@@ -58,10 +69,28 @@ def write_atomic(
     with replace_file(path) as file:
         file.write("\t".join(f"{name}:{kind}" for name, kind in types.items()).encode() + b"\n")
         for frame in _batches(frames):
-            text = _as_text(frame, types, path, rows, escaped, gaps)
-            file.write(_in_bytes(text) if escaped else _escaped(text, types))
+            if isinstance(frame, ReadyRows):
+                file.write(frame.data)
+            else:
+                text = _as_text(frame, types, path, rows, escaped, gaps)
+                file.write(_in_bytes(text) if escaped else _escaped(text, types))
             rows += frame.height
     return rows
+
+
+def number_texts(numbers: pl.Series) -> pl.Series:
+    """Floats as texts: the shortest that is read as the same number, without ``.0``; zero has no sign.
+
+    >>> number_texts(pl.Series([1.0, -3.0, 2.5, -0.0, 1e16, None])).to_list()
+    ['1', '-3', '2.5', '0', '1e+16', None]
+    """
+    integers = numbers.cast(pl.Int64, strict=False)
+    whole = (integers == numbers) & (numbers.abs() < LONG)
+    if whole.all():
+        return integers.cast(pl.String)
+    if not whole.any():
+        return numbers.cast(pl.String)
+    return numbers.set(numbers == 0, 0.0).cast(pl.String).str.strip_suffix(".0")
 
 
 def write_dataset_yaml(path: Path, content: Mapping[str, Any], comment: str) -> None:
@@ -90,7 +119,9 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def _batches(frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+def _batches(
+    frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame | ReadyRows],
+) -> Iterator[pl.DataFrame | ReadyRows]:
     if isinstance(frames, pl.LazyFrame):
         yield from frames.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True)
     elif isinstance(frames, pl.DataFrame):
@@ -170,7 +201,7 @@ def _float(column: pl.Series, path: Path, before: int, *, gaps: bool) -> pl.Seri
             f"{path}, line {before + row + 2}: column {column.name!r}: expected a finite number, found {found}; stock "
             "RecBole would put the column's mean there: fill missing numbers or drop the row"
         )
-    return numbers.cast(pl.String)
+    return number_texts(numbers)
 
 
 def _sequence(column: pl.Series, kind: str, path: Path, before: int) -> pl.Series:
@@ -190,8 +221,13 @@ def _joined(lists: pl.Series, kind: str, path: Path, before: int) -> pl.Series:
     """Lists as texts with a space between the values; a null or empty value is none."""
     values = lists.explode()
     if values.dtype.is_integer() or (values.dtype.is_float() and kind == "float_seq" and values.is_finite().all()):
-        numbers = lists.cast(pl.List(pl.Float64)) if kind == "float_seq" else lists
-        return numbers.cast(pl.List(pl.String)).list.join(" ", ignore_nulls=True)
+        if kind == "float_seq":
+            number = pl.element().cast(pl.Float64)
+            unsigned = pl.when(number == 0).then(0.0).otherwise(number)
+            texts = lists.list.eval(unsigned.cast(pl.String).str.strip_suffix(".0"))
+        else:
+            texts = lists.cast(pl.List(pl.String))
+        return texts.list.join(" ", ignore_nulls=True)
     rows = pl.DataFrame({"row": range(lists.len()), "value": lists}).explode("value")
     rows = rows.filter(pl.col("value").is_not_null() & (pl.col("value").cast(pl.String) != ""))
     if kind == "float_seq":
@@ -203,7 +239,7 @@ def _joined(lists: pl.Series, kind: str, path: Path, before: int) -> pl.Series:
                 f"{path}, line {before + rows['row'][at] + 2}: column {lists.name!r}: expected finite numbers, found "
                 f"{rows['value'][at]!r}"
             )
-        texts = numbers.cast(pl.String)
+        texts = number_texts(numbers)
     else:
         texts = escape_series(token_texts(rows["value"], path), in_sequence=True)
     joined = rows.with_columns(value=texts).group_by("row", maintain_order=True).agg(pl.col("value").str.join(" "))

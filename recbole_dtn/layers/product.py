@@ -78,6 +78,7 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.device.type == "cpu"
         and weight.shape[0] >= LEAST_COLUMNS
         and x.shape[0] * weight.numel() >= LEAST_WORK
+        and not torch.compiler.is_compiling()  # whose code generator has its own way to oneDNN
         and prefers_onednn()
     )
 

@@ -82,10 +82,10 @@ def test_every_kind_of_file_makes_the_same_data_set(tmp_path, kind):
         "user:token", "price:float", "tags:token_seq", "click:float", "buy:float", "buy_observed:float", "early:float",
         "when:float",
     ]  # fmt: skip
-    assert rest[0].split("\t") == ['a "b"', "1.5", "x y", "1.0", "1.0", "1.0", "1.0", "0.0"]
-    assert rest[1].split("\t") == ["%4EA", "0.0", "", "0.0", "0.0", "0.0", "1.0", "1.0"]
+    assert rest[0].split("\t") == ['a "b"', "1.5", "x y", "1", "1", "1", "1", "0"]
+    assert rest[1].split("\t") == ["%4EA", "0", "", "0", "0", "0", "1", "1"]
     assert rest[2].split("\t")[0] == "x%09y"
-    assert rest[4].split("\t")[:3] == ["%2541", "7.0", "%4EA"]
+    assert rest[4].split("\t")[:3] == ["%2541", "7", "%4EA"]
     assert validate(folder) == []
     prepared = prepare(resolve({"model": "MMoE", "dataset": "mine", "data_path": str(tmp_path / "data")}).settings)
     assert prepared.summary.rows == {"train": 21, "valid": 9, "test": 9}
@@ -109,7 +109,7 @@ tasks: [{name: t, label: y, condition: y == 'yes.'}]
 """
     folder = preprocess_table(path, spec_file(tmp_path, spec), "mine", tmp_path / "data")
     lines = (folder / "mine.inter").read_text().split("\n")
-    assert lines[:3] == ["a:token\tb:token\tc:token\tt:float", "0\tv 0\t\t0.0", "1\tv 1\t\t1.0"]
+    assert lines[:3] == ["a:token\tb:token\tc:token\tt:float", "0\tv 0\t\t0", "1\tv 1\t\t1"]
 
 
 GOOD = "fields: [{name: user}]\ntasks: [{name: click, label: click}]\n"
@@ -197,7 +197,7 @@ def test_lists_and_booleans_of_a_parquet_file(tmp_path):
     ).write_parquet(path)
     spec = GOOD.replace("{name: user}", "{name: user}, {name: tags, type: token_seq}")
     folder = preprocess_table(path, spec_file(tmp_path, spec), "mine", tmp_path / "data")
-    assert (folder / "mine.inter").read_text().split("\n")[1:3] == ["0\t1 2\t1.0", "1\t\t0.0"]
+    assert (folder / "mine.inter").read_text().split("\n")[1:3] == ["0\t1 2\t1", "1\t\t0"]
 
 
 def rows_of(tmp_path, lines, spec, suffix=".csv", **options):
@@ -234,8 +234,8 @@ def test_a_gap_is_named_by_its_line_with_both_ways_on(tmp_path):
 
 def test_fill_of_a_field_puts_its_number_there(tmp_path):
     rows = rows_of(tmp_path, GAPS, "fields: [{name: price, type: float, fill: -1}]\n" + ONE_TASK)
-    assert [row[0] for row in rows[1:7]] == ["-1.0", "-1.0", "1.0", "2.0", "3.0", "-1.0"]
-    assert rows[-1] == ["-1.0", "1.0"]
+    assert [row[0] for row in rows[1:7]] == ["-1", "-1", "1", "2", "3", "-1"]
+    assert rows[-1] == ["-1", "1"]
     assert "fill" not in (tmp_path / "data/mine/mine.yaml").read_text()
 
 
@@ -244,7 +244,7 @@ def test_kept_gaps_reach_the_absent_row(tmp_path, encoding):
     said = []
     spec = f"fields: [{{name: price, type: float, missing: keep, encoding: {encoding}}}, {{name: skip}}]\n" + ONE_TASK
     rows = rows_of(tmp_path, GAPS, spec, log=said.append)
-    assert [row[0] for row in rows[1:4]] == ["", "", "1.0"]
+    assert [row[0] for row in rows[1:4]] == ["", "", "1"]
     assert [text for text in said if text.startswith("warning")] == [
         f"warning: {tmp_path / 'own.csv'}, line 2: column 'price' has no number (12 such rows); they stay "
         "empty cells, absent values to our models; stock RecBole reads the column's mean there"
@@ -299,14 +299,14 @@ def test_a_text_is_no_number_even_where_gaps_are_filled(tmp_path):
         str(caught.value)
     )
     rows = rows_of(tmp_path, [*GAPS, "NA,0,1"], spec + "reader: {null_values: ['NA']}\n")
-    assert rows[-1] == ["0.0", "1.0"]
+    assert rows[-1] == ["0", "1"]
 
 
 @pytest.mark.parametrize("words", [("true", "false"), ("TRUE", "False"), ("1", "0")])
 def test_labels_may_be_true_and_false(tmp_path, words):
     lines = ["user,click", *(f"u{i % 3},{words[i % 2]}" for i in range(40))]
     rows = rows_of(tmp_path, lines, "fields: [{name: user}]\n" + ONE_TASK)
-    assert [row[1] for row in rows[1:]] == ["1.0", "0.0"] * 20
+    assert [row[1] for row in rows[1:]] == ["1", "0"] * 20
 
 
 def test_a_missing_label_is_refused_where_it_is_observed(tmp_path):
@@ -322,7 +322,7 @@ def test_a_missing_label_is_refused_where_it_is_observed(tmp_path):
     observed = spec.replace("click}]", "click, observed_when: seen == 1}]")
     rows = rows_of(tmp_path, lines, observed)
     assert rows[0] == ["user:token", "click:float", "click_observed:float"]
-    assert rows[1:4] == [["u0", "0.0", "0.0"], ["u1", "1.0", "1.0"], ["u2", "0.0", "1.0"]]
+    assert rows[1:4] == [["u0", "0", "0"], ["u1", "1", "1"], ["u2", "0", "1"]]
     with pytest.raises(
         TooManyRejectedError, match=r"line 43: the label of task 'click', column 'click', is missing\. In"
     ):
@@ -334,7 +334,7 @@ def test_lists_in_a_text_are_split_at_their_separator(tmp_path):
     lines = ["tags,w,click", "A|B c|%41,1|2|3,1", ",,0", "A||NA,1|1,0"]
     spec = "fields: [{name: tags, type: token_seq, list_separator: '|', weights: w}]\n" + ONE_TASK
     rows = rows_of(tmp_path, lines, spec)
-    assert rows[1:] == [["A B%20c %2541", "1.0 2.0 3.0", "1.0"], ["", "", "0.0"], ["A %4EA", "1.0 1.0", "0.0"]]
+    assert rows[1:] == [["A B%20c %2541", "1 2 3", "1"], ["", "", "0"], ["A %4EA", "1 1", "0"]]
     assert "list_separator" not in (tmp_path / "data/mine/mine.yaml").read_text()
 
 
@@ -378,8 +378,8 @@ def test_the_spec_of_the_manual_makes_a_data_set(tmp_path):
     rows = rows_of(tmp_path, [header, *(lines * 10)], spec)
     made = dict(zip(rows[0], rows[1], strict=True))
     assert made == {
-        "user_id:token": "u1", "price:float": "9.5", "age:float": "31.0", "genres:token_seq": "drama sci-fi",
-        "click:float": "1.0", "buy:float": "0.0", "buy_observed:float": "1.0", "time:float": "1.0",
+        "user_id:token": "u1", "price:float": "9.5", "age:float": "31", "genres:token_seq": "drama sci-fi",
+        "click:float": "1", "buy:float": "0", "buy_observed:float": "1", "time:float": "1",
     }  # fmt: skip
     prepared = prepare(resolve({"model": "MMoE", "dataset": "mine", "data_path": str(tmp_path / "data")}).settings)
     assert sum(prepared.summary.rows.values()) == len(rows) - 1

@@ -316,7 +316,7 @@ def test_a_table_is_not_written_over_another_data_set(shown: Shown, tmp_path: Pa
     assert [path.name for path in (tmp_path / "dataset").iterdir()] == ["mine"]
     (tmp_path / "x.csv").write_text("user,buy\na,1\n")
     assert shown(*words, "--overwrite")[0] == 0
-    assert (tmp_path / "dataset/mine/mine.inter").read_text() == "user:token\tbuy:float\na\t1.0\n"
+    assert (tmp_path / "dataset/mine/mine.inter").read_text() == "user:token\tbuy:float\na\t1\n"
 
 
 def test_validate_shows_faults_of_a_kind_together(shown: Shown, tmp_path: Path) -> None:

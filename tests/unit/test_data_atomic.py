@@ -205,7 +205,7 @@ def test_the_writer_in_batches_and_lazily(tmp_path):
         {"u": [7, None, 9], "s": [["a b", "c"], [], None], "w": [[1.0, 2.5], [], None], "x": [1, 2, 3]}
     )
     types = {"u": "token", "s": "token_seq", "w": "float_seq", "x": "float"}
-    expected = b"u:token\ts:token_seq\tw:float_seq\tx:float\n7\ta%20b c\t1.0 2.5\t1.0\n\t\t\t2.0\n9\t\t\t3.0\n"
+    expected = b"u:token\ts:token_seq\tw:float_seq\tx:float\n7\ta%20b c\t1 2.5\t1\n\t\t\t2\n9\t\t\t3\n"
     for name, frames in {"frame": frame, "lazy": frame.lazy(), "batches": [frame.head(1), frame.tail(2)]}.items():
         assert write_atomic(frames, tmp_path / name, types) == 3
         assert (tmp_path / name).read_bytes() == expected

@@ -172,7 +172,7 @@ def slow_features(data: bytes, key: str, seen: set[str]) -> Table:
                 made["tag"] = " ".join(tag for tag in made["tag"].split(",") if tag not in ("", "-124"))
             for name in ("follow_user_num", "fans_user_num", "friend_user_num", "register_days", "video_duration"):
                 if made.get(name):
-                    made[name] = str(float(made[name]))
+                    made[name] = str(float(made[name])).removesuffix(".0")
             found.append(made)
     return found
 

@@ -39,7 +39,7 @@ def record(tmp_path):
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 DAYS = {day: "".join(f"{day}u{i},i{i},{i % 2}\n" for i in range(5)) for day in "abc"}
-EXPECTED = [[f"{day}u{i}", f"i{i}", f"{i % 2}.0"] for day in "abc" for i in range(5)]
+EXPECTED = [[f"{day}u{i}", f"i{i}", f"{i % 2}"] for day in "abc" for i in range(5)]
 
 
 def write_days(folder, kinds):
@@ -121,7 +121,7 @@ def test_parquet_files_of_different_types_and_mixed_kinds_are_refused(tmp_path):
 
 def test_columns_of_the_same_name(tmp_path):
     (tmp_path / "a.csv").write_text("user,x,item,x,click\na,1,b,2,1\nc,1,d,2,0\n")
-    assert run(tmp_path, tmp_path / "a.csv")[1:] == [["a", "b", "1.0"], ["c", "d", "0.0"]]
+    assert run(tmp_path, tmp_path / "a.csv")[1:] == [["a", "b", "1"], ["c", "d", "0"]]
     with pytest.raises(DataError, match=r"a\.csv, line 1: column 'x' is there twice"):
         run(tmp_path, tmp_path / "a.csv", SPEC.replace("name: item", "name: x"))
 
@@ -169,7 +169,7 @@ def test_every_faulty_row_is_listed_with_file_line_and_reason(tmp_path, monkeypa
     path.write_bytes("\n".join(["user,price,click,seconds", *(row for row, _ in BAD)]).encode("latin-1"))
     said = []
     rows = run(tmp_path, path, FAULTY, max_rejected=1.0, log=said.append)
-    assert rows[1:] == [["u", "1.0", "0.0", "0.0"], ["w", "2.0", "1.0", "1.0"]]
+    assert rows[1:] == [["u", "1", "0", "0"], ["w", "2", "1", "1"]]
     expected = [
         ["raw.csv", str(number), reason] for number, (_, reason) in enumerate(BAD, 2) if reason not in ("", "filter")
     ]
@@ -207,7 +207,7 @@ def test_rows_of_parquet_are_counted_by_number(tmp_path, monkeypatch):
     frame.write_parquet(tmp_path / "raw.parquet")
     rows = run(tmp_path, tmp_path / "raw.parquet", FAULTY, max_rejected=0.2)
     assert [row[0] for row in rows[1:]] == [f"u{i}" for i in (0, 1, 2, 3, 5, 6, 8, 9)]
-    assert rows[3] == ["u2", "2.0", "1.0", "1.0"]
+    assert rows[3] == ["u2", "2", "1", "1"]
     reason = "column 'price': expected a finite number, found a missing value"
     assert rejected(tmp_path) == [
         ["raw.parquet", "5", reason, "u4,,False,12"],
@@ -245,7 +245,7 @@ def test_weights_of_lists(tmp_path, kind):
     else:
         frame.with_columns(tags=pl.col("tags").str.split("|")).write_parquet(tmp_path / "raw.parquet")
     rows = run(tmp_path, tmp_path / f"raw.{kind}", spec, max_rejected=1.0)
-    assert [row[1:3] for row in rows[1:]] == [["a b", "1.0 2.5"], ["", ""], ["a b", "1.0 2.0"]]
+    assert [row[1:3] for row in rows[1:]] == [["a b", "1 2.5"], ["", ""], ["a b", "1 2"]]
     reasons = {
         "list": "column 'w': expected a list of finite numbers",
         "uneven": "column 'w': expected as many weights as column 'tags' has values",
@@ -261,7 +261,7 @@ def test_a_stray_quote_comes_with_the_way_on(tmp_path):
     with pytest.raises(TooManyRejectedError, match=r'line 2: misplaced quote: a,5" disk,1; .*reader: \{quote: null\}'):
         run(tmp_path, tmp_path / "raw.csv")
     rows = run(tmp_path, tmp_path / "raw.csv", SPEC + "reader: {quote: null}\n")
-    assert rows[1:3] == [["a", '5" disk', "1.0"], ["b", "x", "0.0"]]
+    assert rows[1:3] == [["a", '5" disk', "1"], ["b", "x", "0"]]
 
 
 def test_the_command_line(tmp_path, capsys):
@@ -297,6 +297,10 @@ tasks:
 filter: keep != 0
 derive: {dear: price > 5}
 """
+
+
+def number(value):
+    return f"{float(value):g}"
 
 
 def test_a_thousand_rows_against_a_plain_parser(tmp_path, monkeypatch):
@@ -338,12 +342,12 @@ def test_a_thousand_rows_against_a_plain_parser(tmp_path, monkeypatch):
             [
                 escape(row["user"]),
                 escape(row["text"]),
-                str(float(row["price"])),
+                number(row["price"]),
                 " ".join(escape(value, in_sequence=True) for value in values),
-                "1.0" if row["click"] in ("1", "true") else "0.0",
-                str(float(seen and int(row["amount"]) >= 10)),
-                str(float(seen)),
-                str(float(float(row["price"]) > 5)),
+                "1" if row["click"] in ("1", "true") else "0",
+                number(seen and int(row["amount"]) >= 10),
+                number(seen),
+                number(float(row["price"]) > 5),
             ]
         )
     assert found == expected

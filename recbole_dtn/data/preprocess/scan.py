@@ -11,10 +11,12 @@ from pathlib import Path
 import polars as pl
 
 from recbole_dtn.data.preprocess.lines import LINE, Lines, line_blocks, read_table, whole_rows
+from recbole_dtn.data.preprocess.plain_rows import PlainRows
 from recbole_dtn.data.preprocess.raw_files import COMPRESSED, RawFile, plain_file
 from recbole_dtn.data.preprocess.rejects import Tally
 from recbole_dtn.data.preprocess.spec import ReaderSpec
 from recbole_dtn.data.progress import Meter
+from recbole_dtn.data.write import ReadyRows
 from recbole_dtn.errors import DataError, UsageError, nearest
 
 __all__ = ["Block", "ParquetTables", "TextTables", "input_files", "open_tables"]
@@ -23,7 +25,7 @@ SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 PARQUET = ".parquet"
 BATCH_ROWS = 1 << 18
 HEADER_BYTES = 1 << 20
-BLOCK_BYTES = 1 << 22
+BLOCK_BYTES = 1 << 21
 """Small blocks stay in the processor's cache and reuse their memory."""
 
 
@@ -109,8 +111,10 @@ class TextTables:
         self.repeated = {name for name in names if names.count(name) > 1}
         self.schema = pl.Schema(dict.fromkeys(self.columns, pl.String))
 
-    def blocks(self, wanted: Sequence[str], tally: Tally, meter: Meter) -> Iterator[Block]:
-        """The rows with the columns ``wanted``."""
+    def blocks(
+        self, wanted: Sequence[str], tally: Tally, meter: Meter, plain: PlainRows | None = None
+    ) -> Iterator[Block | ReadyRows]:
+        """The rows with the columns ``wanted``; those that ``plain`` takes are not parsed."""
         for name in wanted:
             if name in self.repeated:
                 raise DataError(f"{self.files[0]}, line 1: column {name!r} is there twice; rename one")
@@ -119,6 +123,11 @@ class TextTables:
             for lines in line_blocks(raw, quote=self.reader.quote, block_bytes=BLOCK_BYTES, meter=meter):
                 body = _without_header(lines, header) if lines.first == 1 else lines
                 if not body.data:
+                    continue
+                ready = None if plain is None else plain.ready(body.data, separator)
+                if ready is not None:
+                    tally.rows_in += ready.height
+                    yield ready
                     continue
                 frame = read_table(
                     body,
@@ -203,8 +212,10 @@ class ParquetTables:
                         f"{path}: column {name!r} is {kind}, in {files[0]} it is {self.schema[name]}; write both alike"
                     )
 
-    def blocks(self, wanted: Sequence[str], tally: Tally, meter: Meter) -> Iterator[Block]:
-        """The rows with the columns ``wanted``."""
+    def blocks(
+        self, wanted: Sequence[str], tally: Tally, meter: Meter, plain: PlainRows | None = None
+    ) -> Iterator[Block]:
+        """The rows with the columns ``wanted``; none is ``plain``."""
         for path in self.files:
             before = 0
             try:

@@ -12,11 +12,12 @@ from recbole_dtn.config.typed import read_typed
 from recbole_dtn.data.ahead import ahead
 from recbole_dtn.data.preprocess.base import Preprocessor, Work
 from recbole_dtn.data.preprocess.numbers import Numbers
+from recbole_dtn.data.preprocess.plain_rows import PlainRows
 from recbole_dtn.data.preprocess.plan import Plan
 from recbole_dtn.data.preprocess.scan import input_files, open_tables
 from recbole_dtn.data.preprocess.spec import ReaderSpec, TableSpec
 from recbole_dtn.data.progress import Meter, silent
-from recbole_dtn.data.write import write_atomic, write_dataset_yaml
+from recbole_dtn.data.write import ReadyRows, write_atomic, write_dataset_yaml
 from recbole_dtn.errors import DataError
 
 __all__ = ["ReaderSpec", "Table", "TableSpec", "preprocess_table"]
@@ -53,9 +54,15 @@ class Table(Preprocessor):
         tally.unit = tables.unit
         numbers = Numbers(plan, tables.schema, tally)
 
-        def frames() -> Iterator[pl.DataFrame]:
-            for block in tables.blocks(wanted, tally, work.meter):
-                yield numbers.made(block)
+        plain = PlainRows.of(plan, tables.schema)
+
+        def frames() -> Iterator[pl.DataFrame | ReadyRows]:
+            for block in tables.blocks(wanted, tally, work.meter, plain):
+                if isinstance(block, ReadyRows):
+                    tally.written += block.height
+                    yield block
+                else:
+                    yield numbers.made(block)
 
         file = f"{self.name}.inter"
         try:
