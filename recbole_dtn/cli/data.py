@@ -176,7 +176,7 @@ def _cache(words: list[str]) -> int:
     if parsed.words not in (["list"], ["clear"]):
         found = f"; found {' '.join(parsed.words)!r}" if parsed.words else ""
         raise UsageError(f"data cache: name list or clear{found}")
-    from recbole_dtn.data.cache import cache_clear, cache_list
+    from recbole_dtn.data.cached import cache_clear, cache_list
 
     data_path = Path(parsed.values.get("data_path", "dataset"))
     cache_dir = Path(parsed.values["cache_dir"]) if parsed.values.get("cache_dir") else None

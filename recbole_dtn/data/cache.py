@@ -13,25 +13,21 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.data.building import WRITING, building, guarded, is_building
+from recbole_dtn.data.building import WRITING, building, guarded
+from recbole_dtn.data.cached import DIGESTS, FORMAT, MANIFEST, complete_manifest, read_json
 from recbole_dtn.data.encode import Encoded, encode
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.sources import Sources, data_folder
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import DataError
 
-__all__ = ["CacheEntry", "cache_clear", "cache_list", "cache_root", "fingerprint", "open_entry", "open_or_build"]
+__all__ = ["cache_root", "fingerprint", "open_entry", "open_or_build"]
 
-FORMAT = 2
-"""Raised whenever the arrays or their meaning change, so that older caches are not read."""
-MANIFEST = "manifest.json"
 VOCABULARIES = "vocabularies.json"
-DIGESTS = "digests.json"
 READ_BYTES = 1 << 22
 
 
@@ -87,7 +83,7 @@ class _Reading:
         self.paths = sources.files()
         self.keys = {path: path.name.removeprefix(sources.folder.name) for path in self.paths}
         self.stamps = {path: _stamp(path) for path in self.paths}
-        self.memo = _read_json(self.memo_path) or {}
+        self.memo = read_json(self.memo_path) or {}
         self.known: dict[Path, str] = {}
         for path in self.paths:
             before = self.memo.get(self.keys[path])
@@ -139,14 +135,6 @@ def _stamp(path: Path) -> list[Any]:
     return [str(path.resolve()), state.st_size, state.st_mtime_ns]
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,13 +148,12 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 def open_entry(folder: Path) -> Encoded | None:
     """The contents of a complete entry; None when there is none or it is torn."""
-    manifest = _read_json(folder / MANIFEST)
-    if manifest is None or manifest.get("format") != FORMAT:
+    manifest = complete_manifest(folder)
+    vocabularies = None if manifest is None else read_json(folder / VOCABULARIES)
+    if manifest is None or vocabularies is None:
         return None
     try:
-        torn = any((folder / name).stat().st_size != size for name, size in manifest["files"].items())
-        vocabularies = None if torn else _read_json(folder / VOCABULARIES)
-        return None if vocabularies is None else _encoded(vocabularies, manifest["encoded"])
+        return _encoded(vocabularies, manifest["encoded"])
     except (OSError, KeyError, TypeError, AttributeError):
         return None
 
@@ -239,47 +226,3 @@ def _publish(target: Path, folder: Path) -> None:
     except OSError:
         if open_entry(folder) is None:  # else another process has just built the same
             raise
-
-
-@dataclass(frozen=True)
-class CacheEntry:
-    """One cache entry, for ``data cache list``."""
-
-    dataset: str
-    fingerprint: str
-    path: Path
-    bytes: int
-    rows: int | None
-    complete: bool
-
-
-def cache_list(data_path: str | Path, cache_dir: str | Path | None = None) -> list[CacheEntry]:
-    """Every cache entry of the data sets under ``data_path`` (or ``cache_dir``), torn ones too, none being built."""
-    roots = [Path(cache_dir)] if cache_dir is not None else []
-    pairs = [(folder.name, folder) for root in roots if root.is_dir() for folder in sorted(root.iterdir())]
-    if cache_dir is None and Path(data_path).is_dir():
-        pairs = [(folder.name, folder / ".cache") for folder in sorted(Path(data_path).iterdir())]
-    entries = []
-    for name, root in pairs:
-        for path in sorted(root.iterdir()) if root.is_dir() else []:
-            if path.is_dir() and not is_building(path):
-                entries.append(_entry(name, path))
-    return entries
-
-
-def _entry(dataset: str, path: Path) -> CacheEntry:
-    encoded = open_entry(path)
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    rows = None if encoded is None else sum(encoded.rows.values())
-    return CacheEntry(dataset, path.name, path, size, rows, encoded is not None)
-
-
-def cache_clear(
-    data_path: str | Path, cache_dir: str | Path | None = None, *, dataset: str | None = None
-) -> list[CacheEntry]:
-    """Remove the cache entries of one data set (its folder's name) or of all; returns what was removed."""
-    removed = [entry for entry in cache_list(data_path, cache_dir) if dataset in (None, entry.dataset)]
-    for entry in removed:
-        shutil.rmtree(entry.path)
-        (entry.path.parent / DIGESTS).unlink(missing_ok=True)
-    return removed

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
@@ -14,12 +17,20 @@ from recbole_dtn.metric.base import TaskMetric
 
 __all__ = ["ExactAUC", "exact_auc"]
 
+Scores = NDArray[Any]
+SLICE = 1 << 14
+"""Scores looked up at a time: they and the scores among which they fall stay in a core's cache."""
+LEAST_PER_THREAD = 1 << 18
+PARTS, BLOCK = 128, 1 << 18
+"""So many tensors of a state are put together to one, unless they hold a block already."""
+
 
 def exact_auc(scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> float:
     """P(score of a positive > score of a negative) + P(equal) / 2, exactly: ties count half.
 
-    Any increasing function of the probability will do as a score; logits do not saturate. Without weights and with
-    scores of at most 32 bits, score and label are packed into one integer and sorted once, and the count is exact.
+    Any increasing function of the probability will do as a score; logits do not saturate. Without weights each class
+    is sorted by itself, and for every score of the smaller class those of the other below it and equal to it are
+    counted, in integers: no rounding for up to 4e9 rows. On a CPU torch's threads share the work.
 
     Args:
         scores: (N,) floats. labels: (N,), positive above 0.5. weights: (N,) weights of the rows, or None.
@@ -32,38 +43,71 @@ def exact_auc(scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> 
     >>> exact_auc(torch.tensor([0.1, 0.4]), torch.tensor([1, 1]))
     nan
     """
-    scores = scores.detach()
+    scores = _sortable(scores.detach())
+    positive = labels.detach() > 0.5
+    if weights is not None:
+        return _weighted_auc(scores, positive, weights)
+    if scores.device.type != "cpu":
+        return _device_auc(scores[positive], scores[~positive])
+    values, mask = scores.numpy(), positive.cpu().numpy()
+    return _auc_of_classes(values[mask], values[~mask])
+
+
+def _sortable(scores: Tensor) -> Tensor:
+    """In float32 where that keeps every value, else in float64."""
+    wide = scores.dtype is torch.float64 or not scores.is_floating_point()
+    return scores.double() if wide else scores.float()
+
+
+def _auc_of_classes(positives: Scores, negatives: Scores) -> float:
+    """AUC of two arrays of scores, which are sorted where they lie."""
+    pairs = len(positives) * len(negatives)
+    if not pairs:
+        return math.nan
+    swapped = len(negatives) < len(positives)
+    few, many = (negatives, positives) if swapped else (positives, negatives)
+    # The larger class in one piece per thread: the count is a sum over its pieces, so they are never merged.
+    threads = max(1, min(torch.get_num_threads(), len(many) // LEAST_PER_THREAD))
+    pieces = [few, *np.array_split(many, threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(np.ndarray.sort, pieces))
+        if any(math.isnan(piece[-1]) for piece in pieces):  # they are sorted to the end
+            return math.nan
+        below = sum(pool.map(_twice_below, [few] * threads, pieces[1:]))
+    return (2 * pairs - below if swapped else below) / (2 * pairs)
+
+
+def _twice_below(few: Scores, many: Scores) -> int:
+    """Twice the pairs of a score of ``few`` and a smaller one of ``many``, plus the pairs of equals; both sorted."""
+    total = low = 0
+    for start in range(0, len(few), SLICE):
+        part = few[start : start + SLICE]
+        high = low + int(many[low:].searchsorted(part[-1], side="right"))
+        found = many[low:high]
+        left = found.searchsorted(part)
+        total += 2 * (int(left.sum()) + low * len(part))
+        if len(found):
+            tied = found[np.minimum(left, len(found) - 1)] == part
+            if tied.any():
+                total += int((found.searchsorted(part[tied], side="right") - left[tied]).sum())
+        low += int(left[-1])
+    return total
+
+
+def _device_auc(positives: Tensor, negatives: Tensor) -> float:
+    """AUC of two tensors of scores by torch's own sort and look-up, as an accelerator wants it."""
+    pairs = len(positives) * len(negatives)
+    if not pairs or bool(positives.isnan().any()) or bool(negatives.isnan().any()):
+        return math.nan
+    many, few = torch.sort(negatives + 0.0).values, torch.sort(positives + 0.0).values  # + 0.0: no -0.0
+    left, right = torch.searchsorted(many, few), torch.searchsorted(many, few, right=True)
+    return int(left.sum() + right.sum()) / (2 * pairs)
+
+
+def _weighted_auc(scores: Tensor, positive: Tensor, weights: Tensor) -> float:
     if scores.numel() == 0 or bool(scores.isnan().any()):
         return math.nan
-    positive = labels.detach() > 0.5
-    if weights is None and scores.dtype != torch.float64:
-        return _packed_auc(scores.float(), positive)
-    return _weighted_auc(scores, positive, weights)
-
-
-def _group_ends(ordered: Tensor) -> Tensor:
-    """Last position of every run of equal values of a sorted (N,)."""
-    last = torch.ones_like(ordered, dtype=torch.bool)
-    torch.ne(ordered[1:], ordered[:-1], out=last[:-1])
-    return last.nonzero().squeeze(1)
-
-
-def _packed_auc(scores: Tensor, positive: Tensor) -> float:
-    # + 0.0 turns -0.0 into 0.0, whose bits differ. A float's bits grow with it when it is positive and fall when it is
-    # negative: flipping the low 31 bits of the negative ones makes them grow everywhere.
-    keys = (scores + 0.0).view(torch.int32).long()
-    keys.bitwise_xor_((keys >> 31).bitwise_and_(0x7FFFFFFF)).mul_(2).add_(positive)
-    packed = torch.sort(keys).values
-    ends = _group_ends(packed >> 1)
-    positives = packed.bitwise_and_(1).cumsum(0)[ends]
-    negatives = ends + 1 - positives
-    wins = (_steps(positives) * (2 * negatives - _steps(negatives))).sum()
-    pairs = int(positives[-1]) * int(negatives[-1])
-    return int(wins) / (2 * pairs) if pairs else math.nan
-
-
-def _weighted_auc(scores: Tensor, positive: Tensor, weights: Tensor | None) -> float:
-    mass = torch.ones_like(scores, dtype=torch.float64) if weights is None else weights.detach().double()
+    mass = weights.detach().double()
     ordered, order = torch.sort(scores)
     ends = _group_ends(ordered)
     positives = torch.where(positive, mass, 0.0)[order].cumsum(0)[ends]
@@ -73,6 +117,13 @@ def _weighted_auc(scores: Tensor, positive: Tensor, weights: Tensor | None) -> f
     return float(wins) / (2 * pairs) if pairs > 0 else math.nan
 
 
+def _group_ends(ordered: Tensor) -> Tensor:
+    """Last position of every run of equal values of a sorted (N,)."""
+    last = torch.ones_like(ordered, dtype=torch.bool)
+    torch.ne(ordered[1:], ordered[:-1], out=last[:-1])
+    return last.nonzero().squeeze(1)
+
+
 def _steps(cumulated: Tensor) -> Tensor:
     return torch.diff(cumulated, prepend=cumulated.new_zeros(1))
 
@@ -80,7 +131,8 @@ def _steps(cumulated: Tensor) -> Tensor:
 class ExactAUC(TaskMetric):
     """Area under the ROC curve over all rows, ties counted half (Hanley and McNeil, 1982).
 
-    Undefined (NaN) where only one class is observed. Keeps 5 bytes a row, 9 with sample weights.
+    Undefined (NaN) where only one class is observed. Keeps 4 bytes a row, 8 with sample weights: the scores of each
+    class apart, since their order does not matter. ``compute`` needs as much again while it puts a class together.
 
     >>> metric = ExactAUC()
     >>> metric.update(torch.tensor([-1.0, 2.0, 0.0]), torch.tensor([0.0, 1.0, 1.0]))
@@ -89,38 +141,55 @@ class ExactAUC(TaskMetric):
     """
 
     higher_is_better = True
-    scores: list[Tensor] | Tensor
-    positive: list[Tensor] | Tensor
-    weights: list[Tensor] | Tensor
+    positives: list[Tensor] | Tensor
+    negatives: list[Tensor] | Tensor
+    positive_weights: list[Tensor] | Tensor
+    negative_weights: list[Tensor] | Tensor
+
+    STATES = ("positives", "negatives", "positive_weights", "negative_weights")
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("scores", "positive", "weights"):
+        for name in self.STATES:
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def add(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> None:
-        assert isinstance(self.scores, list)
-        assert isinstance(self.positive, list)
-        assert isinstance(self.weights, list)
-        self.scores.append(logits.float())
-        self.positive.append((labels > 0.5).to(torch.uint8))
+        positive = labels > 0.5
+        negative = ~positive
+        self._keep("positives", logits[positive])
+        self._keep("negatives", logits[negative])
         if weights is not None:
-            self.weights.append(weights.float())
+            self._keep("positive_weights", weights[positive])
+            self._keep("negative_weights", weights[negative])
+
+    def _keep(self, name: str, part: Tensor) -> None:
+        parts = getattr(self, name)
+        assert isinstance(parts, list)
+        parts.append(part.float())
+        if len(parts) >= PARTS and len(parts[-PARTS]) < BLOCK:  # a tensor of few scores takes more memory than they do
+            parts[-PARTS:] = [torch.cat(parts[-PARTS:])]
 
     def _sync_dist(self, dist_sync_fn: Any = gather_all_tensors, process_group: Any = None) -> None:
         # A process without a row must send an empty tensor of the type that the others send.
-        for name, dtype in (("scores", torch.float32), ("positive", torch.uint8), ("weights", torch.float32)):
-            if not len(getattr(self, name)):
-                setattr(self, name, [torch.empty(0, dtype=dtype)])
+        for name in self.STATES:
+            setattr(self, name, [self._whole(name)])
         super()._sync_dist(dist_sync_fn, process_group)
 
+    def _whole(self, name: str) -> Tensor:
+        """A state as one tensor, float32."""
+        parts = getattr(self, name)
+        if not len(parts):
+            return torch.empty(0)
+        return dim_zero_cat(parts) if isinstance(parts, Tensor) or len(parts) > 1 else parts[0]
+
     def compute(self) -> Tensor:
-        if not len(self.scores):
-            return torch.tensor(math.nan, dtype=torch.float64)
-        scores, positive = dim_zero_cat(self.scores), dim_zero_cat(self.positive)
-        weights = dim_zero_cat(self.weights) if len(self.weights) else None
-        if weights is not None and weights.numel() == 0:
-            weights = None
-        if weights is not None and len(weights) != len(scores):
-            raise ValueError(f"sample weights of all rows or of none: {len(weights)} weights for {len(scores)} rows")
-        return torch.tensor(exact_auc(scores, positive, weights), dtype=torch.float64)
+        positives, negatives, *weights = map(self._whole, self.STATES)
+        rows, weighted = len(positives) + len(negatives), len(weights[0]) + len(weights[1])
+        if weighted not in (0, rows):
+            raise ValueError(f"sample weights of all rows or of none: {weighted} weights for {rows} rows")
+        if weighted:
+            labels = torch.cat([torch.ones_like(positives), torch.zeros_like(negatives)])
+            found = exact_auc(torch.cat([positives, negatives]), labels, torch.cat(weights))
+        else:
+            found = _auc_of_classes(positives.numpy(), negatives.numpy())
+        return torch.tensor(found, dtype=torch.float64)

@@ -13,7 +13,7 @@ import pytest
 
 from recbole_dtn.config.load import resolve
 from recbole_dtn.data import building, cache
-from recbole_dtn.data.cache import cache_clear, cache_list
+from recbole_dtn.data.cached import cache_clear, cache_list
 from recbole_dtn.data.datamodule import prepare
 from recbole_dtn.errors import DataError
 

@@ -6,7 +6,7 @@ the table's columns in their order, nothing is quoted or hostile, and numbers ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,16 @@ from recbole_dtn.data.write import ReadyRows, number_texts
 __all__ = ["PlainRows"]
 
 LINE_FEED = ord("\n")
+LONGEST_PAUSE = 31
+PIECE_BYTES = 1 << 17
 Bytes = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.intp]
 
 
 class PlainRows:
     """Takes blocks of rows over as they are, or not at all.
+
+    A table that refuses one block likely refuses the next: after each refusal in a row, more blocks are not looked at.
 
     Args:
         columns: of the table and the atomic file. floats: the positions of float columns. binary: of those, the labels
@@ -34,6 +38,7 @@ class PlainRows:
     def __init__(self, columns: int, floats: Sequence[int], binary: Sequence[int], quote: str | None) -> None:
         self.columns, self.floats, self.binary = columns, list(floats), set(binary)
         self.quote = None if quote is None else quote.encode()
+        self._pause = self._left_out = 0
 
     @classmethod
     def of(cls, plan: Plan, schema: pl.Schema) -> PlainRows | None:
@@ -44,9 +49,8 @@ class PlainRows:
         if changed or padded or reader.null_values:
             return None
         names = list(plan.types)
-        if list(schema.items()) != [(name, pl.String) for name in names] or len(names) < 2:
-            return None
-        if not set(plan.types.values()) <= {"token", "float"}:
+        texts = all(kind == pl.String for kind in schema.values())
+        if not texts or schema.names() != names or len(names) < 2 or not set(plan.types.values()) <= {"token", "float"}:
             return None
         floats = [at for at, name in enumerate(names) if plan.types[name] == "float"]
         return cls(len(names), floats, [at for at in floats if plan.is_binary(names[at])], reader.quote)
@@ -62,14 +66,28 @@ class PlainRows:
         >>> [PlainRows(3, [2], [2], '"').ready(data, ",") for data in (b"a,b,1.0\\n", b"a,b\\n", b"NA,b,1\\n")]
         [None, None, None]
         """
+        if self._left_out < self._pause:
+            self._left_out += 1
+            return None
+        found = self._taken_over(data, separator)
+        self._left_out, self._pause = 0, min(2 * self._pause + 1, LONGEST_PAUSE) if found is None else 0
+        return found
+
+    def _taken_over(self, data: bytes, separator: str) -> ReadyRows | None:
         if self.quote is not None and self.quote in data:
             return None
         text = data if separator == "\t" else data.translate(bytes.maketrans(separator.encode(), b"\t"))
-        array = np.frombuffer(text, np.uint8)
-        ends = self._ends(array)
-        if ends is None or needs_escaping(text, *ends.shape) != "no" or not _is_utf8(text):
-            return None
-        return ReadyRows(text, len(ends)) if self._are_spelled_so(text, array, ends) else None
+        rows, longer = 0, set[int]()
+        for piece in _pieces(text):
+            array = np.frombuffer(piece, np.uint8)
+            ends = self._ends(array)
+            if ends is None or needs_escaping(piece, *ends.shape) != "no" or not _is_utf8(piece):
+                return None
+            longer |= self._longer(array, ends)
+            if not longer.isdisjoint(self.binary):
+                return None
+            rows += len(ends)
+        return None if longer and not _are_canonical(text, sorted(longer), self.columns) else ReadyRows(text, rows)
 
     def _ends(self, array: Bytes) -> Places | None:
         """Where each value ends, ``(rows, columns)``; None where rows are uneven or hold another control character."""
@@ -81,18 +99,26 @@ class PlainRows:
         ends = found.reshape(rows, self.columns)
         return ends if (array[ends[:, -1]] == LINE_FEED).all() else None
 
-    def _are_spelled_so(self, text: bytes, array: Bytes, ends: Places) -> bool:
-        """Whether all numbers are as an atomic file spells them."""
-        longer = []
+    def _longer(self, array: Bytes, ends: Places) -> set[int]:
+        """The float columns where some value is not one digit (a binary label: not 0 or 1)."""
+        found = set()
         for column in self.floats:
             last = array[ends[:, column] - 1]
             before = ends[:, column - 1] if column else np.append(-1, ends[:-1, -1])
-            digits = bool((before == ends[:, column] - 2).all() and ((last >= ord("0")) & (last <= ord("9"))).all())
-            if column in self.binary and not (digits and (last <= ord("1")).all()):
-                return False
-            if not digits:
-                longer.append(column)
-        return not longer or _are_canonical(text, longer, self.columns)
+            largest = ord("1") if column in self.binary else ord("9")
+            digits = (last >= ord("0")) & (last <= largest) & (before == ends[:, column] - 2)
+            if not digits.all():
+                found.add(column)
+        return found
+
+
+def _pieces(text: bytes) -> Iterator[bytes]:
+    """Whole lines that the processor's cache holds, all steps over them included."""
+    at = 0
+    while at < len(text):
+        end = text.rfind(b"\n", at, at + PIECE_BYTES) + 1 or text.index(b"\n", at) + 1
+        yield text[at:end]
+        at = end
 
 
 def _are_canonical(text: bytes, wanted: Sequence[int], columns: int) -> bool:

@@ -1,0 +1,89 @@
+"""The entries of the columnar cache as files: which are there and complete. Neither torch nor polars is needed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recbole_dtn.data.building import is_building
+
+__all__ = ["CacheEntry", "cache_clear", "cache_list", "complete_manifest", "read_json"]
+
+FORMAT = 2
+"""Raised whenever the arrays or their meaning change, so that older caches are not read."""
+MANIFEST = "manifest.json"
+DIGESTS = "digests.json"
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One cache entry, for ``data cache list``."""
+
+    dataset: str
+    fingerprint: str
+    path: Path
+    bytes: int
+    rows: int | None
+    complete: bool
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file; None when there is none or it cannot be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def complete_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of an entry whose files all have their size; None when there is none or the entry is torn."""
+    manifest = read_json(folder / MANIFEST)
+    if manifest is None or manifest.get("format") != FORMAT:
+        return None
+    try:
+        torn = any((folder / name).stat().st_size != size for name, size in manifest["files"].items())
+    except (OSError, KeyError, TypeError, AttributeError):
+        return None
+    return None if torn else manifest
+
+
+def cache_list(data_path: str | Path, cache_dir: str | Path | None = None) -> list[CacheEntry]:
+    """Every cache entry of the data sets under ``data_path`` (or ``cache_dir``), torn ones too, none being built."""
+    roots = [Path(cache_dir)] if cache_dir is not None else []
+    pairs = [(folder.name, folder) for root in roots if root.is_dir() for folder in sorted(root.iterdir())]
+    if cache_dir is None and Path(data_path).is_dir():
+        pairs = [(folder.name, folder / ".cache") for folder in sorted(Path(data_path).iterdir())]
+    entries = []
+    for name, root in pairs:
+        for path in sorted(root.iterdir()) if root.is_dir() else []:
+            if path.is_dir() and not is_building(path):
+                entries.append(_entry(name, path))
+    return entries
+
+
+def _entry(dataset: str, path: Path) -> CacheEntry:
+    rows = _rows(complete_manifest(path))
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return CacheEntry(dataset, path.name, path, size, rows, rows is not None)
+
+
+def _rows(manifest: dict[str, Any] | None) -> int | None:
+    try:
+        return None if manifest is None else sum(manifest["encoded"]["rows"].values())
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def cache_clear(
+    data_path: str | Path, cache_dir: str | Path | None = None, *, dataset: str | None = None
+) -> list[CacheEntry]:
+    """Remove the cache entries of one data set (its folder's name) or of all; returns what was removed."""
+    removed = [entry for entry in cache_list(data_path, cache_dir) if dataset in (None, entry.dataset)]
+    for entry in removed:
+        shutil.rmtree(entry.path)
+        (entry.path.parent / DIGESTS).unlink(missing_ok=True)
+    return removed
