@@ -27,7 +27,7 @@ from torch import Tensor
 
 from recbole_dtn.config.load import resolve, settings_class
 from recbole_dtn.config.recbole_names import ALIASES
-from recbole_dtn.config.settings import Settings
+from recbole_dtn.config.settings import SELECTED_ON_TEST, Settings
 from recbole_dtn.config.tasks import parse_condition
 from recbole_dtn.data.atomic import read_header
 from recbole_dtn.data.translator import Translator, observed_rows, plain_float
@@ -167,6 +167,8 @@ def recbole_config(
     config = RecBoleConfig(model=MODELS.load(settings.model), dataset=name, config_dict=values)
     _refuse_unknown(given, config, set(type(settings).model_fields))
     _warn_unfollowed(settings)
+    if settings.selected_on_test:
+        warnings.warn(SELECTED_ON_TEST, stacklevel=2)
     return config
 
 

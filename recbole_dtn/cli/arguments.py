@@ -81,6 +81,9 @@ def folder_name(name: str) -> str:
     Raises:
         UsageError: for a path, or a name that stock RecBole or a shell would stumble over.
     """
+    if re.search(r"\s", name):
+        without = "_".join(name.split())
+        raise UsageError(f"--name: spaces are not allowed; found {name!r}" + (f"; try {without!r}" if without else ""))
     if not re.fullmatch(r"[^/\\:\s.][^/\\:\s]*", name):
         raise UsageError(f"--name: expected the name of a folder; found {name!r}; its place is --data_path")
     return name

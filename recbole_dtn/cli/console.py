@@ -26,13 +26,15 @@ def help_width() -> int:
 
 def make_console(*, quiet: bool = False) -> Console:
     """The console of one command; off a terminal it writes no control codes and breaks no line."""
-    console = Console(quiet=quiet, highlight=False)
-    return console if console.is_terminal else Console(quiet=quiet, highlight=False, no_color=True, width=160)
+    console = Console(quiet=quiet, highlight=False, emoji=False)
+    if console.is_terminal:
+        return console
+    return Console(quiet=quiet, highlight=False, emoji=False, no_color=True, width=160)
 
 
 def say(console: Console, text: str) -> None:
-    """Print text as it is: no markup, no line broken."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Print text as it is: no markup, no emoji codes, no line broken."""
+    console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def show_table(
@@ -50,7 +52,7 @@ def show_table(
         for position, column in enumerate(columns):
             width = max([len(column), *(len(row[position]) for row in rows)])
             names = position == 0 and 3 * width <= console.width  # names are read, and copied, whole
-            table.add_column(column, overflow="fold", no_wrap=names, max_width=longest)
+            table.add_column(Text(column), overflow="fold", no_wrap=names, max_width=longest)
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         console.print(table)

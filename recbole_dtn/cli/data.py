@@ -108,7 +108,7 @@ def _validate(words: list[str]) -> int:
 
     console = make_console()
     counts = {True: 0, False: 0}
-    with progress_meter(Console(stderr=True)) as meter:
+    with progress_meter(Console(stderr=True, emoji=False)) as meter:
         found = _counted(find_faults(folder, settings, meter=meter), counts)
         _show_faults(console, found, each="all" in parsed.flags)
     fatal, warnings = counts[True], counts[False]

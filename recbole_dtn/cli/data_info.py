@@ -36,7 +36,8 @@ python run_recbole_dtn.py data info --dataset=NAME [--quick] [--json=FILE|-] [--
 
 What a data set holds, in tables of at most 100 columns:
   splits        rows; rows that have the same inputs within a split, and other labels for them; rows of valid and
-                test whose inputs are those of a training row
+                test whose inputs are those of a training row, and rows of test whose inputs are those of a
+                validation row
   tasks         observed rows, positives, their rate and its standard error; the standard error of an AUC of 0.7
                 at that many positives: the differences a split can show; how the tasks occur together
   fields        type, file, vocabulary, shares of missing values and of values whose token has an id; the most
@@ -69,10 +70,16 @@ def run(words: list[str]) -> int:
 
     to_pipe = targets.get("json") == "-"
     console = make_console()
-    notes = Console(stderr=True, highlight=False) if to_pipe else console
-    with progress_meter(Console(stderr=True)) as meter:
+    notes = Console(stderr=True, highlight=False, emoji=False) if to_pipe else console
+    with progress_meter(Console(stderr=True, emoji=False)) as meter:
         prepared = prepare(settings, log=lambda text: say(notes, text), meter=meter)
-        info = inspect(prepared, dataset=settings.dataset, quick="quick" in parsed.flags, meter=meter)
+        info = inspect(
+            prepared,
+            dataset=settings.dataset,
+            selected_on_test=settings.selected_on_test,
+            quick="quick" in parsed.flags,
+            meter=meter,
+        )
     if not to_pipe:
         show(console, info)
     if "json" in targets:
@@ -157,14 +164,16 @@ def _show_splits(console: Console, info: DataInfo) -> None:
     columns = ["split", "rows", "share"]
     rows = [[split, count(size), share(size / total)] for split, size in info.rows.items()]
     if info.duplicates is not None:
-        columns += ["distinct", "repeated", "conflicting", "in train", "with its labels"]
+        columns += ["distinct", "repeated", "conflicting"]
+        columns += ["in train", "share", "its labels", "in valid", "share", "its labels"]
         for row in rows:
             found = info.duplicates[row[0]]
-            counts = (found.distinct, found.repeated, found.conflicting, found.leaked, found.leaked_same)
-            row += [count(value) for value in counts]
+            row += [count(value) for value in (found.distinct, found.repeated, found.conflicting)]
+            row += [count(found.leaked), share(found.leaked_share), count(found.leaked_same)]
+            row += [count(found.in_valid), share(found.in_valid_share), count(found.in_valid_same)]
     title = "splits"
     if info.duplicates is not None:
-        title += " (rows by inputs: distinct, repeated, with conflicting labels; in train, with its labels)"
+        title += " (rows by inputs: distinct, repeated, with conflicting labels; also in train, in valid)"
     _table(console, title, columns, rows)
 
 

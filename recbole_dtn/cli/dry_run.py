@@ -10,7 +10,7 @@ from rich.console import Console
 from recbole_dtn.cli.console import say, show_table
 from recbole_dtn.config.datasets import has_atomic_files
 from recbole_dtn.config.load import Resolved, settings_digest
-from recbole_dtn.config.settings import Settings
+from recbole_dtn.config.settings import SELECTED_ON_TEST, Settings
 from recbole_dtn.registry import PREPROCESSORS
 
 __all__ = ["show"]
@@ -23,6 +23,8 @@ def show(resolved: Resolved, console: Console) -> None:
     """Print everything that is known before training."""
     show_table(console, ("setting", "value", "source"), setting_rows(resolved), longest=LONGEST)
     say(console, f"\nsettings digest: {settings_digest(resolved.settings)}")
+    if resolved.settings.selected_on_test:
+        say(console, f"warning: {SELECTED_ON_TEST}")
     missing = what_is_missing(resolved.settings)
     if missing is not None:
         say(console, missing)
@@ -62,7 +64,7 @@ def what_is_missing(settings: Settings) -> str | None:
     if has_atomic_files(folder):
         return None
     if settings.preprocessor is not None and PREPROCESSORS.options(settings.preprocessor) is not None:
-        from recbole_dtn.data.datamodule import raw_set
+        from recbole_dtn.data.preprocess.at_once import raw_set
 
         return f"a run would first do this: {raw_set(settings, folder.name).announce()}"
     return (

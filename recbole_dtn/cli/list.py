@@ -6,9 +6,9 @@ from pathlib import Path
 
 from recbole_dtn.cli.arguments import parse, split_words
 from recbole_dtn.cli.console import PROGRAM, make_console, say, show_table
-from recbole_dtn.config.datasets import dataset_values, dataset_yaml, has_atomic_files, known_datasets
+from recbole_dtn.config.datasets import dataset_values, dataset_yaml, has_atomic_files, known_datasets, shadows
 from recbole_dtn.errors import UsageError, nearest
-from recbole_dtn.registry import BALANCERS, INTERACTIONS, METRICS, MODELS, Registry, load_plugins
+from recbole_dtn.registry import BALANCERS, INTERACTIONS, METRICS, MODELS, PREPROCESSORS, Registry, load_plugins
 
 __all__ = ["help_text", "run"]
 
@@ -90,7 +90,23 @@ def _datasets(data_path: Path) -> list[tuple[str, str, str, str]]:
         if has_atomic_files(folder):
             state = "prepared" if file is not None else "atomic files, no YAML"
         else:
-            state = "made at first use" if values.get("preprocessor") else "files missing"
+            state = _unprepared(values.get("preprocessor"), data_path)
+        if shadows(name, data_path):
+            state += ", own YAML in place of the shipped one"
+        if values.get("selected_on_test"):
+            state += ", selected on the test set"
         tasks = ", ".join(str(task.get("name")) for task in values.get("tasks") or [])
         rows.append((name, state, tasks, str(folder)))
     return rows
+
+
+def _unprepared(preprocessor: str | None, data_path: Path) -> str:
+    """What training would find first, as far as that is told without opening a file."""
+    if preprocessor is None:
+        return "files missing"
+    if PREPROCESSORS.options(preprocessor) is None:
+        return "made at first use"
+    raw = data_path / preprocessor / "raw"
+    if raw.is_dir() and any(raw.iterdir()):
+        return "raw files found, made at first use"
+    return "raw files missing"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recbole_dtn.cli.arguments import Parsed, folder_name, parse, path_option
 from recbole_dtn.cli.console import make_console, say
 from recbole_dtn.cli.raw_set import make, set_help
-from recbole_dtn.config.datasets import dataset_values
+from recbole_dtn.config.datasets import dataset_values, refuse_shipped
 from recbole_dtn.config.options import keyword_options
 from recbole_dtn.config.properties import properties_folder, read_yaml
 from recbole_dtn.config.settings import Settings
@@ -33,7 +33,8 @@ python run_recbole_dtn.py preprocess table --input=FILE --spec=SPEC --name=NAME
 python run_recbole_dtn.py preprocess synthetic --like=SET --rows=N --output=FOLDER
 
 Raw files as they were downloaded (archives, .gz and .zst too) become RecBole's atomic files, once; then
-`--dataset=NAME` trains on them. `preprocess <set> --help` says where its files come from, its protocols and options.
+`--dataset=NAME` trains on them. `preprocess <set> --help` says where its files come from, its protocols, and each
+option with its meaning and default.
 
   <set>                  {sets}
   --raw=FOLDER           the raw files (default <data_path>/<set>/raw; those of ml-100k come with RecBole)
@@ -41,7 +42,7 @@ Raw files as they were downloaded (archives, .gz and .zst too) become RecBole's 
   --name=NAME            name of the data set that is written, <data_path>/NAME/ (default: the protocol's)
   --data_path=dataset    folder that holds one folder of atomic files per data set
   --max_rejected=0.001   faulty raw rows go to rejected.tsv; a larger share of them stops the run with exit code 3
-  --strict               stop at the first faulty row
+  --strict               stop at the first faulty row, however small their share is
   --overwrite            replace a data set NAME that is there, with all of its files; without it, that is refused
 
 {summaries}
@@ -145,7 +146,8 @@ def _made(name: str, parsed: Parsed) -> Preprocessor:
     options = _own_options(name, maker, parsed)
     raw, own_name = parsed.values.get("raw"), parsed.values.get("name")
     data_path = Path(parsed.values.get("data_path", "dataset"))
-    own_name = None if own_name is None else folder_name(own_name)
+    if own_name is not None:
+        refuse_shipped(folder_name(own_name), name)
     made: Preprocessor = maker(Path(raw) if raw else None, data_path, name=own_name, **options)
     return made
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_dtn.cli.arguments import Parsed, folder_name, parse
-from recbole_dtn.config.datasets import dataset_values, protocols
+from recbole_dtn.cli.console import PROGRAM, help_width
+from recbole_dtn.config.datasets import dataset_values, protocols, refuse_shipped
 from recbole_dtn.config.preprocess import option_kinds, preprocess_options
 from recbole_dtn.config.properties import properties_folder
 from recbole_dtn.config.tree import Branch
@@ -19,6 +21,21 @@ if TYPE_CHECKING:
 
 __all__ = ["make", "set_help"]
 
+DOCS = {"ml-1m": "movielens", "ml-100k": "movielens"}
+"""Pages of docs/datasets/ that are not called like the set."""
+MEANING_AT = 34
+LONG = 60
+SHOWN = 4
+"""Columns before a meaning; characters of a type, and values of a list, that are long."""
+SWITCHES_HELP = {
+    "--raw=FOLDER": "the raw files (default: {raw})",
+    "--name=NAME": "name of the data set that is written, <data_path>/NAME/ (default: {name})",
+    "--data_path=dataset": "folder that holds one folder of atomic files per data set",
+    "--max_rejected=0.001": "largest share of faulty rows, which go to rejected.tsv; above it, exit code 3",
+    "--strict": "stop at the first faulty row",
+    "--overwrite": "replace a data set NAME that is there, with all of its files",
+}
+ANY_SEED = f" and < {1 << 63}"
 SWITCHES = ("raw", "name", "data_path", "max_rejected", "strict", "overwrite")
 
 
@@ -48,6 +65,7 @@ def make(set_name: str, parsed: Parsed) -> RawSet:
     options = preprocess_options(set_name, {**(base.get("preprocess") or {}), **values})
     maker: type[RawSet] = PREPROCESSORS.load(set_name)
     name = folder_name(parsed.values["name"]) if parsed.values.get("name") else maker.name_of(options)
+    refuse_shipped(name, set_name)
     own = dataset_values(name, None)
     if own.get("preprocessor") == set_name:  # a shipped set of these very options, such as one country's
         base = own
@@ -64,18 +82,66 @@ def set_help(set_name: str) -> str:
     """
     entry = PREPROCESSORS.entry(set_name)
     maker = PREPROCESSORS.load(set_name)
-    lines = [f"python run_recbole_dtn.py preprocess {set_name} [--raw=FOLDER] [--name=NAME] [--overwrite] ...", ""]
-    lines += [f"{entry.summary}.", f"Raw files: {maker.source}"]
+    model = PREPROCESSORS.options(set_name)
+    options = "" if model is None else " [--protocol=P] [options]"
+    lines = [f"{PROGRAM} preprocess {set_name} [--raw=FOLDER] [--name=NAME]{options}", "", f"{entry.summary}."]
+    lines += _wrapped(f"Raw files: {maker.source}.", "")
     lines += [f"  {line}" for line in getattr(maker, "files", ())]
-    kinds = option_kinds(set_name)
-    if kinds:
-        lines += ["", "Protocols (--protocol=P; each is a file of properties/dataset/):"]
-        for protocol, dataset in protocols(set_name).items():
-            lines.append(f"  {protocol:<12} {_first_comment(dataset)} (--dataset={dataset})")
-        lines += ["", "Options (the protocol's value holds where one is left out):"]
-        lines += [f"  --{name}: {describe(kind)}" for name, kind in kinds.items() if name != "protocol"]
-    lines += ["", "`preprocess --help` lists the options of every set."]
+    if entry.origin == "built-in":
+        lines += [f"Layout, protocols, counts, sources: docs/datasets/{DOCS.get(set_name, set_name)}.md"]
+    if model is not None:
+        known = protocols(set_name)
+        lines += ["", "Protocols (each is a file of properties/dataset/ to read; the first is the default):"]
+        for protocol, dataset in known.items():
+            lines += _entry(f"--protocol={protocol}", f"{_first_comment(dataset)}; --dataset={dataset}")
+        lines += ["", "Options (shown with the value of the default protocol; another protocol may set another one):"]
+        lines += _option_lines(set_name, dataset_values(next(iter(known.values())), None).get("preprocess") or {})
+    raw = "those inside RecBole" if maker.bundled else f"<data_path>/{set_name}/raw"
+    name = maker.default_name if model is None else "the protocol's"
+    lines += ["", "Switches of every set:"]
+    for switch, meaning in SWITCHES_HELP.items():
+        lines += _entry(switch, meaning.format(raw=raw, name=name))
     return "\n".join(lines)
+
+
+def _option_lines(set_name: str, given: dict[str, Any]) -> list[str]:
+    """A set's options: default, type, meaning. A long list of names is shown once."""
+    values = preprocess_options(set_name, given)
+    shown: dict[str, str] = {}
+    lines: list[str] = []
+    for name, kind in option_kinds(set_name).items():
+        if name == "protocol":
+            continue
+        words = describe(kind).replace(ANY_SEED, "")
+        words = f"names as of --{shown[words]}" if words in shown else words
+        if len(words) > LONG:
+            shown[words] = name
+        meaning = type(values).model_fields[name].description
+        lines += _entry(f"--{name}={_default(getattr(values, name))}", f"{words}: {meaning}" if meaning else words)
+    return lines
+
+
+def _default(value: Any) -> str:
+    """A value as the command line takes it; of a long list the first."""
+    if isinstance(value, list):
+        return ",".join(map(str, value if len(value) <= SHOWN else [*value[:2], "..."]))
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _entry(name: str, text: str) -> list[str]:
+    """An option and what it means, side by side; below each other where the name is long."""
+    head = f"  {name}"
+    lines = _wrapped(text, " " * MEANING_AT)
+    if len(head) + 2 > MEANING_AT:
+        return [head, *lines]
+    return [f"{head:<{MEANING_AT}}{lines[0].lstrip()}", *lines[1:]]
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text, help_width(), initial_indent=indent, subsequent_indent=indent, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _first_comment(dataset: str) -> str:

@@ -63,13 +63,10 @@ def run(words: list[str]) -> int:
     parsed = parse(words, values=("like", "rows", "seed", "output"), flags=("overwrite", "quiet"), settings=True)
     if parsed.words:
         raise UsageError(f"preprocess synthetic: expected options only; found {parsed.words[0]!r}")
-    like, rows, output = parsed.need("like", "rows", "output")
-    defaults = layout_options(like)
+    defaults = layout_options(parsed.values["like"]) if parsed.values.get("like") else {}
     given = parse(parsed.settings, values=tuple(defaults), settings=True)
-    for word in given.settings:
-        option = word.removeprefix("--").partition("=")[0]
-        known = (*defaults, "like", "rows", "seed", "output", "overwrite", "quiet")
-        raise UsageError(f"--{option}: the layout {like} has no such option; {nearest(option, known)}")
+    _refuse_unknown(given.settings, defaults, parsed.values.get("like"))
+    like, rows, output = parsed.need("like", "rows", "output")
     options = {name: _typed(name, text, defaults[name]) for name, text in given.values.items()}
     seed = _typed("seed", parsed.values.get("seed", "0"), 0)
     console = make_console()
@@ -87,6 +84,17 @@ def run(words: list[str]) -> int:
     say(console, f"{Path(output) / 'planted.json'} says what was planted, and the best AUC of each task")
     say(console, f"next: {PROGRAM} preprocess {like} --raw={output} --name={like}-synthetic{_same(defaults, options)}")
     return 0
+
+
+def _refuse_unknown(words: list[str], defaults: dict[str, Any], like: str | None) -> None:
+    """Name an option that is not known, before one that is missing: it may be meant by it."""
+    for word in words:
+        option = word.removeprefix("--").partition("=")[0]
+        hint = nearest(option, (*defaults, "like", "rows", "seed", "output", "overwrite", "quiet"))
+        if like is not None:
+            raise UsageError(f"--{option}: the layout {like} has no such option; {hint}")
+        if hint.startswith("did you mean"):  # else it may be an option of the layout, which is not named
+            raise UsageError(f"--{option}: preprocess synthetic has no such option; {hint}")
 
 
 def _same(defaults: dict[str, Any], options: dict[str, Any]) -> str:

@@ -28,6 +28,9 @@ def run(words: list[str]) -> int:
 
         show(resolved, console)
         return 0
+    from recbole_dtn.data.preprocess.at_once import check_files
+
+    check_files(resolved.settings)  # before torch is loaded, which takes seconds
     from recbole_dtn.training.fit import fit_settings
 
     finished = fit_settings(resolved, console=console)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,14 @@ __all__ = [
     "known_datasets",
     "prepared_datasets",
     "protocols",
+    "refuse_shipped",
+    "shadows",
 ]
 
 INCOMPLETE = ".incomplete"
 """A file of this name in a folder of atomic files: they were being moved there when the process ended."""
 
+PROGRAM = "python run_recbole_dtn.py"
 TOO_LATE = ("model", "dataset", "plugins", "data_path")
 """Keys that decide which files are read, so that a data set's YAML comes too late for them."""
 
@@ -100,7 +104,7 @@ def _extended(file: Path, data_path: Path, seen: list[str]) -> Branch:
     other = str(plain(base))
     found = dataset_yaml(other, data_path)
     if found is None:
-        raise UsageError(f"{name}: extends {other!r}, an unknown data set; {nearest(other, known_datasets(data_path))}")
+        raise UsageError(f"{name}: extends {other!r}, an unknown data set; {_nearest(other, data_path)}")
     if found == file:  # a file of the user's own that extends the shipped one of its name
         found = shipped("dataset", other)
     if found is None or str(found) in seen:
@@ -137,6 +141,29 @@ def protocols(preprocessor: str) -> dict[str, str]:
     return found
 
 
+def shadows(name: str, data_path: Path) -> bool:
+    """Whether a YAML under ``data_path`` takes the place of the shipped one of that name."""
+    return shipped("dataset", name) is not None and dataset_yaml(name, data_path) != shipped("dataset", name)
+
+
+def refuse_shipped(name: str, preprocessor: str) -> None:
+    """Refuse the name of a shipped data set that another preprocessor makes: ``--dataset`` would mean two things.
+
+    Args:
+        name: of the folder that is to be written. preprocessor: that writes it.
+
+    Raises:
+        UsageError: naming the shipped data set.
+    """
+    for other in shipped_names("dataset"):
+        values = dataset_values(other, None)
+        if name in (other, values.get("folder")) and values.get("preprocessor") != preprocessor:
+            raise UsageError(
+                f"--name={name}: that is the shipped data set {other!r} (made by preprocess "
+                f"{values.get('preprocessor')}); choose another name, such as my-{name}"
+            )
+
+
 def _without_late_keys(layer: Branch, faults: list[Fault]) -> Branch:
     for key in TOO_LATE:
         if key in layer:
@@ -160,13 +187,37 @@ def _check_bare(name: str, data_path: Path, merged: Branch, faults: list[Fault])
         )
         faults.append(Fault("dataset", message, where))
     elif not has_files:
-        hint = nearest(name, known_datasets(data_path))
-        message = (
-            f"unknown data set {name!r}; {hint}{'' if hint.endswith('?') else '.'} "
-            f"There is no {own}. To make it: `python run_recbole_dtn.py preprocess table --input=FILE --spec=SPEC "
-            f"--name={name}`, or put atomic files and that YAML (fields:, tasks:) in {data_path / name}"
-        )
+        synthetic = _synthetic_command(name, data_path)
+        if synthetic is not None:
+            message = f"{data_path / name} holds synthetic raw files; make atomic files of them first: `{synthetic}`"
+        else:
+            message = (
+                f"unknown data set {name!r}; {_nearest(name, data_path)} "
+                f"There is no {own}. To make it: `{PROGRAM} preprocess table --input=FILE --spec=SPEC "
+                f"--name={name}`, or put atomic files and that YAML (fields:, tasks:) in {data_path / name}"
+            )
         faults.append(Fault("dataset", message, where))
+
+
+def _nearest(name: str, data_path: Path) -> str:
+    """A sentence that names the nearest data sets, never all."""
+    hint = nearest(name, known_datasets(data_path))
+    return hint if hint.startswith("did you mean") else "`list datasets` shows all."
+
+
+def _synthetic_command(name: str, data_path: Path) -> str | None:
+    """The command that makes a data set of the synthetic raw files in its folder; None where there are none."""
+    raw = data_path / name / "raw"
+    try:
+        planted = json.loads((raw / "planted.json").read_text(encoding="utf-8"))
+        like, options = planted["like"], planted["options"]
+        told = [(key, options[key]) for key in ("version", "countries") if key in options]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    values = {key: value if isinstance(value, str) else ",".join(value) for key, value in told}
+    words = [f"--raw={raw}", f"--name={name}", *(f"--{key}={value}" for key, value in values.items())]
+    words += [] if data_path == Path("dataset") else [f"--data_path={data_path}"]
+    return " ".join([f"{PROGRAM} preprocess {like}", *words])
 
 
 def _text(merged: Branch, key: str) -> str | None:

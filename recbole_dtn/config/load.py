@@ -19,7 +19,7 @@ from recbole_dtn.config.datasets import dataset_layer
 from recbole_dtn.config.digest import settings_digest, settings_yaml
 from recbole_dtn.config.layers import builtin_models, command_line, config_layers, merge, ours, place, places
 from recbole_dtn.config.options import interaction_options, typed_interactions
-from recbole_dtn.config.preprocess import typed_preprocess
+from recbole_dtn.config.preprocess import option_kinds, typed_preprocess
 from recbole_dtn.config.properties import properties_folder, read_tree, shipped
 from recbole_dtn.config.recbole_names import ALIASES
 from recbole_dtn.config.settings import Settings
@@ -171,19 +171,20 @@ def _values(merged: Branch, model: type[Settings], *, known_model: bool, faults:
             faults.append(Fault(key, message, tree.where))
         elif not owners[key]:
             whole = f"{key}.{next(iter(tree))}" if isinstance(tree, Branch) and tree else key
-            faults.append(Fault(key, f"unknown setting; {suggest(whole, _all_keys(model))}", tree.where))
+            faults.append(Fault(key, f"unknown setting; {suggest(whole, _all_keys(model, merged))}", tree.where))
     for key in kinds.keys() - merged.keys():
         faults.append(Fault(key, f"is missing; expected {describe(kinds[key])}", f"needed by {model.__name__}"))
     return values
 
 
-def _all_keys(model: type[Settings]) -> list[str]:
-    """Every name that a setting may be given under, dotted keys included."""
+def _all_keys(model: type[Settings], merged: Branch) -> list[str]:
+    """Every name that a setting may be given under, dotted keys and the preprocessor's options included."""
     nested = [
         f"{key}.{inner}"
         for key, info in model.model_fields.items()
         for inner in getattr(info.annotation, "model_fields", {})
     ]
+    nested += [f"preprocess.{option}" for option in option_kinds(plain(merged["preprocessor"]))]
     return [*model.model_fields, *nested, *ALIASES, *COMMAND_WORDS]
 
 

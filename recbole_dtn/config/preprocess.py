@@ -5,18 +5,27 @@ The values of a protocol are in ``properties/dataset/``; a default below is the 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
+from recbole_dtn.config.datasets import dataset_values, protocols
 from recbole_dtn.config.settings import Strict
 from recbole_dtn.config.tree import Branch, from_python, plain
 from recbole_dtn.config.typed import Fault, declared, report, typed
 from recbole_dtn.errors import UsageError
 from recbole_dtn.registry import PREPROCESSORS
 
-__all__ = ["PreprocessOptions", "outcome_columns", "preprocess_options", "typed_preprocess"]
+__all__ = [
+    "PreprocessOptions",
+    "option_kinds",
+    "option_words",
+    "outcome_columns",
+    "preprocess_options",
+    "typed_preprocess",
+]
 
 
 class PreprocessOptions(Strict):
@@ -74,10 +83,31 @@ def outcome_columns(preprocessor: str | None) -> tuple[str, ...]:
     return () if model is None else model.outcomes
 
 
-def option_kinds(preprocessor: str) -> dict[str, Any]:
-    """Names and types of a preprocessor's options; none where it declares none."""
+def option_kinds(preprocessor: Any) -> dict[str, Any]:
+    """Names and types of a preprocessor's options; none where there is no preprocessor or it declares none."""
     model = _options_class(preprocessor)
     return {} if model is None else declared(model)
+
+
+def option_words(preprocessor: str, options: PreprocessOptions) -> list[str]:
+    """What ``preprocess <set>`` has to be told to get these options: the protocol, and what differs from it.
+
+    >>> option_words("kuairand", preprocess_options("kuairand", {"version": "pure", "tasks": ["is_click", "is_like"]}))
+    ['--version=pure', '--tasks=is_click,is_like']
+    """
+    known = protocols(preprocessor)
+    base = dataset_values(known[options.protocol], None).get("preprocess") if options.protocol in known else None
+    usual = preprocess_options(preprocessor, base or {"protocol": options.protocol}).model_dump(mode="json")
+    words = [] if options.protocol == next(iter(known), None) else [f"--protocol={options.protocol}"]
+    differing = {key: value for key, value in options.model_dump(mode="json").items() if value != usual[key]}
+    return words + [f"--{key}={shlex.quote(_spelled(value))}" for key, value in differing.items()]
+
+
+def _spelled(value: Any) -> str:
+    """A value as the command line takes it."""
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "[]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _options_class(preprocessor: Any) -> type[PreprocessOptions] | None:

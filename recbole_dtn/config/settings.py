@@ -15,6 +15,7 @@ __all__ = [
     "EmbeddingOptimizerSettings",
     "FieldSettings",
     "OptimizerSettings",
+    "SELECTED_ON_TEST",
     "SchedulerSettings",
     "Settings",
     "Strict",
@@ -26,6 +27,12 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Widths = list[Count]
+
+SELECTED_ON_TEST = (
+    "selected_on_test: the validation rows are, or contain, rows of the test set, so the test numbers are optimistic; "
+    "compare them with published tables of the same protocol only"
+)
+"""What is said wherever such a data set is looked at or trained on."""
 
 RECBOLE_METRICS = {"auc": "mean_auc", "logloss": "mean_logloss"}
 
@@ -118,6 +125,7 @@ class Settings(Strict):
     split: Literal["random", "time", "user_time", "given"]
     split_ratio: tuple[Positive, Positive, Positive]
     split_seed: int
+    selected_on_test: bool
     time_field: str | None
     user_field: str | None
     min_count: Count

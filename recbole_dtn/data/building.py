@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,27 +18,46 @@ from pathlib import Path
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["WRITING", "building", "guarded", "is_building"]
+__all__ = ["WRITING", "building", "guarded", "is_building", "locked_folder"]
 
 PREFIX = ".building-"
 WRITING = ".writing-"
-LOCK = "lock"
+PREFIXES = (PREFIX, WRITING, ".starting-")
+"""How folders under construction are called; the last is that of earlier versions."""
+LOCK = ".lock"
+MINUTE = 60.0
 
 
 @contextmanager
 def building(root: Path) -> Iterator[Path]:
-    """A new folder in ``root`` that goes away at the end; what killed processes left there goes away first.
+    """A new folder in a cache's ``root`` that goes away at the end; what killed processes left there goes away first.
 
     Raises:
         OSError: when ``root`` cannot be written.
     """
     root.mkdir(parents=True, exist_ok=True)
     with guarded(root) as alone:
-        if alone:
-            _remove_dead(root)
-        folder = Path(tempfile.mkdtemp(dir=root, prefix=PREFIX))
+        for path in root.glob(f"{WRITING}*") if alone else ():
+            if path.is_file():
+                path.unlink(missing_ok=True)
+    with locked_folder(root, PREFIX) as folder:
+        yield folder
+
+
+@contextmanager
+def locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """``with locked_folder(parent, prefix) as folder``: a new folder that this process holds, removed at the end.
+
+    Folders in ``parent`` that any process made so (:data:`PREFIXES`) and that none holds any more are removed first.
+
+    Raises:
+        OSError: when ``parent`` cannot be written.
+    """
+    with guarded(parent) as alone:
+        _remove_dead(parent, alone=alone)
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT)
-        _locked(lock)
+        _locked(lock, wait=True)
     try:
         yield folder
     finally:
@@ -60,9 +80,11 @@ def guarded(root: Path) -> Iterator[bool]:
 
 
 def is_building(folder: Path) -> bool:
-    """Whether a process that lives builds in this folder (true where that cannot be told)."""
-    if not folder.name.startswith(PREFIX):
-        return False
+    """Whether a process that lives builds a cache entry in this folder (true where that cannot be told)."""
+    return folder.name.startswith(PREFIX) and _is_held(folder)
+
+
+def _is_held(folder: Path) -> bool:
     try:
         handle = os.open(folder / LOCK, os.O_RDWR)
     except FileNotFoundError:  # killed before it had one
@@ -75,13 +97,20 @@ def is_building(folder: Path) -> bool:
         os.close(handle)
 
 
-def _remove_dead(root: Path) -> None:
-    """While ``root`` is guarded, nobody is between making a folder and locking it."""
-    for folder in root.glob(f"{PREFIX}*"):
-        if not is_building(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-    for path in root.glob(f"{WRITING}*"):
-        path.unlink(missing_ok=True)
+def _remove_dead(parent: Path, *, alone: bool) -> None:
+    """Remove folders that no process holds.
+
+    Args:
+        parent: of the folders. alone: whether nobody is between making a folder and locking it; else young ones stay.
+    """
+    for folder in parent.iterdir():
+        if folder.name.startswith(PREFIXES) and folder.is_dir() and not folder.is_symlink():
+            try:
+                may_be_new = not alone and time.time() - folder.stat().st_mtime < MINUTE
+            except OSError:  # its own process has just removed it
+                continue
+            if not may_be_new and not _is_held(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _locked(handle: int, *, wait: bool = False) -> bool:

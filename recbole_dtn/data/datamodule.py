@@ -10,22 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from recbole_dtn.config.datasets import has_atomic_files
-from recbole_dtn.config.preprocess import preprocess_options
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.tasks import check_fields_and_tasks
 from recbole_dtn.data.cache import open_or_build
 from recbole_dtn.data.encode import Encoded, check_count_parts
 from recbole_dtn.data.info import DataSummary, field_summaries
+from recbole_dtn.data.preprocess.advice import make_again
+from recbole_dtn.data.preprocess.at_once import check_record, needs_raw_files, raw_set
 from recbole_dtn.data.preprocess.base import Preprocessor, RawSet, read_record
+from recbole_dtn.data.preprocess.stamps import changed
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.sources import PARTS, Sources, data_folder, find_sources
 from recbole_dtn.data.store import Column, Split, Store, load_array
 from recbole_dtn.data.vocabulary import Vocabularies, make_schema
-from recbole_dtn.errors import DataError
 from recbole_dtn.registry import PREPROCESSORS
 from recbole_dtn.schema import DataSchema
 
-__all__ = ["PreparedData", "Split", "open_sources", "prepare", "raw_set"]
+__all__ = ["PreparedData", "Split", "open_sources", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -90,22 +91,10 @@ def open_sources(
         if not has_atomic_files(folder):
             _make(settings, folder.name, log, meter)
         else:
-            _check_record(settings, folder)
+            check_record(settings, folder)
+            _warn_of_changes(settings, folder, log)
     hints = [name for name in (settings.user_field,) if name is not None]
     return find_sources(folder, given=given, key_hints=hints)
-
-
-def raw_set(settings: Settings, name: str) -> RawSet:
-    """The preprocessor with protocols that the settings name.
-
-    Args:
-        settings: with ``preprocessor``, ``preprocess``, ``raw``. name: of the folder under ``data_path``.
-    """
-    assert settings.preprocessor is not None
-    maker: type[RawSet] = PREPROCESSORS.load(settings.preprocessor)
-    raw = Path(settings.raw) if settings.raw is not None else None
-    options = preprocess_options(settings.preprocessor, settings.preprocess)
-    return maker(raw, Path(settings.data_path), name=name, options=options, base={})
 
 
 def _make(settings: Settings, name: str, log: Callable[[str], None], meter: Meter) -> None:
@@ -121,27 +110,27 @@ def _make(settings: Settings, name: str, log: Callable[[str], None], meter: Mete
     elif maker.bundled:
         made = maker(Path(settings.raw) if settings.raw is not None else None, data_path, name=name)
     else:
-        raise DataError(
-            f"{data_path / name}: the atomic files are missing; get the raw files ({maker.source}) and run: python "
-            f"run_recbole_dtn.py preprocess {settings.preprocessor} --raw=FOLDER --data_path={data_path}"
-        )
+        raise needs_raw_files(settings, maker)
     made.run(log, meter=meter, max_rejected=settings.max_rejected, strict=settings.strict, with_meaning=False)
 
 
-def _check_record(settings: Settings, folder: Path) -> None:
-    """Refuse atomic files that were made with other options than the settings say."""
+def _warn_of_changes(settings: Settings, folder: Path, log: Callable[[str], None]) -> None:
+    """Say which raw files are others than those that the atomic files were made from, where it is known where they lie.
+
+    Without ``raw`` that is the default folder, where the files came from there: otherwise another set may lie there.
+    """
     record = read_record(folder)
-    if record is None or record.get("set") != settings.preprocessor or settings.preprocessor is None:
+    recorded = record.get("raw") if record is not None and record.get("set") == settings.preprocessor else None
+    if not isinstance(recorded, dict) or not isinstance(recorded.get("files"), list):
         return
-    wanted = preprocess_options(settings.preprocessor, settings.preprocess).model_dump(mode="json")
-    found = record.get("options", {})
-    differing = [
-        f"{key}: {found.get(key)!r}, not {value!r}" for key, value in wanted.items() if found.get(key) != value
-    ]
-    if differing:
-        raise DataError(
-            f"{folder}: its files were made with other options ({'; '.join(differing)}); make them again with `python "
-            f"run_recbole_dtn.py preprocess {settings.preprocessor} ... --overwrite`, or choose another folder"
+    if settings.raw is None and recorded.get("given"):
+        return
+    made = raw_set(settings, folder.name)
+    found = changed(recorded["files"], made.raw)
+    if found:
+        log(
+            f"warning: raw files have changed since {folder} was made from them: {', '.join(found)} in {made.raw}. "
+            f"To use them as they are now: `{make_again(settings, made)}`"
         )
 
 

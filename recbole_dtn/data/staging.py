@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import filecmp
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from recbole_dtn.config.datasets import INCOMPLETE
+from recbole_dtn.data.building import WRITING, locked_folder
+from recbole_dtn.data.preprocess.rejects import FAILED, REJECTED
 from recbole_dtn.data.sources import PARTS
 from recbole_dtn.errors import DataError, RecBoleDTNError, UsageError
 
-__all__ = ["dataset_files", "locked_folder", "refuse_existing", "remove_abandoned", "staged"]
-
-LOCK = ".lock"
-WRITING = ".writing-"
+__all__ = ["dataset_files", "refuse_existing", "staged"]
 
 SUFFIXES = (".inter", ".user", ".item", ".yaml")
 
@@ -52,42 +48,11 @@ def _refuse(folder: Path, found: list[Path]) -> None:
 
 
 @contextmanager
-def locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """``with locked_folder(parent, prefix) as folder``: a new folder that this process holds, removed at the end.
-
-    Folders of that prefix whose process has gone (the kernel lets go of its lock) are removed first.
-    """
-    remove_abandoned(parent, prefix)
-    # Under its name only when it is locked, so that another process cannot take it for abandoned.
-    starting = Path(tempfile.mkdtemp(dir=parent, prefix=".starting-"))
-    folder = parent / f"{prefix}{starting.name.removeprefix('.starting-')}"
-    try:
-        with (starting / LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            starting.rename(folder)
-            yield folder
-    finally:
-        shutil.rmtree(starting, ignore_errors=True)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_abandoned(parent: Path, prefix: str) -> None:
-    """Remove the folders of :func:`locked_folder` whose process ended without doing so."""
-    for folder in parent.glob(f"{prefix}*"):
-        try:
-            with (folder / LOCK).open("r") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-        except OSError:
-            continue  # another process is at work there
-
-
-@contextmanager
 def staged(folder: Path, name: str, *, overwrite: bool, same: bool = False) -> Iterator[tuple[Path, Path]]:
     """``with staged(folder, name, overwrite=...) as (work, scratch)``: ``work`` becomes the data set's files.
 
     With ``overwrite``, what else the data set ``name`` had in ``folder`` (parts, ``.user``, ``.item``, its YAML) is
-    removed after the new files stand. A failure leaves ``folder`` as it was, or absent. ``scratch`` is removed.
+    removed after the new files stand, and the lists of rejected rows of earlier runs in any case. A failure leaves ``folder`` as it was, or absent. ``scratch`` is removed.
 
     Args:
         folder: of the data set. name: of its files. overwrite: replace a data set that is there.
@@ -134,9 +99,10 @@ def _move(work: Path, folder: Path, name: str, overwrite: bool) -> None:
     unfinished.touch()
     for path in made:
         os.replace(path, folder / path.name)
+    stale = {REJECTED, FAILED}
     if replaced:
         kinds = ("inter", *(f"{part}.inter" for part in PARTS), "user", "item", "yaml")
-        stale = {*(f"{name}.{kind}" for kind in kinds), "rejected.tsv", "preprocess.json"}
-        for file in stale - {path.name for path in made}:
-            (folder / file).unlink(missing_ok=True)
+        stale |= {*(f"{name}.{kind}" for kind in kinds), "preprocess.json"}
+    for file in stale - {path.name for path in made}:
+        (folder / file).unlink(missing_ok=True)
     unfinished.unlink()

@@ -73,8 +73,12 @@ class TokenVocabulary:
         return FIRST_TOKEN + len(self.series)
 
     @cached_property
-    def _enum(self) -> pl.Enum:
-        return pl.Enum(self.series)
+    def _look_up(self) -> pl.Expr:
+        """Ids of the column ``token``. Kept, because the expression holds the hash table of all tokens."""
+        token = pl.col("token")
+        found = token.cast(pl.Enum(self.series), strict=False).to_physical().cast(pl.Int64) + FIRST_TOKEN
+        absent = token.is_null() | (token == "")
+        return pl.when(absent).then(ABSENT).otherwise(found.fill_null(UNKNOWN)).cast(pl.Int64)
 
     @cached_property
     def literal(self) -> bool:
@@ -84,11 +88,7 @@ class TokenVocabulary:
 
     def ids(self, tokens: pl.Series) -> Ids:
         """Local ids of tokens as the atomic files spell them; null and empty are absent."""
-        found = tokens.cast(self._enum, strict=False).to_physical().cast(pl.Int64) + FIRST_TOKEN
-        absent = tokens.is_null() | (tokens == "")
-        frame = pl.DataFrame({"id": found, "absent": absent.fill_null(True)})
-        chosen = pl.when("absent").then(ABSENT).otherwise(pl.col("id").fill_null(UNKNOWN)).cast(pl.Int64)
-        return frame.select(chosen).to_series().to_numpy()
+        return pl.DataFrame({"token": tokens}).select_seq(self._look_up).to_series().to_numpy()
 
     def raw_ids(self, values: pl.Series, *, in_sequence: bool = False) -> Ids:
         """Local ids of raw values."""

@@ -23,8 +23,10 @@ PARTS = ("embedding", "codebook", "dense", "total")
 CSV_COLUMNS = (
     "dataset", "model", "task", "metric", "split", "mean", "sd", "n",
     *(f"parameters_{part}" for part in PARTS),
-    "samples_per_second", "settings_digest", "data_fingerprint",
+    "samples_per_second", "settings_digest", "data_fingerprint", "selected_on_test",
 )  # fmt: skip
+MARK = "†"
+"""Behind the name of a row whose numbers were selected on the test set."""
 CLAIMS_NEED = 10
 """Seeds below which a board is descriptive: five cannot reach p < .05 in a two-sided Wilcoxon test."""
 
@@ -47,7 +49,7 @@ def spread(values: Summary | None, seeds: int) -> str:
 
 
 def labels(rows: Sequence[BoardRow]) -> list[str]:
-    """A name per row: the model, and what tells rows of one model on one data set apart."""
+    """A name per row: the model, what tells rows of one model on one data set apart, and the mark where it is due."""
     named = []
     for row in rows:
         same = [other for other in rows if (other.dataset, other.model) == (row.dataset, row.model)]
@@ -56,7 +58,8 @@ def labels(rows: Sequence[BoardRow]) -> list[str]:
             parts.append(row.settings_digest[:6])
         if len({other.data_fingerprint for other in same}) > 1:
             parts.append(f"data {row.data_fingerprint[:6]}")
-        named.append(f"{row.model} ({', '.join(parts)})" if parts else row.model)
+        name = f"{row.model} ({', '.join(parts)})" if parts else row.model
+        named.append(f"{name} {MARK}" if row.selected_on_test else name)
     return named
 
 
@@ -97,6 +100,11 @@ def notes(rows: Sequence[BoardRow]) -> list[str]:
     else:
         each = "; ".join(f"{name} {', '.join(map(str, row.seeds))}" for name, row in zip(names, rows, strict=True))
         found = [f"Test split, mean ± standard deviation over seeds, which differ between rows: {each}."]
+    if any(row.selected_on_test for row in rows):
+        found.append(
+            f"{MARK} Selected on the test set: these numbers are optimistic; they compare with published tables of the "
+            "same protocol only."
+        )
     found.append("The spread is that of training alone: the sampling error of the test split is not in it.")
     if min(len(row.seeds) for row in rows) < CLAIMS_NEED:
         found.append(f"With fewer than {CLAIMS_NEED} seeds a board is descriptive: it claims no difference.")
@@ -136,7 +144,7 @@ def csv_text(rows: Sequence[BoardRow]) -> str:
     writer.writerow(CSV_COLUMNS)
     for row in rows:
         sizes = [row.parameters.get(part) for part in PARTS]
-        ends = [*sizes, row.samples_per_second, row.settings_digest, row.data_fingerprint]
+        ends = [*sizes, row.samples_per_second, row.settings_digest, row.data_fingerprint, row.selected_on_test]
         for metric, values in row.metrics.items():
             starts = [row.dataset, row.model, metric.task, metric.name, metric.split]
             writer.writerow([*starts, values.mean, values.sd, values.n, *ends])
@@ -191,4 +199,4 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
 
 def _print_plain(console: Console, text: str) -> None:
     # As it is: rich would otherwise wrap at 80 columns and read square brackets as markup.
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)

@@ -134,10 +134,11 @@ class _Session:
 
 def _result(record: RunRecord) -> str:
     """The test AUC of each task; of a task without one, its first metric."""
-    return " ".join(
+    found = " ".join(
         f"{task} {_short(values['auc'] if 'auc' in values else next(iter(values.values()), None))}"
         for task, values in (record.test or {}).items()
     )
+    return f"{found} (selected on the test set)" if record.selected_on_test else found
 
 
 def _short(value: float | None) -> str:
@@ -182,4 +183,4 @@ def present_fingerprint(settings: Settings) -> str | None:
 
 def _say(console: Console, text: str, *, end: str = "\n") -> None:
     # Plain: "[3/9]" is no markup, and a path must not be broken at 80 columns.
-    console.print(text, end=end, markup=False, highlight=False, soft_wrap=True)
+    console.print(text, end=end, markup=False, highlight=False, emoji=False, soft_wrap=True)

@@ -38,6 +38,7 @@ class BoardRow:
         parameters: embedding, codebook, dense and their total.
         samples_per_second: median over the seeds.
         pos_weights: the tasks whose pos_weight is not 1.
+        selected_on_test: whether the validation rows were rows of the test set.
     """
 
     dataset: str
@@ -50,6 +51,7 @@ class BoardRow:
     parameters: Mapping[str, int]
     samples_per_second: float | None
     pos_weights: Mapping[str, float]
+    selected_on_test: bool
 
 
 def summary(values: Iterable[float | None]) -> Summary:
@@ -110,4 +112,5 @@ def _row(runs: Sequence[RunRecord]) -> BoardRow:
         parameters={**first.parameters, "total": sum(first.parameters.values())},
         samples_per_second=statistics.median(rates) if rates else None,
         pos_weights=pos_weights(first),
+        selected_on_test=any(run.selected_on_test for run in runs),
     )

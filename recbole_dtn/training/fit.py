@@ -26,7 +26,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from rich.console import Console
 
 from recbole_dtn.config.load import Resolved, resolve, settings_digest, settings_yaml
-from recbole_dtn.config.settings import Settings
+from recbole_dtn.config.settings import SELECTED_ON_TEST, Settings
 from recbole_dtn.data.datamodule import PreparedData, prepare
 from recbole_dtn.data.loader import BatchLoader
 from recbole_dtn.data.progress import progress_meter
@@ -42,7 +42,7 @@ from recbole_dtn.training.module import TrainingModule
 from recbole_dtn.training.profile import ProfiledLoader, Profiler
 from recbole_dtn.training.record import RunRecord, TaskRecord, write_record, write_text
 from recbole_dtn.training.report import Report
-from recbole_dtn.training.warn import failure_signs
+from recbole_dtn.training.warn import failure_signs, large_targets
 from recbole_dtn.version import __version__
 
 __all__ = ["Run", "build_model", "fit", "fit_argv", "fit_settings", "seed_everything"]
@@ -127,9 +127,9 @@ def fit_settings(
     """
     settings = resolved.settings
     first = _is_first_process()
-    console = console or Console()
+    console = console or Console(emoji=False)
     if settings.quiet or not first:
-        console = Console(quiet=True)
+        console = Console(quiet=True, emoji=False)
     report = Report(console, progress=settings.progress)
     keep_large_blocks()
     _check_loggers(settings)
@@ -142,6 +142,10 @@ def fit_settings(
             prepared = prepare(settings, log=report.show, meter=meter)
         prepare_seconds = time.perf_counter() - start
         report.data(settings.dataset, prepared, prepare_seconds)
+        if settings.selected_on_test:
+            report.show(f"warning: {SELECTED_ON_TEST}\n")
+        for sentence in large_targets(settings.tasks, prepared.splits["train"]):
+            report.show(f"warning: {sentence}\n")
         model = build_model(settings, prepared)
         report.model(settings.model, model.count_parameters())
         if settings.init_from is not None:
@@ -164,6 +168,7 @@ def fit_settings(
         settings=settings.dump(),
         settings_digest=settings_digest(settings),
         data_fingerprint=prepared.fingerprint,
+        selected_on_test=settings.selected_on_test,
         code_version=__version__,
         tasks=[TaskRecord(name=t.name, label=t.label, after=list(t.after)) for t in prepared.schema.tasks],
         valid=outcome.keeper.valid,
@@ -396,7 +401,8 @@ def _print_end(report: Report, record: RunRecord, folder: Path) -> None:
         kept = f"the best checkpoint (epoch {best}) is kept" if best else "there is no checkpoint yet"
         report.show(f"interrupted at {record.interrupted_at}; {kept}; there is no test result")
     if record.test is not None:
-        report.result(f"test, best epoch {record.best_epoch} of {record.epochs}", record.test)
+        mark = " (selected on the test set)" if record.selected_on_test else ""
+        report.result(f"test{mark}, best epoch {record.best_epoch} of {record.epochs}", record.test)
     report.gates(record.gate_weights)
     for sign in failure_signs(record):
         report.show(f"note: {sign}")

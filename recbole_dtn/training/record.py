@@ -33,7 +33,8 @@ class RunRecord(BaseModel):
     """What one run did. A number that is undefined (an AUC over one class) or not reached is null, never 0.
 
     ``valid`` and ``test`` map task -> {auc, logloss, ne, calibration}; ``gate_weights`` maps task -> {owner/module:
-    mean weight over the test rows}; ``wall_seconds`` has prepare, train, test; sizes are in bytes.
+    mean weight over the test rows}; ``wall_seconds`` has prepare, train, test; sizes are in bytes. With
+    ``selected_on_test`` the best epoch was chosen on rows of the test set: the numbers are optimistic.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -49,6 +50,7 @@ class RunRecord(BaseModel):
     settings: dict[str, Any]
     settings_digest: str
     data_fingerprint: str
+    selected_on_test: bool = False
     code_version: str
     tasks: list[TaskRecord]
     valid: dict[str, dict[str, float | None]] | None

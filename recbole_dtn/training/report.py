@@ -59,11 +59,11 @@ class Report:
                 file.write(text)
 
     def show(self, what: RenderableType) -> None:
-        """Print one thing; text as it is, since rich would take ``[gdcn]`` for markup."""
+        """Print one thing; text as it is, since rich takes ``[gdcn]`` for markup and ``:train:`` for an emoji."""
         if isinstance(what, str):
             what = Text(what)
         self.console.print(what)
-        plain = Console(file=io.StringIO(), width=160, highlight=False)
+        plain = Console(file=io.StringIO(), width=160, highlight=False, emoji=False)
         plain.print(what)
         assert isinstance(plain.file, io.StringIO)
         self._write(plain.file.getvalue())
@@ -73,7 +73,7 @@ class Report:
         self.show(f"\n{title}")
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index == 0 else "right")
+            table.add_column(Text(column), justify="left" if index == 0 else "right")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         self.show(table)

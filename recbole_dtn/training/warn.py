@@ -1,13 +1,40 @@
-"""Signs in a finished run that its reader should know of."""
+"""What a reader should know of a run, before it starts and when it has ended."""
 
 from __future__ import annotations
 
+import numpy as np
+
+from recbole_dtn.config.settings import TaskSettings
+from recbole_dtn.data.datamodule import Split
 from recbole_dtn.training.record import RunRecord
 
-__all__ = ["failure_signs"]
+__all__ = ["failure_signs", "large_targets"]
 
 COLLAPSED = 0.95
 UNIFORM = 0.005
+LARGE = 25.0
+"""Loss of a regression task at its start, times its weight, from which it drowns a binary one (at most ln 2)."""
+LOOKED_AT = 1 << 20
+
+
+def large_targets(tasks: list[TaskSettings], train: Split) -> list[str]:
+    """Sentences about regression tasks whose squared error would drown the other tasks' losses.
+
+    Args:
+        tasks: of the data set. train: its training rows; at most the first 2^20 of them are looked at.
+    """
+    rows = slice(train.start, train.start + min(train.rows, LOOKED_AT))
+    labels, observed = train.store.labels[rows], train.store.observed[rows]
+    found = []
+    for position, task in enumerate(tasks):
+        values = labels[:, position][observed[:, position]].astype(np.float64)
+        square = float(np.mean(values**2)) if len(values) else 0.0
+        if task.kind == "regression" and task.weight * square > LARGE and len(tasks) > 1:
+            found.append(
+                f"task {task.name!r}: its targets are large (mean square {square:.3g}), so that its loss would drown "
+                f"the others': give it a weight of about {1 / square:.1g} in tasks, or write the target in other units"
+            )
+    return found
 
 
 def failure_signs(record: RunRecord) -> list[str]:

@@ -41,6 +41,7 @@ RECORD_KEYS = [
     "settings",
     "settings_digest",
     "data_fingerprint",
+    "selected_on_test",
     "code_version",
     "tasks",
     "valid",
@@ -258,6 +259,16 @@ def test_mixed_precision_comes_near_full_precision(precision: str, small_fit: Fi
     assert again["like"]["auc"] == pytest.approx(mixed.test["like"]["auc"], abs=1e-6)
 
 
+def test_a_run_selected_on_the_test_set_says_so(small_fit: Fit, dtn_run: Run) -> None:
+    run = small_fit("SharedBottom", epochs=1, selected_on_test=True)
+    assert json.loads((run.folder / "record.json").read_text())["selected_on_test"] is True
+    log = (run.folder / "log.txt").read_text()
+    assert "warning: selected_on_test: the validation rows are, or contain, rows of the test set" in " ".join(log.split())
+    assert "test (selected on the test set), best epoch 1 of 1" in log
+    assert read_record(dtn_run.folder).selected_on_test is False
+    assert "selected on" not in (dtn_run.folder / "log.txt").read_text()
+
+
 def test_text_in_brackets_is_printed_as_it_is() -> None:
     out = io.StringIO()
     report = Report(Console(file=out, width=80))
@@ -265,6 +276,16 @@ def test_text_in_brackets_is_printed_as_it_is() -> None:
     report.table("t", ["task"], [["like (rating in [4, 5])"]])
     assert "'[gdcn, masknet]'" in out.getvalue()
     assert "in [4, 5]" in out.getvalue()
+
+
+def test_text_between_colons_is_no_emoji(tmp_path: Path) -> None:
+    out = io.StringIO()
+    report = Report(Console(file=out, width=80))
+    report.log_to(tmp_path / "log.txt")
+    report.show("NL:train:81")
+    report.table("t:train:", ["a:train:1"], [["b:train:2"]])
+    for text in (out.getvalue(), (tmp_path / "log.txt").read_text()):
+        assert [word for word in text.split() if ":" in word] == ["NL:train:81", "t:train:", "a:train:1", "b:train:2"]
 
 
 def test_devices_that_are_not_here_are_refused_before_any_data_is_read(tmp_path: Path) -> None:

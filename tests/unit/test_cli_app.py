@@ -17,7 +17,7 @@ from rich.console import Console
 
 import recbole_dtn
 from recbole_dtn.cli import main
-from recbole_dtn.cli.console import show_table
+from recbole_dtn.cli.console import make_console, say, show_table
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import DataError, RecBoleDTNError, TooManyRejectedError, UsageError
 
@@ -241,6 +241,22 @@ def test_a_long_value_pushes_no_other_row_aside(shown: Shown) -> None:
     assert len(long) > 250, "not folded where it is no terminal"
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_text_between_colons_is_no_emoji(terminal: bool) -> None:
+    """rich takes ``:train:`` for a picture of a train."""
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=terminal, width=80, no_color=True)
+    say(console, "NL:train:81")
+    show_table(console, ("a:train:1", "b"), [("NL:train:81", "x:train:")])
+    words = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue()).split()
+    assert [word for word in words if set(word) != {"─"}] == ["NL:train:81", "a:train:1", "b", "NL:train:81", "x:train:"]
+
+
+def test_the_console_of_a_command_knows_no_emoji(capsys: pytest.CaptureFixture[str]) -> None:
+    make_console().print("NL:train:81")
+    assert capsys.readouterr().out == "NL:train:81\n"
+
+
 @pytest.mark.parametrize("width", [80, 200])
 def test_on_a_terminal_a_long_value_folds_in_its_own_cell(width: int) -> None:
     file = io.StringIO()
@@ -304,6 +320,8 @@ def test_list_datasets_says_which_are_prepared(shown: Shown, tmp_path: Path) -> 
     lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
     assert "  prepared  " in lines["ml-100k"]
     assert "atomic files, no YAML" in lines["bare"]
+    assert ", selected on the test set  " in lines["aliexpress-nl-mtreclib"]
+    assert "selected on" not in lines["aliexpress-nl"]
 
 
 @pytest.mark.parametrize(

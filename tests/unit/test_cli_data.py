@@ -229,6 +229,13 @@ def test_a_preprocessors_own_options_are_typed(shown: Shown, monkeypatch: pytest
     assert "--rows: expected an integer; found 'x'" in shown("preprocess", "echo", "--rows=x")[2]
 
 
+def test_info_warns_of_a_set_that_is_selected_on_its_test_rows(shown: Shown) -> None:
+    warning = "- selected_on_test: the validation rows are, or contain, rows of the test set"
+    assert warning in shown("data", "info", "--dataset=mine", "--selected_on_test=true")[1]
+    assert warning not in shown("data", "info", "--dataset=mine")[1]
+    assert "selected_on_test: the validation" in shown("--dry_run", "--dataset=mine", "--selected_on_test=true")[1]
+
+
 def test_validate_exits_2_for_a_fatal_fault_alone(shown: Shown, tmp_path: Path) -> None:
     file = tmp_path / "dataset/mine/mine.inter"
     whole = file.read_text()

@@ -87,6 +87,16 @@ def test_round_trip_through_a_file(tmp_path_factory, rows):
     assert all(vocabulary.series[int(i) - 2] == escape(token) for i, token in zip(ids, tokens, strict=True) if token)
 
 
+@pytest.mark.parametrize("word", sorted({*MISSING_WORDS, "[PAD]"}))
+def test_a_word_is_seen_wherever_it_stands_and_its_likes_are_not(word):
+    for row in ([word, "a", "b"], ["", word, ""], ["a", "n", word], ["n", "n", "n"]):
+        text = "x\ty\tz\n" + "\t".join(row) + "\nnan1\tNon\tann\n"
+        assert needs_escaping(text.encode(), 3, 3) == ("words" if word in row else "no")
+    if word[0] in "nN":
+        for like in (f"{word}a", f"a{word}", f"{word} ", f" {word}", word[:-1]):
+            assert like in MISSING_WORDS or needs_escaping(f"{like}\tx\n".encode(), 1, 2) == "no"
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(TEXT | HOSTILE, TEXT | HOSTILE), min_size=1, max_size=4))
 def test_bytes_that_need_no_escaping_hold_nothing_hostile(rows):

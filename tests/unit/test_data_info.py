@@ -293,10 +293,19 @@ def test_duplicates_and_leaks(info: DataInfo, prepared: PreparedData, joined: di
         assert found.repeated == sum(count for count in counts.values() if count > 1)
         assert found.conflicting == sum(len(labels[key]) > 1 for key, _ in rows)
         if split == "train":
-            assert (found.leaked, found.leaked_same) == (None, None)
+            assert (found.leaked, found.leaked_share, found.leaked_same) == (None, None, None)
+            assert (found.in_valid, found.in_valid_share, found.in_valid_same) == (None, None, None)
             continue
         assert found.leaked == sum(key in train_inputs for key, _ in rows)
+        assert found.leaked_share == pytest.approx(found.leaked / len(rows))
         assert found.leaked_same == sum(row in train_rows for row in rows)
+        if split == "valid":
+            assert (found.in_valid, found.in_valid_share, found.in_valid_same) == (None, None, None)
+            continue
+        valid_inputs = {key for key, _ in keys["valid"]}
+        assert found.in_valid == sum(key in valid_inputs for key, _ in rows)
+        assert found.in_valid_share == pytest.approx(found.in_valid / len(rows))
+        assert found.in_valid_same == sum(row in set(keys["valid"]) for row in rows)
     valid, test = info.duplicates["valid"], info.duplicates["test"]
     assert valid.leaked_same is not None
     assert valid.leaked_same >= 9

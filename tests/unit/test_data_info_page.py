@@ -65,7 +65,7 @@ def info() -> DataInfo:
             for split in SPLITS
             for names in (("click", "buy"), ("buy", "click"))
         ),
-        duplicates={split: DuplicateInfo(100, 90, 12, 2, 5, 1) for split in SPLITS},
+        duplicates={split: DuplicateInfo(100, 90, 12, 2, 5, 0.05, 1, 4, 0.04, 3) for split in SPLITS},
         single_field_auc=(SingleFieldAuc("price", "click", 0.987),),
         sampled_rows=100,
         warnings=("field 'price' <is> an outcome?",),
@@ -163,7 +163,7 @@ def test_axes_are_numbered_in_plain_text(info: DataInfo, rates: tuple[float, flo
 def test_the_page_shows_what_was_counted(info: DataInfo) -> None:
     rows = re.findall(r"<tr>.*?</tr>", page(info), re.DOTALL)
     cells = [re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", row)).strip() for row in rows]
-    assert "train 100 83.33% 90 12 2 5 5.00% 1" in cells
+    assert "train 100 83.33% 90 12 2 5 5.00% 1 4 4.00% 3" in cells
     assert "click train 100 4 4.00% 1.960% 0.1400 – –" in cells
     assert "stars test 100 – – – – 3.5 1" in cells
     assert "buy after click valid 90 3" in cells

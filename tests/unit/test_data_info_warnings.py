@@ -22,14 +22,15 @@ SPLITS = ("train", "valid", "test")
 def small(tmp_path: Path) -> Any:
     """Prepare a data set of given parts from columns ``name: {split: values}``."""
 
-    def make(columns: dict[str, dict[str, list[str]]], tasks: str) -> PreparedData:
+    def make(columns: dict[str, dict[str, list[str]]], tasks: str, floats: tuple[str, ...] = ()) -> PreparedData:
         folder = tmp_path / "small"
         folder.mkdir()
         names = list(columns)
-        inputs = ", ".join(f"{{name: {name}}}" for name in names if not name.startswith("y"))
+        kinds = {name: "float" if name in floats or name.startswith("y") else "token" for name in names}
+        inputs = ", ".join(f"{{name: {name}, type: {kinds[name]}}}" for name in names if not name.startswith("y"))
         (folder / "small.yaml").write_text(f"fields: [{inputs}]\ntasks: {tasks}\nsplit: given\n")
         for split in SPLITS:
-            header = "\t".join(f"{name}:{'float' if name.startswith('y') else 'token'}" for name in names)
+            header = "\t".join(f"{name}:{kinds[name]}" for name in names)
             rows = zip(*(columns[name][split] for name in names), strict=True)
             lines = "\n".join([header, *("\t".join(row) for row in rows)])
             (folder / f"small.{split}.inter").write_text(lines + "\n")
@@ -83,6 +84,22 @@ def test_leaked_rows_are_a_warning_and_quick_leaves_them_out(small: Any) -> None
     assert (quick.duplicates, quick.single_field_auc, quick.sampled_rows) == (None, None, None)
     assert not any("training row," in text for text in quick.warnings)
     assert (quick.fields, quick.tasks, quick.pairs) == (info.fields, info.tasks, info.pairs)
+
+
+def test_test_rows_that_are_validation_rows_are_a_warning(small: Any) -> None:
+    """What training has never seen may still be in both of the others: numbers are then selected on the test set."""
+    values = {"train": ["a", "b"], "valid": ["x", "y", "x"], "test": ["x", "y", "z", "y"]}
+    labels = {"train": ["0", "1"], "valid": ["1", "0", "1"], "test": ["1", "1", "0", "0"]}
+    numbers = {split: [str(float(ord(text))) for text in texts] for split, texts in values.items()}
+    prepared = small({"t": values, "u": numbers, "y": labels}, "[{name: y, label: y}]", floats=("u",))
+    info = inspect(prepared)
+    found = to_json(info)["duplicates"]
+    assert [found["test"][key] for key in ("in_valid", "in_valid_share", "in_valid_same")] == [3, 0.75, 2]
+    assert [found["valid"][key] for key in ("in_valid", "in_valid_share", "in_valid_same")] == [None] * 3
+    warning = "3 rows of test (75.00%) have the inputs of a validation row, 2 of them its labels too"
+    assert warning in info.warnings
+    assert warning in page(info)
+    assert not any("validation row," in text for text in inspect(prepared, quick=True).warnings)
 
 
 def test_an_outcome_that_is_a_number_is_suspected(small: Any, tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -128,6 +131,27 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
         generate("aliexpress", 200, 6, tmp_path / "raw", overwrite=True)
     assert contents(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from recbole_dtn.data.synthetic import generate
+from recbole_dtn.data.synthetic.aliexpress import AliExpress
+
+AliExpress.finish = lambda layout: os.kill(os.getpid(), signal.SIGKILL)
+generate.generate("aliexpress", 200, 5, pathlib.Path(sys.argv[1]))
+"""
+
+
+def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_remove(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", KILLED, str(tmp_path / "raw")]
+    assert subprocess.run(words, cwd=Path(__file__).parents[2], check=False).returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".writing-raw-")
+    generate("kuairand", 100, 0, tmp_path / "other")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+    assert (tmp_path / "other").stat().st_mode & 0o777 == 0o755
+    assert not [path for path in (tmp_path / "other").rglob("*") if path.name.startswith(".")]
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -188,10 +188,10 @@ def test_csv_text() -> None:
     fingerprint = "feedbeef" * 8
     assert csv_text(rows) == (
         "dataset,model,task,metric,split,mean,sd,n,parameters_embedding,parameters_codebook,parameters_dense,"
-        "parameters_total,samples_per_second,settings_digest,data_fingerprint\n"
+        "parameters_total,samples_per_second,settings_digest,data_fingerprint,selected_on_test\n"
         "ml-100k,DTN,like,auc,test,0.625,0.1767766952966369,2,40000,160000,1234,201234,1001.5,"
-        f"0123456789abcdef,{fingerprint}\n"
-        f'ml-100k,"a,b",like,auc,test,,,0,40000,160000,1234,201234,,0123456789abcdef,{fingerprint}\n'
+        f"0123456789abcdef,{fingerprint},False\n"
+        f'ml-100k,"a,b",like,auc,test,,,0,40000,160000,1234,201234,,0123456789abcdef,{fingerprint},False\n'
     )
 
 
@@ -209,6 +209,33 @@ def test_ten_seeds_lift_the_warning() -> None:
     enough = notes(summarise([record(seed=seed) for seed in range(10)]))
     assert [note for note in few if note not in enough][-1].startswith("With fewer than 10 seeds")
     assert not any("descriptive" in note for note in enough)
+
+
+def test_rows_selected_on_the_test_set_are_marked_wherever_they_show() -> None:
+    rows = summarise([record("MMoE"), record(settings_digest="f" * 16, selected_on_test=True), record(seed=1)])
+    assert [(row.model, row.selected_on_test) for row in rows] == [("MMoE", False), ("DTN", True), ("DTN", False)]
+    shown = markdown(rows).splitlines()
+    assert [line.split(" | ")[0] for line in shown[4:7]] == ["| MMoE", "| DTN (ffffff) †", "| DTN (012345)"]
+    footnote = (
+        "† Selected on the test set: these numbers are optimistic; they compare with published tables of the same "
+        "protocol only."
+    )
+    assert f"- {footnote}" in shown
+    assert footnote not in notes(summarise([record()]))
+    console = Console(file=io.StringIO(), width=200)
+    print_board(rows, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "DTN (ffffff) †" in text
+    assert footnote in text
+    lines = csv.DictReader(io.StringIO(csv_text(rows)))
+    marks = {(line["settings_digest"][:1], line["selected_on_test"]) for line in lines}
+    assert marks == {("f", "True"), ("0", "False")}
+
+
+def test_a_record_of_before_the_flag_is_not_flagged() -> None:
+    values = record().model_dump(mode="json")
+    del values["selected_on_test"]
+    assert RunRecord.model_validate(values).selected_on_test is False
 
 
 def test_plain_columns_off_a_terminal_and_a_table_on_one() -> None:

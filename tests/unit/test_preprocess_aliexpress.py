@@ -18,9 +18,10 @@ from recbole_dtn.cli import main
 from recbole_dtn.config.load import resolve
 from recbole_dtn.config.preprocess import preprocess_options
 from recbole_dtn.config.raw_sets.aliexpress import AliExpressOptions
-from recbole_dtn.data.datamodule import prepare
+from recbole_dtn.data.datamodule import open_sources, prepare
 from recbole_dtn.data.preprocess import aliexpress
 from recbole_dtn.data.preprocess.aliexpress import AliExpress
+from recbole_dtn.data.preprocess.raw_files import RawFolder
 from recbole_dtn.errors import DataError, TooManyRejectedError, UsageError
 
 Row = list[str]
@@ -313,6 +314,154 @@ def test_too_many_faulty_rows_stop_and_leave_their_list_alone(tmp_path: Path) ->
     with pytest.raises(TooManyRejectedError, match="expected 0, 1 or 2"):
         make(raw, tmp_path / "data", countries=["NL"])
     assert [path.name for path in (tmp_path / "data" / "aliexpress-nl").iterdir()] == ["rejected.tsv"]
+
+
+@pytest.mark.parametrize("block_bytes", [1 << 24, 3000])
+@pytest.mark.parametrize("fault", ["value", "columns"])
+def test_products_of_a_rejected_search_are_rejected_and_not_dropped(
+    fault: str, block_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aliexpress, "BLOCK_BYTES", block_bytes)
+    files = draw_country(12, 40)
+    bad, absent = (files["item_train"][at][0] for at in (5, 60))
+    at = next(at for at, row in enumerate(files["user_train"]) if row[0] == bad)
+    files["user_train"][at] = with_cell(files["user_train"][at], 9, "?") if fault == "value" else [bad, "1", "2"]
+    files["user_train"] = [row for row in files["user_train"] if row[0] != absent]
+    raw = write_raw(tmp_path / "raw", {"NL": files})
+    folder, _ = make(raw, tmp_path / "data", countries=["NL"], max_rejected=0.5)
+    lines = [number for number, row in enumerate(files["item_train"], 1) if row[0] == bad]
+    dropped = sum(row[0] == absent for row in files["item_train"])
+    assert lines
+    assert dropped
+    with (folder / "rejected.tsv").open() as file:
+        rejected = [row for row in csv.DictReader(file, delimiter="\t") if row["file"] == "nl_item_train.csv"]
+    assert [(int(row["line"]), row["reason"]) for row in rejected] == [
+        (line, "its user row is rejected") for line in lines
+    ]
+    assert rejected[0]["text"].startswith(f"{bad},")
+    table = json.loads((folder / "preprocess.json").read_text())["tables"]["NL item train"]
+    assert table["dropped"] == {"inner join: no user row of its search": dropped}
+    assert table["rejected"] == {"its user row is rejected": len(lines)}
+
+
+def test_a_search_whose_sound_row_stands_beside_a_faulty_one_keeps_its_products(tmp_path: Path) -> None:
+    files = draw_country(13, 20)
+    found, _ = make(write_raw(tmp_path / "raw", {"NL": files}), tmp_path / "a", countries=["NL"])
+    for at in (0, len(files["user_train"])):
+        files["user_train"].insert(at, with_cell(files["user_train"][2], 9, "?"))
+    raw = write_raw(tmp_path / "again", {"NL": files})
+    again, _ = make(raw, tmp_path / "b", countries=["NL"], max_rejected=0.5)
+    assert atomic_bytes(found) == atomic_bytes(again)
+
+
+def test_a_failed_overwrite_keeps_the_list_of_the_set_that_stays(tmp_path: Path) -> None:
+    files = draw_country(14, 30)
+    files["item_test"][0] = with_cell(files["item_test"][0], 49, "9")
+    raw = write_raw(tmp_path / "raw", {"NL": files})
+    folder, _ = make(raw, tmp_path / "data", countries=["NL"], max_rejected=0.5)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    files["item_test"][1] = with_cell(files["item_test"][1], 49, "8")
+    write_raw(raw, {"NL": files})
+    made = AliExpress(raw, tmp_path / "data", options=preprocess_options("aliexpress", {"countries": ["NL"]}), base={})
+    with pytest.raises(TooManyRejectedError) as caught:
+        made.run(overwrite=True)
+    failed = folder / "rejected.failed.tsv"
+    assert f"see {failed}" in str(caught.value)
+    assert len(failed.read_text().splitlines()) == 3
+    after = {path.name: path.read_bytes() for path in folder.iterdir() if path != failed}
+    assert after == before
+    made.run(overwrite=True, max_rejected=0.5)
+    assert not failed.exists()
+    assert len((folder / "rejected.tsv").read_text().splitlines()) == 3
+
+
+# ---- changed raw files ------------------------------------------------------------------------------------------
+
+
+def settings_of(raw: Path | None, data_path: Path) -> Any:
+    given = {
+        "model": "MMoE",
+        "dataset": "aliexpress-nl",
+        "data_path": str(data_path),
+        **({} if raw is None else {"raw": str(raw)}),
+    }
+    return resolve(given).settings
+
+
+@pytest.mark.parametrize("default", [False, True])
+def test_raw_files_that_have_changed_are_noticed(default: bool, tmp_path: Path) -> None:
+    data_path = tmp_path / "data"
+    files = draw_country(15, 30)
+    raw = write_raw(data_path / "aliexpress" / "raw" if default else tmp_path / "raw", {"NL": files})
+    settings = settings_of(None if default else raw, data_path)
+    said: list[str] = []
+    open_sources(settings, log=said.append)
+    record = json.loads((data_path / "aliexpress-nl" / "preprocess.json").read_text())
+    assert [stamp["file"] for stamp in record["raw"]["files"]] == sorted(path.name for path in raw.iterdir())
+    said.clear()
+    open_sources(settings, log=said.append)
+    assert said == []
+    files["item_train"][0] = with_cell(files["item_train"][0], 2, "0.75")
+    write_raw(raw, {"NL": files})
+    open_sources(settings, log=said.append)
+    (warning,) = said
+    assert warning.startswith("warning: ")
+    assert f"nl_item_train.csv in {raw}" in warning
+    assert "preprocess aliexpress" in warning
+    assert "--overwrite" in warning
+
+
+def test_files_of_another_raw_folder_are_no_change(tmp_path: Path) -> None:
+    """A set made from a folder of its own, with other files of the same names in the default one."""
+    data_path = tmp_path / "data"
+    raw = write_raw(tmp_path / "raw", {"NL": draw_country(16, 30)})
+    said: list[str] = []
+    open_sources(settings_of(raw, data_path), log=lambda text: None)
+    write_raw(data_path / "aliexpress" / "raw", {"NL": draw_country(17, 30)})
+    open_sources(settings_of(None, data_path), log=said.append)
+    assert said == []
+    (data_path / "aliexpress-nl" / "preprocess.json").unlink()
+    open_sources(settings_of(raw, data_path), log=said.append)
+    assert said == []
+
+
+def announced(made: AliExpress) -> str:
+    return made.announce().replace(str(made.raw), "RAW").replace(str(made.folder), "FOLDER")
+
+
+def test_the_estimate_allows_for_compressed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AliExpress, "bytes_per_second", 10.0)
+    options = preprocess_options("aliexpress", {"countries": ["NL"]})
+    for ending, size in (("", 500), (".gz", 500)):
+        folder = tmp_path / f"raw{ending}"
+        folder.mkdir()
+        for kind in ("user_train", "item_train", "user_test", "item_test"):
+            (folder / f"nl_{kind}.csv{ending}").write_bytes(b"x" * size)
+    found = [
+        announced(AliExpress(tmp_path / f"raw{ending}", tmp_path, options=options, base={})) for ending in ("", ".gz")
+    ]
+    assert found[0].endswith("(2 kB): making FOLDER under protocol 'clean', once; about 3 min on two cores")
+    # 2,000 bytes, 3.5 bytes of text for each, 10 bytes a second
+    assert found[1].endswith(
+        "(2 kB, compressed): making FOLDER under protocol 'clean', once; at least 12 min on two cores"
+    )
+
+
+def test_zips_inside_zips_are_announced_unopened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "everything.zip", "w") as outer:
+        for kind, rows in draw_country(9, 40).items():
+            held = io.BytesIO()
+            with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as own:
+                own.writestr("data.csv", as_csv(rows))
+            outer.writestr(f"nl_{kind}.zip", held.getvalue())
+    monkeypatch.setattr(RawFolder, "_unpacked", None)
+    options = preprocess_options("aliexpress", {"countries": ["NL"]})
+    assert "compressed): making FOLDER" in announced(AliExpress(folder, tmp_path, options=options, base={}))
+    (folder / "everything.zip").unlink()
+    with pytest.raises(DataError, match=r"nl_user_train\.csv, .* are missing"):
+        AliExpress(folder, tmp_path, options=options, base={}).announce()
 
 
 # ---- options and the command line -----------------------------------------------------------------------------

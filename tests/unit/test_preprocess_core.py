@@ -3,11 +3,13 @@
 import csv
 import fcntl
 import gzip
+import hashlib
 import io
 import os
 import tarfile
+import time
 import zipfile
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import zstandard
@@ -15,12 +17,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recbole_dtn.config.datasets import INCOMPLETE, has_atomic_files
+from recbole_dtn.data import building as building_module
 from recbole_dtn.data import staging
+from recbole_dtn.data.building import building, locked_folder
 from recbole_dtn.data.preprocess import lines as lines_module
 from recbole_dtn.data.preprocess.lines import LINE, line_blocks, read_table, whole_rows
 from recbole_dtn.data.preprocess.raw_files import RawFolder, plain_file
-from recbole_dtn.data.preprocess.rejects import EARLY_ROWS, Rejects
-from recbole_dtn.data.staging import dataset_files, locked_folder, staged
+from recbole_dtn.data.preprocess.rejects import EARLY_ROWS, LARGEST_TABLE, Rejects
+from recbole_dtn.data.preprocess.stamps import changed, stamps
+from recbole_dtn.data.staging import dataset_files, staged
 from recbole_dtn.errors import DataError, TooManyRejectedError, UsageError
 
 CONTENT = "".join(f"{i},{i * i}\n" for i in range(5000)).encode()
@@ -111,6 +116,63 @@ def test_a_file_that_is_not_what_its_ending_says(tmp_path):
         path.write_bytes(b"plain text\n")
         with pytest.raises(DataError, match=rf"part\.csv\.{ending}.*cannot be read"):
             read_all(RawFolder(path.parent).find("part.csv"))
+
+
+def test_a_raw_file_knows_the_file_on_disk_and_whether_its_size_is_that_of_text(tmp_path):
+    packed = {"part.csv.gz", "part.csv.zst", "gz.zip", "gz.tar"}
+    for kind, data in KINDS.items():
+        folder = tmp_path / kind.replace(".", "_")
+        folder.mkdir()
+        (folder / kind).write_bytes(data)
+        raw = RawFolder(folder, tmp_path).find("part.csv")
+        assert raw.path == folder / kind
+        assert raw.packed == (kind in packed)
+        assert raw.packed or raw.size == len(CONTENT)
+
+
+def test_zips_inside_zips_are_not_unpacked_to_be_listed(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "outer.zip").write_bytes(KINDS["outer.zip"])
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    folder = RawFolder(raw, scratch, nested=False)
+    assert folder.find_all(["part.csv", "readme.txt"])[1] == ["part.csv"]
+    assert folder.unseen == len(zip_bytes())
+    assert not list(scratch.iterdir())
+
+
+# ---- stamps ---------------------------------------------------------------------------------------------------------
+
+
+def test_stamps_tell_another_file_by_its_size_its_start_and_its_end(tmp_path):
+    content = bytes(range(256)) * 12_000  # 3 MB
+    path = tmp_path / "raw" / "sub" / "part.csv"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    raws = [RawFolder(tmp_path / "raw").find("part.csv")]
+    found = stamps(raws * 2, tmp_path / "raw")
+    ends = content[: 1 << 20] + content[-(1 << 20) :]
+    assert found == [{"file": "sub/part.csv", "size": 3_072_000, "digest": hashlib.sha256(ends).hexdigest()}]
+    assert changed(found, tmp_path / "raw") == []
+    for other in (content + b"x", b"x" + content[1:], content[:-1] + b"x"):
+        path.write_bytes(other)
+        assert changed(found, tmp_path / "raw") == ["sub/part.csv"]
+    path.write_bytes(content)
+    os.utime(path, (0, 0))
+    assert changed(found, tmp_path / "raw") == []
+    path.unlink()  # to make room: no change
+    assert changed(found, tmp_path / "raw") == []
+    assert changed(found, tmp_path / "none") == []
+    assert changed([{"file": 3}, "x"], tmp_path / "raw") == []  # a record of another shape
+
+
+def test_of_archives_the_archive_is_stamped(tmp_path):
+    (tmp_path / "outer.zip").write_bytes(KINDS["outer.zip"])
+    folder = RawFolder(tmp_path)
+    (stamp,) = stamps([folder.find("part.csv"), folder.find("readme.txt")], tmp_path)
+    assert stamp["file"] == "outer.zip"
+    assert stamp["size"] == len(KINDS["outer.zip"])
 
 
 # ---- lines ----------------------------------------------------------------------------------------------------------
@@ -365,14 +427,49 @@ def test_strict_stops_at_the_first(tmp_path):
         rejects.table("t").reject("f", [7, 8], "bad", ["the row", "more"])
 
 
-def test_a_hopeless_table_stops_early_and_not_before(tmp_path):
-    rejects = new_rejects(tmp_path, 0.5)
+@pytest.mark.parametrize("rows", [[1] * 150, [150], [0] * 99 + [150], [0] * 198 + [150]])
+def test_where_the_faulty_rows_stand_does_not_matter(tmp_path, rows):
+    """150 of 198,470 rows are .0756 %, below a limit of .1 %; they come in blocks, anywhere in the table."""
+    rejects = new_rejects(tmp_path, 0.001)
+    tally = rejects.table("t")
+    for bad in rows:
+        tally.rows_in += 1000
+        tally.written += 1000 - bad
+        tally.reject("f", range(bad), "bad")
+    tally.written += 198_470 - tally.rows_in
+    tally.rows_in = 198_470
+    rejects.finish(lambda text: None)
+    tally.rows_in, tally.written = 149_999, 149_849  # .10001 %
+    with pytest.raises(TooManyRejectedError, match="150 of the first 149,999 rows"):
+        rejects.check(tally)
+
+
+def test_a_table_stops_early_only_when_it_can_no_longer_pass(tmp_path):
+    rejects = new_rejects(tmp_path, 0.001)
+    tally = rejects.table("t")
+    enough = int(0.001 * LARGEST_TABLE)
+    tally.rows_in = 10 * enough  # a tenth of the rows: far too many, but 99 times as many good ones may come
+    tally.reject("f", range(enough), "bad")
+    with pytest.raises(TooManyRejectedError, match=r"the first 5,000,000 rows are rejected \(10\.000%\)"):
+        tally.reject("f", [1], "bad")
+
+
+def test_a_long_table_with_a_few_faulty_rows_in_a_hundred_is_read_to_its_end(tmp_path):
+    rejects = new_rejects(tmp_path, 0.001)
+    tally = rejects.table("t")
+    tally.rows_in = 10**9
+    tally.rejected["bad"] = 2 * 10**7
+    tally.reject("f", [1], "bad")
+
+
+def test_where_no_faulty_row_is_allowed_a_long_table_is_not_read_on(tmp_path):
+    rejects = new_rejects(tmp_path, 0.0)
     tally = rejects.table("t")
     tally.rows_in = EARLY_ROWS - 1
-    tally.reject("f", range(EARLY_ROWS - 1), "bad")
+    tally.reject("f", [1], "bad")
     tally.rows_in += 1
-    with pytest.raises(TooManyRejectedError, match="100,000 of the first 100,000 rows"):
-        tally.reject("f", [1], "bad")
+    with pytest.raises(TooManyRejectedError, match="2 of the first 100,000 rows"):
+        tally.reject("f", [2], "bad")
 
 
 def test_a_lost_row_is_a_fault_of_the_program(tmp_path):
@@ -475,24 +572,76 @@ def test_a_stale_file_of_an_interrupted_run_does_not_stay(tmp_path):
     assert content(tmp_path / "mine") == {"mine.train.inter": "new"}
 
 
-def test_abandoned_work_folders_go_and_live_ones_stay(tmp_path):
-    abandoned = tmp_path / ".writing-mine-gone"
-    abandoned.mkdir()
-    (abandoned / ".lock").touch()
-    (abandoned / "files").mkdir()
-    live = tmp_path / ".writing-mine-live"
-    live.mkdir()
-    with (live / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def aged(folder, seconds):
+    os.utime(folder, (time.time() - seconds,) * 2)
+
+
+def test_abandoned_work_folders_go_whatever_their_names_and_live_ones_stay(tmp_path):
+    dead = [tmp_path / name for name in (".writing-mine-gone", ".writing-other-gone", ".starting-gone")]
+    for folder in dead:
+        (folder / "files").mkdir(parents=True)
+        (folder / ".lock").touch()
+    lockless = tmp_path / ".starting-early"  # killed before it had its lock
+    lockless.mkdir()
+    foreign = [tmp_path / "writing-mine", tmp_path / ".writings"]
+    for folder in foreign:
+        folder.mkdir()
+    file = tmp_path / ".writing-x"  # another process may be about to rename it
+    file.touch()
+    live = [tmp_path / ".writing-mine-live", tmp_path / ".writing-other-live", tmp_path / ".starting-live"]
+    with ExitStack() as stack:
+        for folder in live:
+            folder.mkdir()
+            lock = stack.enter_context((folder / ".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            aged(folder, 10_000)
         with locked_folder(tmp_path, ".writing-mine-") as held:
-            assert not abandoned.exists()
-            assert live.exists()
+            assert not [folder for folder in (*dead, lockless) if folder.exists()]
+            assert all(path.exists() for path in (*live, *foreign, file))
             with (held / ".lock").open() as other, pytest.raises(OSError, match=r"unavailable|would block"):
                 fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         assert not held.exists()
-    with suppress(UsageError):
-        write(tmp_path, FILES)
-    assert not live.exists()  # its process has let go of it
+    write(tmp_path, FILES)
+    assert not [folder for folder in live if folder.exists()]  # their processes have let go of them
+    assert all(path.exists() for path in (*foreign, file))
+
+
+def test_where_a_folder_cannot_be_locked_only_old_remains_go(tmp_path, monkeypatch):
+    """Without that lock a process may be between making its folder and locking it."""
+
+    @contextmanager
+    def unknown(root):
+        yield False
+
+    monkeypatch.setattr(building_module, "guarded", unknown)
+    young, old = tmp_path / ".writing-a-young", tmp_path / ".writing-a-old"
+    for folder in (young, old):
+        folder.mkdir()
+        (folder / ".lock").touch()
+    aged(old, 61)
+    with locked_folder(tmp_path, ".writing-mine-"):
+        assert young.exists()
+        assert not old.exists()
+
+
+def test_two_at_work_in_one_folder(tmp_path):
+    with (
+        locked_folder(tmp_path, ".writing-a-") as one,
+        building(tmp_path) as two,
+        locked_folder(tmp_path, "x") as three,
+    ):
+        assert len({one, two, three}) == 3
+        assert all(folder.is_dir() for folder in (one, two, three))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_lists_of_an_earlier_failed_run_do_not_stay(tmp_path, overwrite):
+    (tmp_path / "mine").mkdir()
+    for name in ("rejected.tsv", "rejected.failed.tsv"):
+        (tmp_path / "mine" / name).write_text("old")
+    write(tmp_path, FILES, overwrite=overwrite)
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == FILES
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

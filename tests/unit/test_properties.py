@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from recbole_dtn.config.datasets import dataset_values
 from recbole_dtn.config.layers import builtin_models
 from recbole_dtn.config.load import interaction_options, resolve, settings_class
 from recbole_dtn.config.options import options_class
@@ -97,6 +98,12 @@ def test_a_data_set_has_fields_and_tasks(name: str) -> None:
     settings = resolve([f"--dataset={name}"]).settings
     assert settings.fields
     assert settings.tasks
+
+
+def test_only_mtreclibs_protocol_is_selected_on_the_test_set() -> None:
+    flagged = {name for name in shipped_names("dataset") if dataset_values(name, None).get("selected_on_test")}
+    assert flagged == {name for name in shipped_names("dataset") if "mtreclib" in name}
+    assert len(flagged) == 5
 
 
 def test_a_section_and_a_default_of_the_help() -> None:

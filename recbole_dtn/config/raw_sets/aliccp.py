@@ -29,14 +29,27 @@ class AliCCPOptions(PreprocessOptions):
     """What the Ali-CCP files become."""
 
     protocol: str = "dtn23"
-    fields: list[FieldName] = Field(default_factory=lambda: [*USER_FIELDS, *ITEM_FIELDS])  # columns that are written
+    fields: list[FieldName] = Field(
+        default_factory=lambda: [*USER_FIELDS, *ITEM_FIELDS], description="raw fields that are written, by their ids"
+    )
     lists: list[FieldName] = Field(
-        default_factory=lambda: list(LISTS)
-    )  # fields held as pairs of token_seq and <field>_value float_seq
-    repeated: Literal["all", "last"] = "all"  # last: every field keeps its last value alone, and `lists` is not used
-    max_list: Count | None = None  # longest list, whose first values stay; None: no limit
-    min_occurrences: Count = 1  # ids seen less often in the official training file become empty cells
-    count: Literal["impressions", "rows"] = "impressions"  # user ids count once per impression, or per common row
-    drop_unclicked_buys: bool = False  # leave out rows with click = 0 and buy = 1
-    valid_share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of the official training rows
-    split_seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 2020  # of the hash that draws the validation rows
+        default_factory=lambda: list(LISTS),
+        description="fields held as lists of ids (token_seq), each with a column of its values beside it",
+    )
+    repeated: Literal["all", "last"] = Field(
+        "all", description="values kept of a field that repeats in a row; last: none is a list"
+    )
+    max_list: Count | None = Field(None, description="longest list, whose first values stay; null: no limit")
+    min_occurrences: Count = Field(
+        1, description="ids seen less often in the official training file become empty cells"
+    )
+    count: Literal["impressions", "rows"] = Field(
+        "impressions", description="what min_occurrences counts a user's ids by: impressions, or common-feature rows"
+    )
+    drop_unclicked_buys: bool = Field(False, description="leave out rows with click = 0 and buy = 1")
+    valid_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="share of the official training rows that is for validation"
+    )
+    split_seed: Annotated[int, Field(ge=0, lt=1 << 63)] = Field(
+        2020, description="seed of the hash that draws the validation rows"
+    )

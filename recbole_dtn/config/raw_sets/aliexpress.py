@@ -22,8 +22,12 @@ class AliExpressOptions(PreprocessOptions):
     outcomes: ClassVar[tuple[str, ...]] = ("click", "conversion")
 
     protocol: Literal["clean", "mtreclib"] = "clean"
-    countries: list[Country] = Field(list(PUBLISHED), min_length=1)
-    valid_share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of the training rows, protocol clean
+    countries: list[Country] = Field(
+        list(PUBLISHED), min_length=1, description="which are read; several are joined, with country as domain"
+    )
+    valid_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="share of the training rows that is for validation (protocol clean)"
+    )
 
     @field_validator("countries")
     @classmethod

@@ -17,10 +17,16 @@ class CensusIncomeOptions(PreprocessOptions):
     """Which columns are the tasks; the files are the same for all of them."""
 
     protocol: Literal["official"] = "official"
-    tasks: list[CensusTask] = Field(default=["income", "marital"])
-    college: Literal["some", "bachelor"] = "some"  # what "at least college" starts with: college attended, or a degree
-    weights: bool = False  # whether instance_weight weighs the rows in the loss
-    split_seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 2020  # of the halves of the official test file
+    tasks: list[CensusTask] = Field(
+        default=["income", "marital"], description="the labels; what one is made of is no input"
+    )
+    college: Literal["some", "bachelor"] = Field(
+        "some", description="what the task education starts with: college attended, or a bachelor's degree"
+    )
+    weights: bool = Field(False, description="whether instance_weight weighs the rows in the loss")
+    split_seed: Annotated[int, Field(ge=0, lt=1 << 63)] = Field(
+        2020, description="seed of the halves of the official test file, validation and test"
+    )
 
     @field_validator("tasks")
     @classmethod

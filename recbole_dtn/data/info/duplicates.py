@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ MOST_PARTS = 256
 SIDE_ROWS_IN_MEMORY = 1 << 22
 EXACT_TASKS = 30
 WORDS = 4  # two of the hash, labels with the split in the two lowest bits, count
+EARLIER = (0, 1)  # train and valid, which later splits are compared with
 GOLDEN = 0x9E3779B97F4A7C15
 Words = npt.NDArray[np.uint64]
 
@@ -65,16 +66,19 @@ def duplicates(view: StoreView, scratch: Path | None = None, meter: Meter = sile
             "cache_dir to another folder, or leave duplicates out with --quick"
         ) from None
     return {
-        split: DuplicateInfo(
-            rows=view.rows[split],
-            distinct=tally.distinct,
-            repeated=tally.repeated,
-            conflicting=tally.conflicting,
-            leaked=tally.leaked if index else None,
-            leaked_same=tally.leaked_same if index else None,
-        )
+        split: _info(view.rows[split], index, tally)
         for index, (split, tally) in enumerate(zip(view.bounds, tallies, strict=True))
     }
+
+
+def _info(rows: int, split: int, tally: _Tally) -> DuplicateInfo:
+    shared = {
+        name: (tally.shared[earlier], tally.shared[earlier] / rows, tally.shared_same[earlier])
+        if earlier < split
+        else (None, None, None)
+        for earlier, name in enumerate(("train", "valid"))
+    }
+    return DuplicateInfo(rows, tally.distinct, tally.repeated, tally.conflicting, *shared["train"], *shared["valid"])
 
 
 def _count(view: StoreView, folder: Path, tallies: list[_Tally], meter: Meter) -> None:
@@ -264,8 +268,8 @@ class _Tally:
     distinct: int = 0
     repeated: int = 0
     conflicting: int = 0
-    leaked: int = 0
-    leaked_same: int = 0
+    shared: list[int] = field(default_factory=lambda: [0, 0])  # rows whose inputs a row of train, of valid has
+    shared_same: list[int] = field(default_factory=lambda: [0, 0])  # ... with its labels too
 
 
 def _tally(records: Words, tallies: list[_Tally]) -> None:
@@ -296,8 +300,8 @@ def _tally_groups(records: Words, tallies: list[_Tally]) -> None:
     inputs = np.cumsum(_changes(records[:, 0], records[:, 1])) - 1
     same = np.cumsum(_changes(records[:, 0], records[:, 1], labels)) - 1
     groups = int(inputs[-1]) + 1
-    in_train = np.bincount(inputs[splits == 0], minlength=groups) > 0
-    same_in_train = np.bincount(same[splits == 0], minlength=int(same[-1]) + 1) > 0
+    found_in = [np.bincount(inputs[splits == split], minlength=groups) > 0 for split in EARLIER]
+    same_in = [np.bincount(same[splits == split], minlength=int(same[-1]) + 1) > 0 for split in EARLIER]
     for index, tally in enumerate(tallies):
         here = splits == index
         rows = np.bincount(inputs[here], counts[here], groups).astype(np.int64)
@@ -305,5 +309,6 @@ def _tally_groups(records: Words, tallies: list[_Tally]) -> None:
         tally.distinct += int(np.count_nonzero(rows))
         tally.repeated += int(rows[rows > 1].sum())
         tally.conflicting += int(rows[combinations > 1].sum())
-        tally.leaked += int(rows[in_train].sum())
-        tally.leaked_same += int(counts[here & same_in_train[same]].sum())
+        for split in EARLIER:
+            tally.shared[split] += int(rows[found_in[split]].sum())
+            tally.shared_same[split] += int(counts[here & same_in[split][same]].sum())

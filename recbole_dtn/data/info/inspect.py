@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from recbole_dtn.config.settings import SELECTED_ON_TEST
 from recbole_dtn.data.info.duplicates import duplicates
 from recbole_dtn.data.info.fields import field_info
 from recbole_dtn.data.info.report import DataInfo, DuplicateInfo, FieldInfo, PairInfo, SingleFieldAuc
@@ -22,11 +23,18 @@ __all__ = ["inspect"]
 MOSTLY_UNSEEN = 0.5
 
 
-def inspect(prepared: PreparedData, *, dataset: str = "", quick: bool = False, meter: Meter = silent) -> DataInfo:
+def inspect(
+    prepared: PreparedData,
+    *,
+    dataset: str = "",
+    selected_on_test: bool = False,
+    quick: bool = False,
+    meter: Meter = silent,
+) -> DataInfo:
     """Take every statistic; memory grows with the vocabularies and side tables, not with the interactions.
 
     Args:
-        prepared: the data. dataset: its name, for the report.
+        prepared: the data. dataset: its name, for the report. selected_on_test: its setting of that name.
         quick: leave out duplicates and the AUC of each field alone. meter: told how far it is.
     """
     view = StoreView(prepared)
@@ -52,6 +60,7 @@ def inspect(prepared: PreparedData, *, dataset: str = "", quick: bool = False, m
         single_field_auc=alone,
         sampled_rows=sampled,
         warnings=(
+            *([SELECTED_ON_TEST] if selected_on_test else []),
             *_suspects(alone or ()),
             *(text for field in fields for text in _field_warnings(field)),
             *_nesting(pairs),
@@ -99,8 +108,12 @@ def _nesting(pairs: tuple[PairInfo, ...]) -> Iterator[str]:
 
 def _leaks(found: dict[str, DuplicateInfo]) -> Iterator[str]:
     for split, counts in found.items():
-        if counts.leaked:
-            yield (
-                f"{counts.leaked:,} rows of {split} ({counts.leaked / counts.rows:.2%}) have the inputs of a training "
-                f"row, {counts.leaked_same:,} of them its labels too"
-            )
+        for shared, share, same, other in (
+            (counts.leaked, counts.leaked_share, counts.leaked_same, "training"),
+            (counts.in_valid, counts.in_valid_share, counts.in_valid_same, "validation"),
+        ):
+            if shared:
+                yield (
+                    f"{shared:,} rows of {split} ({share:.2%}) have the inputs of a {other} row, {same:,} of them its "
+                    "labels too"
+                )

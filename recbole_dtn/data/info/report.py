@@ -178,7 +178,9 @@ class DuplicateInfo:
     Attributes:
         distinct: different inputs. repeated: rows whose inputs another row of the split has too. conflicting: rows
             among those whose inputs occur with more than one combination of labels.
-        leaked: rows whose inputs some training row has; leaked_same: with the same labels too (None in training).
+        leaked: rows whose inputs some training row has; leaked_share: of the split's rows; leaked_same: with the same
+            labels too (None in training).
+        in_valid, in_valid_share, in_valid_same: the same for validation rows (None but in test).
     """
 
     rows: int
@@ -186,7 +188,11 @@ class DuplicateInfo:
     repeated: int
     conflicting: int
     leaked: int | None
+    leaked_share: float | None
     leaked_same: int | None
+    in_valid: int | None
+    in_valid_share: float | None
+    in_valid_same: int | None
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ NUMBER = re.compile(rb"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 INDEX_DIGITS = 16
 SHOWN = 100
 
-BAD_SAMPLE = "sample_id is no integer"
+BAD_SAMPLE = f"sample_id is not 1 to {ID_DIGITS} digits"
 BAD_LABEL = "{} is neither 0 nor 1"
 BAD_INDEX = "common_feature_index is not 16 hexadecimal digits (0-9, a-f)"
 BAD_COLUMNS = "wrong number of columns"

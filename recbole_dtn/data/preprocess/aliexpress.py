@@ -14,21 +14,22 @@ from recbole_dtn.config.raw_sets.aliexpress import COUNTRIES, PUBLISHED, AliExpr
 from recbole_dtn.data.preprocess.aliexpress_columns import ITEM, LABEL, SEARCH, USER, item_types, user_types
 from recbole_dtn.data.preprocess.aliexpress_searches import HeldOut, Searches
 from recbole_dtn.data.preprocess.base import RawSet, Work
+from recbole_dtn.data.preprocess.lines import LINE
 from recbole_dtn.data.preprocess.part_files import PartFiles, TextTable, keep_sound, text_blocks
 from recbole_dtn.data.preprocess.raw_files import RawFile
+from recbole_dtn.data.preprocess.rejects import Tally
 from recbole_dtn.errors import DataError
 
 __all__ = ["AliExpress"]
 
 BLOCK_BYTES = 1 << 24
-ZIPPED = 3.5
-"""Bytes of text per byte of the publisher's zips, for estimates alone."""
 
 
 class AliExpress(RawSet):
     """``.user``: a row per search, keyed ``<split>:<search id>``; ``.inter``: a row per shown product.
 
-    The files are joined on the search id (inner join), as the publisher's recipe does; values are written as the raw
+    The files are joined on the search id (inner join), as the publisher's recipe does; products of a search whose row
+    in the user file is faulty are rejected with it. Values are written as the raw
     files spell them. Label 0 shown, 1 clicked, 2 bought gives (click, conversion) = (0, 0), (1, 0), (1, 1). There is no
     time column: the publisher cut train and test along time, and the order of the file is taken as time.
     """
@@ -69,12 +70,7 @@ class AliExpress(RawSet):
         if not all(archives[country].is_file() for country in self.options.countries):
             return super().announce()
         # The zips inside would have to be copied out to be listed.
-        size = sum(archives[country].stat().st_size for country in self.options.countries)
-        minutes = ZIPPED * size / self.bytes_per_second / 60
-        return (
-            f"found the raw files in {self.raw} ({size / 1e9:.2f} GB zipped): making {self.folder} under protocol "
-            f"{self.options.protocol!r}, once; about {minutes:.0f} min on two cores"
-        )
+        return self._announcement(0, sum(archives[country].stat().st_size for country in self.options.countries))
 
     def write(self, work: Work) -> dict[str, int]:
         raw = self.open_raw(work.scratch)
@@ -155,6 +151,7 @@ class _Pair:
 
     def _users(self, raw: RawFile, users: TextTable) -> None:
         tally = self.work.rejects.table(f"{self.country} user {self.split}")
+        tally.watch = self.searches.refuse
         checks = USER.checks()
         with text_blocks(raw, USER.columns, tally, meter=self.work.meter, block_bytes=BLOCK_BYTES) as frames:
             for frame in frames:
@@ -174,7 +171,7 @@ class _Pair:
                 codes = self.searches.codes(sound[SEARCH])
                 known = self.searches.known[codes]
                 if not known.all():
-                    tally.dropped["inner join: no user row of its search"] += int((~known).sum())
+                    self._without_user(sound.filter(pl.Series(~known)), tally, raw.name)
                     sound, codes = sound.filter(pl.Series(known)), codes[known]
                 made = self._keyed(sound, ITEM.categorical).with_columns(labels[0], labels[1].alias("conversion"))
                 if isinstance(target, HeldOut):
@@ -183,3 +180,10 @@ class _Pair:
                     target.add(made)
                 tally.written += made.height
         return tally.written
+
+    def _without_user(self, items: pl.DataFrame, tally: Tally, file: str) -> None:
+        """Drop the products of searches that are not in the user file; reject those whose user row is rejected."""
+        refused = items.filter(pl.col(SEARCH).is_in(list(self.searches.refused)))
+        tally.dropped["inner join: no user row of its search"] += items.height - refused.height
+        shown = refused.select(pl.concat_str(pl.exclude(LINE), separator=",")).to_series().to_list()
+        tally.reject(file, refused[LINE].to_list(), "its user row is rejected", shown)

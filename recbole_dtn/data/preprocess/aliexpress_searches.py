@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,14 @@ READ_ROWS = 1 << 18
 
 
 class Searches:
-    """The search ids of a user file, numbered; in memory are the ids and 16 bytes for each."""
+    """The search ids of a user file, numbered; in memory are the ids and 16 bytes for each.
+
+    Attributes:
+        known: whether a search has a row, by its number. refused: first cells of the rows that are rejected.
+    """
 
     def __init__(self) -> None:
+        self.refused: set[str] = set()
         self._dtype = pl.Categorical(pl.Categories.random())
         # Polars forgets the texts of a Categories once no column of that type is left.
         self._alive = pl.Series([], dtype=self._dtype)
@@ -59,6 +65,12 @@ class Searches:
         shown = other.select(pl.concat_str(pl.exclude(LINE), separator=",")).to_series().to_list()
         tally.reject(file, other[LINE].to_list(), "its search is there already, with other values", shown)
         return frame.filter(pl.Series(new))
+
+    def refuse(self, rows: Sequence[str | bytes]) -> None:
+        """Take notice of rows (texts with commas) of the user file that are rejected."""
+        for row in rows:
+            text = row if isinstance(row, str) else row.decode("utf-8", errors="replace")
+            self.refused.add(text.partition(",")[0])
 
 
 class HeldOut:

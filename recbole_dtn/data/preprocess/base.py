@@ -11,10 +11,12 @@ from typing import Any, ClassVar
 
 from recbole_dtn.config.datasets import dataset_values, protocols
 from recbole_dtn.config.preprocess import PreprocessOptions, preprocess_options
-from recbole_dtn.data.preprocess.raw_files import RawFile, RawFolder
-from recbole_dtn.data.preprocess.rejects import REJECTED, Rejects
+from recbole_dtn.data.preprocess.advice import amount, duration, missing_files
+from recbole_dtn.data.preprocess.raw_files import TEXT_PER_BYTE, RawFile, RawFolder
+from recbole_dtn.data.preprocess.rejects import FAILED, REJECTED, Rejects
+from recbole_dtn.data.preprocess.stamps import stamps
 from recbole_dtn.data.progress import Meter, silent
-from recbole_dtn.data.staging import staged
+from recbole_dtn.data.staging import dataset_files, staged
 from recbole_dtn.data.write import replace_file, write_dataset_yaml
 from recbole_dtn.errors import DataError, TooManyRejectedError
 
@@ -22,7 +24,6 @@ __all__ = ["RECORD", "Preprocessor", "RawSet", "Work", "read_record"]
 
 RECORD = "preprocess.json"
 """What made a folder's atomic files: the set, its options, and the rows in and out."""
-GIGABYTE = 1e9
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ class Preprocessor(ABC):
         Raises:
             UsageError: when there is one and ``overwrite`` is not given; files that would be written again as they
                 are (of a set whose raw files are installed) do not count.
-            TooManyRejectedError: for too many faulty rows; ``rejected.tsv`` in the data set's folder lists them.
+            TooManyRejectedError: for too many faulty rows; ``rejected.tsv`` in the data set's folder lists them, or
+                ``rejected.failed.tsv`` where a data set stays there.
         """
         same = self.bundled and not self.raw_given
         rejected = None
@@ -125,9 +127,10 @@ class Preprocessor(ABC):
         except TooManyRejectedError as error:
             if rejected is None:
                 raise
-            with replace_file(self.folder / REJECTED) as target:
+            listed = self.folder / (FAILED if dataset_files(self.folder) else REJECTED)
+            with replace_file(listed) as target:
                 target.write(rejected)
-            raise TooManyRejectedError(str(error).replace(REJECTED, str(self.folder / REJECTED))) from None
+            raise TooManyRejectedError(str(error).replace(REJECTED, str(listed))) from None
         for file, rows in written.items():
             log(f"wrote {self.folder / file} ({rows:,} rows)")
         if rejects.count:
@@ -184,6 +187,7 @@ class RawSet(Preprocessor):
     ) -> None:
         self.options, self.base, self.data_path = options, dict(base), data_path
         super().__init__(raw or data_path / self.set_name / "raw", data_path, name=name or self.name_of(options))
+        self._stamps: list[dict[str, Any]] = []
         self.raw_given = raw is not None
         self.made_by = f"preprocess {self.set_name}"
 
@@ -205,39 +209,42 @@ class RawSet(Preprocessor):
         found, missing = RawFolder(self.raw, scratch).find_all(self.wanted())
         if missing:
             raise DataError(self.missing(missing))
+        self._stamps = stamps(found.values(), self.raw)
         return found
 
     def missing(self, names: Sequence[str]) -> str:
         """The message about raw files that are not there."""
-        lines = [f"{self.raw}: the raw files {', '.join(names)} are missing.", f"Where they come from: {self.source}"]
-        if self.files:
-            lines.append(f"Put them into {self.raw} as they are (archives, .gz and .zst are read as well):")
-            lines += [f"  {line}" for line in self.files]
-        if self.synthetic_rows:
-            like = self.set_name
-            raw = self.data_path / f"{like}-synthetic" / "raw"
-            lines.append(
-                f"A synthetic set of the same layout: python run_recbole_dtn.py preprocess synthetic --like={like} "
-                f"--rows={self.synthetic_rows} --output={raw}"
-            )
-        return "\n".join(lines)
+        return missing_files(self, names)
 
     def announce(self) -> str:
-        """What a run will do and how long that takes.
+        """What a run will do and how long that takes; zips inside zips are not unpacked to know it.
 
         Raises:
             DataError: when raw files are missing.
         """
-        size = sum(raw.size for raw in self.open_raw().values())
-        seconds = size / self.bytes_per_second
-        time = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+        folder = RawFolder(self.raw, nested=False)
+        found, missing = folder.find_all(self.wanted())
+        if missing and not folder.unseen:
+            raise DataError(self.missing(missing))
+        plain = sum(raw.size for raw in found.values() if not raw.packed)
+        packed = sum(raw.size for raw in found.values() if raw.packed) + (folder.unseen if missing else 0)
+        return self._announcement(plain, packed)
+
+    def _announcement(self, plain: int, packed: int) -> str:
+        """Given bytes of text, and of compressed files, whose text may be longer than is estimated."""
+        time = duration((plain + TEXT_PER_BYTE * packed) / self.bytes_per_second)
+        size = amount(plain + packed)
+        if packed:
+            time, size = time.replace("about", "at least"), f"{size}, compressed"
         return (
-            f"found the raw files in {self.raw} ({size / GIGABYTE:.2f} GB): making {self.folder} under protocol "
-            f"{self.options.protocol!r}, once; about {time} on two cores"
+            f"found the raw files in {self.raw} ({size}): making {self.folder} under protocol "
+            f"{self.options.protocol!r}, once; {time} on two cores"
         )
 
     def record(self) -> dict[str, Any]:
-        return {"set": self.set_name, "options": self.options.model_dump(mode="json")}
+        """Set, options, and the raw files that were opened; whether they lay in a folder that was given."""
+        options = self.options.model_dump(mode="json")
+        return {"set": self.set_name, "options": options, "raw": {"given": self.raw_given, "files": self._stamps}}
 
     def meaning(self) -> dict[str, Any] | None:
         """The base's values with what the options change, where the shipped YAML of this name does not say the same."""

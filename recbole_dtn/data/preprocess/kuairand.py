@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from recbole_dtn.config.raw_sets.kuairand import BINARY_SIGNALS, CLICK_LONG_VIEW, KuaiRandOptions
+from recbole_dtn.config.raw_sets.kuairand import BINARY_SIGNALS, CLICK_LONG_VIEW, TIME_WEIGHTS, KuaiRandOptions, Signal
 from recbole_dtn.data.preprocess.base import RawSet, Work
 from recbole_dtn.data.preprocess.kuairand_log import INTER_TYPES, LogReader
 from recbole_dtn.data.preprocess.kuairand_sides import write_items, write_users
@@ -119,10 +119,10 @@ class KuaiRand(RawSet):
             )
 
 
-def _task(name: str, chosen: Sequence[str]) -> dict[str, Any]:
+def _task(name: Signal, chosen: Sequence[Signal]) -> dict[str, Any]:
     """One task of a data set's YAML; a long view counts after a click where both are tasks."""
-    if name not in BINARY_SIGNALS:
-        return {"name": name, "kind": "regression", "label": name}
+    if name in TIME_WEIGHTS:
+        return {"name": name, "kind": "regression", "label": name, "weight": TIME_WEIGHTS[name]}
     if name == "long_view" and "is_click" in chosen:
         # A name of its own: stock RecBole knows no conditions, and takes the column that is called like the task.
         condition = "long_view == 1 and is_click == 1"

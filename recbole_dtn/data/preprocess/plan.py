@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from recbole_dtn.config.properties import read_tree
 from recbole_dtn.config.settings import TaskSettings
 from recbole_dtn.config.tasks import parse_condition, task_columns
 from recbole_dtn.data.condition import to_expression
@@ -49,8 +50,10 @@ class Plan:
         self.labels: dict[str, list[TaskSettings]] = {}
         self.masks: set[str] = set()
         self.tasks: list[dict[str, Any]] = []
+        self._check_split()
         for field in spec.fields:
             self._add_field(field)
+        self._check_conditions()
         leaks = {column for task in spec.tasks for column in task_columns(task)} | {spec.weight_field}
         for name in self.types:
             if name in leaks:
@@ -66,6 +69,27 @@ class Plan:
         for name in spec.fill:
             if self.types.get(name) != "float" or name in self.derived:
                 raise UsageError(f"{path}: fill names {name!r}, which is no float column of the data set")
+
+    def _check_split(self) -> None:
+        """A split by time needs the column of the time, and one within users that of the user."""
+        wanted = {"time": ["time_field"], "user_time": ["time_field", "user_field"]}.get(self.spec.split, [])
+        missing = [key for key in wanted if getattr(self.spec, key) is None]
+        if missing:
+            where = read_tree(self.path)["split"].where
+            lines = " and ".join(f"{key}: COLUMN" for key in missing)
+            raise UsageError(f"split: {self.spec.split} needs {' and '.join(missing)}; write {lines} ({where})")
+
+    def _check_conditions(self) -> None:
+        spec = self.spec
+        conditions = {"filter": spec.filter, **{f"derive.{name}": text for name, text in spec.derive.items()}}
+        for task in spec.tasks:
+            conditions[f"task {task.name!r}, condition"] = task.condition
+            conditions[f"task {task.name!r}, observed_when"] = task.observed_when
+        for key, text in conditions.items():
+            try:
+                parse_condition(text) if text is not None else None
+            except UsageError as error:
+                raise UsageError(f"{self.path}: {key}: {error}") from None
 
     def _add(self, name: str, kind: str) -> None:
         if name in self.types:
@@ -127,7 +151,8 @@ class Plan:
         read += [column for text in conditions for column in sorted(parse_condition(text).columns())]
         for name in read:
             if name not in schema:
-                raise UsageError(f"{self.path}: {source} has no column {name!r}; {nearest(name, list(schema))}")
+                hint = _shape_hint(list(schema)) or nearest(name, list(schema))
+                raise UsageError(f"{self.path}: {source} has no column {name!r}; {hint}")
         for name in read:
             kind = schema[name]
             if self.types.get(name) == "float" and (kind.is_nested() or kind == pl.Binary):
@@ -215,3 +240,28 @@ class Plan:
                 if value is not None
             },
         }
+
+
+def _shape_hint(columns: list[str]) -> str | None:
+    """What the names of the first line tell about a table that was read in the wrong way; None: nothing.
+
+    >>> _shape_hint(["user;item"])
+    'the first line is one column, \'user;item\': if ";" parts its columns, write reader: {separator: ";"} in the spec'
+    >>> _shape_hint(["u1", "3.5", "0"])
+    'the first line (u1, 3.5, 0) has numbers: if the file has no header, write reader: {columns: [a name per column]} \
+in the spec'
+    """
+    first = columns[0] if len(columns) == 1 else ""
+    for character, spelled in ((";", ";"), ("\t", "\\t"), ("|", "|"), (",", ",")):
+        if character in first:
+            return (
+                f'the first line is one column, {first!r}: if "{spelled}" parts its columns, write reader: '
+                f'{{separator: "{spelled}"}} in the spec'
+            )
+    if any(parse_numbers(pl.Series(columns, dtype=pl.String)).is_not_null()):
+        shown = ", ".join([*columns[:5], *(["..."] if len(columns) > 5 else [])])
+        return (
+            f"the first line ({shown}) has numbers: if the file has no header, write reader: {{columns: [a name per "
+            "column]} in the spec"
+        )
+    return None

@@ -20,8 +20,10 @@ import zstandard
 
 from recbole_dtn.errors import DataError
 
-__all__ = ["RawFile", "RawFolder", "plain_file"]
+__all__ = ["TEXT_PER_BYTE", "RawFile", "RawFolder", "plain_file"]
 
+TEXT_PER_BYTE = 3.5
+"""Bytes of text per byte of a compressed log, for estimates alone."""
 COMPRESSED = (".gz", ".zst")
 ZSTD_BYTES = 1 << 17
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.zst")
@@ -38,11 +40,18 @@ class RawFile:
     Attributes:
         name: as messages call it: ``sample_train.tar.gz/sample_skeleton_train.csv``.
         size: what there is to read: bytes of the text where that is known, else of the compressed file.
+        path: of the file on disk, which may be an archive.
     """
 
     name: str
     size: int
+    path: Path
     _open: Opener
+
+    @property
+    def packed(self) -> bool:
+        """Whether :attr:`size` counts compressed bytes."""
+        return self.name.lower().endswith(COMPRESSED)
 
     @contextmanager
     def open(self) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
@@ -70,10 +79,14 @@ class RawFolder:
 
     Args:
         folder: where they are; its subfolders are searched too. scratch: gets what must be unpacked to be read.
+        nested: whether to look into zips inside zips, which are unpacked for that.
+
+    Attributes:
+        unseen: bytes of the zips inside zips that were not looked into.
     """
 
-    def __init__(self, folder: Path, scratch: Path | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, scratch: Path | None = None, *, nested: bool = True) -> None:
+        self.folder, self.nested, self.unseen = folder, nested, 0
         self._scratch = scratch
         self._scans: dict[Path, Iterator[RawFile]] = {}
         self._seen: dict[Path, list[RawFile]] = {}
@@ -111,7 +124,7 @@ class RawFolder:
         yield from seen
         if archive not in self._scans:
             scan = self._zip_members if archive.name.lower().endswith(".zip") else self._tar_members
-            self._scans[archive] = scan(archive, archive.name)
+            self._scans[archive] = scan(archive, archive.name, archive)
         try:
             for member in self._scans[archive]:
                 seen.append(member)
@@ -119,15 +132,17 @@ class RawFolder:
         except READ_ERRORS as error:
             raise DataError(f"{archive}: cannot be read ({error}); is the download complete?") from None
 
-    def _zip_members(self, path: Path, name: str) -> Iterator[RawFile]:
+    def _zip_members(self, path: Path, name: str, outermost: Path) -> Iterator[RawFile]:
         with zipfile.ZipFile(path) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
         for info in infos:
-            if info.filename.lower().endswith(".zip"):
-                inner = self._unpacked(path, info)
-                yield from self._zip_members(inner, f"{name}/{info.filename}")
+            member = f"{name}/{info.filename}"
+            if not info.filename.lower().endswith(".zip"):
+                yield _decompressed(member, info.file_size, outermost, _zip_opener(path, info.filename))
+            elif self.nested:
+                yield from self._zip_members(self._unpacked(path, info), member, outermost)
             else:
-                yield _decompressed(f"{name}/{info.filename}", info.file_size, _zip_opener(path, info.filename))
+                self.unseen += info.file_size
 
     def _unpacked(self, path: Path, info: zipfile.ZipInfo) -> Path:
         """A zip inside a zip, copied out: its directory is at its end."""
@@ -139,11 +154,12 @@ class RawFolder:
             shutil.copyfileobj(source, target, 1 << 20)
         return Path(name)
 
-    def _tar_members(self, path: Path, name: str) -> Iterator[RawFile]:
+    def _tar_members(self, path: Path, name: str, outermost: Path) -> Iterator[RawFile]:
         with _tar(path) as archive:
             for member in archive:
                 if member.isfile():
-                    yield _decompressed(f"{name}/{member.name}", member.size, _tar_opener(path, member.name))
+                    opener = _tar_opener(path, member.name)
+                    yield _decompressed(f"{name}/{member.name}", member.size, outermost, opener)
 
 
 def _is_called(member: str, name: str) -> bool:
@@ -169,19 +185,19 @@ def plain_file(path: Path, *, name: str | None = None) -> RawFile:
         return stream, stream.tell
 
     size = path.stat().st_size if path.is_file() else 0
-    return _decompressed(name or str(path), size, opener)
+    return _decompressed(name or str(path), size, path, opener)
 
 
-def _decompressed(name: str, size: int, opener: Opener) -> RawFile:
+def _decompressed(name: str, size: int, path: Path, opener: Opener) -> RawFile:
     """The text inside a compressed file; its position is that in the compressed one."""
     if not name.lower().endswith(COMPRESSED) or name.lower().endswith(TARS):
-        return RawFile(name, size, opener)
+        return RawFile(name, size, path, opener)
 
     def outer() -> tuple[IO[bytes], Callable[[], int]]:
         stream, position = opener()
         return _decompressor(stream, name), position
 
-    return RawFile(name, size, outer)
+    return RawFile(name, size, path, outer)
 
 
 def _decompressor(stream: IO[bytes], name: str) -> IO[bytes]:

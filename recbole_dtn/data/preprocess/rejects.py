@@ -14,14 +14,20 @@ from typing import Any
 from recbole_dtn.data.escape import escape
 from recbole_dtn.errors import TooManyRejectedError
 
-__all__ = ["REJECTED", "Rejects", "Tally", "shown"]
+__all__ = ["FAILED", "REJECTED", "Rejects", "Tally", "shown"]
 
 REJECTED = "rejected.tsv"
+FAILED = "rejected.failed.tsv"
+"""The rejected rows of a run that failed, beside a data set that stays as it was."""
 HEADER = "file\tline\treason\ttext\n"
 TEXT_SHOWN = 200
 EXAMPLES_SHOWN = 3
 EARLY_ROWS = 100_000
-"""Rows of a table after which too large a share stops at once."""
+"""Rows of a table before which it is read on, however many are faulty: the list of all of them helps."""
+LARGEST_TABLE = 500_000_000
+"""Rows of the largest table for which stopping early can be no mistake."""
+HOPELESS = 10, 0.05
+"""A table stops early beyond so many times the allowed share, and beyond this share."""
 
 
 @dataclass
@@ -32,6 +38,7 @@ class Tally:
         name: of the table, in words. rows_in: rows read. written: rows that the data set got.
         dropped: rows that a rule of the protocol leaves out, by rule. rejected: faulty rows, by reason.
         examples: of each reason the first row, in words, with what to do about it. unit: what rows are counted as.
+        watch: told the texts of rows that are rejected.
     """
 
     name: str
@@ -42,6 +49,7 @@ class Tally:
     rejected: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     unit: str = "line"
+    watch: Callable[[Sequence[str | bytes]], None] | None = None
 
     def reject(
         self, file: str, lines: Sequence[int], reason: str, texts: Sequence[str | bytes] = (), *, example: str = ""
@@ -54,7 +62,7 @@ class Tally:
             example: what is wrong with the first of them and what to do about it, for the message about too many.
 
         Raises:
-            TooManyRejectedError: when strict, or when the share of rejected rows is too large by now.
+            TooManyRejectedError: when strict, or when so many rows are rejected that the table cannot pass any more.
         """
         if not len(lines):
             return
@@ -63,8 +71,10 @@ class Tally:
         if not example and texts:
             where += f": {shown(texts[0])}"
         self.examples.setdefault(reason, where)
+        if self.watch is not None:
+            self.watch(texts)
         self._owner.write(file, lines, reason, texts, where)
-        if self.rows_in >= EARLY_ROWS:
+        if self._owner.is_hopeless(self):
             self._owner.check(self)
 
     @property
@@ -127,8 +137,19 @@ class Rejects:
                 f"{example}; without --strict such rows are written to rejected.tsv and the run goes on"
             )
 
+    def is_hopeless(self, tally: Tally) -> bool:
+        """Whether the rest of a table need not be read to know that it has too many rejected rows.
+
+        The limit is one of the whole table, and faulty rows often stand together: a table of up to
+        :data:`LARGEST_TABLE` rows is given up only when it would have too many even if no other row were faulty.
+        """
+        times, share = HOPELESS
+        allowed = max(times * self.max_share, share) if self.max_share else 0.0
+        certain = tally.rejected_rows > self.max_share * LARGEST_TABLE
+        return certain and tally.rows_in >= EARLY_ROWS and tally.rejected_rows > allowed * tally.rows_in
+
     def check(self, tally: Tally) -> None:
-        """Whether a table has too many rejected rows.
+        """Whether a table, read to its end, has too many rejected rows.
 
         Raises:
             TooManyRejectedError: then; with the counts by reason.

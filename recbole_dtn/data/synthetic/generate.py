@@ -6,14 +6,13 @@ import importlib
 import inspect
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from recbole_dtn.data.building import WRITING, locked_folder
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.synthetic.faults import KINDS
 from recbole_dtn.data.synthetic.hashing import rng
@@ -214,26 +213,21 @@ def refuse_output(output: Path, overwrite: bool) -> None:
 
 @contextmanager
 def _written(output: Path) -> Iterator[Path]:
-    """A folder beside ``output`` that takes its place when all went well."""
+    """A folder beside ``output`` that takes its place when all went well; what killed runs left there goes away."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".writing-{output.name}-"))
-    except OSError as error:
-        raise DataError(f"{output}: cannot be written ({error.strerror})") from None
-    try:
-        yield work
-        work.chmod(0o755)
-        old = work.with_name(work.name.replace(".writing-", ".replaced-", 1))
-        if output.exists():
-            os.replace(output, old)
-        try:
-            os.replace(work, output)
-        except OSError:
-            if old.exists():
-                os.replace(old, output)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+        with locked_folder(output.parent, f"{WRITING}{output.name}-") as held:
+            work, old = held / "files", held / "replaced"
+            work.mkdir()
+            yield work
+            work.chmod(0o755)
+            if output.exists():
+                os.replace(output, old)
+            try:
+                os.replace(work, output)
+            except OSError:
+                if old.exists():
+                    os.replace(old, output)
+                raise
     except OSError as error:
         raise DataError(f"{output}: cannot be written ({error.strerror or error})") from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,83 @@
+"""Exact AUC: ours beside scikit-learn, torchmetrics, and one sort of score and label packed in an integer.
+
+    python -m benchmarks.evaluate --threads=2 --rounds=5
+
+``exact_auc`` takes all scores at once, as the others do; ``ExactAUC`` is the metric that a run uses, fed in batches of
+8192. Every side must find the same value, to 1e-6.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.harness import Sample, Side, compare, markdown, median, ratio, save
+from benchmarks.sides.evaluate_auc import SIDES
+
+OURS = "exact_auc"
+
+
+def sides(rows: int, share: float, threads: int) -> list[Side]:
+    """A side per way to the AUC."""
+    environment = {"OMP_NUM_THREADS": str(threads), "POLARS_MAX_THREADS": str(threads), "PYTHONPATH": str(Path.cwd())}
+    words = [str(rows), str(share), str(threads)]
+    command = [sys.executable, "-m", "benchmarks.sides.evaluate_auc"]
+    return [Side(name, [*command, name, *words], environment) for name in SIDES]
+
+
+def check(samples: Mapping[str, Sequence[Sample]]) -> None:
+    """All sides agree.
+
+    Raises:
+        RuntimeError: when they do not.
+    """
+    values = {name: float(run.found["value"]) for name, runs in samples.items() for run in runs}
+    if max(values.values()) - min(values.values()) > 1e-6:
+        raise RuntimeError(f"the sides found different values: {values}")
+
+
+def table(samples: Mapping[str, Sequence[Sample]], rows: int, share: float) -> list[list[str]]:
+    """A line per side."""
+    found = []
+    for name, runs in samples.items():
+        middle, least, largest = ratio(samples, OURS, name)
+        found.append(
+            [
+                f"{rows:,}",
+                f"{share:.0%}",
+                name,
+                f"{median(runs, lambda run: run.seconds):.4f}",
+                f"{median(runs, lambda run: float(run.found['call_cpu'])):.4f}",
+                f"{median(runs, lambda run: float(run.found['anon_mib'])) * 2**20 / rows:.0f}" if rows >= 10**6 else "",
+                "–" if name == OURS else f"{middle:.1f} ({least:.1f}–{largest:.1f})",
+                f"{median(runs, lambda run: run.others):.2f}",
+            ]
+        )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=lambda text: [int(float(word)) for word in text.split(",")], default="1e5,1e6,1e7")
+    parser.add_argument("--shares", type=lambda text: [float(word) for word in text.split(",")], default="0.01,0.3")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="gets the JSON")
+    arguments = parser.parse_args()
+    lines = []
+    for rows in arguments.rows:
+        for share in arguments.shares:
+            print(f"{rows:,} scores, {share:.0%} positive")
+            samples = compare(sides(rows, share, arguments.threads), arguments.rounds)
+            check(samples)
+            settings = {"rows": rows, "share": share, "threads": arguments.threads}
+            save(arguments.output / f"evaluate-{rows}-{share}.json", "evaluate", settings, samples)
+            lines += table(samples, rows, share)
+    columns = ["scores", "positive", "side", "seconds", "processor s", "bytes a row", "exact_auc is × faster"]
+    print(markdown([*columns, "other processes, cores"], lines))
+
+
+if __name__ == "__main__":
+    main()
