@@ -58,16 +58,20 @@ def table(samples: Mapping[str, Sequence[Sample]], rows: int, share: float) -> l
     return found
 
 
+def _numbers(text: str) -> list[float]:
+    return [float(word) for word in text.split(",")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=lambda text: [int(float(word)) for word in text.split(",")], default="1e5,1e6,1e7")
-    parser.add_argument("--shares", type=lambda text: [float(word) for word in text.split(",")], default="0.01,0.3")
+    parser.add_argument("--rows", type=_numbers, default="1e5,1e6,1e7")
+    parser.add_argument("--shares", type=_numbers, default="0.01,0.3", help="of positives")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="gets the JSON")
     arguments = parser.parse_args()
     lines = []
-    for rows in arguments.rows:
+    for rows in map(int, arguments.rows):
         for share in arguments.shares:
             print(f"{rows:,} scores, {share:.0%} positive")
             samples = compare(sides(rows, share, arguments.threads), arguments.rounds)

@@ -31,6 +31,7 @@ from recbole_dtn.config.settings import SELECTED_ON_TEST, Settings
 from recbole_dtn.config.tasks import parse_condition
 from recbole_dtn.data.atomic import read_header
 from recbole_dtn.data.translator import Translator, observed_rows, plain_float
+from recbole_dtn.data.validate import empty_keys
 from recbole_dtn.data.vocabulary import Vocabularies, make_schema
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import MODELS
@@ -167,6 +168,7 @@ def recbole_config(
     config = RecBoleConfig(model=MODELS.load(settings.model), dataset=name, config_dict=values)
     _refuse_unknown(given, config, set(type(settings).model_fields))
     _warn_unfollowed(settings)
+    _warn_empty_keys(path / name, name, config)
     if settings.selected_on_test:
         warnings.warn(SELECTED_ON_TEST, stacklevel=2)
     return config
@@ -276,6 +278,25 @@ def _warn_unfollowed(settings: Settings) -> None:
     names = [key for key, differs in unfollowed.items() if differs]
     if names:
         warnings.warn(f"RecBole's Trainer does not follow these settings: {', '.join(names)}", stacklevel=3)
+
+
+def _warn_empty_keys(folder: Path, name: str, config: Config) -> None:
+    """One warning of the rows without an id that RecBole's Dataset drops; in parts (benchmark_filename) it drops none."""
+    keys = [key for key in (config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]) if key is not None]
+    if not keys or config["benchmark_filename"]:
+        return
+    files = [file for kind in ("inter", "user", "item") if (file := folder / f"{name}.{kind}").is_file()]
+    found = [
+        f"{file.name} has {count:,} {'row' if count == 1 else 'rows'} without {key!r}"
+        for file in files
+        for key, count in empty_keys(file, keys).items()
+    ]
+    if found:
+        warnings.warn(
+            f"empty ids: {', '.join(found)}; stock RecBole drops rows without a USER_ID_FIELD or ITEM_ID_FIELD, and "
+            "where both occur it drops others in their place (docs/recbole.md)",
+            stacklevel=3,
+        )
 
 
 # ---- RecBole's Dataset and batches, in our terms --------------------------------------------------------------------

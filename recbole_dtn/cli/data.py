@@ -42,8 +42,8 @@ python run_recbole_dtn.py data validate --dataset=NAME [--data_path=dataset] [--
 python run_recbole_dtn.py data validate FOLDER [--all]
 
 Checks every line of the atomic files of a data set, or of a folder that holds one under its own name: header and types,
-number of columns, numbers, UTF-8, line ends, blank lines, keys of the side files (repeated, or missing), and what stock
-RecBole would misread. With --dataset, whose fields and tasks are known, also: columns that they need, labels and
+number of columns, numbers, UTF-8, line ends, blank lines, interactions at all, keys of the side files (repeated, empty,
+or missing), spaces around tokens, and what stock RecBole would misread. With --dataset, whose fields and tasks are known, also: columns that they need, labels and
 conditions, lists of weights as long as their lists, times, weights and domains. Faults of one kind in one file are
 shown together, with their number and first three lines; a warning is what can be read.
 
@@ -112,10 +112,14 @@ def _validate(words: list[str]) -> int:
         found = _counted(find_faults(folder, settings, meter=meter), counts)
         _show_faults(console, found, each="all" in parsed.flags)
     fatal, warnings = counts[True], counts[False]
-    ending = f"{fatal:,} faults, {warnings:,} warnings" if fatal or warnings else "no fault"
+    ending = f"{_number(fatal, 'fault')}, {_number(warnings, 'warning')}" if fatal or warnings else "no fault"
     unchecked = "; fields and labels are checked with --dataset=NAME" if settings is None else ""
     say(console, f"{folder}: {ending}{unchecked}")
     return FAULTY if fatal else 0
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
 def _counted(faults: Iterable[Fault], counts: dict[bool, int]) -> Iterator[Fault]:

@@ -165,16 +165,28 @@ def _show_splits(console: Console, info: DataInfo) -> None:
     rows = [[split, count(size), share(size / total)] for split, size in info.rows.items()]
     if info.duplicates is not None:
         columns += ["distinct", "repeated", "conflicting"]
-        columns += ["in train", "share", "its labels", "in valid", "share", "its labels"]
         for row in rows:
             found = info.duplicates[row[0]]
             row += [count(value) for value in (found.distinct, found.repeated, found.conflicting)]
-            row += [count(found.leaked), share(found.leaked_share), count(found.leaked_same)]
-            row += [count(found.in_valid), share(found.in_valid_share), count(found.in_valid_same)]
     title = "splits"
     if info.duplicates is not None:
-        title += " (rows by inputs: distinct, repeated, with conflicting labels; also in train, in valid)"
+        title += " (rows by inputs: distinct, repeated, with conflicting labels)"
     _table(console, title, columns, rows)
+    _show_shared(console, info)
+
+
+def _show_shared(console: Console, info: DataInfo) -> None:
+    """Rows whose inputs an earlier split has too."""
+    rows = []
+    for split, found in (info.duplicates or {}).items():
+        for earlier, counts in (
+            ("train", (found.leaked, found.leaked_share, found.leaked_same)),
+            ("valid", (found.in_valid, found.in_valid_share, found.in_valid_same)),
+        ):
+            if counts[0] is not None:
+                rows.append([split, earlier, count(counts[0]), share(counts[1]), count(counts[2])])
+    columns = ["rows of", "with the inputs of a row of", "rows", "share", "with its labels"]
+    _table(console, "rows of one split in another", columns, rows)
 
 
 def _show_tasks(console: Console, info: DataInfo) -> None:

@@ -58,7 +58,8 @@ Writes <data_path>/NAME/NAME.inter and NAME.yaml from tables with the same colum
   --name=NAME            name of the data set that is written
   --data_path=dataset    folder that holds one folder per data set
   --max_rejected=0.001   faulty rows go to rejected.tsv; a larger share of them stops the run with exit code 3
-  --strict               stop at the first faulty row, saying what to write in the spec
+  --strict               stop at the first faulty row, saying what to write in the spec; without it the run goes on,
+                         unless the share of such rows exceeds --max_rejected
   --overwrite            replace a data set NAME that is there, with all of its files; without it, that is refused
 
 Keys of the spec (only fields and tasks are needed):
@@ -74,7 +75,8 @@ Keys of the spec (only fields and tasks are needed):
   filter:          condition of the rows that are kept
   fill:            {column: number} for missing numbers, also of time_field and weight_field
   derive:          {column: condition}: further 0/1 columns
-  split:           random, time or user_time; split_ratio [train, valid, test], time_field, user_field
+  split:           random, time (needs time_field) or user_time (needs time_field and user_field);
+                   split_ratio [train, valid, test]
   group_field, domain_field, weight_field, min_count, pooling    as in a data set's YAML
 
 Conditions: column == != >= <= > < value, column [not] in [values], and, or, not, parentheses; texts are quoted, a

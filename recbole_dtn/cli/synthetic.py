@@ -82,7 +82,8 @@ def run(words: list[str]) -> int:
             **options,
         )
     say(console, f"{Path(output) / 'planted.json'} says what was planted, and the best AUC of each task")
-    say(console, f"next: {PROGRAM} preprocess {like} --raw={output} --name={like}-synthetic{_same(defaults, options)}")
+    name = Path(output).parent.name if Path(output).name == "raw" and Path(output).parent.name else f"{like}-synthetic"
+    say(console, f"next: {PROGRAM} preprocess {like} --raw={output} --name={name}{_same(defaults, options)}")
     return 0
 
 

@@ -52,7 +52,8 @@ def staged(folder: Path, name: str, *, overwrite: bool, same: bool = False) -> I
     """``with staged(folder, name, overwrite=...) as (work, scratch)``: ``work`` becomes the data set's files.
 
     With ``overwrite``, what else the data set ``name`` had in ``folder`` (parts, ``.user``, ``.item``, its YAML) is
-    removed after the new files stand, and the lists of rejected rows of earlier runs in any case. A failure leaves ``folder`` as it was, or absent. ``scratch`` is removed.
+    removed after the new files stand; lists of rejected rows of earlier runs are in any case. A failure leaves
+    ``folder`` as it was, or absent. ``scratch`` is removed.
 
     Args:
         folder: of the data set. name: of its files. overwrite: replace a data set that is there.

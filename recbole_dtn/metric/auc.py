@@ -44,12 +44,13 @@ def exact_auc(scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> 
     nan
     """
     scores = _sortable(scores.detach())
-    positive = labels.detach() > 0.5
+    labels = labels.detach()
     if weights is not None:
-        return _weighted_auc(scores, positive, weights)
+        return _weighted_auc(scores, labels > 0.5, weights)
     if scores.device.type != "cpu":
+        positive = labels > 0.5
         return _device_auc(scores[positive], scores[~positive])
-    values, mask = scores.numpy(), positive.cpu().numpy()
+    values, mask = scores.numpy(), (labels.cpu() > 0.5).numpy()
     return _auc_of_classes(values[mask], values[~mask])
 
 
@@ -154,18 +155,17 @@ class ExactAUC(TaskMetric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def add(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> None:
-        positive = labels > 0.5
-        negative = ~positive
-        self._keep("positives", logits[positive])
-        self._keep("negatives", logits[negative])
+        positive = labels.float().numpy() > 0.5
+        self._keep("positives", logits, positive)
+        self._keep("negatives", logits, ~positive)
         if weights is not None:
-            self._keep("positive_weights", weights[positive])
-            self._keep("negative_weights", weights[negative])
+            self._keep("positive_weights", weights, positive)
+            self._keep("negative_weights", weights, ~positive)
 
-    def _keep(self, name: str, part: Tensor) -> None:
+    def _keep(self, name: str, values: Tensor, rows: NDArray[np.bool_]) -> None:
         parts = getattr(self, name)
         assert isinstance(parts, list)
-        parts.append(part.float())
+        parts.append(torch.from_numpy(values.float().numpy()[rows]))
         if len(parts) >= PARTS and len(parts[-PARTS]) < BLOCK:  # a tensor of few scores takes more memory than they do
             parts[-PARTS:] = [torch.cat(parts[-PARTS:])]
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import polars as pl
 import torch
+from torch import Tensor
 
 from recbole_dtn.config.load import restore
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.datamodule import prepare
+from recbole_dtn.data.features import Features
 from recbole_dtn.data.loader import BatchLoader
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import DataError, UsageError
@@ -63,9 +65,18 @@ class LoadedRun:
         for start in range(0, max(frame.height, 1), batch_size):
             features = self.vocabularies.encode(frame.slice(start, batch_size), schema)
             if len(features):
-                parts.append(self.model.probabilities(self.model(features).logits))
+                parts.append(self.scores(features))
         scores = torch.cat(parts) if parts else torch.empty(0, schema.num_tasks)
         return pl.DataFrame({name: scores[:, column].numpy() for column, name in enumerate(schema.task_names)})
+
+    @torch.inference_mode()
+    def scores(self, features: Features) -> Tensor:
+        """Score a ready batch (``vocabularies.encode``, or a loader's), without a frame on either side.
+
+        Returns:
+            (B, T): the probability of a binary task, the value of a regression.
+        """
+        return self.model.probabilities(self.model(features).logits)
 
     @torch.inference_mode()
     def test(self, split: str = "test") -> dict[str, dict[str, float | None]]:

@@ -184,6 +184,32 @@ def test_without_an_item_file_a_token_field_stands_in_for_its_key_not_a_label(to
     assert (found["USER_ID_FIELD"], found["ITEM_ID_FIELD"]) == ("user", "shop")
 
 
+def test_rows_without_a_key_are_a_warning_that_says_what_becomes_of_them(toy: Path) -> None:
+    folder = toy / "toy"
+    header = "click:float\tbuy:float\tuser:token\tshop:token"
+    rows = [header, "1\t0\ta\ts", "0\t0\t\ts", "0\t0\tNA\ts", "1\t0\ta\t", "", "x"]
+    for part in ("", ".train", ".valid", ".test"):
+        (folder / f"toy{part}.inter").write_text("\n".join(rows) + "\n")
+    fields = [*FIELDS, {"name": "shop"}]
+    own: dict[str, Any] = {"fields": fields, "tasks": TASKS, "benchmark_filename": None}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        recbole_config("MMoE", "toy", toy, own)  # no keys, nothing dropped
+    (folder / "toy.user").write_text("user:token\tprice:float\na\t1\n\t2\n")
+    with pytest.warns(UserWarning) as caught:
+        recbole_config("MMoE", "toy", toy, own)
+    (text,) = [str(warning.message) for warning in caught]
+    assert text == (
+        "empty ids: toy.inter has 2 rows without 'user', toy.inter has 1 row without 'shop', toy.user has 1 row without "
+        "'user'; stock RecBole drops rows without a USER_ID_FIELD or ITEM_ID_FIELD, and where both occur it "
+        "drops others in their place (docs/recbole.md)"
+    )
+    assert Path(caught[0].filename).name == Path(__file__).name
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        recbole_config("MMoE", "toy", toy, {"fields": fields, "tasks": TASKS})  # in parts nothing is dropped
+
+
 def test_one_warning_names_what_recboles_trainer_does_not_follow(toy: Path) -> None:
     own: dict[str, Any] = {"fields": FIELDS, "tasks": TASKS}
     with warnings.catch_warnings():

@@ -49,6 +49,11 @@ def test_info_counts_rows_positives_and_tokens(shown: Shown) -> None:
     code, out, err = shown("data", "info", "--dataset=mine")
     assert (code, err) == (0, "")
     assert [row[:2] for row in table_of(out, "splits")] == [["train", "40"], ["valid", "5"], ["test", "5"]]
+    shared = table_of(out, "rows of one split in another")
+    assert [row[:2] for row in shared] == [["valid", "train"], ["test", "train"], ["test", "valid"]]
+    counted = json.loads(shown("data", "info", "--dataset=mine", "--json=-")[1])["duplicates"]["test"]
+    cells = [str(counted["in_valid"]), f"{counted['in_valid_share']:.2%}", str(counted["in_valid_same"])]
+    assert shared[2][2:] == cells
     tasks = table_of(out, "tasks (")
     assert [row[:3] for row in tasks] == [
         [task, split, count]
@@ -245,7 +250,7 @@ def test_validate_exits_2_for_a_fatal_fault_alone(shown: Shown, tmp_path: Path) 
     assert out.splitlines() == [
         "dataset/mine/mine.inter, line 52: warning: column 'user': 'NA' stock RecBole reads it as missing",
         "dataset/mine/mine.inter, line 53: a short row: expected 4 columns as in the header, found 2",
-        "dataset/mine: 1 faults, 1 warnings",
+        "dataset/mine: 1 fault, 1 warning",
     ]
     file.write_text(f"{whole}NA\ti1\t1.0\t0.0\n")
     assert shown("data", "validate", "dataset/mine")[0] == 0
@@ -336,7 +341,7 @@ def test_validate_shows_faults_of_a_kind_together(shown: Shown, tmp_path: Path) 
         f"{name}, 4 lines (52, 53, 54, ...): column 'click': expected a finite number",
         f"{name}, line 56: warning: column 'click': a missing number; stock RecBole puts the column's mean there",
         f"{name}, line 56: the label of task 'click' must be 0 or 1, found click = missing",
-        "dataset/mine: 5 faults, 1 warnings",
+        "dataset/mine: 5 faults, 1 warning",
     ]
     code, out, _ = shown("data", "validate", "dataset/mine", "--all")
     assert code == 2

@@ -14,6 +14,9 @@ from recbole_dtn.data.validate import find_faults, grouped, validate
 HEADER = "user:token\twords:token_seq\tscores:float_seq\tprice:float\tclick:float\tbuy:float\ttime:float\n"
 GOOD = "u1\ta b\t1 2\t0.5\t1\t0\t3\n"
 BLANK = "a blank line is no row, here and in stock RecBole"
+EMPTY_KEY = (
+    "user is empty: no interaction reads the row; stock RecBole drops it, or in given parts joins it to those without user"
+)
 YAML = """\
 fields:
 - {name: user}
@@ -170,7 +173,7 @@ def test_lists_and_their_weights_are_of_one_length(folder: Path) -> None:
         "u1\t\t\t1\t1\t0\t3\n",
     ]
     write(folder, HEADER + "".join(rows))
-    assert found(folder) == [
+    assert [fault for fault in found(folder) if "warning" not in fault[2]] == [
         ("toy.inter", 3, "'words' has 2 values, its weights 'scores' have 1"),
         ("toy.inter", 4, "'words' has 0 values, its weights 'scores' have 1"),
     ]
@@ -216,6 +219,7 @@ def test_keys_of_side_files(folder: Path) -> None:
         ("toy.inter", 4, missing),
         ("toy.user", 3, f"warning: {BLANK}"),
         ("toy.user", 5, "user 'u1' is there twice (first on line 2)"),
+        ("toy.user", 6, f"warning: {EMPTY_KEY}"),
         ("toy.user", 7, "user (empty) is there twice (first on line 6)"),
     ]
 
@@ -236,6 +240,58 @@ def test_a_file_of_one_column_may_hold_blank_lines(folder: Path) -> None:
     (folder / "toy.user").unlink()
     write(folder, "user:token\nu1\n\nu2\n")
     assert found(folder, plain=True) == [("toy.inter", 3, f"warning: {BLANK}")]
+
+
+def test_a_label_without_a_condition_is_a_float(folder: Path) -> None:
+    write(folder, HEADER.replace("click:float", "click:token") + GOOD * 3)
+    reason = (
+        "column 'click' is of type token; the label of task 'click' must be :float: stock RecBole renumbers a :token "
+        "label, and makes a second one an input (or give the task a condition)"
+    )
+    assert found(folder) == [("toy.inter", 1, reason)]
+    assert found(folder, plain=True) == []
+    conditions = "--tasks=[{name: click, label: click, condition: \"click == '1'\"}, {name: buy, label: buy}]"
+    assert found(folder, conditions) == []
+
+
+def test_an_empty_key_of_a_side_file(folder: Path) -> None:
+    write(folder, HEADER + GOOD)
+    write(folder, "user:token\tage:token\nu1\ta\n\tb\n", "toy.user")
+    warning = f"warning: {EMPTY_KEY}"
+    assert found(folder) == found(folder, plain=True) == [("toy.user", 3, warning)]
+
+
+@pytest.mark.parametrize("rest", ["", "\n", "\r\n\n"])
+def test_a_file_of_interactions_without_rows(folder: Path, rest: str) -> None:
+    write(folder, HEADER + rest)
+    expected = ("toy.inter", 1, "no rows: only a header; expected interactions")
+    assert [fault for fault in found(folder) if "blank" not in fault[2]] == [expected]
+    assert [fault for fault in found(folder, plain=True) if "blank" not in fault[2]] == [expected]
+    write(folder, HEADER + "u1\ta\n")  # a row, if a faulty one
+    assert [fault[2] for fault in found(folder)] == ["a short row: expected 7 columns as in the header, found 2"]
+
+
+def test_a_side_file_may_have_no_rows(folder: Path) -> None:
+    write(folder, "user:token\tage:token\n", "toy.user")
+    write(folder, HEADER + GOOD)
+    assert [fault[0] for fault in found(folder)] == ["toy.inter"]
+
+
+def test_spaces_and_null_bytes_in_tokens_are_told_once_per_column(folder: Path) -> None:
+    rows = [" u1\ta  b\t1 2\t1\t1\t0\t3\n", "u1 \t a\t1\t1\t1\t0\t3\n", "u1\ta b \t1 2\t1\t1\t0\t3\n"]
+    write(folder, HEADER + GOOD + "".join(rows) * 4 + "u\x001\ta\x00 b\t1 2\t1\t1\t0\t3\n" * 2)
+    tokens = "begins or ends with a space, which makes it another token, here and in stock RecBole"
+    empty = "has empty values between its spaces, which are left out, here and in stock RecBole"
+    null = "holds a null byte, where other programs may end the text"
+    assert [fault for fault in found(folder) if "toy.user" not in fault[2]] == [
+        ("toy.inter", 3, f"warning: column 'user': ' u1' {tokens} (told once)"),
+        ("toy.inter", 3, f"warning: column 'words': 'a  b' {empty} (told once)"),
+        ("toy.inter", 15, f"warning: column 'user': 'u\\x001' {null} (told once)"),
+        ("toy.inter", 15, f"warning: column 'words': 'a\\x00 b' {null} (told once)"),
+    ]
+    write(folder, HEADER + GOOD.replace("a b", "a"))
+    write(folder, "user:token\tage:token\nu1\told \nu2\tnew \n", "toy.user")
+    assert ("toy.user", 2, f"warning: column 'age': 'old ' {tokens} (told once)") in found(folder)
 
 
 def test_groups_keep_a_count_and_three_lines(folder: Path) -> None:

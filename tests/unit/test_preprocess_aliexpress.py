@@ -441,6 +441,13 @@ def test_the_estimate_allows_for_compressed_files(tmp_path: Path, monkeypatch: p
         announced(AliExpress(tmp_path / f"raw{ending}", tmp_path, options=options, base={})) for ending in ("", ".gz")
     ]
     assert found[0].endswith("(2 kB): making FOLDER under protocol 'clean', once; about 3 min on two cores")
+    with zipfile.ZipFile(tmp_path / "raw.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in (tmp_path / "raw").iterdir():
+            archive.writestr(path.name, path.read_bytes())
+            path.unlink()
+    (tmp_path / "raw.zip").rename(tmp_path / "raw" / "all.zip")
+    zipped = announced(AliExpress(tmp_path / "raw", tmp_path, options=options, base={}))
+    assert zipped.endswith("(2 kB): making FOLDER under protocol 'clean', once; at least 3 min on two cores")
     # 2,000 bytes, 3.5 bytes of text for each, 10 bytes a second
     assert found[1].endswith(
         "(2 kB, compressed): making FOLDER under protocol 'clean', once; at least 12 min on two cores"

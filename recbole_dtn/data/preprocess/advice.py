@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recbole_dtn.config.preprocess import option_words
 from recbole_dtn.config.settings import Settings
@@ -14,7 +14,7 @@ from recbole_dtn.config.settings import Settings
 if TYPE_CHECKING:
     from recbole_dtn.data.preprocess.base import RawSet
 
-__all__ = ["amount", "duration", "make_again", "missing_files"]
+__all__ = ["amount", "differing", "duration", "make_again", "missing_files"]
 
 PROGRAM = "python run_recbole_dtn.py"
 NAMES_SHOWN = 8
@@ -96,9 +96,16 @@ def _synthetic(made: RawSet) -> list[str]:
     return [" ".join([PROGRAM, *command]) for command in commands]
 
 
-def make_again(settings: Settings, made: RawSet) -> str:
-    """The command that makes a data set's files again, with the options that the settings say."""
-    raw = [] if settings.raw is None else [f"--raw={shlex.quote(settings.raw)}"]
+def make_again(settings: Settings, made: RawSet, record: Mapping[str, Any] | None = None) -> str:
+    """The command that makes a data set's files again, with the options that the settings say.
+
+    Args:
+        settings: of the run. made: its preprocessor. record: what made the files that are there: where their raw files
+            were given, the command has to name their folder.
+    """
+    recorded = (record or {}).get("raw")
+    elsewhere = isinstance(recorded, dict) and recorded.get("given")
+    raw = [f"--raw={shlex.quote(settings.raw)}"] if settings.raw else ["--raw=FOLDER"] if elsewhere else []
     name = [] if made.name == made.name_of(made.options) else [f"--name={made.name}"]
     words = [*raw, *option_words(made.set_name, made.options), *name, *_data_path(made.data_path), "--overwrite"]
     return " ".join([PROGRAM, "preprocess", made.set_name, *words])

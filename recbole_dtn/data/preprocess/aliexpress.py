@@ -70,7 +70,8 @@ class AliExpress(RawSet):
         if not all(archives[country].is_file() for country in self.options.countries):
             return super().announce()
         # The zips inside would have to be copied out to be listed.
-        return self._announcement(0, sum(archives[country].stat().st_size for country in self.options.countries))
+        size = sum(archives[country].stat().st_size for country in self.options.countries)
+        return self._announcement(0, size, slower=True)
 
     def write(self, work: Work) -> dict[str, int]:
         raw = self.open_raw(work.scratch)

@@ -7,6 +7,7 @@ from pathlib import Path
 from recbole_dtn.config.datasets import has_atomic_files
 from recbole_dtn.config.preprocess import preprocess_options
 from recbole_dtn.config.settings import Settings
+from recbole_dtn.config.tasks import check_fields_and_tasks
 from recbole_dtn.data.preprocess.advice import differing, make_again
 from recbole_dtn.data.preprocess.base import Preprocessor, RawSet, read_record
 from recbole_dtn.data.preprocess.raw_files import TARS
@@ -34,8 +35,10 @@ def check_files(settings: Settings) -> None:
     """What can be said about a run's files at once: whether they, or the raw ones that they are made of, are there.
 
     Raises:
-        DataError: when they are not, when they were made with other options, or for a faulty header.
+        UsageError: for fields and tasks that cannot be right. DataError: for missing files, atomic files that were made
+            with other options, or a faulty header.
     """
+    check_fields_and_tasks(settings)
     folder = data_folder(settings)
     if has_atomic_files(folder) or settings.preprocessor is None:
         check_record(settings, folder)
@@ -75,7 +78,7 @@ def check_record(settings: Settings, folder: Path) -> None:
     found = record.get("options", {})
     wrong = [f"{key}: {differing(found.get(key), value)}" for key, value in wanted.items() if found.get(key) != value]
     if wrong:
-        command = make_again(settings, raw_set(settings, folder.name))
+        command = make_again(settings, raw_set(settings, folder.name), record)
         raise DataError(
             f"{folder}: its files were made with other options ({'; '.join(wrong)}). To make them again: `{command}`. "
             f"To keep them, make another data set: the same command with --name=NAME in place of --overwrite, then "

@@ -228,14 +228,17 @@ class RawSet(Preprocessor):
             raise DataError(self.missing(missing))
         plain = sum(raw.size for raw in found.values() if not raw.packed)
         packed = sum(raw.size for raw in found.values() if raw.packed) + (folder.unseen if missing else 0)
-        return self._announcement(plain, packed)
+        slower = any(raw.on_disk_compressed for raw in found.values()) or bool(packed)
+        return self._announcement(plain, packed, slower=slower)
 
-    def _announcement(self, plain: int, packed: int) -> str:
-        """Given bytes of text, and of compressed files, whose text may be longer than is estimated."""
+    def _announcement(self, plain: int, packed: int, *, slower: bool) -> str:
+        """Given bytes of text, bytes of files whose text is packed, and whether anything must be unpacked."""
         time = duration((plain + TEXT_PER_BYTE * packed) / self.bytes_per_second)
         size = amount(plain + packed)
         if packed:
-            time, size = time.replace("about", "at least"), f"{size}, compressed"
+            size += ", compressed"
+        if slower:
+            time = time.replace("about", "at least")
         return (
             f"found the raw files in {self.raw} ({size}): making {self.folder} under protocol "
             f"{self.options.protocol!r}, once; {time} on two cores"

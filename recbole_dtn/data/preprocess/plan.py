@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,8 @@ class Plan:
         read += [column for text in conditions for column in sorted(parse_condition(text).columns())]
         for name in read:
             if name not in schema:
-                hint = _shape_hint(list(schema)) or nearest(name, list(schema))
+                near, shape = nearest(name, list(schema)), _shape_hint(list(schema))
+                hint = near if shape is None else f"{near} {shape}" if near.startswith("did you") else shape
                 raise UsageError(f"{self.path}: {source} has no column {name!r}; {hint}")
         for name in read:
             kind = schema[name]
@@ -245,11 +247,11 @@ class Plan:
 def _shape_hint(columns: list[str]) -> str | None:
     """What the names of the first line tell about a table that was read in the wrong way; None: nothing.
 
-    >>> _shape_hint(["user;item"])
-    'the first line is one column, \'user;item\': if ";" parts its columns, write reader: {separator: ";"} in the spec'
-    >>> _shape_hint(["u1", "3.5", "0"])
-    'the first line (u1, 3.5, 0) has numbers: if the file has no header, write reader: {columns: [a name per column]} \
-in the spec'
+    >>> print(_shape_hint(["user;item"]))
+    the first line is one column, 'user;item': if ";" parts its columns, write reader: {separator: ";"} in the spec
+    >>> print(_shape_hint(["u1", "3.5"]))
+    the first line (u1, 3.5) has numbers: if the file has no header, write reader: {columns: [a name per column]} \
+in the spec
     """
     first = columns[0] if len(columns) == 1 else ""
     for character, spelled in ((";", ";"), ("\t", "\\t"), ("|", "|"), (",", ",")):
@@ -258,8 +260,9 @@ in the spec'
                 f'the first line is one column, {first!r}: if "{spelled}" parts its columns, write reader: '
                 f'{{separator: "{spelled}"}} in the spec'
             )
-    if any(parse_numbers(pl.Series(columns, dtype=pl.String)).is_not_null()):
-        shown = ", ".join([*columns[:5], *(["..."] if len(columns) > 5 else [])])
+    values = [re.sub(r"#\d+$", "", name) for name in columns]  # a second 0 is called 0#2
+    if any(parse_numbers(pl.Series(values, dtype=pl.String)).is_not_null()):
+        shown = ", ".join([*values[:5], *(["..."] if len(values) > 5 else [])])
         return (
             f"the first line ({shown}) has numbers: if the file has no header, write reader: {{columns: [a name per "
             "column]} in the spec"

@@ -49,6 +49,11 @@ class RawFile:
     _open: Opener
 
     @property
+    def on_disk_compressed(self) -> bool:
+        """Whether reading takes the time of decompressing too, or of finding it in an archive."""
+        return self.path.name.lower().endswith((".zip", *TARS, *COMPRESSED))
+
+    @property
     def packed(self) -> bool:
         """Whether :attr:`size` counts compressed bytes."""
         return self.name.lower().endswith(COMPRESSED)

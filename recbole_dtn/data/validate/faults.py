@@ -99,14 +99,19 @@ def _file(path: Path, meaning: Meaning | None, meter: Meter) -> Iterator[Fault]:
         header = read_header(path)
     except DataError:
         return  # told already
-    size = path.stat().st_size
+    size, told = path.stat().st_size, set[str]()
+    filled = path.suffix != ".inter"
     for rows in rows_of(header):
-        found = [*rows.faults, *_values(rows), *(meaning.faults(rows) if meaning is not None else ())]
+        filled = filled or len(rows.lines) > 0 or any(fault.fatal for fault in rows.faults)
+        found = [*rows.faults, *_values(rows, told), *(meaning.faults(rows) if meaning is not None else ())]
         yield from sorted(found)
         meter(f"checking {path.name}", rows.stop, size)
+    if not filled:
+        yield Fault(str(path), 1, "no rows: only a header; expected interactions")
 
 
-def _values(rows: Rows) -> Iterator[Fault]:
+def _values(rows: Rows, told: set[str]) -> Iterator[Fault]:
+    """Faults of the cells by the types of their columns; ``told`` remembers what is told once per column."""
     for column, kind in zip(rows.header.names, rows.header.types, strict=True):
         if kind == "float":
             yield from _numbers(rows, column)
@@ -114,6 +119,7 @@ def _values(rows: Rows) -> Iterator[Fault]:
             yield from _sequence_numbers(rows, column)
         else:
             yield from _tokens(rows, column, kind)
+            yield from _spelling(rows, column, kind, told)
 
 
 def _numbers(rows: Rows, column: str) -> Iterator[Fault]:
@@ -143,6 +149,24 @@ def _tokens(rows: Rows, column: str, kind: str) -> Iterator[Fault]:
             yield rows.fault(row, f"column {column!r}: {texts[row]!r} {reason}", fatal=False, kind=kind)
 
 
+def _spelling(rows: Rows, column: str, kind: str, told: set[str]) -> Iterator[Fault]:
+    """What reads well and is hardly meant, once per column."""
+    texts = rows.frame[column]
+    outer = texts.str.starts_with(" ") | texts.str.ends_with(" ")
+    if kind == "token":
+        spaces = "begins or ends with a space, which makes it another token, here and in stock RecBole"
+    else:
+        spaces = "has empty values between its spaces, which are left out, here and in stock RecBole"
+        outer = outer | texts.str.contains("  ", literal=True)
+    null = texts.str.contains("\0", literal=True)
+    for reason, mask in ((spaces, outer), ("holds a null byte, where other programs may end the text", null)):
+        name = f"column {column!r}: {reason} (told once)"
+        if name not in told and mask.any():
+            told.add(name)
+            row = mask.fill_null(False).arg_true()[0]
+            yield rows.fault(row, f"column {column!r}: {texts[row]!r} {reason} (told once)", fatal=False, kind=name)
+
+
 def _sequence_numbers(rows: Rows, column: str) -> Iterator[Fault]:
     texts = rows.frame[column]
     cells = pl.DataFrame({"row": pl.int_range(len(texts), eager=True), "text": texts.str.split(" ")}).explode("text")
@@ -154,7 +178,7 @@ def _sequence_numbers(rows: Rows, column: str) -> Iterator[Fault]:
 
 
 def _keys(sources: Sources) -> Iterator[Fault]:
-    """Side rows that are there twice, and interactions without one."""
+    """Side rows that are there twice or have no key, and interactions without one."""
     for side in sources.sides:
         (header,) = side.table.headers
         seen: dict[str | None, int] = {}
@@ -164,8 +188,14 @@ def _keys(sources: Sources) -> Iterator[Fault]:
                     shown = "(empty)" if value is None else repr(value)
                     reason, kind = f"{side.key} {shown} is there twice", f"{side.key} is there twice"
                     yield rows.fault(row, f"{reason} (first on line {seen[value]})", kind=kind)
-                else:
-                    seen[value] = rows.lines[row]
+                    continue
+                seen[value] = rows.lines[row]
+                if value is None:
+                    reason = (
+                        f"{side.key} is empty: no interaction reads the row; stock RecBole drops it, or in given parts "
+                        f"joins it to those without {side.key}"
+                    )
+                    yield rows.fault(row, reason, fatal=False)
         known = pl.Series(list(seen), dtype=pl.String).implode()
         del seen
         for part in sources.inter.headers:

@@ -18,6 +18,10 @@ from recbole_dtn.errors import DataError, UsageError
 
 __all__ = ["Meaning", "meaning_of"]
 
+LABEL_TYPE = (
+    "must be :float: stock RecBole renumbers a :token label, and makes a second one an input (or give the task a "
+    "condition)"
+)
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -63,6 +67,8 @@ class Meaning:
                     yield self._first_line(spec.weights, f"weights of {spec.name!r} must lie in the same file")
                     self.unusable.add(spec.weights)
         for task in self.settings.tasks:
+            if task.condition is None:
+                yield from self._typed(task.label, ("float",), f"the label of task {task.name!r} {LABEL_TYPE}")
             for name in sorted(task_columns(task)):
                 yield from self._typed(name, ("token", "float"), f"task {task.name!r} needs one value a row")
         for key in ("time_field", "weight_field", "domain_field", "group_field"):

@@ -1,0 +1,92 @@
+"""Scoring: ours beside torch-rechub, FuxiCTR and a hand-written forward pass.
+
+    python -m benchmarks.peers peers            # once: the peers' environments
+    python -m benchmarks.inference --peers=peers --threads=2 --rounds=5
+
+Model and data are those of benchmarks.train. Every side scores 30 batches of 8192 rows, ready in its own form, and
+2000 batches of one row. ``ours, predict`` begins with a Polars frame of texts and looks every token up; the other
+sides begin with ids.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.harness import Sample, Side, compare, markdown, median, ratio, save
+from benchmarks.peers import interpreter
+from benchmarks.sides.train_common import BATCH
+from benchmarks.train import MFLOP, make_data
+
+STEPS = 60
+FOLDER = Path(__file__).parent / "sides"
+PEERS = {
+    "torch-rechub, forward": ("rechub", "inference_rechub.py", "forward"),
+    "torch-rechub, predict": ("rechub", "inference_rechub.py", "predict"),
+    "fuxictr, forward": ("fuxictr", "inference_fuxictr.py", "forward"),
+}
+OURS = {"ours, forward": "forward", "ours, scores": "scores", "ours, predict": "predict", "hand-written": "hand"}
+
+
+def sides(arguments: argparse.Namespace, folder: Path) -> list[Side]:
+    """Every side that can run here."""
+    words = [str(folder), arguments.model, str(arguments.threads)]
+    threads = str(arguments.threads)
+    environment = {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": threads, "POLARS_MAX_THREADS": threads}
+    command = [sys.executable, "-m", "benchmarks.sides.inference_ours"]
+    found = [Side(name, [*command, kind, *words], environment) for name, kind in OURS.items()]
+    for name, (environment_name, script, kind) in PEERS.items():
+        python = interpreter(arguments.peers, environment_name)
+        if python is None:
+            print(f"{name} is left out: no environment in {arguments.peers}; python -m benchmarks.peers FOLDER")
+        else:
+            found.append(Side(name, [python, str(FOLDER / script), kind, *words], environment))
+    return found
+
+
+def report(samples: Mapping[str, Sequence[Sample]]) -> str:
+    """The table of docs/benchmarks.md."""
+    lines = []
+    for name, runs in samples.items():
+        single = [median(runs, lambda run, key=key: float(run.found.get(key, 0))) for key in ("p50_us", "p99_us")]
+        lines.append(
+            [
+                name,
+                f"{median(runs, lambda run: run.found['scored'] / run.seconds):,.0f}",
+                f"{median(runs, lambda run: float(run.found['call_cpu'])):.2f}",
+                *(f"{micros / 1000:.3f}" if micros else "" for micros in single),
+                *(
+                    "–" if name == own else "{:.2f} ({:.2f}–{:.2f})".format(*ratio(samples, own, name))
+                    for own in ("ours, forward", "ours, predict")
+                ),
+                f"{median(runs, lambda run: run.others):.2f}",
+            ]
+        )
+    columns = ["side", "rows/s at 8192", "processor s", "one row, p50 ms", "p99 ms"]
+    ratios = ["ours, forward is × faster", "ours, predict is × faster"]
+    return markdown([*columns, *ratios, "other processes, cores"], lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", type=Path, default=Path("peers"), help="folder that benchmarks.peers made")
+    parser.add_argument("--ids", type=int, default=1_000_000, help="rows of the embedding table, about")
+    parser.add_argument("--model", choices=list(MFLOP), default="MMoE")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", type=Path, default=Path("benchmark-data"), help="gets the data")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="gets the JSON")
+    arguments = parser.parse_args()
+    data = (arguments.folder / f"train-{arguments.ids}-{STEPS}").resolve()
+    if not (data / "ids.npy").is_file():
+        make_data(data, arguments.ids, STEPS * BATCH)
+    samples = compare(sides(arguments, data), arguments.rounds)
+    settings = {key: getattr(arguments, key) for key in ("ids", "model", "threads")}
+    save(arguments.output / f"inference-{arguments.model}-{arguments.ids}.json", "inference", settings, samples)
+    print(report(samples))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Our sides of the inference benchmark: ``python -m benchmarks.sides.inference_ours SIDE FOLDER MODEL THREADS``.
+
+``forward``: the model on ready batches. ``scores``: ``LoadedRun.scores`` on ready batches, to probabilities.
+``predict``: ``LoadedRun.predict`` on a Polars frame of texts. ``hand``: the hand-written model of benchmarks.handwritten.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import torch
+
+from benchmarks.handwritten import Mixture
+from benchmarks.sides.inference_common import LARGE, finish, starts
+from benchmarks.sides.train_common import WIDTH, Work
+from benchmarks.sides.train_ours import prepared_of, settings_of
+from recbole_dtn.data.features import Features
+from recbole_dtn.schema import FIRST_TOKEN
+from recbole_dtn.serving.load import LoadedRun
+from recbole_dtn.training.fit import build_model
+
+
+def hand(work: Work) -> None:
+    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(work.sizes)[:-1]]))
+    table = torch.empty(sum(work.sizes), WIDTH).normal_(0, 0.01)
+    model = Mixture(len(work.sizes) * WIDTH, work.model).eval()
+    ids = torch.from_numpy(work.ids).long() + offsets
+    with torch.inference_mode():
+        finish(
+            lambda rows: torch.sigmoid(model(table[rows.flatten()].view(len(rows), -1))),
+            [ids[start : start + LARGE] for start in starts(len(ids))],
+            [ids[row : row + 1] for row in range(1000)],
+        )
+
+
+def main() -> None:
+    work = Work()
+    torch.set_num_threads(work.threads)
+    if work.side == "hand":
+        return hand(work)
+    resolved = settings_of(work, "rowwise_adagrad", "unused")
+    prepared = prepared_of(work, resolved)
+    run = LoadedRun(build_model(resolved.settings, prepared), resolved.settings, prepared.vocabularies, None)
+    if work.side == "predict":
+        columns = {name: work.ids[:, i].astype(str) for i, name in enumerate(work.names)}
+        frame = pl.DataFrame(columns)
+        large, single = [frame[start : start + LARGE] for start in starts(frame.height)], frame[:100]
+        return finish(run.predict, large, [single[row : row + 1] for row in range(100)])
+    offsets = torch.tensor([field.offset for field in prepared.schema.fields])
+    ids = torch.from_numpy(work.ids).long() + (FIRST_TOKEN + offsets)
+    large = [Features(ids[start : start + LARGE]) for start in starts(len(ids))]
+    single = [Features(ids[row : row + 1]) for row in range(1000)]
+    with torch.inference_mode():
+        finish(run.model if work.side == "forward" else run.scores, large, single)
+
+
+if __name__ == "__main__":
+    main()
