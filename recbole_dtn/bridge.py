@@ -281,7 +281,7 @@ def _warn_unfollowed(settings: Settings) -> None:
 
 
 def _warn_empty_keys(folder: Path, name: str, config: Config) -> None:
-    """One warning of the rows without an id that RecBole's Dataset drops; in parts (benchmark_filename) it drops none."""
+    """One warning of the rows without an id that RecBole's Dataset drops; in parts it drops none."""
     keys = [key for key in (config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]) if key is not None]
     if not keys or config["benchmark_filename"]:
         return

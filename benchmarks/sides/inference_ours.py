@@ -1,7 +1,8 @@
 """Our sides of the inference benchmark: ``python -m benchmarks.sides.inference_ours SIDE FOLDER MODEL THREADS``.
 
 ``forward``: the model on ready batches. ``scores``: ``LoadedRun.scores`` on ready batches, to probabilities.
-``predict``: ``LoadedRun.predict`` on a Polars frame of texts. ``hand``: the hand-written model of benchmarks.handwritten.
+``predict``: ``LoadedRun.predict`` on a Polars frame of texts. ``hand``: the model of
+benchmarks.handwritten.
 """
 
 from __future__ import annotations

@@ -43,9 +43,10 @@ python run_recbole_dtn.py data validate FOLDER [--all]
 
 Checks every line of the atomic files of a data set, or of a folder that holds one under its own name: header and types,
 number of columns, numbers, UTF-8, line ends, blank lines, interactions at all, keys of the side files (repeated, empty,
-or missing), spaces around tokens, and what stock RecBole would misread. With --dataset, whose fields and tasks are known, also: columns that they need, labels and
-conditions, lists of weights as long as their lists, times, weights and domains. Faults of one kind in one file are
-shown together, with their number and first three lines; a warning is what can be read.
+or missing), spaces around tokens, and what stock RecBole would misread. With --dataset, whose fields and tasks are
+known, also: columns that they need, labels and conditions, lists of weights as long as their lists, times, weights and
+domains. Faults of one kind in one file are shown together, with their number and first three lines; a warning is what
+can be read.
 
   --all    every fault on a line of its own
 

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 __all__ = [
+    "SELECTED_ON_TEST",
     "EmbeddingOptimizerSettings",
     "FieldSettings",
     "OptimizerSettings",
-    "SELECTED_ON_TEST",
     "SchedulerSettings",
     "Settings",
     "Strict",

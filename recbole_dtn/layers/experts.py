@@ -14,6 +14,9 @@ from recbole_dtn.layers.product import Fusible, linear
 
 __all__ = ["Experts", "Towers", "run_together"]
 
+FEW_ROWS = 32
+"""Up to so many rows, laying out the experts' weights side by side takes longer than their products."""
+
 
 class Experts(Fusible):
     """K perceptrons of one shape over one input, the first layer of all of them as one product.
@@ -68,13 +71,17 @@ def run_together(groups: Sequence[Experts], x: Tensor) -> list[Tensor]:
     """Several groups of experts over one input: (B, I) -> (B, K, H) of each, all first layers as one product."""
     if not all(len(group.weights) for group in groups):
         return [group(x) for group in groups]
+    if len(x) <= FEW_ROWS and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+        firsts = [torch.baddbmm(group.biases[0], x.expand(group.count, -1, -1), group.weights[0]) for group in groups]
+        pairs = zip(groups, firsts, strict=True)
+        return [group.after_first(torch.relu(first).transpose(0, 1)) for group, first in pairs]
     by_input = [group.weights[0].transpose(0, 1).flatten(1) for group in groups]  # (I, K * width)
     weight = torch.cat(by_input, dim=1) if len(groups) > 1 else by_input[0]
     biases = [group.biases[0].flatten() for group in groups]
     bias = torch.cat(biases) if len(groups) > 1 else biases[0]
     first = torch.split(linear(x, weight.t(), bias, "relu"), [part.shape[1] for part in by_input], dim=1)
-    pairs = zip(groups, first, strict=True)
-    return [group.after_first(part.unflatten(1, (group.count, -1))) for group, part in pairs]  # type: ignore[no-untyped-call]
+    parts = zip(groups, first, strict=True)
+    return [group.after_first(part.unflatten(1, (group.count, -1))) for group, part in parts]  # type: ignore[no-untyped-call]
 
 
 class Towers(nn.Module):

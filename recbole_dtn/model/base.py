@@ -142,8 +142,11 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """(B, T): sigmoid for binary tasks, the value itself for regression."""
-        binary = torch.tensor([task.kind == "binary" for task in self.schema.tasks], device=logits.device)
-        return torch.where(binary, torch.sigmoid(logits.float()), logits.float())
+        logits = logits.float()
+        kinds = [task.kind == "binary" for task in self.schema.tasks]
+        if all(kinds):
+            return torch.sigmoid(logits)
+        return torch.where(torch.tensor(kinds, device=logits.device), torch.sigmoid(logits), logits)
 
     # ---- RecBole's interface ------------------------------------------------------------------------------------
 

@@ -76,7 +76,8 @@ class LoadedRun:
         Returns:
             (B, T): the probability of a binary task, the value of a regression.
         """
-        return self.model.probabilities(self.model(features).logits)
+        found: Tensor = self.model.probabilities(self.model(features).logits)
+        return found
 
     @torch.inference_mode()
     def test(self, split: str = "test") -> dict[str, dict[str, float | None]]:

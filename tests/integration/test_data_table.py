@@ -1,7 +1,10 @@
 """One table of the user's own: CSV, TSV and Parquet, its spec, and the data set it makes."""
 
+import csv
 import gzip
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -371,18 +374,25 @@ def test_every_key_of_the_spec_is_in_the_manual_and_in_the_help():
                 assert re.search(rf"\b{key}\b", help_text(["table"])), key
 
 
-def test_the_spec_of_the_manual_makes_a_data_set(tmp_path):
+def test_the_example_of_the_manual_makes_a_data_set(tmp_path, monkeypatch):
     manual = (EXAMPLES.parent / "docs/own-data.md").read_text()
-    table, spec = (re.search(rf"```{kind}\n(.*?)```", manual, re.DOTALL)[1] for kind in ("csv", "yaml"))
-    header, *lines = table.splitlines()
-    rows = rows_of(tmp_path, [header, *(lines * 10)], spec)
-    made = dict(zip(rows[0], rows[1], strict=True))
-    assert made == {
-        "user_id:token": "u1", "price:float": "9.5", "age:float": "31", "genres:token_seq": "drama sci-fi",
-        "click:float": "1", "buy:float": "0", "buy_observed:float": "1", "time:float": "1",
-    }  # fmt: skip
+    script, spec = (re.search(rf"```{kind}\n(.*?)```", manual, re.DOTALL)[1] for kind in ("python", "yaml"))
+    monkeypatch.chdir(tmp_path)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    (tmp_path / "spec.yaml").write_text(spec)
+    preprocess_table("events.csv", tmp_path / "spec.yaml", "mine", tmp_path / "data")
+    with (tmp_path / "events.csv").open() as file:
+        events = list(csv.DictReader(file))
+    assert len(events) == 300
+    clicks = sum(float(event["watched"]) >= 0.5 for event in events)
     prepared = prepare(resolve({"model": "MMoE", "dataset": "mine", "data_path": str(tmp_path / "data")}).settings)
-    assert sum(prepared.summary.rows.values()) == len(rows) - 1
+    assert prepared.summary.rows == {"train": 240, "valid": 30, "test": 30}
+    found = [prepared.summary.positives[part]["click"] for part in ("train", "valid", "test")]
+    assert sum(positives for positives, _ in found) == clicks
+    bought = [prepared.summary.positives[part]["buy"] for part in ("train", "valid", "test")]
+    assert sum(positives for positives, _ in bought) == sum(event["bought"] == "yes" for event in events)
+    assert sum(observed for _, observed in bought) == clicks
+    assert all(0 < positives < rows for positives, rows in (*found, *bought)), "each part can be measured"
 
 
 def test_kuairand_subset(tmp_path, shared_data):

@@ -262,8 +262,8 @@ def test_mixed_precision_comes_near_full_precision(precision: str, small_fit: Fi
 def test_a_run_selected_on_the_test_set_says_so(small_fit: Fit, dtn_run: Run) -> None:
     run = small_fit("SharedBottom", epochs=1, selected_on_test=True)
     assert json.loads((run.folder / "record.json").read_text())["selected_on_test"] is True
-    log = (run.folder / "log.txt").read_text()
-    assert "warning: selected_on_test: the validation rows are, or contain, rows of the test set" in " ".join(log.split())
+    log = " ".join((run.folder / "log.txt").read_text().split())
+    assert "warning: selected_on_test: the validation rows are, or contain, rows of the test set" in log
     assert "test (selected on the test set), best epoch 1 of 1" in log
     assert read_record(dtn_run.folder).selected_on_test is False
     assert "selected on" not in (dtn_run.folder / "log.txt").read_text()

@@ -196,18 +196,24 @@ def test_rows_without_a_key_are_a_warning_that_says_what_becomes_of_them(toy: Pa
         warnings.simplefilter("error")
         recbole_config("MMoE", "toy", toy, own)  # no keys, nothing dropped
     (folder / "toy.user").write_text("user:token\tprice:float\na\t1\n\t2\n")
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="empty ids") as caught:
         recbole_config("MMoE", "toy", toy, own)
     (text,) = [str(warning.message) for warning in caught]
     assert text == (
-        "empty ids: toy.inter has 2 rows without 'user', toy.inter has 1 row without 'shop', toy.user has 1 row without "
-        "'user'; stock RecBole drops rows without a USER_ID_FIELD or ITEM_ID_FIELD, and where both occur it "
+        "empty ids: toy.inter has 2 rows without 'user', toy.inter has 1 row without 'shop', toy.user has 1 row "
+        "without 'user'; stock RecBole drops rows without a USER_ID_FIELD or ITEM_ID_FIELD, and where both occur it "
         "drops others in their place (docs/recbole.md)"
     )
     assert Path(caught[0].filename).name == Path(__file__).name
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         recbole_config("MMoE", "toy", toy, {"fields": fields, "tasks": TASKS})  # in parts nothing is dropped
+
+
+def test_a_set_selected_on_its_test_rows_is_a_warning(toy: Path) -> None:
+    own: dict[str, Any] = {"fields": FIELDS, "tasks": TASKS, "selected_on_test": True}
+    with pytest.warns(UserWarning, match="^selected_on_test: the validation rows are, or contain, rows of"):
+        recbole_config("MMoE", "toy", toy, own)
 
 
 def test_one_warning_names_what_recboles_trainer_does_not_follow(toy: Path) -> None:

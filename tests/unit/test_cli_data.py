@@ -324,7 +324,7 @@ def test_a_table_is_not_written_over_another_data_set(shown: Shown, tmp_path: Pa
     assert code == 3
     assert "x.csv, line 2: the label of task 'buy'" in err
     kept = {path.name: path.read_text() for path in (tmp_path / "dataset/mine").iterdir()}
-    assert kept == {**before, "rejected.tsv": kept["rejected.tsv"]}
+    assert kept == {**before, "rejected.failed.tsv": kept["rejected.failed.tsv"]}
     assert [path.name for path in (tmp_path / "dataset").iterdir()] == ["mine"]
     (tmp_path / "x.csv").write_text("user,buy\na,1\n")
     assert shown(*words, "--overwrite")[0] == 0

@@ -262,3 +262,26 @@ def test_a_wrong_condition_is_found_in_its_spec(shown: Shown) -> None:
     assert err.startswith("error: s.yaml: filter: condition 'time = 3', position 6: ")
     code, err = table(shown, "fields: [{name: user}]\ntasks: [{name: b, label: buy, condition: buy >}]\n")
     assert (code, "s.yaml: task 'b', condition: condition 'buy >'" in err) == (2, True)
+
+
+@pytest.mark.parametrize("weight", ["-0.5", "inf", "-inf", "heavy", ""])
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_weight_is_a_number_from_0_up(shown: Shown, weight: str, plain: bool) -> None:
+    rows = [f"u{i % 3},{i % 2},{i % 4}.5" for i in range(40)]
+    rows[7] = f"u1,1,{weight}"
+    spec = f"{SPEC}weight_field: w\n" + ("" if plain else "filter: buy >= 0\n")
+    csv = "\n".join(["user,buy,w", *rows]) + "\n"
+    code, err = table(shown, spec, csv)
+    assert code == 3
+    found = "found a missing value" if not weight else f"expected a weight, a finite number from 0 up, found '{weight}'"
+    assert f"x.csv, line 9: column 'w': {'expected a finite number, ' if not weight else ''}{found}" in err
+    assert table(shown, spec, csv, "--max_rejected=0.1", "--overwrite")[0] == 0
+    written = Path("dataset/own/own.inter").read_text().splitlines()[1:]
+    assert len(written) == 39
+    assert min(float(row.split("\t")[2]) for row in written) == 0.5
+
+
+def test_a_weight_of_zero_and_a_negative_input_stay(shown: Shown) -> None:
+    spec = "fields: [{name: user}, {name: x, type: float}]\ntasks: [{name: buy, label: buy}]\nweight_field: w\n"
+    assert table(shown, spec, "user,x,buy,w\nu,-1,0,0\nv,-2.5,1,3\n") == (0, "")
+    assert "fill puts a negative number" in table(shown, f"{spec}fill: {{w: -1}}\n", CSV, "--overwrite")[1]

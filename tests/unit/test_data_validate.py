@@ -15,7 +15,8 @@ HEADER = "user:token\twords:token_seq\tscores:float_seq\tprice:float\tclick:floa
 GOOD = "u1\ta b\t1 2\t0.5\t1\t0\t3\n"
 BLANK = "a blank line is no row, here and in stock RecBole"
 EMPTY_KEY = (
-    "user is empty: no interaction reads the row; stock RecBole drops it, or in given parts joins it to those without user"
+    "user is empty: no interaction reads the row; stock RecBole drops it, or in given parts joins it to those without "
+    "user"
 )
 YAML = """\
 fields:

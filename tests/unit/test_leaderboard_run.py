@@ -75,6 +75,7 @@ class Trainer:
                 "settings": settings.dump(),
                 "settings_digest": digest,
                 "data_fingerprint": self.fingerprint,
+                "selected_on_test": settings.selected_on_test,
                 "code_version": "0.1.0",
                 "tasks": [{"name": "like", "label": "rating", "after": []}],
                 "valid": None,
@@ -242,6 +243,13 @@ def test_a_line_per_cell_then_the_table_and_the_files(board: Board) -> None:
 def test_the_files_name(board: Board) -> None:
     assert board.run("DTN", "a,b", "1").name == "a+b.md"
     assert board.run("DTN", "a", "1", board="first").name == "first.md"
+
+
+def test_a_cell_selected_on_the_test_set_is_marked_in_line_and_tables(board: Board) -> None:
+    path = board.run("DTN", "ml-100k", "1", ("--selected_on_test=true",))
+    assert "DTN ml-100k seed 2020 ... like .7202 (selected on the test set) (" in board.said
+    assert "| DTN † | 1 |" in path.read_text()
+    assert "† Selected on the test set: these numbers are optimistic" in board.said
 
 
 # ---- records that are there -----------------------------------------------------------------------------------------

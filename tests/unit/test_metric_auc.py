@@ -1,12 +1,14 @@
 """Exact AUC against scikit-learn and against counting all pairs."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from recbole_dtn.metric import auc
 from recbole_dtn.metric.auc import ExactAUC, exact_auc
 
 
@@ -103,3 +105,84 @@ def test_sample_weights_of_some_batches_only_are_refused() -> None:
     metric.update(torch.zeros(2), torch.tensor([0.0, 1.0]), sample_weight=torch.ones(2))
     with pytest.raises(ValueError, match="2 weights for 4 rows"):
         metric.compute()
+
+
+def counted(scores: np.ndarray, labels: np.ndarray) -> float:
+    """By the definition: every pair of a positive and a negative."""
+    positives, negatives = scores[labels][:, None], scores[~labels][None, :]
+    if not positives.size or not negatives.size:
+        return math.nan
+    twice = 2 * int((positives > negatives).sum()) + int((positives == negatives).sum())
+    return float(Fraction(twice, 2 * positives.size * negatives.size))
+
+
+TINY = np.finfo(np.float32).smallest_subnormal
+LEVELS = np.array(
+    [-np.inf, -3e38, -1, -TINY, -0.0, 0.0, TINY, 2 * TINY, 0.5, np.nextafter(np.float32(0.5), 1), 3e38, np.inf],
+    np.float32,
+)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_it_is_the_definition_to_the_last_bit(dtype: type, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # So small that pieces of the classes, and slices of them, end within runs of equal scores.
+    monkeypatch.setattr(auc, "SLICE", 3)
+    monkeypatch.setattr(auc, "LEAST_PER_THREAD", 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    random = np.random.default_rng(11)
+    undefined = 0
+    for rows in [*range(1, 40), 200]:
+        for share in (0.05, 0.5, 0.9):
+            scores = random.choice(LEVELS, rows).astype(dtype)
+            labels = random.random(rows) < share
+            expected = counted(scores, labels)
+            undefined += math.isnan(expected)
+            for found in (
+                exact_auc(torch.tensor(scores), torch.tensor(labels)),
+                auc._device_auc(torch.tensor(scores[labels]), torch.tensor(scores[~labels])),
+            ):
+                assert found == expected or (math.isnan(found) and math.isnan(expected)), (scores, labels)
+    assert 0 < undefined < 60
+
+
+def test_a_nan_in_either_class_is_undefined_on_a_device_too() -> None:
+    nan, number = torch.tensor([0.0, math.nan]), torch.tensor([1.0])
+    assert math.isnan(auc._device_auc(nan, number))
+    assert math.isnan(auc._device_auc(number, nan))
+    assert math.isnan(exact_auc(torch.tensor([math.nan, 1.0, 2.0]), torch.tensor([0, 1, 0])))
+
+
+def test_integers_that_float32_cannot_hold_stay_apart() -> None:
+    assert exact_auc(torch.tensor([2**24, 2**24 + 1]), torch.tensor([0, 1])) == 1.0
+
+
+def test_scores_given_are_left_as_they_are() -> None:
+    scores = torch.tensor([3.0, 1.0, 2.0])
+    exact_auc(scores, torch.tensor([0, 0, 1]))
+    assert scores.tolist() == [3.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_small_parts_are_put_together_and_nothing_is_lost(weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auc, "PARTS", 4)
+    monkeypatch.setattr(auc, "BLOCK", 50)
+    scores, labels = draw("ties")
+    weights = torch.tensor(np.random.default_rng(4).random(len(scores)).astype(np.float32))
+    metric = ExactAUC()
+    for start in range(0, len(scores), 20):
+        part = slice(start, start + 20)
+        metric.update(
+            torch.tensor(scores[part]),
+            torch.tensor(labels[part]).float(),
+            sample_weight=weights[part] if weighted else None,
+        )
+        if start == 1000:
+            metric.compute()  # in the middle: it may put scores in order, but not lose the weights that go with them
+    parts = [part for name in metric.STATES for part in getattr(metric, name)]
+    assert sum(part.nbytes for part in parts) == (8 if weighted else 4) * len(scores)
+    assert max(len(getattr(metric, name)) for name in metric.STATES) < len(scores) / 20 / 2
+    mass = weights.numpy() if weighted else None
+    assert metric.compute().item() == pytest.approx(roc_auc_score(labels, scores, sample_weight=mass), abs=1e-9)
+    metric.reset()
+    assert math.isnan(metric.compute())

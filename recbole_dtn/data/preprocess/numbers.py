@@ -97,7 +97,8 @@ class Numbers:
         found = self.plan.number(name)
         if self.plan.is_binary(name):
             return ~((found == 0) | (found == 1)).fill_null(value=False)
-        return ~found.is_finite().fill_null(value=False)
+        sound = found.is_finite() & (found >= 0) if name == self.plan.spec.weight_field else found.is_finite()
+        return ~sound.fill_null(value=False)
 
     def _list_masks(self, values: str, weights: str, schema: pl.Schema) -> dict[str, pl.Expr]:
         """Where the weights of a list are no numbers, or not as many as its values."""
@@ -131,6 +132,8 @@ class Numbers:
         wrong = found.is_null() | ~found.is_finite()
         if plan.is_binary(name):
             wrong = wrong | ((found != 0) & (found != 1))
+        if name == plan.spec.weight_field:
+            wrong = wrong | (found < 0)
         observed = plan.observed(name, schema)
         return {"wrong": ~empty & observed & wrong.fill_null(value=True), "absent": made.is_null() & empty}
 
@@ -146,7 +149,8 @@ def _wrong(plan: Plan, name: str, shown: dict[str, Any]) -> tuple[str, str]:
         reason = f"the label of task {task.name!r}, column {name!r}: expected {expected}"
         return reason, f"{reason}, found {found!r}{hint}"
     hint = f"; if that means missing: reader: {{null_values: [{found!r}]}}" if isinstance(found, str) else ""
-    reason = f"column {name!r}: expected a finite number"
+    weight = name == plan.spec.weight_field
+    reason = f"column {name!r}: expected a {'weight, a finite number from 0 up' if weight else 'finite number'}"
     return reason, f"{reason}, found {found!r}{hint}"
 
 

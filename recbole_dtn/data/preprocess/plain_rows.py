@@ -48,7 +48,7 @@ class PlainRows:
         reader, spec = plan.spec.reader, plan.spec
         changed = spec.filter is not None or plan.derived or plan.fill or plan.gaps or reader.strip
         padded = reader.separator is not None and len(reader.separator) > 1
-        if changed or padded or reader.null_values:
+        if changed or padded or reader.null_values or spec.weight_field is not None:  # a weight may not be negative
             return None
         names = list(plan.types)
         texts = all(kind == pl.String for kind in schema.values())

@@ -70,6 +70,8 @@ class Plan:
         for name in spec.fill:
             if self.types.get(name) != "float" or name in self.derived:
                 raise UsageError(f"{path}: fill names {name!r}, which is no float column of the data set")
+        if spec.weight_field is not None and self.fill.get(spec.weight_field, 0) < 0:
+            raise UsageError(f"{path}: fill puts a negative number into weight_field {spec.weight_field!r}")
 
     def _check_split(self) -> None:
         """A split by time needs the column of the time, and one within users that of the user."""
