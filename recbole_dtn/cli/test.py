@@ -8,6 +8,7 @@ from pathlib import Path
 
 from recbole_dtn.cli.arguments import parse
 from recbole_dtn.cli.console import PROGRAM, make_console, say, show_table
+from recbole_dtn.config.settings import SELECTED_ON_TEST
 from recbole_dtn.errors import UsageError
 
 __all__ = ["help_text", "run"]
@@ -47,11 +48,14 @@ def run(words: list[str]) -> int:
         print(f"this run was interrupted{at}: no test of it was finished before this one", file=sys.stderr)
     found = loaded.test()
     if "json" in parsed.flags:
-        print(json.dumps({"run": folder, "test": found}, indent=2, allow_nan=False))
+        flag = {"selected_on_test": True} if loaded.record.selected_on_test else {}
+        print(json.dumps({"run": folder, "test": found, **flag}, indent=2, allow_nan=False))
         return 0
     console = make_console()
     metrics = list(dict.fromkeys(name for values in found.values() for name in values))
     rows = [[task, *(number(values.get(name)) for name in metrics)] for task, values in found.items()]
     say(console, f"test of {folder}")
+    if loaded.record.selected_on_test:
+        say(console, f"warning: {SELECTED_ON_TEST}")
     show_table(console, ("task", *(METRIC_NAMES.get(name, name.upper()) for name in metrics)), rows)
     return 0

@@ -44,6 +44,8 @@ def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str
         )
     if settings.preprocessor is not None:
         yield from _registered(PREPROCESSORS, "preprocessor", settings.preprocessor)
+    if settings.preprocess.get("protocol") == "mtreclib" and not settings.selected_on_test:
+        yield "preprocess.protocol", "mtreclib selects on the test set: use a data set of that name, which says so"
     if not {"tasks", "dataset"} & set(faulty):
         metrics = known_valid_metrics(settings.tasks)
         if settings.valid_metric not in metrics and not any(task.kind == "binary" for task in settings.tasks):

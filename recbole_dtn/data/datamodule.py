@@ -23,6 +23,7 @@ from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.sources import PARTS, Sources, data_folder, find_sources
 from recbole_dtn.data.store import Column, Split, Store, load_array
 from recbole_dtn.data.vocabulary import Vocabularies, make_schema
+from recbole_dtn.errors import DataError
 from recbole_dtn.registry import PREPROCESSORS
 from recbole_dtn.schema import DataSchema
 
@@ -63,6 +64,7 @@ def prepare(
     check_fields_and_tasks(settings)
     check_count_parts(settings)
     sources = open_sources(settings, log=log, meter=meter)
+    _check_labels(settings, sources)
     encoded, folder, cached = open_or_build(settings, sources, log=log, meter=meter)
     schema = make_schema(settings.fields, settings.tasks, encoded.vocabularies, settings)
     summary = DataSummary(
@@ -75,6 +77,17 @@ def prepare(
     )
     splits = _splits(_store(folder, schema, encoded), encoded)
     return PreparedData(schema, encoded.vocabularies, folder.name, splits, summary, cached, sources.folder, folder)
+
+
+def _check_labels(settings: Settings, sources: Sources) -> None:
+    """Refuse a label that stock RecBole would take for an input."""
+    for task in settings.tasks:
+        table = sources.table(sources.owner(task.label, wanted_by=f"task {task.name!r}"))
+        if task.condition is None and table.type_of(task.label) == "token":
+            raise DataError(
+                f"{table.paths[0]}, line 1: the label {task.label!r} of task {task.name!r} is of type token, which stock "
+                f"RecBole would make an input: write {task.label}:float"
+            )
 
 
 def open_sources(

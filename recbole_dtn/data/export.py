@@ -160,5 +160,6 @@ def _yaml(settings: Settings, masked: dict[int, str]) -> dict[str, Any]:
         "fields": [spec.model_dump(exclude_unset=True) for spec in settings.fields],
         "tasks": tasks,
         "split": "given",
+        **({"selected_on_test": True} if settings.selected_on_test else {}),
         **values,
     }

@@ -162,7 +162,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with zipfile.ZipFile(output / "aliexpress_ES_datasets.zip") as outer:
         assert len(outer.namelist()) == 4
     shown = capsys.readouterr().out
-    assert f"preprocess aliexpress --raw={output} --name=aliexpress-synthetic --countries=ES\n" in shown
+    assert f"preprocess aliexpress --raw={output} --name=deep --countries=ES\n" in shown
     assert "best reachable AUC" in shown
     assert main(["preprocess", "synthetic", *words]) == 2
     assert "add --overwrite" in capsys.readouterr().err

@@ -76,6 +76,8 @@ class RawFile:
                 raise self._unreadable(error) from None
 
     def _unreadable(self, error: Exception) -> DataError:
+        if isinstance(error, gzip.BadGzipFile):
+            return DataError(f"{self.name}: is no gzip data ({error}); a plain text file is named without .gz")
         return DataError(f"{self.name}: cannot be read ({error}); is the download complete?")
 
 

@@ -134,7 +134,8 @@ class Rejects:
         if self.strict:
             self.close()
             raise TooManyRejectedError(
-                f"{example}; without --strict such rows are written to rejected.tsv and the run goes on"
+                f"{example}; without --strict such rows are written to rejected.tsv and the run goes on, unless their "
+                "share exceeds max_rejected"
             )
 
     def is_hopeless(self, tally: Tally) -> bool:
