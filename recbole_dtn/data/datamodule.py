@@ -85,8 +85,8 @@ def _check_labels(settings: Settings, sources: Sources) -> None:
         table = sources.table(sources.owner(task.label, wanted_by=f"task {task.name!r}"))
         if task.condition is None and table.type_of(task.label) == "token":
             raise DataError(
-                f"{table.paths[0]}, line 1: the label {task.label!r} of task {task.name!r} is of type token, which stock "
-                f"RecBole would make an input: write {task.label}:float"
+                f"{table.paths[0]}, line 1: the label {task.label!r} of task {task.name!r} is of type token, which "
+                f"stock RecBole would make an input: write {task.label}:float"
             )
 
 
