@@ -354,7 +354,7 @@ def test_test_prints_the_metrics_as_a_table_or_as_json(
     def load(folder: str, **moved: str) -> Any:
         seen.append((folder, moved))
         metrics = {"like": {"auc": 0.12345678, "ne": None}, "love": {"auc": 0.5, "ne": 1.0}}
-        record = types.SimpleNamespace(status=status, interrupted_at="epoch 3, step 7")
+        record = types.SimpleNamespace(status=status, interrupted_at="epoch 3, step 7", selected_on_test=False)
         return types.SimpleNamespace(record=record, test=lambda: metrics)
 
     stand_in(monkeypatch, "recbole_dtn.serving.load", load=load)
