@@ -119,13 +119,18 @@ def save(path: Path, name: str, settings: Mapping[str, Any], samples: Mapping[st
     """Write everything measured as JSON."""
     content = {
         "benchmark": name,
-        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": " ".join(["python", "-m", f"benchmarks.{name}", *_without_paths(sys.argv[1:])]),
         "machine": machine(),
         "settings": dict(settings),
         "samples": {side: [asdict(sample) for sample in runs] for side, runs in samples.items()},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _without_paths(words: Sequence[str]) -> list[str]:
+    """The words of a command but for those that say where things lie on this machine."""
+    return [word for word in words if not word.startswith(("--folder", "--output", "--peers"))]
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -44,3 +44,6 @@ def test_main_job_from_the_wheel_in_another_folder(
         f"{owner}/{module}" for owner in ("like", "love", "shared") for module in ("gdcn", "halved")
     }
     assert (tmp_path / "dataset" / "ml-100k-mt" / "ml-100k-mt.inter").is_file()
+    info = ["data", "info", "--dataset=ml-100k", "--limit_rows=3000", "--quick", "--html=info.html"]
+    shell([installed.parent / "recbole-dtn", *info], tmp_path)
+    assert (tmp_path / "info.html").read_text(encoding="utf-8").count("<svg") >= 3

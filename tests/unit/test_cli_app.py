@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import runpy
 import subprocess
 import sys
 import types
@@ -121,13 +122,11 @@ def test_a_commands_command_has_a_help_of_its_own(shown: Shown) -> None:
     assert shown("list", "model", "--help")[0] == 2
 
 
-def test_the_package_runs_as_a_module(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "recbole_dtn", "--version"],
-        capture_output=True, text=True, cwd=tmp_path, check=True, timeout=120,
-        env={"PYTHONPATH": str(Path(recbole_dtn.__file__).parents[1])},
-    )  # fmt: skip
-    assert done.stdout == f"recbole_dtn {recbole_dtn.__version__}\n"
+def test_the_package_runs_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["recbole_dtn", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("recbole_dtn", run_name="__main__")
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"recbole_dtn {recbole_dtn.__version__}\n")
 
 
 def test_an_unknown_command_names_the_nearest(shown: Shown) -> None:
@@ -397,13 +396,14 @@ def test_help_lists_and_wrong_settings_load_no_heavy_library(tmp_path: Path) -> 
     calls = [
         *("--help", "--model=DTN --help", "--epoch=1", "--dataset=nothing", "--dry_run", "list interactions"),
         *("list datasets", "preprocess --help", "data --help", "preprocess nothing", "test", "leaderboard"),
+        *("list models", "data cache list"),
     ]
     done = subprocess.run(
         [sys.executable, "-c", script, *calls],
         capture_output=True, text=True, cwd=tmp_path, check=True, timeout=120,
         env={"PYTHONPATH": str(Path(recbole_dtn.__file__).parents[1]), "PATH": ""},
     )  # fmt: skip
-    assert done.stdout.splitlines()[-1] == "RESULT [0, 0, 2, 2, 0, 0, 0, 0, 0, 2, 2, 2] []"
+    assert done.stdout.splitlines()[-1] == "RESULT [0, 0, 2, 2, 0, 0, 0, 0, 0, 2, 2, 2, 0, 0] []"
 
 
 def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,20 +76,6 @@ def test_a_set_without_a_synthetic_one_points_at_its_like(shown: Shown) -> None:
     assert (code, out) == (2, "")
     assert err.startswith("error: dataset/ml-1m/raw: the raw files ratings.dat, users.dat, movies.dat are missing; ")
     assert err.endswith("needs no download: python run_recbole_dtn.py --dataset=ml-100k\n")
-
-
-def test_missing_raw_files_are_said_before_torch_is_loaded(tmp_path: Path) -> None:
-    script = (
-        "import sys\n"
-        "from recbole_dtn.cli import main\n"
-        "print('RESULT', main(['--dataset=ml-1m']), sorted({'torch', 'pytorch_lightning'} & set(sys.modules)))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True, text=True, cwd=tmp_path, check=True, timeout=120,
-        env={"PYTHONPATH": str(Path(recbole_dtn.__file__).parents[1])},
-    )  # fmt: skip
-    assert done.stdout.splitlines()[-1] == "RESULT 2 []"
 
 
 def test_what_lies_in_the_folder_instead_is_named(shown: Shown) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from recbole_dtn.data.ahead import ahead
 from recbole_dtn.data.preprocess.raw_files import RawFile
 from recbole_dtn.data.preprocess.rejects import Tally, shown
 from recbole_dtn.data.progress import Meter, silent
@@ -53,37 +52,7 @@ def line_blocks(
     Raises:
         DataError: for a file that cannot be read.
     """
-    blocks: queue.Queue[Lines | BaseException | None] = queue.Queue(QUEUED)
-    stopped = threading.Event()
-
-    def put(item: Lines | BaseException | None) -> bool:
-        while not stopped.is_set():
-            try:
-                blocks.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def read() -> None:
-        try:
-            for block in _read_blocks(raw, quote, block_bytes, meter):
-                if not put(block):
-                    return
-            put(None)
-        except BaseException as error:
-            put(error)
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    try:
-        while (item := blocks.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
+    return ahead(_read_blocks(raw, quote, block_bytes, meter), QUEUED)
 
 
 def _read_blocks(raw: RawFile, quote: str | None, block_bytes: int, meter: Meter) -> Iterator[Lines]:
