@@ -8,6 +8,7 @@ lie close together are their own numbers. What stays in memory is a few blocks o
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -46,14 +47,14 @@ WIDEST = 1 << 21
 Codes = npt.NDArray[np.int32]
 
 
-class NameSpace:
+class NameSpace(ABC):
     """Codes of the distinct texts of one column."""
 
     size: int
 
+    @abstractmethod
     def tokens(self) -> pl.Series:
         """The distinct texts in the order of their codes (made anew each time); only when every table has been read."""
-        raise NotImplementedError
 
     @cached_property
     def missing(self) -> npt.NDArray[np.bool_]:

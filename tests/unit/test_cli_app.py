@@ -17,25 +17,11 @@ import pytest
 from rich.console import Console
 
 import recbole_dtn
-from recbole_dtn.cli import main
 from recbole_dtn.cli.console import make_console, say, show_table
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import DataError, RecBoleDTNError, TooManyRejectedError, UsageError
 
 Shown = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def shown(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shown:
-    """Run a command in an empty folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> tuple[int, str, str]:
-        code = main(list(words))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, module: str, **attributes: Any) -> None:

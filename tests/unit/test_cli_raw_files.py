@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 import recbole_dtn
-from recbole_dtn.cli import main
 from recbole_dtn.config.preprocess import option_kinds
 from recbole_dtn.registry import PREPROCESSORS
 
@@ -19,19 +18,6 @@ Shown = Callable[..., tuple[int, str, str]]
 PROGRAM = "python run_recbole_dtn.py "
 CSV = "user,time,buy\n" + "".join(f"u{i % 3},{i},{i % 2}\n" for i in range(40))
 SPEC = "fields: [{name: user}]\ntasks: [{name: buy, label: buy}]\n"
-
-
-@pytest.fixture
-def shown(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shown:
-    """Run a command in an empty folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> tuple[int, str, str]:
-        code = main(list(words))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def commands(text: str) -> list[list[str]]:

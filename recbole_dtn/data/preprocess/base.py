@@ -196,9 +196,9 @@ class RawSet(Preprocessor):
         """The data set's name where none is given: that of the protocol's shipped YAML."""
         return protocols(cls.set_name).get(options.protocol, cls.set_name)
 
+    @abstractmethod
     def wanted(self) -> list[str]:
         """Names of the raw files that these options need."""
-        raise NotImplementedError
 
     def open_raw(self, scratch: Path | None = None) -> dict[str, RawFile]:
         """The raw files by name.
