@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from recbole_dtn.layers.mlp import Tower
 from recbole_dtn.layers.product import Fusible, linear
 
-__all__ = ["Experts", "Towers", "run_together"]
+__all__ = ["Experts", "Towers", "is_small", "run_together", "side_by_side"]
 
 FEW_ROWS = 32
 """Up to so many rows, laying out the experts' weights side by side takes longer than their products."""
@@ -67,21 +67,33 @@ class Experts(Fusible):
         return current.transpose(0, 1)
 
 
+def is_small(x: Tensor) -> bool:
+    """Few rows, and no gradient is asked for."""
+    return len(x) <= FEW_ROWS and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+
+
+def side_by_side(groups: Sequence[Experts]) -> tuple[Tensor, Tensor]:
+    """First layers of all experts as one: weight (I, sum of K * width), bias (sum of K * width,)."""
+    weights = [group.weights[0].transpose(0, 1).flatten(1) for group in groups]
+    biases = [group.biases[0].flatten() for group in groups]
+    return (weights[0], biases[0]) if len(groups) == 1 else (torch.cat(weights, dim=1), torch.cat(biases))
+
+
 def run_together(groups: Sequence[Experts], x: Tensor) -> list[Tensor]:
     """Several groups of experts over one input: (B, I) -> (B, K, H) of each, all first layers as one product."""
     if not all(len(group.weights) for group in groups):
         return [group(x) for group in groups]
-    if len(x) <= FEW_ROWS and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+    if is_small(x):
         firsts = [torch.baddbmm(group.biases[0], x.expand(group.count, -1, -1), group.weights[0]) for group in groups]
         pairs = zip(groups, firsts, strict=True)
         return [group.after_first(torch.relu(first).transpose(0, 1)) for group, first in pairs]
-    by_input = [group.weights[0].transpose(0, 1).flatten(1) for group in groups]  # (I, K * width)
-    weight = torch.cat(by_input, dim=1) if len(groups) > 1 else by_input[0]
-    biases = [group.biases[0].flatten() for group in groups]
-    bias = torch.cat(biases) if len(groups) > 1 else biases[0]
-    first = torch.split(linear(x, weight.t(), bias, "relu"), [part.shape[1] for part in by_input], dim=1)
-    parts = zip(groups, first, strict=True)
-    return [group.after_first(part.unflatten(1, (group.count, -1))) for group, part in parts]  # type: ignore[no-untyped-call]
+    weight, bias = side_by_side(groups)
+    first = linear(x, weight.t(), bias, "relu")
+    if len(groups) == 1:  # a split of one part would copy its gradient
+        return [groups[0].after_first(first.unflatten(1, (groups[0].count, -1)))]  # type: ignore[no-untyped-call]
+    parts = torch.split(first, [group.count * group.weights[0].shape[2] for group in groups], dim=1)
+    pairs = zip(groups, parts, strict=True)
+    return [group.after_first(part.unflatten(1, (group.count, -1))) for group, part in pairs]  # type: ignore[no-untyped-call]
 
 
 class Towers(nn.Module):

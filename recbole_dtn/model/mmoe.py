@@ -8,6 +8,7 @@ from recbole_dtn.config.models import MMoESettings
 from recbole_dtn.data.features import Features
 from recbole_dtn.layers.experts import Experts, Towers
 from recbole_dtn.layers.gates import SoftmaxGates
+from recbole_dtn.layers.mixture import mixtures
 from recbole_dtn.layers.product import set_fused
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.schema import DataSchema
@@ -34,7 +35,9 @@ class MMoE(MultiTaskRecommender):
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T), and each task's weights over the experts (B, K)."""
         x = self.embedding(features).flatten(1)
-        weights = self.gates(x)  # (B, T, K)
-        mixed = torch.einsum("btk,bkh->bth", weights, self.experts(x))  # (B, T, H)
-        gates = dict(zip(self.schema.task_names, weights.unbind(1), strict=True))
-        return ModelOutput(logits=self.towers(mixed), gates=gates)
+        if self.experts.fused:
+            mixed, weights = mixtures([self.experts], [*self.gates.gates], [[0]] * self.schema.num_tasks, x)
+        else:
+            weights = self.gates(x).unbind(1)
+            mixed = torch.einsum("btk,bkh->bth", torch.stack(weights, dim=1), self.experts(x))
+        return ModelOutput(logits=self.towers(mixed), gates=dict(zip(self.schema.task_names, weights, strict=True)))

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from recbole_dtn.config.models import PLESettings
 from recbole_dtn.data.features import Features
-from recbole_dtn.layers.experts import Experts, Towers, run_together
-from recbole_dtn.layers.gates import SoftmaxGate, weigh_together
+from recbole_dtn.layers.experts import Experts, Towers
+from recbole_dtn.layers.gates import SoftmaxGate
+from recbole_dtn.layers.mixture import mixtures
 from recbole_dtn.layers.product import Fusible, set_fused
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.model.owners import SHARED, owner_names
@@ -61,10 +62,12 @@ class ExtractionLevel(Fusible):
         first = inputs[0]
         gates = [*self.gates] if self.shared_gate is None else [*self.gates, self.shared_gate]
         if self.fused and all(read is first for read in inputs):  # the first level, where all owners read x
-            outputs, weights = run_together([*self.experts], first), weigh_together(gates, first)
-        else:
-            outputs = [experts(read) for experts, read in zip(self.experts, inputs, strict=True)]  # (B, K, H) per owner
-            weights = [gate(read) for gate, read in zip(gates, inputs[: len(gates)], strict=True)]
+            shared = len(self.gates)
+            reads = [*([task, shared] for task in range(shared)), [*range(shared + 1)]]
+            together, weights = mixtures([*self.experts], gates, reads[: len(gates)], first)
+            return [*together.unbind(1)], weights[:shared]
+        outputs = [experts(read) for experts, read in zip(self.experts, inputs, strict=True)]  # (B, K, H) per owner
+        weights = [gate(read) for gate, read in zip(gates, inputs[: len(gates)], strict=True)]
         mixed = [
             torch.einsum("bk,bkh->bh", weight, torch.cat([own, outputs[-1]], dim=1))
             for weight, own in zip(weights[: len(self.gates)], outputs[:-1], strict=True)
