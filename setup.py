@@ -44,6 +44,12 @@ setup(
         "recbole_dtn.data.info": ["*.j2"],
     },
     install_requires=REQUIRES,
-    extras_require={"test": TEST, "dev": DEV, "tensorboard": ["tensorboard"], "wandb": ["wandb"]},
+    extras_require={
+        "test": TEST,
+        "dev": DEV,
+        "tensorboard": ["tensorboard"],
+        "wandb": ["wandb"],
+        "fbgemm": ["fbgemm-gpu"],
+    },
     entry_points={"console_scripts": ["recbole-dtn=recbole_dtn.cli:main"]},
 )

@@ -1,9 +1,10 @@
 """The limit of plain PyTorch: a training loop written by hand for this one model, with nothing else in it.
 
-    python -m benchmarks.handwritten rowwise_adagrad|lazy_adam|dense_adam FOLDER MMoE|PLE THREADS
+    python -m benchmarks.handwritten rowwise_adagrad|lazy_adam|dense_adam FOLDER MMoE|PLE THREADS cpu|gpu
 
 One table, one gather outside autograd, all experts as one product, all gates as one; after the backward pass the
 gradients of the looked-up rows are sorted once, summed per row and applied by hand. Dense parameters: one fused Adam.
+On a GPU the data lies there from the start.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Rowwise:
     """Row-wise Adagrad."""
 
     def __init__(self, table: Tensor) -> None:
-        self.table, self.sum = table, torch.zeros(len(table))
+        self.table, self.sum = table, torch.zeros(len(table), device=table.device)
 
     def step(self, rows: Tensor, gradient: Tensor) -> None:
         total = self.sum[rows].add_(gradient.square().mean(1))
@@ -103,15 +104,16 @@ def main() -> None:
     work, memory = Work(), AnonymousMemory()
     torch.set_num_threads(work.threads)
     torch.manual_seed(0)
-    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(work.sizes)[:-1]]))
-    table = torch.empty(sum(work.sizes), WIDTH).normal_(0, 0.01)
-    model = Mixture(len(work.sizes) * WIDTH, work.model)
+    device = work.place.device
+    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(work.sizes)[:-1]])).to(device)
+    table = torch.empty(sum(work.sizes), WIDTH, device=device).normal_(0, 0.01)
+    model = Mixture(len(work.sizes) * WIDTH, work.model).to(device)
     dense = work.side == "dense_adam"
     parameters = list(model.parameters())
     optimizer = torch.optim.Adam([*parameters, table] if dense else parameters, lr=LEARNING_RATE, fused=True)
     rule = None if dense else {"rowwise_adagrad": Rowwise, "lazy_adam": Lazy}[work.side](table)
-    ids, labels = torch.from_numpy(work.ids), torch.from_numpy(work.labels)
-    steps = Timed(list(torch.randperm(len(ids)).split(BATCH)))
+    ids, labels = torch.from_numpy(work.ids).to(device), torch.from_numpy(work.labels).to(device)
+    steps = Timed(list(torch.randperm(len(ids), device=device).split(BATCH)), work.place)
     for rows in steps:
         looked_up = (ids[rows] + offsets).flatten()
         found = table[looked_up].requires_grad_()
@@ -124,7 +126,7 @@ def main() -> None:
             else:
                 rule.step(*distinct(looked_up, found.grad))
             optimizer.step()
-    finish(steps.seconds, steps.cpu, memory)
+    finish(steps.seconds, steps.cpu, memory, work.place)
 
 
 if __name__ == "__main__":

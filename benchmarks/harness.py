@@ -6,6 +6,7 @@ without imports) and whatever else it measured.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -21,17 +22,24 @@ from typing import Any
 
 import psutil
 
+from benchmarks.sides.train_common import ACCELERATORS, Place
+
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "536870912"}
 """The same for every side: glibc keeps large blocks instead of giving them back at every step."""
+AS_IT_COMES = dict.fromkeys(ALLOCATOR)
+"""For a side's environment: these variables are not set, so that its allocator is as its own code leaves it."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side: a name and the command that does its work (``prepare`` runs before each round, untimed)."""
+    """One side: a name and the command that does its work (``prepare`` runs before each round, untimed).
+
+    A variable of ``environment`` that is None is taken out.
+    """
 
     name: str
     command: Sequence[str]
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str | None] = field(default_factory=dict)
     prepare: Callable[[], None] | None = None
 
 
@@ -60,7 +68,8 @@ def measure(side: Side, *, timeout: float = 3600) -> Sample:
     """
     if side.prepare is not None:
         side.prepare()
-    environment = {**os.environ, **ALLOCATOR, **side.environment}
+    wanted = {**os.environ, **ALLOCATOR, **side.environment}
+    environment = {name: value for name, value in wanted.items() if value is not None}
     before = _busy()
     start = time.perf_counter()
     process = subprocess.Popen(
@@ -86,7 +95,7 @@ def compare(sides: Sequence[Side], rounds: int, *, say: Callable[[str], None] = 
             sample = measure(side)
             samples[side.name].append(sample)
             say(
-                f"round {number + 1}/{rounds}  {side.name:<28} {sample.seconds:8.2f} s  cpu {sample.cpu:7.1f} s  "
+                f"round {number + 1}/{rounds}  {side.name:<28} {sample.seconds:9.4f} s  cpu {sample.cpu:7.1f} s  "
                 f"peak {sample.peak_mib:7.0f} MiB  others {sample.others:.2f} cores"
             )
     return samples
@@ -101,6 +110,38 @@ def ratio(samples: Mapping[str, Sequence[Sample]], ours: str, other: str) -> tup
 def median(samples: Sequence[Sample], of: Callable[[Sample], float]) -> float:
     """The median over the rounds."""
     return statistics.median(of(sample) for sample in samples)
+
+
+def add_accelerator(parser: argparse.ArgumentParser) -> None:
+    """The option ``--accelerator``, the same for every benchmark that has it."""
+    parser.add_argument(
+        "--accelerator", type=_accelerator, choices=ACCELERATORS, default="cpu",
+        help="gpu: every side on the first CUDA device, timed until it is done (default: cpu)",
+    )  # fmt: skip
+
+
+def _accelerator(text: str) -> str:
+    if text in ACCELERATORS:
+        Place(text)  # ends with what to do where there is no GPU
+    return text
+
+
+def on_gpu(accelerator: str) -> str:
+    """What the names of files say more where a GPU was used."""
+    return "-gpu" if accelerator == "gpu" else ""
+
+
+def gpu_cells(samples: Mapping[str, Sequence[Sample]], name: str) -> list[str]:
+    """The cell of a GPU's memory in a table, no cell where no side used one."""
+    if not any("gpu_mib" in run.found for runs in samples.values() for run in runs):
+        return []
+    peaks = [float(run.found["gpu_mib"]) for run in samples[name] if "gpu_mib" in run.found]
+    return [f"{statistics.median(peaks):,.0f}" if peaks else ""]
+
+
+def gpu_columns(samples: Mapping[str, Sequence[Sample]]) -> list[str]:
+    """Its column."""
+    return ["peak GPU MiB"] if gpu_cells(samples, next(iter(samples))) else []
 
 
 def machine() -> dict[str, Any]:

@@ -7,7 +7,17 @@ The data: 23 single-valued fields of Zipf-distributed ids (exponent 1.05), numbe
 side trains the same sizes on the same rows: embeddings of width 16, batches of 4096; MMoE with 4 experts of one layer
 of 128, linear gates and towers 64-1; PLE of one level with 2 shared experts and 2 of each task. 8 steps warm up, then
 52 are timed. The peers and ``dense_adam`` use Adam, as they come; a rule in brackets is that of the embedding table.
-Every side starts as a new process, with the same settings of the allocator; its imports are not counted.
+Every side starts as a new process; its imports are not counted. glibc's allocator has the same raised thresholds for
+all sides, unless ``--allocator=default``: then every side is as it comes (the product raises them itself).
+
+    python -m benchmarks.train --full=300 --rules=rowwise_adagrad
+
+times whole runs of ours: from data that is ready until the model is trained, validated on a tenth of the rows, tested
+on another and the record written. Beside them the same steps alone, their batches cut beforehand ("bare"), and the same
+with batches cut by our loader meanwhile. It prints the whole run's overhead over either.
+
+``--accelerator=gpu`` puts every side on the first CUDA device. The peers move each batch themselves; the hand-written
+loop and ours, bare, have theirs there beforehand.
 """
 
 from __future__ import annotations
@@ -21,7 +31,21 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from benchmarks.harness import Sample, Side, compare, markdown, median, ratio, save
+from benchmarks import plots
+from benchmarks.harness import (
+    AS_IT_COMES,
+    Sample,
+    Side,
+    add_accelerator,
+    compare,
+    gpu_cells,
+    gpu_columns,
+    markdown,
+    median,
+    on_gpu,
+    ratio,
+    save,
+)
 from benchmarks.peers import interpreter
 from benchmarks.preprocess import EXPONENT, FIELDS
 from benchmarks.sides.train_common import BATCH, TASKS, WARM_UP
@@ -63,8 +87,10 @@ def make_data(folder: Path, ids: int, rows: int) -> None:
 
 def sides(arguments: argparse.Namespace, folder: Path) -> list[Side]:
     """Every side that can run here."""
-    words = [str(folder), arguments.model, str(arguments.threads)]
-    environment = {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": str(arguments.threads)}
+    words = [str(folder), arguments.model, str(arguments.threads), arguments.accelerator]
+    environment: dict[str, str | None] = {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": str(arguments.threads)}
+    if arguments.allocator == "default":
+        environment |= AS_IT_COMES
 
     def ours(kind: str, rule: str) -> list[str]:
         return [sys.executable, "-m", "benchmarks.sides.train_ours", f"{kind}:{rule}", *words]
@@ -75,6 +101,7 @@ def sides(arguments: argparse.Namespace, folder: Path) -> list[Side]:
             found += [
                 Side(f"full run ({rule})", ours("full", rule), environment),
                 Side(f"bare steps ({rule})", ours("steps", rule), environment),
+                Side(f"steps and loader ({rule})", ours("loaded", rule), environment),
             ]
         return found
     for rule in arguments.rules:
@@ -103,6 +130,7 @@ def report(samples: Mapping[str, Sequence[Sample]], rows: int, model: str) -> st
         rate = rows / median(runs, lambda run: run.seconds)
         cells = [name, f"{rate:,.0f}", f"{rate * MFLOP[model] / 1000:,.0f}"]
         cells.append(f"{median(runs, lambda run: float(run.found['anon_mib'])):,.0f}")
+        cells += gpu_cells(samples, name)
         cells.append(f"{median(runs, lambda run: float(run.found['step_cpu'])):.2f}")
         for own in ours:
             middle, least, largest = ratio(samples, own, name)
@@ -113,34 +141,33 @@ def report(samples: Mapping[str, Sequence[Sample]], rows: int, model: str) -> st
         "samples/s",
         "GFLOP/s",
         "peak anonymous MiB",
+        *gpu_columns(samples),
         "processor s",
         *(f"{own} is × faster" for own in ours),
     ]
     return markdown([*columns, "other processes, cores"], table)
 
 
+def overheads(samples: Mapping[str, Sequence[Sample]], rules: Sequence[str]) -> str:
+    """How much longer a whole run takes than its training steps, in percent."""
+    columns = ["rule", "over bare steps (batches cut beforehand)", "over steps and loader"]
+    lines = []
+    for rule in rules:
+        cells = [rule]
+        for other in (f"bare steps ({rule})", f"steps and loader ({rule})"):
+            middle, least, largest = (100 * (1 / each - 1) for each in ratio(samples, f"full run ({rule})", other))
+            cells.append(f"{middle:.1f} % ({largest:.1f}–{least:.1f})")
+        lines.append(cells)
+    return "overhead of a whole run:\n" + markdown(columns, lines)
+
+
 def plot(path: Path, samples: Mapping[str, Sequence[Sample]], rows: int, title: str) -> None:
     """A bar per side: median, least and largest samples/s."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    names = sorted(samples, key=lambda name: -median(samples[name], lambda run: run.seconds))
-    rates = [[rows / run.seconds for run in samples[name]] for name in names]
-    middles = [float(np.median(each)) for each in rates]
-    spread = [
-        [middle - min(each) for middle, each in zip(middles, rates, strict=True)],
-        [max(each) - middle for middle, each in zip(middles, rates, strict=True)],
-    ]
-    figure, axes = pyplot.subplots(figsize=(8, 0.45 * len(names) + 1.2))
-    colours = ["#1f6f8b" if name.startswith(("ours", "full")) else "#b0b7bd" for name in names]
-    axes.barh(names, middles, xerr=spread, color=colours)
-    axes.set_xlabel("training samples per second")
+    figure, axes = plots.new(8, 0.4 * len(samples) + 1.2)
+    rates = {name: [rows / run.seconds for run in runs] for name, runs in samples.items()}
+    plots.bars(axes, rates, "training samples per second")
     axes.set_title(title)
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    plots.write(figure, path)
 
 
 def main() -> None:
@@ -148,10 +175,14 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, default=Path("peers"), help="folder that benchmarks.peers made")
     parser.add_argument("--ids", type=int, default=1_000_000, help="rows of the embedding table, about")
     parser.add_argument("--model", choices=list(MFLOP), default="MMoE")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2, help="of every side")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of every side")
     parser.add_argument("--rules", type=lambda text: text.split(","), default=RULES, help="of the embedding table")
     parser.add_argument("--full", type=int, default=0, metavar="STEPS", help="whole runs of so many steps, ours alone")
+    parser.add_argument(
+        "--allocator", choices=("raised", "default"), default="raised", help="glibc's thresholds (default: raised)"
+    )
+    add_accelerator(parser)
     parser.add_argument("--folder", type=Path, default=Path("benchmark-data"), help="gets the data")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="gets the JSON and the plot")
     parser.add_argument(
@@ -165,11 +196,15 @@ def main() -> None:
     samples = compare(sides(arguments, data), arguments.rounds)
     rows = steps * BATCH if arguments.full else STEPS * BATCH
     name = f"train-{arguments.model}-{arguments.ids}-{arguments.threads}{'-full' if arguments.full else ''}"
-    settings = {key: getattr(arguments, key) for key in ("ids", "model", "threads", "full")}
+    name += "-as-it-comes" * (arguments.allocator == "default") + on_gpu(arguments.accelerator)
+    settings = {key: getattr(arguments, key) for key in ("ids", "model", "threads", "full", "allocator", "accelerator")}
     save(arguments.output / f"{name}.json", "train", {**settings, "steps": steps, "batch": BATCH}, samples)
-    title = f"{arguments.model}, {arguments.ids:,} ids, {arguments.threads} threads"
+    where = "a GPU" if arguments.accelerator == "gpu" else f"{arguments.threads} threads"
+    title = f"{arguments.model}, {arguments.ids:,} ids, {where}"
     plot(arguments.output / f"{name}.png", samples, rows, title)
     print(report(samples, rows, arguments.model))
+    if arguments.full:
+        print(overheads(samples, arguments.rules))
 
 
 if __name__ == "__main__":

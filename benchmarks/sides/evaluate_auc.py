@@ -1,8 +1,8 @@
-"""A side of the AUC benchmark: ``python -m benchmarks.sides.evaluate_auc SIDE ROWS SHARE THREADS``.
+"""A side of the AUC benchmark: ``python -m benchmarks.sides.evaluate_auc SIDE ROWS SHARE THREADS cpu|gpu``.
 
 Every side gets the same float32 probabilities and labels, made from one seed, as the arrays that it takes. One small
 call first, then as many as make 10^7 rows in all; ``seconds`` is the mean of one. ``anon_mib`` is what the calls took
-of anonymous memory, at most, beyond the scores and labels.
+of anonymous memory, at most, beyond the scores and labels. On a GPU all begin with tensors there.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.sides.train_common import AnonymousMemory
+from benchmarks.sides.train_common import AnonymousMemory, Place
 
 Floats, Bools = NDArray[np.float32], NDArray[np.bool_]
 BATCH = 8192
@@ -30,22 +31,36 @@ def make(rows: int, share: float) -> tuple[Floats, Bools]:
     return (1 / (1 + np.exp(-logits))).astype(np.float32), labels
 
 
-def ours() -> Callable[[Floats, Bools], float]:
+def tensors(scores: Any, labels: Any) -> tuple[Any, Any]:
+    """Arrays as tensors over the same memory; tensors (of a GPU) as they are."""
     import torch
 
+    return (torch.from_numpy(scores), torch.from_numpy(labels)) if isinstance(scores, np.ndarray) else (scores, labels)
+
+
+def arrays(side: Callable[[Floats, Bools], float]) -> Callable[[Any, Any], float]:
+    """A side that takes arrays, on tensors of a GPU: the copy is part of its work."""
+
+    def auc(scores: Any, labels: Any) -> float:
+        if isinstance(scores, np.ndarray):
+            return side(scores, labels)
+        return side(scores.cpu().numpy(), labels.cpu().numpy())
+
+    return auc
+
+
+def ours() -> Callable[[Floats, Bools], float]:
     from recbole_dtn.metric.auc import exact_auc
 
-    return lambda scores, labels: exact_auc(torch.from_numpy(scores), torch.from_numpy(labels))
+    return lambda scores, labels: exact_auc(*tensors(scores, labels))
 
 
 def ours_metric() -> Callable[[Floats, Bools], float]:
-    import torch
-
     from recbole_dtn.metric.auc import ExactAUC
 
     def auc(scores: Floats, labels: Bools) -> float:
         metric = ExactAUC()
-        batches = zip(torch.from_numpy(scores).split(BATCH), torch.from_numpy(labels).split(BATCH), strict=True)
+        batches = zip(*(column.split(BATCH) for column in tensors(scores, labels)), strict=True)
         for part, truth in batches:
             metric.update(part, truth)
         return float(metric.compute())
@@ -56,14 +71,17 @@ def ours_metric() -> Callable[[Floats, Bools], float]:
 def scikit_learn() -> Callable[[Floats, Bools], float]:
     from sklearn.metrics import roc_auc_score
 
-    return lambda scores, labels: float(roc_auc_score(labels, scores))
+    return arrays(lambda scores, labels: float(roc_auc_score(labels, scores)))
 
 
 def torchmetrics() -> Callable[[Floats, Bools], float]:
-    import torch
     from torchmetrics.functional.classification import binary_auroc
 
-    return lambda scores, labels: float(binary_auroc(torch.from_numpy(scores), torch.from_numpy(labels).long()))
+    def auc(scores: Any, labels: Any) -> float:
+        found, truth = tensors(scores, labels)
+        return float(binary_auroc(found, truth.long()))
+
+    return auc
 
 
 def packed(sort: Callable[[NDArray[np.uint64]], NDArray[np.uint64]]) -> Callable[[Floats, Bools], float]:
@@ -79,7 +97,7 @@ def packed(sort: Callable[[NDArray[np.uint64]], NDArray[np.uint64]]) -> Callable
         wins = int((steps * (2 * negatives - np.diff(negatives, prepend=0))).sum())
         return wins / (2 * int(positives[-1]) * int(negatives[-1]))
 
-    return auc
+    return arrays(auc)
 
 
 def numpy_packed() -> Callable[[Floats, Bools], float]:
@@ -111,19 +129,22 @@ def anonymous() -> int:
 
 def main() -> None:
     side, rows, share, threads = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
-    auc = SIDES[side]()
+    place, auc = Place(sys.argv[5]), SIDES[side]()
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     auc(*make(1000, 0.3))
     scores, labels = make(rows, share)
+    if place.gpu:
+        scores, labels = (column.to(place.device) for column in tensors(scores, labels))  # type: ignore[assignment]
+        auc(scores, labels)
     calls = math.ceil(10**7 / rows)
     before, memory = anonymous(), AnonymousMemory()
-    start, cpu = time.perf_counter(), time.process_time()
+    start, cpu = place.clock(), time.process_time()
     for _ in range(calls):
         value = auc(scores, labels)
-    seconds, used = (time.perf_counter() - start) / calls, (time.process_time() - cpu) / calls
+    seconds, used = (place.clock() - start) / calls, (time.process_time() - cpu) / calls
     peak = max(memory.peak - before, 0)
-    print(json.dumps({"seconds": seconds, "call_cpu": used, "anon_mib": peak, "value": value}))
+    print(json.dumps({"seconds": seconds, "call_cpu": used, "anon_mib": peak, "value": value, **place.found()}))
 
 
 if __name__ == "__main__":

@@ -16,25 +16,26 @@ def starts(rows: int) -> range:
     return range(0, rows - LARGE + 1, LARGE)
 
 
-def finish(score: Callable[[Any], Any], large: Sequence[Any], single: Sequence[Any]) -> None:
-    """Time ``score`` on ready batches, and print the line that the harness reads.
+def finish(score: Callable[[Any], Any], large: Sequence[Any], single: Sequence[Any], place: Any) -> None:
+    """Time ``score`` on ready batches, and print the line that the harness reads (``place``: a ``Place``).
 
-    ``seconds``: all large batches, the second time. ``p50_us``, ``p99_us``: one row, over ``SINGLES`` calls.
+    ``seconds``: all large batches, the second time. ``p50_us``, ``p99_us``: one row, over ``SINGLES`` calls. On a GPU
+    each of the two is until the GPU is done, for one row call by call.
     """
     for batch in large:
         score(batch)
-    start, cpu = time.perf_counter(), time.process_time()
+    start, cpu = place.clock(), time.process_time()
     for batch in large:
         score(batch)
-    seconds, used = time.perf_counter() - start, time.process_time() - cpu
+    seconds, used = place.clock() - start, time.process_time() - cpu
     times = []
     for number in range(WARM_UP + SINGLES if single else 0):
         batch = single[number % len(single)]
-        start = time.perf_counter()
+        start = place.clock()
         score(batch)
-        times.append(time.perf_counter() - start)
+        times.append(place.clock() - start)
     times = sorted(times[WARM_UP:])
-    found: dict[str, Any] = {"seconds": seconds, "scored": len(large) * LARGE, "call_cpu": used}
+    found: dict[str, Any] = {"seconds": seconds, "scored": len(large) * LARGE, "call_cpu": used, **place.found()}
     if times:
         found |= {f"p{share}_us": times[len(times) * share // 100] * 1e6 for share in (10, 50, 99)}
     print(json.dumps(found))

@@ -23,18 +23,24 @@ def main() -> None:
         )
         known.labels, known.num_fields = list(TASKS), len(work.names)
         experts = (EXPERTS, 0) if work.model == "MMoE" else (SHARED_EXPERTS, TASK_EXPERTS)
-        options = {"model_id": "bench", "gpu": -1, "verbose": 0, "model_root": folder, "metrics": ["AUC"]}
+        options = {
+            "model_id": "bench",
+            "gpu": 0 if work.place.gpu else -1,
+            "verbose": 0,
+            "model_root": folder,
+            "metrics": ["AUC"],
+        }
         model = Model(known, *experts, **options)
         model.eval()
         large = [batch(work, start, LARGE) for start in starts(len(work.ids))]
         single = [batch(work, row, 1) for row in range(1000)]
         with torch.inference_mode():
-            finish(model, large, single)
+            finish(model, large, single, work.place)
 
 
 def batch(work: Work, start: int, rows: int) -> dict[str, torch.Tensor]:
-    part = slice(start, start + rows)
-    return {name: torch.from_numpy(work.ids[part, i].copy()).long() for i, name in enumerate(work.names)}
+    ids = torch.from_numpy(work.ids[start : start + rows].T.copy()).long().to(work.place.device)
+    return dict(zip(work.names, ids, strict=True))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Our sides of the inference benchmark: ``python -m benchmarks.sides.inference_ours SIDE FOLDER MODEL THREADS``.
+"""Ours in the inference benchmark: ``python -m benchmarks.sides.inference_ours SIDE FOLDER MODEL THREADS cpu|gpu``.
 
 ``forward``: the model on ready batches. ``scores``: ``LoadedRun.scores`` on ready batches, to probabilities.
 ``predict``: ``LoadedRun.predict`` on a Polars frame of texts. ``hand``: the model of
@@ -22,15 +22,17 @@ from recbole_dtn.training.fit import build_model
 
 
 def hand(work: Work) -> None:
+    device = work.place.device
     offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(work.sizes)[:-1]]))
-    table = torch.empty(sum(work.sizes), WIDTH).normal_(0, 0.01)
-    model = Mixture(len(work.sizes) * WIDTH, work.model).eval()
-    ids = torch.from_numpy(work.ids).long() + offsets
+    table = torch.empty(sum(work.sizes), WIDTH, device=device).normal_(0, 0.01)
+    model = Mixture(len(work.sizes) * WIDTH, work.model).to(device).eval()
+    ids = (torch.from_numpy(work.ids).long() + offsets).to(device)
     with torch.inference_mode():
         finish(
             lambda rows: torch.sigmoid(model(table[rows.flatten()].view(len(rows), -1))),
             [ids[start : start + LARGE] for start in starts(len(ids))],
             [ids[row : row + 1] for row in range(1000)],
+            work.place,
         )
 
 
@@ -41,18 +43,21 @@ def main() -> None:
         return hand(work)
     resolved = settings_of(work, "rowwise_adagrad", "unused")
     prepared = prepared_of(work, resolved)
-    run = LoadedRun(build_model(resolved.settings, prepared), resolved.settings, prepared.vocabularies, None)
+    model = build_model(resolved.settings, prepared)
+    if work.side != "predict":  # which scores on the CPU
+        model.to(work.place.device)
+    run = LoadedRun(model, resolved.settings, prepared.vocabularies, None)
     if work.side == "predict":
         columns = {name: work.ids[:, i].astype(str) for i, name in enumerate(work.names)}
         frame = pl.DataFrame(columns)
         large, single = [frame[start : start + LARGE] for start in starts(frame.height)], frame[:100]
-        return finish(run.predict, large, [single[row : row + 1] for row in range(100)])
+        return finish(run.predict, large, [single[row : row + 1] for row in range(100)], work.place)
     offsets = torch.tensor([field.offset for field in prepared.schema.fields])
-    ids = torch.from_numpy(work.ids).long() + (FIRST_TOKEN + offsets)
+    ids = (torch.from_numpy(work.ids).long() + (FIRST_TOKEN + offsets)).to(work.place.device)
     large = [Features(ids[start : start + LARGE]) for start in starts(len(ids))]
     single = [Features(ids[row : row + 1]) for row in range(1000)]
     with torch.inference_mode():
-        finish(run.model if work.side == "forward" else run.scores, large, single)
+        finish(run.model if work.side == "forward" else run.scores, large, single, work.place)
 
 
 if __name__ == "__main__":

@@ -24,17 +24,18 @@ def main() -> None:
         model = PLE(features, kinds, 1, TASK_EXPERTS, SHARED_EXPERTS, expert, towers)
     large = [batch(work, start, LARGE) for start in starts(len(work.ids))]
     single = [batch(work, row, 1) for row in range(1000)]
-    model.eval()
+    model.to(work.place.device).eval()
     if work.side == "predict":
-        trainer = MTLTrainer(model, kinds)
-        return finish(lambda found: trainer.predict(model, [found]), large, [])
+        trainer = MTLTrainer(model, kinds, device=work.place.device)
+        return finish(lambda found: trainer.predict(model, [found]), large, [], work.place)
     with torch.inference_mode():
-        finish(model, large, single)
+        finish(model, large, single, work.place)
 
 
 def batch(work: Work, start: int, rows: int) -> dict[str, torch.Tensor]:
-    part = slice(start, start + rows)
-    return {name: torch.from_numpy(work.ids[part, i].copy()).long() for i, name in enumerate(work.names)}
+    device = "cpu" if work.side == "predict" else work.place.device  # predict moves its batches itself
+    ids = torch.from_numpy(work.ids[start : start + rows].T.copy()).long().to(device)
+    return dict(zip(work.names, ids, strict=True))
 
 
 if __name__ == "__main__":

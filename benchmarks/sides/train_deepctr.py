@@ -37,7 +37,7 @@ def main() -> None:
         "tower_dnn_hidden_units": (TOWER,),
         "l2_reg_embedding": 0.0,
         "l2_reg_linear": 0.0,
-        "device": "cpu",
+        "device": work.place.device,
     }
     if work.model == "MMoE":
         model = MMOE(columns, num_experts=EXPERTS, **sizes)
@@ -46,9 +46,9 @@ def main() -> None:
     model.compile(torch.optim.Adam(model.parameters(), lr=LEARNING_RATE), loss=["binary_crossentropy"] * 2)
     warm = WARM_UP * BATCH
     fit(model, work, slice(0, warm))
-    start, cpu = time.perf_counter(), time.process_time()
+    start, cpu = work.place.clock(), time.process_time()
     fit(model, work, slice(warm, None))
-    finish(time.perf_counter() - start, time.process_time() - cpu, memory)
+    finish(work.place.clock() - start, time.process_time() - cpu, memory, work.place)
 
 
 def fit(model, work: Work, rows: slice) -> None:

@@ -49,6 +49,7 @@ class Model(MultiTaskModel):
         self.tower = nn.ModuleList(block(HIDDEN, [TOWER], 1) for _ in TASKS)
         self.compile("adam", "binary_crossentropy", LEARNING_RATE)
         self.reset_parameters()
+        self.model_to_device()
 
     def forward(self, inputs):
         x = self.embedding_layer(self.get_inputs(inputs)).flatten(start_dim=1)
@@ -76,13 +77,12 @@ def main() -> None:
         )
         known.labels, known.num_fields = list(TASKS), len(work.names)
         experts = (EXPERTS, 0) if work.model == "MMoE" else (SHARED_EXPERTS, TASK_EXPERTS)
-        model = Model(
-            known, *experts, model_id="bench", gpu=-1, verbose=0, model_root=folder, metrics=["AUC"], eval_steps=10**9
-        )
-        batches = Timed([batch(work, start) for start in range(0, len(work.ids), BATCH)])
+        options = {"model_id": "bench", "gpu": 0 if work.place.gpu else -1, "verbose": 0, "model_root": folder}
+        model = Model(known, *experts, **options, metrics=["AUC"], eval_steps=10**9)
+        batches = Timed([batch(work, start) for start in range(0, len(work.ids), BATCH)], work.place)
         model._max_gradient_norm, model._total_steps, model._stop_training = 10.0, 0, False  # as fit() sets them
         model.train_epoch(batches)
-    finish(batches.seconds, batches.cpu, memory)
+    finish(batches.seconds, batches.cpu, memory, work.place)
 
 
 def batch(work: Work, start: int) -> dict[str, torch.Tensor]:

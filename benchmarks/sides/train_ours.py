@@ -1,16 +1,18 @@
-"""Our sides of the training benchmark: ``python -m benchmarks.sides.train_ours SIDE FOLDER MODEL THREADS``.
+"""Our sides of the training benchmark: ``python -m benchmarks.sides.train_ours SIDE FOLDER MODEL THREADS cpu|gpu``.
 
 ``run:RULE`` is the product's own run (``fit_settings``: Lightning, metrics, logging, the clock, checkpoints), timed
 over the same steps as every side; ``bare:RULE`` is the same model, optimiser and batches in a loop with nothing else,
-its batches cut beforehand; ``full:RULE`` is the whole run, from data that is
-ready to the record, and ``steps:RULE`` all its training steps, bare. RULE is the setting
-``embedding_optimizer.name``. Preparing data is another benchmark: here it is handed over ready.
+its batches cut beforehand (and moved to the GPU where one is used); ``full:RULE`` is the whole run, from data that is
+ready to the record, ``steps:RULE`` all its training steps, bare, and ``loaded:RULE`` the same with batches cut by our
+loader as they are asked for. RULE is the setting ``embedding_optimizer.name``. Preparing data is another benchmark:
+here it is handed over ready.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Collection
 from typing import Any
 from unittest import mock
 
@@ -19,9 +21,20 @@ import polars as pl
 import pytorch_lightning as lightning
 import torch
 
-from benchmarks.sides.train_common import BATCH, LEARNING_RATE, TASKS, WARM_UP, AnonymousMemory, Timed, Work, finish
+from benchmarks.sides.train_common import (
+    BATCH,
+    LEARNING_RATE,
+    TASKS,
+    WARM_UP,
+    AnonymousMemory,
+    Place,
+    Timed,
+    Work,
+    finish,
+)
 from recbole_dtn.config.load import Resolved, resolve
 from recbole_dtn.data.datamodule import PreparedData
+from recbole_dtn.data.features import Features
 from recbole_dtn.data.info import DataSummary
 from recbole_dtn.data.loader import BatchLoader
 from recbole_dtn.data.store import Column, Split, Store
@@ -29,12 +42,21 @@ from recbole_dtn.data.vocabulary import TokenVocabulary, Vocabularies, make_sche
 from recbole_dtn.optim.build import build_optimizer
 from recbole_dtn.schema import FIRST_TOKEN
 from recbole_dtn.training import fit as training
+from recbole_dtn.training.allocator import keep_large_blocks
+
+DTN = {
+    "tasks": [{"name": "click", "label": "click"}, {"name": "buy", "label": "buy", "after": ["click"]}],
+    "interactions": ["gdcn", "masknet", {"name": "memonet", "top_fields": None}],
+    "dropout": 0.0,
+}
+"""DTN's own sizes: the work of benchmarks.dtn, which the roofline takes from here."""
 
 
-def settings_of(work: Work, rule: str, output: str) -> Resolved:
+def settings_of(work: Work, rule: str, output: str, **others: Any) -> Resolved:
     """Sizes of the benchmark; L2 of the looked-up rows is off, since no other side has it."""
     return resolve(
         {
+            "accelerator": work.accelerator,
             "model": work.model,
             "dataset": work.folder.name,
             "data_path": str(work.folder.parent),
@@ -47,6 +69,8 @@ def settings_of(work: Work, rule: str, output: str) -> Resolved:
             "output_dir": output,
             "progress": True,
             "quiet": True,
+            **(DTN if work.model == "DTN" else {}),
+            **others,
         }
     )
 
@@ -78,25 +102,30 @@ def prepared_of(work: Work, resolved: Resolved) -> PreparedData:
 class Stopwatch(lightning.Callback):
     """Seconds from the end of the warm-up's last step to the end of the epoch's last step."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place) -> None:
+        self.place = place
         self.start = self.seconds = self.cpu_start = self.cpu = 0.0
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:
-        now, cpu = time.perf_counter(), time.process_time()
-        if trainer.global_step == WARM_UP:
-            self.start, self.cpu_start = now, cpu
-        self.seconds, self.cpu = now - self.start, cpu - self.cpu_start
+        step = trainer.global_step
+        if step == WARM_UP:
+            self.start, self.cpu_start = self.place.clock(), time.process_time()
+        elif step == trainer.num_training_batches:
+            self.seconds, self.cpu = self.place.clock() - self.start, time.process_time() - self.cpu_start
 
 
-def bare(work: Work, resolved: Resolved, *, whole: bool) -> tuple[float, float, dict[str, Any]]:
-    """Steps of the model and its optimiser on batches in memory; ``whole``: without a warm-up."""
+def bare(work: Work, resolved: Resolved, *, whole: bool, load: bool = False) -> tuple[float, float, dict[str, Any]]:
+    """Steps of the model and its optimiser; ``whole``: without a warm-up; ``load``: batches are cut meanwhile."""
     prepared, settings = prepared_of(work, resolved), resolved.settings
-    model = training.build_model(settings, prepared).train()
+    model = training.build_model(settings, prepared).train().to(work.place.device)
     optimizer = build_optimizer(model, settings)
-    steps = Timed(
-        list(BatchLoader(prepared.splits["train"], BATCH, shuffle=True, seed=0)), warm_up=0 if whole else WARM_UP
-    )
+    batches: Collection[Features] = BatchLoader(prepared.splits["train"], BATCH, shuffle=True, seed=0)
+    if not load:
+        batches = [batch.to(torch.device(work.place.device)) for batch in batches]
+    steps = Timed(batches, work.place, warm_up=0 if whole else WARM_UP)
     for batch in steps:
+        if load:
+            batch = batch.to(torch.device(work.place.device))
         optimizer.zero_grad()
         output = model(batch)
         model.task_losses(batch, output).sum().backward()
@@ -107,11 +136,11 @@ def bare(work: Work, resolved: Resolved, *, whole: bool) -> tuple[float, float, 
 def run(work: Work, resolved: Resolved, *, whole: bool) -> tuple[float, float, dict[str, Any]]:
     """The product's run; ``whole``: all of it counts, and not its training steps alone."""
     prepared = prepared_of(work, resolved)
-    watch = Stopwatch()
+    watch, clock = Stopwatch(work.place), work.place.clock
     with mock.patch.object(training, "prepare", return_value=prepared):
-        start, cpu = time.perf_counter(), time.process_time()
+        start, cpu = clock(), time.process_time()
         record = training.fit_settings(resolved, callbacks=[watch]).record
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        seconds, cpu = clock() - start, time.process_time() - cpu
     found = {"wall": record.wall_seconds, "rate": record.train_samples_per_second, "anon": record.peak_anon_bytes}
     return (seconds, cpu, found) if whole else (watch.seconds, watch.cpu, found)
 
@@ -120,11 +149,14 @@ def main() -> None:
     work, memory = Work(), AnonymousMemory()
     kind, rule = work.side.split(":")
     torch.set_num_threads(work.threads)
+    keep_large_blocks()  # as a run does, unless the environment says otherwise
     with tempfile.TemporaryDirectory() as output:
         resolved = settings_of(work, rule, output)
-        side = bare if kind in ("bare", "steps") else run
-        seconds, cpu, found = side(work, resolved, whole=kind in ("steps", "full"))
-    finish(seconds, cpu, memory, **found)
+        if kind in ("bare", "steps", "loaded"):
+            seconds, cpu, found = bare(work, resolved, whole=kind != "bare", load=kind == "loaded")
+        else:
+            seconds, cpu, found = run(work, resolved, whole=kind == "full")
+    finish(seconds, cpu, memory, work.place, **found)
 
 
 if __name__ == "__main__":

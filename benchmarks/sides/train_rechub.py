@@ -36,10 +36,10 @@ def main() -> None:
         model = MMOE(features, kinds, EXPERTS, expert, towers)
     else:
         model = PLE(features, kinds, 1, TASK_EXPERTS, SHARED_EXPERTS, expert, towers)
-    trainer = MTLTrainer(model, kinds, optimizer_params={"lr": LEARNING_RATE}, n_epoch=1)
-    batches = Timed([batch(work, start) for start in range(0, len(work.ids), BATCH)])
+    trainer = MTLTrainer(model, kinds, optimizer_params={"lr": LEARNING_RATE}, n_epoch=1, device=work.place.device)
+    batches = Timed([batch(work, start) for start in range(0, len(work.ids), BATCH)], work.place)
     trainer.train_one_epoch(batches)
-    finish(batches.seconds, batches.cpu, memory)
+    finish(batches.seconds, batches.cpu, memory, work.place)
 
 
 def batch(work: Work, start: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:

@@ -20,6 +20,8 @@ __all__ = ["ACCELERATORS", "check_values"]
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 """Strategies that start processes of their own accord and keep the first one's state; spawned ones lose it."""
+FBGEMM_RULES = ("rowwise_adagrad", "adagrad", "sgd")
+"""What FBGEMM updates on a CPU as on a GPU, and as our own optimisers do."""
 
 
 def check_values(settings: Settings, merged: Branch, faulty: Collection[str]) -> list[Fault]:
@@ -42,6 +44,15 @@ def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str
             "bfloat16 loses the small steps of dense adam; use embedding_optimizer.name=lazy_adam, rowwise_adagrad, "
             "adagrad or sgd, which round at random, or float32",
         )
+    compression = settings.embedding_compression
+    if compression.method != "none" and compression.keep > compression.above:
+        yield (
+            "embedding_compression.keep",
+            f"expected at most embedding_compression.above ({compression.above}), so that every compressed field has "
+            f"tokens that share rows; found {compression.keep}",
+        )
+    if settings.embedding_backend == "fbgemm":
+        yield from _fbgemm(settings)
     if settings.preprocessor is not None:
         yield from _registered(PREPROCESSORS, "preprocessor", settings.preprocessor)
     if settings.preprocess.get("protocol") == "mtreclib" and not settings.selected_on_test:
@@ -71,6 +82,28 @@ def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str
         yield "devices", f"{expected}; found {settings.devices!r}"
     if settings.init_from is not None and not Path(settings.init_from).is_dir():
         yield "init_from", f"expected the folder of a run; found {settings.init_from!r}, which is not a folder"
+
+
+def _fbgemm(settings: Settings) -> Iterator[tuple[str, str]]:
+    """What FBGEMM's kernels cannot keep or update as the other backends do."""
+    given = settings.embedding_optimizer.name
+    if given not in FBGEMM_RULES:
+        yield (
+            "embedding_backend",
+            f"fbgemm updates the table by embedding_optimizer.name={', '.join(FBGEMM_RULES[:-1])} or "
+            f"{FBGEMM_RULES[-1]}; found {given}: choose one of them, or embedding_backend=torch",
+        )
+    if settings.embedding_size % 4:
+        yield (
+            "embedding_size",
+            f"expected a multiple of 4 with embedding_backend=fbgemm; found {settings.embedding_size}",
+        )
+    if settings.embedding_dtype != "float32":
+        yield (
+            "embedding_dtype",
+            f"expected float32 with embedding_backend=fbgemm, which rounds in other ways than ours; found "
+            f"{settings.embedding_dtype}",
+        )
 
 
 def _registered(registry: Registry, key: str, name: str) -> Iterator[tuple[str, str]]:

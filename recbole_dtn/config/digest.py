@@ -29,7 +29,9 @@ NOT_DIGESTED = frozenset(
         "devices",
         "strategy",
         "num_nodes",
+        "embedding_backend",  # the same look-ups and updates by another library, but for rounding (1e-6)
         "fused",  # another way to the same numbers, but for rounding (1e-6)
+        "compile",  # the same, in another order of rounding
         "threads",
         "loggers",
         "progress",

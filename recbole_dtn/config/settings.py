@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 __all__ = [
     "SELECTED_ON_TEST",
+    "CompressionSettings",
     "EmbeddingOptimizerSettings",
     "FieldSettings",
     "OptimizerSettings",
@@ -72,6 +73,16 @@ class TaskSettings(Strict):
     weight: NonNegative = 1.0
     pos_weight: Positive = 1.0
     observed_when: str | None = None
+
+
+class CompressionSettings(Strict):
+    """Sharing of table rows among the tokens of large fields."""
+
+    method: Literal["none", "hash", "quotient_remainder"]
+    above: Count  # tokens
+    collisions: Annotated[int, Field(ge=2)]
+    keep: Annotated[int, Field(ge=0)]
+    operation: Literal["product", "sum"]  # of quotient_remainder
 
 
 class OptimizerSettings(Strict):
@@ -135,6 +146,8 @@ class Settings(Strict):
     embedding_size: Annotated[int, Field(ge=1, le=4096)]
     embedding_std: Positive
     embedding_dtype: Literal["float32", "bfloat16"]
+    embedding_compression: CompressionSettings
+    embedding_backend: Literal["torch", "fbgemm", "torchrec"]
     dropout: Rate
     init_from: str | None
     # loss
@@ -146,6 +159,7 @@ class Settings(Strict):
     epochs: Count
     train_batch_size: Count
     eval_batch_size: Count
+    shuffle_rows: Annotated[int, Field(ge=1024)] | None  # None: what half of the machine's memory holds
     eval_step: Count
     stopping_step: Annotated[int, Field(ge=0)]
     valid_metric: Annotated[str, BeforeValidator(_our_metric)]
@@ -161,6 +175,7 @@ class Settings(Strict):
     num_nodes: Count
     precision: Literal["32", "bf16-mixed", "16-mixed"]
     fused: bool
+    compile: Literal["none", "default", "reduce-overhead", "max-autotune"]
     threads: Count | None
     # display
     loggers: list[Literal["csv", "tensorboard", "wandb"]]

@@ -1,28 +1,30 @@
-"""Batches of a split, in an order that is a function of (seed, epoch)."""
+"""Batches of a split, in an order that is a function of (seed, epoch). Measured in docs/loader.md."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import psutil
 
 from recbole_dtn.data.ahead import ahead
 from recbole_dtn.data.features import Features
-from recbole_dtn.data.order import Order, shuffled
+from recbole_dtn.data.order import BlockOrder, Order, shuffled
 from recbole_dtn.data.store import Split
 
-__all__ = ["BatchLoader"]
+__all__ = ["BatchLoader", "machine_memory", "rows_in_memory"]
 
-STRETCH = 1 << 16
-"""Rows whose order is worked out at a time."""
+STRETCH = 1 << 17
+"""Rows whose order is worked out, and whose columns are gathered, at a time."""
 
 
 class BatchLoader:
     """An iterable of :class:`Features` over one process's share of a split.
 
-    Rows are cut from the columns a whole batch at a time; nothing is done or kept per row (but the permutation of
-    small data, :mod:`recbole_dtn.data.order`). A shuffled epoch visits a
-    permutation of all rows drawn from (``seed``, epoch), of which rank r takes every ``world_size``-th from r on.
+    Columns are gathered ``STRETCH`` rows at a time and batches are cut from that; nothing is done or kept per row (but
+    the permutation of small data, :mod:`recbole_dtn.data.order`). A shuffled epoch visits a permutation of all rows
+    drawn from (``seed``, epoch), of which rank r takes every ``world_size``-th from r on.
     Unshuffled, rank r takes the r-th of ``world_size`` stretches in the order of the rows, so that every row is seen
     exactly once over all ranks and none is repeated.
 
@@ -32,7 +34,10 @@ class BatchLoader:
         rank, world_size: this process among how many.
         drop_uneven: leave out the ``rows % world_size`` last rows of the epoch's order, so that every rank has as many
             rows and batches; with ``shuffle`` this always holds (other rows are left out in each epoch).
+        shuffle_rows: the most rows that are shuffled as a whole; of more rows, so many are in memory at a time and
+            mixed (:class:`BlockOrder`). None: all rows are shuffled as a whole.
         prefetch: batches to cut ahead in a thread; 0 cuts them when they are asked for.
+        pin: put batches into page-locked memory, so that a copy to a GPU can overlap with work.
     """
 
     def __init__(
@@ -45,7 +50,9 @@ class BatchLoader:
         rank: int = 0,
         world_size: int = 1,
         drop_uneven: bool = False,
+        shuffle_rows: int | None = None,
         prefetch: int = 0,
+        pin: bool = False,
     ) -> None:
         if not 0 <= rank < world_size or batch_size < 1:
             raise ValueError(f"rank {rank} of {world_size}, batch size {batch_size}")
@@ -56,7 +63,9 @@ class BatchLoader:
         self.rank = rank
         self.world_size = world_size
         self.even = drop_uneven or shuffle
+        self.shuffle_rows = shuffle_rows
         self.prefetch = prefetch
+        self.pin = pin
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -76,7 +85,7 @@ class BatchLoader:
         """The row that this process visits at each place of the epoch, from 0 to ``rows`` (exclusive)."""
         total, rank, ranks = self.split.rows, self.rank, self.world_size
         if self.shuffle:
-            visited = shuffled(total, self.seed, self.epoch)
+            visited = self._shuffled()
             return lambda places: visited(rank + ranks * places)
         if self.even:
             start = rank * self.rows
@@ -85,13 +94,40 @@ class BatchLoader:
             start = rank * each + min(rank, left)
         return lambda places: start + places
 
+    def _shuffled(self) -> Order:
+        key, total = (self.seed, self.epoch), self.split.rows
+        if self.shuffle_rows is None or total <= self.shuffle_rows:
+            return shuffled(total, *key)
+        return BlockOrder(total, self.shuffle_rows, key, will_need=self.split.will_need)
+
     def _batches(self) -> Iterator[Features]:
         order, size = self.order(), self.batch_size
         stretch = max(1, STRETCH // size) * size
         for first in range(0, self.rows, stretch):
             visited = order(np.arange(first, min(first + stretch, self.rows)))
-            for start in range(0, len(visited), size):
-                yield self.split.batch(visited[start : start + size])
+            for batch in self.split.batches(visited, size):
+                yield batch.pin_memory() if self.pin else batch
 
     def __iter__(self) -> Iterator[Features]:
         return ahead(self._batches(), self.prefetch) if self.prefetch else self._batches()
+
+
+def rows_in_memory(split: Split) -> int:
+    """Rows of a split whose columns fill at most half of the machine's memory: a power of two, at least 1,024.
+
+    Rounded so that machines of about the same memory shuffle alike.
+    """
+    each = max(1, -(-split.bytes // max(1, split.rows)))
+    return 1 << max(10, (machine_memory() // (2 * each)).bit_length() - 1)
+
+
+def machine_memory(
+    limits: tuple[str, ...] = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+) -> int:
+    """Bytes of memory that this process can have: the machine's, or what its container is limited to."""
+    found = [psutil.virtual_memory().total]
+    for path in map(Path, limits):
+        text = path.read_text().strip() if path.is_file() else ""
+        if text.isdigit():
+            found.append(int(text))
+    return min(found)

@@ -1,4 +1,8 @@
-"""The order of an epoch: a permutation of all rows as a function of (seed, epoch), asked for a stretch at a time."""
+"""The order of an epoch: a permutation of all rows as a function of (seed, epoch), asked for a stretch at a time.
+
+Rows that fit in memory are permuted as a whole (:func:`shuffled`); more are read a block of contiguous rows at a time
+and mixed with many other blocks (:class:`BlockOrder`), since a page of a disk per value is too slow.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Order", "keyed_permutation", "shuffled"]
+__all__ = ["BlockOrder", "Order", "keyed_permutation", "shuffled"]
 
 Rows = npt.NDArray[np.int64]
 Order = Callable[[Rows], npt.NDArray[Any]]
@@ -16,33 +20,35 @@ Order = Callable[[Rows], npt.NDArray[Any]]
 
 DRAWN_ROWS = 1 << 22
 ROUNDS = 6
+WINDOW_BLOCKS = 256
+"""Blocks that are mixed at a time by a block shuffle."""
 
 
-def shuffled(rows: int, seed: int, epoch: int) -> Order:
-    """A permutation of ``rows`` rows.
+def shuffled(rows: int, *key: int) -> Order:
+    """A permutation of ``rows`` rows, drawn by ``key`` (seed, epoch).
 
     Up to ``DRAWN_ROWS`` rows it is numpy's, kept as four bytes a row. Above, nothing is kept: it is a keyed bijection,
     worked out for the places asked for.
     """
     if rows > DRAWN_ROWS:
-        return keyed_permutation(rows, seed, epoch)
+        return keyed_permutation(rows, *key)
     visited = np.arange(rows, dtype=np.int32)
-    np.random.default_rng([seed, epoch]).shuffle(visited)
+    np.random.default_rng(key).shuffle(visited)
     return visited.__getitem__
 
 
-def keyed_permutation(rows: int, seed: int, epoch: int) -> Order:
+def keyed_permutation(rows: int, *key: int) -> Order:
     """A pseudo-random bijection of ``0 .. rows - 1`` that takes no memory per row.
 
     A Feistel network over the smallest power of two that holds all rows; a place that it sends beyond the last row is
     sent on until it falls among them (cycle walking: Black and Rogaway, CT-RSA 2002), less than twice on average.
 
-    >>> order = keyed_permutation(10, seed=0, epoch=0)
+    >>> order = keyed_permutation(10, 0, 0)
     >>> sorted(order(np.arange(10)).tolist())
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
     bits = max(2, int(rows - 1).bit_length())
-    keys = np.random.default_rng([seed, epoch]).integers(0, 2**32, (ROUNDS, 2), dtype=np.uint32)
+    keys = np.random.default_rng(key).integers(0, 2**32, (ROUNDS, 2), dtype=np.uint32)
 
     def order(places: Rows) -> Rows:
         found = _feistel(places.astype(np.uint64), bits, keys)
@@ -53,6 +59,69 @@ def keyed_permutation(rows: int, seed: int, epoch: int) -> Order:
         return found.astype(np.int64)
 
     return order
+
+
+class BlockOrder:
+    """A permutation of rows that reads them in blocks: what is visited soon lies in few stretches of the files.
+
+    The rows, turned by a drawn number of places, are cut into blocks of contiguous rows, and the blocks are put into
+    a drawn order. ``WINDOW_BLOCKS`` of them at a time are a window, whose rows are permuted as a whole. While one
+    window is visited the next is read, so that ``held`` rows, two windows, are in memory. What is left over by whole
+    blocks comes with the last window, and windows are as equal as blocks allow.
+
+    Args:
+        rows: of the split. held: rows that memory may hold; a block is ``held / 512`` rows.
+        key: seed and epoch. will_need: told which rows (start, stop) will be visited a window later.
+
+    >>> order = BlockOrder(2_000, 1_024, (0, 0))
+    >>> sorted(order(np.arange(2_000)).tolist()) == list(range(2_000))
+    True
+    """
+
+    def __init__(
+        self, rows: int, held: int, key: tuple[int, ...], will_need: Callable[[int, int], None] | None = None
+    ) -> None:
+        self.rows, self.key, self.will_need = rows, key, will_need
+        self.block = max(1, held // (2 * WINDOW_BLOCKS))
+        count = rows // self.block
+        windows = max(1, -(-count // WINDOW_BLOCKS))
+        self.turn = int(np.random.default_rng([*key, windows + 1]).integers(rows))
+        # In the order of their visit; last what is left over, maybe nothing.
+        self.blocks = np.append(shuffled(count, *key)(np.arange(count)), count)
+        self.first_blocks = np.arange(windows) * count // windows
+        self._drawn: tuple[int, Order] = (-1, lambda places: places)
+        self._told = 0
+
+    def __call__(self, places: Rows) -> Rows:
+        """Rows visited at ``places``."""
+        if self.will_need is not None and len(places):
+            self._tell(int(places.max()) // self.block + WINDOW_BLOCKS + 1)
+        windows = np.searchsorted(self.first_blocks, places // self.block, side="right") - 1
+        visited = np.empty(len(places), np.int64)
+        for window in np.unique(windows):
+            here = windows == window
+            visited[here] = self._visited(int(window), places[here])
+        return visited
+
+    def _visited(self, window: int, places: Rows) -> Rows:
+        """Rows at places of one window: permuted within it, then sent to where its blocks lie."""
+        ends = [*self.first_blocks * self.block, self.rows]
+        if self._drawn[0] != window:
+            self._drawn = window, shuffled(int(ends[window + 1] - ends[window]), *self.key, window + 1)
+        blocks, within = np.divmod(ends[window] + self._drawn[1](places - ends[window]), self.block)
+        found: Rows = (self.blocks[blocks] * self.block + within + self.turn) % self.rows
+        return found
+
+    def _tell(self, until: int) -> None:
+        """Say that the blocks up to the ``until``-th in the order of visits will be needed."""
+        assert self.will_need is not None
+        for block in self.blocks[self._told : until].tolist():
+            first, last = block * self.block, min((block + 1) * self.block, self.rows)
+            start, stop = first + self.turn, last + self.turn
+            for low, high in ((start, min(stop, self.rows)), (max(start - self.rows, 0), stop - self.rows)):
+                if low < high:
+                    self.will_need(low, high)
+        self._told = max(self._told, until)
 
 
 def _feistel(values: npt.NDArray[np.uint64], bits: int, keys: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint64]:

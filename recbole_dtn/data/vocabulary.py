@@ -18,7 +18,7 @@ import polars as pl
 import torch
 
 from recbole_dtn.config.settings import FieldSettings, Settings, TaskSettings
-from recbole_dtn.data.escape import escape_series, is_escaped_form
+from recbole_dtn.data.escape import HOSTILE, HOSTILE_IN_SEQUENCE, escape_series, is_escaped_form
 from recbole_dtn.data.features import Features, MultiValued
 from recbole_dtn.data.floats import Floats, FloatStatistics, bin_ids
 from recbole_dtn.errors import UsageError, nearest
@@ -27,6 +27,9 @@ from recbole_dtn.schema import ABSENT, FIRST_TOKEN, UNKNOWN, DataSchema, FieldSp
 __all__ = ["FloatStatistics", "TokenVocabulary", "Vocabularies", "bin_ids", "make_schema"]
 
 Ids = npt.NDArray[np.int64]
+
+ROWS_PER_THREAD = 2048
+"""Below so many rows, Polars looks the columns up faster one after another than on its threads."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,13 @@ class TokenVocabulary:
         """Rows of the embedding table: absent, unknown and the tokens."""
         return FIRST_TOKEN + len(self.series)
 
+    def look_up(self, column: str) -> pl.Expr:
+        """Place of each text of ``column`` among the tokens, null for none. To be kept: it holds the hash table."""
+        return pl.col(column).cast(pl.Enum(self.series), strict=False).to_physical().cast(pl.Int64)
+
     @cached_property
-    def _look_up(self) -> pl.Expr:
-        """Ids of the column ``token``. Kept, because the expression holds the hash table of all tokens."""
-        token = pl.col("token")
-        found = token.cast(pl.Enum(self.series), strict=False).to_physical().cast(pl.Int64) + FIRST_TOKEN
-        absent = token.is_null() | (token == "")
-        return pl.when(absent).then(ABSENT).otherwise(found.fill_null(UNKNOWN)).cast(pl.Int64)
+    def _places(self) -> pl.Expr:
+        return self.look_up("token")
 
     @cached_property
     def literal(self) -> bool:
@@ -86,13 +89,49 @@ class TokenVocabulary:
         suspects = self.series.filter(self.series.str.contains("%[0-9A-Fa-f]{2}"))
         return not all(is_escaped_form(token) for token in suspects)
 
+    @cached_property
+    def _plain(self) -> bool:
+        return not self.series.str.contains(HOSTILE).any()
+
+    @cached_property
+    def _plain_in_sequence(self) -> bool:
+        return not self.series.str.contains(HOSTILE_IN_SEQUENCE).any()
+
+    def spelled(self, values: pl.Series, *, in_sequence: bool = False) -> pl.Series:
+        """Raw values as the tokens are spelled.
+
+        Where no token needs escaping or was escaped, a value that would be escaped is unknown in either spelling, so
+        that the values need no look.
+        """
+        if (self._plain_in_sequence if in_sequence else self._plain) or self.literal:
+            return values
+        return escape_series(values, in_sequence=in_sequence)
+
     def ids(self, tokens: pl.Series) -> Ids:
         """Local ids of tokens as the atomic files spell them; null and empty are absent."""
-        return pl.DataFrame({"token": tokens}).select_seq(self._look_up).to_series().to_numpy()
+        places = pl.DataFrame({"token": tokens}).select_seq(self._places).to_numpy()
+        return _from_places(_filled(places)[:, 0], tokens)
 
     def raw_ids(self, values: pl.Series, *, in_sequence: bool = False) -> Ids:
         """Local ids of raw values."""
-        return self.ids(values if self.literal else escape_series(values, in_sequence=in_sequence))
+        return self.ids(self.spelled(values, in_sequence=in_sequence))
+
+
+def _filled(places: npt.NDArray[Any]) -> Ids:
+    """Integers from what Polars gives as floats where some are null: -1 in their stead."""
+    if places.dtype.kind != "f":
+        return places
+    return np.where(np.isnan(places), -1, places).astype(np.int64)
+
+
+def _from_places(places: Ids, tokens: pl.Series) -> Ids:
+    """Local ids of tokens from their places in the vocabulary."""
+    ids: Ids = places + FIRST_TOKEN
+    missing = np.flatnonzero(ids < FIRST_TOKEN)
+    if len(missing):
+        others = tokens.gather(missing)
+        ids[missing] = np.where((others.is_null() | (others == "")).to_numpy(), ABSENT, UNKNOWN)
+    return ids
 
 
 Vocabulary = TokenVocabulary | FloatStatistics
@@ -112,6 +151,7 @@ class Vocabularies:
     domains: tuple[str, ...] = ()
     domain_field: str | None = None
     _lists: dict[str, list[str]] = field(default_factory=dict, compare=False, repr=False)
+    _places: dict[str, pl.Expr] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def from_counts(
@@ -199,11 +239,13 @@ class Vocabularies:
             UsageError: for a missing column or one of another kind.
         """
         rows = frame.height
+        columns = {column.name: column for column in frame.iter_columns()}
         ids = np.full((rows, schema.num_fields), -1, np.int64)
         multi: dict[int, MultiValued] = {}
         dense: list[Floats] = []
+        singles: dict[int, pl.Series] = {}
         for position, spec in enumerate(schema.fields):
-            column, known = _column(frame, spec.name), self.fields[spec.name]
+            column, known = _column(columns, spec.name), self.fields[spec.name]
             if isinstance(known, FloatStatistics):
                 values = _numbers(column, spec.name)
                 if spec.bins:
@@ -211,9 +253,11 @@ class Vocabularies:
                 else:
                     dense.append(known.standardise(values))
             elif spec.kind == "token":
-                ids[:, position] = spec.offset + known.raw_ids(_texts(column, spec.name))
+                singles[position] = known.spelled(_texts(column, spec.name))
             else:
-                multi[position] = _many(frame, spec, known)
+                multi[position] = _many(columns, spec, known)
+        if singles:
+            self._look_up(singles, schema, ids)
         return Features(
             ids=torch.from_numpy(ids),
             multi=multi,
@@ -222,6 +266,24 @@ class Vocabularies:
             observed=torch.empty(rows, 0, dtype=torch.bool),
             domain=self._domain(frame),
         )
+
+    def _look_up(self, columns: Mapping[int, pl.Series], schema: DataSchema, ids: Ids) -> None:
+        """Write the rows of the fused table into ``ids``, all single-valued columns in one query."""
+        names = [schema.fields[position].name for position in columns]
+        for name in names:
+            if name not in self._places:
+                known = self.fields[name]
+                assert isinstance(known, TokenVocabulary)
+                self._places[name] = known.look_up(name)
+        texts = pl.DataFrame([column.alias(name) for name, column in zip(names, columns.values(), strict=True)])
+        select = texts.select if texts.height >= ROWS_PER_THREAD else texts.select_seq
+        places = _filled(select([self._places[name] for name in names]).to_numpy())
+        offsets = [schema.fields[position].offset for position in columns]
+        found = places + (np.array(offsets) + FIRST_TOKEN)
+        tokens = list(columns.values())
+        for number in np.flatnonzero((places < 0).any(axis=0)):
+            found[:, number] = offsets[number] + _from_places(places[:, number], tokens[number])
+        ids[:, list(columns)] = found
 
     def _domain(self, frame: pl.DataFrame) -> torch.Tensor | None:
         if self.domain_field is None or self.domain_field not in frame.columns:
@@ -233,13 +295,15 @@ class Vocabularies:
         return torch.from_numpy(found.to_numpy().copy())
 
 
-def _column(frame: pl.DataFrame, name: str) -> pl.Series:
-    if name not in frame.columns:
-        raise UsageError(f"the rows have no column {name!r}, a field of this data set: {nearest(name, frame.columns)}")
-    return frame[name]
+def _column(columns: Mapping[str, pl.Series], name: str) -> pl.Series:
+    if name not in columns:
+        raise UsageError(f"the rows have no column {name!r}, a field of this data set: {nearest(name, list(columns))}")
+    return columns[name]
 
 
 def _texts(column: pl.Series, name: str) -> pl.Series:
+    if column.dtype == pl.String:
+        return column
     if column.dtype.is_float():
         raise UsageError(
             f"field {name!r} holds tokens, the column holds {column.dtype}: cast it to text or to an integer, so that "
@@ -267,12 +331,12 @@ def _lists(column: pl.Series, name: str) -> pl.Series:
     return column.fill_null(pl.Series([[]], dtype=column.dtype))
 
 
-def _many(frame: pl.DataFrame, spec: FieldSpec, known: TokenVocabulary) -> MultiValued:
-    column = _lists(frame[spec.name], spec.name)
-    rows = pl.DataFrame({"row": np.arange(frame.height), "value": column})
+def _many(columns: Mapping[str, pl.Series], spec: FieldSpec, known: TokenVocabulary) -> MultiValued:
+    column = _lists(columns[spec.name], spec.name)
+    rows = pl.DataFrame({"row": np.arange(len(column)), "value": column})
     exploded = ["value"]
     if spec.weights is not None:
-        weights = _lists(_column(frame, spec.weights), spec.weights)
+        weights = _lists(_column(columns, spec.weights), spec.weights)
         if (weights.list.len() != column.list.len()).any():
             raise UsageError(f"field {spec.name!r} and its weights {spec.weights!r} differ in length in some row")
         rows = rows.with_columns(weight=weights)
@@ -280,8 +344,8 @@ def _many(frame: pl.DataFrame, spec: FieldSpec, known: TokenVocabulary) -> Multi
     # An empty list may give a null; neither that nor an empty text is a value.
     rows = rows.explode(exploded)
     rows = rows.with_columns(value=_texts(rows["value"], spec.name)).filter(pl.col("value").fill_null("") != "")
-    offsets = np.zeros(frame.height + 1, np.int64)
-    np.cumsum(np.bincount(rows["row"].to_numpy(), minlength=frame.height), out=offsets[1:])
+    offsets = np.zeros(len(column) + 1, np.int64)
+    np.cumsum(np.bincount(rows["row"].to_numpy(), minlength=len(column)), out=offsets[1:])
     values = torch.from_numpy(known.raw_ids(rows["value"], in_sequence=True) + spec.offset)
     found = None
     if spec.weights is not None:

@@ -62,8 +62,9 @@ class GDCN(FeatureInteraction):
     def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Tensor:
         """Embeddings (B, F, D) -> (B, O); ``ids`` and ``shared`` are not read."""
         first = current = embeddings.flatten(1)
+        by_hand = self.fused and not (autocasting(first) or torch.compiler.is_compiling())
         for cross, gate in zip(self.crosses, self.gates, strict=True):
-            if self.fused and isinstance(cross, nn.Linear) and not autocasting(first):
+            if by_hand and isinstance(cross, nn.Linear):
                 weights = cross.weight, cross.bias, gate.weight
                 current = _GatedCross.apply(first, current, *weights)  # type: ignore[no-untyped-call]
             else:

@@ -37,7 +37,7 @@ class MaskBlock(Fusible):
 
     def forward(self, embedding: Tensor, inputs: Tensor) -> Tensor:
         """Embedding (B, F*D) and inputs (B, I) -> (B, output width)."""
-        if not self.fused or autocasting(inputs):
+        if not self.fused or autocasting(inputs) or torch.compiler.is_compiling():
             return torch.relu(self.norm(self.project(self.mask(embedding) * inputs)))
         inner, _, outer_map = self.mask
         projected = _Masked.apply(  # type: ignore[no-untyped-call]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from recbole_dtn.data.features import Features, MultiValued
-from recbole_dtn.layers.table import RowTable
+from recbole_dtn.layers.backends import new_table
+from recbole_dtn.layers.compression import Compression, SharedRows, row_blocks
 from recbole_dtn.schema import UNKNOWN, DataSchema
 
 __all__ = ["EmbeddingTable", "pool"]
@@ -50,20 +53,41 @@ class EmbeddingTable(nn.Module):
 
     Args:
         schema: fields, sizes and offsets. dim: D. std: standard deviation of the initial rows. dtype: of the rows as
-            they are kept; look-ups are float32.
+            they are kept; look-ups are float32. compression: how tokens of large fields share rows, if they do.
+        backend: the library that looks rows up (:func:`recbole_dtn.layers.backends.new_table`).
+
+    Attributes:
+        compressed: maps ids to shared rows; None where no field is large enough to be compressed.
     """
 
-    def __init__(self, schema: DataSchema, dim: int, *, std: float, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        schema: DataSchema,
+        dim: int,
+        *,
+        std: float,
+        dtype: torch.dtype = torch.float32,
+        compression: Compression | None = None,
+        backend: str = "torch",
+    ) -> None:
         super().__init__()
-        self.table = RowTable(schema.num_rows, dim, std=std, dtype=dtype)
-        untrained = [schema.fields[i].offset + UNKNOWN for i in schema.extra.get("zero_unknown", ())]
+        blocks = row_blocks(schema, compression)
+        self.compressed: SharedRows | None = None
+        if compression is not None and any(block.shared for block in blocks):
+            groups = [schema.id_fields, *([schema.dense_fields] if schema.dense_fields else [])]
+            self.compressed = SharedRows(schema, compression, [*groups, *((i,) for i in schema.multi_fields)])
+        rows = schema.num_rows if self.compressed is None else self.compressed.num_rows
+        self.table = new_table(backend, rows, dim, std=std, dtype=dtype)
+        untrained = [blocks[i].offset + UNKNOWN for i in schema.extra.get("zero_unknown", ())]
         with torch.no_grad():
             self.table.weight[untrained] = 0.0
+        if self.compressed is not None:
+            self.compressed.initialise(self.table.weight, std)
         self.multi_fields = schema.multi_fields
         self.pooling = tuple(schema.fields[i].pooling for i in schema.multi_fields)
         gathered = schema.id_fields + schema.dense_fields + schema.multi_fields
         self.in_order = gathered == tuple(range(schema.num_fields))
-        self.only_ids = len(schema.id_fields) == schema.num_fields
+        self.only_ids = len(schema.id_fields) == schema.num_fields and self.compressed is None
         offsets = torch.tensor([schema.fields[i].offset for i in schema.dense_fields], dtype=torch.int64)
         self.register_buffer("id_fields", torch.tensor(schema.id_fields, dtype=torch.int64), persistent=False)
         self.register_buffer("dense_offsets", offsets, persistent=False)
@@ -78,21 +102,25 @@ class EmbeddingTable(nn.Module):
         if self.only_ids:
             return self.table.look_up(features.ids, batch_size=batch)
         many = [features.multi[position] for position in self.multi_fields]
-        singles = features.ids.index_select(1, self.id_fields)
-        parts = [singles.flatten()]
+        parts = [features.ids.index_select(1, self.id_fields)]
         values = None
         if len(self.dense_offsets):
             present = ~features.dense.isnan()
             # The absent row is taken times one; multiplying by NaN and selecting later would send NaN into gradients.
             values = torch.where(present, features.dense, 1.0)
-            parts.append((self.dense_offsets + present).flatten())
-        found = self.table.look_up(torch.cat([*parts, *(each.values for each in many)]), batch_size=batch)
-        lengths = [*(len(part) for part in parts), *(len(each.values) for each in many)]
-        chunks = torch.split(found, lengths)
+            parts.append(self.dense_offsets + present)
+        first_many = len(parts)
+        parts.extend(each.values.unsqueeze(1) for each in many)
+        chunks: Sequence[Tensor]
+        if self.compressed is None:
+            found = self.table.look_up(torch.cat([part.flatten() for part in parts]), batch_size=batch)
+            chunks = torch.split(found, [part.numel() for part in parts])
+        else:
+            chunks = self.compressed.look_up(self.table, parts, batch_size=batch)
         fields = [chunks[0].view(batch, -1, dim)]
         if values is not None:
-            fields.append(chunks[1].view(batch, -1, dim) * values.to(found.dtype).unsqueeze(2))
-        pooled = zip(chunks[len(parts) :], many, self.pooling, strict=True)
+            fields.append(chunks[1].view(batch, -1, dim) * values.to(chunks[1].dtype).unsqueeze(2))
+        pooled = zip(chunks[first_many:], many, self.pooling, strict=True)
         fields.extend(pool(vectors, each, mode).unsqueeze(1) for vectors, each, mode in pooled)
         embeddings = torch.cat(fields, dim=1) if len(fields) > 1 else fields[0]
         return embeddings if self.in_order else embeddings.index_select(1, self.order)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from recbole_dtn.layers.pages import huge_pages
 
-__all__ = ["RowTable"]
+__all__ = ["LookUp", "RowTable"]
 
 
 class RowTable(nn.Embedding):
@@ -46,25 +47,34 @@ class RowTable(nn.Embedding):
             return _widened(functional.embedding(rows, self.weight, sparse=self.sparse))
         found: Tensor
         scale = self.l2 / batch_size
-        found, self.penalty = _PenalisedLookUp.apply(self.weight, rows, self.sparse, scale)  # type: ignore[no-untyped-call]
+        found, self.penalty = LookUp.apply(self.weight, rows, self.sparse, scale, self.gather)  # type: ignore[no-untyped-call]
         return found
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Rows (any shape of int64) -> the same shape + (dim,), float32; what another backend replaces."""
+        return _widened(functional.embedding(rows, self.weight))
 
 
 def _widened(found: Tensor) -> Tensor:
     return found.float() if found.dtype is torch.bfloat16 else found
 
 
-class _PenalisedLookUp(torch.autograd.Function):
-    """Rows, and ``scale / 2`` times the sum of their squares: both gradients meet in one pass over the look-ups."""
+class LookUp(torch.autograd.Function):
+    """Rows, and ``scale / 2`` times the sum of their squares: both gradients meet in one pass over the look-ups.
+
+    ``gather`` takes rows of the table; the second output is None where ``scale`` is 0.
+    """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, rows: Tensor, sparse: bool, scale: float) -> tuple[Tensor, Tensor]:
-        found = _widened(functional.embedding(rows, weight))
+    def forward(
+        ctx: Any, weight: Tensor, rows: Tensor, sparse: bool, scale: float, gather: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        found = gather(rows)
         flat = found.flatten()
-        ctx.save_for_backward(rows, found)
+        ctx.save_for_backward(rows, found if scale > 0.0 else None)
         ctx.size, ctx.dtype, ctx.sparse, ctx.scale = weight.shape, weight.dtype, sparse, scale
         ctx.set_materialize_grads(False)
-        return found, torch.dot(flat, flat) * (scale / 2)
+        return found, torch.dot(flat, flat) * (scale / 2) if scale > 0.0 else None
 
     @staticmethod
     @once_differentiable
@@ -74,10 +84,10 @@ class _PenalisedLookUp(torch.autograd.Function):
             factor = to_penalty * ctx.scale
             gradient = found * factor if gradient is None else torch.addcmul(gradient, found, factor)
         if gradient is None:
-            return None, None, None, None
+            return None, None, None, None, None
         values, looked_up = gradient.reshape(-1, ctx.size[1]).to(ctx.dtype), rows.flatten()
         if ctx.sparse:
             sums = torch.sparse_coo_tensor(looked_up.unsqueeze(0), values, ctx.size, check_invariants=False)
         else:
             sums = torch.ops.aten.embedding_dense_backward(values, looked_up, ctx.size[0], -1, False)
-        return sums, None, None, None
+        return sums, None, None, None, None

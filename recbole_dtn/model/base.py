@@ -15,6 +15,7 @@ from recbole_dtn import bridge
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
 from recbole_dtn.interaction.base import FieldShape
+from recbole_dtn.layers.compression import Compression
 from recbole_dtn.layers.embedding import EmbeddingTable
 from recbole_dtn.layers.table import RowTable
 from recbole_dtn.loss.tasks import task_losses
@@ -87,7 +88,19 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
     def new_embedding(self) -> EmbeddingTable:
         """A fused table for the schema's fields; to be called in ``build``."""
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.settings.embedding_dtype]
-        return EmbeddingTable(self.schema, self.settings.embedding_size, std=self.settings.embedding_std, dtype=dtype)
+        return EmbeddingTable(
+            self.schema,
+            self.settings.embedding_size,
+            std=self.settings.embedding_std,
+            dtype=dtype,
+            compression=self.compression,
+            backend=self.settings.embedding_backend,
+        )
+
+    @property
+    def compression(self) -> Compression | None:
+        """How tokens of large fields share rows of the table; None where every id has its own."""
+        return Compression.of(self.settings.embedding_compression.model_dump())
 
     def field_shape(self) -> FieldShape:
         """The numbers an interaction is built from."""

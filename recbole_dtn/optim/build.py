@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from recbole_dtn.config.settings import Settings
+from recbole_dtn.layers.backends import FbgemmTable
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.optim.combined import DECAY, CombinedOptimizer
+from recbole_dtn.optim.fbgemm import FbgemmOptimizer
 from recbole_dtn.optim.lazy import LazyAdam
 from recbole_dtn.optim.rowwise import SGD, Adagrad, RowwiseAdagrad
 
@@ -51,8 +53,11 @@ def build_optimizer(model: MultiTaskRecommender, settings: Settings) -> Combined
     parts: list[torch.optim.Optimizer] = []
     if groups:
         parts.append(_dense(groups, settings, exact=not sparse_gradients(settings)))
-    if tables:
-        parts.append(_tables(tables, settings))
+    by_fbgemm = {id(table.weight) for table in model.tables() if isinstance(table, FbgemmTable)}
+    for fused in (True, False):
+        chosen = [weight for weight in tables if (id(weight) in by_fbgemm) == fused]
+        if chosen:
+            parts.append(_tables(chosen, settings, fused=fused))
     return CombinedOptimizer(parts)
 
 
@@ -82,9 +87,11 @@ def _dense(groups: list[dict[str, Any]], settings: Settings, *, exact: bool) -> 
     return torch.optim.Adam(groups, lr=options.lr, betas=options.betas, eps=options.eps, **how)
 
 
-def _tables(tables: list[Tensor], settings: Settings) -> torch.optim.Optimizer:
+def _tables(tables: list[Tensor], settings: Settings, *, fused: bool) -> torch.optim.Optimizer:
     shared, name = settings.optimizer, settings.embedding_optimizer.name
     lr = shared.lr if settings.embedding_optimizer.lr is None else settings.embedding_optimizer.lr
+    if fused:
+        return FbgemmOptimizer(tables, name, lr=lr, eps=shared.eps)
     if name == "adam":
         return torch.optim.Adam(tables, lr=lr, betas=shared.betas, eps=shared.eps, foreach=True)
     if name == "lazy_adam":

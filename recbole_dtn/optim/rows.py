@@ -107,9 +107,13 @@ class RowOptimizer(torch.optim.Optimizer):
             for group in self.param_groups:
                 for weight in group["params"]:
                     if weight.grad is not None:
-                        rows, gradient = touched_rows(weight.grad)
-                        self.update(weight, rows, gradient, self.state[weight], group)
+                        self.move(weight, weight.grad, self.state[weight], group)
         return result
+
+    def move(self, weight: Tensor, gradient: Tensor, state: Any, group: dict[str, Any]) -> None:
+        """Update one table from its gradient (R, D), sparse or dense."""
+        rows, summed = touched_rows(gradient)
+        self.update(weight, rows, summed, state, group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import DataError, UsageError
+from recbole_dtn.layers.compression import Block, Compression, row_blocks
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.schema import DataSchema
 
@@ -90,11 +91,13 @@ def _content(path: Path, *, mapped: bool) -> dict[str, Any]:
 def initialise_from(model: MultiTaskRecommender, vocabularies: Vocabularies, folder: Path) -> int:
     """Start ``model`` from the weights of a run; embedding rows are matched by field and token.
 
-    A row whose token the old run did not know keeps its fresh initialisation. Returns the number of embedding rows
-    that were taken over.
+    A row whose token the old run did not know keeps its fresh initialisation. Rows that tokens share are taken over as
+    they are where the field has the same tokens in the same order, shared in the same way. Returns the number of
+    embedding rows that were taken over.
 
     Raises:
-        UsageError: when any other parameter is missing or differs in shape; all of them are named.
+        UsageError: when any other parameter is missing or differs in shape, or a field's tokens share rows in another
+            way; all of them are named.
     """
     old = read_checkpoint(folder)
     current = model.state_dict()
@@ -131,7 +134,7 @@ def initialise_from(model: MultiTaskRecommender, vocabularies: Vocabularies, fol
             f"init_from={folder}: that run ({old.settings['model']} on {old.settings['dataset']}) does not fit this "
             "model; give both the same model settings and fields:\n  " + "\n  ".join(shown) + more
         )
-    new_rows, old_rows = match_rows(model.schema, vocabularies, old)
+    new_rows, old_rows = match_rows(model.schema, vocabularies, old, model.compression)
     with torch.no_grad():
         for name, tensor in current.items():
             if name in tables:
@@ -141,21 +144,61 @@ def initialise_from(model: MultiTaskRecommender, vocabularies: Vocabularies, fol
     return len(new_rows)
 
 
-def match_rows(schema: DataSchema, vocabularies: Vocabularies, old: Checkpoint) -> tuple[Tensor, Tensor]:
-    """Rows of the new and of the old fused table that mean the same (field, token); two int64 tensors of one length."""
+def match_rows(
+    schema: DataSchema, vocabularies: Vocabularies, old: Checkpoint, compression: Compression | None = None
+) -> tuple[Tensor, Tensor]:
+    """Rows of the new and of the old table that mean the same; two int64 tensors of one length.
+
+    Args:
+        schema, vocabularies, compression: of the new model. old: what it starts from.
+
+    Raises:
+        UsageError: naming the compressed fields whose rows are shared by other tokens there than here.
+    """
     new: list[int] = []
     from_old: list[int] = []
-    old_fields = {spec.name: spec for spec in old.schema.fields}
-    for spec in schema.fields:
-        known = old_fields.get(spec.name)
-        if known is None or known.kind != spec.kind or known.bins != spec.bins:
+    before = Compression.of(old.settings.get("embedding_compression"))
+    old_fields = {
+        spec.name: (spec, block) for spec, block in zip(old.schema.fields, row_blocks(old.schema, before), strict=True)
+    }
+    faults: list[str] = []
+    for spec, block in zip(schema.fields, row_blocks(schema, compression), strict=True):
+        known, there = old_fields.get(spec.name, (None, None))
+        if known is None or there is None or known.kind != spec.kind or known.bins != spec.bins:
             continue
         if spec.kind == "float":
             pairs = [(local, local) for local in range(spec.size)]
         else:
-            rows_there = {token: 2 + i for i, token in enumerate(old.vocabularies.tokens(spec.name))}
-            here = enumerate(vocabularies.tokens(spec.name))
-            pairs = [(0, 0), (1, 1), *((2 + i, rows_there[token]) for i, token in here if token in rows_there)]
-        new += [spec.offset + a for a, _ in pairs]
-        from_old += [known.offset + b for _, b in pairs]
+            tokens, tokens_there = vocabularies.tokens(spec.name), old.vocabularies.tokens(spec.name)
+            if not (block.shared or there.shared):
+                rows_there = {token: 2 + i for i, token in enumerate(tokens_there)}
+                matched = [(2 + i, rows_there[token]) for i, token in enumerate(tokens) if token in rows_there]
+                pairs = [(0, 0), (1, 1), *matched]
+            elif _way(block, compression) == _way(there, before) and list(tokens) == list(tokens_there):
+                pairs = [(local, local) for local in range(block.size)]
+            else:
+                faults.append(f"{spec.name}: {_told(there, before)} there, {_told(block, compression)} here")
+                continue
+        new += [block.offset + a for a, _ in pairs]
+        from_old += [there.offset + b for _, b in pairs]
+    if faults:
+        raise UsageError(
+            "init_from: the tokens of a compressed field share rows by their rank, so that these can be taken over "
+            "only with the same vocabulary and the same embedding_compression; raise embedding_compression.above until "
+            "these fields are left alone in both runs:\n  " + "\n  ".join(faults)
+        )
     return torch.tensor(new, dtype=torch.int64), torch.tensor(from_old, dtype=torch.int64)
+
+
+def _way(block: Block, compression: Compression | None) -> tuple[Block, str | None]:
+    """All that says which tokens share which row of a field, and how a vector is made of them."""
+    made_by = compression.operation if compression is not None and block.quotients else None
+    return replace(block, offset=0), made_by
+
+
+def _told(block: Block, compression: Compression | None) -> str:
+    """How a field's tokens share rows, in words."""
+    if not block.shared or compression is None:
+        return f"{block.own:,} rows, none shared"
+    how = f"{compression.method}, {compression.operation}" if compression.paired else compression.method
+    return f"{block.own:,} rows and {block.shared:,} tokens that share {block.remainders + block.quotients:,} ({how})"

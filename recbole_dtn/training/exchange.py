@@ -40,6 +40,12 @@ def load_into(model: MultiTaskRecommender, path: str | Path) -> None:
         "fields": ([f.name for f in found.schema.fields], [f.name for f in model.schema.fields]),
         "tasks": (list(found.schema.task_names), list(model.schema.task_names)),
     }
+    # Neither shows in the table's shape: which tokens share rows, and how many tokens there are to share them.
+    shared = (found.settings.get("embedding_compression"), model.settings.embedding_compression.model_dump())
+    if {"none"} != {(each or {"method": "none"})["method"] for each in shared}:
+        pairs["embedding_compression"] = shared
+        here = {spec.name: spec.size for spec in model.schema.fields}
+        pairs |= {f"rows of {spec.name}": (spec.size, here.get(spec.name)) for spec in found.schema.fields}
     saved, current = found.state_dict, model.state_dict()
     for name in sorted(saved.keys() | current.keys()):
         pairs[name] = (_shape(saved, name), _shape(current, name))

@@ -28,15 +28,19 @@ from rich.console import Console
 from recbole_dtn.config.load import Resolved, resolve, settings_digest, settings_yaml
 from recbole_dtn.config.settings import SELECTED_ON_TEST, Settings
 from recbole_dtn.data.datamodule import PreparedData, prepare
-from recbole_dtn.data.loader import BatchLoader
+from recbole_dtn.data.loader import BatchLoader, rows_in_memory
 from recbole_dtn.data.progress import progress_meter
+from recbole_dtn.data.store import Split
 from recbole_dtn.errors import UsageError
+from recbole_dtn.layers.backends import require as require_backend
+from recbole_dtn.layers.compression import describe as describe_compression
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.registry import MODELS
 from recbole_dtn.training.allocator import keep_large_blocks
 from recbole_dtn.training.callbacks import BestKeeper, Clock, ProgressLine
 from recbole_dtn.training.checkpoint import FILE_NAME as CHECKPOINT
 from recbole_dtn.training.checkpoint import initialise_from, read_weights
+from recbole_dtn.training.compiled import check_compiler
 from recbole_dtn.training.memory import MemoryWatch
 from recbole_dtn.training.module import TrainingModule
 from recbole_dtn.training.profile import ProfiledLoader, Profiler
@@ -133,7 +137,9 @@ def fit_settings(
     report = Report(console, progress=settings.progress)
     keep_large_blocks()
     _check_loggers(settings)
+    require_backend(settings.embedding_backend)
     _check_machine(settings)
+    check_compiler(settings)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     with MemoryWatch() as memory:
@@ -148,6 +154,8 @@ def fit_settings(
             report.show(f"warning: {sentence}\n")
         model = build_model(settings, prepared)
         report.model(settings.model, model.count_parameters())
+        if model.compression is not None:
+            report.show(describe_compression(prepared.schema, model.compression))
         if settings.init_from is not None:
             rows = initialise_from(model, prepared.vocabularies, Path(settings.init_from))
             report.show(f"weights from {settings.init_from}; {rows:,} embedding rows matched by token")
@@ -220,7 +228,7 @@ def _train(
         callbacks = [Profiler(folder, report), *callbacks]
     clock = Clock()
     trainer = _trainer(settings, folder, [clock, keeper, ProgressLine(report, clock, keeper), *callbacks])
-    data = _Loaders(settings, prepared)
+    data = _Loaders(settings, prepared, report)
     steps = max(1, -(-prepared.splits["train"].rows // (settings.train_batch_size * trainer.world_size)))
     module = TrainingModule(model, settings, steps_per_epoch=steps)
     outcome = _Outcome(keeper, clock)
@@ -254,25 +262,45 @@ def _check_loggers(settings: Settings) -> None:
 
 
 class _Loaders(lightning.LightningDataModule):
-    """The loaders of this process: each rank's own share of the rows, known once the trainer is."""
+    """The loaders of this process: each rank's own share of the rows, known once the trainer is.
 
-    def __init__(self, settings: Settings, prepared: PreparedData) -> None:
+    Batches are cut two ahead in a thread, on a CPU too: with two cores, steps of MMoE take 4 % less time than with
+    none (docs/loader.md). For a GPU they are put into page-locked memory there.
+    """
+
+    PREFETCH = 2
+
+    def __init__(self, settings: Settings, prepared: PreparedData, report: Report) -> None:
         super().__init__()
         self.settings = settings
         self.prepared = prepared
+        self.report = report
 
     def _loader(self, split: str, batch_size: int, *, train: bool) -> BatchLoader:
         assert self.trainer is not None
+        rows = self.prepared.splits[split]
         kind = ProfiledLoader if self.settings.profile else BatchLoader
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
         return kind(
-            self.prepared.splits[split],
+            rows,
             batch_size,
             shuffle=train,
             seed=self.settings.seed,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             drop_uneven=train,
+            shuffle_rows=self._shuffle_rows(rows) if train else None,
+            prefetch=self.PREFETCH,
+            pin=on_gpu,
         )
+
+    def _shuffle_rows(self, rows: Split) -> int:
+        """The setting, or what the first process finds: machines may differ, and all must visit one order."""
+        assert self.trainer is not None
+        found: int = self.trainer.strategy.broadcast(self.settings.shuffle_rows or rows_in_memory(rows))
+        if found < rows.rows:
+            self.report.show(f"shuffled in blocks, {found:,} of {rows.rows:,} rows at a time (shuffle_rows)")
+        return found
 
     def train_dataloader(self) -> BatchLoader:
         return self._loader("train", self.settings.train_batch_size, train=True)

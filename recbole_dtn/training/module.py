@@ -18,6 +18,7 @@ from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.optim.build import build_optimizer, sparse_gradients
 from recbole_dtn.optim.schedule import build_schedule
 from recbole_dtn.registry import BALANCERS
+from recbole_dtn.training.compiled import compiled_forward
 from recbole_dtn.training.stages import stage
 
 __all__ = ["GateMeans", "TrainingModule"]
@@ -73,6 +74,7 @@ class TrainingModule(lightning.LightningModule):
         # Before DDP wraps the model: only then does it learn which gradients are sparse.
         model.set_sparse(sparse_gradients(settings))
         self.model = model
+        self.compiled = compiled_forward(model, settings)
         self.settings = settings
         self.steps_per_epoch = steps_per_epoch
         tasks = model.schema.tasks
@@ -86,11 +88,11 @@ class TrainingModule(lightning.LightningModule):
         self.loss_steps = 0
 
     def forward(self, features: Features) -> ModelOutput:
-        output: ModelOutput = self.model(features)
+        output: ModelOutput = (self.compiled or self.model)(features)
         return output
 
     def transfer_batch_to_device(self, batch: Features, device: torch.device, dataloader_idx: int) -> Features:
-        return batch.to(device, non_blocking=device.type != "cpu")
+        return batch if batch.ids.device == device else batch.to(device, non_blocking=device.type != "cpu")
 
     # ---- training -----------------------------------------------------------------------------------------------
 
@@ -138,7 +140,9 @@ class TrainingModule(lightning.LightningModule):
         return total / self.trainer.world_size
 
     def _backward(self, loss: Tensor) -> None:
-        self.manual_backward(loss)
+        # Lightning keeps autocast on during the whole step; it is for forward passes alone.
+        with torch.autocast(self.device.type, enabled=False):
+            self.manual_backward(loss)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # Here, and not in training_step: under fp16 the gradients are unscaled only now.

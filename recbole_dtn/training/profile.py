@@ -24,8 +24,12 @@ from recbole_dtn.training.stages import PREFIX, stage
 
 __all__ = ["STAGES", "ProfiledLoader", "Profiler", "StageTime", "label_modules"]
 
-STAGES = ("load", "embed", "interact", "experts", "gate", "tower", "loss", "backward", "optimiser", "metrics")
-"""In the order of a step. What a step does beside them (fusion, balancing, hooks) is "other"."""
+STAGES = (
+    *("load", "forward", "embed", "interact", "experts", "gate", "tower"),
+    *("loss", "backward", "optimiser", "metrics"),
+)
+"""In the order of a step; "forward" is a compiled one as a whole. What a step does beside them (fusion, balancing,
+hooks) is "other"."""
 WARM_UP, STEPS, BATCHES = 3, 20, 20
 WHOLE = "whole"
 
@@ -46,9 +50,13 @@ def label_modules(model: nn.Module) -> list[Any]:
         open_stages = ExitStack()
 
         def before(*_: Any) -> None:
+            if torch.compiler.is_compiling():
+                return
             open_stages.enter_context(stage(name))
 
         def after(*_: Any) -> None:
+            if torch.compiler.is_compiling():
+                return
             open_stages.close()
 
         handles.append(module.register_forward_pre_hook(before))

@@ -9,6 +9,7 @@ from itertools import cycle, islice
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.datamodule import prepare
 from recbole_dtn.data.loader import BatchLoader
+from recbole_dtn.layers.compression import describe
 from recbole_dtn.optim.build import build_optimizer
 from recbole_dtn.training.fit import build_model
 
@@ -26,12 +27,15 @@ class Projection:
     steps_per_epoch: int
     seconds_per_epoch: float
     epochs: int
+    compression: str | None = None
+    """What :func:`recbole_dtn.layers.compression.describe` says, where the setting is on."""
 
     def __str__(self) -> str:
         parts = ", ".join(f"{part} {count:,}" for part, count in self.parameters.items() if count)
         longest = self.seconds_per_epoch * self.epochs
+        compression = f"{self.compression}\n" if self.compression else ""
         return (
-            f"parameters: {sum(self.parameters.values()):,} ({parts})\n"
+            f"parameters: {sum(self.parameters.values()):,} ({parts})\n{compression}"
             f"projected: {self.steps_per_epoch:,} steps and {self.seconds_per_epoch:.1f} s per epoch over "
             f"{self.rows:,} training rows, at most {longest:.0f} s for {self.epochs} epochs "
             f"(validation left out; from {TIMED} steps on this CPU)"
@@ -60,4 +64,5 @@ def project(settings: Settings) -> Projection:
         steps_per_epoch=len(loader),
         seconds_per_epoch=per_step * len(loader),
         epochs=settings.epochs,
+        compression=None if model.compression is None else describe(prepared.schema, model.compression),
     )

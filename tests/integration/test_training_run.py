@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -249,9 +250,18 @@ def test_every_model_learns(model: str, small_fit: Fit) -> None:
     assert run.test["like"]["auc"] > 0.55
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
-def test_mixed_precision_comes_near_full_precision(precision: str, small_fit: Fit) -> None:
-    full, mixed = small_fit("MMoE"), small_fit("MMoE", precision=precision)
+@pytest.mark.parametrize(
+    ("precision", "model", "settings"),
+    [
+        ("bf16-mixed", "MMoE", {}),
+        ("16-mixed", "MMoE", {}),
+        ("bf16-mixed", "DTN", {"interactions": ["gdcn", "masknet", {"name": "memonet", "codes": 40}]}),
+    ],
+)
+def test_mixed_precision_comes_near_full_precision(
+    precision: str, model: str, settings: dict[str, Any], small_fit: Fit
+) -> None:
+    full, mixed = small_fit(model, **settings), small_fit(model, precision=precision, **settings)
     assert full.test is not None
     assert mixed.test is not None
     assert mixed.test["like"]["logloss"] == pytest.approx(full.test["like"]["logloss"], abs=0.02)
@@ -267,6 +277,15 @@ def test_a_run_selected_on_the_test_set_says_so(small_fit: Fit, dtn_run: Run) ->
     assert "test (selected on the test set), best epoch 1 of 1" in log
     assert read_record(dtn_run.folder).selected_on_test is False
     assert "selected on" not in (dtn_run.folder / "log.txt").read_text()
+
+
+def test_a_shuffle_in_blocks_is_said_and_is_another_experiment(small_fit: Fit) -> None:
+    whole, blocks = small_fit("SharedBottom", epochs=1), small_fit("SharedBottom", epochs=1, shuffle_rows=1024)
+    said = "shuffled in blocks, 1,024 of 2,400 rows at a time (shuffle_rows)"
+    assert said in (blocks.folder / "log.txt").read_text()
+    assert "shuffled in blocks" not in (whole.folder / "log.txt").read_text()
+    assert whole.record.settings_digest != blocks.record.settings_digest
+    assert whole.test != blocks.test
 
 
 def test_text_in_brackets_is_printed_as_it_is() -> None:

@@ -208,7 +208,7 @@ def test_digest_leaves_out_seed_places_machine_and_display(word: str) -> None:
 @pytest.mark.parametrize(
     "word",
     ["--split_seed=1", "--selected_on_test=true", "--epochs=3", "--optimizer.lr=0.1", "--limit_rows=10",
-     "--module_dim=8", "--precision=16-mixed",
+     "--module_dim=8", "--precision=16-mixed", "--embedding_compression.method=hash",
      "--interactions=[gdcn]", "--interactions=[{name: gdcn, layers: 3}, masknet, memonet]"],
 )  # fmt: skip
 def test_digest_covers_what_changes_results(word: str) -> None:

@@ -8,8 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recbole_dtn.data import loader as loaders
+from recbole_dtn.data import store as stores
 from recbole_dtn.data.features import Features
-from recbole_dtn.data.loader import BatchLoader
+from recbole_dtn.data.loader import BatchLoader, machine_memory, rows_in_memory
+from recbole_dtn.data.store import Column, Split, Store, load_array, will_need
+from recbole_dtn.schema import DataSchema, FieldSpec, TaskSpec
 
 
 class Rows:
@@ -17,9 +21,17 @@ class Rows:
 
     def __init__(self, rows):
         self.rows = rows
+        self.told = []
+
+    def batches(self, indices, size):
+        for start in range(0, len(indices), size):
+            yield self.batch(indices[start : start + size])
 
     def batch(self, indices):
         return Features(ids=torch.from_numpy(np.asarray(indices, np.int64)[:, None]))
+
+    def will_need(self, start, stop):
+        self.told.append((start, stop))
 
 
 def visited(loader):
@@ -114,3 +126,149 @@ def test_an_error_while_prefetching_is_raised_where_the_batch_is_asked_for():
 def test_arguments_are_checked():
     with pytest.raises(ValueError, match="rank 2 of 2"):
         BatchLoader(Rows(5), 2, shuffle=False, seed=0, rank=2, world_size=2)
+
+
+# ---- the order beyond memory -----------------------------------------------------------------------------------------
+
+
+@given(st.integers(1_025, 5_000), st.integers(1, 5), st.integers(0, 2))
+def test_ranks_share_a_block_order(rows, ranks, epoch):
+    seen, told = [], []
+    for rank in range(ranks):
+        split = Rows(rows)
+        loader = BatchLoader(split, 64, shuffle=True, seed=1, rank=rank, world_size=ranks, shuffle_rows=1_024)
+        loader.set_epoch(epoch)
+        seen += flat(visited(loader))
+        told.append(split.told)
+    assert len(seen) == len(set(seen)) == rows - rows % ranks
+    # Every rank has all rows read ahead, each once.
+    for ranges in told:
+        assert sorted(row for start, stop in ranges for row in range(start, stop)) == list(range(rows))
+
+
+def test_rows_up_to_the_limit_are_shuffled_as_a_whole():
+    def order(limit):
+        return flat(visited(BatchLoader(Rows(3_000), 64, shuffle=True, seed=1, shuffle_rows=limit)))
+
+    assert order(None) == order(3_000) != order(2_048)
+
+
+def test_memory_is_the_smaller_of_the_machines_and_the_containers(tmp_path, monkeypatch):
+    (tmp_path / "two").write_text("max\n")
+    assert machine_memory((str(tmp_path / "one"), str(tmp_path / "two"))) == loaders.psutil.virtual_memory().total
+    (tmp_path / "one").write_text("123456\n")
+    assert machine_memory((str(tmp_path / "one"), str(tmp_path / "two"))) == 123_456
+    # Bytes: ids of 4; offsets and values of the multi-valued field; a pointer; a label. The side table counts nothing.
+    split = Split(small_store(), 0, 4)
+    assert split.bytes == 4 * 4 + (5 + 6) + 4 + 4
+    monkeypatch.setattr(loaders, "machine_memory", lambda: 2 * 9 * 5_000)
+    assert rows_in_memory(split) == 4_096
+    monkeypatch.setattr(loaders, "machine_memory", lambda: 100)
+    assert rows_in_memory(split) == 1_024
+
+
+# ---- what is in a batch ----------------------------------------------------------------------------------------------
+
+
+def small_store(observed=None, extra=None):
+    """Four rows: ids, a multi-valued field of the row, a number and an id of a side table of two rows."""
+    fields = (
+        FieldSpec("a", "token", 100, 0),
+        FieldSpec("m", "token_seq", 10, 100),
+        FieldSpec("x", "float", 2, 110),
+        FieldSpec("u", "token", 5, 112),
+    )
+    columns = {
+        "a": Column("inter", np.array([5, 6, 7, 99], np.int32)),
+        "m": Column("inter", np.array([2, 3, 4, 5, 6, 7], np.int8), np.array([0, 2, 2, 3, 6], np.int8)),
+        "x": Column("user", np.array([0.5, np.nan], np.float32)),
+        "u": Column("user", np.array([4, 3], np.int8)),
+    }
+    schema = DataSchema(fields, (TaskSpec("t", "binary", "t"),))
+    labels = np.array([[0], [1], [1], [0]], np.int8)
+    pointers = {"user": np.array([1, 0, 0, 1], np.int8)}
+    shown = np.broadcast_to(np.True_, labels.shape) if observed is None else observed
+    return Store(schema, columns, pointers, labels, shown, extra or {})
+
+
+@pytest.mark.parametrize("held", [1, 1 << 22])
+def test_batches_hold_each_kind_of_field(monkeypatch, held):
+    monkeypatch.setattr(stores, "HELD_VALUES", held)
+    extra = {"weight": np.array([1, 2, 3, 4], np.float16), "row": np.array([40, 41, 42, 43], np.int32)}
+    observed = np.array([[True], [False], [True], [True]])
+    split = Split(small_store(observed, extra), 1, 4)
+    first, second = split.batches(np.array([2, 0, 1], np.int32), 2)
+    assert first.ids.tolist() == [[99, -1, -1, 115], [6, -1, -1, 116]]
+    assert second.ids.tolist() == [[7, -1, -1, 116]]
+    assert first.ids.dtype == torch.int64
+    assert first.ids.is_contiguous()
+    assert first.multi[1].values.tolist() == [105, 106, 107]
+    assert first.multi[1].offsets.tolist() == [0, 3, 3]
+    assert second.multi[1].values.tolist() == [104]
+    assert first.dense.isnan().tolist() == [[True], [False]]
+    assert second.dense.tolist() == [[0.5]]
+    assert first.labels.tolist() == [[0.0], [1.0]]
+    assert first.observed.tolist() == [[True], [False]]
+    assert (first.sample_weight.tolist(), second.row.tolist()) == ([4.0, 2.0], [42])
+    assert (first.domain, first.group) == (None, None)
+    # A batch is memory of its own.
+    assert first.ids.untyped_storage().nbytes() == 2 * 4 * 8
+    whole = split.batch(np.array([2, 0, 1]))
+    assert torch.equal(whole.ids, torch.cat([first.ids, second.ids]))
+
+
+def test_labels_that_are_all_observed_are_not_copied_whole():
+    split = Split(small_store(), 0, 4)
+    batch = split.batch(np.array([3, 1]))
+    assert batch.observed.tolist() == [[True], [True]]
+    assert batch.row.tolist() == [3, 1]
+    assert len(split.batch(np.empty(0, np.int64))) == 0
+
+
+def test_ids_of_a_table_beyond_32_bits():
+    fields = (FieldSpec("z", "token", 2**31, 0), FieldSpec("a", "token", 100, 2**31))
+    columns = {"z": Column("inter", np.array([2**31 - 1], np.int64)), "a": Column("inter", np.array([99], np.int8))}
+    labels = np.zeros((1, 1), np.int8)
+    store = Store(DataSchema(fields, (TaskSpec("t", "binary", "t"),)), columns, {}, labels, labels == 0, {})
+    assert Split(store, 0, 1).batch(np.array([0])).ids.tolist() == [[2**31 - 1, 2**31 + 99]]
+
+
+def test_reading_ahead_asks_for_the_pages_of_the_rows(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", np.arange(100_000, dtype=np.int32))
+    array = load_array(tmp_path / "a.npy")
+    asked = []
+    monkeypatch.setattr(stores, "READ_AT_A_TIME", 1 << 14)
+
+    class Mapping(stores.mmap.mmap):
+        def madvise(self, option, start, length):
+            asked.append((option, start, length))
+            return super().madvise(option, start, length)
+
+    with (tmp_path / "a.npy").open("rb") as file:
+        mapped = Mapping(file.fileno(), 0, access=stores.mmap.ACCESS_READ)
+    watched = np.ndarray(100_000, np.int32, buffer=mapped, offset=128)
+    will_need(watched, 10_000, 20_000)
+    page = stores.mmap.PAGESIZE
+    start = (128 + 40_000) // page * page
+    assert asked[0][:2] == (stores.mmap.MADV_WILLNEED, start)
+    assert sum(length for _, _, length in asked) == 128 + 80_000 - start
+    will_need(array, 0, 100_000)
+    will_need(np.arange(5), 0, 5)
+    assert array[-1] == 99_999
+
+
+# ---- page-locked memory ----------------------------------------------------------------------------------------------
+
+
+def test_batches_are_pinned_in_the_thread_that_cuts_them(monkeypatch):
+    threads = []
+
+    def pin(self):
+        threads.append(threading.current_thread())
+        return Features(ids=self.ids + 1_000)
+
+    monkeypatch.setattr(Features, "pin_memory", pin)
+    loader = BatchLoader(Rows(5), 2, shuffle=False, seed=0, prefetch=1, pin=True)
+    assert visited(loader) == [[1_000, 1_001], [1_002, 1_003], [1_004]]
+    assert threading.main_thread() not in threads
+    assert len(threads) == 3

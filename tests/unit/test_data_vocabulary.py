@@ -9,6 +9,8 @@ import torch
 
 from recbole_dtn.config.load import resolve
 from recbole_dtn.config.settings import FieldSettings
+from recbole_dtn.data import vocabulary
+from recbole_dtn.data.escape import escape
 from recbole_dtn.data.floats import FloatStatistics, bin_ids
 from recbole_dtn.data.vocabulary import TokenVocabulary, Vocabularies, make_schema
 from recbole_dtn.errors import UsageError
@@ -189,3 +191,68 @@ def test_ids_of_the_tokens_that_were_counted():
     assert known.rare == 1
     # A token that only other rows show, too rarely, leaves the row of unknown untrained.
     assert TokenVocabulary.ranked(tokens, counts, 3, training=np.array([0, 3, 0, 3, 9, 0]))[0].rare == 0
+
+
+def reference_ids(tokens, offset, values, literal=False):
+    """Rows of one field's values by plain look-ups: an escaped value's place among the tokens."""
+    places = {token: place for place, token in enumerate(tokens)}
+    spelled = [None if value is None else str(value) if literal else escape(str(value)) for value in values]
+    return [offset + (places.get(text, -1) + 2 if text else 0) for text in spelled]
+
+
+VALUES = ["a", "b c", "NA", "%4EA", "nan", "%41", "A", '"q', "%22q", "", None, "[PAD]", "50 %", "é", "x\ty", "new"]
+
+
+@pytest.mark.parametrize("on_threads", [False, True])
+@pytest.mark.parametrize("rows", [1, 40])
+def test_single_values_of_many_fields_equal_plain_look_ups(monkeypatch, rows, on_threads):
+    """Fields whose tokens need no escaping, hold escaped ones, or are spelled as another program would."""
+    monkeypatch.setattr(vocabulary, "ROWS_PER_THREAD", 1 if on_threads else 10**9)
+    counts = {
+        "plain": dict.fromkeys(["a", "b c", "A", "50 %", "é"], 1),
+        "escaped": dict.fromkeys(["%4EA", "%2541", "%22q", "x%09y", "b c"], 1),
+        "foreign": dict.fromkeys(["%41", "a", "NA"], 1),
+        "raw_words": dict.fromkeys(["NA", "nan", "a"], 1),
+        "number": dict.fromkeys(["3", "-7", "10"], 1),
+        "nothing": {},
+    }
+    fields = [FieldSettings(name=name) for name in counts]
+    made = Vocabularies.from_counts(fields, counts, {})
+    settings = resolve({"model": "MMoE", "dataset": "ml-100k"}).settings
+    schema = make_schema(fields, settings.tasks, made, settings)
+    rng = np.random.default_rng(rows)
+    for start in range(1 if rows > 1 else len(VALUES)):
+        picks = np.arange(start, start + 1) if rows == 1 else rng.integers(0, len(VALUES), rows)
+        columns = {name: [VALUES[i] for i in picks] for name in counts if name != "number"}
+        numbers = [[3, -7, 10, 4, None][i % 5] for i in picks]
+        frame = pl.DataFrame(
+            {**columns, "number": numbers}, schema={**dict.fromkeys(columns, pl.String), "number": pl.Int32}
+        )
+        batch = made.encode(frame, schema)
+        for position, spec in enumerate(schema.fields):
+            values = numbers if spec.name == "number" else columns[spec.name]
+            expected = reference_ids(made.tokens(spec.name), spec.offset, values, literal=spec.name == "foreign")
+            assert batch.ids[:, position].tolist() == expected, spec.name
+
+
+def test_values_of_a_list_are_escaped_only_where_that_matters():
+    plain = TokenVocabulary(pl.Series(["a", "b"]), 0)
+    spaced = TokenVocabulary(pl.Series(["a%20b", "b"]), 0)
+    raw = TokenVocabulary(pl.Series(["a b"]), 0)
+    values = pl.Series(["a", "a b", "NA", None, "", "b"])
+    assert plain.raw_ids(values, in_sequence=True).tolist() == [2, 1, 1, 0, 0, 3]
+    assert spaced.raw_ids(values, in_sequence=True).tolist() == [1, 2, 1, 0, 0, 3]
+    assert raw.raw_ids(values).tolist() == [1, 2, 1, 0, 0, 1]
+    assert raw.raw_ids(values, in_sequence=True).tolist() == [1, 1, 1, 0, 0, 1]
+    assert plain.spelled(values, in_sequence=True) is values
+
+
+def test_one_query_looks_up_all_single_valued_fields(monkeypatch, vocabularies, schema):
+    vocabularies.encode(FRAME, schema)
+    queries = []
+    select = pl.DataFrame.select_seq
+    monkeypatch.setattr(
+        pl.DataFrame, "select_seq", lambda frame, *a, **k: queries.append(frame.columns) or select(frame, *a, **k)
+    )
+    vocabularies.encode(FRAME, schema)
+    assert [columns for columns in queries if len(columns) > 1] == [["user", "city"]]

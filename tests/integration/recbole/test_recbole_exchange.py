@@ -91,6 +91,28 @@ def test_a_checkpoint_brings_its_own_vocabularies(toy: Any, tmp_path: Path) -> N
     assert (recbole_scores(other, test) - expected).abs().max() <= 1e-6
 
 
+def test_compressed_fields_cross_the_border(toy: Any, tmp_path: Path) -> None:
+    compressed = {"embedding_compression": {"method": "quotient_remainder", "above": 3, "collisions": 3}}
+    settings = {**toy.settings, **toy.small["MMoE"], **compressed, "data_path": str(toy.data_path), "split": "given"}
+    run = fit("MMoE", "toy", settings, quiet=True)
+    ours = load(run.folder).predict(raw_frame(toy.rows["test"]))
+    _, model, (_, _, test) = toy.built(**compressed)
+    load_into(model, run.folder)
+    assert (recbole_scores(model, test) - torch.tensor(ours.to_numpy())).abs().max() <= 1e-6
+    # The table of a sum has the shape of a product's.
+    _, other, _ = toy.built(embedding_compression={**compressed["embedding_compression"], "operation": "sum"})
+    with pytest.raises(UsageError, match=r"\n  embedding_compression: .*'product'.* in the checkpoint, .*'sum'.* here"):
+        load_into(other, run.folder)
+    # So has that of a vocabulary of one token more, here the shortest of the compressed ones.
+    for row in toy.rows["train"][:20]:
+        row["tags"] = "new"
+    toy.write()
+    _, other, _ = toy.built(**compressed)
+    assert other.state_dict()["embedding.table.weight"].shape == model.state_dict()["embedding.table.weight"].shape
+    with pytest.raises(UsageError, match="rows of tags: 7 in the checkpoint, 8 here"):
+        load_into(other, run.folder)
+
+
 def test_recboles_own_way_of_loading_accepts_the_same_split(toy: Any) -> None:
     _, model, (_, _, test) = toy.built()
     _, other, _ = toy.built()

@@ -1,0 +1,321 @@
+"""What speed costs in accuracy: fast update rules beside dense Adam, and fused computation beside plain, on ml-100k.
+
+    python -m benchmarks.accuracy --seeds=5
+
+1. MMoE with three rules for the embedding table. The rate of each (``embedding_optimizer.lr``; the dense parameters
+   keep the shipped ``optimizer.lr``) is tuned on validation alone: the same number of rates for each rule, by the mean
+   task AUC over the seeds 1001, 1002, .... Then ``lazy_adam`` and ``rowwise_adagrad`` are compared with dense ``adam``
+   (``torch.optim.Adam`` over the whole table) over the seeds 2020, 2021, ..., which the tuning never saw.
+2. MMoE and DTN as they ship beside the same with ``fused: false``, over the same seeds.
+
+A difference is paired by seed: test AUC of the first minus that of the second, its mean and the 95 % interval of
+Student's t over the seeds. The test split is read by the compared runs alone; all runs share one split.
+
+Every run that ended is a line of accuracy-runs.jsonl in the output folder, with its AUC after each epoch: the same
+command goes on where it was stopped, and more seeds use the runs that are there. Remove the file to start afresh. A
+run takes one thread; two processes work at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import machine, markdown
+
+DATASET = "ml-100k"
+RATES = {
+    "adam": (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016),
+    "lazy_adam": (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016),
+    "rowwise_adagrad": (0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+}
+"""The rates tried for each rule: Adam's steps have the size of the rate, row-wise Adagrad's shrink from there on."""
+REFERENCE = "adam"
+FUSED = ("MMoE", "DTN")
+TUNING_SEEDS, FIRST_TUNED, FIRST_COMPARED = 3, 1001, 2020
+BOUND = 0.001
+RUNS = "accuracy-runs.jsonl"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run: a model, a seed, and the settings that differ from the shipped ones."""
+
+    model: str
+    seed: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return json.dumps([self.model, self.seed, dict(sorted(self.settings.items()))])
+
+    @property
+    def name(self) -> str:
+        words = [
+            str(value) if key.endswith(".name") else f"{key.rpartition('.')[2]} {value}"
+            for key, value in self.settings.items()
+        ]
+        return ", ".join([self.model, *words])
+
+
+def ruled(rule: str, rate: float, seed: int) -> Trial:
+    """MMoE with one rule for its table."""
+    return Trial("MMoE", seed, {"embedding_optimizer.name": rule, "embedding_optimizer.lr": rate})
+
+
+def plain(model: str, seed: int) -> Trial:
+    """A model as it ships, but for ``fused``."""
+    return Trial(model, seed, {"fused": False})
+
+
+def run(trial: Trial, data_path: str, threads: int) -> dict[str, Any]:
+    """Train, validate and test once; the AUC of every task, on validation after every epoch too."""
+    import pytorch_lightning as lightning
+    import torch
+
+    from recbole_dtn.config.load import resolve
+    from recbole_dtn.training.fit import fit_settings
+
+    class Curve(lightning.Callback):
+        def __init__(self) -> None:
+            self.valid: list[dict[str, float | None]] = []
+
+        def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+            self.valid.append({task: values["auc"] for task, values in pl_module.latest.items()})
+
+    curve = Curve()
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        given = {
+            **trial.settings, "model": trial.model, "dataset": DATASET, "data_path": data_path, "seed": trial.seed,
+            "threads": threads, "accelerator": "cpu", "output_dir": folder, "quiet": True,
+        }  # fmt: skip
+        start = time.perf_counter()
+        record = fit_settings(resolve(given), callbacks=[curve]).record
+        seconds = time.perf_counter() - start
+    assert record.valid is not None
+    assert record.test is not None
+    return {
+        "valid": {task: values["auc"] for task, values in record.valid.items()},
+        "test": {task: values["auc"] for task, values in record.test.items()},
+        "curve": curve.valid,
+        "best_epoch": record.best_epoch,
+        "seconds": round(seconds, 1),
+    }
+
+
+# ---- runs that are kept ---------------------------------------------------------------------------------------------
+
+
+def code_digest() -> str:
+    """Digest of the package's code and defaults: runs of another one are named."""
+    digest = hashlib.sha256()
+    for folder, kind in (("recbole_dtn", "*.py"), ("properties", "*.yaml")):
+        for path in sorted(Path(folder).rglob(kind)):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+class Kept:
+    """The finished runs of a file, by trial."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.code = path, code_digest()
+        self.runs: dict[str, dict[str, Any]] = {}
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+            found = json.loads(line)
+            self.runs[Trial(**found.pop("trial")).key] = found
+        others = sum(found["code"] != self.code for found in self.runs.values())
+        if self.runs:
+            print(f"{len(self.runs)} runs are there already; {others} of them by other code (remove {RUNS} to redo)")
+
+    def __getitem__(self, trial: Trial) -> dict[str, Any]:
+        return self.runs[trial.key]
+
+    def __contains__(self, trial: Trial) -> bool:
+        return trial.key in self.runs
+
+    def add(self, trial: Trial, found: dict[str, Any]) -> None:
+        found = {**found, "code": self.code}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"trial": asdict(trial), **found}) + "\n")
+        self.runs[trial.key] = found
+
+
+def work_off(trials: Sequence[Trial], kept: Kept, arguments: argparse.Namespace) -> None:
+    """Run what is not there yet, some at a time; a line for each."""
+    left = list({trial.key: trial for trial in trials if trial not in kept}.values())
+    if not left:
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.processes, context) as pool:
+        waiting: dict[Future[dict[str, Any]], Trial] = {
+            pool.submit(run, trial, str(arguments.data_path), arguments.threads): trial for trial in left
+        }
+        try:
+            for number, done in enumerate(as_completed(waiting), 1):
+                trial, found = waiting[done], done.result()
+                kept.add(trial, found)
+                test = "  ".join(f"{task} {value:.4f}" for task, value in found["test"].items())
+                print(
+                    f"{number:3d}/{len(left)}  seed {trial.seed}  {trial.name:<42} valid {mean_auc(found):.4f}  "
+                    f"test {test}  epoch {found['best_epoch']} of {len(found['curve'])}  {found['seconds']:.0f} s",
+                    flush=True,
+                )
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def mean_auc(found: Mapping[str, Any]) -> float:
+    """Mean task AUC on validation, of the best epoch."""
+    return statistics.fmean(found["valid"].values())
+
+
+# ---- comparisons ----------------------------------------------------------------------------------------------------
+
+
+def interval(differences: Sequence[float]) -> tuple[float, float]:
+    """Mean of paired differences and half the width of its 95 % interval by Student's t.
+
+    >>> middle, half = interval([0.001, 0.003])
+    >>> round(middle, 4), round(half, 4)
+    (0.002, 0.0127)
+    """
+    from scipy import stats
+
+    count = len(differences)
+    spread = statistics.stdev(differences) / count**0.5
+    return statistics.fmean(differences), float(stats.t.ppf(0.975, count - 1)) * spread
+
+
+def tuned(kept: Kept) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """The best rate of each rule, and validation AUC of all that were tried."""
+    best, tried = {}, []
+    for rule, rates in RATES.items():
+        scores = {}
+        for rate in rates:
+            each = [mean_auc(kept[ruled(rule, rate, seed)]) for seed in tuning_seeds()]
+            scores[rate] = statistics.fmean(each)
+            tried.append({"rule": rule, "rate": rate, "valid_auc": scores[rate], "each": each})
+        best[rule] = max(scores, key=scores.__getitem__)
+    return best, tried
+
+
+def tuning_seeds() -> range:
+    return range(FIRST_TUNED, FIRST_TUNED + TUNING_SEEDS)
+
+
+def compared(pairs: Mapping[str, tuple[Sequence[Trial], Sequence[Trial]]], kept: Kept) -> Iterator[dict[str, Any]]:
+    """A line per pair and task."""
+    for name, (first, second) in pairs.items():
+        for task in kept[first[0]]["test"]:
+            a, b = ([kept[trial]["test"][task] for trial in trials] for trials in (first, second))
+            differences = [x - y for x, y in zip(a, b, strict=True)]
+            middle, half = interval(differences)
+            yield {
+                "pair": name, "task": task, "first": statistics.fmean(a), "second": statistics.fmean(b),
+                "mean_difference": middle, "half_width": half, "differences": differences,
+                "below_bound": abs(middle) < BOUND, "interval_below_bound": abs(middle) + half < BOUND,
+                "epochs": [[kept[trial]["best_epoch"] for trial in trials] for trials in (first, second)],
+            }  # fmt: skip
+
+
+def report(lines: Sequence[Mapping[str, Any]], tried: Sequence[Mapping[str, Any]], seeds: int) -> str:
+    """The tables of docs/benchmarks.md."""
+    rows = []
+    for line in lines:
+        middle, half = line["mean_difference"], line["half_width"]
+        rows.append(
+            [
+                line["pair"], line["task"], f"{line['first']:.4f}", f"{line['second']:.4f}", f"{middle:+.5f}",
+                f"{middle - half:+.5f} to {middle + half:+.5f}",
+                *("yes" if line[key] else "no" for key in ("below_bound", "interval_below_bound")),
+            ]
+        )  # fmt: skip
+    bound = f"{BOUND:g}".removeprefix("0")
+    columns = ["pair", "task", "test AUC, first", "second", "mean difference", "95 % interval", f"mean below {bound}"]
+    count = max(map(len, RATES.values()))
+    scores = [
+        [rule, *(f"{line['rate']:g}: {line['valid_auc']:.4f}" for line in tried if line["rule"] == rule)]
+        for rule in RATES
+    ]
+    return "\n".join(
+        [
+            f"Validation AUC (mean of tasks and of {TUNING_SEEDS} seeds) by rule and rate:",
+            markdown(["rule", *[""] * count], scores),
+            f"Test AUC, paired over {seeds} seeds, 95 % interval by Student's t:",
+            markdown([*columns, "whole interval too"], rows),
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5, help="compared runs of each side, 2 at least (5, 10, 20)")
+    parser.add_argument("--processes", type=int, default=2, help="runs at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of each run")
+    parser.add_argument("--data_path", type=Path, default=Path("dataset"), help="folder of the data sets")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="gets the JSON and the runs")
+    parser.add_argument("--only", choices=("rules", "fused"), help="one of the two comparisons alone")
+    arguments = parser.parse_args()
+    if arguments.seeds < 2:
+        parser.error(f"--seeds={arguments.seeds}: an interval needs 2 seeds at least")
+    os.environ.setdefault("OMP_NUM_THREADS", str(arguments.threads))
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    prepare_data(arguments.data_path)
+    kept = Kept(arguments.output / RUNS)
+    seeds = range(FIRST_COMPARED, FIRST_COMPARED + arguments.seeds)
+    pairs: dict[str, tuple[Sequence[Trial], Sequence[Trial]]] = {}
+    rates: dict[str, float] = {}
+    tried: list[dict[str, Any]] = []
+    if arguments.only != "fused":
+        print(f"rates: {sum(map(len, RATES.values()))} of {len(RATES)} rules, {TUNING_SEEDS} seeds each")
+        work_off(
+            [ruled(rule, rate, seed) for seed in tuning_seeds() for rule in RATES for rate in RATES[rule]],
+            kept, arguments,
+        )  # fmt: skip
+        rates, tried = tuned(kept)
+        print("chosen on validation: " + ", ".join(f"{rule} {rate:g}" for rule, rate in rates.items()))
+        of_rule = {rule: [ruled(rule, rate, seed) for seed in seeds] for rule, rate in rates.items()}
+        for rule in RATES:
+            if rule != REFERENCE:
+                name = f"MMoE, {rule} ({rates[rule]:g}) – dense {REFERENCE} ({rates[REFERENCE]:g})"
+                pairs[name] = of_rule[rule], of_rule[REFERENCE]
+    if arguments.only != "rules":
+        for model in FUSED:
+            shipped = [Trial(model, seed) for seed in seeds]
+            pairs[f"{model}, fused – plain"] = shipped, [plain(model, seed) for seed in seeds]
+    by_seed = zip(*[trials for pair in pairs.values() for trials in pair], strict=True)
+    work_off([trial for group in by_seed for trial in group], kept, arguments)
+    lines = list(compared(pairs, kept))
+    content = {
+        "benchmark": "accuracy", "machine": machine(), "seeds": [*seeds], "tuning_seeds": [*tuning_seeds()],
+        "rates": RATES, "chosen": rates, "tried": tried, "pairs": lines,
+    }  # fmt: skip
+    path = arguments.output / "accuracy.json"
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(report(lines, tried, arguments.seeds))
+
+
+def prepare_data(data_path: Path) -> None:
+    """Encode the data once, before several processes want it."""
+    from recbole_dtn.config.load import resolve
+    from recbole_dtn.data.datamodule import prepare
+
+    prepare(resolve({"model": "MMoE", "dataset": DATASET, "data_path": str(data_path)}).settings)
+
+
+if __name__ == "__main__":
+    main()
