@@ -99,9 +99,8 @@ def sides(arguments: argparse.Namespace, folder: Path) -> list[Side]:
     if arguments.full:
         for rule in arguments.rules:
             found += [
-                Side(f"full run ({rule})", ours("full", rule), environment),
-                Side(f"bare steps ({rule})", ours("steps", rule), environment),
-                Side(f"steps and loader ({rule})", ours("loaded", rule), environment),
+                Side(f"{name} ({rule})", ours(kind, f"{rule}:{arguments.epochs}"), environment)
+                for name, kind in (("full run", "full"), ("bare steps", "steps"), ("steps and loader", "loaded"))
             ]
         return found
     for rule in arguments.rules:
@@ -178,7 +177,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="of every side")
     parser.add_argument("--rounds", type=int, default=5, help="runs of every side")
     parser.add_argument("--rules", type=lambda text: text.split(","), default=RULES, help="of the embedding table")
-    parser.add_argument("--full", type=int, default=0, metavar="STEPS", help="whole runs of so many steps, ours alone")
+    parser.add_argument("--full", type=int, default=0, metavar="STEPS", help="whole runs, ours alone: steps an epoch")
+    parser.add_argument("--epochs", type=int, default=1, help="of whole runs (--full)")
     parser.add_argument(
         "--allocator", choices=("raised", "default"), default="raised", help="glibc's thresholds (default: raised)"
     )
@@ -194,10 +194,14 @@ def main() -> None:
     if not (data / "ids.npy").is_file():
         make_data(data, arguments.ids, steps * BATCH)
     samples = compare(sides(arguments, data), arguments.rounds)
-    rows = steps * BATCH if arguments.full else STEPS * BATCH
-    name = f"train-{arguments.model}-{arguments.ids}-{arguments.threads}{'-full' if arguments.full else ''}"
+    rows = arguments.epochs * steps * BATCH if arguments.full else STEPS * BATCH
+    name = f"train-{arguments.model}-{arguments.ids}-{arguments.threads}"
+    name += f"-full-{arguments.epochs}" if arguments.full else ""
     name += "-as-it-comes" * (arguments.allocator == "default") + on_gpu(arguments.accelerator)
-    settings = {key: getattr(arguments, key) for key in ("ids", "model", "threads", "full", "allocator", "accelerator")}
+    settings = {
+        key: getattr(arguments, key)
+        for key in ("ids", "model", "threads", "full", "epochs", "allocator", "accelerator")
+    }
     save(arguments.output / f"{name}.json", "train", {**settings, "steps": steps, "batch": BATCH}, samples)
     where = "a GPU" if arguments.accelerator == "gpu" else f"{arguments.threads} threads"
     title = f"{arguments.model}, {arguments.ids:,} ids, {where}"

@@ -122,15 +122,18 @@ def bare(work: Work, resolved: Resolved, *, whole: bool, load: bool = False) -> 
     batches: Collection[Features] = BatchLoader(prepared.splits["train"], BATCH, shuffle=True, seed=0)
     if not load:
         batches = [batch.to(torch.device(work.place.device)) for batch in batches]
-    steps = Timed(batches, work.place, warm_up=0 if whole else WARM_UP)
-    for batch in steps:
-        if load:
-            batch = batch.to(torch.device(work.place.device))
-        optimizer.zero_grad()
-        output = model(batch)
-        model.task_losses(batch, output).sum().backward()
-        optimizer.step()
-    return steps.seconds, steps.cpu, {}
+    seconds = cpu = 0.0
+    for _ in range(settings.epochs):
+        steps = Timed(batches, work.place, warm_up=0 if whole else WARM_UP)
+        for batch in steps:
+            if load:
+                batch = batch.to(torch.device(work.place.device))
+            optimizer.zero_grad()
+            output = model(batch)
+            model.task_losses(batch, output).sum().backward()
+            optimizer.step()
+        seconds, cpu = seconds + steps.seconds, cpu + steps.cpu
+    return seconds, cpu, {}
 
 
 def run(work: Work, resolved: Resolved, *, whole: bool) -> tuple[float, float, dict[str, Any]]:
@@ -147,11 +150,11 @@ def run(work: Work, resolved: Resolved, *, whole: bool) -> tuple[float, float, d
 
 def main() -> None:
     work, memory = Work(), AnonymousMemory()
-    kind, rule = work.side.split(":")
+    kind, rule, *epochs = work.side.split(":")
     torch.set_num_threads(work.threads)
     keep_large_blocks()  # as a run does, unless the environment says otherwise
     with tempfile.TemporaryDirectory() as output:
-        resolved = settings_of(work, rule, output)
+        resolved = settings_of(work, rule, output, epochs=int(epochs[0]) if epochs else 1)
         if kind in ("bare", "steps", "loaded"):
             seconds, cpu, found = bare(work, resolved, whole=kind != "bare", load=kind == "loaded")
         else:
