@@ -70,7 +70,8 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         self.gate_names = {}
         self.evaluated_task = schema.task_names[0]
         self.build(settings, schema)
-        for table in self.tables():
+        self._penalised = tuple(self.tables())  # at every step: a walk over all modules takes 70 us
+        for table in self._penalised:
             table.l2 = settings.embedding_l2 if table.kind == "embedding" else settings.codebook_l2
 
     # ---- what a model writes ------------------------------------------------------------------------------------
@@ -137,7 +138,7 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
     def penalties(self) -> dict[str, Tensor]:
         """L2 penalties of the last training forward, by kind; only those switched on."""
         found: dict[str, Tensor] = {}
-        for table in self.tables():
+        for table in self._penalised:
             if table.penalty is not None:
                 key = f"{table.kind}_l2"
                 found[key] = found[key] + table.penalty if key in found else table.penalty
