@@ -20,9 +20,9 @@ from torch.autograd import DeviceType
 
 from benchmarks.sides.train_common import AnonymousMemory, Work, finish
 from benchmarks.sides.train_ours import prepared_of, settings_of
+from recbole_dtn.layers.stages import PREFIX
 from recbole_dtn.training import fit as training
 from recbole_dtn.training import profile
-from recbole_dtn.training.stages import PREFIX
 
 INNER = ("embed", "tower", "gate", "loss")
 """Stages of a forward pass that are told apart; all else of it is its core: experts or interactions."""

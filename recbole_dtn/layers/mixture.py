@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from recbole_dtn.layers.experts import Experts, is_small, run_together, side_by_side
 from recbole_dtn.layers.gates import SoftmaxGate, weigh_together
 from recbole_dtn.layers.product import autocasting, outer, product
+from recbole_dtn.layers.stages import stage
 
 __all__ = ["mixtures"]
 
@@ -36,6 +37,15 @@ def mixtures(
     >>> mixed.shape, weights[0].shape
     (torch.Size([5, 1, 4]), torch.Size([5, 2]))
     """
+    if torch.compiler.is_compiling():
+        return _mixtures(groups, gates, reads, x)
+    with stage("experts"):
+        return _mixtures(groups, gates, reads, x)
+
+
+def _mixtures(
+    groups: Sequence[Experts], gates: Sequence[SoftmaxGate], reads: Sequence[Sequence[int]], x: Tensor
+) -> tuple[Tensor, list[Tensor]]:
     if _fusible(groups, x):
         return _fused(groups, gates, reads, x)
     outputs, weights = run_together(groups, x), weigh_together(gates, x)

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError
+from recbole_dtn.layers.stages import stage
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
-from recbole_dtn.training.stages import stage
 
 __all__ = ["CompiledForward", "check_compiler", "compiled_forward"]
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from recbole_dtn.balancer.base import LossBalancer
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
+from recbole_dtn.layers.stages import stage
 from recbole_dtn.loss.tasks import loss_weights
 from recbole_dtn.metric.tasks import MultiTaskMetrics
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
@@ -19,7 +20,6 @@ from recbole_dtn.optim.build import build_optimizer, sparse_gradients
 from recbole_dtn.optim.schedule import build_schedule
 from recbole_dtn.registry import BALANCERS
 from recbole_dtn.training.compiled import compiled_forward
-from recbole_dtn.training.stages import stage
 
 __all__ = ["GateMeans", "TrainingModule"]
 

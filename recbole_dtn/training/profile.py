@@ -18,9 +18,9 @@ from recbole_dtn.data.features import Features
 from recbole_dtn.data.loader import BatchLoader
 from recbole_dtn.interaction.base import FeatureInteraction
 from recbole_dtn.layers.embedding import EmbeddingTable
+from recbole_dtn.layers.stages import PREFIX, stage
 from recbole_dtn.training.record import write_text
 from recbole_dtn.training.report import Report
-from recbole_dtn.training.stages import PREFIX, stage
 
 __all__ = ["STAGES", "ProfiledLoader", "Profiler", "StageTime", "label_modules"]
 
@@ -28,8 +28,8 @@ STAGES = (
     *("load", "forward", "embed", "interact", "experts", "gate", "tower"),
     *("loss", "backward", "optimiser", "metrics"),
 )
-"""In the order of a step; "forward" is a compiled one as a whole. What a step does beside them (fusion, balancing,
-hooks) is "other"."""
+"""In the order of a step. "forward" is a compiled one as a whole; "experts" holds their gates where they are fused; what a
+step does beside them (fusion, balancing, hooks) is "other"."""
 WARM_UP, STEPS, BATCHES = 3, 20, 20
 WHOLE = "whole"
 
