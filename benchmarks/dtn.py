@@ -145,7 +145,6 @@ def report(samples, works: list[str], batch: int, threads: int) -> str:  # type:
     counts = flops(batch)
     rows = []
     for work in works:
-        needed = sum(counts[name] for name in (*work.split(","), "gates and towers"))
         middle, least, largest = ratio(samples, f"fused {work}", f"plain {work}")
         by_cpu = median(samples[f"plain {work}"], lambda run: run.found["cpu"]) / median(
             samples[f"fused {work}"], lambda run: run.found["cpu"]
@@ -156,6 +155,8 @@ def report(samples, works: list[str], batch: int, threads: int) -> str:  # type:
                 median(runs, lambda run, part=part: run.found[part]) for part in ("forward", "backward", "optimiser")
             ]
             total = median(runs, lambda run: run.seconds)
+            names = [f"{name}, plain" if (kind, name) == ("plain", "memonet") else name for name in work.split(",")]
+            needed = sum(counts[name] for name in (*names, "gates and towers"))
             rate = needed / (parts[0] + parts[1]) / 1e9
             last = [f"{middle:.2f} ({least:.2f}–{largest:.2f})", f"{by_cpu:.2f}"] if kind == "fused" else ["", ""]
             rows.append(

@@ -35,8 +35,9 @@ def check(samples: Mapping[str, Sequence[Sample]]) -> None:
     Raises:
         RuntimeError: when they do not.
     """
-    values = {name: float(run.found["value"]) for name, runs in samples.items() for run in runs}
-    if max(values.values()) - min(values.values()) > 1e-6:
+    values = {name: [float(run.found["value"]) for run in runs] for name, runs in samples.items()}
+    every = [value for found in values.values() for value in found]
+    if max(every) - min(every) > 1e-6:
         raise RuntimeError(f"the sides found different values: {values}")
 
 

@@ -74,13 +74,13 @@ def report(samples: Mapping[str, Sequence[Sample]]) -> str:
                 *gpu_cells(samples, name),
                 *(
                     "–" if name == own else "{:.2f} ({:.2f}–{:.2f})".format(*ratio(samples, own, name))
-                    for own in ("ours, forward", "ours, predict")
+                    for own in ("ours, scores", "ours, predict")
                 ),
                 f"{median(runs, lambda run: run.others):.2f}",
             ]
         )
     columns = ["side", "rows/s at 8192", "processor s", "one row, p50 ms", "p99 ms", *gpu_columns(samples)]
-    ratios = ["ours, forward is × faster", "ours, predict is × faster"]
+    ratios = ["ours, scores is × faster", "ours, predict is × faster"]
     return markdown([*columns, *ratios, "other processes, cores"], lines)
 
 

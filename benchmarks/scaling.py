@@ -3,8 +3,8 @@
     python -m benchmarks.scaling --threads=2 --rounds=5
 
 A step looks up 94,208 rows (a batch of 4096 rows of 23 fields) of width 16 in tables of 10^5, 10^6 and 10^7 rows, with
-the same number of distinct rows and the same repetitions in each; timed are the building of the sparse gradient and
-the optimiser's step. ``adam`` is dense, as ``torch.optim.Adam`` over the whole table; its cost grows with the table.
+the same number of distinct rows and the same repetitions in each; timed are the gather, the sparse gradient and the
+optimiser's step. ``adam`` is dense, as ``torch.optim.Adam`` over the whole table; its cost grows with the table.
 Every side starts as a new process; each table is small beside the machine's memory. With ``--accelerator=gpu`` tables,
 gradients and ids lie on the first CUDA device.
 """
@@ -70,10 +70,10 @@ def side(rule: str, rows: int, threads: int, accelerator: str) -> None:
         chosen = random.choice(rows, DISTINCT, replace=False)
         of_look_up = np.searchsorted(shares / shares[-1], random.random(LOOK_UPS))
         of_look_up[:DISTINCT] = np.arange(DISTINCT)
-        found = table.look_up(torch.from_numpy(chosen[of_look_up]).to(place.device), batch_size=4096)
+        looked_up = torch.from_numpy(chosen[of_look_up]).to(place.device)
         optimizer.zero_grad()
         start, cpu_start = place.clock(), time.process_time()
-        found.backward(gradient)
+        table.look_up(looked_up, batch_size=4096).backward(gradient)
         optimizer.step()
         if step >= WARM_UP:
             seconds.append(place.clock() - start)

@@ -1,15 +1,16 @@
 """Our sides of the training benchmark: ``python -m benchmarks.sides.train_ours SIDE FOLDER MODEL THREADS cpu|gpu``.
 
-``run:RULE`` is the product's own run (``fit_settings``: Lightning, metrics, logging, the clock, checkpoints), timed
-over the same steps as every side; ``bare:RULE`` is the same model, optimiser and batches in a loop with nothing else,
-its batches cut beforehand (and moved to the GPU where one is used); ``full:RULE`` is the whole run, from data that is
-ready to the record, ``steps:RULE`` all its training steps, bare, and ``loaded:RULE`` the same with batches cut by our
-loader as they are asked for. RULE is the setting ``embedding_optimizer.name``. Preparing data is another benchmark:
-here it is handed over ready.
+``run:RULE`` is the product's own run (``fit_settings``: Lightning, the loader, the clock, logging, the progress bar),
+timed over the same steps as every side, so that validation and checkpoint are not in it; ``bare:RULE`` is the same
+model, optimiser and batches in a loop with nothing else, its batches cut beforehand (and moved to the GPU where one is
+used); ``full:RULE`` is the whole run, from data that is ready to the record, ``steps:RULE`` all its training steps,
+bare, and ``loaded:RULE`` the same with batches cut by our loader as they are asked for (``full:RULE:EPOCHS``, and so
+on). RULE is the setting ``embedding_optimizer.name``. Data is handed over ready: preparing it is another benchmark.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Collection
@@ -20,6 +21,7 @@ import numpy as np
 import polars as pl
 import pytorch_lightning as lightning
 import torch
+from rich.console import Console
 
 from benchmarks.sides.train_common import (
     BATCH,
@@ -68,7 +70,6 @@ def settings_of(work: Work, rule: str, output: str, **others: Any) -> Resolved:
             "threads": work.threads,
             "output_dir": output,
             "progress": True,
-            "quiet": True,
             **(DTN if work.model == "DTN" else {}),
             **others,
         }
@@ -140,9 +141,10 @@ def run(work: Work, resolved: Resolved, *, whole: bool) -> tuple[float, float, d
     """The product's run; ``whole``: all of it counts, and not its training steps alone."""
     prepared = prepared_of(work, resolved)
     watch, clock = Stopwatch(work.place), work.place.clock
-    with mock.patch.object(training, "prepare", return_value=prepared):
+    with mock.patch.object(training, "prepare", return_value=prepared), open(os.devnull, "w") as nowhere:
+        screen = Console(file=nowhere, force_terminal=True, emoji=False)  # bars are drawn as on a terminal
         start, cpu = clock(), time.process_time()
-        record = training.fit_settings(resolved, callbacks=[watch]).record
+        record = training.fit_settings(resolved, console=screen, callbacks=[watch]).record
         seconds, cpu = clock() - start, time.process_time() - cpu
     found = {"wall": record.wall_seconds, "rate": record.train_samples_per_second, "anon": record.peak_anon_bytes}
     return (seconds, cpu, found) if whole else (watch.seconds, watch.cpu, found)

@@ -7,6 +7,7 @@ import os
 from recbole_dtn.cli.console import make_console
 from recbole_dtn.cli.overview import overview
 from recbole_dtn.config.load import resolve
+from recbole_dtn.errors import UsageError
 
 __all__ = ["help_text", "run"]
 
@@ -18,10 +19,24 @@ def help_text(words: list[str]) -> str:
     return overview(words)
 
 
+def _dry_run(words: list[str]) -> tuple[bool, list[str]]:
+    """Whether ``--dry_run`` is among the words, and the others."""
+    dry, rest = False, []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key != "--dry_run":
+            rest.append(word)
+        elif equals and value not in ("true", "false"):
+            raise UsageError(f"dry_run: expected true or false; found {value!r} (command line)")
+        else:
+            dry = value != "false"
+    return dry, rest
+
+
 def run(words: list[str]) -> int:
     """Train, or with ``--dry_run`` show what would be."""
-    dry = any(word in ("--dry_run", "--dry_run=true") for word in words)
-    resolved = resolve([word for word in words if word.partition("=")[0] != "--dry_run"])
+    dry, words = _dry_run(words)
+    resolved = resolve(words)
     console = make_console(quiet=resolved.settings.quiet)
     if dry:
         from recbole_dtn.cli.dry_run import show

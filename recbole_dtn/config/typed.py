@@ -100,7 +100,10 @@ def describe(annotation: Any) -> str:
         return f"a list of ({item})" if " " in item else f"a list of {item}"
     if origin is tuple:
         return f"a list of {len(arguments)} values, each {describe(arguments[0])}"
-    if origin is dict or _model_class(base):
+    part = _model_class(base)
+    if part is not None:
+        return f"a map with the keys {', '.join(part.model_fields)}"
+    if origin is dict:
         return "a map"
     words_of_type = _NAMES.get(base, getattr(base, "__name__", str(base)))
     limits = [

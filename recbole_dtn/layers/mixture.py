@@ -88,7 +88,7 @@ def _fused(
     shares: Tensor
     mixed, shares = _Mixtures.apply(x, weight, bias, choices, places, len(gates), experts)  # type: ignore[no-untyped-call]
     counts = [sum(groups[group].count for group in read) for read in reads]
-    if len(places) == len(gates) * experts:
+    if places == list(range(len(gates) * experts)):
         return mixed, list(shares.unbind(1))
     index = torch.tensor(places, device=x.device)
     chosen = shares.flatten(1).index_select(1, index)
@@ -111,7 +111,7 @@ class _Mixtures(torch.autograd.Function):
         hidden = product(x, weight.t(), bias, "relu").unflatten(1, (experts, -1))  # type: ignore[no-untyped-call]
         logits = product(x, choices)
         index = None
-        if len(places) < mixes * experts:
+        if places != list(range(mixes * experts)):
             index = torch.tensor(places, device=x.device)
             logits = logits.new_full((len(x), mixes * experts), -torch.inf).index_copy_(1, index, logits)
         # torch.softmax over so few columns takes four times as long; the largest of a row is never -inf.

@@ -28,8 +28,8 @@ STAGES = (
     *("load", "forward", "embed", "interact", "experts", "gate", "tower"),
     *("loss", "backward", "optimiser", "metrics"),
 )
-"""In the order of a step. "forward" is a compiled one as a whole; "experts" holds their gates where they are fused; what
-a step does beside them (fusion, balancing, hooks) is "other"."""
+"""In the order of a step. "forward" is a compiled one as a whole; "experts" holds their gates where they are fused.
+What a step does beside them (fusion, balancing, hooks) is "other"."""
 WARM_UP, STEPS, BATCHES = 3, 20, 20
 WHOLE = "whole"
 

@@ -9,8 +9,10 @@ from itertools import cycle, islice
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.datamodule import prepare
 from recbole_dtn.data.loader import BatchLoader
+from recbole_dtn.layers.backends import require
 from recbole_dtn.layers.compression import describe
 from recbole_dtn.optim.build import build_optimizer
+from recbole_dtn.training.compiled import check_compiler
 from recbole_dtn.training.fit import build_model
 
 __all__ = ["Projection", "project"]
@@ -44,6 +46,8 @@ class Projection:
 
 def project(settings: Settings) -> Projection:
     """Prepare the data, build the model, time a few training steps; nothing is kept."""
+    require(settings.embedding_backend)
+    check_compiler(settings)
     prepared = prepare(settings)
     model = build_model(settings, prepared).train()
     optimizer = build_optimizer(model, settings)

@@ -255,6 +255,13 @@ def test_on_a_terminal_a_long_value_folds_in_its_own_cell(width: int) -> None:
     assert cells[-1] == ["b", "[red]", "s"]
 
 
+def test_a_dry_run_that_is_neither_true_nor_false_is_refused(shown: Shown) -> None:
+    code, _, err = shown("--dry_run=maybe", "--model=PLE")
+    assert code == 2
+    assert "dry_run: expected true or false; found 'maybe'" in err
+    assert shown("--dry_run=true", "--seed=x")[0] == 2
+
+
 def test_dry_run_tells_the_size_where_the_files_are(
     shown: Shown, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
