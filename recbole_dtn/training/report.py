@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from recbole_dtn.data.datamodule import PreparedData
 __all__ = ["Report", "number"]
 
 METRIC_NAMES = {"auc": "AUC", "logloss": "log loss", "ne": "NE", "calibration": "calibration"}
+REDRAWN = 0.5
+"""Seconds between two pictures of the live bar."""
 Metrics = Mapping[str, Mapping[str, float | None]]
 
 
@@ -44,6 +47,7 @@ class Report:
         self._kept = ""
         self._bar: Progress | None = None
         self._task = TaskID(0)
+        self._steps, self._drawn = 0, 0.0
 
     def log_to(self, path: Path) -> None:
         """Append everything printed, also what was printed before, to ``path``."""
@@ -159,6 +163,7 @@ class Report:
     def start_bar(self, title: str, steps: int) -> None:
         """Show a bar of ``steps`` steps."""
         if self.progress:
+            # Drawn by move_bar alone: rich's own thread would draw ten times a second, holding up the steps.
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -167,14 +172,20 @@ class Report:
                 TimeRemainingColumn(),
                 console=self.console,
                 transient=True,
+                auto_refresh=False,
             )
             self._task = self._bar.add_task(title, total=steps, rate="")
             self._bar.start()
+            self._steps, self._drawn = 0, 0.0
 
     def move_bar(self, rate: float | None) -> None:
-        """One step further."""
-        if self._bar is not None:
-            self._bar.update(self._task, advance=1, rate="" if rate is None else f"{rate:,.0f} samples/s")
+        """One step further; drawn at most every ``REDRAWN`` seconds."""
+        self._steps += 1
+        now = time.perf_counter()
+        if self._bar is not None and now - self._drawn >= REDRAWN:
+            shown = "" if rate is None else f"{rate:,.0f} samples/s"
+            self._bar.update(self._task, completed=self._steps, rate=shown, refresh=True)
+            self._drawn = now
 
     def stop_bar(self) -> None:
         """Take the bar away."""
