@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from recbole_dtn.layers.product import Fusible, Linear, linear
+from recbole_dtn.layers.product import Linear, linear
 
 __all__ = ["SoftmaxGate", "SoftmaxGates", "weigh_together"]
 
@@ -29,7 +28,7 @@ class SoftmaxGate(nn.Module):
         return torch.softmax(self.linear(x), dim=1)
 
 
-class SoftmaxGates(Fusible):
+class SoftmaxGates(nn.Module):
     """One :class:`SoftmaxGate` per task over the same input.
 
     Args:
@@ -45,8 +44,6 @@ class SoftmaxGates(Fusible):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, I) -> (B, T, K)."""
-        if self.fused:
-            return torch.stack(weigh_together([cast(SoftmaxGate, gate) for gate in self.gates], x), dim=1)
         return torch.stack([gate(x) for gate in self.gates], dim=1)
 
 
