@@ -2,10 +2,11 @@
 
     python -m benchmarks.accuracy --seeds=5
 
-1. MMoE with three rules for the embedding table. The rate of each (``embedding_optimizer.lr``; the dense parameters
-   keep the shipped ``optimizer.lr``) is tuned on validation alone: the same number of rates for each rule, by the mean
-   task AUC over the seeds 1001, 1002, .... Then ``lazy_adam`` and ``rowwise_adagrad`` are compared with dense ``adam``
-   (``torch.optim.Adam`` over the whole table) over the seeds 2020, 2021, ..., which the tuning never saw.
+1. MMoE with three rules for the embedding table. Both rates of each (``embedding_optimizer.lr`` of the table and
+   ``optimizer.lr`` of the dense parameters, which stay with Adam) are tuned on validation alone: a grid of one size
+   for each rule, by the mean task AUC over the seeds 1001, 1002, .... Then ``lazy_adam`` and ``rowwise_adagrad`` are
+   compared with dense ``adam`` (``torch.optim.Adam`` over the whole table) over the seeds 2020, 2021, ..., which the
+   tuning never saw. Every run ends by early stopping, not by the number of epochs.
 2. MMoE and DTN as they ship beside the same with ``fused: false``, over the same seeds.
 
 A difference is paired by seed: test AUC of the first minus that of the second, its mean and the 95 % interval of
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -36,13 +38,18 @@ from benchmarks.harness import machine, markdown
 
 DATASET = "ml-100k"
 RATES = {
-    "adam": (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016),
-    "lazy_adam": (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016),
-    "rowwise_adagrad": (0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+    "adam": (0.004, 0.008, 0.016),
+    "lazy_adam": (0.004, 0.008, 0.016),
+    "rowwise_adagrad": (0.05, 0.1, 0.2),
 }
-"""The rates tried for each rule: Adam's steps have the size of the rate, row-wise Adagrad's shrink from there on."""
+"""Rates of the table tried for each rule: Adam's steps have the size of the rate, row-wise Adagrad's shrink from there
+on. They surround the best of six per rule, .0005 to .016 and .01 to .5, that were tried at the shipped dense rate."""
+DENSE_RATES = (0.002, 0.004, 0.008)
+"""Rates of the dense parameters, tried with each of the table's."""
+EPOCHS = 40
+"""More than any run of the rules needs before early stopping."""
 REFERENCE = "adam"
-FUSED = ("MMoE", "DTN")
+FUSED = ["MMoE", "DTN"]
 TUNING_SEEDS, FIRST_TUNED, FIRST_COMPARED = 3, 1001, 2020
 BOUND = 0.001
 RUNS = "accuracy-runs.jsonl"
@@ -69,9 +76,23 @@ class Trial:
         return ", ".join([self.model, *words])
 
 
-def ruled(rule: str, rate: float, seed: int) -> Trial:
+Rates = tuple[float, float]
+"""Of the table and of the dense parameters."""
+
+
+def grid(rule: str) -> list[Rates]:
+    """What is tried for a rule."""
+    return list(itertools.product(RATES[rule], DENSE_RATES))
+
+
+def label(rates: Rates) -> str:
+    return " / ".join(f"{rate:g}" for rate in rates)
+
+
+def ruled(rule: str, rates: Rates, seed: int) -> Trial:
     """MMoE with one rule for its table."""
-    return Trial("MMoE", seed, {"embedding_optimizer.name": rule, "embedding_optimizer.lr": rate})
+    names = "embedding_optimizer.name", "embedding_optimizer.lr", "optimizer.lr"
+    return Trial("MMoE", seed, {**dict(zip(names, (rule, *rates), strict=True)), "epochs": EPOCHS})
 
 
 def plain(model: str, seed: int) -> Trial:
@@ -200,15 +221,15 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(differences), float(stats.t.ppf(0.975, count - 1)) * spread
 
 
-def tuned(kept: Kept) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """The best rate of each rule, and validation AUC of all that were tried."""
+def tuned(kept: Kept) -> tuple[dict[str, Rates], list[dict[str, Any]]]:
+    """The best rates of each rule, and validation AUC of all that were tried."""
     best, tried = {}, []
-    for rule, rates in RATES.items():
+    for rule in RATES:
         scores = {}
-        for rate in rates:
-            each = [mean_auc(kept[ruled(rule, rate, seed)]) for seed in tuning_seeds()]
-            scores[rate] = statistics.fmean(each)
-            tried.append({"rule": rule, "rate": rate, "valid_auc": scores[rate], "each": each})
+        for rates in grid(rule):
+            each = [mean_auc(kept[ruled(rule, rates, seed)]) for seed in tuning_seeds()]
+            scores[rates] = statistics.fmean(each)
+            tried.append({"rule": rule, "rates": rates, "valid_auc": scores[rates], "each": each})
         best[rule] = max(scores, key=scores.__getitem__)
     return best, tried
 
@@ -246,15 +267,11 @@ def report(lines: Sequence[Mapping[str, Any]], tried: Sequence[Mapping[str, Any]
         )  # fmt: skip
     bound = f"{BOUND:g}".removeprefix("0")
     columns = ["pair", "task", "test AUC, first", "second", "mean difference", "95 % interval", f"mean below {bound}"]
-    count = max(map(len, RATES.values()))
-    scores = [
-        [rule, *(f"{line['rate']:g}: {line['valid_auc']:.4f}" for line in tried if line["rule"] == rule)]
-        for rule in RATES
-    ]
+    scores = [[line["rule"], *(f"{rate:g}" for rate in line["rates"]), f"{line['valid_auc']:.4f}"] for line in tried]
     return "\n".join(
         [
-            f"Validation AUC (mean of tasks and of {TUNING_SEEDS} seeds) by rule and rate:",
-            markdown(["rule", *[""] * count], scores),
+            f"Validation AUC (mean of tasks and of {TUNING_SEEDS} seeds) by rule and rates:",
+            markdown(["rule", "table", "dense", "valid AUC"], scores),
             f"Test AUC, paired over {seeds} seeds, 95 % interval by Student's t:",
             markdown([*columns, "whole interval too"], rows),
         ]
@@ -269,6 +286,9 @@ def main() -> None:
     parser.add_argument("--data_path", type=Path, default=Path("dataset"), help="folder of the data sets")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="gets the JSON and the runs")
     parser.add_argument("--only", choices=("rules", "fused"), help="one of the two comparisons alone")
+    parser.add_argument(
+        "--models", type=lambda text: text.split(","), default=FUSED, help="of the second comparison (MMoE,DTN)"
+    )
     arguments = parser.parse_args()
     if arguments.seeds < 2:
         parser.error(f"--seeds={arguments.seeds}: an interval needs 2 seeds at least")
@@ -278,23 +298,23 @@ def main() -> None:
     kept = Kept(arguments.output / RUNS)
     seeds = range(FIRST_COMPARED, FIRST_COMPARED + arguments.seeds)
     pairs: dict[str, tuple[Sequence[Trial], Sequence[Trial]]] = {}
-    rates: dict[str, float] = {}
+    rates: dict[str, Rates] = {}
     tried: list[dict[str, Any]] = []
     if arguments.only != "fused":
-        print(f"rates: {sum(map(len, RATES.values()))} of {len(RATES)} rules, {TUNING_SEEDS} seeds each")
+        print(f"rates: {sum(len(grid(rule)) for rule in RATES)} pairs, {TUNING_SEEDS} seeds each")
         work_off(
-            [ruled(rule, rate, seed) for seed in tuning_seeds() for rule in RATES for rate in RATES[rule]],
+            [ruled(rule, pair, seed) for seed in tuning_seeds() for rule in RATES for pair in grid(rule)],
             kept, arguments,
         )  # fmt: skip
         rates, tried = tuned(kept)
-        print("chosen on validation: " + ", ".join(f"{rule} {rate:g}" for rule, rate in rates.items()))
-        of_rule = {rule: [ruled(rule, rate, seed) for seed in seeds] for rule, rate in rates.items()}
+        print("chosen on validation: " + ", ".join(f"{rule} {label(rates[rule])}" for rule in RATES))
+        of_rule = {rule: [ruled(rule, pair, seed) for seed in seeds] for rule, pair in rates.items()}
         for rule in RATES:
             if rule != REFERENCE:
-                name = f"MMoE, {rule} ({rates[rule]:g}) – dense {REFERENCE} ({rates[REFERENCE]:g})"
+                name = f"MMoE, {rule} ({label(rates[rule])}) – dense {REFERENCE} ({label(rates[REFERENCE])})"
                 pairs[name] = of_rule[rule], of_rule[REFERENCE]
     if arguments.only != "rules":
-        for model in FUSED:
+        for model in arguments.models:
             shipped = [Trial(model, seed) for seed in seeds]
             pairs[f"{model}, fused – plain"] = shipped, [plain(model, seed) for seed in seeds]
     by_seed = zip(*[trials for pair in pairs.values() for trials in pair], strict=True)
@@ -302,7 +322,7 @@ def main() -> None:
     lines = list(compared(pairs, kept))
     content = {
         "benchmark": "accuracy", "machine": machine(), "seeds": [*seeds], "tuning_seeds": [*tuning_seeds()],
-        "rates": RATES, "chosen": rates, "tried": tried, "pairs": lines,
+        "rates": RATES, "dense_rates": DENSE_RATES, "chosen": rates, "tried": tried, "pairs": lines,
     }  # fmt: skip
     path = arguments.output / "accuracy.json"
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
