@@ -1,4 +1,4 @@
-"""Several networks of one shape that read the same input, and the towers that end every model."""
+"""Several networks of one shape that read the same input."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from recbole_dtn.layers.mlp import Tower
 from recbole_dtn.layers.product import Fusible, linear
 
-__all__ = ["Experts", "Towers", "is_small", "run_together", "side_by_side"]
+__all__ = ["Experts", "is_small", "run_together", "side_by_side"]
 
 FEW_ROWS = 32
 """Up to so many rows, laying out the experts' weights side by side takes longer than their products."""
@@ -94,19 +93,3 @@ def run_together(groups: Sequence[Experts], x: Tensor) -> list[Tensor]:
     parts = torch.split(first, [group.count * group.weights[0].shape[2] for group in groups], dim=1)
     pairs = zip(groups, parts, strict=True)
     return [group.after_first(part.unflatten(1, (group.count, -1))) for group, part in pairs]  # type: ignore[no-untyped-call]
-
-
-class Towers(nn.Module):
-    """One :class:`Tower` per task. Their parameters stay apart, so that a task's own can be told from shared ones.
-
-    Args:
-        input_dim: H. hidden: hidden widths of each tower. count: T. dropout: after each hidden layer.
-    """
-
-    def __init__(self, input_dim: int, hidden: Sequence[int], *, count: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.towers = nn.ModuleList(Tower(input_dim, hidden, dropout=dropout) for _ in range(count))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, H) -> logits (B, T); tower t reads ``x[:, t]``."""
-        return torch.stack([tower(part) for tower, part in zip(self.towers, x.unbind(1), strict=True)], dim=1)

@@ -58,6 +58,10 @@ class Tower(nn.Module):
         self.hidden = MLP(input_dim, hidden, dropout=dropout)
         self.logit = Linear(self.hidden.output_dim, 1)
 
+    def linear_maps(self) -> list[nn.Linear]:
+        """Its linear maps, the logit's last."""
+        return [*(layer for layer in self.hidden.layers if isinstance(layer, nn.Linear)), self.logit]
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, input_dim) -> (B,)."""
         logit: Tensor = self.logit(self.hidden(x))

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from recbole_dtn.config.models import PLESettings
 from recbole_dtn.data.features import Features
-from recbole_dtn.layers.experts import Experts, Towers
+from recbole_dtn.layers.experts import Experts
 from recbole_dtn.layers.gates import SoftmaxGate
 from recbole_dtn.layers.mixture import mixtures
 from recbole_dtn.layers.product import Fusible, set_fused
+from recbole_dtn.layers.towers import Towers
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.model.owners import SHARED, owner_names
 from recbole_dtn.schema import DataSchema
@@ -49,15 +50,15 @@ class ExtractionLevel(Fusible):
         self.shared_gate = None if last else SoftmaxGate(input_dim, sum(counts))
         self.output_dim = hidden[-1] if hidden else input_dim
 
-    def forward(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """One level.
 
         Args:
             inputs: (B, I) per owner, tasks in order and the shared owner last.
 
         Returns:
-            The mix (B, H) of each task, then (but on the last level) of the shared owner; each task's weights
-            (B, own + shared experts).
+            The mixes (B, owners, H): of each task, then (but on the last level) of the shared owner; and each task's
+            weights (B, own + shared experts).
         """
         first = inputs[0]
         gates = [*self.gates] if self.shared_gate is None else [*self.gates, self.shared_gate]
@@ -65,7 +66,7 @@ class ExtractionLevel(Fusible):
             shared = len(self.gates)
             reads = [*([task, shared] for task in range(shared)), [*range(shared + 1)]]
             together, weights = mixtures([*self.experts], gates, reads[: len(gates)], first)
-            return [*together.unbind(1)], weights[:shared]
+            return together, weights[:shared]
         outputs = [experts(read) for experts, read in zip(self.experts, inputs, strict=True)]  # (B, K, H) per owner
         weights = [gate(read) for gate, read in zip(gates, inputs[: len(gates)], strict=True)]
         mixed = [
@@ -74,7 +75,7 @@ class ExtractionLevel(Fusible):
         ]
         if self.shared_gate is not None:
             mixed.append(torch.einsum("bk,bkh->bh", weights[-1], torch.cat(outputs, dim=1)))
-        return mixed, weights[: len(self.gates)]
+        return torch.stack(mixed, dim=1), weights[: len(self.gates)]
 
 
 class PLE(MultiTaskRecommender):
@@ -112,11 +113,11 @@ class PLE(MultiTaskRecommender):
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T), and each task's last weights over its own and the shared experts."""
         x = self.embedding(features).flatten(1)
-        current = [x] * (self.schema.num_tasks + 1)
-        weights: list[Tensor] = []
+        inputs: Sequence[Tensor] = [x] * (self.schema.num_tasks + 1)
         for level in self.levels:
-            current, weights = level(current)
+            mixed, weights = level(inputs)
+            inputs = mixed.unbind(1)
         return ModelOutput(
-            logits=self.towers(torch.stack(current, dim=1)),
+            logits=self.towers(mixed),
             gates=dict(zip(self.schema.task_names, weights, strict=True)),
         )

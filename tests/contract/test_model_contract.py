@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from recbole_dtn.layers.experts import Towers
+from recbole_dtn.layers.towers import Towers
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.registry import MODELS
 from recbole_dtn.testing.models import check_model
