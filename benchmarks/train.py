@@ -6,7 +6,7 @@
 The data: 23 single-valued fields of Zipf-distributed ids (exponent 1.05), numbered by frequency, and two labels. Every
 side trains the same sizes on the same rows: embeddings of width 16, batches of 4096; MMoE with 4 experts of one layer
 of 128, linear gates and towers 64-1; PLE of one level with 2 shared experts and 2 of each task. 8 steps warm up, then
-52 are timed. The peers and ``dense_adam`` use Adam, as they come; a rule in brackets is that of the embedding table.
+52 (``--steps``) are timed. The peers and ``dense_adam`` use Adam, as they come; a rule in brackets is that of the embedding table.
 Every side starts as a new process; its imports are not counted. glibc's allocator has the same raised thresholds for
 all sides, unless ``--allocator=default``: then every side is as it comes (the product raises them itself).
 
@@ -102,7 +102,7 @@ def sides(arguments: argparse.Namespace, folder: Path) -> list[Side]:
                 Side(f"{name} ({rule})", ours(kind, f"{rule}:{arguments.epochs}"), environment)
                 for name, kind in (("full run", "full"), ("bare steps", "steps"), ("steps and loader", "loaded"))
             ]
-        return found
+        return kept(found, arguments.leave_out)
     for rule in arguments.rules:
         hand = [sys.executable, "-m", "benchmarks.handwritten", rule, *words]
         found += [
@@ -118,7 +118,12 @@ def sides(arguments: argparse.Namespace, folder: Path) -> list[Side]:
             found.append(Side(name, [python, str(SIDES / SCRIPTS[name]), "peer", *words], environment))
     hand = [sys.executable, "-m", "benchmarks.handwritten", "dense_adam", *words]
     found.append(Side("hand-written (dense_adam)", hand, environment))
-    return [side for side in found if not any(word and word in side.name for word in arguments.leave_out)]
+    return kept(found, arguments.leave_out)
+
+
+def kept(found: Sequence[Side], leave_out: Sequence[str]) -> list[Side]:
+    """The sides whose names hold none of the words."""
+    return [side for side in found if not any(word and word in side.name for word in leave_out)]
 
 
 def report(samples: Mapping[str, Sequence[Sample]], rows: int, model: str) -> str:
@@ -149,15 +154,17 @@ def report(samples: Mapping[str, Sequence[Sample]], rows: int, model: str) -> st
 
 def overheads(samples: Mapping[str, Sequence[Sample]], rules: Sequence[str]) -> str:
     """How much longer a whole run takes than its training steps, in percent."""
-    columns = ["rule", "over bare steps (batches cut beforehand)", "over steps and loader"]
+    others = {"bare steps": "over bare steps (batches cut beforehand)", "steps and loader": "over steps and loader"}
+    others = {name: title for name, title in others.items() if f"{name} ({rules[0]})" in samples}
     lines = []
     for rule in rules:
         cells = [rule]
-        for other in (f"bare steps ({rule})", f"steps and loader ({rule})"):
-            middle, least, largest = (100 * (1 / each - 1) for each in ratio(samples, f"full run ({rule})", other))
+        for other in others:
+            found = ratio(samples, f"full run ({rule})", f"{other} ({rule})")
+            middle, least, largest = (100 * (1 / each - 1) for each in found)
             cells.append(f"{middle:.1f} % ({largest:.1f}–{least:.1f})")
         lines.append(cells)
-    return "overhead of a whole run:\n" + markdown(columns, lines)
+    return "overhead of a whole run:\n" + markdown(["rule", *others.values()], lines)
 
 
 def plot(path: Path, samples: Mapping[str, Sequence[Sample]], rows: int, title: str) -> None:
@@ -177,6 +184,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="of every side")
     parser.add_argument("--rounds", type=int, default=5, help="runs of every side")
     parser.add_argument("--rules", type=lambda text: text.split(","), default=RULES, help="of the embedding table")
+    parser.add_argument("--steps", type=int, default=STEPS, help="timed steps")
     parser.add_argument("--full", type=int, default=0, metavar="STEPS", help="whole runs, ours alone: steps an epoch")
     parser.add_argument("--epochs", type=int, default=1, help="of whole runs (--full)")
     parser.add_argument(
@@ -189,12 +197,12 @@ def main() -> None:
         "--leave_out", type=lambda text: text.split(","), default=[], help="words in sides to leave out"
     )
     arguments = parser.parse_args()
-    steps = arguments.full or WARM_UP + STEPS
+    steps = arguments.full or WARM_UP + arguments.steps
     data = (arguments.folder / f"train-{arguments.ids}-{steps}").resolve()
     if not (data / "ids.npy").is_file():
         make_data(data, arguments.ids, steps * BATCH)
     samples = compare(sides(arguments, data), arguments.rounds)
-    rows = arguments.epochs * steps * BATCH if arguments.full else STEPS * BATCH
+    rows = arguments.epochs * steps * BATCH if arguments.full else arguments.steps * BATCH
     name = f"train-{arguments.model}-{arguments.ids}-{arguments.threads}"
     name += f"-full-{arguments.epochs}" if arguments.full else ""
     name += "-as-it-comes" * (arguments.allocator == "default") + on_gpu(arguments.accelerator)
