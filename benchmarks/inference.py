@@ -31,8 +31,7 @@ from benchmarks.harness import (
     save,
 )
 from benchmarks.peers import interpreter
-from benchmarks.sides.train_common import BATCH
-from benchmarks.train import MFLOP, make_data
+from benchmarks.train import MFLOP, data_of
 
 STEPS = 60
 FOLDER = Path(__file__).parent / "sides"
@@ -110,9 +109,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="gets the JSON and the plot")
     add_accelerator(parser)
     arguments = parser.parse_args()
-    data = (arguments.folder / f"train-{arguments.ids}-{STEPS}").resolve()
-    if not (data / "ids.npy").is_file():
-        make_data(data, arguments.ids, STEPS * BATCH)
+    data = data_of(arguments.folder, arguments.ids, STEPS)
     samples = compare(sides(arguments, data), arguments.rounds)
     settings = {key: getattr(arguments, key) for key in ("ids", "model", "threads", "accelerator")}
     name = f"inference-{arguments.model}-{arguments.ids}{on_gpu(arguments.accelerator)}"

@@ -40,7 +40,7 @@ from benchmarks.sides.train_common import (
     WARM_UP,
     WIDTH,
 )
-from benchmarks.train import STEPS, make_data
+from benchmarks.train import STEPS, data_of
 
 FLOAT, ID = 4, 8
 MODELS = ("MMoE", "PLE", "DTN")
@@ -339,10 +339,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("benchmark-data"), help="gets the data")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="gets the JSON and the plot")
     arguments = parser.parse_args()
-    steps = WARM_UP + STEPS
-    data = (arguments.folder / f"train-{arguments.ids}-{steps}").resolve()
-    if not (data / "ids.npy").is_file():
-        make_data(data, arguments.ids, steps * BATCH)
+    data = data_of(arguments.folder, arguments.ids, WARM_UP + STEPS)
     words = [str(data), arguments.model, str(arguments.threads), arguments.accelerator]
     environment = {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": str(arguments.threads)}
 

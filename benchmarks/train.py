@@ -6,9 +6,9 @@
 The data: 23 single-valued fields of Zipf-distributed ids (exponent 1.05), numbered by frequency, and two labels. Every
 side trains the same sizes on the same rows: embeddings of width 16, batches of 4096; MMoE with 4 experts of one layer
 of 128, linear gates and towers 64-1; PLE of one level with 2 shared experts and 2 of each task. 8 steps warm up, then
-52 (``--steps``) are timed. The peers and ``dense_adam`` use Adam, as they come; a rule in brackets is that of the embedding table.
-Every side starts as a new process; its imports are not counted. glibc's allocator has the same raised thresholds for
-all sides, unless ``--allocator=default``: then every side is as it comes (the product raises them itself).
+52 (``--steps``) are timed. The peers and ``dense_adam`` use Adam, as they come; a rule in brackets is that of the
+embedding table. Every side starts as a new process; its imports are not counted. glibc's allocator has the same raised
+thresholds for all sides, unless ``--allocator=default``: then every side is as it comes (the product raises its own).
 
     python -m benchmarks.train --full=300 --rules=rowwise_adagrad
 
@@ -85,9 +85,18 @@ def make_data(folder: Path, ids: int, rows: int) -> None:
     np.save(folder / "ids.npy", columns)
 
 
-def sides(arguments: argparse.Namespace, folder: Path) -> list[Side]:
-    """Every side that can run here."""
-    words = [str(folder), arguments.model, str(arguments.threads), arguments.accelerator]
+def data_of(folder: Path, ids: int, steps: int) -> Path:
+    """The folder of so many ids and batches, made if it is not there."""
+    data = (folder / f"train-{ids}-{steps}").resolve()
+    if not (data / "ids.npy").is_file():
+        make_data(data, ids, steps * BATCH)
+    return data
+
+
+def sides(arguments: argparse.Namespace, folder: Path, smaller: Path | None) -> list[Side]:
+    """Every side that can run here; with ``smaller``, ours over that data too."""
+    after = [arguments.model, str(arguments.threads), arguments.accelerator]
+    words = [str(folder), *after]
     environment: dict[str, str | None] = {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": str(arguments.threads)}
     if arguments.allocator == "default":
         environment |= AS_IT_COMES
@@ -110,6 +119,9 @@ def sides(arguments: argparse.Namespace, folder: Path) -> list[Side]:
             Side(f"ours, bare ({rule})", ours("bare", rule), environment),
             Side(f"hand-written ({rule})", hand, environment),
         ]
+        if smaller is not None:
+            command = [sys.executable, "-m", "benchmarks.sides.train_ours", f"run:{rule}", str(smaller), *after]
+            found.append(Side(f"{arguments.against:,} ids, ours ({rule})", command, environment))
     for name, folder_name in PEERS.items():
         python = interpreter(arguments.peers, folder_name)
         if python is None:
@@ -180,6 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, default=Path("peers"), help="folder that benchmarks.peers made")
     parser.add_argument("--ids", type=int, default=1_000_000, help="rows of the embedding table, about")
+    parser.add_argument("--against", type=int, default=0, metavar="IDS", help="ours over a table of so many rows too")
     parser.add_argument("--model", choices=list(MFLOP), default="MMoE")
     parser.add_argument("--threads", type=int, default=2, help="of every side")
     parser.add_argument("--rounds", type=int, default=5, help="runs of every side")
@@ -198,17 +211,16 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     steps = arguments.full or WARM_UP + arguments.steps
-    data = (arguments.folder / f"train-{arguments.ids}-{steps}").resolve()
-    if not (data / "ids.npy").is_file():
-        make_data(data, arguments.ids, steps * BATCH)
-    samples = compare(sides(arguments, data), arguments.rounds)
+    data = data_of(arguments.folder, arguments.ids, steps)
+    smaller = data_of(arguments.folder, arguments.against, steps) if arguments.against else None
+    samples = compare(sides(arguments, data, smaller), arguments.rounds)
     rows = arguments.epochs * steps * BATCH if arguments.full else arguments.steps * BATCH
     name = f"train-{arguments.model}-{arguments.ids}-{arguments.threads}"
     name += f"-full-{arguments.epochs}" if arguments.full else ""
     name += "-as-it-comes" * (arguments.allocator == "default") + on_gpu(arguments.accelerator)
     settings = {
         key: getattr(arguments, key)
-        for key in ("ids", "model", "threads", "full", "epochs", "allocator", "accelerator")
+        for key in ("ids", "against", "model", "threads", "full", "epochs", "allocator", "accelerator")
     }
     save(arguments.output / f"{name}.json", "train", {**settings, "steps": steps, "batch": BATCH}, samples)
     where = "a GPU" if arguments.accelerator == "gpu" else f"{arguments.threads} threads"
