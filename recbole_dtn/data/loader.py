@@ -102,6 +102,8 @@ class BatchLoader:
         return BlockOrder(total, self.shuffle_rows, key, will_need=self.split.will_need)
 
     def _batches(self) -> Iterator[Features]:
+        if self.shuffle:
+            self.split.pack()
         order, size, first, batches = self.order(), self.batch_size, 0, 1
         while first < self.rows:
             stop = min(first + batches * size, self.rows)

@@ -20,6 +20,11 @@ __all__ = ["Column", "Split", "Store", "load_array", "ragged_positions", "will_n
 
 Array = npt.NDArray[Any]
 
+PACKED_BYTES = 384 << 20
+"""The most memory that :meth:`Split.pack` takes: training promises to stay within its table, its state and 1 GiB."""
+PACKED_AT_A_TIME = 1 << 14
+"""Rows that are packed at a time, in the processor's cache."""
+
 HELD_VALUES = 1 << 22
 """Ids that are gathered at a time, in at most four bytes each (but for tables of 2^31 rows and more): 16 MiB."""
 
@@ -101,6 +106,7 @@ class Split:
         self.store = store
         self.start = start
         self.rows = stop - start
+        self._packed: Array | None = None
 
     def __len__(self) -> int:
         return self.rows
@@ -139,13 +145,33 @@ class Split:
             if column.weights is not None:
                 yield column.weights, first, last
 
+    def pack(self, limit: int = PACKED_BYTES) -> None:
+        """Keep a copy of the ids of all rows in memory, row by row, where it fills at most ``limit`` bytes.
+
+        Rows in random order then cost a read or two of memory each, not one of every column: 4,096 of 4 M rows of 23
+        fields take .2 ms instead of 1.5. Rows are packed once; what :meth:`batch` and :meth:`batches` give is the same.
+        """
+        schema = self.store.schema
+        shape = self.rows, schema.num_fields
+        size = shape[0] * shape[1] * np.dtype(np.int32).itemsize
+        if self._packed is not None or not 0 < size <= limit or schema.num_rows >= 2**31:
+            return
+        memory = mmap.mmap(-1, size)
+        if hasattr(mmap, "MADV_HUGEPAGE"):  # a quarter of the time that pages of 4 KiB take to come into being
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        packed = np.frombuffer(memory, np.int32).reshape(shape)
+        for start in range(0, self.rows, PACKED_AT_A_TIME):
+            stop = min(start + PACKED_AT_A_TIME, self.rows)
+            packed[start:stop] = _Stretch(self.store, np.arange(self.start + start, self.start + stop)).ids
+        self._packed = packed
+
     def batch(self, indices: npt.NDArray[Any]) -> Features:
         """Rows of this split by their number (from 0), as one batch.
 
         Args:
             indices: (B,) integers below ``rows``.
         """
-        return _Stretch(self.store, self.start + indices.astype(np.int64)).batch(0, len(indices))
+        return self._stretch(indices).batch(0, len(indices))
 
     def batches(self, indices: npt.NDArray[Any], size: int) -> Iterator[Features]:
         """The same in batches of ``size``, the last one maybe smaller.
@@ -157,11 +183,16 @@ class Split:
             indices: (N,) integers below ``rows``.
         """
         stretch = max(1, HELD_VALUES // (size * max(1, self.store.schema.num_fields))) * size
+        if self._packed is not None:
+            stretch = size
         for first in range(0, len(indices), stretch):
-            rows = self.start + indices[first : first + stretch].astype(np.int64)
-            gathered = _Stretch(self.store, rows)
-            for start in range(0, len(rows), size):
-                yield gathered.batch(start, min(start + size, len(rows)))
+            gathered = self._stretch(indices[first : first + stretch])
+            for start in range(0, len(gathered.rows), size):
+                yield gathered.batch(start, min(start + size, len(gathered.rows)))
+
+    def _stretch(self, indices: npt.NDArray[Any]) -> _Stretch:
+        packed = None if self._packed is None else self._packed.take(indices, axis=0)
+        return _Stretch(self.store, self.start + indices.astype(np.int64), packed)
 
 
 class _Stretch:
@@ -170,38 +201,48 @@ class _Stretch:
     Values of multi-valued fields, which have no bound per row, are gathered when a batch is cut.
     """
 
-    def __init__(self, store: Store, rows: npt.NDArray[np.int64]) -> None:
+    def __init__(self, store: Store, rows: npt.NDArray[np.int64], ids: Array | None = None) -> None:
         self.store, self.rows = store, rows
         schema = store.schema
         self.rows_of = {"inter": rows} | {kind: pointer.take(rows) for kind, pointer in store.pointers.items()}
-        self.ids = np.empty((schema.num_fields, len(rows)), np.int32 if schema.num_rows < 2**31 else np.int64)
+        self.ids = self._gathered_ids() if ids is None else ids
         self.dense = np.empty((len(schema.dense_fields), len(rows)), np.float32)
-        self.multi: list[tuple[int, Column, int]] = []
-        numbers = iter(self.dense)
-        for position, (spec, ids) in enumerate(zip(schema.fields, self.ids, strict=True)):
-            column = store.columns[spec.name]
-            if column.offsets is not None:
-                self.multi.append((position, column, spec.offset))
-                ids.fill(-1)
-            elif spec.continuous:
-                next(numbers)[:] = column.values.take(self.rows_of[column.table])
-                ids.fill(-1)
-            else:
-                offset = ids.dtype.type(spec.offset)
-                np.add(column.values.take(self.rows_of[column.table]), offset, out=ids, dtype=ids.dtype)
+        for numbers, position in zip(self.dense, schema.dense_fields, strict=True):
+            numbers[:] = self._taken(position)
+        self.multi = [
+            (position, store.columns[schema.fields[position].name], schema.fields[position].offset)
+            for position in schema.multi_fields
+        ]
         self.labels, self.observed = _rows_of(store.labels, rows), _rows_of(store.observed, rows)
         self.extra = {"row": rows} | {name: values.take(rows) for name, values in store.extra.items()}
+
+    def _taken(self, position: int) -> Array:
+        column = self.store.columns[self.store.schema.fields[position].name]
+        taken: Array = column.values.take(self.rows_of[column.table])
+        return taken
+
+    def _gathered_ids(self) -> Array:
+        """(N, F) rows of the table, a column after another in memory; -1 in fields without a single id."""
+        schema = self.store.schema
+        dtype = np.dtype(np.int32 if schema.num_rows < 2**31 else np.int64)
+        columns = np.empty((schema.num_fields, len(self.rows)), dtype)
+        for position, (spec, ids) in enumerate(zip(schema.fields, columns, strict=True)):
+            if position in schema.id_fields:
+                np.add(self._taken(position), dtype.type(spec.offset), out=ids, dtype=dtype)
+            else:
+                ids.fill(-1)
+        return columns.T
 
     def batch(self, start: int, stop: int) -> Features:
         """Rows ``start`` to ``stop`` of the stretch, widened."""
         part = slice(start, stop)
         return Features(
-            ids=torch.from_numpy(_transposed(self.ids[:, part], np.int64)),
+            ids=torch.from_numpy(_copied(self.ids[part], np.int64)),
             multi={
                 position: _ragged(column, self.rows_of[column.table][part], offset)
                 for position, column, offset in self.multi
             },
-            dense=torch.from_numpy(_transposed(self.dense[:, part], np.float32)),
+            dense=torch.from_numpy(_copied(self.dense.T[part], np.float32)),
             labels=torch.from_numpy(self.labels[part].astype(np.float32)),
             observed=torch.from_numpy(self.observed[part].astype(np.bool_)),
             sample_weight=self._extra("weight", part, np.float32),
@@ -214,10 +255,10 @@ class _Stretch:
         return torch.from_numpy(self.extra[name][part].astype(dtype)) if name in self.extra else None
 
 
-def _transposed(values: Array, dtype: type) -> Array:
-    """``values.T`` as contiguous ``dtype``, a third of the time that ``astype`` takes."""
-    found: Array = np.empty(values.shape[::-1], dtype)
-    found[:] = values.T
+def _copied(values: Array, dtype: type) -> Array:
+    """``values`` as contiguous ``dtype``; of a transposed array in a third of the time that ``astype`` takes."""
+    found: Array = np.empty(values.shape, dtype)
+    found[:] = values
     return found
 
 

@@ -33,6 +33,9 @@ class Rows:
     def will_need(self, start, stop):
         self.told.append((start, stop))
 
+    def pack(self):
+        """There is nothing to pack."""
+
 
 def visited(loader):
     return [batch.ids[:, 0].tolist() for batch in loader]
@@ -191,12 +194,17 @@ def small_store(observed=None, extra=None):
     return Store(schema, columns, pointers, labels, shown, extra or {})
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("held", [1, 1 << 22])
-def test_batches_hold_each_kind_of_field(monkeypatch, held):
+def test_batches_hold_each_kind_of_field(monkeypatch, held, packed):
     monkeypatch.setattr(stores, "HELD_VALUES", held)
+    monkeypatch.setattr(stores, "PACKED_AT_A_TIME", 2)
     extra = {"weight": np.array([1, 2, 3, 4], np.float16), "row": np.array([40, 41, 42, 43], np.int32)}
     observed = np.array([[True], [False], [True], [True]])
     split = Split(small_store(observed, extra), 1, 4)
+    if packed:
+        split.pack()
+        assert split._packed.tolist() == [[6, -1, -1, 116], [7, -1, -1, 116], [99, -1, -1, 115]]
     first, second = split.batches(np.array([2, 0, 1], np.int32), 2)
     assert first.ids.tolist() == [[99, -1, -1, 115], [6, -1, -1, 116]]
     assert second.ids.tolist() == [[7, -1, -1, 116]]
@@ -217,6 +225,22 @@ def test_batches_hold_each_kind_of_field(monkeypatch, held):
     assert torch.equal(whole.ids, torch.cat([first.ids, second.ids]))
 
 
+def test_rows_are_packed_within_a_limit_where_they_are_shuffled():
+    split = Split(small_store(), 0, 4)
+    split.pack(limit=4 * 4 * 4 - 1)
+    assert split._packed is None
+    [*BatchLoader(split, 2, shuffle=False, seed=0)]
+    assert split._packed is None
+    [*BatchLoader(split, 2, shuffle=True, seed=0)]
+    packed = split._packed
+    assert packed.nbytes == 4 * 4 * 4
+    split.pack()
+    assert split._packed is packed
+    nothing = Split(small_store(), 2, 2)
+    nothing.pack()
+    assert nothing._packed is None
+
+
 def test_labels_that_are_all_observed_are_not_copied_whole():
     split = Split(small_store(), 0, 4)
     batch = split.batch(np.array([3, 1]))
@@ -230,7 +254,10 @@ def test_ids_of_a_table_beyond_32_bits():
     columns = {"z": Column("inter", np.array([2**31 - 1], np.int64)), "a": Column("inter", np.array([99], np.int8))}
     labels = np.zeros((1, 1), np.int8)
     store = Store(DataSchema(fields, (TaskSpec("t", "binary", "t"),)), columns, {}, labels, labels == 0, {})
-    assert Split(store, 0, 1).batch(np.array([0])).ids.tolist() == [[2**31 - 1, 2**31 + 99]]
+    split = Split(store, 0, 1)
+    split.pack()
+    assert split._packed is None
+    assert split.batch(np.array([0])).ids.tolist() == [[2**31 - 1, 2**31 + 99]]
 
 
 def test_reading_ahead_asks_for_the_pages_of_the_rows(tmp_path, monkeypatch):

@@ -67,6 +67,9 @@ class Count:
     def __init__(self, rows):
         self.rows = rows
 
+    def pack(self):
+        """There is nothing to pack."""
+
     def batches(self, indices, size):
         return (indices[start : start + size] for start in range(0, len(indices), size))
 
