@@ -88,6 +88,14 @@ def _dense(weight: Tensor) -> Tensor:
     return weight if weight.is_contiguous() or weight.t().is_contiguous() else weight.contiguous()
 
 
+def _in_rows(x: Tensor) -> Tensor:
+    """``x`` laid out row by row, as oneDNN wants its left factor. torch copies a whole matrix that lies in columns by
+    one thread; its two halves are copied by all: (4096, 368) takes .65 ms on two threads instead of .98."""
+    if x.is_contiguous() or not x.t().is_contiguous():
+        return x.contiguous()
+    return torch.cat(x.tensor_split(2, dim=1), dim=1)
+
+
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none") -> Tensor:
     """``activation(x W^T + b)``: (B, I), (O, I), (O,) -> (B, O).
 
@@ -95,7 +103,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: A
     [[3.0, 0.0]]
     """
     if _by_onednn(x, weight):
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, _dense(weight), bias, activation, [], "")
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(_in_rows(x), _dense(weight), bias, activation, [], "")
         return found
     found = functional.linear(x, weight, bias)
     if activation == "none":
@@ -158,6 +166,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation) -> Tensor:
+        x = x.contiguous()  # which product would do of a slice anyway, and outer in backward once more
         output = product(x, weight, bias, activation)
         ctx.activation = activation
         ctx.save_for_backward(x, weight, None if activation == "none" else output)

@@ -127,8 +127,8 @@ def test_onednn_products_and_their_gradients(monkeypatch: pytest.MonkeyPatch, ac
 def test_products_of_slices_with_gaps_and_of_transposed_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(product, "prefers_onednn", lambda: True)
     torch.manual_seed(0)
-    x, wide = torch.randn(150, 80).t(), torch.randn(120, 400)
-    weight, other = wide[:, 50:200], torch.randn(80, 240)[:, ::2]
+    x, wide = torch.randn(151, 80).t(), torch.randn(120, 400)
+    weight, other = wide[:, 50:201], torch.randn(80, 240)[:, ::2]
     exact = x.double() @ weight.double().t()
     for found, expected in (
         (product.product(x, weight), exact),
