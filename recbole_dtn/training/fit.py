@@ -28,9 +28,7 @@ from rich.console import Console
 from recbole_dtn.config.load import Resolved, resolve, settings_digest, settings_yaml
 from recbole_dtn.config.settings import SELECTED_ON_TEST, Settings
 from recbole_dtn.data.datamodule import PreparedData, prepare
-from recbole_dtn.data.loader import BatchLoader, rows_in_memory
 from recbole_dtn.data.progress import progress_meter
-from recbole_dtn.data.store import Split
 from recbole_dtn.errors import UsageError
 from recbole_dtn.layers.backends import require as require_backend
 from recbole_dtn.layers.compression import describe as describe_compression
@@ -41,9 +39,10 @@ from recbole_dtn.training.callbacks import BestKeeper, Clock, ProgressLine
 from recbole_dtn.training.checkpoint import FILE_NAME as CHECKPOINT
 from recbole_dtn.training.checkpoint import initialise_from, read_weights
 from recbole_dtn.training.compiled import check_compiler
+from recbole_dtn.training.loaders import EpochOrder, Loaders
 from recbole_dtn.training.memory import MemoryWatch
 from recbole_dtn.training.module import TrainingModule
-from recbole_dtn.training.profile import ProfiledLoader, Profiler
+from recbole_dtn.training.profile import Profiler
 from recbole_dtn.training.record import RunRecord, TaskRecord, write_record, write_text
 from recbole_dtn.training.report import Report
 from recbole_dtn.training.warn import failure_signs, large_targets
@@ -228,7 +227,7 @@ def _train(
         callbacks = [Profiler(folder, report), *callbacks]
     clock = Clock()
     trainer = _trainer(settings, folder, [clock, keeper, ProgressLine(report, clock, keeper), *callbacks])
-    data = _Loaders(settings, prepared, report)
+    data = Loaders(settings, prepared, report)
     steps = max(1, -(-prepared.splits["train"].rows // (settings.train_batch_size * trainer.world_size)))
     module = TrainingModule(model, settings, steps_per_epoch=steps)
     outcome = _Outcome(keeper, clock)
@@ -261,66 +260,6 @@ def _check_loggers(settings: Settings) -> None:
             )
 
 
-class _Loaders(lightning.LightningDataModule):
-    """The loaders of this process: each rank's own share of the rows, known once the trainer is.
-
-    Batches are cut two ahead in a thread, on a CPU too: with two cores, steps of MMoE take 4 % less time than with
-    none (docs/loader.md). For a GPU they are put into page-locked memory there.
-    """
-
-    PREFETCH = 2
-
-    def __init__(self, settings: Settings, prepared: PreparedData, report: Report) -> None:
-        super().__init__()
-        self.settings = settings
-        self.prepared = prepared
-        self.report = report
-
-    def _loader(self, split: str, batch_size: int, *, train: bool) -> BatchLoader:
-        assert self.trainer is not None
-        rows = self.prepared.splits[split]
-        kind = ProfiledLoader if self.settings.profile else BatchLoader
-        on_gpu = self.trainer.strategy.root_device.type == "cuda"
-        return kind(
-            rows,
-            batch_size,
-            shuffle=train,
-            seed=self.settings.seed,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
-            drop_uneven=train,
-            shuffle_rows=self._shuffle_rows(rows) if train else None,
-            prefetch=self.PREFETCH,
-            pin=on_gpu,
-        )
-
-    def _shuffle_rows(self, rows: Split) -> int:
-        """The setting, or what the first process finds: machines may differ, and all must visit one order."""
-        assert self.trainer is not None
-        found: int = self.trainer.strategy.broadcast(self.settings.shuffle_rows or rows_in_memory(rows))
-        if found < rows.rows:
-            self.report.show(f"shuffled in blocks, {found:,} of {rows.rows:,} rows at a time (shuffle_rows)")
-        return found
-
-    def train_dataloader(self) -> BatchLoader:
-        return self._loader("train", self.settings.train_batch_size, train=True)
-
-    def val_dataloader(self) -> BatchLoader:
-        return self._loader("valid", self.settings.eval_batch_size, train=False)
-
-    def test_dataloader(self) -> BatchLoader:
-        return self._loader("test", self.settings.eval_batch_size, train=False)
-
-
-class _EpochOrder(lightning.Callback):
-    """Tells the loader which epoch it is, so that every epoch has an order of its own."""
-
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        loader = trainer.train_dataloader
-        assert isinstance(loader, BatchLoader)
-        loader.set_epoch(trainer.current_epoch)
-
-
 def _machine(settings: Settings) -> dict[str, Any]:
     """The settings that go to Lightning as they are."""
     return {name: getattr(settings, name) for name in ("accelerator", "devices", "strategy", "num_nodes", "precision")}
@@ -348,7 +287,7 @@ def _trainer(settings: Settings, folder: Path, callbacks: list[lightning.Callbac
             check_val_every_n_epoch=settings.eval_step,
             num_sanity_val_steps=0,
             logger=_loggers(settings, folder),
-            callbacks=[_EpochOrder(), *callbacks],
+            callbacks=[EpochOrder(), *callbacks],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

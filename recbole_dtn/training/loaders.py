@@ -1,0 +1,74 @@
+"""The loaders of a run: each process's share of every split, in an order of its own in every epoch."""
+
+from __future__ import annotations
+
+import pytorch_lightning as lightning
+
+from recbole_dtn.config.settings import Settings
+from recbole_dtn.data.datamodule import PreparedData
+from recbole_dtn.data.loader import BatchLoader, rows_in_memory
+from recbole_dtn.data.store import Split
+from recbole_dtn.training.profile import ProfiledLoader
+from recbole_dtn.training.report import Report
+
+__all__ = ["EpochOrder", "Loaders"]
+
+
+class Loaders(lightning.LightningDataModule):
+    """The loaders of this process: each rank's own share of the rows, known once the trainer is.
+
+    Batches are cut two ahead in a thread, on a CPU too: with two cores, steps of MMoE took 4 % less time than with none
+    before rows were packed, and as long since (docs/loader.md). For a GPU they are put into page-locked memory there.
+    """
+
+    PREFETCH = 2
+
+    def __init__(self, settings: Settings, prepared: PreparedData, report: Report) -> None:
+        super().__init__()
+        self.settings = settings
+        self.prepared = prepared
+        self.report = report
+
+    def _loader(self, split: str, batch_size: int, *, train: bool) -> BatchLoader:
+        assert self.trainer is not None
+        rows = self.prepared.splits[split]
+        kind = ProfiledLoader if self.settings.profile else BatchLoader
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        return kind(
+            rows,
+            batch_size,
+            shuffle=train,
+            seed=self.settings.seed,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            drop_uneven=train,
+            shuffle_rows=self._shuffle_rows(rows) if train else None,
+            prefetch=self.PREFETCH,
+            pin=on_gpu,
+        )
+
+    def _shuffle_rows(self, rows: Split) -> int:
+        """The setting, or what the first process finds: machines may differ, and all must visit one order."""
+        assert self.trainer is not None
+        found: int = self.trainer.strategy.broadcast(self.settings.shuffle_rows or rows_in_memory(rows))
+        if found < rows.rows:
+            self.report.show(f"shuffled in blocks, {found:,} of {rows.rows:,} rows at a time (shuffle_rows)")
+        return found
+
+    def train_dataloader(self) -> BatchLoader:
+        return self._loader("train", self.settings.train_batch_size, train=True)
+
+    def val_dataloader(self) -> BatchLoader:
+        return self._loader("valid", self.settings.eval_batch_size, train=False)
+
+    def test_dataloader(self) -> BatchLoader:
+        return self._loader("test", self.settings.eval_batch_size, train=False)
+
+
+class EpochOrder(lightning.Callback):
+    """Tells the loader which epoch it is, so that every epoch has an order of its own."""
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        loader = trainer.train_dataloader
+        assert isinstance(loader, BatchLoader)
+        loader.set_epoch(trainer.current_epoch)
