@@ -10,7 +10,8 @@
 2. MMoE and DTN as they ship beside the same with ``fused: false``, over the same seeds.
 
 A difference is paired by seed: test AUC of the first minus that of the second, its mean and the 95 % interval of
-Student's t over the seeds. The test split is read by the compared runs alone; all runs share one split.
+Student's t over the seeds. All runs share one split. Every run ends with a test, as any run does; rates are chosen by
+validation alone.
 
 Every run that ended is a line of accuracy-runs.jsonl in the output folder, with its AUC after each epoch: the same
 command goes on where it was stopped, and more seeds use the runs that are there. Remove the file to start afresh. A
@@ -34,17 +35,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks import plots
 from benchmarks.harness import machine, markdown
 
 DATASET = "ml-100k"
 RATES = {
-    "adam": (0.002, 0.004, 0.008, 0.016),
-    "lazy_adam": (0.002, 0.004, 0.008, 0.016),
-    "rowwise_adagrad": (0.02, 0.05, 0.1, 0.2),
+    "adam": (0.002, 0.004, 0.008),
+    "lazy_adam": (0.002, 0.004, 0.008),
+    "rowwise_adagrad": (0.02, 0.05, 0.1),
 }
-"""Rates of the table tried for each rule: Adam's steps have the size of the rate, Adagrad's shrink from there on. They
-surround the best of six per rule, .0005 to .016 and .01 to .5, that were tried at the shipped dense rate."""
-DENSE_RATES = (0.001, 0.002, 0.004, 0.008, 0.016)
+"""Rates of the table tried for each rule: Adam's steps have the size of the rate, Adagrad's shrink from there on. Where
+the best lies on the edge of its grid, the report says so."""
+DENSE_RATES = (0.002, 0.004, 0.008)
 """Rates of the dense parameters, tried with each of the table's."""
 EPOCHS = 40
 """More than any run of the rules needs before early stopping."""
@@ -234,6 +236,32 @@ def tuned(kept: Kept) -> tuple[dict[str, Rates], list[dict[str, Any]]]:
     return best, tried
 
 
+def on_edge(rule: str, rates: Rates) -> list[str]:
+    """Which of the best rates has no neighbour on one side.
+
+    >>> on_edge("adam", (RATES["adam"][1], DENSE_RATES[-1]))
+    ['dense']
+    """
+    grids = {"table": RATES[rule], "dense": DENSE_RATES}
+    return [name for (name, tried), rate in zip(grids.items(), rates, strict=True) if rate in (tried[0], tried[-1])]
+
+
+def remarks(best: Mapping[str, Rates], trials: Sequence[Trial], kept: Kept) -> list[str]:
+    """What a reader should know of the runs beside their means."""
+    found = [
+        f"{rule}: the best rate lies on the edge of its grid ({', '.join(edges)})"
+        for rule, rates in best.items()
+        if (edges := on_edge(rule, rates))
+    ]
+    ended = sum(trial.settings.get("epochs") == len(kept[trial]["curve"]) for trial in trials)
+    if ended:
+        found.append(f"{ended} of the compared runs ended by the number of epochs, not by early stopping")
+    codes = {kept[trial]["code"] for trial in trials}
+    if len(codes) > 1:
+        found.append(f"the compared runs are of {len(codes)} versions of the code: {', '.join(sorted(codes))}")
+    return found
+
+
 def tuning_seeds() -> range:
     return range(FIRST_TUNED, FIRST_TUNED + TUNING_SEEDS)
 
@@ -278,6 +306,18 @@ def report(lines: Sequence[Mapping[str, Any]], tried: Sequence[Mapping[str, Any]
     )
 
 
+def plot(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Mean difference and interval of every pair and task, the bound as a band."""
+    figure, axes = plots.new(8, 0.9 + 0.4 * len(lines))
+    axes.axvspan(-BOUND, BOUND, color=plots.LIGHT)
+    axes.axvline(0, color="#444", linewidth=1)
+    for place, line in enumerate(reversed(lines)):
+        axes.errorbar(line["mean_difference"], place, xerr=line["half_width"], fmt="o", color=plots.OURS, capsize=3)
+    axes.set_yticks(range(len(lines)), [f"{line['pair']}: {line['task']}" for line in reversed(lines)], fontsize=8)
+    axes.set_xlabel(f"difference in test AUC, mean and 95 % interval (band: {BOUND:g})")
+    plots.write(figure, path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="compared runs of each side, 2 at least (5, 10, 20)")
@@ -318,15 +358,20 @@ def main() -> None:
             shipped = [Trial(model, seed) for seed in seeds]
             pairs[f"{model}, fused – plain"] = shipped, [plain(model, seed) for seed in seeds]
     by_seed = zip(*[trials for pair in pairs.values() for trials in pair], strict=True)
-    work_off([trial for group in by_seed for trial in group], kept, arguments)
-    lines = list(compared(pairs, kept))
+    trials = [trial for group in by_seed for trial in group]
+    work_off(trials, kept, arguments)
+    lines, notes = list(compared(pairs, kept)), remarks(rates, trials, kept)
     content = {
         "benchmark": "accuracy", "machine": machine(), "seeds": [*seeds], "tuning_seeds": [*tuning_seeds()],
         "rates": RATES, "dense_rates": DENSE_RATES, "chosen": rates, "tried": tried, "pairs": lines,
+        "code": sorted({kept[trial]["code"] for trial in trials}), "remarks": notes,
     }  # fmt: skip
-    path = arguments.output / "accuracy.json"
+    name = f"accuracy-{arguments.only}" if arguments.only else "accuracy"
+    path = arguments.output / f"{name}.json"
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    plot(arguments.output / f"{name}.png", lines)
     print(report(lines, tried, arguments.seeds))
+    print("\n".join(f"note: {note}" for note in notes))
 
 
 def prepare_data(data_path: Path) -> None:

@@ -54,6 +54,9 @@ def design(split: Split, schema: DataSchema) -> tuple[sparse.csr_matrix, np.ndar
 
 
 def main(argv: Sequence[str]) -> int:
+    if {"-h", "--help"} & {*argv}:
+        print(__doc__.strip(), "\n\nOptions are the settings of a run: recbole-dtn train --help.")
+        return 0
     settings = resolve(list(argv)).settings
     prepared = prepare(settings)
     schema = prepared.schema

@@ -11,7 +11,7 @@ import psutil
 from recbole_dtn.data.ahead import ahead
 from recbole_dtn.data.features import Features
 from recbole_dtn.data.order import BlockOrder, Order, shuffled
-from recbole_dtn.data.store import Split
+from recbole_dtn.data.store import PACKED_BYTES, Split
 
 __all__ = ["BatchLoader", "machine_memory", "rows_in_memory"]
 
@@ -23,8 +23,10 @@ so that its first step need not wait (23 columns of 2^17 rows take 60 ms), and d
 class BatchLoader:
     """An iterable of :class:`Features` over one process's share of a split.
 
-    Columns are gathered up to ``STRETCH`` rows at a time and batches are cut from that; nothing is done or kept per row
-    (but the permutation of small data, :mod:`recbole_dtn.data.order`). A shuffled epoch visits a permutation of all
+    Columns are gathered up to ``STRETCH`` rows at a time and batches are cut from that; no Python runs per row. Kept
+    per row are the permutation of small data (:mod:`recbole_dtn.data.order`) and, where rows are shuffled as a whole,
+    their ids, packed (:meth:`Split.pack`) into ``PACKED_BYTES`` a process at most, and an eighth of the machine's
+    memory over all of them. A shuffled epoch visits a permutation of all
     rows drawn from (``seed``, epoch), of which rank r takes every ``world_size``-th from r on.
     Unshuffled, rank r takes the r-th of ``world_size`` stretches in the order of the rows, so that every row is seen
     exactly once over all ranks and none is repeated.
@@ -95,15 +97,20 @@ class BatchLoader:
             start = rank * each + min(rank, left)
         return lambda places: start + places
 
+    @property
+    def in_blocks(self) -> bool:
+        """Whether there are more rows than are shuffled as a whole."""
+        return self.shuffle_rows is not None and self.split.rows > self.shuffle_rows
+
     def _shuffled(self) -> Order:
         key, total = (self.seed, self.epoch), self.split.rows
-        if self.shuffle_rows is None or total <= self.shuffle_rows:
+        if self.shuffle_rows is None or not self.in_blocks:
             return shuffled(total, *key)
         return BlockOrder(total, self.shuffle_rows, key, will_need=self.split.will_need)
 
     def _batches(self) -> Iterator[Features]:
-        if self.shuffle:
-            self.split.pack()
+        if self.shuffle and not self.in_blocks:
+            self.split.pack(min(PACKED_BYTES, machine_memory() // (8 * self.world_size)))
         order, size, first, batches = self.order(), self.batch_size, 0, 1
         while first < self.rows:
             stop = min(first + batches * size, self.rows)

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape, register_interaction
+from recbole_dtn.layers.first_order import first_order
 from recbole_dtn.layers.mlp import MLP
 from recbole_dtn.layers.product import Linear, autocasting, outer, product, product_plus, product_times
 
@@ -99,7 +99,7 @@ class _GatedCross(torch.autograd.Function):
         return torch.addcmul(current, first, crossed)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         first, current, cross, gate, passed, crossed = ctx.saved_tensors
         width = current.shape[1]

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape, register_interaction
+from recbole_dtn.layers.first_order import first_order
 from recbole_dtn.layers.mlp import MLP
 from recbole_dtn.layers.product import Fusible, Linear, autocasting, outer, product
 
@@ -149,7 +149,7 @@ class _Masked(torch.autograd.Function):
         return product(masked, project)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         embedding, inputs, inner, last, project, hidden, mask, masked = ctx.saved_tensors
         to_masked = product(gradient, project.t())

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from recbole_dtn.layers.first_order import first_order
 from recbole_dtn.layers.product import outer, product
 
 __all__ = ["Memory", "PairCodes", "Sides", "recall"]
@@ -304,7 +304,7 @@ class _Recall(torch.autograd.Function):
         return output, penalty
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, gradient: Tensor | None, to_penalty: Tensor | None) -> tuple[Any, ...]:
         codes: Layout = ctx.codes
         sides: Sides = ctx.sides

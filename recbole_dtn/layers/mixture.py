@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from recbole_dtn.layers.experts import Experts, is_small, run_together, side_by_side
+from recbole_dtn.layers.first_order import first_order
 from recbole_dtn.layers.gates import SoftmaxGate, weigh_together
 from recbole_dtn.layers.product import autocasting, outer, product
 from recbole_dtn.layers.stages import stage
@@ -129,7 +129,7 @@ class _Mixtures(torch.autograd.Function):
         return torch.bmm(shares, hidden), shares
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, to_mixed: Tensor | None, to_shares: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight, choices, hidden, shares, index = ctx.saved_tensors
         rows, experts, width = hidden.shape

@@ -17,7 +17,8 @@ from typing import Any, Literal, TypeVar
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from recbole_dtn.layers.first_order import first_order
 
 __all__ = [
     "Fusible",
@@ -166,14 +167,14 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation) -> Tensor:
-        x = x.contiguous()  # which product would do of a slice anyway, and outer in backward once more
+        x = _in_rows(x)  # which product would do anyway, and outer once more in backward
         output = product(x, weight, bias, activation)
         ctx.activation = activation
         ctx.save_for_backward(x, weight, None if activation == "none" else output)
         return output
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, output = ctx.saved_tensors
         if ctx.activation == "relu":

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from recbole_dtn.layers.first_order import first_order
 from recbole_dtn.layers.pages import huge_pages
 
 __all__ = ["LookUp", "RowTable"]
@@ -77,7 +77,7 @@ class LookUp(torch.autograd.Function):
         return found, torch.dot(flat, flat) * (scale / 2) if scale > 0.0 else None
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, gradient: Tensor | None, to_penalty: Tensor | None) -> tuple[Tensor | None, ...]:
         rows, found = ctx.saved_tensors
         if to_penalty is not None:

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from recbole_dtn.layers.experts import is_small
+from recbole_dtn.layers.first_order import first_order
 from recbole_dtn.layers.mlp import Tower
 from recbole_dtn.layers.product import Fusible, autocasting, prefers_onednn
 
@@ -74,7 +74,7 @@ class _Layer(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, output = ctx.saved_tensors
         if output is not None:

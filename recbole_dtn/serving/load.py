@@ -19,6 +19,7 @@ from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.metric.tasks import MultiTaskMetrics
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.registry import MODELS, load_plugins
+from recbole_dtn.training.allocator import keep_large_blocks
 from recbole_dtn.training.checkpoint import read_checkpoint
 from recbole_dtn.training.record import RunRecord, read_record
 
@@ -106,6 +107,7 @@ def load(folder: str | Path, **overrides: Any) -> LoadedRun:
         DataError: when the folder holds no record or no checkpoint.
     """
     folder = Path(folder)
+    keep_large_blocks()
     record = read_record(folder)
     checkpoint = read_checkpoint(folder)
     load_plugins(record.settings["plugins"])

@@ -1,6 +1,7 @@
 """The order of batches: a function of (seed, epoch), every row once, ranks in step."""
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from recbole_dtn.data import loader as loaders
 from recbole_dtn.data import store as stores
 from recbole_dtn.data.features import Features
 from recbole_dtn.data.loader import BatchLoader, machine_memory, rows_in_memory
-from recbole_dtn.data.store import Column, Split, Store, load_array, will_need
+from recbole_dtn.data.store import PACKED_BYTES, Column, Split, Store, load_array, will_need
 from recbole_dtn.schema import DataSchema, FieldSpec, TaskSpec
 
 
@@ -33,7 +34,7 @@ class Rows:
     def will_need(self, start, stop):
         self.told.append((start, stop))
 
-    def pack(self):
+    def pack(self, limit):
         """There is nothing to pack."""
 
 
@@ -239,6 +240,57 @@ def test_rows_are_packed_within_a_limit_where_they_are_shuffled():
     nothing = Split(small_store(), 2, 2)
     nothing.pack()
     assert nothing._packed is None
+
+
+def test_rows_that_are_shuffled_in_blocks_are_not_packed():
+    split = Split(small_store(), 0, 4)
+    [*BatchLoader(split, 2, shuffle=True, seed=0, shuffle_rows=2)]
+    assert split._packed is None
+    [*BatchLoader(split, 2, shuffle=True, seed=0, shuffle_rows=4)]
+    assert split._packed is not None
+
+
+@pytest.mark.parametrize(("memory", "processes", "packed"), [(8 * 64, 1, True), (8 * 64, 2, False), (8 * 63, 1, False)])
+def test_packed_rows_of_all_processes_fill_an_eighth_of_the_memory_at_most(monkeypatch, memory, processes, packed):
+    monkeypatch.setattr("recbole_dtn.data.loader.machine_memory", lambda: memory)
+    split = Split(small_store(), 0, 4)  # 4 rows of 4 fields of 4 bytes
+    [*BatchLoader(split, 2, shuffle=True, seed=0, world_size=processes)]
+    assert (split._packed is not None) == packed
+
+
+def test_where_memory_is_short_rows_are_not_packed(monkeypatch):
+    def refuse(*_):
+        raise MemoryError
+
+    split = Split(small_store(), 0, 4)
+    expected = split.batch(np.array([2, 0])).ids
+    monkeypatch.setattr(np, "empty", refuse)
+    split.pack()
+    monkeypatch.undo()
+    assert split._packed is None
+    assert torch.equal(split.batch(np.array([2, 0])).ids, expected)
+
+
+def test_the_default_limit_leaves_most_of_a_gib_to_the_rest_of_training():
+    assert PACKED_BYTES <= 2**30 * 3 // 8
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the system does not tell a process's memory")
+def test_packed_rows_are_seen_where_the_memory_of_a_run_is_measured():
+    def anonymous():
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("RssAnon:")[1].split()[0]) << 10
+
+    rows = 1 << 21
+    column = Column("inter", np.zeros(rows, np.int8))
+    fields = tuple(FieldSpec(name, "token", 1, place) for place, name in enumerate("abcdefgh"))
+    labels = np.broadcast_to(np.int8(0), (rows, 1))
+    schema = DataSchema(fields, (TaskSpec("t", "binary", "t"),))
+    split = Split(Store(schema, {field.name: column for field in fields}, {}, labels, labels == 0, {}), 0, rows)
+    before = anonymous()
+    split.pack()
+    assert anonymous() - before > 0.9 * split._packed.nbytes
+    assert split._packed.nbytes == 64 << 20
 
 
 def test_labels_that_are_all_observed_are_not_copied_whole():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_dtn.config.load import settings_digest
+from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction import memory
 from recbole_dtn.layers import product
 from recbole_dtn.layers.experts import Experts, run_together
@@ -138,6 +139,19 @@ def test_products_of_slices_with_gaps_and_of_transposed_tensors(monkeypatch: pyt
         (outer(x, other), x.double().t() @ other.double()),
     ):
         torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
+
+
+@needs_onednn
+def test_second_order_gradients_are_refused_and_the_plain_path_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(product, "prefers_onednn", lambda: True)
+    layer = Linear(200, 100)
+    x = torch.randn(80, 200, requires_grad=True)
+    with pytest.raises(UsageError, match=r"_Linear: create_graph=True .* set fused: false"):
+        torch.autograd.grad(layer(x).sum(), x, create_graph=True)
+    (first,) = torch.autograd.grad(set_fused(layer, False)(x).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.pow(2).sum(), layer.weight)
+    expected = 2 * 80 * layer.weight.detach().sum(0).expand(100, -1)
+    torch.testing.assert_close(second, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_small_or_narrow_products_stay_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,7 +181,7 @@ def test_a_dense_and_a_sparse_gradient_of_one_step_add_up() -> None:
 @pytest.mark.parametrize("rows", [50, 2**58])  # the second leaves no room to pack a row and its place into 63 bits
 def test_many_look_ups_are_summed_per_row_in_the_order_of_the_batch(rows: int) -> None:
     random = np.random.default_rng(5)
-    looked_up = random.integers(0, 50, 3000)
+    looked_up = rows - 1 - random.integers(0, 50, 3000)
     values = random.normal(size=(3000, 4)).astype(np.float32)
     sparse = torch.sparse_coo_tensor(
         torch.from_numpy(looked_up)[None], torch.from_numpy(values), (rows, 4), check_invariants=True
