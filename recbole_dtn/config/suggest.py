@@ -44,12 +44,15 @@ def suggest(key: str, known: Collection[str]) -> str:
     "did you mean 'optimizer.lr' or 'embedding_optimizer.lr'?"
     >>> suggest("batch_size", names), suggest("epoch", names)
     ("did you mean 'train_batch_size' or 'eval_batch_size'?", "did you mean 'epochs'?")
+    >>> suggest("num_shared_expert", ["shared_experts", "task_experts"])
+    "did you mean 'shared_experts'?"
     >>> suggest("readr", names)
     '--help shows the settings'
     """
     lowered = {name.lower(): name for name in known}
     wanted = key.lower()
     last = wanted.rpartition(".")[2]
+    wanted = wanted.removeprefix("num_") if f"num_{wanted.removeprefix('num_')}" not in lowered else wanted
     close = [lowered[match] for match in difflib.get_close_matches(wanted, list(lowered), n=MOST, cutoff=CUTOFF)]
     found = [
         *(name for name in SYNONYMS.get(last, ()) if name in known),

@@ -130,7 +130,7 @@ def typed(tree: Tree, annotation: Any, key: str, faults: list[Fault]) -> Any:
             TypeAdapter(annotation).validate_python(value)
         return value
     except (_MismatchError, ValidationError):
-        hint = _nearest_option(tree, base)
+        hint = _nearest_option(tree, base) or _part_option(tree, base, key)
         faults.append(Fault(key, f"expected {describe(annotation)}; {found(tree)}{hint}", tree.where))
         return plain(tree)
 
@@ -140,6 +140,14 @@ def _nearest_option(tree: Tree, base: Any) -> str:
         return ""
     hint = nearest(str(tree.value), [str(option) for option in get_args(base)])
     return f": {hint.split(' (known')[0]}" if hint.startswith("did you mean") else ""
+
+
+def _part_option(tree: Tree, base: Any, key: str) -> str:
+    """What to write where one value was given for a map: its first key."""
+    part = next(filter(None, map(_model_class, get_args(base) if _is_union(base) else [base])), None)
+    if part is None or not isinstance(tree, Leaf) or is_null(tree):
+        return ""
+    return f": did you mean {key}.{next(iter(part.model_fields))}={tree.value}?"
 
 
 def _convert(tree: Tree, base: Any, annotation: Any, key: str, faults: list[Fault]) -> Any:

@@ -297,7 +297,11 @@ class Vocabularies:
 
 def _column(columns: Mapping[str, pl.Series], name: str) -> pl.Series:
     if name not in columns:
-        raise UsageError(f"the rows have no column {name!r}, a field of this data set: {nearest(name, list(columns))}")
+        typed = next((column for column in columns if column.startswith(f"{name}:")), None)
+        hint = nearest(name, list(columns)).replace("known:", "their columns:")
+        if typed is not None:
+            hint = f"rename {typed!r}, since columns are named without a type"
+        raise UsageError(f"the rows have no column {name!r}, a field of this data set: {hint}")
     return columns[name]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from recbole_dtn.training.record import RunRecord
 
@@ -36,7 +38,7 @@ class BoardRow:
     Attributes:
         metrics: a summary per measured number, in the tasks' order.
         parameters: embedding, codebook, dense and their total.
-        samples_per_second: median over the seeds.
+        samples_per_second: median over the seeds, of runs that ran as most of the board did (threads, compile, ...).
         pos_weights: the tasks whose pos_weight is not 1.
         selected_on_test: whether the validation rows were rows of the test set.
     """
@@ -86,13 +88,20 @@ def summarise(records: Iterable[RunRecord]) -> list[BoardRow]:
     for record in records:
         row = (record.dataset, record.model, record.settings_digest, record.data_fingerprint)
         groups.setdefault(row, {})[record.seed] = record
-    rows = [_row([seeds[seed] for seed in sorted(seeds)]) for seeds in groups.values()]
+    usual = Counter(_ran_as(run) for seeds in groups.values() for run in seeds.values()).most_common(1)
+    ran_as = usual[0][0] if usual else ()
+    rows = [_row([seeds[seed] for seed in sorted(seeds)], ran_as) for seeds in groups.values()]
     datasets = list(dict.fromkeys(row.dataset for row in rows))
     models = list(dict.fromkeys(row.model for row in rows))
     return sorted(rows, key=lambda row: (datasets.index(row.dataset), models.index(row.model)))
 
 
-def _row(runs: Sequence[RunRecord]) -> BoardRow:
+def _ran_as(run: RunRecord) -> tuple[Any, ...]:
+    """What changes a run's speed and not its result."""
+    return tuple(str(run.settings.get(name)) for name in ("accelerator", "devices", "threads", "compile", "profile"))
+
+
+def _row(runs: Sequence[RunRecord], ran_as: tuple[Any, ...]) -> BoardRow:
     first = runs[0]
     measured: dict[Metric, list[float | None]] = {}
     for run in runs:
@@ -100,7 +109,7 @@ def _row(runs: Sequence[RunRecord]) -> BoardRow:
             for task, values in (tasks or {}).items():
                 for name, value in values.items():
                     measured.setdefault(Metric(split, task, name), []).append(value)
-    rates = [run.train_samples_per_second for run in runs if run.train_samples_per_second is not None]
+    rates = [run.train_samples_per_second for run in runs if _ran_as(run) == ran_as and run.train_samples_per_second]
     return BoardRow(
         dataset=first.dataset,
         model=first.model,

@@ -48,7 +48,7 @@ from recbole_dtn.training.report import Report
 from recbole_dtn.training.warn import failure_signs, large_targets
 from recbole_dtn.version import __version__
 
-__all__ = ["Run", "build_model", "fit", "fit_argv", "fit_settings", "seed_everything"]
+__all__ = ["Run", "build_model", "fit", "fit_argv", "fit_settings", "seed_everything", "use_threads"]
 
 RUN_ID_VARIABLE = "RECBOLE_DTN_RUN_ID"
 """Set by the first process, so that the processes Lightning starts for other devices join the same run."""
@@ -109,6 +109,12 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def use_threads(settings: Settings) -> None:
+    """Let torch compute with as many threads as the settings say, if they do."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+
+
 def build_model(settings: Settings, prepared: PreparedData) -> MultiTaskRecommender:
     """A freshly initialised model for the prepared data; ``settings.seed`` alone decides its weights."""
     seed_everything(settings.seed)
@@ -139,8 +145,7 @@ def fit_settings(
     require_backend(settings.embedding_backend)
     _check_machine(settings)
     check_compiler(settings)
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    use_threads(settings)
     with MemoryWatch() as memory:
         start = time.perf_counter()
         with progress_meter(console, show=settings.progress) as meter:

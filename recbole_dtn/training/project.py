@@ -13,7 +13,7 @@ from recbole_dtn.layers.backends import require
 from recbole_dtn.layers.compression import describe
 from recbole_dtn.optim.build import build_optimizer
 from recbole_dtn.training.compiled import check_compiler
-from recbole_dtn.training.fit import build_model
+from recbole_dtn.training.fit import build_model, use_threads
 
 __all__ = ["Projection", "project"]
 
@@ -48,6 +48,7 @@ def project(settings: Settings) -> Projection:
     """Prepare the data, build the model, time a few training steps; nothing is kept."""
     require(settings.embedding_backend)
     check_compiler(settings)
+    use_threads(settings)
     prepared = prepare(settings)
     model = build_model(settings, prepared).train()
     optimizer = build_optimizer(model, settings)

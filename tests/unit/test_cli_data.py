@@ -264,10 +264,12 @@ def test_validate_exits_2_for_a_fatal_fault_alone(shown: Shown, tmp_path: Path) 
     assert shown("data", "validate", str(tmp_path / "dataset/mine")) == (0, f"{tmp_path}/{ending}\n", "")
 
 
-def test_dry_run_counts_the_parameters_of_the_prepared_data(shown: Shown) -> None:
+def test_dry_run_counts_the_parameters_of_the_prepared_data(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", threads.append)
     words = ["--dataset=mine", "--model=SharedBottom", "--bottom_hidden=4", "--tower_hidden=[]", "--embedding_size=2"]
-    code, out, err = shown("--dry_run", *words)
-    assert (code, err) == (0, "")
+    code, out, err = shown("--dry_run", "--threads=3", *words)
+    assert (code, err, threads) == (0, "", [3])
     # (2 + 4 users + 2 + 7 items) rows of 2; 4 x 4 + 4 of the bottom, 2 towers of 4 + 1
     assert "parameters: 60 (embedding 30, dense 30)" in out
     assert "projected: 1 steps" in out

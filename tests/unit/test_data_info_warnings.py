@@ -78,8 +78,8 @@ def test_leaked_rows_are_a_warning_and_quick_leaves_them_out(small: Any) -> None
     labels = {"train": ["0", "1", "0", "0"], "valid": ["1", "0"], "test": ["0"]}
     prepared = small({"t": values, "y": labels}, "[{name: y, label: y}]")
     info = inspect(prepared)
-    assert "1 rows of valid (50.00%) have the inputs of a training row, 0 of them its labels too" in info.warnings
-    assert "1 rows of test (100.00%) have the inputs of a training row, 1 of them its labels too" in info.warnings
+    assert "1 row of valid (50.00%) has the inputs of a training row, 0 of them its labels too" in info.warnings
+    assert "1 row of test (100.00%) has the inputs of a training row, 1 of them its labels too" in info.warnings
     quick = inspect(prepared, quick=True)
     assert (quick.duplicates, quick.single_field_auc, quick.sampled_rows) == (None, None, None)
     assert not any("training row," in text for text in quick.warnings)

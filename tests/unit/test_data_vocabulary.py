@@ -116,6 +116,7 @@ def test_raw_values(vocabularies, schema):
             FRAME.drop("user").rename({"unused": "users"}),
             "no column 'user', a field of this data set: did you mean 'users'",
         ),
+        (FRAME.rename({"user": "user:token"}), "no column 'user', a field of this data set: rename 'user:token'"),
         (FRAME.drop("w"), "no column 'w'"),
         (FRAME.with_columns(user=pl.lit(1.0)), "field 'user' holds tokens, the column holds Float64"),
         (FRAME.with_columns(user=pl.col("tags")), "field 'user' holds one token per row"),

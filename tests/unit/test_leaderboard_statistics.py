@@ -97,6 +97,14 @@ def test_unknown_speed_is_null_not_zero() -> None:
     assert row.samples_per_second == 1002.0
 
 
+def test_speed_is_that_of_runs_that_ran_as_most_of_the_board_did() -> None:
+    compiled = {"compile": "default", "threads": 2}
+    runs = [record(seed=1, settings=compiled, train_samples_per_second=5.0), record(seed=2)]
+    assert [row.samples_per_second for row in summarise([*runs, record("MMoE", seed=1)])] == [1002.0, 1001.0]
+    only_compiled, _ = summarise([runs[0], record("MMoE", seed=1), record("MMoE", seed=2)])
+    assert only_compiled.samples_per_second is None
+
+
 def test_the_later_of_two_records_of_one_seed_counts_once() -> None:
     found = only(summarise([record(seed=1, auc=0.1), record(seed=2, auc=0.7), record(seed=1, auc=0.9)]))
     assert found.metrics[LIKE_AUC].mean == pytest.approx(0.8)

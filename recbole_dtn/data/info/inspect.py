@@ -113,7 +113,8 @@ def _leaks(found: dict[str, DuplicateInfo]) -> Iterator[str]:
             (counts.in_valid, counts.in_valid_share, counts.in_valid_same, "validation"),
         ):
             if shared:
+                rows, have = ("row", "has") if shared == 1 else ("rows", "have")
                 yield (
-                    f"{shared:,} rows of {split} ({share:.2%}) have the inputs of a {other} row, {same:,} of them its "
-                    "labels too"
+                    f"{shared:,} {rows} of {split} ({share:.2%}) {have} the inputs of a {other} row, {same:,} of them "
+                    "its labels too"
                 )
