@@ -40,13 +40,13 @@ from benchmarks.harness import machine, markdown
 
 DATASET = "ml-100k"
 RATES = {
-    "adam": (0.001, 0.002, 0.004, 0.008),
-    "lazy_adam": (0.001, 0.002, 0.004, 0.008),
-    "rowwise_adagrad": (0.02, 0.05, 0.1, 0.2),
+    "adam": (0.002, 0.004, 0.008),
+    "lazy_adam": (0.002, 0.004, 0.008),
+    "rowwise_adagrad": (0.02, 0.05, 0.1),
 }
 """Rates of the table tried for each rule: Adam's steps have the size of the rate, Adagrad's shrink from there on. Where
 the best lies on the edge of its grid, the report says so."""
-DENSE_RATES = (0.001, 0.002, 0.004, 0.008)
+DENSE_RATES = (0.002, 0.004, 0.008)
 """Rates of the dense parameters, tried with each of the table's."""
 EPOCHS = 40
 """More than any run of the rules needs before early stopping."""
