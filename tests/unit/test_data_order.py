@@ -67,7 +67,7 @@ class Count:
     def __init__(self, rows):
         self.rows = rows
 
-    def pack(self):
+    def pack(self, limit):
         """There is nothing to pack."""
 
     def batches(self, indices, size):
