@@ -308,13 +308,15 @@ def report(lines: Sequence[Mapping[str, Any]], tried: Sequence[Mapping[str, Any]
 
 def plot(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Mean difference and interval of every pair and task, the bound as a band."""
-    figure, axes = plots.new(8, 0.9 + 0.4 * len(lines))
+    figure, axes = plots.new(10, 0.9 + 0.4 * len(lines))
     axes.axvspan(-BOUND, BOUND, color=plots.LIGHT)
     axes.axvline(0, color="#444", linewidth=1)
     for place, line in enumerate(reversed(lines)):
         axes.errorbar(line["mean_difference"], place, xerr=line["half_width"], fmt="o", color=plots.OURS, capsize=3)
     axes.set_yticks(range(len(lines)), [f"{line['pair']}: {line['task']}" for line in reversed(lines)], fontsize=8)
-    axes.set_xlabel(f"difference in test AUC, mean and 95 % interval (band: {BOUND:g})")
+    axes.locator_params(axis="x", nbins=6)
+    axes.margins(y=0.1)
+    axes.set_xlabel(f"difference in test AUC (band: {BOUND:g})", fontsize=9)
     plots.write(figure, path)
 
 
