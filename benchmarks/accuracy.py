@@ -2,9 +2,9 @@
 
     python -m benchmarks.accuracy --seeds=5
 
-1. MMoE with three rules for the embedding table. Both rates of each (``embedding_optimizer.lr`` of the table and
+1. MMoE with four rules for the embedding table. Both rates of each (``embedding_optimizer.lr`` of the table and
    ``optimizer.lr`` of the dense parameters, which stay with Adam) are tuned on validation alone: a grid of one size
-   for each rule, by the mean task AUC over the seeds 1001, 1002, .... Then ``lazy_adam`` and ``rowwise_adagrad``
+   for each rule, by the mean task AUC over the seeds 1001, 1002, .... Then the others
    are compared with dense ``adam`` (``torch.optim.Adam`` over the whole table) over the seeds 2020, 2021, ..., which
    the tuning never saw. Every run ends by early stopping, not by the number of epochs.
 2. MMoE and DTN as they ship beside the same with ``fused: false``, over the same seeds.
@@ -43,6 +43,7 @@ RATES = {
     "adam": (0.002, 0.004, 0.008),
     "lazy_adam": (0.002, 0.004, 0.008),
     "rowwise_adagrad": (0.02, 0.05, 0.1),
+    "adagrad": (0.02, 0.05, 0.1),
 }
 """Rates of the table tried for each rule: Adam's steps have the size of the rate, Adagrad's shrink from there on. Where
 the best lies on the edge of its grid, the report says so."""
