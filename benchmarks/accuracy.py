@@ -4,9 +4,9 @@
 
 1. MMoE with four rules for the embedding table. Both rates of each (``embedding_optimizer.lr`` of the table and
    ``optimizer.lr`` of the dense parameters, which stay with Adam) are tuned on validation alone: a grid of one size
-   for each rule, by the mean task AUC over the seeds 1001, 1002, .... Then the others
-   are compared with dense ``adam`` (``torch.optim.Adam`` over the whole table) over the seeds 2020, 2021, ..., which
-   the tuning never saw. Every run ends by early stopping, not by the number of epochs.
+   for each rule, by the mean task AUC over the seeds 1001, 1002, .... Then the others are compared with dense ``adam``
+   (``torch.optim.Adam`` over the whole table) over the seeds 2020, 2021, ..., which the tuning never saw. Runs end by
+   early stopping; those that end by the number of epochs are counted in the report.
 2. MMoE and DTN as they ship beside the same with ``fused: false``, over the same seeds.
 
 A difference is paired by seed: test AUC of the first minus that of the second, its mean and the 95 % interval of
@@ -374,7 +374,8 @@ def main() -> None:
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     plot(arguments.output / f"{name}.png", lines)
     print(report(lines, tried, arguments.seeds))
-    print("\n".join(f"note: {note}" for note in notes))
+    for note in notes:
+        print(f"note: {note}")
 
 
 def prepare_data(data_path: Path) -> None:

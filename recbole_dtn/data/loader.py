@@ -104,8 +104,9 @@ class BatchLoader:
 
     def _shuffled(self) -> Order:
         key, total = (self.seed, self.epoch), self.split.rows
-        if self.shuffle_rows is None or not self.in_blocks:
+        if not self.in_blocks:
             return shuffled(total, *key)
+        assert self.shuffle_rows is not None
         return BlockOrder(total, self.shuffle_rows, key, will_need=self.split.will_need)
 
     def _batches(self) -> Iterator[Features]:
