@@ -41,7 +41,7 @@ setup(
     package_data={
         "recbole_dtn.properties": ["*.yaml", "*/*.yaml"],
         "recbole_dtn": ["py.typed"],
-        "recbole_dtn.data.info": ["*.j2"],
+        "recbole_dtn.inspect.info": ["*.j2"],
     },
     install_requires=REQUIRES,
     extras_require={

@@ -381,7 +381,7 @@ def main() -> None:
 def prepare_data(data_path: Path) -> None:
     """Encode the data once, before several processes want it."""
     from recbole_dtn.config.load import resolve
-    from recbole_dtn.data.datamodule import prepare
+    from recbole_dtn.preprocess.prepare import prepare
 
     prepare(resolve({"model": "MMoE", "dataset": DATASET, "data_path": str(data_path)}).settings)
 

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
 from recbole_dtn.config.load import resolve
-from recbole_dtn.data.datamodule import Split, prepare
+from recbole_dtn.preprocess.prepare import Split, prepare
 from recbole_dtn.schema import DataSchema
 
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)

@@ -17,8 +17,8 @@ from recbole.utils import init_seed
 
 from recbole_dtn.bridge import evaluate_tasks, recbole_config
 from recbole_dtn.config.load import resolve
-from recbole_dtn.data.export import write_given_splits
 from recbole_dtn.model.dtn import DTN
+from recbole_dtn.preprocess.export import write_given_splits
 
 
 def write_files(data_path: str, **settings: Any) -> None:

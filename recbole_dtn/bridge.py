@@ -31,9 +31,9 @@ from recbole_dtn.config.settings import SELECTED_ON_TEST, Settings
 from recbole_dtn.config.tasks import parse_condition
 from recbole_dtn.data.atomic import read_header
 from recbole_dtn.data.translator import Translator, observed_rows, plain_float
-from recbole_dtn.data.validate import empty_keys
 from recbole_dtn.data.vocabulary import Vocabularies, make_schema
 from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.inspect.validate import empty_keys
 from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import DataSchema
 
@@ -60,7 +60,7 @@ REFUSED = {
 MEANS_ANOTHER = frozenset({"model", "dataset", "data_path", "valid_metric", "weight_decay"})
 """Keys that RecBole and our settings both have, and that a stock Config sets in RecBole's sense."""
 
-WRITER = "recbole_dtn.data.export.write_given_splits"
+WRITER = "recbole_dtn.preprocess.export.write_given_splits"
 """What messages name as the writer of files in given splits."""
 
 

@@ -18,7 +18,7 @@ def anonymous_mib() -> float:
 def encode(data_path: str, dataset: str) -> dict[str, float]:
     """Atomic files to a cache that is ready for training."""
     from recbole_dtn.config.load import resolve
-    from recbole_dtn.data.datamodule import prepare
+    from recbole_dtn.preprocess.prepare import prepare
 
     settings = resolve([f"--dataset={dataset}", f"--data_path={data_path}"]).settings
     start = time.perf_counter()
@@ -35,9 +35,9 @@ def steps(data_path: str, dataset: str, count: int) -> dict[str, float]:
     import torch
 
     from recbole_dtn.config.load import resolve
-    from recbole_dtn.data.datamodule import prepare
     from recbole_dtn.data.loader import BatchLoader
     from recbole_dtn.optim.build import build_optimizer
+    from recbole_dtn.preprocess.prepare import prepare
     from recbole_dtn.training.fit import build_model
 
     settings = resolve(["--model=DTN", f"--dataset={dataset}", f"--data_path={data_path}"]).settings

@@ -9,12 +9,12 @@ from pathlib import Path
 def main() -> None:
     side, folder, output = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     from recbole_dtn.config.load import resolve
-    from recbole_dtn.data.datamodule import prepare
+    from recbole_dtn.preprocess.prepare import prepare
 
     start = time.perf_counter()
     found = {}
     if side == "table":
-        from recbole_dtn.data.preprocess.table import preprocess_table
+        from recbole_dtn.preprocess.table.preprocessor import preprocess_table
 
         preprocess_table(folder / "data.csv", folder / "spec.yaml", "table", output)
         data_path, name = output, "table"

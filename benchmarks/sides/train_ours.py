@@ -35,13 +35,13 @@ from benchmarks.sides.train_common import (
     finish,
 )
 from recbole_dtn.config.load import Resolved, resolve
-from recbole_dtn.data.datamodule import PreparedData
 from recbole_dtn.data.features import Features
-from recbole_dtn.data.info import DataSummary
 from recbole_dtn.data.loader import BatchLoader
 from recbole_dtn.data.store import Column, Split, Store
 from recbole_dtn.data.vocabulary import TokenVocabulary, Vocabularies, make_schema
+from recbole_dtn.inspect.info import DataSummary
 from recbole_dtn.optim.build import build_optimizer
+from recbole_dtn.preprocess.prepare import PreparedData
 from recbole_dtn.schema import FIRST_TOKEN
 from recbole_dtn.training import fit as training
 from recbole_dtn.training.allocator import keep_large_blocks

@@ -19,7 +19,7 @@ from recbole_dtn.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from recbole_dtn.data.atomic import Fault
-    from recbole_dtn.data.validate import FaultGroup
+    from recbole_dtn.inspect.validate import FaultGroup
 
 __all__ = ["help_text", "run"]
 
@@ -105,7 +105,7 @@ def _validate(words: list[str]) -> int:
     if not folder.is_dir():
         raise UsageError(f"data validate: there is no folder {folder}")
     from recbole_dtn.data.progress import progress_meter
-    from recbole_dtn.data.validate import find_faults
+    from recbole_dtn.inspect.validate import find_faults
 
     console = make_console()
     counts = {True: 0, False: 0}
@@ -135,7 +135,7 @@ def _show_faults(console: Console, faults: Iterable[Fault], *, each: bool) -> No
         for fault in faults:
             say(console, _line(fault, str(fault.line)))
         return
-    from recbole_dtn.data.validate import grouped
+    from recbole_dtn.inspect.validate import grouped
 
     groups = grouped(faults)
     for group in groups[:GROUPS_SHOWN]:
@@ -167,7 +167,7 @@ def _split(words: list[str]) -> int:
     (name,) = parsed.need("name")
     settings = resolve(parsed.settings).settings
     folder = Path(settings.data_path) / folder_name(name)
-    from recbole_dtn.data.export import write_given_splits
+    from recbole_dtn.preprocess.export import write_given_splits
 
     console = make_console()
     overwrite = "overwrite" in parsed.flags

@@ -15,12 +15,12 @@ from rich.console import Console
 from recbole_dtn.cli.arguments import parse
 from recbole_dtn.cli.console import make_console, say, show_table
 from recbole_dtn.config.load import resolve
-from recbole_dtn.data.info.text import clipped, count, decimal, number, share
 from recbole_dtn.data.progress import progress_meter
 from recbole_dtn.errors import DataError, UsageError
+from recbole_dtn.inspect.info.text import clipped, count, decimal, number, share
 
 if TYPE_CHECKING:
-    from recbole_dtn.data.info.report import DataInfo, FieldInfo, PairInfo
+    from recbole_dtn.inspect.info.report import DataInfo, FieldInfo, PairInfo
 
 __all__ = ["HELP", "run"]
 
@@ -51,7 +51,7 @@ and numbers as float32. The data set is encoded first where its cache is missing
 --split_ratio, --limit_rows, --min_count, --cache_dir, ...) are taken as for training.
 
   --quick        leave out duplicates and the fields alone
-  --json=FILE    everything as JSON too (its keys: recbole_dtn.data.info.report); - prints it, and no table
+  --json=FILE    everything as JSON too (its keys: recbole_dtn.inspect.info.report); - prints it, and no table
   --html=FILE    one page with plots, which needs no network
 """
 
@@ -65,8 +65,8 @@ def run(words: list[str]) -> int:
     for name, target in targets.items():
         _check_target(name, target)
     settings = resolve(parsed.settings).settings
-    from recbole_dtn.data.datamodule import prepare
-    from recbole_dtn.data.info.inspect import inspect
+    from recbole_dtn.inspect.info.inspect import inspect
+    from recbole_dtn.preprocess.prepare import prepare
 
     to_pipe = targets.get("json") == "-"
     console = make_console()
@@ -85,7 +85,7 @@ def run(words: list[str]) -> int:
     if "json" in targets:
         _write_json(info, targets["json"])
     if "html" in targets:
-        from recbole_dtn.data.info.page import page
+        from recbole_dtn.inspect.info.page import page
 
         _write(Path(targets["html"]), page(info))
         say(notes, f"\nwrote {targets['html']}")
@@ -104,7 +104,7 @@ def _check_target(name: str, target: str) -> None:
 
 
 def _write_json(info: DataInfo, target: str) -> None:
-    from recbole_dtn.data.info.report import to_json
+    from recbole_dtn.inspect.info.report import to_json
 
     text = json.dumps(to_json(info), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if target == "-":

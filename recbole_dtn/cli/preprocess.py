@@ -20,7 +20,7 @@ from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import PREPROCESSORS, load_plugins
 
 if TYPE_CHECKING:
-    from recbole_dtn.data.preprocess.base import Preprocessor
+    from recbole_dtn.preprocess.base import Preprocessor
 
 __all__ = ["help_text", "run"]
 

@@ -58,7 +58,7 @@ def help_text(words: list[str] | None = None) -> str:
 def run(words: list[str]) -> int:
     """Write a synthetic raw set."""
     # numpy and polars are paid by who runs it, not by who asks for help.
-    from recbole_dtn.data.synthetic.generate import generate, layout_options
+    from recbole_dtn.synthetic.generate import generate, layout_options
 
     parsed = parse(words, values=("like", "rows", "seed", "output"), flags=("overwrite", "quiet"), settings=True)
     if parsed.words:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from recbole_dtn.config.datasets import INCOMPLETE
 from recbole_dtn.data.building import WRITING, locked_folder
-from recbole_dtn.data.preprocess.rejects import FAILED, REJECTED
 from recbole_dtn.data.sources import PARTS
 from recbole_dtn.errors import DataError, RecBoleDTNError, UsageError
 
-__all__ = ["dataset_files", "refuse_existing", "staged"]
+__all__ = ["FAILED", "REJECTED", "dataset_files", "refuse_existing", "staged"]
 
+REJECTED = "rejected.tsv"
+FAILED = "rejected.failed.tsv"
+"""The rejected rows of a run that failed, beside a data set that stays as it was."""
 SUFFIXES = (".inter", ".user", ".item", ".yaml")
 
 

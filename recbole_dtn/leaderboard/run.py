@@ -173,7 +173,7 @@ def _fit_cell(overrides: list[str]) -> RunRecord:
 def present_fingerprint(settings: Settings) -> str | None:
     """The fingerprint of the data set's files as they are now; None where there are none to compare with."""
     from recbole_dtn.data.cache import fingerprint
-    from recbole_dtn.data.datamodule import open_sources
+    from recbole_dtn.preprocess.prepare import open_sources
 
     try:
         return fingerprint(settings, open_sources(settings))

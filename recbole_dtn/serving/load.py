@@ -11,13 +11,13 @@ from torch import Tensor
 
 from recbole_dtn.config.load import restore
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.data.datamodule import prepare
 from recbole_dtn.data.features import Features
 from recbole_dtn.data.loader import BatchLoader
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.metric.tasks import MultiTaskMetrics
 from recbole_dtn.model.base import MultiTaskRecommender
+from recbole_dtn.preprocess.prepare import prepare
 from recbole_dtn.registry import MODELS, load_plugins
 from recbole_dtn.training.allocator import keep_large_blocks
 from recbole_dtn.training.checkpoint import read_checkpoint

@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from recbole_dtn.data.preprocess.base import Preprocessor, Work
-from recbole_dtn.data.preprocess.rejects import REJECTED
-from recbole_dtn.data.validate import validate
 from recbole_dtn.errors import UsageError
+from recbole_dtn.inspect.validate import validate
+from recbole_dtn.preprocess.base import Preprocessor, Work
+from recbole_dtn.preprocess.rejects import REJECTED
 
 __all__ = ["check_preprocessor"]
 

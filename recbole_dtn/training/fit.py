@@ -27,12 +27,12 @@ from rich.console import Console
 
 from recbole_dtn.config.load import Resolved, resolve, settings_digest, settings_yaml
 from recbole_dtn.config.settings import SELECTED_ON_TEST, Settings
-from recbole_dtn.data.datamodule import PreparedData, prepare
 from recbole_dtn.data.progress import progress_meter
 from recbole_dtn.errors import UsageError
 from recbole_dtn.layers.backends import require as require_backend
 from recbole_dtn.layers.compression import describe as describe_compression
 from recbole_dtn.model.base import MultiTaskRecommender
+from recbole_dtn.preprocess.prepare import PreparedData, prepare
 from recbole_dtn.registry import MODELS
 from recbole_dtn.training.allocator import keep_large_blocks
 from recbole_dtn.training.callbacks import BestKeeper, Clock, ProgressLine

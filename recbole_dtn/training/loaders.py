@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytorch_lightning as lightning
 
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.data.datamodule import PreparedData
 from recbole_dtn.data.loader import BatchLoader, rows_in_memory
 from recbole_dtn.data.store import Split
+from recbole_dtn.preprocess.prepare import PreparedData
 from recbole_dtn.training.profile import ProfiledLoader
 from recbole_dtn.training.report import Report
 

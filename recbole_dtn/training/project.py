@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.data.datamodule import prepare
 from recbole_dtn.data.loader import BatchLoader
 from recbole_dtn.layers.backends import require
 from recbole_dtn.layers.compression import describe
 from recbole_dtn.optim.build import build_optimizer
+from recbole_dtn.preprocess.prepare import prepare
 from recbole_dtn.training.compiled import check_compiler
 from recbole_dtn.training.fit import build_model, use_threads
 

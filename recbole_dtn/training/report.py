@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from recbole_dtn.data.datamodule import PreparedData
+from recbole_dtn.preprocess.prepare import PreparedData
 
 __all__ = ["Report", "number"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from recbole_dtn.config.settings import TaskSettings
-from recbole_dtn.data.datamodule import Split
+from recbole_dtn.preprocess.prepare import Split
 from recbole_dtn.training.record import RunRecord
 
 __all__ = ["failure_signs", "large_targets"]

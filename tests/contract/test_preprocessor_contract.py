@@ -11,11 +11,11 @@ import pytest
 from recbole_dtn.config.datasets import dataset_values, protocols
 from recbole_dtn.config.preprocess import preprocess_options
 from recbole_dtn.config.properties import shipped_names
-from recbole_dtn.data.preprocess.base import Preprocessor, RawSet
-from recbole_dtn.data.preprocess.movielens import MovieLens100K
-from recbole_dtn.data.preprocess.table import Table
-from recbole_dtn.data.synthetic.generate import generate
+from recbole_dtn.preprocess.base import Preprocessor, RawSet
+from recbole_dtn.preprocess.movielens.preprocessor import MovieLens100K
+from recbole_dtn.preprocess.table.preprocessor import Table
 from recbole_dtn.registry import PREPROCESSORS
+from recbole_dtn.synthetic.generate import generate
 from recbole_dtn.testing.preprocess import check_preprocessor
 
 LIKE: dict[str, dict[str, Any]] = {

@@ -9,9 +9,9 @@ import pytest
 
 from recbole_dtn.config.load import resolve
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.data.datamodule import prepare
-from recbole_dtn.data.export import write_given_splits
 from recbole_dtn.errors import UsageError
+from recbole_dtn.preprocess.export import write_given_splits
+from recbole_dtn.preprocess.prepare import prepare
 
 YAML = """
 fields: [{name: u}, {name: d}]

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from recbole_dtn.config.load import resolve
-from recbole_dtn.data.datamodule import prepare
-from recbole_dtn.data.info.inspect import inspect
-from recbole_dtn.data.info.report import DataInfo
+from recbole_dtn.inspect.info.inspect import inspect
+from recbole_dtn.inspect.info.report import DataInfo
+from recbole_dtn.preprocess.prepare import prepare
 
 ROWS = Path(__file__).resolve().parents[2].parent / "shared/data/kuairand_27k_subset/processed_standard_kcore_15.csv.gz"
 FIELDS = ["user_id", "date", "hourmin"]

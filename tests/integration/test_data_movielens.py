@@ -10,11 +10,11 @@ import pytest
 
 from recbole_dtn.config.load import resolve
 from recbole_dtn.data.atomic import AtomicTable
-from recbole_dtn.data.datamodule import prepare
-from recbole_dtn.data.export import write_given_splits
-from recbole_dtn.data.preprocess.movielens import MovieLens100K, _inside_recbole
-from recbole_dtn.data.validate import validate
 from recbole_dtn.errors import DataError, UsageError
+from recbole_dtn.inspect.validate import validate
+from recbole_dtn.preprocess.export import write_given_splits
+from recbole_dtn.preprocess.movielens.preprocessor import MovieLens100K, _inside_recbole
+from recbole_dtn.preprocess.prepare import prepare
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,8 @@ def test_what_needs_neither_torch_nor_recbole_loads_neither(tmp_path):
     code = (
         "import sys; from pathlib import Path; from recbole_dtn.config.tasks import parse_condition;"
         "parse_condition('a > 1'); assert not {'torch', 'recbole', 'polars'} & set(sys.modules);"
-        "from recbole_dtn.data.preprocess.movielens import MovieLens100K; MovieLens100K(None, Path(sys.argv[1])).run();"
+        "from recbole_dtn.preprocess.movielens.preprocessor import MovieLens100K;"
+        "MovieLens100K(None, Path(sys.argv[1])).run();"
         "assert not {'torch', 'recbole'} & set(sys.modules);"
         "from recbole_dtn.cli import main; assert main(['--dataset=ml-1m', '--data_path=' + sys.argv[1]]) == 2;"
         "assert not {'torch', 'pytorch_lightning'} & set(sys.modules), 'missing raw files are said before'"

@@ -12,13 +12,13 @@ import pytest
 from recbole_dtn.cli.preprocess import help_text
 from recbole_dtn.config.load import resolve
 from recbole_dtn.config.settings import TaskSettings
-from recbole_dtn.data.datamodule import prepare
-from recbole_dtn.data.export import write_given_splits
-from recbole_dtn.data.preprocess.spec import ReaderSpec, SpecField, TableSpec
-from recbole_dtn.data.preprocess.table import preprocess_table
-from recbole_dtn.data.validate import validate
 from recbole_dtn.errors import DataError, TooManyRejectedError, UsageError
+from recbole_dtn.inspect.validate import validate
 from recbole_dtn.layers.embedding import EmbeddingTable
+from recbole_dtn.preprocess.export import write_given_splits
+from recbole_dtn.preprocess.prepare import prepare
+from recbole_dtn.preprocess.table.preprocessor import preprocess_table
+from recbole_dtn.preprocess.table.spec import ReaderSpec, SpecField, TableSpec
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TABLE = pl.DataFrame(

@@ -15,8 +15,8 @@ from recbole.model.context_aware_recommender.deepfm import DeepFM
 from recbole_dtn.bridge import RecBoleConfig, recbole_config
 from recbole_dtn.cli import main
 from recbole_dtn.config.load import resolve
-from recbole_dtn.data.datamodule import PreparedData, prepare
-from recbole_dtn.data.validate import validate
+from recbole_dtn.inspect.validate import validate
+from recbole_dtn.preprocess.prepare import PreparedData, prepare
 from recbole_dtn.registry import MODELS
 
 ROWS, FAULTS = 1500, 1

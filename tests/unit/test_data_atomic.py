@@ -8,9 +8,9 @@ import pytest
 from recbole_dtn.data import atomic
 from recbole_dtn.data.atomic import AtomicTable, read_header
 from recbole_dtn.data.sources import find_sources
-from recbole_dtn.data.validate import validate
 from recbole_dtn.data.write import write_atomic
 from recbole_dtn.errors import DataError
+from recbole_dtn.inspect.validate import validate
 
 HEADER = b"u:token\ts:token_seq\tx:float\n"
 

@@ -14,8 +14,8 @@ import pytest
 from recbole_dtn.config.load import resolve
 from recbole_dtn.data import building, cache
 from recbole_dtn.data.cached import cache_clear, cache_list
-from recbole_dtn.data.datamodule import prepare
 from recbole_dtn.errors import DataError
+from recbole_dtn.preprocess.prepare import prepare
 
 ROWS = [f"u{i % 4}\ti{i % 7}\ta b\t{i % 5}\t{i % 2}" for i in range(40)]
 FIELDS = [{"name": "u"}, {"name": "i"}, {"name": "s", "type": "token_seq"}]
@@ -244,7 +244,7 @@ KILLED = """
 import os, signal, sys
 from recbole_dtn.config.load import resolve
 from recbole_dtn.data import cache
-from recbole_dtn.data.datamodule import prepare
+from recbole_dtn.preprocess.prepare import prepare
 import json
 
 cache._publish = lambda target, folder: os.kill(os.getpid(), signal.SIGKILL)

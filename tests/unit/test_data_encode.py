@@ -9,8 +9,8 @@ import pytest
 from recbole_dtn.config.load import resolve
 from recbole_dtn.data import fields as field_encoding
 from recbole_dtn.data import layout
-from recbole_dtn.data.datamodule import prepare
 from recbole_dtn.errors import DataError, UsageError
+from recbole_dtn.preprocess.prepare import prepare
 
 HEADER = "u:token\ti:token\tt:float\ty:float"
 

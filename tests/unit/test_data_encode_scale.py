@@ -8,8 +8,8 @@ import pytest
 from recbole_dtn.config.load import resolve
 from recbole_dtn.data import atomic, columns, layout
 from recbole_dtn.data import fields as field_encoding
-from recbole_dtn.data.datamodule import prepare
 from recbole_dtn.data.split import cut, random_split, time_split, user_time_split
+from recbole_dtn.preprocess.prepare import prepare
 
 INTER = "u:token\ti:token\ttags:token_seq\tw:float_seq\tx:float\tz:float\tt:float\td:token\ty:float"
 USER = "u:token\tage:float\tcity:token\tlikes:token_seq\tlw:float_seq"

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from recbole_dtn.config.load import resolve
-from recbole_dtn.data.datamodule import PreparedData, prepare
-from recbole_dtn.data.info import duplicates, fields, suspects, view
-from recbole_dtn.data.info.inspect import inspect
-from recbole_dtn.data.info.report import DataInfo
-from recbole_dtn.data.info.tasks import auc_error
 from recbole_dtn.errors import DataError
+from recbole_dtn.inspect.info import duplicates, fields, suspects, view
+from recbole_dtn.inspect.info.inspect import inspect
+from recbole_dtn.inspect.info.report import DataInfo
+from recbole_dtn.inspect.info.tasks import auc_error
+from recbole_dtn.preprocess.prepare import PreparedData, prepare
 
 Row = dict[str, Any]
 SPLITS = ("train", "valid", "test")

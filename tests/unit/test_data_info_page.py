@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from recbole_dtn.data.info.page import page
-from recbole_dtn.data.info.report import (
+from recbole_dtn.inspect.info.page import page
+from recbole_dtn.inspect.info.report import (
     DataInfo,
     DuplicateInfo,
     FieldInfo,

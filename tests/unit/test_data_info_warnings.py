@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from recbole_dtn.config.load import resolve
-from recbole_dtn.data.datamodule import PreparedData, prepare
-from recbole_dtn.data.info.inspect import inspect
-from recbole_dtn.data.info.page import page
-from recbole_dtn.data.info.report import to_json
+from recbole_dtn.inspect.info.inspect import inspect
+from recbole_dtn.inspect.info.page import page
+from recbole_dtn.inspect.info.report import to_json
+from recbole_dtn.preprocess.prepare import PreparedData, prepare
 
 SPLITS = ("train", "valid", "test")
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from recbole_dtn.config.load import resolve
-from recbole_dtn.data.datamodule import prepare
 from recbole_dtn.errors import DataError
+from recbole_dtn.preprocess.prepare import prepare
 
 
 def prepared(folder: Path, **task: Any) -> Any:

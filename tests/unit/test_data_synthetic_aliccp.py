@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from recbole_dtn.data.synthetic.generate import Planted, generate
+from recbole_dtn.synthetic.generate import Planted, generate
 
 FEATURE = re.compile(r"(\d+(?:_14)?)\x02([1-9]\d*)\x03(\d\.\d{1,5})")
 USER = {"101", "121", "122", "124", "125", "126", "127", "128", "129"}

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from recbole_dtn.data.synthetic.census_values import COLUMNS, shares
-from recbole_dtn.data.synthetic.generate import generate
+from recbole_dtn.synthetic.census_values import COLUMNS, shares
+from recbole_dtn.synthetic.generate import generate
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 INTEGERS = {"user": {*range(2, 9), 32, 33}, "item": {19, *range(34, 37), *range(40, 46), 49}}

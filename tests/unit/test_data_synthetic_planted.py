@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from recbole_dtn.data.synthetic.auc import AucSketch
-from recbole_dtn.data.synthetic.generate import generate
-from recbole_dtn.data.synthetic.hashing import rng
-from recbole_dtn.data.synthetic.planted import Field, Goal, Model, choose
-from recbole_dtn.data.synthetic.zipf import Scatter, Zipf
+from recbole_dtn.data.hashing import rng
+from recbole_dtn.synthetic.auc import AucSketch
+from recbole_dtn.synthetic.generate import generate
+from recbole_dtn.synthetic.planted import Field, Goal, Model, choose
+from recbole_dtn.synthetic.zipf import Scatter, Zipf
 
 BITS = (1 << 64) - 1
 Row = tuple[dict[str, list[Any]], dict[str, int]]  # values per field (none: absent), labels
@@ -119,7 +119,7 @@ def kuairand_rows(folder: Path, part: str) -> Iterator[Row]:
 
 
 def census_rows(folder: Path, part: str) -> Iterator[Row]:
-    from recbole_dtn.data.synthetic.census_values import COLUMNS
+    from recbole_dtn.synthetic.census_values import COLUMNS
 
     file = {"train": "census-income.data", "test": "census-income.test"}[part]
     for line in (folder / file).read_text().splitlines():
@@ -171,7 +171,7 @@ def test_true_probabilities_follow_from_the_files(like: str, tmp_path: Path) -> 
 def test_every_row_of_aliccp_has_the_probability_that_its_label_was_drawn_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recbole_dtn.data.synthetic.aliccp import AliCCP
+    from recbole_dtn.synthetic.aliccp import AliCCP
 
     kept: dict[str, Any] = {}
     write = AliCCP.write

@@ -15,8 +15,8 @@ import pytest
 
 from recbole_dtn.cli import main
 from recbole_dtn.cli.synthetic import help_text, run
-from recbole_dtn.data.synthetic.generate import LAYOUTS, generate, layout_options
 from recbole_dtn.errors import DataError, UsageError
+from recbole_dtn.synthetic.generate import LAYOUTS, generate, layout_options
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -118,7 +118,7 @@ def test_meter_counts_rows(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from recbole_dtn.data.synthetic.aliexpress import AliExpress
+    from recbole_dtn.synthetic.aliexpress import AliExpress
 
     generate("aliexpress", 200, 5, tmp_path / "raw")
     before = contents(tmp_path)
@@ -135,8 +135,8 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
 
 KILLED = """
 import os, pathlib, signal, sys
-from recbole_dtn.data.synthetic import generate
-from recbole_dtn.data.synthetic.aliexpress import AliExpress
+from recbole_dtn.synthetic import generate
+from recbole_dtn.synthetic.aliexpress import AliExpress
 
 AliExpress.finish = lambda layout: os.kill(os.getpid(), signal.SIGKILL)
 generate.generate("aliexpress", 200, 5, pathlib.Path(sys.argv[1]))

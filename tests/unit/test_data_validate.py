@@ -9,7 +9,7 @@ import pytest
 from recbole_dtn.config.load import resolve
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data import atomic
-from recbole_dtn.data.validate import find_faults, grouped, validate
+from recbole_dtn.inspect.validate import find_faults, grouped, validate
 
 HEADER = "user:token\twords:token_seq\tscores:float_seq\tprice:float\tclick:float\tbuy:float\ttime:float\n"
 GOOD = "u1\ta b\t1 2\t0.5\t1\t0\t3\n"

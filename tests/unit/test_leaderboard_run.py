@@ -13,10 +13,10 @@ import yaml
 from rich.console import Console
 
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.data.datamodule import prepare
 from recbole_dtn.errors import RecBoleDTNError, UsageError
 from recbole_dtn.leaderboard.cells import CellKey, parse_seeds, plan_cells, resolve_cell
 from recbole_dtn.leaderboard.run import present_fingerprint, run_board
+from recbole_dtn.preprocess.prepare import prepare
 from recbole_dtn.training.record import RunRecord, write_record
 
 OVERALL = Path(__file__).resolve().parents[2] / "properties" / "overall.yaml"

@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 
 from recbole_dtn.config.datasets import dataset_values, protocols
 from recbole_dtn.config.preprocess import preprocess_options
-from recbole_dtn.data.preprocess.aliccp import AliCCP
-from recbole_dtn.data.preprocess.aliccp_join import CommonRows, valid_rows
-from recbole_dtn.data.preprocess.aliccp_rows import COMMON, SKELETON, read_block
-from recbole_dtn.data.preprocess.base import read_record
-from recbole_dtn.data.preprocess.lines import Lines
 from recbole_dtn.errors import TooManyRejectedError, UsageError
+from recbole_dtn.preprocess.aliccp.join import CommonRows, valid_rows
+from recbole_dtn.preprocess.aliccp.preprocessor import AliCCP
+from recbole_dtn.preprocess.aliccp.rows import COMMON, SKELETON, read_block
+from recbole_dtn.preprocess.base import read_record
+from recbole_dtn.preprocess.lines import Lines
 
 USER = ["101", "121", "122", "124", "125", "126", "127", "128", "129", "109_14", "110_14", "127_14", "150_14"]
 ITEM = ["205", "206", "207", "210", "216", "508", "509", "702", "853", "301"]

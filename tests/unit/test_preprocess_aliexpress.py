@@ -17,12 +17,12 @@ import zstandard
 from recbole_dtn.cli import main
 from recbole_dtn.config.load import resolve
 from recbole_dtn.config.preprocess import preprocess_options
-from recbole_dtn.config.raw_sets.aliexpress import AliExpressOptions
-from recbole_dtn.data.datamodule import open_sources, prepare
-from recbole_dtn.data.preprocess import aliexpress
-from recbole_dtn.data.preprocess.aliexpress import AliExpress
-from recbole_dtn.data.preprocess.raw_files import RawFolder
 from recbole_dtn.errors import DataError, TooManyRejectedError, UsageError
+from recbole_dtn.preprocess import aliexpress
+from recbole_dtn.preprocess.aliexpress.options import AliExpressOptions
+from recbole_dtn.preprocess.aliexpress.preprocessor import AliExpress
+from recbole_dtn.preprocess.prepare import open_sources, prepare
+from recbole_dtn.preprocess.raw_files import RawFolder
 
 Row = list[str]
 USER_CATEGORICAL = [*range(2, 9), 32, 33]

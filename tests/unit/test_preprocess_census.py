@@ -15,11 +15,11 @@ from recbole_dtn.config.datasets import dataset_values
 from recbole_dtn.config.load import resolve
 from recbole_dtn.config.preprocess import preprocess_options
 from recbole_dtn.config.properties import properties_folder
-from recbole_dtn.data.datamodule import prepare
-from recbole_dtn.data.preprocess.census import COLUMNS, NUMERIC, CensusIncome
-from recbole_dtn.data.synthetic.generate import generate
-from recbole_dtn.data.validate import validate
 from recbole_dtn.errors import DataError, TooManyRejectedError, UsageError
+from recbole_dtn.inspect.validate import validate
+from recbole_dtn.preprocess.census.preprocessor import COLUMNS, NUMERIC, CensusIncome
+from recbole_dtn.preprocess.prepare import prepare
+from recbole_dtn.synthetic.generate import generate
 
 COLLEGE = {
     "Some college but no degree", "Associates degree-occup /vocational", "Associates degree-academic program",

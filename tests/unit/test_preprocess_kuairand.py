@@ -19,10 +19,11 @@ import zstandard
 from recbole_dtn.cli import main
 from recbole_dtn.config.load import resolve
 from recbole_dtn.config.preprocess import preprocess_options
-from recbole_dtn.data.datamodule import prepare
-from recbole_dtn.data.preprocess import kuairand_log, kuairand_sides
-from recbole_dtn.data.preprocess.kuairand import KuaiRand
 from recbole_dtn.errors import DataError, TooManyRejectedError, UsageError
+from recbole_dtn.preprocess.kuairand import log as kuairand_log
+from recbole_dtn.preprocess.kuairand import sides as kuairand_sides
+from recbole_dtn.preprocess.kuairand.preprocessor import KuaiRand
+from recbole_dtn.preprocess.prepare import prepare
 
 Table = list[dict[str, str]]
 SIGNALS = (

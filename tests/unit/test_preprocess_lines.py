@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from recbole_dtn.data.preprocess import lines as lines_module
-from recbole_dtn.data.preprocess.lines import LINE, line_blocks, read_table, whole_rows
-from recbole_dtn.data.preprocess.raw_files import plain_file
-from recbole_dtn.data.preprocess.rejects import Rejects
+from recbole_dtn.preprocess import lines as lines_module
+from recbole_dtn.preprocess.lines import LINE, line_blocks, read_table, whole_rows
+from recbole_dtn.preprocess.raw_files import plain_file
+from recbole_dtn.preprocess.rejects import Rejects
 
 CONTENT = "".join(f"{i},{i * i}\n" for i in range(5000)).encode()
 

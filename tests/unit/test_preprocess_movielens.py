@@ -11,10 +11,10 @@ import pytest
 from recbole_dtn.config.datasets import dataset_values
 from recbole_dtn.config.load import resolve
 from recbole_dtn.config.preprocess import preprocess_options
-from recbole_dtn.data.datamodule import prepare
-from recbole_dtn.data.preprocess.movielens import MovieLens1M
-from recbole_dtn.data.validate import validate
 from recbole_dtn.errors import DataError, TooManyRejectedError
+from recbole_dtn.inspect.validate import validate
+from recbole_dtn.preprocess.movielens.preprocessor import MovieLens1M
+from recbole_dtn.preprocess.prepare import prepare
 
 MOVIES = [
     "1::Toy Story (1995)::Animation|Children's|Comedy",

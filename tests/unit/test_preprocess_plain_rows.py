@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from recbole_dtn.config.typed import read_typed
 from recbole_dtn.data.escape import MISSING_WORDS
-from recbole_dtn.data.preprocess import scan
-from recbole_dtn.data.preprocess.plain_rows import PlainRows
-from recbole_dtn.data.preprocess.plan import Plan
-from recbole_dtn.data.preprocess.spec import TableSpec
-from recbole_dtn.data.preprocess.table import preprocess_table
 from recbole_dtn.data.write import number_texts
 from recbole_dtn.errors import DataError, RecBoleDTNError
+from recbole_dtn.preprocess.table import scan
+from recbole_dtn.preprocess.table.plain_rows import PlainRows
+from recbole_dtn.preprocess.table.plan import Plan
+from recbole_dtn.preprocess.table.preprocessor import preprocess_table
+from recbole_dtn.preprocess.table.spec import TableSpec
 
 SPEC = "fields: [{name: user}, {name: price, type: float}, {name: item}]\ntasks: [{name: click, label: click}]\n"
 HEADER = "user,price,item,click"

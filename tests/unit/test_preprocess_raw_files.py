@@ -10,9 +10,9 @@ import zipfile
 import pytest
 import zstandard
 
-from recbole_dtn.data.preprocess.raw_files import RawFolder
-from recbole_dtn.data.preprocess.stamps import changed, stamps
 from recbole_dtn.errors import DataError
+from recbole_dtn.preprocess.raw_files import RawFolder
+from recbole_dtn.preprocess.stamps import changed, stamps
 
 CONTENT = "".join(f"{i},{i * i}\n" for i in range(5000)).encode()
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from recbole_dtn.data.preprocess.rejects import EARLY_ROWS, LARGEST_TABLE, Rejects
 from recbole_dtn.errors import TooManyRejectedError
+from recbole_dtn.preprocess.rejects import EARLY_ROWS, LARGEST_TABLE, Rejects
 
 
 def new_rejects(tmp_path, max_share=0.1, strict=False):

@@ -12,10 +12,10 @@ import zstandard
 
 from recbole_dtn.cli import main
 from recbole_dtn.data.escape import escape
-from recbole_dtn.data.preprocess import scan
-from recbole_dtn.data.preprocess.scan import input_files
-from recbole_dtn.data.preprocess.table import preprocess_table
 from recbole_dtn.errors import DataError, TooManyRejectedError, UsageError
+from recbole_dtn.preprocess.table import scan
+from recbole_dtn.preprocess.table.preprocessor import preprocess_table
+from recbole_dtn.preprocess.table.scan import input_files
 
 SPEC = "fields: [{name: user}, {name: item}]\ntasks: [{name: click, label: click}]\n"
 HEADER = "user,item,click\n"

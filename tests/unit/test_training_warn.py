@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from recbole_dtn.config.load import resolve
-from recbole_dtn.data.datamodule import prepare
+from recbole_dtn.preprocess.prepare import prepare
 from recbole_dtn.training.warn import large_targets
 
 

@@ -15,9 +15,9 @@ from recbole.trainer import Trainer
 
 from recbole_dtn.bridge import RecBoleConfig, recbole_config
 from recbole_dtn.config.load import resolve
-from recbole_dtn.data.datamodule import prepare
 from recbole_dtn.data.loader import BatchLoader
 from recbole_dtn.model.mmoe import MMoE
+from recbole_dtn.preprocess.prepare import prepare
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from recbole.trainer import Trainer
 from recbole.utils import early_stopping
 
 from recbole_dtn.bridge import RecBoleConfig
-from recbole_dtn.data.preprocess.movielens import MovieLens100K
 from recbole_dtn.data.write import write_atomic
+from recbole_dtn.preprocess.movielens.preprocessor import MovieLens100K
 
 
 def test_stock_deepfm_trains_on_the_movielens_files_that_we_write(toy: Any, tmp_path: Path) -> None:

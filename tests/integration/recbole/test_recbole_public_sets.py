@@ -13,7 +13,7 @@ from recbole.trainer import Trainer
 from recbole_dtn.bridge import recbole_config
 from recbole_dtn.cli import main
 from recbole_dtn.config.load import resolve
-from recbole_dtn.data.datamodule import prepare
+from recbole_dtn.preprocess.prepare import prepare
 from recbole_dtn.registry import MODELS
 
 NAMES = {"aliexpress": "aliexpress-nl", "kuairand": "kuairand-1k"}

@@ -15,9 +15,9 @@ from recbole.data import create_dataset
 from recbole.model.context_aware_recommender.deepfm import DeepFM
 
 from recbole_dtn.config.load import resolve
-from recbole_dtn.data.datamodule import prepare
 from recbole_dtn.data.escape import unescape
-from recbole_dtn.data.preprocess.table import preprocess_table
+from recbole_dtn.preprocess.prepare import prepare
+from recbole_dtn.preprocess.table.preprocessor import preprocess_table
 
 SPEC = "fields: [{name: user}, {name: shop}]\ntasks: [{name: click, label: click}]\n"
 ODD = [

@@ -11,10 +11,10 @@ import torch
 from recbole.data import create_dataset
 from recbole.data.interaction import Interaction
 
-from recbole_dtn.data.datamodule import prepare
 from recbole_dtn.data.loader import BatchLoader
 from recbole_dtn.errors import UsageError
 from recbole_dtn.model.mmoe import MMoE
+from recbole_dtn.preprocess.prepare import prepare
 
 
 def vocabulary(rows: list[dict[str, str]], name: str, min_count: int = 1) -> list[str]:

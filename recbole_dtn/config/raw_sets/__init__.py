@@ -1,1 +1,0 @@
-"""Options of the public sets' preprocessors, one file a set."""

@@ -1,0 +1,120 @@
+"""All statistics of ``data info`` from prepared data, and what is odd about them, in words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from recbole_dtn.config.settings import SELECTED_ON_TEST
+from recbole_dtn.data.progress import Meter, silent
+from recbole_dtn.inspect.info.duplicates import duplicates
+from recbole_dtn.inspect.info.fields import field_info
+from recbole_dtn.inspect.info.report import DataInfo, DuplicateInfo, FieldInfo, PairInfo, SingleFieldAuc
+from recbole_dtn.inspect.info.suspects import SUSPICIOUS, single_field_aucs
+from recbole_dtn.inspect.info.tasks import task_infos
+from recbole_dtn.inspect.info.view import StoreView
+
+if TYPE_CHECKING:
+    from recbole_dtn.preprocess.prepare import PreparedData
+
+__all__ = ["inspect"]
+
+MOSTLY_UNSEEN = 0.5
+
+
+def inspect(
+    prepared: PreparedData,
+    *,
+    dataset: str = "",
+    selected_on_test: bool = False,
+    quick: bool = False,
+    meter: Meter = silent,
+) -> DataInfo:
+    """Take every statistic; memory grows with the vocabularies and side tables, not with the interactions.
+
+    Args:
+        prepared: the data. dataset: its name, for the report. selected_on_test: its setting of that name.
+        quick: leave out duplicates and the AUC of each field alone. meter: told how far it is.
+    """
+    view = StoreView(prepared)
+    fields = []
+    for number, spec in enumerate(view.schema.fields):
+        fields.append(field_info(view, spec, prepared.vocabularies.fields[spec.name]))
+        meter("counting fields", number + 1, view.schema.num_fields)
+    tasks, pairs = task_infos(view)
+    repeated, alone, sampled = None, None, None
+    if not quick:
+        root = prepared.cache_folder.parent
+        repeated = duplicates(view, root if os.access(root, os.W_OK) else None, meter)
+        alone, sampled = single_field_aucs(view, meter)
+    return DataInfo(
+        dataset=dataset,
+        folder=str(prepared.folder),
+        fingerprint=prepared.fingerprint,
+        rows=view.rows,
+        fields=tuple(fields),
+        tasks=tasks,
+        pairs=pairs,
+        duplicates=repeated,
+        single_field_auc=alone,
+        sampled_rows=sampled,
+        warnings=(
+            *([SELECTED_ON_TEST] if selected_on_test else []),
+            *_suspects(alone or ()),
+            *(text for field in fields for text in _field_warnings(field)),
+            *_nesting(pairs),
+            *_leaks(repeated or {}),
+        ),
+    )
+
+
+def _suspects(alone: tuple[SingleFieldAuc, ...]) -> Iterator[str]:
+    for found in alone:
+        if found.auc > SUSPICIOUS:
+            yield f"field {found.field!r} alone gives AUC {found.auc:.2f} for task {found.task!r}: is it an outcome?"
+
+
+def _field_warnings(field: FieldInfo) -> Iterator[str]:
+    train = field.splits["train"]
+    if train.missing == 1:
+        yield f"field {field.name!r} is missing in every training row: a model learns nothing from it"
+    elif train.constant:
+        yield f"field {field.name!r} has one value in training: a model learns nothing from it"
+    for split, found in field.splits.items():
+        if split == "train":
+            continue
+        if found.missing == 1 and train.missing < 1:
+            yield f"field {field.name!r} is missing in every row of {split}, but not in training"
+        elif found.constant and not train.constant:
+            yield f"field {field.name!r} has one value in {split}, but not in training"
+        if train.missing == 1 and found.missing < 1:
+            yield f"field {field.name!r} has values in {split}, where training has none"
+        elif found.coverage is not None and found.coverage < MOSTLY_UNSEEN:
+            yield (
+                f"field {field.name!r}: {1 - found.coverage:.1%} of its values in {split} have no id "
+                "(too rare or not in training)"
+            )
+
+
+def _nesting(pairs: tuple[PairInfo, ...]) -> Iterator[str]:
+    for pair in pairs:
+        if pair.violations:
+            yield (
+                f"task {pair.task!r} comes after {pair.other!r}, but in {pair.violations:,} rows of {pair.split} "
+                f"{pair.task} is 1 and {pair.other} is 0"
+            )
+
+
+def _leaks(found: dict[str, DuplicateInfo]) -> Iterator[str]:
+    for split, counts in found.items():
+        for shared, share, same, other in (
+            (counts.leaked, counts.leaked_share, counts.leaked_same, "training"),
+            (counts.in_valid, counts.in_valid_share, counts.in_valid_same, "validation"),
+        ):
+            if shared:
+                rows, have = ("row", "has") if shared == 1 else ("rows", "have")
+                yield (
+                    f"{shared:,} {rows} of {split} ({share:.2%}) {have} the inputs of a {other} row, {same:,} of them "
+                    "its labels too"
+                )

@@ -1,0 +1,1 @@
+"""The aliccp preprocessor and its options; importing this package imports neither."""

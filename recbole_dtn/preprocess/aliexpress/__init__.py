@@ -1,0 +1,1 @@
+"""The aliexpress preprocessor and its options; importing this package imports neither."""

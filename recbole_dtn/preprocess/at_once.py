@@ -1,0 +1,86 @@
+"""Training on a public set at once: its preprocessor as the settings name it, and what can be checked before torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recbole_dtn.config.datasets import has_atomic_files
+from recbole_dtn.config.preprocess import preprocess_options
+from recbole_dtn.config.settings import Settings
+from recbole_dtn.config.tasks import check_fields_and_tasks
+from recbole_dtn.data.sources import data_folder, find_sources
+from recbole_dtn.errors import DataError
+from recbole_dtn.preprocess.advice import differing, make_again
+from recbole_dtn.preprocess.base import Preprocessor, RawSet, read_record
+from recbole_dtn.preprocess.raw_files import TARS
+from recbole_dtn.registry import PREPROCESSORS
+
+__all__ = ["check_files", "check_record", "needs_raw_files", "raw_set"]
+
+
+def raw_set(settings: Settings, name: str) -> RawSet:
+    """The preprocessor with protocols that the settings name.
+
+    Args:
+        settings: with ``preprocessor``, ``preprocess``, ``raw``. name: of the folder under ``data_path``.
+    """
+    assert settings.preprocessor is not None
+    maker: type[RawSet] = PREPROCESSORS.load(settings.preprocessor)
+    raw = Path(settings.raw) if settings.raw is not None else None
+    options = preprocess_options(settings.preprocessor, settings.preprocess)
+    return maker(raw, Path(settings.data_path), name=name, options=options, base={})
+
+
+def check_files(settings: Settings) -> None:
+    """What can be said about a run's files at once: whether they, or the raw ones that they are made of, are there.
+
+    Raises:
+        UsageError: for fields and tasks that cannot be right. DataError: for missing files, atomic files that were made
+            with other options, or a faulty header.
+    """
+    check_fields_and_tasks(settings)
+    folder = data_folder(settings)
+    if has_atomic_files(folder) or settings.preprocessor is None:
+        check_record(settings, folder)
+        hints = [name for name in (settings.user_field,) if name is not None]
+        find_sources(folder, given=settings.split == "given", key_hints=hints)
+        return
+    maker: type[Preprocessor] = PREPROCESSORS.load(settings.preprocessor)
+    if not issubclass(maker, RawSet):
+        if not maker.bundled:
+            raise needs_raw_files(settings, maker)
+        return
+    made = raw_set(settings, folder.name)
+    archives = (".zip", *TARS)  # which are read through to be listed: not twice
+    if not any(path.name.lower().endswith(archives) for path in made.raw.rglob("*")):
+        made.open_raw()
+
+
+def needs_raw_files(settings: Settings, maker: type[Preprocessor]) -> DataError:
+    """The error about a preprocessor that training cannot run by itself."""
+    data_path = Path(settings.data_path)
+    return DataError(
+        f"{data_folder(settings)}: the atomic files are missing; get the raw files ({maker.source}) and run: python "
+        f"run_recbole_dtn.py preprocess {settings.preprocessor} --raw=FOLDER --data_path={data_path}"
+    )
+
+
+def check_record(settings: Settings, folder: Path) -> None:
+    """Refuse atomic files that were made with other options than the settings say.
+
+    Raises:
+        DataError: naming the options, and the command that makes the files again.
+    """
+    record = read_record(folder)
+    if record is None or settings.preprocessor is None or record.get("set") != settings.preprocessor:
+        return
+    wanted = preprocess_options(settings.preprocessor, settings.preprocess).model_dump(mode="json")
+    found = record.get("options", {})
+    wrong = [f"{key}: {differing(found.get(key), value)}" for key, value in wanted.items() if found.get(key) != value]
+    if wrong:
+        command = make_again(settings, raw_set(settings, folder.name), record)
+        raise DataError(
+            f"{folder}: its files were made with other options ({'; '.join(wrong)}). To make them again: `{command}`. "
+            f"To keep them, make another data set: the same command with --name=NAME in place of --overwrite, then "
+            "train with --dataset=NAME"
+        )

@@ -1,0 +1,1 @@
+"""The census preprocessor and its options; importing this package imports neither."""

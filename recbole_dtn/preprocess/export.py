@@ -1,0 +1,165 @@
+"""Our split and labels as files that stock RecBole trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recbole_dtn.config.settings import Settings
+from recbole_dtn.config.tasks import label_columns
+from recbole_dtn.data.sources import PARTS, Sources, data_folder
+from recbole_dtn.data.staging import refuse_existing, staged
+from recbole_dtn.data.write import write_atomic, write_dataset_yaml
+from recbole_dtn.errors import UsageError
+from recbole_dtn.preprocess.prepare import PreparedData, open_sources, prepare
+
+__all__ = ["write_given_splits"]
+
+
+def write_given_splits(
+    settings: Settings,
+    target_folder: Path,
+    name: str,
+    *,
+    log: Callable[[str], None] = lambda text: None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a data set's splits as RecBole's benchmark parts, with one ``:float`` label column per task.
+
+    ``<name>.train.inter``, ``.valid.inter`` and ``.test.inter`` hold exactly the rows of our splits in their order, the
+    keys and input fields, and the labels under the tasks' names; ``.user`` and ``.item`` hold the input fields that lie
+    there, and the weight goes along. Nothing else is written, since stock RecBole takes every token column for an
+    input: a group or domain column stays only where it is one. ``<name>.yaml`` beside them is
+    the data set for ``--dataset``.
+
+    Args:
+        settings: of the data set. target_folder: gets the files; stock RecBole wants it to be ``<data_path>/<name>``.
+        name: of the new data set. log: told what was written. overwrite: replace a data set that is there.
+
+    Raises:
+        UsageError: for a task that is named as an input, and a target that holds a data set, without ``overwrite``.
+        DataError: as :func:`prepare`.
+    """
+    if target_folder.resolve() == data_folder(settings).resolve():
+        raise UsageError(
+            f"the splits of {settings.dataset!r} cannot be written over its own files: choose another name"
+        )
+    if not overwrite:
+        refuse_existing(target_folder)
+    prepared = prepare(settings, log=log)
+    sources = open_sources(settings)
+    _refuse(settings, prepared)
+    _refuse_weight(settings, sources)
+    inputs = [column for spec in settings.fields for column in (spec.name, spec.weights) if column is not None]
+    keys = [side.key for side in sources.sides if side.kind in prepared.splits["train"].store.pointers]
+    weight = [settings.weight_field] if settings.weight_field is not None else []
+    kept = [column for column in sources.inter.names if column in {*inputs, *keys, *weight}]
+    types = {column: sources.inter.type_of(column) for column in kept}
+    types |= dict.fromkeys(prepared.schema.task_names, "float")
+    masked = {position: f"{prepared.schema.task_names[position]}_observed" for position in _masked(prepared)}
+    types |= dict.fromkeys(masked.values(), "float")
+    if masked:
+        log(f"note: {', '.join(masked.values())} say which labels are observed; stock RecBole models ignore them")
+    gaps = _gaps(prepared, log)
+    written: dict[str, int] = {}
+    with staged(target_folder, name, overwrite=overwrite) as (work, _):
+        for part in PARTS:
+            frames, file = _part(prepared, sources, kept, part, masked), f"{name}.{part}.inter"
+            written[file] = write_atomic(frames, work / file, types, escaped=True, gaps=gaps)
+        for side in sources.sides:
+            if side.key in keys:
+                file = f"{name}.{side.kind}"
+                of_side = {column: side.table.type_of(column) for column in side.table.names}
+                of_side = {column: kind for column, kind in of_side.items() if column in {side.key, *inputs}}
+                batches = (batch.frame for batch in side.table.batches(list(of_side)))
+                written[file] = write_atomic(batches, work / file, of_side, escaped=True, gaps=gaps)
+        write_dataset_yaml(work / f"{name}.yaml", _yaml(settings, masked), f"The splits of {settings.dataset}, given.")
+    for file, rows in written.items():
+        log(f"wrote {target_folder / file} ({rows:,} rows)")
+    return target_folder
+
+
+def _refuse(settings: Settings, prepared: PreparedData) -> None:
+    columns = {spec.name for spec in settings.fields} | {spec.weights for spec in settings.fields}
+    for task in prepared.schema.tasks:
+        if task.name in columns:
+            raise UsageError(f"task {task.name!r} is named as an input, and its label column would be too: rename it")
+        if f"{task.name}_observed" in columns:
+            raise UsageError(f"field {task.name}_observed is named as task {task.name!r}'s mask: rename it")
+
+
+def _refuse_weight(settings: Settings, sources: Sources) -> None:
+    """A weight goes along as a float column of the interactions; stock RecBole would take a token for an input."""
+    name = settings.weight_field
+    if name is not None and (name not in sources.inter.names or sources.inter.type_of(name) != "float"):
+        raise UsageError(
+            f"weight_field {name!r}: expected a float column of the .inter file, so that the weights can go along; "
+            "preprocess the set with the weight there"
+        )
+
+
+def _gaps(prepared: PreparedData, log: Callable[[str], None]) -> list[str]:
+    """The number fields, whose absent values stay empty cells; says which have some."""
+    fields = [field for field in prepared.summary.fields if field.kind == "float"]
+    rows = prepared.summary.rows
+    for field in fields:
+        count = sum(round(share * rows[split]) for split, share in field.missing.items())
+        if count:
+            log(f"warning: field {field.name!r} has no value in {count:,} rows; stock RecBole reads the mean there")
+    return [field.name for field in fields]
+
+
+def _masked(prepared: PreparedData) -> list[int]:
+    """Positions of the tasks that some row does not observe."""
+    summary = prepared.summary
+    return [
+        position
+        for position, name in enumerate(prepared.schema.task_names)
+        if any(counts[name][1] != summary.rows[split] for split, counts in summary.positives.items())
+    ]
+
+
+def _part(
+    prepared: PreparedData, sources: Sources, kept: list[str], part: str, masked: dict[int, str]
+) -> Iterator[pl.DataFrame]:
+    """The rows of one split with their labels, a block at a time."""
+    split = prepared.splits[part]
+    stretch = slice(split.start, split.start + split.rows)
+    rows = split.row_numbers()
+    labels, observed = split.store.labels[stretch], split.store.observed[stretch]
+    names = prepared.schema.task_names
+    before = 0
+    for batch in sources.inter.batches(kept):
+        first, last = np.searchsorted(rows, [before, before + batch.frame.height])
+        chosen = batch.frame[(rows[first:last] - before).astype(np.int64).tolist()]
+        values = labels[first:last].astype(np.float64)
+        columns = [pl.Series(name, values[:, task]) for task, name in enumerate(names)]
+        columns += [pl.Series(name, observed[first:last, task].astype(np.float64)) for task, name in masked.items()]
+        yield chosen.with_columns(columns)
+        before += batch.frame.height
+
+
+def _yaml(settings: Settings, masked: dict[int, str]) -> dict[str, Any]:
+    """The data set's YAML: the same fields, labels ready made, splits given."""
+    kept = ("group_field", "domain_field", "weight_field", "min_count", "pooling")
+    inputs = {spec.name for spec in settings.fields} - set(label_columns(settings))
+    values = {key: value for key in kept if (value := getattr(settings, key)) is not None}
+    for name in ("group_field", "domain_field"):
+        if values.get(name) not in inputs:
+            values.pop(name, None)
+    tasks = []
+    for position, task in enumerate(settings.tasks):
+        options = task.model_dump(exclude_defaults=True, exclude={"condition", "observed_when", "label"})
+        mask = {"observed_when": f"`{masked[position]}` == 1"} if position in masked else {}
+        tasks.append({**options, "label": task.name, **mask})
+    return {
+        "fields": [spec.model_dump(exclude_unset=True) for spec in settings.fields],
+        "tasks": tasks,
+        "split": "given",
+        **({"selected_on_test": True} if settings.selected_on_test else {}),
+        **values,
+    }

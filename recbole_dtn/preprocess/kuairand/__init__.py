@@ -1,0 +1,1 @@
+"""The kuairand preprocessor and its options; importing this package imports neither."""

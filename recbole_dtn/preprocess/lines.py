@@ -1,0 +1,329 @@
+"""Raw text tables in blocks of whole rows; rows of another shape are rejected with their lines."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from recbole_dtn.data.ahead import ahead
+from recbole_dtn.data.progress import Meter, silent
+from recbole_dtn.errors import DataError
+from recbole_dtn.preprocess.raw_files import RawFile
+from recbole_dtn.preprocess.rejects import Tally, shown
+
+__all__ = ["LINE", "Lines", "line_blocks", "read_table", "whole_rows"]
+
+LINE = "\x00line"
+"""Column of :func:`read_table`: the line of a row, from 1. No column of a data set can have that name."""
+BLOCK_BYTES = 1 << 25
+BOM = b"\xef\xbb\xbf"
+QUEUED = 2
+HELD_BYTES = 1 << 27
+"""Longest quoted value: a quote that nothing closes must not hold the rest of the file."""
+COUNTED_BYTES = 1 << 18
+MISPLACED = "misplaced quote"
+QUOTE_HINT = (
+    "a quote stands around a whole value, or doubled inside one; of a table where quotes are ordinary characters, "
+    "write reader: {quote: null} in the spec"
+)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Whole lines of a file, each ending with a line feed; ``first`` is the number of the first one."""
+
+    data: bytes
+    first: int
+
+
+def line_blocks(
+    raw: RawFile, *, quote: str | None = None, block_bytes: int = BLOCK_BYTES, meter: Meter = silent
+) -> Generator[Lines, None, None]:
+    """A file in blocks of whole rows, read ahead by a thread; CRLF is read as LF, a byte order mark is passed over.
+
+    Args:
+        raw: the file. quote: the quoting character, between two of which a line feed ends no row.
+        block_bytes: about how many bytes a block has. meter: told how far the reading is.
+
+    Raises:
+        DataError: for a file that cannot be read.
+    """
+    return ahead(_read_blocks(raw, quote, block_bytes, meter), QUEUED)
+
+
+def _read_blocks(raw: RawFile, quote: str | None, block_bytes: int, meter: Meter) -> Iterator[Lines]:
+    line, rest, start = 1, b"", True
+    stage = f"reading {raw.name}"
+    with raw.open() as (stream, position):
+        while data := stream.read(block_bytes):
+            if start:
+                data, start = data.removeprefix(BOM), False
+            rest += data
+            cut = _cut(rest, quote)
+            if not cut and len(rest) > HELD_BYTES:
+                cut = rest.rfind(b"\n") + 1  # a quote that nothing closes: its line is at fault, not all after it
+            if not cut:
+                continue
+            block, rest = rest[:cut], rest[cut:]
+            yield Lines(_normalised(block, quote), line)
+            line += _count(block, b"\n")
+            meter(stage, position(), raw.size)
+    if rest:
+        yield Lines(_normalised(rest if rest.endswith(b"\n") else rest + b"\n", quote), line)
+    meter(stage, raw.size, raw.size)
+
+
+def _normalised(block: bytes, quote: str | None) -> bytes:
+    """CRLF as LF, but within quotes, where it is part of a value."""
+    if b"\r" not in block:
+        return block
+    if quote is None or quote.encode() not in block:
+        return block.replace(b"\r\n", b"\n")
+    array = np.frombuffer(block, np.uint8)
+    ends = (array[:-1] == 13) & (array[1:] == 10) & (_inside(array, quote)[:-1] == 0)
+    kept: bytes = array[np.append(~ends, True)].tobytes()
+    return kept
+
+
+def _count(data: bytes, byte: bytes) -> int:
+    """How often a byte is there: faster than ``bytes.count``, and other threads go on meanwhile."""
+    values, wanted = np.frombuffer(data, np.uint8), ord(byte)
+    return sum(
+        int(np.count_nonzero(values[at : at + COUNTED_BYTES] == wanted)) for at in range(0, len(values), COUNTED_BYTES)
+    )
+
+
+def _cut(data: bytes, quote: str | None) -> int:
+    """Where the last whole row ends."""
+    end = data.rfind(b"\n") + 1
+    if quote is None or quote.encode() not in data:
+        return end
+    if data.count(quote.encode(), 0, end) % 2 == 0:
+        return end
+    # The last line feed is inside quotes: the last one outside has an even number of quotes before it.
+    array = np.frombuffer(data, np.uint8, count=end)
+    outside = (array == 10) & (_inside(array, quote) == 0)
+    found = np.flatnonzero(outside)
+    return int(found[-1]) + 1 if len(found) else 0
+
+
+def _inside(array: npt.NDArray[np.uint8], quote: str) -> npt.NDArray[np.uint8]:
+    """1 between quotes (the closing quote itself counts as outside)."""
+    parity: npt.NDArray[np.uint8] = np.cumsum(array == ord(quote), dtype=np.uint8) & np.uint8(1)
+    return parity
+
+
+def read_table(
+    lines: Lines,
+    columns: Sequence[str],
+    tally: Tally,
+    file: str,
+    *,
+    separator: str = ",",
+    quote: str | None = None,
+    strip: bool = False,
+    wanted: Sequence[str] | None = None,
+) -> pl.DataFrame:
+    """A block as text columns and :data:`LINE`; an empty cell is null.
+
+    Rows of another number of columns, with text that is not UTF-8, with a quote that is misplaced, and blank lines are
+    rejected. Every row counts in ``tally.rows_in``.
+
+    Args:
+        lines: the block. columns: names of all columns. tally: of the table. file: as messages call it.
+        separator: one character. quote: the quoting character, or None. strip: remove white space around values.
+        wanted: the columns to be returned; None: all.
+    """
+    wanted = columns if wanted is None else wanted
+    frame = _read(lines.data, columns, separator, quote, wanted)
+    if frame is not None:
+        tally.rows_in += frame.height
+        frame = frame.with_columns(_line_numbers(lines, frame.height, quote).alias(LINE))
+    else:
+        frame = _read_slowly(lines, columns, tally, file, separator, quote, wanted)
+    return frame.with_columns(pl.col(list(wanted)).str.strip_chars().replace("", None)) if strip else frame
+
+
+def _read(
+    data: bytes, columns: Sequence[str], separator: str, quote: str | None, wanted: Sequence[str]
+) -> pl.DataFrame | None:
+    """The rows, or None when some row is not as it should be."""
+    if not data:
+        return pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
+    array = np.frombuffer(data, np.uint8)
+    if quote is not None and quote.encode() in data:
+        if not _well_quoted(array, separator, quote):
+            return None
+    else:
+        quote = None
+    shape = _shape(data, array, len(columns), separator, quote)
+    if shape is None:
+        return None
+    rows, separators = shape
+    # Polars fills short rows up with nulls: the separators must be as many as whole rows have.
+    if separators != rows * (len(columns) - 1):
+        return None
+    read = wanted or columns[:1]
+    names = sorted(read, key=columns.index)
+    # Polars looks at the columns that it returns, and takes longer rows then.
+    if len(names) < len(columns) and not (_is_even(array, len(columns), separator, quote) and _is_utf8(data)):
+        return None
+    # Polars drops what looks like a byte order mark, which here is a value's: it gets a row to stand before it.
+    added = ("x" + separator * (len(columns) - 1) + "\n").encode() if data.startswith(BOM) else b""
+    try:
+        frame = pl.read_csv(
+            added + data,
+            separator=separator,
+            quote_char=quote,
+            has_header=False,
+            schema=dict.fromkeys(columns, pl.String),
+            columns=None if len(names) == len(columns) else [columns.index(name) for name in names],
+        )
+    except pl.exceptions.PolarsError:
+        return None
+    frame = frame.slice(1) if added else frame
+    return frame.select(read) if frame.height == rows else None
+
+
+def _is_utf8(data: bytes) -> bool:
+    if not data.isascii():
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+def _shape(
+    data: bytes, array: npt.NDArray[np.uint8], columns: int, separator: str, quote: str | None
+) -> tuple[int, int] | None:
+    """How many rows and separators there are; None where there is a lone carriage return or a blank line.
+
+    (Polars drops a carriage return at the end of a value, and some blank lines. Of several columns, a blank line lacks
+    separators.)
+    """
+    if quote is None:
+        if b"\r" in data or (columns == 1 and (data.startswith(b"\n") or b"\n\n" in data)):
+            return None
+        return _count(data, b"\n"), _count(data, separator.encode())
+    outside = _inside(array, quote) == 0
+    feeds = (array == 10) & outside
+    if feeds[0] or (feeds[:-1] & feeds[1:]).any() or ((array == 13) & outside).any():
+        return None
+    return int(np.count_nonzero(feeds)), int(np.count_nonzero((array == ord(separator)) & outside))
+
+
+def _is_even(array: npt.NDArray[np.uint8], columns: int, separator: str, quote: str | None) -> bool:
+    """Whether every row has as many values, where rows and separators are as many as whole rows have."""
+    marks = (array == 10) | (array == ord(separator))
+    if quote is not None:
+        marks &= _inside(array, quote) == 0
+    ends: npt.NDArray[np.bool_] = array[marks][columns - 1 :: columns] == 10
+    return bool(ends.all())
+
+
+def _well_quoted(array: npt.NDArray[np.uint8], separator: str, quote: str) -> bool:
+    """Whether quotes stand around whole values only, or doubled inside them: how Polars and ``csv`` read alike."""
+    places = np.flatnonzero(array == ord(quote))
+    if len(places) % 2:
+        return False
+    allowed = np.zeros(256, bool)
+    allowed[[ord(separator), 10, ord(quote)]] = True
+    opening, closing = places[::2], places[1::2]
+    before = allowed[array[opening - 1]] | (opening == 0)
+    after = allowed[array[np.minimum(closing + 1, len(array) - 1)]]
+    return bool(before.all() and after.all())
+
+
+def _line_numbers(lines: Lines, rows: int, quote: str | None) -> pl.Series:
+    numbers = np.arange(lines.first, lines.first + rows)
+    if quote is not None and quote.encode() in lines.data:
+        array = np.frombuffer(lines.data, np.uint8)
+        feeds = np.flatnonzero(array == 10)
+        ends = np.flatnonzero(_inside(array, quote)[feeds] == 0)
+        numbers = lines.first + np.append(0, ends[:-1] + 1)
+    return pl.Series(numbers, dtype=pl.Int64)
+
+
+def _read_slowly(
+    lines: Lines,
+    columns: Sequence[str],
+    tally: Tally,
+    file: str,
+    separator: str,
+    quote: str | None,
+    wanted: Sequence[str],
+) -> pl.DataFrame:
+    """A block with faulty rows, row by row."""
+    kept: list[bytes] = []
+    numbers: list[int] = []
+    wrong: dict[str, list[tuple[int, bytes]]] = {}
+    for number, row in whole_rows(lines, quote, separator):
+        tally.rows_in += 1
+        reason = row_fault(row, len(columns), separator, quote)
+        if reason is None:
+            kept.append(row)
+            numbers.append(number)
+        else:
+            wrong.setdefault(reason, []).append((number, row))
+    for reason, found in wrong.items():
+        texts = [row for _, row in found]
+        example = f"{reason}: {shown(texts[0])}; {QUOTE_HINT}" if reason == MISPLACED else ""
+        tally.reject(file, [number for number, _ in found], reason, texts, example=example)
+    frame = _read(b"".join(row + b"\n" for row in kept), columns, separator, quote, wanted)
+    if frame is None or frame.height != len(kept):
+        raise DataError(f"{file}: lines {lines.first} onwards cannot be read as a table of {len(columns)} columns")
+    return frame.with_columns(pl.Series(LINE, numbers, dtype=pl.Int64))
+
+
+def whole_rows(lines: Lines, quote: str | None, separator: str = ",") -> Iterator[tuple[int, bytes]]:
+    """Rows without their line feeds, with the number of their first line; a quoted value may hold line feeds.
+
+    Where lines that an open quote joins make no row, the first of them is one by itself: it is at fault, and not those
+    after it.
+    """
+    mark = None if quote is None else quote.encode()
+    texts = lines.data.split(b"\n")[:-1]
+    if mark is None or mark not in lines.data:
+        yield from enumerate(texts, lines.first)
+        return
+    odd = [text.count(mark) % 2 == 1 for text in texts]
+    at = 0
+    while at < len(texts):
+        last = at
+        if odd[at]:
+            last = next((later for later in range(at + 1, len(texts)) if odd[later]), at)
+        row = b"\n".join(texts[at : last + 1])
+        if last > at and _misquoted(row.decode("utf-8", errors="replace"), separator, quote or ""):
+            last, row = at, texts[at]
+        yield lines.first + at, row
+        at = last + 1
+
+
+def row_fault(row: bytes, columns: int, separator: str, quote: str | None) -> str | None:
+    """What is wrong with a row, in words; None for nothing."""
+    if not row or (columns > 1 and separator.encode() not in row and not row.strip()):
+        return "blank line"
+    try:
+        text = row.decode("utf-8")
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    quoted: list[str] = []
+    if quote is not None and quote in text:
+        if _misquoted(text, separator, quote):
+            return MISPLACED
+        quoted = text.split(quote)[1::2]
+    if text.count("\r") > sum(part.count("\r") for part in quoted):
+        return "a carriage return without a line feed"
+    found = text.count(separator) + 1 - sum(part.count(separator) for part in quoted)
+    return None if found == columns else f"expected {columns} columns, found {found}"
+
+
+def _misquoted(text: str, separator: str, quote: str) -> bool:
+    """Whether a quoted part of a row is no whole value."""
+    array = np.frombuffer(f"{text}\n".encode(), np.uint8)
+    return not _well_quoted(array, separator, quote) or bool((_inside(array, quote)[array == 10] == 0).sum() != 1)

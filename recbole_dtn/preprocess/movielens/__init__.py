@@ -1,0 +1,1 @@
+"""The movielens preprocessor and its options; importing this package imports neither."""

@@ -1,0 +1,1 @@
+"""The table preprocessor and its options; importing this package imports neither."""
