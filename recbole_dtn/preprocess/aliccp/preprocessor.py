@@ -10,7 +10,8 @@ from typing import Any
 
 from recbole_dtn.preprocess.aliccp.join import BLOCK_BYTES, PARTS, WORKERS, Join, raw_name
 from recbole_dtn.preprocess.aliccp.options import AliCCPOptions
-from recbole_dtn.preprocess.base import RawSet, Work
+from recbole_dtn.preprocess.base import Work
+from recbole_dtn.preprocess.raw_set import RawSet
 from recbole_dtn.registry import PREPROCESSORS
 
 __all__ = ["AliCCP"]

@@ -14,10 +14,11 @@ from recbole_dtn.errors import DataError
 from recbole_dtn.preprocess.aliexpress.columns import ITEM, LABEL, SEARCH, USER, item_types, user_types
 from recbole_dtn.preprocess.aliexpress.options import COUNTRIES, PUBLISHED, AliExpressOptions
 from recbole_dtn.preprocess.aliexpress.searches import HeldOut, Searches
-from recbole_dtn.preprocess.base import RawSet, Work
+from recbole_dtn.preprocess.base import Work
 from recbole_dtn.preprocess.lines import LINE
 from recbole_dtn.preprocess.part_files import PartFiles, TextTable, keep_sound, text_blocks
 from recbole_dtn.preprocess.raw_files import RawFile
+from recbole_dtn.preprocess.raw_set import RawSet
 from recbole_dtn.preprocess.rejects import Tally
 from recbole_dtn.registry import PREPROCESSORS
 

@@ -13,11 +13,12 @@ import polars as pl
 from recbole_dtn.config.preprocess import PreprocessOptions
 from recbole_dtn.data.escape import escape_series
 from recbole_dtn.data.hashing import uniform
-from recbole_dtn.preprocess.base import RawSet, Work
+from recbole_dtn.preprocess.base import Work
 from recbole_dtn.preprocess.census.options import CensusIncomeOptions
 from recbole_dtn.preprocess.lines import LINE, line_blocks, read_table
 from recbole_dtn.preprocess.part_files import PartFiles, keep_sound
 from recbole_dtn.preprocess.raw_files import RawFile
+from recbole_dtn.preprocess.raw_set import RawSet
 from recbole_dtn.preprocess.rejects import Tally
 from recbole_dtn.registry import PREPROCESSORS
 

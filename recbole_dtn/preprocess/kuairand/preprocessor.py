@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from recbole_dtn.errors import DataError
-from recbole_dtn.preprocess.base import RawSet, Work
+from recbole_dtn.preprocess.base import Work
 from recbole_dtn.preprocess.kuairand.log import INTER_TYPES, LogReader
 from recbole_dtn.preprocess.kuairand.options import (
     BINARY_SIGNALS,
@@ -18,6 +18,7 @@ from recbole_dtn.preprocess.kuairand.options import (
 from recbole_dtn.preprocess.kuairand.sides import write_items, write_users
 from recbole_dtn.preprocess.part_files import PartFiles
 from recbole_dtn.preprocess.raw_files import RawFile, RawFolder
+from recbole_dtn.preprocess.raw_set import RawSet
 from recbole_dtn.registry import PREPROCESSORS
 
 __all__ = ["KuaiRand"]

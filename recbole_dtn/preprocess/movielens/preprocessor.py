@@ -13,11 +13,12 @@ import polars as pl
 from recbole_dtn.data.atomic import AtomicTable
 from recbole_dtn.data.write import write_atomic
 from recbole_dtn.errors import DataError
-from recbole_dtn.preprocess.base import Preprocessor, RawSet, Work
+from recbole_dtn.preprocess.base import Preprocessor, Work
 from recbole_dtn.preprocess.lines import line_blocks, read_table
 from recbole_dtn.preprocess.movielens.options import MovieLens1MOptions
 from recbole_dtn.preprocess.part_files import keep_sound
 from recbole_dtn.preprocess.raw_files import RawFile
+from recbole_dtn.preprocess.raw_set import RawSet
 from recbole_dtn.preprocess.rejects import Tally
 from recbole_dtn.registry import PREPROCESSORS
 
