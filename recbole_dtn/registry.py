@@ -17,7 +17,17 @@ from typing import Any, TypeVar
 
 from recbole_dtn.errors import UsageError, nearest
 
-__all__ = ["BALANCERS", "INTERACTIONS", "METRICS", "MODELS", "PREPROCESSORS", "Entry", "Registry", "load_plugins"]
+__all__ = [
+    "BALANCERS",
+    "INTERACTIONS",
+    "LOSSES",
+    "METRICS",
+    "MODELS",
+    "PREPROCESSORS",
+    "Entry",
+    "Registry",
+    "load_plugins",
+]
 
 T = TypeVar("T")
 
@@ -192,6 +202,7 @@ BALANCERS = Registry(
     [Entry("fixed", "recbole_dtn.balancer.fixed:Fixed", "sum of the task losses, each times its task's weight",
            "baseline")],
 )  # fmt: skip
+LOSSES = Registry("loss", "recbole_dtn.losses")
 METRICS = Registry(
     "metric",
     "recbole_dtn.metrics",
