@@ -19,7 +19,7 @@ from recbole_dtn.layers.compression import Compression
 from recbole_dtn.layers.embedding import EmbeddingTable
 from recbole_dtn.layers.product import set_fused
 from recbole_dtn.layers.table import RowTable
-from recbole_dtn.loss.tasks import task_losses
+from recbole_dtn.loss.tasks import TaskLosses
 from recbole_dtn.schema import DataSchema
 
 __all__ = ["Factor", "ModelOutput", "MultiTaskRecommender"]
@@ -91,6 +91,7 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
             settings = self.settings_class.model_validate(settings.dump())
         self.settings, self.schema = settings, schema
         self.gate_names = {}
+        self.losses = TaskLosses(schema.tasks)
         self.evaluated_task = schema.task_names[0]
         self.build(settings, schema)
         if not settings.fused:
@@ -154,11 +155,10 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
     def task_losses(self, features: Features, output: ModelOutput, total: Tensor | None = None) -> Tensor:
         """Unweighted loss of every task over its observed rows, (T,); 0 where none is observed.
 
-        ``total`` as in :func:`recbole_dtn.loss.tasks.task_losses`.
+        ``total`` as in :class:`recbole_dtn.loss.tasks.TaskLosses`.
         """
-        return task_losses(
-            output.logits.float(), features.labels, features.observed, self.schema.tasks, features.sample_weight, total
-        )
+        losses: Tensor = self.losses(output.logits, features.labels, features.observed, features.sample_weight, total)
+        return losses
 
     def penalties(self) -> dict[str, Tensor]:
         """L2 penalties of the last training forward, by kind; only those switched on."""
