@@ -96,6 +96,10 @@ class Registry:
         self._entries: dict[str, Entry] = {}
         self._scanned = False
 
+    def start_empty(self) -> None:
+        """Forget every method, and read neither the index nor entry points: the index is about to be written."""
+        self._entries, self._scanned = {}, True
+
     def _scan(self) -> None:
         if self._scanned:
             return

@@ -43,6 +43,8 @@ def help_text(words: list[str]) -> str:
 def run(words: list[str]) -> int:
     """Write the files that differ, and remove those of methods that are gone."""
     check = "check" in parse(words, flags=("check",)).flags
+    for registry in REGISTRIES:
+        registry.start_empty()
     folder, files = properties_folder(), index_files()
     generated = {file for kind in {Path(name).parent for name in files} for file in (folder / kind).glob("*.yaml")}
     gone = sorted(file for file in generated - {folder / name for name in files} if file.read_text().startswith(HEADER))

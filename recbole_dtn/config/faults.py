@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from recbole_dtn.config.strict import members
+from recbole_dtn.config.strict import SEQUENCES, members
 from recbole_dtn.config.tree import Branch, Items, Leaf, Tree, found, from_python, is_null, values
 from recbole_dtn.errors import UsageError, nearest
 
@@ -120,7 +120,7 @@ def describe(annotation: Any) -> str:
         return " or ".join(words) + (", or null" if types.NoneType in arguments else "")
     if origin is Literal:
         return f"one of {', '.join(str(option) for option in arguments)}"
-    if origin is list:
+    if origin in (list, Sequence):
         return _list_of(arguments[0])
     if origin is tuple:
         return f"a list of {len(arguments)} values, each {describe(arguments[0])}"
@@ -195,7 +195,7 @@ def _step(place: _Place, part: int | str) -> _Place | None:
     if isinstance(part, int):
         for kind in members(place.annotation):
             arguments = get_args(kind)
-            if get_origin(kind) in (list, tuple) and arguments:
+            if get_origin(kind) in SEQUENCES and arguments:
                 item = arguments[min(part, len(arguments) - 1)]
                 inside = place.tree[part] if isinstance(place.tree, Items) and part < len(place.tree) else place.tree
                 return _at(f"{place.key}[{part}]", inside, item, place)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["Count", "NonNegative", "Positive", "Rate", "Strict", "Widths", "members"]
+__all__ = ["SEQUENCES", "Count", "NonNegative", "Positive", "Rate", "Strict", "Widths", "members"]
 
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Widths = list[Count]
+SEQUENCES = (list, tuple, Sequence)
+"""Origins of types that a list stands for."""
 
 
 def members(annotation: Any) -> Iterator[Any]:
@@ -60,6 +62,6 @@ def _read(value: Any, annotation: Any) -> Any:
             for option in get_args(kind):
                 if str(option) == value:
                     return option
-    if any(get_origin(kind) in (list, tuple) for kind in kinds) and str not in kinds and value:
+    if any(get_origin(kind) in SEQUENCES for kind in kinds) and str not in kinds and value:
         return [part.strip() for part in value.split(",")]
     return value
