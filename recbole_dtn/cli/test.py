@@ -36,7 +36,7 @@ def run(words: list[str]) -> int:
         raise UsageError(f"test: unexpected word {parsed.words[0]!r}; the folder goes in --run=FOLDER")
     (folder,) = parsed.need("run")
     moved = {key: parsed.values[key] for key in ("data_path", "cache_dir") if key in parsed.values}
-    from recbole_dtn.training.record import read_record
+    from recbole_dtn.record.record import read_record
 
     read_record(Path(folder))  # a wrong folder is told before torch is imported
     from recbole_dtn.serving.load import load

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary
-from recbole_dtn.training.record import write_text
+from recbole_dtn.record.record import write_text
 
 __all__ = ["csv_text", "markdown", "notes", "print_board", "write_board"]
 

@@ -14,7 +14,7 @@ from recbole_dtn.leaderboard.cells import Cell, plan_cells, resolve_cell
 from recbole_dtn.leaderboard.records import Recorded, read_finished
 from recbole_dtn.leaderboard.render import print_board, write_board
 from recbole_dtn.leaderboard.statistics import summarise
-from recbole_dtn.training.record import RunRecord
+from recbole_dtn.record.record import RunRecord
 
 __all__ = ["present_fingerprint", "run_board"]
 

@@ -33,17 +33,17 @@ from recbole_dtn.layers.backends import require as require_backend
 from recbole_dtn.layers.compression import describe as describe_compression
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.preprocess.prepare import PreparedData, prepare
+from recbole_dtn.record.checkpoint import FILE_NAME as CHECKPOINT
+from recbole_dtn.record.checkpoint import initialise_from, read_weights
+from recbole_dtn.record.record import RunRecord, TaskRecord, write_record, write_text
 from recbole_dtn.registry import MODELS
 from recbole_dtn.training.allocator import keep_large_blocks
 from recbole_dtn.training.callbacks import BestKeeper, Clock, ProgressLine
-from recbole_dtn.training.checkpoint import FILE_NAME as CHECKPOINT
-from recbole_dtn.training.checkpoint import initialise_from, read_weights
 from recbole_dtn.training.compiled import check_compiler
 from recbole_dtn.training.loaders import EpochOrder, Loaders
 from recbole_dtn.training.memory import MemoryWatch
 from recbole_dtn.training.module import TrainingModule
 from recbole_dtn.training.profile import Profiler
-from recbole_dtn.training.record import RunRecord, TaskRecord, write_record, write_text
 from recbole_dtn.training.report import Report
 from recbole_dtn.training.warn import failure_signs, large_targets
 from recbole_dtn.version import __version__

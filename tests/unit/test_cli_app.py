@@ -350,7 +350,7 @@ def test_test_prints_the_metrics_as_a_table_or_as_json(
         return types.SimpleNamespace(record=record, test=lambda: metrics)
 
     stand_in(monkeypatch, "recbole_dtn.serving.load", load=load)
-    monkeypatch.setattr("recbole_dtn.training.record.read_record", lambda folder: None)
+    monkeypatch.setattr("recbole_dtn.record.record.read_record", lambda folder: None)
     _, out, err = shown("test", "--run=runs/x", "--data_path=d")
     assert out.splitlines() == ["test of runs/x", "task  AUC     NE", "like  0.1235  –", "love  0.5000  1.0000"]
     said = "this run was interrupted at epoch 3, step 7: no test of it was finished before this one\n"

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from recbole_dtn.leaderboard.render import csv_text, markdown, notes, print_board, write_board
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, summarise
-from recbole_dtn.training.record import RunRecord, TaskRecord
+from recbole_dtn.record.record import RunRecord, TaskRecord
 
 LIKE_AUC = Metric("test", "like", "auc")
 
