@@ -1,1 +1,1 @@
-"""Numbers, tables, plots and pages as data info, training and boards show them."""
+"""Consoles, numbers, tables, plots and pages that data info, training and boards share."""

@@ -219,7 +219,7 @@ def test_a_loss_that_explodes_is_an_error_that_names_the_learning_rate(small_fit
 def test_init_from_starts_where_the_run_ended_and_matches_rows_by_token(dtn_run: Run, small_fit: Fit) -> None:
     from recbole_dtn.preprocess.prepare import prepare
     from recbole_dtn.record.checkpoint import initialise_from
-    from recbole_dtn.training.fit import build_model
+    from recbole_dtn.training.build import build_model
 
     settings = resolve({**dtn_run.record.settings, "limit_rows": 6000, "seed": 7}).settings
     prepared = prepare(settings)

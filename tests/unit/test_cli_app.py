@@ -17,9 +17,10 @@ import pytest
 from rich.console import Console
 
 import recbole_dtn
-from recbole_dtn.cli.console import make_console, say, show_table
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import DataError, RecBoleDTNError, TooManyRejectedError, UsageError
+from recbole_dtn.report.console import make_console, say
+from recbole_dtn.report.tables import show_table
 
 Shown = Callable[..., tuple[int, str, str]]
 
