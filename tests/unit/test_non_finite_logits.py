@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import polars as pl
 import pytest
 import torch
 
