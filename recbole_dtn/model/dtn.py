@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from recbole_dtn.config.settings import Count, NonNegative, Rate, Settings, Widths
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError, nearest
-from recbole_dtn.interaction.base import FeatureInteraction, WithAuxiliary
+from recbole_dtn.interaction.base import FeatureInteraction
 from recbole_dtn.interaction.build import build_interactions
 from recbole_dtn.layers.mlp import Tower
 from recbole_dtn.layers.product import Linear
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
+from recbole_dtn.model.front import interact
 from recbole_dtn.model.owners import owner_names
 from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import DataSchema, topological_order
@@ -312,6 +313,7 @@ class DTN(MultiTaskRecommender):
         """A batch -> logits (B, T), and each task's weights over all modules (two groups, each summing to 1)."""
         embeddings = self.embedding(features)
         x = embeddings.flatten(1)
+        embeddings = x.view_as(embeddings)  # so that all that is read comes from x
         outputs, auxiliary = self._interact(embeddings, features.ids)
         logits: dict[int, Tensor] = {}
         factors: dict[int, Tensor] = {}
@@ -327,6 +329,7 @@ class DTN(MultiTaskRecommender):
             logits=torch.stack([logits[task] for task in sorted(logits)], dim=1),
             gates={name: gates[name] for name in self.schema.task_names},
             auxiliary=auxiliary,
+            shared=x,
         )
 
     def _interact(self, embeddings: Tensor, ids: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -339,17 +342,10 @@ class DTN(MultiTaskRecommender):
             key = module.share_key()
             if key not in shared:
                 shared[key] = module.prepare(ids)
-            found: Tensor | WithAuxiliary = module(embeddings if module.reads_ids else affine, ids, shared[key])
-            if isinstance(found, WithAuxiliary):
-                losses.append(found.loss)
-                found = found.output
-            if found.shape != (len(ids), module.output_dim):
-                raise UsageError(
-                    f"interaction {type(module).__name__}: expected an output of shape ({len(ids)}, "
-                    f"{module.output_dim}), rows x module_dim; found {tuple(found.shape)}: its last layer must have "
-                    "output_dim columns (recbole_dtn.testing.check_interaction shows the rest)"
-                )
-            return found
+            output, loss = interact(module, embeddings if module.reads_ids else affine, ids, shared[key])
+            if loss is not None:
+                losses.append(loss)
+            return output
 
         outputs = [
             torch.stack([run(cast(FeatureInteraction, module)) for module in owned.children()], dim=1)
