@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from recbole_dtn.cli.arguments import parse, split_words
-from recbole_dtn.cli.console import PROGRAM, make_console, say, show_table
+from recbole_dtn.cli.help_text import PROGRAM
 from recbole_dtn.config.datasets import dataset_values, dataset_yaml, has_atomic_files, known_datasets, shadows
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import BALANCERS, INTERACTIONS, METRICS, MODELS, PREPROCESSORS, Registry, load_plugins
+from recbole_dtn.report.console import make_console, say
+from recbole_dtn.report.tables import show_table
 
 __all__ = ["help_text", "run"]
 

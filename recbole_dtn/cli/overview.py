@@ -6,7 +6,7 @@ import textwrap
 from typing import Any
 
 from recbole_dtn.cli.app import COMMANDS
-from recbole_dtn.cli.console import PROGRAM, help_width
+from recbole_dtn.cli.help_text import PROGRAM, help_width
 from recbole_dtn.config.layers import builtin_models
 from recbole_dtn.config.load import settings_class
 from recbole_dtn.config.options import options_class

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_dtn.cli.arguments import Parsed, folder_name, parse, path_option
-from recbole_dtn.cli.console import make_console, say
 from recbole_dtn.cli.raw_set import make, set_help
 from recbole_dtn.config.datasets import dataset_values, refuse_shipped
 from recbole_dtn.config.options import keyword_options
@@ -18,6 +17,7 @@ from recbole_dtn.config.typed import Fault, declared, report, typed
 from recbole_dtn.data.progress import progress_meter
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import PREPROCESSORS, load_plugins
+from recbole_dtn.report.console import make_console, say
 
 if TYPE_CHECKING:
     from recbole_dtn.preprocess.base import Preprocessor

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_dtn.cli.arguments import Parsed, folder_name, parse
-from recbole_dtn.cli.console import PROGRAM, help_width
+from recbole_dtn.cli.help_text import PROGRAM, aligned, wrapped
 from recbole_dtn.config.datasets import dataset_values, protocols, refuse_shipped
 from recbole_dtn.config.preprocess import option_kinds, preprocess_options
 from recbole_dtn.config.properties import properties_folder
@@ -17,16 +16,15 @@ from recbole_dtn.errors import nearest
 from recbole_dtn.registry import PREPROCESSORS
 
 if TYPE_CHECKING:
-    from recbole_dtn.preprocess.base import RawSet
+    from recbole_dtn.preprocess.raw_set import RawSet
 
 __all__ = ["make", "set_help"]
 
 DOCS = {"ml-1m": "movielens", "ml-100k": "movielens"}
 """Pages of docs/datasets/ that are not called like the set."""
-MEANING_AT = 34
 LONG = 60
 SHOWN = 4
-"""Columns before a meaning; characters of a type, and values of a list, that are long."""
+"""Characters of a type, and values of a list, that are shown whole."""
 SWITCHES_HELP = {
     "--raw=FOLDER": "the raw files (default: {raw})",
     "--name=NAME": "name of the data set that is written, <data_path>/NAME/ (default: {name})",
@@ -85,7 +83,7 @@ def set_help(set_name: str) -> str:
     model = PREPROCESSORS.options(set_name)
     options = "" if model is None else " [--protocol=P] [options]"
     lines = [f"{PROGRAM} preprocess {set_name} [--raw=FOLDER] [--name=NAME]{options}", "", f"{entry.summary}."]
-    lines += _wrapped(f"Raw files: {maker.source}.", "")
+    lines += wrapped(f"Raw files: {maker.source}.")
     lines += [f"  {line}" for line in getattr(maker, "files", ())]
     if entry.origin == "built-in":
         lines += [f"Layout, protocols, counts, sources: docs/datasets/{DOCS.get(set_name, set_name)}.md"]
@@ -93,14 +91,14 @@ def set_help(set_name: str) -> str:
         known = protocols(set_name)
         lines += ["", "Protocols (each is a file of properties/dataset/ to read; the first is the default):"]
         for protocol, dataset in known.items():
-            lines += _entry(f"--protocol={protocol}", f"{_first_comment(dataset)}; --dataset={dataset}")
+            lines += aligned(f"--protocol={protocol}", f"{_first_comment(dataset)}; --dataset={dataset}")
         lines += ["", "Options (shown with the value of the default protocol; another protocol may set another one):"]
         lines += _option_lines(set_name, dataset_values(next(iter(known.values())), None).get("preprocess") or {})
     raw = "those inside RecBole" if maker.bundled else f"<data_path>/{set_name}/raw"
     name = maker.default_name if model is None else "the protocol's"
     lines += ["", "Switches of every set:"]
     for switch, meaning in SWITCHES_HELP.items():
-        lines += _entry(switch, meaning.format(raw=raw, name=name))
+        lines += aligned(switch, meaning.format(raw=raw, name=name))
     return "\n".join(lines)
 
 
@@ -117,7 +115,7 @@ def _option_lines(set_name: str, given: dict[str, Any]) -> list[str]:
         if len(words) > LONG:
             shown[words] = name
         meaning = type(values).model_fields[name].description
-        lines += _entry(f"--{name}={_default(getattr(values, name))}", f"{words}: {meaning}" if meaning else words)
+        lines += aligned(f"--{name}={_default(getattr(values, name))}", f"{words}: {meaning}" if meaning else words)
     return lines
 
 
@@ -126,22 +124,6 @@ def _default(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value if len(value) <= SHOWN else [*value[:2], "..."]))
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _entry(name: str, text: str) -> list[str]:
-    """An option and what it means, side by side; below each other where the name is long."""
-    head = f"  {name}"
-    lines = _wrapped(text, " " * MEANING_AT)
-    if len(head) + 2 > MEANING_AT:
-        return [head, *lines]
-    return [f"{head:<{MEANING_AT}}{lines[0].lstrip()}", *lines[1:]]
-
-
-def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(
-        text, help_width(), initial_indent=indent, subsequent_indent=indent, break_long_words=False,
-        break_on_hyphens=False,
-    )  # fmt: skip
 
 
 def _first_comment(dataset: str) -> str:

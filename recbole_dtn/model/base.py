@@ -20,8 +20,9 @@ from recbole_dtn.layers.compression import Compression
 from recbole_dtn.layers.embedding import EmbeddingTable
 from recbole_dtn.layers.product import set_fused
 from recbole_dtn.layers.table import RowTable
-from recbole_dtn.loss.tasks import task_losses
+from recbole_dtn.loss.tasks import TaskLosses
 from recbole_dtn.model.front import Front
+from recbole_dtn.registry import INTERACTIONS
 from recbole_dtn.schema import DataSchema
 
 __all__ = ["Factor", "ModelOutput", "MultiTaskRecommender"]
@@ -102,6 +103,7 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         self.check_tasks(schema)
         self.settings, self.schema = settings, schema
         self.gate_names = {}
+        self.losses = TaskLosses(schema.tasks)
         self.evaluated_task = schema.task_names[0]
         self.build(settings, schema)
         if not settings.fused:
@@ -109,6 +111,9 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         # Found once: a walk over all modules at every step takes 70 us.
         self._tables = tuple(self.tables())
         self._fronts = tuple(module for module in self.modules() if isinstance(module, Front))
+        if settings.shared_interaction is not None and not self._fronts:
+            name = type(self).__name__
+            raise UsageError(f"shared_interaction: {name} does not read it (it calls neither new_input nor new_front)")
         for table in self._tables:
             table.l2 = settings.embedding_l2 if table.kind == "embedding" else settings.codebook_l2
 
@@ -203,7 +208,11 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
 
         It flattens, or runs the interaction that the setting ``shared_interaction`` names.
         """
-        return Front(self.field_shape())
+        chosen = self.settings.shared_interaction
+        if chosen is None:
+            return Front(self.field_shape())
+        module = INTERACTIONS.build(chosen, self.field_shape(), self.settings.shared_interaction_dim)
+        return Front(self.field_shape(), module, self.settings.aux_weight)
 
     def new_input(self) -> int:
         """Create ``self.embedding`` and ``self.front``, the parts that :meth:`input` runs; to be called in ``build``.
@@ -247,9 +256,8 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
             features: the batch, with labels. output: what :meth:`forward` returned for it.
             total: (T,) what to divide by; None: the sum of the weights of the observed rows.
         """
-        return task_losses(
-            output.logits.float(), features.labels, features.observed, self.schema.tasks, features.sample_weight, total
-        )
+        losses: Tensor = self.losses(output.logits, features.labels, features.observed, features.sample_weight, total)
+        return losses
 
     def penalties(self) -> dict[str, Tensor]:
         """Penalties of the last training forward, by kind: L2 of the tables, and the loss of ``shared_interaction``."""
