@@ -106,7 +106,7 @@ def _unprepared(preprocessor: str | None, data_path: Path) -> str:
     """What training would find first, as far as that is told without opening a file."""
     if preprocessor is None:
         return "files missing"
-    if PREPROCESSORS.options(preprocessor) is None:
+    if PREPROCESSORS.entry(preprocessor).options_class is None:
         return "made at first use"
     raw = data_path / preprocessor / "raw"
     if raw.is_dir() and any(raw.iterdir()):

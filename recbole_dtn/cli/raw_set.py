@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_dtn.cli.arguments import Parsed, folder_name, parse
 from recbole_dtn.cli.help_text import PROGRAM, aligned, wrapped
 from recbole_dtn.config.datasets import dataset_values, protocols, refuse_shipped
-from recbole_dtn.config.preprocess import option_kinds, preprocess_options
+from recbole_dtn.config.faults import declared, describe, read_model
+from recbole_dtn.config.layers import command_line_tree
+from recbole_dtn.config.preprocess import option_model, preprocess_options
 from recbole_dtn.config.properties import properties_folder
-from recbole_dtn.config.tree import Branch
-from recbole_dtn.config.typed import Fault, command_line_tree, describe, report, typed
-from recbole_dtn.errors import nearest
+from recbole_dtn.config.tree import Branch, from_python
+from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import PREPROCESSORS
 
 if TYPE_CHECKING:
     from recbole_dtn.preprocess.raw_set import RawSet
 
-__all__ = ["make", "set_help"]
+__all__ = ["make", "own_options", "set_help"]
 
 DOCS = {"ml-1m": "movielens", "ml-100k": "movielens"}
 """Pages of docs/datasets/ that are not called like the set."""
@@ -43,24 +45,15 @@ def make(set_name: str, parsed: Parsed) -> RawSet:
     Raises:
         UsageError: for an unknown protocol or option, or a wrong value.
     """
-    kinds = option_kinds(set_name)
-    given = parse(parsed.settings, values=tuple(kinds), settings=True)
-    faults: list[Fault] = []
-    for word in given.settings:
-        option = word.removeprefix("--").partition("=")[0]
-        hint = nearest(option, [*SWITCHES, *kinds])
-        faults.append(Fault(f"--{option}", f"preprocess {set_name} has no such option; {hint}", ""))
+    model = option_model(set_name)
+    given = parse(parsed.settings, values=tuple(model.model_fields), settings=True)
     known = protocols(set_name)
     protocol = given.values.pop("protocol", next(iter(known)))
     if protocol not in known:
-        faults.append(Fault("--protocol", f"unknown protocol {protocol!r}; {nearest(protocol, known)}", ""))
-    tree = Branch("command line")
-    tree.update({key: command_line_tree(text) for key, text in given.values.items()})
-    values: dict[str, Any] = {key: typed(value, kinds[key], f"--{key}", faults) for key, value in tree.items()}
-    if faults:
-        raise report(faults, of="options")
+        raise UsageError(f"--protocol: unknown protocol {protocol!r}; {nearest(protocol, known)}")
     base = dataset_values(known[protocol], None)
-    options = preprocess_options(set_name, {**(base.get("preprocess") or {}), **values})
+    tree = own_options(given, base.get("preprocess") or {})
+    options = read_model(model, tree, of="options", prefix="--", owner=f"preprocess {set_name}")
     maker: type[RawSet] = PREPROCESSORS.load(set_name)
     name = folder_name(parsed.values["name"]) if parsed.values.get("name") else maker.name_of(options)
     refuse_shipped(name, set_name)
@@ -72,6 +65,18 @@ def make(set_name: str, parsed: Parsed) -> RawSet:
     return maker(Path(raw) if raw else None, data_path, name=name, options=options, base=base)
 
 
+def own_options(given: Parsed, defaults: Mapping[str, Any]) -> Branch:
+    """The options of a set as they were written, upon ``defaults``; words that are no option of it included."""
+    tree = Branch("")
+    tree.update({key: from_python(value, "") for key, value in defaults.items()})
+    tree.update({key: command_line_tree(text) for key, text in given.values.items()})
+    for word in given.settings:
+        if word.startswith("--"):
+            option, _, text = word[2:].partition("=")
+            tree[option] = command_line_tree(text)
+    return tree
+
+
 def set_help(set_name: str) -> str:
     """Where the raw files of a set come from, its protocols and its options.
 
@@ -80,7 +85,7 @@ def set_help(set_name: str) -> str:
     """
     entry = PREPROCESSORS.entry(set_name)
     maker = PREPROCESSORS.load(set_name)
-    model = PREPROCESSORS.options(set_name)
+    model = option_model(set_name) if entry.options_class is not None else None
     options = "" if model is None else " [--protocol=P] [options]"
     lines = [f"{PROGRAM} preprocess {set_name} [--raw=FOLDER] [--name=NAME]{options}", "", f"{entry.summary}."]
     lines += wrapped(f"Raw files: {maker.source}.")
@@ -107,7 +112,7 @@ def _option_lines(set_name: str, given: dict[str, Any]) -> list[str]:
     values = preprocess_options(set_name, given)
     shown: dict[str, str] = {}
     lines: list[str] = []
-    for name, kind in option_kinds(set_name).items():
+    for name, kind in declared(type(values)).items():
         if name == "protocol":
             continue
         words = describe(kind).replace(ANY_SEED, "")
