@@ -102,9 +102,9 @@ _NO_EFFECT: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(
         ("RATING_FIELD", "ITEM_ID_FIELD", "NEG_PREFIX", "LIST_SUFFIX", "MAX_ITEM_LIST_LENGTH", "POSITION_FIELD",
          "ITEM_LIST_LENGTH_FIELD", "HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD",
-         "ENTITY_ID_FIELD",
-         "kg_reverse_r", "entity_kg_num_interval", "relation_kg_num_interval", "topk", "valid_metric_bigger", "reproducibility", "save_dataset", "save_dataloaders",
-         "loss_decimal_place", "metric_decimal_place", "repeatable", "enable_scaler", "filter_inter_by_user_or_item"),
+         "ENTITY_ID_FIELD", "kg_reverse_r", "entity_kg_num_interval", "relation_kg_num_interval", "topk",
+         "valid_metric_bigger", "reproducibility", "save_dataset", "save_dataloaders", "loss_decimal_place",
+         "metric_decimal_place", "repeatable", "enable_scaler", "filter_inter_by_user_or_item"),
         (_ANY,),
     ),
     "worker": (0,), "nproc": (1,), "shuffle": (True,), "wandb_project": ("recbole",),
