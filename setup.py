@@ -43,6 +43,7 @@ setup(
         "recbole_dtn.properties": ["*.yaml", "*/*.yaml"],
         "recbole_dtn": ["py.typed"],
         "recbole_dtn.inspect.info": ["*.j2"],
+        "recbole_dtn.report": ["*.j2"],
     },
     install_requires=REQUIRES,
     extras_require={

@@ -10,12 +10,13 @@ from rich.console import Console
 
 from recbole_dtn.cli import data_info
 from recbole_dtn.cli.arguments import folder_name, parse, path_option
-from recbole_dtn.cli.console import make_console, say, show_table
 from recbole_dtn.config.datasets import dataset_yaml
 from recbole_dtn.config.load import resolve
 from recbole_dtn.config.properties import read_yaml
 from recbole_dtn.config.tasks import check_fields_and_tasks
 from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.report.console import make_console, say
+from recbole_dtn.report.tables import show_table
 
 if TYPE_CHECKING:
     from recbole_dtn.data.atomic import Fault
@@ -109,7 +110,7 @@ def _validate(words: list[str]) -> int:
 
     console = make_console()
     counts = {True: 0, False: 0}
-    with progress_meter(Console(stderr=True, emoji=False)) as meter:
+    with progress_meter(make_console(stderr=True)) as meter:
         found = _counted(find_faults(folder, settings, meter=meter), counts)
         _show_faults(console, found, each="all" in parsed.flags)
     fatal, warnings = counts[True], counts[False]

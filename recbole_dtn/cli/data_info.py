@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +11,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from recbole_dtn.cli.arguments import parse
-from recbole_dtn.cli.console import make_console, say, show_table
 from recbole_dtn.config.load import resolve
 from recbole_dtn.data.progress import progress_meter
-from recbole_dtn.errors import DataError, UsageError
-from recbole_dtn.inspect.info.text import clipped, count, decimal, number, share
+from recbole_dtn.errors import UsageError
+from recbole_dtn.report.console import make_console, say
+from recbole_dtn.report.files import write_text
+from recbole_dtn.report.tables import show_table
+from recbole_dtn.report.text import clipped, count, decimal, number, share
 
 if TYPE_CHECKING:
     from recbole_dtn.inspect.info.report import DataInfo, FieldInfo, PairInfo
@@ -70,8 +70,8 @@ def run(words: list[str]) -> int:
 
     to_pipe = targets.get("json") == "-"
     console = make_console()
-    notes = Console(stderr=True, highlight=False, emoji=False) if to_pipe else console
-    with progress_meter(Console(stderr=True, emoji=False)) as meter:
+    notes = make_console(stderr=True) if to_pipe else console
+    with progress_meter(make_console(stderr=True)) as meter:
         prepared = prepare(settings, log=lambda text: say(notes, text), meter=meter)
         info = inspect(
             prepared,
@@ -87,7 +87,7 @@ def run(words: list[str]) -> int:
     if "html" in targets:
         from recbole_dtn.inspect.info.page import page
 
-        _write(Path(targets["html"]), page(info))
+        write_text(Path(targets["html"]), page(info))
         say(notes, f"\nwrote {targets['html']}")
     return 0
 
@@ -110,18 +110,7 @@ def _write_json(info: DataInfo, target: str) -> None:
     if target == "-":
         sys.stdout.write(text)
     else:
-        _write(Path(target), text)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+        write_text(Path(target), text)
 
 
 # ---- tables -------------------------------------------------------------------------------------------------------

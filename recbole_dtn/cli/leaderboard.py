@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from recbole_dtn.cli.arguments import parse, split_words
-from recbole_dtn.cli.console import PROGRAM, make_console
+from recbole_dtn.cli.help_text import PROGRAM
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import MODELS, load_plugins
+from recbole_dtn.report.console import make_console
 
 __all__ = ["help_text", "run"]
 

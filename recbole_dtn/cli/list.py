@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from recbole_dtn.cli.arguments import parse, split_words
-from recbole_dtn.cli.console import PROGRAM, make_console, say, show_table
+from recbole_dtn.cli.help_text import PROGRAM
 from recbole_dtn.config.datasets import dataset_values, dataset_yaml, has_atomic_files, known_datasets, shadows
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import BALANCERS, INTERACTIONS, METRICS, MODELS, PREPROCESSORS, Registry, load_plugins
+from recbole_dtn.report.console import make_console, say
+from recbole_dtn.report.tables import show_table
 
 __all__ = ["help_text", "run"]
 
@@ -104,7 +106,7 @@ def _unprepared(preprocessor: str | None, data_path: Path) -> str:
     """What training would find first, as far as that is told without opening a file."""
     if preprocessor is None:
         return "files missing"
-    if PREPROCESSORS.options(preprocessor) is None:
+    if PREPROCESSORS.entry(preprocessor).options_class is None:
         return "made at first use"
     raw = data_path / preprocessor / "raw"
     if raw.is_dir() and any(raw.iterdir()):

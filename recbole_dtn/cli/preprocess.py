@@ -6,18 +6,21 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import create_model
+
 from recbole_dtn.cli.arguments import Parsed, folder_name, parse, path_option
-from recbole_dtn.cli.console import make_console, say
-from recbole_dtn.cli.raw_set import make, set_help
+from recbole_dtn.cli.raw_set import make, own_options, set_help
+from recbole_dtn.config.choice import keyword_options
 from recbole_dtn.config.datasets import dataset_values, refuse_shipped
-from recbole_dtn.config.options import keyword_options
+from recbole_dtn.config.faults import declared, read_model
 from recbole_dtn.config.properties import properties_folder, read_yaml
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.config.tree import Branch, Leaf
-from recbole_dtn.config.typed import Fault, declared, report, typed
+from recbole_dtn.config.strict import Strict
+from recbole_dtn.config.tree import from_python
 from recbole_dtn.data.progress import progress_meter
-from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.errors import UsageError
 from recbole_dtn.registry import PREPROCESSORS, load_plugins
+from recbole_dtn.report.console import make_console, say
 
 if TYPE_CHECKING:
     from recbole_dtn.preprocess.base import Preprocessor
@@ -115,7 +118,7 @@ def run(words: list[str]) -> int:
         raise UsageError(f"preprocess: name one of {', '.join(PREPROCESSORS.names())}, synthetic{found}")
     (name,) = parsed.words
     PREPROCESSORS.entry(name)
-    made = make(name, parsed) if PREPROCESSORS.options(name) is not None else _made(name, parsed)
+    made = make(name, parsed) if PREPROCESSORS.entry(name).options_class is not None else _made(name, parsed)
     data_path = made.folder.parent
     console = make_console()
     with progress_meter(console) as meter:
@@ -132,14 +135,10 @@ def run(words: list[str]) -> int:
 
 def _share(parsed: Parsed) -> float:
     """``--max_rejected``, or its default."""
-    settings = declared(Settings)
     default = read_yaml(properties_folder() / "overall.yaml")["max_rejected"]
-    faults: list[Fault] = []
-    text = parsed.values.get("max_rejected", str(default))
-    share = typed(Leaf(text, "", loose=True), settings["max_rejected"], "--max_rejected", faults)
-    if faults:
-        raise report(faults, of="options")
-    return float(share)
+    tree = from_python({"max_rejected": parsed.values.get("max_rejected", default)}, "")
+    one: Any = create_model("Share", __base__=Strict, max_rejected=(declared(Settings)["max_rejected"], ...))
+    return float(read_model(one, tree, of="options", prefix="--").max_rejected)
 
 
 def _made(name: str, parsed: Parsed) -> Preprocessor:
@@ -157,25 +156,11 @@ def _made(name: str, parsed: Parsed) -> Preprocessor:
 def _own_options(name: str, maker: Any, parsed: Parsed) -> dict[str, Any]:
     """A preprocessor's own options: the keyword-only arguments of its constructor, typed."""
     model = keyword_options(maker, leave_out=("name",))
-    kinds = declared(model)
-    given = parse(parsed.settings, values=tuple(kinds), settings=True)
-    faults = []
-    for word in given.settings:
-        if word.startswith("--"):
-            option = word[2:].partition("=")[0]
-            hint = nearest(option, [*COMMON, *FLAGS, *kinds])
-            faults.append(Fault(f"--{option}", f"preprocess {name} has no such option; {hint}", ""))
-    tree = Branch("command line")
-    tree.update({key: Leaf(text, "command line", loose=True) for key, text in given.values.items()})
-    options = {key: typed(value, kinds[key], f"--{key}", faults) for key, value in tree.items()}
-    for key, info in model.model_fields.items():
-        if info.is_required() and key not in options:
-            faults.append(Fault(f"--{key}", f"preprocess {name} needs this option", ""))
+    given = parse(parsed.settings, values=tuple(model.model_fields), settings=True)
+    found = read_model(model, own_options(given, {}), of="options", prefix="--", owner=f"preprocess {name}")
     if "name" in _required(maker) and "name" not in parsed.values:
-        faults.append(Fault("--name", f"preprocess {name} needs this option", ""))
-    if faults:
-        raise report(faults, of="options")
-    return options
+        raise UsageError(f"--name: preprocess {name} needs this option")
+    return {key: getattr(found, key) for key in model.model_fields if key in found.model_fields_set}
 
 
 def _required(maker: Any) -> list[str]:

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_dtn.cli.arguments import Parsed, folder_name, parse
-from recbole_dtn.cli.console import PROGRAM, help_width
+from recbole_dtn.cli.help_text import PROGRAM, aligned, wrapped
 from recbole_dtn.config.datasets import dataset_values, protocols, refuse_shipped
-from recbole_dtn.config.preprocess import option_kinds, preprocess_options
+from recbole_dtn.config.faults import declared, describe, read_model
+from recbole_dtn.config.layers import command_line_tree
+from recbole_dtn.config.preprocess import option_model, preprocess_options
 from recbole_dtn.config.properties import properties_folder
-from recbole_dtn.config.tree import Branch
-from recbole_dtn.config.typed import Fault, command_line_tree, describe, report, typed
-from recbole_dtn.errors import nearest
+from recbole_dtn.config.tree import Branch, from_python
+from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import PREPROCESSORS
 
 if TYPE_CHECKING:
-    from recbole_dtn.preprocess.base import RawSet
+    from recbole_dtn.preprocess.raw_set import RawSet
 
-__all__ = ["make", "set_help"]
+__all__ = ["make", "own_options", "set_help"]
 
 DOCS = {"ml-1m": "movielens", "ml-100k": "movielens"}
 """Pages of docs/datasets/ that are not called like the set."""
-MEANING_AT = 34
 LONG = 60
 SHOWN = 4
-"""Columns before a meaning; characters of a type, and values of a list, that are long."""
+"""Characters of a type, and values of a list, that are shown whole."""
 SWITCHES_HELP = {
     "--raw=FOLDER": "the raw files (default: {raw})",
     "--name=NAME": "name of the data set that is written, <data_path>/NAME/ (default: {name})",
@@ -45,24 +45,15 @@ def make(set_name: str, parsed: Parsed) -> RawSet:
     Raises:
         UsageError: for an unknown protocol or option, or a wrong value.
     """
-    kinds = option_kinds(set_name)
-    given = parse(parsed.settings, values=tuple(kinds), settings=True)
-    faults: list[Fault] = []
-    for word in given.settings:
-        option = word.removeprefix("--").partition("=")[0]
-        hint = nearest(option, [*SWITCHES, *kinds])
-        faults.append(Fault(f"--{option}", f"preprocess {set_name} has no such option; {hint}", ""))
+    model = option_model(set_name)
+    given = parse(parsed.settings, values=tuple(model.model_fields), settings=True)
     known = protocols(set_name)
     protocol = given.values.pop("protocol", next(iter(known)))
     if protocol not in known:
-        faults.append(Fault("--protocol", f"unknown protocol {protocol!r}; {nearest(protocol, known)}", ""))
-    tree = Branch("command line")
-    tree.update({key: command_line_tree(text) for key, text in given.values.items()})
-    values: dict[str, Any] = {key: typed(value, kinds[key], f"--{key}", faults) for key, value in tree.items()}
-    if faults:
-        raise report(faults, of="options")
+        raise UsageError(f"--protocol: unknown protocol {protocol!r}; {nearest(protocol, known)}")
     base = dataset_values(known[protocol], None)
-    options = preprocess_options(set_name, {**(base.get("preprocess") or {}), **values})
+    tree = own_options(given, base.get("preprocess") or {})
+    options = read_model(model, tree, of="options", prefix="--", owner=f"preprocess {set_name}")
     maker: type[RawSet] = PREPROCESSORS.load(set_name)
     name = folder_name(parsed.values["name"]) if parsed.values.get("name") else maker.name_of(options)
     refuse_shipped(name, set_name)
@@ -74,6 +65,18 @@ def make(set_name: str, parsed: Parsed) -> RawSet:
     return maker(Path(raw) if raw else None, data_path, name=name, options=options, base=base)
 
 
+def own_options(given: Parsed, defaults: Mapping[str, Any]) -> Branch:
+    """The options of a set as they were written, upon ``defaults``; words that are no option of it included."""
+    tree = Branch("")
+    tree.update({key: from_python(value, "") for key, value in defaults.items()})
+    tree.update({key: command_line_tree(text) for key, text in given.values.items()})
+    for word in given.settings:
+        if word.startswith("--"):
+            option, _, text = word[2:].partition("=")
+            tree[option] = command_line_tree(text)
+    return tree
+
+
 def set_help(set_name: str) -> str:
     """Where the raw files of a set come from, its protocols and its options.
 
@@ -82,10 +85,10 @@ def set_help(set_name: str) -> str:
     """
     entry = PREPROCESSORS.entry(set_name)
     maker = PREPROCESSORS.load(set_name)
-    model = PREPROCESSORS.options(set_name)
+    model = option_model(set_name) if entry.options_class is not None else None
     options = "" if model is None else " [--protocol=P] [options]"
     lines = [f"{PROGRAM} preprocess {set_name} [--raw=FOLDER] [--name=NAME]{options}", "", f"{entry.summary}."]
-    lines += _wrapped(f"Raw files: {maker.source}.", "")
+    lines += wrapped(f"Raw files: {maker.source}.")
     lines += [f"  {line}" for line in getattr(maker, "files", ())]
     if entry.origin == "built-in":
         lines += [f"Layout, protocols, counts, sources: docs/datasets/{DOCS.get(set_name, set_name)}.md"]
@@ -93,14 +96,14 @@ def set_help(set_name: str) -> str:
         known = protocols(set_name)
         lines += ["", "Protocols (each is a file of properties/dataset/ to read; the first is the default):"]
         for protocol, dataset in known.items():
-            lines += _entry(f"--protocol={protocol}", f"{_first_comment(dataset)}; --dataset={dataset}")
+            lines += aligned(f"--protocol={protocol}", f"{_first_comment(dataset)}; --dataset={dataset}")
         lines += ["", "Options (shown with the value of the default protocol; another protocol may set another one):"]
         lines += _option_lines(set_name, dataset_values(next(iter(known.values())), None).get("preprocess") or {})
     raw = "those inside RecBole" if maker.bundled else f"<data_path>/{set_name}/raw"
     name = maker.default_name if model is None else "the protocol's"
     lines += ["", "Switches of every set:"]
     for switch, meaning in SWITCHES_HELP.items():
-        lines += _entry(switch, meaning.format(raw=raw, name=name))
+        lines += aligned(switch, meaning.format(raw=raw, name=name))
     return "\n".join(lines)
 
 
@@ -109,7 +112,7 @@ def _option_lines(set_name: str, given: dict[str, Any]) -> list[str]:
     values = preprocess_options(set_name, given)
     shown: dict[str, str] = {}
     lines: list[str] = []
-    for name, kind in option_kinds(set_name).items():
+    for name, kind in declared(type(values)).items():
         if name == "protocol":
             continue
         words = describe(kind).replace(ANY_SEED, "")
@@ -117,7 +120,7 @@ def _option_lines(set_name: str, given: dict[str, Any]) -> list[str]:
         if len(words) > LONG:
             shown[words] = name
         meaning = type(values).model_fields[name].description
-        lines += _entry(f"--{name}={_default(getattr(values, name))}", f"{words}: {meaning}" if meaning else words)
+        lines += aligned(f"--{name}={_default(getattr(values, name))}", f"{words}: {meaning}" if meaning else words)
     return lines
 
 
@@ -126,22 +129,6 @@ def _default(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value if len(value) <= SHOWN else [*value[:2], "..."]))
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _entry(name: str, text: str) -> list[str]:
-    """An option and what it means, side by side; below each other where the name is long."""
-    head = f"  {name}"
-    lines = _wrapped(text, " " * MEANING_AT)
-    if len(head) + 2 > MEANING_AT:
-        return [head, *lines]
-    return [f"{head:<{MEANING_AT}}{lines[0].lstrip()}", *lines[1:]]
-
-
-def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(
-        text, help_width(), initial_indent=indent, subsequent_indent=indent, break_long_words=False,
-        break_on_hyphens=False,
-    )  # fmt: skip
 
 
 def _first_comment(dataset: str) -> str:

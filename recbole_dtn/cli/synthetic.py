@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from recbole_dtn.cli.arguments import parse
-from recbole_dtn.cli.console import PROGRAM, make_console, say
+from recbole_dtn.cli.help_text import PROGRAM
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.report.console import make_console, say
 
 __all__ = ["help_text", "run"]
 

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 from recbole_dtn.cli.arguments import parse
-from recbole_dtn.cli.console import PROGRAM, make_console, say, show_table
+from recbole_dtn.cli.help_text import PROGRAM
 from recbole_dtn.config.settings import SELECTED_ON_TEST
 from recbole_dtn.errors import UsageError
+from recbole_dtn.report.console import make_console, say
+from recbole_dtn.report.tables import show_table
 
 __all__ = ["help_text", "run"]
 
@@ -36,11 +38,11 @@ def run(words: list[str]) -> int:
         raise UsageError(f"test: unexpected word {parsed.words[0]!r}; the folder goes in --run=FOLDER")
     (folder,) = parsed.need("run")
     moved = {key: parsed.values[key] for key in ("data_path", "cache_dir") if key in parsed.values}
-    from recbole_dtn.training.record import read_record
+    from recbole_dtn.record.record import read_record
 
     read_record(Path(folder))  # a wrong folder is told before torch is imported
     from recbole_dtn.serving.load import load
-    from recbole_dtn.training.report import METRIC_NAMES, number
+    from recbole_dtn.training.report import metric_rows
 
     loaded = load(folder, **moved)
     if loaded.record.status == "interrupted":
@@ -52,10 +54,8 @@ def run(words: list[str]) -> int:
         print(json.dumps({"run": folder, "test": found, **flag}, indent=2, allow_nan=False))
         return 0
     console = make_console()
-    metrics = list(dict.fromkeys(name for values in found.values() for name in values))
-    rows = [[task, *(number(values.get(name)) for name in metrics)] for task, values in found.items()]
     say(console, f"test of {folder}")
     if loaded.record.selected_on_test:
         say(console, f"warning: {SELECTED_ON_TEST}")
-    show_table(console, ("task", *(METRIC_NAMES.get(name, name.upper()) for name in metrics)), rows)
+    show_table(console, *metric_rows(found))
     return 0

@@ -17,8 +17,8 @@ from recbole_dtn.errors import UsageError
 from recbole_dtn.layers.compression import Compression, row_blocks
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.model.shared_bottom import SharedBottom
+from recbole_dtn.record.checkpoint import initialise_from, write_checkpoint
 from recbole_dtn.testing.data import make_settings
-from recbole_dtn.training.checkpoint import initialise_from, write_checkpoint
 
 ITEMS = [f"i{number:02}" for number in range(20)]
 CITIES = ["p", "q", "r"]
