@@ -75,6 +75,7 @@ class TaskSpec:
         after: tasks that come before this one in the funnel (direct predecessors).
         weight: loss weight. pos_weight: weight of positive rows inside the loss.
         observed_when: expression; rows where it is false carry no label and count in neither loss nor metrics.
+        loss: name and options of the loss (``{"name": "bce"}``); None: ``bce`` (binary) or ``mse`` (regression).
     """
 
     name: str
@@ -85,6 +86,7 @@ class TaskSpec:
     weight: float = 1.0
     pos_weight: float = 1.0
     observed_when: str | None = None
+    loss: Mapping[str, Any] | None = field(default=None, hash=False)  # a map has no hash
 
 
 def topological_order(after: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def what_is_missing(settings: Settings) -> str | None:
     if has_atomic_files(folder):
         return None
     if settings.preprocessor is not None and PREPROCESSORS.options(settings.preprocessor) is not None:
-        from recbole_dtn.preprocess.at_once import raw_set
+        from recbole_dtn.preprocess.from_settings import raw_set
 
         return f"a run would first do this: {raw_set(settings, folder.name).announce()}"
     return (

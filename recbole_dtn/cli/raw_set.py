@@ -16,7 +16,7 @@ from recbole_dtn.errors import nearest
 from recbole_dtn.registry import PREPROCESSORS
 
 if TYPE_CHECKING:
-    from recbole_dtn.preprocess.base import RawSet
+    from recbole_dtn.preprocess.raw_set import RawSet
 
 __all__ = ["make", "set_help"]
 

@@ -43,7 +43,7 @@ def run(words: list[str]) -> int:
 
         show(resolved, console)
         return 0
-    from recbole_dtn.preprocess.at_once import check_files
+    from recbole_dtn.preprocess.from_settings import check_files
 
     check_files(resolved.settings)  # before torch is loaded, which takes seconds
     from recbole_dtn.training.fit import fit_settings

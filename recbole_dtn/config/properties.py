@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from recbole_dtn.config.tree import Branch, Leaf, parse_text, plain
+from pydantic import BaseModel
+
+from recbole_dtn.config.faults import read_model
+from recbole_dtn.config.tree import Branch, Leaf, from_python, parse_text, plain
 from recbole_dtn.errors import UsageError
+from recbole_dtn.shipped import properties_folder
 
-__all__ = ["KeyHelp", "key_help", "properties_folder", "read_tree", "read_yaml", "shipped", "shipped_names"]
+__all__ = [
+    "KeyHelp", "key_help", "properties_folder", "read_tree", "read_typed", "read_yaml", "shipped", "shipped_names",
+]  # fmt: skip
 
 
-@cache
-def properties_folder() -> Path:
-    """The folder of the shipped YAML files.
-
-    It is the package ``recbole_dtn.properties`` in a wheel, and the repository's ``properties/`` beside the package
-    in an editable install.
-
-    Raises:
-        UsageError: when neither is there (a broken installation).
-    """
-    if find_spec("recbole_dtn.properties") is not None:
-        # Through a file: a folder without __init__.py is a MultiplexedPath, which is no path by itself.
-        overall = Path(str(importlib.resources.files("recbole_dtn.properties") / "overall.yaml"))
-        if overall.is_file():
-            return overall.parent
-    beside = Path(__file__).resolve().parents[2] / "properties"
-    if (beside / "overall.yaml").is_file():
-        return beside
-    raise UsageError(f"the shipped properties are missing (looked in {beside}): install recbole_dtn again")
+M = TypeVar("M", bound=BaseModel)
 
 
 def shipped(kind: str, name: str) -> Path | None:
@@ -79,13 +65,29 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a map, as plain values.
 
     ``1e-3`` is a number; ``007``, dates, yes and no stay text. Where types are declared, prefer
-    :func:`recbole_dtn.config.typed.read_typed`.
+    :func:`read_typed`.
 
     Raises:
         UsageError: for a file that is missing or wrong, a duplicate key included; with file and line.
     """
     values: dict[str, Any] = plain(read_tree(path))
     return values
+
+
+def read_typed(path: Path, model: type[M], *, defaults: Mapping[str, Any] | None = None) -> M:
+    """Read a YAML file as a typed model.
+
+    Args:
+        path: the file. model: the class. defaults: values of keys that the file leaves out.
+
+    Raises:
+        UsageError: one message with every fault, each with key, file and line.
+    """
+    written = read_tree(path)
+    tree = Branch(written.where)
+    tree.update({key: from_python(value, "default") for key, value in (defaults or {}).items()})
+    tree.update(written)
+    return read_model(model, tree, of=f"values in {path}")
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,29 @@ from recbole_dtn.data.features import Features
 from recbole_dtn.interaction.base import FieldShape
 from recbole_dtn.layers.compression import Compression
 from recbole_dtn.layers.embedding import EmbeddingTable
+from recbole_dtn.layers.product import set_fused
 from recbole_dtn.layers.table import RowTable
-from recbole_dtn.loss.tasks import task_losses
+from recbole_dtn.loss.tasks import TaskLosses
 from recbole_dtn.schema import DataSchema
 
-__all__ = ["ModelOutput", "MultiTaskRecommender"]
+__all__ = ["Factor", "ModelOutput", "MultiTaskRecommender"]
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A probability that a task's probability is the product of, such as pCVR in pCTCVR = pCTR * pCVR.
+
+    Attributes:
+        logit: (B,), the log-odds of P(label = 1 | observed_by = 1, x). It has a value in every row, also where
+            ``observed_by`` is 0.
+        label: name of the task whose label the factor predicts.
+        observed_by: name of the task whose label is 1 in the rows that the factor is about; metrics evaluate it on
+            those rows alone.
+    """
+
+    logit: Tensor
+    label: str
+    observed_by: str
 
 
 @dataclass(frozen=True)
@@ -32,13 +50,16 @@ class ModelOutput:
         logits: (B, T); for task t the log-odds of P(label_t = 1 | x), or the value of a regression task.
         gates: per task name, the weights (B, M) with which it mixes what ``model.gate_names[task]`` names.
         auxiliary: scalar losses beside the tasks', already weighted.
-        factors: per name, a probability (B,) that a logit is the product of (such as pCVR).
+        factors: per name (such as ``cvr``), a conditional probability that a task's probability is a product of.
+        shared: (B, H), the last representation that every task reads, for balancers that work on the gradient of a
+            representation; None where the model has none.
     """
 
     logits: Tensor
     gates: Mapping[str, Tensor] = field(default_factory=dict)
     auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
-    factors: Mapping[str, Tensor] = field(default_factory=dict)
+    factors: Mapping[str, Factor] = field(default_factory=dict)
+    shared: Tensor | None = None
 
 
 class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
@@ -54,8 +75,8 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
 
     gate_names: dict[str, tuple[str, ...]]
     """For each key of ``ModelOutput.gates``, the names ``owner/module`` of its columns."""
-    settings_class: ClassVar[Any] = None
-    """Typed settings of a plug-in model; built-ins name theirs in the registry."""
+    settings_class: ClassVar[type[Settings]] = Settings
+    """Settings of the model: a subclass of :class:`Settings` with a default for every key of its own."""
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__()
@@ -66,10 +87,15 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
             self.translator = bridge.translate(type(self), config, dataset)
             settings, schema = self.translator.settings, self.translator.schema
             self.other_parameter_name = ["vocabularies"]
+        if not isinstance(settings, self.settings_class):  # checked by the index, which does not import the class
+            settings = self.settings_class.model_validate(settings.dump())
         self.settings, self.schema = settings, schema
         self.gate_names = {}
+        self.losses = TaskLosses(schema.tasks)
         self.evaluated_task = schema.task_names[0]
         self.build(settings, schema)
+        if not settings.fused:
+            set_fused(self, False)
         self._penalised = tuple(self.tables())  # at every step: a walk over all modules takes 70 us
         for table in self._penalised:
             table.l2 = settings.embedding_l2 if table.kind == "embedding" else settings.codebook_l2
@@ -129,11 +155,10 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
     def task_losses(self, features: Features, output: ModelOutput, total: Tensor | None = None) -> Tensor:
         """Unweighted loss of every task over its observed rows, (T,); 0 where none is observed.
 
-        ``total`` as in :func:`recbole_dtn.loss.tasks.task_losses`.
+        ``total`` as in :class:`recbole_dtn.loss.tasks.TaskLosses`.
         """
-        return task_losses(
-            output.logits.float(), features.labels, features.observed, self.schema.tasks, features.sample_weight, total
-        )
+        losses: Tensor = self.losses(output.logits, features.labels, features.observed, features.sample_weight, total)
+        return losses
 
     def penalties(self) -> dict[str, Tensor]:
         """L2 penalties of the last training forward, by kind; only those switched on."""
