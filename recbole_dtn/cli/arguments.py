@@ -78,7 +78,8 @@ class Command(argparse.ArgumentParser):
         """Add an option without a value; ``--name=true`` and ``--name=false`` are understood."""
         self.add_argument(f"--{name}", dest=name, action="store_true")
         self.kinds[name] = "flag"
-        self.shown.append((f"--{name}", text))
+        if text:
+            self.shown.append((f"--{name}", text))
 
     def parse(self, words: list[str], *, most_words: int = 0, complete: bool = True) -> argparse.Namespace:
         """The values of all options, with what else was given under ``words`` and ``settings``.

@@ -11,38 +11,39 @@ from typing import Any
 
 import yaml
 
-from recbole_dtn.cli.arguments import parse
-from recbole_dtn.cli.console import PROGRAM, make_console, say
+from recbole_dtn.cli.arguments import Command
 from recbole_dtn.config.choice import CHOICES, keyword_options
 from recbole_dtn.config.faults import declared, describe
 from recbole_dtn.config.schema import field_of, schema_of
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import RecBoleDTNError, UsageError
 from recbole_dtn.registry import REGISTRIES, Entry, Registry, spelled
+from recbole_dtn.report.console import make_console, say
 from recbole_dtn.shipped import INDEX, properties_folder
 
 __all__ = ["index_files", "run"]
 
 PACKAGES = ("interaction", "model", "loss", "balancer", "metric", "preprocess")
-HELP = f"""\
-{PROGRAM} index [--check]
-
+COMMAND = Command(
+    "index",
+    usage=["[--check]"],
+    about=f"""
 Imports every built-in method and writes what settings, lists and help need of it before torch is loaded:
 properties/{INDEX}, and one YAML per method with its defaults. For contributors, in a clone: run it after a method's
 name, options, defaults or docstring changed.
-
-  --check    write nothing; exit 1 where a file differs
-"""
+""",
+)
+COMMAND.flag("check", "write nothing; exit 1 where a file differs")
 
 
 def help_text(words: list[str]) -> str:
     """How to call it."""
-    return HELP
+    return COMMAND.help_text()
 
 
 def run(words: list[str]) -> int:
     """Write the files that differ, and remove those of methods that are gone."""
-    check = "check" in parse(words, flags=("check",)).flags
+    check = COMMAND.parse(words).check
     for registry in REGISTRIES:
         registry.start_empty()
     folder, files = properties_folder(), index_files()
@@ -140,7 +141,9 @@ def _options(registry: Registry, target: Any) -> dict[str, Any]:
             schemas[name] = schema_of(info)
             again = describe(field_of(schemas[name], CHOICES)[0])
         except (RecBoleDTNError, Exception) as error:
-            raise UsageError(f"{spelled(target)}: option {name!r} has a type that the index cannot hold: {error}") from error
+            raise UsageError(
+                f"{spelled(target)}: option {name!r} has a type that the index cannot hold: {error}"
+            ) from error
         if again != describe(kinds[name]):
             raise UsageError(f"{spelled(target)}: option {name!r} reads {describe(kinds[name])!r}, the index {again!r}")
     return schemas
