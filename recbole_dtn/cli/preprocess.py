@@ -134,6 +134,8 @@ def run(words: list[str]) -> int:
     made = make(name, given) if PREPROCESSORS.entry(name).options_class is not None else _made(name, given)
     data_path = made.folder.parent
     rejected = given.max_rejected
+    if rejected is None:
+        rejected = read_yaml(properties_folder() / "overall.yaml")["max_rejected"]
     console = make_console()
     with progress_meter(console) as meter:
         folder = made.run(
@@ -165,7 +167,8 @@ def _own_options(name: str, maker: Any, given: Namespace) -> dict[str, Any]:
     model = keyword_options(maker, leave_out=("name",))
     texts, unknown = own_options(given.settings, model.model_fields)
     known = [*_command().kinds, *model.model_fields]
-    faults = [Fault(f"--{key}", f"preprocess {name} has no such option; {nearest(key, known)}", "") for key in unknown]
+    owner = f"preprocess {name}"
+    faults = [Fault(f"--{key}", f"{owner} has no such option; {nearest(key, known)}", "") for key in unknown]
     tree = Branch("command line")
     tree.update({key: command_line_tree(text) for key, text in texts.items()})
     options: dict[str, Any] = {}
@@ -173,11 +176,9 @@ def _own_options(name: str, maker: Any, given: Namespace) -> dict[str, Any]:
         read = model.model_validate(values(tree))
         options = {key: getattr(read, key) for key in model.model_fields}
     except ValidationError as error:
-        for fault in faults_of(error, model, tree, prefix="--"):
-            missing = fault.message.startswith("is missing")
-            faults.append(Fault(fault.key, f"preprocess {name} needs this option", "") if missing else fault)
+        faults += faults_of(error, model, tree, prefix="--", owner=owner)
     if "name" in _required(maker) and given.name is None:
-        faults.append(Fault("--name", f"preprocess {name} needs this option", ""))
+        faults.append(Fault("--name", f"{owner} needs this option", ""))
     if faults:
         raise report(faults, of="options")
     return options

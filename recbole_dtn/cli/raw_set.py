@@ -10,13 +10,13 @@ from pydantic import ValidationError
 
 from recbole_dtn.cli.arguments import folder_name, own_options
 from recbole_dtn.cli.help_text import PROGRAM, aligned, wrapped
-from recbole_dtn.config.choice import options_class
 from recbole_dtn.config.datasets import dataset_values, protocols, refuse_shipped
-from recbole_dtn.config.faults import Fault, describe, faults_of, report
+from recbole_dtn.config.faults import Fault, declared, describe, faults_of, report
 from recbole_dtn.config.layers import command_line_tree
-from recbole_dtn.config.preprocess import option_kinds, preprocess_options
+from recbole_dtn.config.preprocess import option_model, preprocess_options
 from recbole_dtn.config.properties import properties_folder
-from recbole_dtn.config.tree import Branch, from_python, values
+from recbole_dtn.config.tree import Branch, from_python
+from recbole_dtn.config.tree import values as values_of
 from recbole_dtn.errors import nearest
 from recbole_dtn.registry import PREPROCESSORS
 
@@ -56,7 +56,7 @@ def make(set_name: str, given: Namespace) -> RawSet:
     Raises:
         UsageError: for an unknown protocol or option, or a wrong value.
     """
-    model = options_class(PREPROCESSORS, set_name)
+    model = option_model(set_name)
     texts, unknown = own_options(given.settings, model.model_fields)
     hints = {name: nearest(name, [*SWITCHES, *model.model_fields]) for name in unknown}
     faults = [
@@ -71,9 +71,9 @@ def make(set_name: str, given: Namespace) -> RawSet:
     tree.update({key: from_python(value, "") for key, value in (base.get("preprocess") or {}).items()})
     tree.update({key: command_line_tree(text) for key, text in texts.items()})
     try:
-        options: Any = model.model_validate(values(tree))
+        options: Any = model.model_validate(values_of(tree))
     except ValidationError as error:
-        faults += faults_of(error, model, tree, prefix="--")
+        faults += faults_of(error, model, tree, prefix="--", owner=owner)
     if faults:
         raise report(faults, of="options")
     maker: type[RawSet] = PREPROCESSORS.load(set_name)
@@ -120,7 +120,7 @@ def _option_lines(set_name: str, given: dict[str, Any]) -> list[str]:
     values = preprocess_options(set_name, given)
     shown: dict[str, str] = {}
     lines: list[str] = []
-    for name, kind in option_kinds(set_name).items():
+    for name, kind in declared(type(values)).items():
         if name == "protocol":
             continue
         words = describe(kind).replace(ANY_SEED, "")

@@ -121,7 +121,7 @@ def test_huge_logits_stay_finite():
     assert x.grad.tolist() == [[1.0, -20.0, 0.0]]
 
 
-# ---- losses that a task names -----------------------------------------------------------------------------------------
+# ---- losses that a task names ---------------------------------------------------------------------------------------
 
 
 @LOSSES.register("test-focal", paper="Lin et al., ICCV 2017")
@@ -253,7 +253,7 @@ def test_wrong_losses_are_refused():
     with pytest.raises(UsageError, match="unknown loss 'focl'"):
         TaskLosses([TaskSpec("d", "binary", "d", loss={"name": "focl"})])
     LOSSES.register("test-function")(lambda logits, labels: logits)
-    with pytest.raises(UsageError, match="loss 'test-function': expected a subclass of .*TaskLoss"):
+    with pytest.raises(UsageError, match=r"loss .test-function.: expected a subclass of .*TaskLoss"):
         TaskLosses([TaskSpec("d", "binary", "d", loss={"name": "test-function"})])
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
+from recbole_dtn.config.options import options_class
 
 from recbole_dtn.config.datasets import dataset_values
 from recbole_dtn.config.layers import builtin_models
 from recbole_dtn.config.load import interaction_options, resolve, settings_class
-from recbole_dtn.config.options import options_class
 from recbole_dtn.config.properties import key_help, properties_folder, read_yaml, shipped, shipped_names
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import UsageError
