@@ -25,10 +25,10 @@ from recbole.trainer import Trainer
 from recbole.utils import FeatureType
 from torch import Tensor
 
+from recbole_dtn.config.conditions import parse_condition
 from recbole_dtn.config.load import resolve, settings_class
 from recbole_dtn.config.recbole_names import ALIASES
 from recbole_dtn.config.settings import SELECTED_ON_TEST, Settings
-from recbole_dtn.config.tasks import parse_condition
 from recbole_dtn.data.atomic import read_header
 from recbole_dtn.data.translator import Translator, observed_rows, plain_float
 from recbole_dtn.data.vocabulary import Vocabularies, make_schema
