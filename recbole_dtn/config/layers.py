@@ -7,29 +7,37 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_dtn.config import models
+from recbole_dtn.config.faults import Fault
 from recbole_dtn.config.properties import properties_folder, read_tree
-from recbole_dtn.config.recbole_names import ALIASES, REFUSED
+from recbole_dtn.config.recbole_names import ALIASES, REFUSED, RENAMED, translate
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.config.tree import Branch, Items, Leaf, Tree, from_python, show
-from recbole_dtn.config.typed import BOOLEAN_WORDS, Fault, command_line_tree, declared
+from recbole_dtn.config.tree import CHOICES, Branch, Leaf, Tree, as_choice, from_python, merge, parse_text, plain, show
 from recbole_dtn.errors import UsageError
+from recbole_dtn.shipped import builtin_index
 
-__all__ = ["builtin_models", "command_line", "config_layers", "merge", "ours", "place", "places"]
+__all__ = ["command_line", "command_line_tree", "config_layers", "ours"]
 
 COMMAND_LINE = "command line"
-
-
-def builtin_models() -> dict[str, type[Settings]]:
-    """Settings class of each built-in model."""
-    return {
-        name.removesuffix("Settings"): getattr(models, name) for name in models.__all__ if name.endswith("Settings")
-    }
+BOOLEAN_WORDS = frozenset({"true", "yes", "on", "false", "no", "off"})
 
 
 def _boolean_keys() -> frozenset[str]:
-    classes: tuple[type[Settings], ...] = (Settings, *builtin_models().values())
-    return frozenset(key for cls in classes for key, kind in declared(cls).items() if kind is bool)
+    """Settings that are true or false, those of every built-in model included."""
+    shared = {key for key, info in Settings.model_fields.items() if info.annotation is bool}
+    own = {
+        key
+        for model in builtin_index()["model"].values()
+        for key, schema in model["options"].items()
+        if schema.get("type") == "boolean"
+    }
+    return frozenset(shared | own)
+
+
+def command_line_tree(text: str) -> Tree:
+    """A value on the command line: YAML flow syntax when it begins with [ or {, else one scalar."""
+    if text[:1] in ("[", "{"):
+        return parse_text(text, COMMAND_LINE, lines=False)
+    return Leaf(text, COMMAND_LINE)
 
 
 def command_line(overrides: Sequence[str] | Mapping[str, Any], faults: list[Fault]) -> Branch:
@@ -92,10 +100,23 @@ def config_layers(given: Tree | None, first: Sequence[str | Path], faults: list[
     layers = []
     for text in texts:
         try:
-            layers.append(read_tree(_config_file(text), name=text))
+            layers.append(_from_recbole(read_tree(_config_file(text), name=text), faults))
         except UsageError as error:
             faults.append(Fault("config_files", str(error), ""))
     return layers
+
+
+def _from_recbole(layer: Branch, faults: list[Fault]) -> Branch:
+    """A file's layer with RecBole's keys translated into ours; what has no counterpart is a fault."""
+    recboles = [key for key in layer if key in REFUSED or key in RENAMED]
+    if not recboles:
+        return layer
+    values, wrong = translate({key: plain(tree) for key, tree in layer.items()})
+    faults.extend(Fault(key, f"is RecBole's setting; {told}", layer[key].where) for key, told in wrong if key in layer)
+    translated = Branch(layer.where)
+    for key, value in values.items():
+        translated[key] = layer[key] if key in layer else from_python(value, layer[recboles[0]].where)
+    return translated
 
 
 def _config_file(text: str) -> Path:
@@ -159,44 +180,13 @@ def _put(branch: Branch, parts: list[str], tree: Tree) -> bool:
     *way, last = parts
     for part in way:
         inner = branch.setdefault(part, Branch(tree.where))
+        if part in CHOICES:  # --balancer=gradnorm --balancer.alpha=2
+            inner = branch[part] = as_choice(inner)
         if not isinstance(inner, Branch):
             return False
         branch = inner
     present = branch.get(last)
+    if last in CHOICES and isinstance(present, Branch):
+        tree = as_choice(tree)
     branch[last] = merge(present, tree) if isinstance(present, Branch) and isinstance(tree, Branch) else tree
     return True
-
-
-def merge(lower: Branch, upper: Branch) -> Branch:
-    """Both layers as one: the upper wins, maps merge, lists replace."""
-    merged = Branch(upper.where)
-    merged.update(lower)
-    for key, tree in upper.items():
-        below = merged.get(key)
-        merged[key] = merge(below, tree) if isinstance(below, Branch) and isinstance(tree, Branch) else tree
-    return merged
-
-
-def place(tree: Tree, loc: Sequence[str | int]) -> str:
-    """Where the value at ``loc`` (keys, and positions in lists) was written, or the nearest value that holds it."""
-    for part in loc:
-        inner: Tree | None = None
-        if isinstance(tree, Branch):
-            inner = tree.get(str(part))
-        elif isinstance(tree, Items) and isinstance(part, int) and part < len(tree):
-            inner = tree[part]
-        if inner is None:
-            break
-        tree = inner
-    return tree.where
-
-
-def places(tree: Branch, prefix: str = "") -> dict[str, str]:
-    """Where each value was written, by dotted key."""
-    found: dict[str, str] = {}
-    for key, value in tree.items():
-        if isinstance(value, Branch) and value:
-            found.update(places(value, f"{prefix}{key}."))
-        else:
-            found[f"{prefix}{key}"] = value.where
-    return found
