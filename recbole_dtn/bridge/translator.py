@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from recbole_dtn.config.conditions import parse_condition
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.config.tasks import parse_condition
 from recbole_dtn.data.condition import to_expression
 from recbole_dtn.data.features import Features, MultiValued
 from recbole_dtn.data.vocabulary import Vocabularies
