@@ -13,8 +13,9 @@ from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FeatureInteraction, WithAuxiliary
 from recbole_dtn.interaction.build import build_interactions
+from recbole_dtn.kernels.choice import set_fused
+from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.mlp import Tower
-from recbole_dtn.layers.product import Linear, set_fused
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.model.owners import owner_names
 from recbole_dtn.schema import DataSchema, topological_order

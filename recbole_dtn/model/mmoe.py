@@ -6,10 +6,10 @@ import torch
 
 from recbole_dtn.config.models import MMoESettings
 from recbole_dtn.data.features import Features
+from recbole_dtn.kernels.choice import set_fused
 from recbole_dtn.layers.experts import Experts
 from recbole_dtn.layers.gates import SoftmaxGates
 from recbole_dtn.layers.mixture import mixtures
-from recbole_dtn.layers.product import set_fused
 from recbole_dtn.layers.towers import Towers
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.schema import DataSchema

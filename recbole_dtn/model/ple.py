@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from recbole_dtn.config.models import PLESettings
 from recbole_dtn.data.features import Features
+from recbole_dtn.kernels.choice import Fusible, set_fused
 from recbole_dtn.layers.experts import Experts
 from recbole_dtn.layers.gates import SoftmaxGate
 from recbole_dtn.layers.mixture import mixtures
-from recbole_dtn.layers.product import Fusible, set_fused
 from recbole_dtn.layers.towers import Towers
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.model.owners import SHARED, owner_names

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from recbole_dtn.config.models import SharedBottomSettings
 from recbole_dtn.data.features import Features
+from recbole_dtn.kernels.choice import set_fused
 from recbole_dtn.layers.mlp import MLP
-from recbole_dtn.layers.product import set_fused
 from recbole_dtn.layers.towers import Towers
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.schema import DataSchema

@@ -7,7 +7,7 @@ from torch import nn
 
 from recbole_dtn.config.models import SingleTaskSettings
 from recbole_dtn.data.features import Features
-from recbole_dtn.layers.product import set_fused
+from recbole_dtn.kernels.choice import set_fused
 from recbole_dtn.layers.towers import Towers
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.schema import DataSchema
