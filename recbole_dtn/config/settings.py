@@ -162,7 +162,7 @@ class Settings(Strict):
     embedding_std: Positive
     embedding_dtype: Literal["float32", "bfloat16"]
     embedding_compression: CompressionSettings
-    embedding_backend: Literal["torch", "fbgemm", "torchrec"]
+    embedding_backend: Literal["torch", "fbgemm"]
     dropout: Rate
     shared_interaction: Interaction | None
     shared_interaction_dim: Count

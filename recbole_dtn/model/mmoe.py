@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import Field
 
 from recbole_dtn.config.settings import Count, Settings, Widths
@@ -51,10 +50,6 @@ class MMoE(MultiTaskRecommender):
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T), and each task's weights over the experts (B, K)."""
         x = self.input(features)
-        if self.experts.fused:
-            mixed, weights = mixtures([self.experts], [*self.gates.gates], [[0]] * self.schema.num_tasks, x)
-        else:
-            weights = self.gates(x).unbind(1)
-            mixed = torch.einsum("btk,bkh->bth", torch.stack(weights, dim=1), self.experts(x))
+        mixed, weights = mixtures([self.experts], self.gates, [[0]] * self.schema.num_tasks, x)  # (B, T, H)
         gates = dict(zip(self.schema.task_names, weights, strict=True))
         return ModelOutput(logits=self.towers(mixed), gates=gates, shared=x)

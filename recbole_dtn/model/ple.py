@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -14,7 +13,6 @@ from recbole_dtn.data.features import Features
 from recbole_dtn.layers.experts import Experts
 from recbole_dtn.layers.gates import SoftmaxGate
 from recbole_dtn.layers.mixture import mixtures
-from recbole_dtn.layers.product import Fusible
 from recbole_dtn.layers.towers import Towers
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.model.owners import SHARED, owner_names
@@ -24,7 +22,7 @@ from recbole_dtn.schema import DataSchema
 __all__ = ["PLE", "ExtractionLevel"]
 
 
-class ExtractionLevel(Fusible):
+class ExtractionLevel(nn.Module):
     """One level of PLE (eq. 1-6): each owner's experts read the owner's own input; gates read it too.
 
     Task t mixes ``[own experts, shared experts]``; the shared gate mixes ALL experts of the level
@@ -63,22 +61,11 @@ class ExtractionLevel(Fusible):
             The mixes (B, owners, H): of each task, then (but on the last level) of the shared owner; and each task's
             weights (B, own + shared experts).
         """
-        first = inputs[0]
+        shared = len(self.gates)  # position of the shared owner
         gates = [*self.gates] if self.shared_gate is None else [*self.gates, self.shared_gate]
-        if self.fused and all(read is first for read in inputs):  # the first level, where all owners read x
-            shared = len(self.gates)
-            reads = [*([task, shared] for task in range(shared)), [*range(shared + 1)]]
-            together, weights = mixtures([*self.experts], gates, reads[: len(gates)], first)
-            return together, weights[:shared]
-        outputs = [experts(read) for experts, read in zip(self.experts, inputs, strict=True)]  # (B, K, H) per owner
-        weights = [gate(read) for gate, read in zip(gates, inputs[: len(gates)], strict=True)]
-        mixed = [
-            torch.einsum("bk,bkh->bh", weight, torch.cat([own, outputs[-1]], dim=1))
-            for weight, own in zip(weights[: len(self.gates)], outputs[:-1], strict=True)
-        ]
-        if self.shared_gate is not None:
-            mixed.append(torch.einsum("bk,bkh->bh", weights[-1], torch.cat(outputs, dim=1)))
-        return torch.stack(mixed, dim=1), weights[: len(self.gates)]
+        reads = [*([task, shared] for task in range(shared)), [*range(shared + 1)]]
+        mixed, weights = mixtures([*self.experts], gates, reads[: len(gates)], inputs)
+        return mixed, weights[:shared]
 
 
 class PLESettings(Settings):
