@@ -16,9 +16,9 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.interaction.base import FieldShape
+from recbole_dtn.kernels.choice import set_fused
 from recbole_dtn.layers.compression import Compression
 from recbole_dtn.layers.embedding import EmbeddingTable
-from recbole_dtn.layers.product import set_fused
 from recbole_dtn.layers.table import RowTable
 from recbole_dtn.loss.tasks import TaskLosses
 from recbole_dtn.model.front import Front

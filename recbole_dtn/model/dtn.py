@@ -15,8 +15,8 @@ from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.interaction.base import FeatureInteraction
 from recbole_dtn.interaction.build import build_interactions
+from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.mlp import Tower
-from recbole_dtn.layers.product import Linear
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.model.front import interact
 from recbole_dtn.model.owners import owner_names

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from recbole_dtn.config.settings import Count, Settings, Widths
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError
+from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.mlp import MLP
-from recbole_dtn.layers.product import Linear
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import DataSchema

@@ -42,19 +42,27 @@ class STEMLevel(nn.Module):
     nothing reads it. The experts E are in the order task 1's, ..., task T's, shared.
 
     Args:
-        input_dim: I. settings: numbers of experts and widths. tasks: T. last: whether this is the last level.
+        input_dim: I. hidden: widths of an expert. counts: experts of each task, in order, and shared ones last.
+        gate_hidden, gate_bias: of every gate. last: whether this is the last level. dropout: inside the experts.
     """
 
-    def __init__(self, input_dim: int, settings: STEMSettings, *, tasks: int, last: bool) -> None:
+    def __init__(
+        self,
+        input_dim: int,
+        hidden: Sequence[int],
+        *,
+        counts: Sequence[int],
+        gate_hidden: Sequence[int],
+        gate_bias: bool,
+        last: bool,
+        dropout: float,
+    ) -> None:
         super().__init__()
-        counts = [settings.task_experts] * tasks + [settings.shared_experts]
-        experts = [
-            Experts(input_dim, settings.expert_hidden, count=count, dropout=settings.dropout) for count in counts
-        ]
+        experts = [Experts(input_dim, hidden, count=count, dropout=dropout) for count in counts]
         self.experts = nn.ModuleList(experts)
         self.gates = nn.ModuleList(
-            SoftmaxGate(input_dim, sum(counts), hidden=settings.gate_hidden, bias=settings.gate_bias)
-            for _ in range(tasks + (not last))
+            SoftmaxGate(input_dim, sum(counts), hidden=gate_hidden, bias=gate_bias)
+            for _ in counts[: -1 if last else None]
         )
         self.output_dim = experts[0].output_dim
 
@@ -98,13 +106,21 @@ class STEM(MultiTaskRecommender):
         fronts = [self.new_front() for _ in owners]
         self.fronts = nn.ModuleList(fronts)
         self.levels = nn.ModuleList()
+        counts = [settings.task_experts] * schema.num_tasks + [settings.shared_experts]
         width = fronts[0].output_dim
         for number in range(1, settings.levels + 1):
-            level = STEMLevel(width, settings, tasks=schema.num_tasks, last=number == settings.levels)
+            level = STEMLevel(
+                width,
+                settings.expert_hidden,
+                counts=counts,
+                gate_hidden=settings.gate_hidden,
+                gate_bias=settings.gate_bias,
+                last=number == settings.levels,
+                dropout=settings.dropout,
+            )
             self.levels.append(level)
             width = level.output_dim
         self.towers = Towers(width, settings.tower_hidden, count=schema.num_tasks, dropout=settings.dropout)
-        counts = [settings.task_experts] * schema.num_tasks + [settings.shared_experts]
         names = tuple(f"{owner}/expert{k}" for owner, count in zip(owners, counts, strict=True) for k in range(count))
         self.gate_names = dict.fromkeys(schema.task_names, names)
 

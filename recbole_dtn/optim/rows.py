@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from recbole_dtn.layers.pages import huge_pages
+from recbole_dtn.kernels.pages import huge_pages
 
 __all__ = ["RowOptimizer", "keep_wide_states", "rounded_at_random", "touched_rows"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError
-from recbole_dtn.layers.product import Fusible
+from recbole_dtn.kernels.choice import Fusible
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import DataSchema, TaskSpec

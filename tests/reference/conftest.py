@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recbole_dtn.layers.product import Fusible
+from recbole_dtn.kernels.choice import Fusible
 
 
 @pytest.fixture(autouse=True, params=[True, False], ids=["fused", "plain"])
