@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.vocabulary import Vocabularies
@@ -32,9 +32,17 @@ class Checkpoint:
     vocabularies: Vocabularies
     settings: dict[str, Any]
     epoch: int
+    balancer: dict[str, Tensor]
 
 
-def write_checkpoint(path: Path, model: MultiTaskRecommender, vocabularies: Vocabularies, *, epoch: int) -> None:
+def write_checkpoint(
+    path: Path,
+    model: MultiTaskRecommender,
+    vocabularies: Vocabularies,
+    *,
+    epoch: int,
+    balancer: nn.Module | None = None,
+) -> None:
     """Write a checkpoint whole or not at all."""
     content = {
         "format": FORMAT,
@@ -43,6 +51,7 @@ def write_checkpoint(path: Path, model: MultiTaskRecommender, vocabularies: Voca
         "vocabularies": vocabularies.to_dict(),
         "settings": model.settings.dump(),
         "epoch": epoch,
+        "balancer": {} if balancer is None else {k: tensor.cpu() for k, tensor in balancer.state_dict().items()},
     }
     temporary = path.with_name(f".{path.name}.writing")
     torch.save(content, temporary)
@@ -62,6 +71,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         vocabularies=Vocabularies.from_dict(content["vocabularies"]),
         settings=content["settings"],
         epoch=content["epoch"],
+        balancer=content.get("balancer", {}),  # older checkpoints have none
     )
 
 
