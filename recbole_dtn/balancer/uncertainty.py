@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from recbole_dtn.balancer.base import LossBalancer
 from recbole_dtn.balancer.step import Step
+from recbole_dtn.config.strict import Positive
 from recbole_dtn.registry import BALANCERS
 from recbole_dtn.schema import TaskSpec
 
@@ -47,7 +48,7 @@ class Uncertainty(LossBalancer):
             Field(description="L/(2e^s) + s/2 (half), L/e^s + s/2 (whole), or by the kind of task (auto)"),
         ] = "auto",
         init: Annotated[float, Field(description="log variance at the start")] = 0.0,
-        lr: Annotated[float | None, Field(gt=0, description="learning rate of s, ~ for optimizer.lr")] = None,
+        lr: Annotated[Positive | None, Field(description="learning rate of s, ~ for optimizer.lr")] = None,
     ) -> None:
         super().__init__(tasks)
         self.lr = lr

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from recbole_dtn.cli.console import make_console
 from recbole_dtn.cli.overview import overview
 from recbole_dtn.config.load import resolve
 from recbole_dtn.errors import UsageError
+from recbole_dtn.report.console import make_console
 
 __all__ = ["help_text", "run"]
 
@@ -43,7 +43,7 @@ def run(words: list[str]) -> int:
 
         show(resolved, console)
         return 0
-    from recbole_dtn.preprocess.at_once import check_files
+    from recbole_dtn.preprocess.from_settings import check_files
 
     check_files(resolved.settings)  # before torch is loaded, which takes seconds
     from recbole_dtn.training.fit import fit_settings

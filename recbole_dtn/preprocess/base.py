@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from recbole_dtn.config.datasets import dataset_values, protocols
-from recbole_dtn.config.preprocess import PreprocessOptions, preprocess_options
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.staging import dataset_files, staged
 from recbole_dtn.data.write import replace_file, write_dataset_yaml
-from recbole_dtn.errors import DataError, TooManyRejectedError
-from recbole_dtn.preprocess.advice import amount, duration, missing_files
-from recbole_dtn.preprocess.raw_files import TEXT_PER_BYTE, RawFile, RawFolder
+from recbole_dtn.errors import TooManyRejectedError
 from recbole_dtn.preprocess.rejects import FAILED, REJECTED, Rejects
-from recbole_dtn.preprocess.stamps import stamps
 
-__all__ = ["RECORD", "Preprocessor", "RawSet", "Work", "read_record"]
+__all__ = ["RECORD", "Preprocessor", "Work", "read_record"]
 
 RECORD = "preprocess.json"
 """What made a folder's atomic files: the set, its options, and the rows in and out."""
@@ -155,113 +150,3 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
-
-
-class RawSet(Preprocessor):
-    """A public data set whose raw files the user downloads; its protocols are shipped data sets' YAML files.
-
-    Args:
-        raw: folder of the raw files; None: ``<data_path>/<set>/raw``. data_path: gets ``<name>/``.
-        name: of the data set; None: as the protocol's YAML is called, see :meth:`name_of`.
-        options: of the protocol. base: the values of the data set's YAML that the options belong to.
-
-    Attributes:
-        set_name: as the registry has it. files: what should lie in the raw folder, a line each, for messages.
-        synthetic_rows: of the synthetic set that messages offer; 0: none is.
-        bytes_per_second: raw bytes that two cores get through, for the estimate of the time.
-    """
-
-    set_name: ClassVar[str]
-    files: ClassVar[Sequence[str]] = ()
-    synthetic_rows: ClassVar[int] = 100_000
-    bytes_per_second: ClassVar[float] = 20e6
-
-    def __init__(
-        self,
-        raw: Path | None,
-        data_path: Path,
-        *,
-        options: PreprocessOptions,
-        base: Mapping[str, Any],
-        name: str | None = None,
-    ) -> None:
-        self.options, self.base, self.data_path = options, dict(base), data_path
-        super().__init__(raw or data_path / self.set_name / "raw", data_path, name=name or self.name_of(options))
-        self._stamps: list[dict[str, Any]] = []
-        self.raw_given = raw is not None
-        self.made_by = f"preprocess {self.set_name}"
-
-    @classmethod
-    def name_of(cls, options: PreprocessOptions) -> str:
-        """The data set's name where none is given: that of the protocol's shipped YAML."""
-        return protocols(cls.set_name).get(options.protocol, cls.set_name)
-
-    @abstractmethod
-    def wanted(self) -> list[str]:
-        """Names of the raw files that these options need."""
-
-    def open_raw(self, scratch: Path | None = None) -> dict[str, RawFile]:
-        """The raw files by name.
-
-        Raises:
-            DataError: naming what is missing, where it comes from and the command that makes a synthetic set.
-        """
-        found, missing = RawFolder(self.raw, scratch).find_all(self.wanted())
-        if missing:
-            raise DataError(self.missing(missing))
-        self._stamps = stamps(found.values(), self.raw)
-        return found
-
-    def missing(self, names: Sequence[str]) -> str:
-        """The message about raw files that are not there."""
-        return missing_files(self, names)
-
-    def announce(self) -> str:
-        """What a run will do and how long that takes; zips inside zips are not unpacked to know it.
-
-        Raises:
-            DataError: when raw files are missing.
-        """
-        folder = RawFolder(self.raw, nested=False)
-        found, missing = folder.find_all(self.wanted())
-        if missing and not folder.unseen:
-            raise DataError(self.missing(missing))
-        plain = sum(raw.size for raw in found.values() if not raw.packed)
-        packed = sum(raw.size for raw in found.values() if raw.packed) + (folder.unseen if missing else 0)
-        slower = any(raw.on_disk_compressed for raw in found.values()) or bool(packed)
-        return self._announcement(plain, packed, slower=slower)
-
-    def _announcement(self, plain: int, packed: int, *, slower: bool) -> str:
-        """Given bytes of text, bytes of files whose text is packed, and whether anything must be unpacked."""
-        time = duration((plain + TEXT_PER_BYTE * packed) / self.bytes_per_second)
-        size = amount(plain + packed)
-        if packed:
-            size += ", compressed"
-        if slower:
-            time = time.replace("about", "at least")
-        return (
-            f"found the raw files in {self.raw} ({size}): making {self.folder} under protocol "
-            f"{self.options.protocol!r}, once; {time} on two cores"
-        )
-
-    def record(self) -> dict[str, Any]:
-        """Set, options, and the raw files that were opened; whether they lay in a folder that was given."""
-        options = self.options.model_dump(mode="json")
-        return {"set": self.set_name, "options": options, "raw": {"given": self.raw_given, "files": self._stamps}}
-
-    def meaning(self) -> dict[str, Any] | None:
-        """The base's values with what the options change, where the shipped YAML of this name does not say the same."""
-        values = self.adapted(dict(self.base))
-        values["preprocessor"] = self.set_name
-        values["preprocess"] = self.options.model_dump(mode="json", exclude_defaults=True)
-        shipped = dataset_values(self.name, None)
-        given = shipped.get("preprocess") or {}
-        if shipped and {**shipped, "preprocess": None} == {**values, "preprocess": None}:
-            recorded = preprocess_options(self.set_name, given)
-            if recorded == self.options:
-                return None
-        return values
-
-    def adapted(self, values: dict[str, Any]) -> dict[str, Any]:
-        """The data set's YAML as the options make it: tasks, domains."""
-        return values

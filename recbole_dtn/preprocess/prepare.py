@@ -20,9 +20,9 @@ from recbole_dtn.data.store import Column, Split, Store, load_array
 from recbole_dtn.data.summary import DataSummary, field_summaries
 from recbole_dtn.data.vocabulary import Vocabularies, make_schema
 from recbole_dtn.errors import DataError
-from recbole_dtn.preprocess.advice import make_again
-from recbole_dtn.preprocess.at_once import check_record, needs_raw_files, raw_set
-from recbole_dtn.preprocess.base import Preprocessor, RawSet, read_record
+from recbole_dtn.preprocess.base import Preprocessor, read_record
+from recbole_dtn.preprocess.from_settings import check_record, make_again, needs_raw_files, raw_set
+from recbole_dtn.preprocess.raw_set import RawSet
 from recbole_dtn.preprocess.stamps import changed
 from recbole_dtn.registry import PREPROCESSORS
 from recbole_dtn.schema import DataSchema

@@ -11,8 +11,9 @@ import pytest
 from recbole_dtn.config.datasets import dataset_values, protocols
 from recbole_dtn.config.preprocess import preprocess_options
 from recbole_dtn.config.properties import shipped_names
-from recbole_dtn.preprocess.base import Preprocessor, RawSet
+from recbole_dtn.preprocess.base import Preprocessor
 from recbole_dtn.preprocess.movielens.preprocessor import MovieLens100K
+from recbole_dtn.preprocess.raw_set import RawSet
 from recbole_dtn.preprocess.table.preprocessor import Table
 from recbole_dtn.registry import PREPROCESSORS
 from recbole_dtn.synthetic.generate import generate

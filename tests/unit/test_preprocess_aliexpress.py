@@ -18,7 +18,7 @@ from recbole_dtn.cli import main
 from recbole_dtn.config.load import resolve
 from recbole_dtn.config.preprocess import preprocess_options
 from recbole_dtn.errors import DataError, TooManyRejectedError, UsageError
-from recbole_dtn.preprocess import aliexpress
+from recbole_dtn.preprocess.aliexpress import preprocessor as aliexpress
 from recbole_dtn.preprocess.aliexpress.options import AliExpressOptions
 from recbole_dtn.preprocess.aliexpress.preprocessor import AliExpress
 from recbole_dtn.preprocess.prepare import open_sources, prepare

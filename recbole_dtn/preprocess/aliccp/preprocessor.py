@@ -10,13 +10,18 @@ from typing import Any
 
 from recbole_dtn.preprocess.aliccp.join import BLOCK_BYTES, PARTS, WORKERS, Join, raw_name
 from recbole_dtn.preprocess.aliccp.options import AliCCPOptions
-from recbole_dtn.preprocess.base import RawSet, Work
+from recbole_dtn.preprocess.base import Work
+from recbole_dtn.preprocess.raw_set import RawSet
+from recbole_dtn.registry import PREPROCESSORS
 
 __all__ = ["AliCCP"]
 
 
+@PREPROCESSORS.register("aliccp", paper="Ma et al., SIGIR 2018", options=AliCCPOptions)
 class AliCCP(RawSet):
-    """``sample_skeleton_{train,test}.csv`` and ``common_features_{train,test}.csv``, as downloaded.
+    """Ali-CCP: click and purchase over 85 M impressions, user histories kept apart.
+
+    Reads ``sample_skeleton_{train,test}.csv`` and ``common_features_{train,test}.csv`` as downloaded.
 
     Attributes:
         block_bytes, workers: bytes read at a time, and threads; the files written depend on neither.

@@ -14,19 +14,24 @@ from recbole_dtn.errors import DataError
 from recbole_dtn.preprocess.aliexpress.columns import ITEM, LABEL, SEARCH, USER, item_types, user_types
 from recbole_dtn.preprocess.aliexpress.options import COUNTRIES, PUBLISHED, AliExpressOptions
 from recbole_dtn.preprocess.aliexpress.searches import HeldOut, Searches
-from recbole_dtn.preprocess.base import RawSet, Work
+from recbole_dtn.preprocess.base import Work
 from recbole_dtn.preprocess.lines import LINE
 from recbole_dtn.preprocess.part_files import PartFiles, TextTable, keep_sound, text_blocks
 from recbole_dtn.preprocess.raw_files import RawFile
+from recbole_dtn.preprocess.raw_set import RawSet
 from recbole_dtn.preprocess.rejects import Tally
+from recbole_dtn.registry import PREPROCESSORS
 
 __all__ = ["AliExpress"]
 
 BLOCK_BYTES = 1 << 24
 
 
+@PREPROCESSORS.register("aliexpress", paper="Li et al., 2020", options=AliExpressOptions)
 class AliExpress(RawSet):
-    """``.user``: a row per search, keyed ``<split>:<search id>``; ``.inter``: a row per shown product.
+    """AliExpress search log: click and conversion, one country or several as domains.
+
+    ``.user`` has a row per search, keyed ``<split>:<search id>``; ``.inter`` has a row per shown product.
 
     The files are joined on the search id (inner join), as the publisher's recipe does; products of a search whose row
     in the user file is faulty are rejected with it. Values are written as the raw

@@ -13,12 +13,14 @@ import polars as pl
 from recbole_dtn.config.preprocess import PreprocessOptions
 from recbole_dtn.data.escape import escape_series
 from recbole_dtn.data.hashing import uniform
-from recbole_dtn.preprocess.base import RawSet, Work
+from recbole_dtn.preprocess.base import Work
 from recbole_dtn.preprocess.census.options import CensusIncomeOptions
 from recbole_dtn.preprocess.lines import LINE, line_blocks, read_table
 from recbole_dtn.preprocess.part_files import PartFiles, keep_sound
 from recbole_dtn.preprocess.raw_files import RawFile
+from recbole_dtn.preprocess.raw_set import RawSet
 from recbole_dtn.preprocess.rejects import Tally
+from recbole_dtn.registry import PREPROCESSORS
 
 __all__ = ["COLUMNS", "LABELS", "NUMERIC", "CensusIncome", "census_fields", "is_valid"]
 
@@ -67,8 +69,11 @@ LARGEST = 1_000_000
 TRAIN, TEST = "census-income.data", "census-income.test"
 
 
+@PREPROCESSORS.register("census-income", paper="UCI archive", options=CensusIncomeOptions)
 class CensusIncome(RawSet):
-    """A row per person, 40 inputs at most, 0/1 columns of income, marital status and education.
+    """Census-Income (KDD): income, marital status, education.
+
+    ``.inter`` has a row per person: at most 40 inputs, and 0/1 columns of income, marital status and education.
 
     The official test file is cut into validation and test by a hash of ``split_seed`` and the row's line
     (:func:`is_valid`): in halves up to chance, and streaming. The files hold all columns whatever the tasks are; the

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from recbole_dtn.errors import DataError
-from recbole_dtn.preprocess.base import RawSet, Work
+from recbole_dtn.preprocess.base import Work
 from recbole_dtn.preprocess.kuairand.log import INTER_TYPES, LogReader
 from recbole_dtn.preprocess.kuairand.options import (
     BINARY_SIGNALS,
@@ -18,6 +18,8 @@ from recbole_dtn.preprocess.kuairand.options import (
 from recbole_dtn.preprocess.kuairand.sides import write_items, write_users
 from recbole_dtn.preprocess.part_files import PartFiles
 from recbole_dtn.preprocess.raw_files import RawFile, RawFolder
+from recbole_dtn.preprocess.raw_set import RawSet
+from recbole_dtn.registry import PREPROCESSORS
 
 __all__ = ["KuaiRand"]
 
@@ -26,8 +28,11 @@ RANDOM = "log_random_4_22_to_5_08"
 PARTS_27K = ("part1", "part2")
 
 
+@PREPROCESSORS.register("kuairand", paper="Gao et al., CIKM 2022", options=KuaiRandOptions)
 class KuaiRand(RawSet):
-    """``.inter`` in parts by day, with all signals as float columns; ``.user`` and ``.item`` hold the features.
+    """KuaiRand 1K, Pure or 27K: 11 feedback signals, user and video features joined.
+
+    ``.inter`` is cut into parts by day, with all signals as float columns; ``.user`` and ``.item`` hold the features.
 
     Days are those of the log's own ``date`` column. ``hour`` comes from ``hourmin``, ``weekday`` (1 Monday to 7 Sunday)
     from ``date``. ``duration_ms`` is 0 where it is not known, as in the logs, and

@@ -13,12 +13,14 @@ import polars as pl
 from recbole_dtn.data.atomic import AtomicTable
 from recbole_dtn.data.write import write_atomic
 from recbole_dtn.errors import DataError
-from recbole_dtn.preprocess.base import Preprocessor, RawSet, Work
+from recbole_dtn.preprocess.base import Preprocessor, Work
 from recbole_dtn.preprocess.lines import line_blocks, read_table
 from recbole_dtn.preprocess.movielens.options import MovieLens1MOptions
 from recbole_dtn.preprocess.part_files import keep_sound
 from recbole_dtn.preprocess.raw_files import RawFile
+from recbole_dtn.preprocess.raw_set import RawSet
 from recbole_dtn.preprocess.rejects import Tally
+from recbole_dtn.registry import PREPROCESSORS
 
 __all__ = ["MovieLens1M", "MovieLens100K"]
 
@@ -36,8 +38,11 @@ UNIT_SEPARATOR = b"\x1f"
 LAST_SECOND = 4102444800  # the year 2100
 
 
+@PREPROCESSORS.register("ml-100k", paper="GroupLens")
 class MovieLens100K(Preprocessor):
-    """Users, items and ratings with derived fields; the tasks' labels come from ``rating`` by condition.
+    """MovieLens-100K as shipped inside RecBole's wheel.
+
+    Users, items and ratings with derived fields; the tasks' labels come from ``rating`` by condition.
 
     ``hour`` and ``weekday`` (1 Monday to 7 Sunday) are those of the time stamp in UTC, ``zip_prefix`` the first three
     letters or digits of the zip code. ``rating`` and ``timestamp`` stay beside the fields and are no inputs.
@@ -77,8 +82,11 @@ def _read(path: Path) -> pl.DataFrame:
     return pl.concat([batch.frame for batch in AtomicTable([path]).batches()])
 
 
+@PREPROCESSORS.register("ml-1m", paper="GroupLens", options=MovieLens1MOptions)
 class MovieLens1M(RawSet):
-    """Users, items and ratings with the derived fields of :class:`MovieLens100K`.
+    """MovieLens-1M with genres.
+
+    Users, items and ratings, with the derived fields of :class:`MovieLens100K`.
 
     ``age`` and ``occupation`` are the publisher's codes (18 is "18 to 24"), ``release_year`` is read from the title.
     The files are Latin-1, with ``::`` between the values.

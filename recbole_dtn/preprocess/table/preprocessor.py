@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
+from pydantic import Field
 
-from recbole_dtn.config.typed import read_typed
+from recbole_dtn.config.properties import read_typed
 from recbole_dtn.data.ahead import ahead
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.write import ReadyRows, write_atomic, write_dataset_yaml
@@ -19,14 +20,16 @@ from recbole_dtn.preprocess.table.plain_rows import PlainRows
 from recbole_dtn.preprocess.table.plan import Plan
 from recbole_dtn.preprocess.table.scan import input_files, open_tables
 from recbole_dtn.preprocess.table.spec import ReaderSpec, TableSpec
+from recbole_dtn.registry import PREPROCESSORS
 
 __all__ = ["ReaderSpec", "Table", "TableSpec", "preprocess_table"]
 
 MAX_REJECTED = 0.001
 
 
+@PREPROCESSORS.register("table")
 class Table(Preprocessor):
-    """Tables of your own.
+    """Tables of your own: CSV, TSV or Parquet, one file or several.
 
     Args:
         raw: unused. data_path, name: the data set is written into ``<data_path>/<name>/``.
@@ -38,10 +41,18 @@ class Table(Preprocessor):
     default_name = ""
     source = "your own table"
 
-    def __init__(self, raw: Path | None, data_path: Path, *, name: str, input: str, spec: Path) -> None:
+    def __init__(
+        self,
+        raw: Path | None,
+        data_path: Path,
+        *,
+        name: str,
+        input: Annotated[str, Field(description="a file, a pattern of files, or several with commas between")],
+        spec: Annotated[str, Field(description="a YAML file that names fields and tasks")],
+    ) -> None:
         super().__init__(raw, data_path, name=name)
         self.input = str(input)
-        self.spec = spec
+        self.spec = Path(spec)
         self.made_by = "preprocess table"
 
     def write(self, work: Work) -> dict[str, int]:
@@ -103,5 +114,5 @@ def preprocess_table(
             already, without ``overwrite``. DataError: for a file that is no table. TooManyRejectedError: for a share
             of faulty rows above ``max_rejected``, or with ``strict`` the first of them.
     """
-    table = Table(None, data_path, name=name, input=str(input), spec=spec)
+    table = Table(None, data_path, name=name, input=str(input), spec=str(spec))
     return table.run(log, meter=meter, overwrite=overwrite, max_rejected=max_rejected, strict=strict)

@@ -1,21 +1,25 @@
-"""Training on a public set at once: its preprocessor as the settings name it, and what can be checked before torch."""
+"""The preprocessor that a run's settings name, and the checks of its files that need no torch."""
 
 from __future__ import annotations
 
+import json
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from recbole_dtn.config.datasets import has_atomic_files
-from recbole_dtn.config.preprocess import preprocess_options
+from recbole_dtn.config.preprocess import option_words, preprocess_options
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.tasks import check_fields_and_tasks
 from recbole_dtn.data.sources import data_folder, find_sources
 from recbole_dtn.errors import DataError
-from recbole_dtn.preprocess.advice import differing, make_again
-from recbole_dtn.preprocess.base import Preprocessor, RawSet, read_record
+from recbole_dtn.preprocess.base import Preprocessor, read_record
 from recbole_dtn.preprocess.raw_files import TARS
+from recbole_dtn.preprocess.raw_set import PROGRAM, RawSet, data_path_words
 from recbole_dtn.registry import PREPROCESSORS
 
-__all__ = ["check_files", "check_record", "needs_raw_files", "raw_set"]
+__all__ = ["check_files", "check_record", "make_again", "needs_raw_files", "raw_set"]
 
 
 def raw_set(settings: Settings, name: str) -> RawSet:
@@ -76,7 +80,11 @@ def check_record(settings: Settings, folder: Path) -> None:
         return
     wanted = preprocess_options(settings.preprocessor, settings.preprocess).model_dump(mode="json")
     found = record.get("options", {})
-    wrong = [f"{key}: {differing(found.get(key), value)}" for key, value in wanted.items() if found.get(key) != value]
+    wrong = [
+        f"{key}: {json.dumps(found.get(key))}, not {json.dumps(value)}"
+        for key, value in wanted.items()
+        if found.get(key) != value
+    ]
     if wrong:
         command = make_again(settings, raw_set(settings, folder.name), record)
         raise DataError(
@@ -84,3 +92,18 @@ def check_record(settings: Settings, folder: Path) -> None:
             f"To keep them, make another data set: the same command with --name=NAME in place of --overwrite, then "
             "train with --dataset=NAME"
         )
+
+
+def make_again(settings: Settings, made: RawSet, record: Mapping[str, Any] | None = None) -> str:
+    """The command that makes a data set's files again, with the options that the settings name.
+
+    Args:
+        settings: of the run. made: its preprocessor. record: of the files that are there (:func:`read_record`): where
+            their raw folder was given, the command has to name it.
+    """
+    recorded = (record or {}).get("raw")
+    elsewhere = isinstance(recorded, dict) and recorded.get("given")
+    raw = [f"--raw={shlex.quote(settings.raw)}"] if settings.raw else ["--raw=FOLDER"] if elsewhere else []
+    name = [] if made.name == made.name_of(made.options) else [f"--name={made.name}"]
+    words = [*raw, *option_words(made.set_name, made.options), *name, *data_path_words(made.data_path), "--overwrite"]
+    return " ".join([PROGRAM, "preprocess", made.set_name, *words])
