@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from recbole_dtn.balancer.base import LossBalancer
 from recbole_dtn.balancer.reach import Reach
 from recbole_dtn.balancer.step import Step
+from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import BALANCERS
 from recbole_dtn.schema import TaskSpec
 
@@ -35,12 +36,14 @@ class GradNorm(LossBalancer):
     with W one shared layer and sg no gradient. After each step ``w <- T w / sum w``, none below 0.001. Sums and means
     are over the observed tasks; the weight of another one stays as it is.
 
-    W is the last shared dense weight in the order of the model's parameters (in MMoE the experts' last layer), the last
-    shared parameter where all dense weights belong to tasks. Without a shared parameter the weights stay 1.
+    W is ``layer``, by default the last shared dense weight in the order of the model's parameters: the experts' last
+    layer in MMoE, but in DTN, whose later tasks read earlier ones, a tower (name another). Where all dense weights
+    belong to tasks it is the last shared parameter; without one the weights stay 1.
 
     Args:
         tasks: the tasks. alpha: strength; 0 makes all norms equal. lr: learning rate of the weights.
         initial: L_t0, the task's first loss, or log 2, which is that of a probability of 1/2.
+        layer: name of W, as in ``model.named_parameters()``.
     """
 
     first: Tensor
@@ -54,9 +57,12 @@ class GradNorm(LossBalancer):
         initial: Annotated[
             Literal["first", "log2"], Field(description="what losses are compared to: the first step's, or log 2")
         ] = "first",
+        layer: Annotated[
+            str | None, Field(description="parameter whose gradients are compared, ~ for the last shared weight")
+        ] = None,
     ) -> None:
         super().__init__(tasks)
-        self.alpha, self.lr = alpha, lr
+        self.alpha, self.lr, self.layer = alpha, lr, layer
         self.weights = nn.Parameter(torch.ones(len(tasks)))
         start = math.log(2) if initial == "log2" else math.nan  # NaN: no loss has been seen yet
         self.register_buffer("first", torch.full((len(tasks),), start))
@@ -66,9 +72,21 @@ class GradNorm(LossBalancer):
         self.before = self.weights.detach().clone()
         self.first.copy_(torch.where(self.first.isnan() & step.observed, step.values, self.first))
         total = (self.before * step.losses).sum() + step.extra
-        layer = _layer(step.reach)
+        layer = self._layer(step.reach)
         step.run(total + self._distance(step, layer) if layer else total)
         return total.detach()
+
+    def _layer(self, reach: Reach) -> Sequence[nn.Parameter]:
+        if self.layer is not None:
+            if self.layer not in reach.names:
+                raise UsageError(
+                    f"balancer.layer: the model has no trainable parameter {self.layer!r}; "
+                    + nearest(self.layer, reach.names)
+                )
+            return [reach.names[self.layer]]
+        tables = {id(table) for table in reach.tables}
+        dense = [parameter for parameter in reach.shared if parameter.ndim > 1 and id(parameter) not in tables]
+        return dense[-1:] or reach.shared[-1:]
 
     def _distance(self, step: Step, layer: Sequence[nn.Parameter]) -> Tensor:
         """``sum_t | N_t - target_t |`` over the observed tasks, as a function of the weights alone."""
@@ -86,9 +104,3 @@ class GradNorm(LossBalancer):
         kept = torch.where(step.observed, 0.0, self.before)
         rest = len(moved) - kept.sum()
         self.weights.copy_(moved * (rest / moved.sum().clamp_min(LEAST)) + kept)
-
-
-def _layer(reach: Reach) -> Sequence[nn.Parameter]:
-    tables = {id(table) for table in reach.tables}
-    dense = [parameter for parameter in reach.shared if parameter.ndim > 1 and id(parameter) not in tables]
-    return dense[-1:] or reach.shared[-1:]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -26,27 +26,30 @@ class Reach:
         shared: those of two tasks or more. specific: per task, those of that task alone.
         other: those of no task; only auxiliary losses and penalties reach them.
         tables: those of them all that are embedding tables or codebooks.
+        names: of all of them.
     """
 
     shared: tuple[nn.Parameter, ...]
     specific: tuple[tuple[nn.Parameter, ...], ...]
     other: tuple[nn.Parameter, ...] = ()
     tables: tuple[nn.Parameter, ...] = ()
+    names: Mapping[str, nn.Parameter] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls,
-        parameters: Sequence[nn.Parameter],
+        names: Mapping[str, nn.Parameter],
         tasks: Sequence[Collection[nn.Parameter]],
         tables: Sequence[nn.Parameter] = (),
     ) -> Reach:
-        """From all trainable parameters, per task those that it depends on, and the tables.
+        """From all trainable parameters by name, per task those that it depends on, and the tables.
 
         >>> a, b, c = (nn.Parameter(torch.zeros(())) for _ in range(3))
-        >>> reach = Reach.of([a, b, c], [[a, b], [a]])
+        >>> reach = Reach.of({"a": a, "b": b, "c": c}, [[a, b], [a]])
         >>> reach.shared == (a,), reach.specific == ((b,), ()), reach.other == (c,)
         (True, True, True)
         """
+        parameters = [*names.values()]
         held = [{id(parameter) for parameter in each} for each in tasks]
         counts = [sum(id(parameter) in each for each in held) for parameter in parameters]
         alone = [parameter for parameter, count in zip(parameters, counts, strict=True) if count == 1]
@@ -55,6 +58,7 @@ class Reach:
             specific=tuple(tuple(parameter for parameter in alone if id(parameter) in each) for each in held),
             other=tuple(parameter for parameter, count in zip(parameters, counts, strict=True) if count == 0),
             tables=tuple(tables),
+            names=names,
         )
 
 
@@ -70,13 +74,14 @@ def find_reach(model: MultiTaskRecommender, features: Features) -> Reach:
     Args:
         model: the model. features: any batch.
     """
-    parameters = tuple(parameter for parameter in model.parameters() if parameter.requires_grad)
+    names = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    parameters = [*names.values()]
     tasks = model.task_parameters()
     if tasks is None:
         reached = _probe(model, features, parameters)
         tasks = [[p for p, found in zip(parameters, row, strict=True) if found] for row in reached.tolist()]
     held = {id(table.weight) for table in model.tables()}
-    return Reach.of(parameters, tasks, [parameter for parameter in parameters if id(parameter) in held])
+    return Reach.of(names, tasks, [parameter for parameter in parameters if id(parameter) in held])
 
 
 def _probe(model: MultiTaskRecommender, features: Features, parameters: Sequence[nn.Parameter]) -> Tensor:

@@ -51,9 +51,10 @@ class Losses(nn.Module):
 
     def reach(self) -> Reach:
         """Table and weight are shared (by T > 1 tasks), a head and a bias are a task's own."""
-        both = [self.table.weight, self.weight]
-        tasks = [[*both, head, bias] for head, bias in zip(self.heads, self.biases, strict=True)]
-        return Reach.of([*self.parameters()], tasks, [self.table.weight])
+        everything = dict(self.named_parameters())
+        table, weight = everything["table.weight"], self.weight
+        tasks = [[table, weight, head, bias] for head, bias in zip(self.heads, self.biases, strict=True)]
+        return Reach.of(everything, tasks, [table])
 
 
 class BalancerStep(Step):
@@ -146,7 +147,7 @@ class _Run:
         with torch.no_grad():
             for parameter in self.model.parameters():
                 assert parameter.grad is not None, "a parameter of the model is left without a gradient"
-                parameter -= 0.01 / self.scale * parameter.grad.to_dense()
+                parameter.sub_(parameter.grad.to_dense(), alpha=0.01 / self.scale)
         self.balancer.after_step(step)
         self.index += 1
         return total
