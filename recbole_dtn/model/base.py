@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import InputType, ModelType
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_dtn import bridge
 from recbole_dtn.config.settings import Settings
@@ -126,6 +126,14 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
     def forward(self, features: Features) -> ModelOutput:
         """Score a batch."""
         raise NotImplementedError
+
+    def task_parameters(self) -> Sequence[Collection[nn.Parameter]] | None:
+        """The parameters that each task's logit and loss depend on, one collection for each task.
+
+        None: a balancer that needs to know finds them by :func:`recbole_dtn.balancer.reach.find_reach`. A model whose
+        rows take different paths (routed experts) declares them.
+        """
+        return None
 
     # ---- what every model has -----------------------------------------------------------------------------------
 

@@ -52,7 +52,9 @@ class BestKeeper(lightning.Callback):
         if self.best is None or is_better(name, value, self.best):
             self.best, self.best_epoch, self.valid, self.worse = value, epoch, pl_module.latest, 0
             if trainer.is_global_zero:
-                write_checkpoint(self.path, pl_module.model, self.vocabularies, epoch=epoch)
+                write_checkpoint(
+                    self.path, pl_module.model, self.vocabularies, epoch=epoch, balancer=pl_module.balancer
+                )
         else:
             self.worse += 1
             if self.worse > self.settings.stopping_step:
