@@ -64,7 +64,7 @@ def what_is_missing(settings: Settings) -> str | None:
     folder = Path(settings.data_path) / (settings.folder or settings.dataset)
     if has_atomic_files(folder):
         return None
-    if settings.preprocessor is not None and PREPROCESSORS.options(settings.preprocessor) is not None:
+    if settings.preprocessor is not None and PREPROCESSORS.entry(settings.preprocessor).options_class is not None:
         from recbole_dtn.preprocess.from_settings import raw_set
 
         return f"a run would first do this: {raw_set(settings, folder.name).announce()}"

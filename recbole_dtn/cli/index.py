@@ -9,40 +9,40 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from recbole_dtn.cli.arguments import parse
-from recbole_dtn.cli.console import PROGRAM, make_console, say
+from recbole_dtn.cli.arguments import Command
 from recbole_dtn.config.choice import CHOICES, keyword_options
 from recbole_dtn.config.faults import declared, describe
+from recbole_dtn.config.properties import flow_yaml
 from recbole_dtn.config.schema import field_of, schema_of
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.errors import RecBoleDTNError, UsageError
+from recbole_dtn.errors import UsageError
 from recbole_dtn.registry import REGISTRIES, Entry, Registry, spelled
+from recbole_dtn.report.console import make_console, say
 from recbole_dtn.shipped import INDEX, properties_folder
 
 __all__ = ["index_files", "run"]
 
 PACKAGES = ("interaction", "model", "loss", "balancer", "metric", "preprocess")
-HELP = f"""\
-{PROGRAM} index [--check]
-
+COMMAND = Command(
+    "index",
+    usage=["[--check]"],
+    about=f"""
 Imports every built-in method and writes what settings, lists and help need of it before torch is loaded:
 properties/{INDEX}, and one YAML per method with its defaults. For contributors, in a clone: run it after a method's
 name, options, defaults or docstring changed.
-
-  --check    write nothing; exit 1 where a file differs
-"""
+""",
+)
+COMMAND.flag("check", "write nothing; exit 1 where a file differs")
 
 
 def help_text(words: list[str]) -> str:
     """How to call it."""
-    return HELP
+    return COMMAND.help_text()
 
 
 def run(words: list[str]) -> int:
     """Write the files that differ, and remove those of methods that are gone."""
-    check = "check" in parse(words, flags=("check",)).flags
+    check = COMMAND.parse(words).check
     for registry in REGISTRIES:
         registry.start_empty()
     folder, files = properties_folder(), index_files()
@@ -127,7 +127,7 @@ def _options(registry: Registry, target: Any) -> dict[str, Any]:
     if registry.kind == "model":
         model: Any = getattr(target, "settings_class", None) or Settings
         own = {name for cls in model.__mro__ if cls not in Settings.__mro__ for name in cls.__annotations__}
-        names = [name for name in model.model_fields if name in own]
+        names = sorted((name for name in model.model_fields if name in own), key=Settings.model_fields.__contains__)
     else:
         model = keyword_options(target)
         names = list(model.model_fields)
@@ -139,8 +139,9 @@ def _options(registry: Registry, target: Any) -> dict[str, Any]:
         try:
             schemas[name] = schema_of(info)
             again = describe(field_of(schemas[name], CHOICES)[0])
-        except (RecBoleDTNError, Exception) as error:
-            raise UsageError(f"{spelled(target)}: option {name!r} has a type that the index cannot hold: {error}") from error
+        except Exception as error:
+            told = f"option {name!r} has a type that the index cannot hold: {error}"
+            raise UsageError(f"{spelled(target)}: {told}") from error
         if again != describe(kinds[name]):
             raise UsageError(f"{spelled(target)}: option {name!r} reads {describe(kinds[name])!r}, the index {again!r}")
     return schemas
@@ -155,11 +156,8 @@ def _yaml(described: dict[str, Any]) -> str:
     paper = f" ({described['paper']})" if described["paper"] else ""
     lines = [f"# {described['summary']}{paper}.", f"{HEADER}{module}.py: change the defaults there."]
     for name, schema in described.get("options", {}).items():
-        head = f"{name}: {_flow(schema['default'])}" if "default" in schema else f"# {name}:"
-        lines.append(f"{head:<29} # {schema['description']}")
+        head = f"{name}: {flow_yaml(schema['default'])}" if "default" in schema else f"# {name}:"
+        kind = describe(field_of(schema, CHOICES)[0])
+        words = f"{kind}: " if kind.startswith("one of") or "=" in kind or ">" in kind else ""
+        lines.append(f"{head:<29} # {words}{schema['description']}")
     return "\n".join(lines) + "\n"
-
-
-def _flow(value: Any) -> str:
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
-    return text.removesuffix("\n").removesuffix("\n...")

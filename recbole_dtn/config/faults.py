@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from recbole_dtn.config.strict import SEQUENCES, members
-from recbole_dtn.config.tree import Branch, Items, Leaf, Tree, found, from_python, is_null, values
+from recbole_dtn.config.tree import Branch, Items, Leaf, Tree, found, is_null, values
 from recbole_dtn.errors import UsageError, nearest
 
 __all__ = ["Fault", "declared", "describe", "faults_of", "read_model", "report"]
@@ -53,11 +53,12 @@ def declared(model: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def read_model(model: type[M], tree: Tree, *, of: str = "settings", prefix: str = "") -> M:
+def read_model(model: type[M], tree: Tree, *, of: str = "settings", prefix: str = "", owner: str = "") -> M:
     """A tree as a typed model.
 
     Args:
         model: the class. tree: what was written. of: what the message calls the values. prefix: put before each key.
+        owner: what has the values as its options, in words.
 
     Raises:
         UsageError: one message with every fault, each with its key and where it was written.
@@ -73,10 +74,10 @@ def read_model(model: type[M], tree: Tree, *, of: str = "settings", prefix: str 
     try:
         return model.model_validate(values(tree))
     except ValidationError as error:
-        raise report(faults_of(error, model, tree, prefix=prefix), of=of) from None
+        raise report(faults_of(error, model, tree, prefix=prefix, owner=owner), of=of) from None
 
 
-# ---- what a type expects ----------------------------------------------------------------------------------------------
+# ---- what a type expects -------------------------------------------------------------------------------------------
 
 _NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "text", Path: "a path", Any: "any value"}
 _LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -147,7 +148,7 @@ def _list_of(item: Any) -> str:
     return f"a list of ({words})" if " " in words else f"a list of {words}"
 
 
-# ---- from pydantic's errors to messages -------------------------------------------------------------------------------
+# ---- from pydantic's errors to messages ----------------------------------------------------------------------------
 
 
 @dataclass
@@ -162,15 +163,18 @@ class _Place:
     owner: str = ""
 
 
-def faults_of(error: ValidationError, model: type[BaseModel], tree: Tree, *, prefix: str = "") -> list[Fault]:
+def faults_of(
+    error: ValidationError, model: type[BaseModel], tree: Tree, *, prefix: str = "", owner: str = ""
+) -> list[Fault]:
     """The faults that pydantic found, in our words.
 
     Args:
         error: from validating ``values(tree)``. model: the class. tree: what was written. prefix: put before each key.
+        owner: what has the values as its options, in words.
     """
     found_at: list[tuple[_Place, dict[str, Any]]] = []
     for one in error.errors(include_url=False):
-        found_at.append((_walk(_Place(prefix, tree, model, model), one["loc"]), dict(one)))
+        found_at.append((_walk(_Place(prefix, tree, model, model, owner=owner), one["loc"]), dict(one)))
     # Each member of a union has its errors: those of the member that has the written form are kept.
     deepest = {place.key for place, _ in found_at}
     faults = []
@@ -245,7 +249,8 @@ def _hint(place: _Place) -> str:
     """The nearest valid word, or where one value was given for a map the first key of the map."""
     if not isinstance(place.tree, Leaf) or is_null(place.tree):
         return ""
-    options = [str(option) for kind in members(place.annotation) if get_origin(kind) is Literal for option in get_args(kind)]
+    literals = [get_args(kind) for kind in members(place.annotation) if get_origin(kind) is Literal]
+    options = [str(option) for literal in literals for option in literal]
     if options:
         hint = nearest(str(place.tree.value), options)
         return f": {hint.split(' (known')[0]}" if hint.startswith("did you mean") else ""

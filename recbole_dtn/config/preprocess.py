@@ -20,10 +20,11 @@ from recbole_dtn.registry import PREPROCESSORS, resolve
 
 __all__ = [
     "PreprocessOptions",
+    "PreprocessorOptions",
     "option_kinds",
+    "option_model",
     "option_words",
     "outcome_columns",
-    "PreprocessorOptions",
     "preprocess_options",
     "read_options",
 ]
@@ -72,7 +73,7 @@ def preprocess_options(preprocessor: str, given: Any) -> PreprocessOptions:
     """
     if isinstance(given, PreprocessOptions):
         return given
-    model = _options_class(preprocessor) or PreprocessOptions
+    model = option_model(preprocessor)
     return read_model(model, from_python(dict(given), ""), of=f"options of {preprocessor}", prefix="preprocess")
 
 
@@ -84,6 +85,11 @@ def outcome_columns(preprocessor: str | None) -> tuple[str, ...]:
     """
     model = _options_class(preprocessor)
     return () if model is None else model.outcomes
+
+
+def option_model(preprocessor: str) -> type[PreprocessOptions]:
+    """The class of a preprocessor's options."""
+    return _options_class(preprocessor) or PreprocessOptions
 
 
 def option_kinds(preprocessor: Any) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from recbole_dtn.config.faults import read_model
 from recbole_dtn.config.tree import Branch, Leaf, from_python, parse_text, plain
@@ -16,9 +19,9 @@ from recbole_dtn.errors import UsageError
 from recbole_dtn.shipped import properties_folder
 
 __all__ = [
-    "KeyHelp", "key_help", "properties_folder", "read_tree", "read_typed", "read_yaml", "shipped", "shipped_names",
+    "KeyHelp", "flow_yaml", "key_help", "option_help", "properties_folder", "read_tree", "read_typed", "read_yaml",
+    "shipped", "shipped_names",
 ]  # fmt: skip
-
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -98,6 +101,35 @@ class KeyHelp:
     default: str
     comment: str
     section: str
+
+
+def option_help(model: type[BaseModel], names: Iterable[str]) -> list[KeyHelp]:
+    """The fields of a class as help shows them: default as YAML, and description.
+
+    >>> from recbole_dtn.config.choice import options_class
+    >>> from recbole_dtn.registry import INTERACTIONS
+    >>> option_help(options_class(INTERACTIONS, "gdcn"), ["layers"])
+    [KeyHelp(key='layers', default='2', comment='gated cross layers', section='')]
+    """
+    fields = model.model_fields
+    return [KeyHelp(name, _default(fields[name]), fields[name].description or "", "") for name in names]
+
+
+def _default(info: FieldInfo) -> str:
+    default = info.get_default(call_default_factory=True)  # type: ignore[call-arg]
+    return "" if default is PydanticUndefined else flow_yaml(default)
+
+
+def flow_yaml(value: Any) -> str:
+    """A value on one line of YAML.
+
+    >>> flow_yaml({"name": "gdcn", "hidden": [64]}), flow_yaml(None)
+    ('{name: gdcn, hidden: [64]}', 'null')
+    """
+    text: str = yaml.safe_dump(
+        to_jsonable_python(value), default_flow_style=True, width=10_000, allow_unicode=True, sort_keys=False
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 _SECTION = re.compile(r"# -- (.+)")
