@@ -161,4 +161,3 @@ def _yaml(described: dict[str, Any]) -> str:
         words = f"{kind}: " if kind.startswith("one of") or "=" in kind or ">" in kind else ""
         lines.append(f"{head:<29} # {words}{schema['description']}")
     return "\n".join(lines) + "\n"
-
