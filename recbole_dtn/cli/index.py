@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recbole_dtn.cli.arguments import parse
-from recbole_dtn.cli.help_text import PROGRAM
+from recbole_dtn.cli.arguments import Command
 from recbole_dtn.config.choice import CHOICES, keyword_options
 from recbole_dtn.config.faults import declared, describe
 from recbole_dtn.config.properties import flow_yaml
@@ -24,25 +23,26 @@ from recbole_dtn.shipped import INDEX, properties_folder
 __all__ = ["index_files", "run"]
 
 PACKAGES = ("interaction", "model", "loss", "balancer", "metric", "preprocess")
-HELP = f"""\
-{PROGRAM} index [--check]
-
+COMMAND = Command(
+    "index",
+    usage=["[--check]"],
+    about=f"""
 Imports every built-in method and writes what settings, lists and help need of it before torch is loaded:
 properties/{INDEX}, and one YAML per method with its defaults. For contributors, in a clone: run it after a method's
 name, options, defaults or docstring changed.
-
-  --check    write nothing; exit 1 where a file differs
-"""
+""",
+)
+COMMAND.flag("check", "write nothing; exit 1 where a file differs")
 
 
 def help_text(words: list[str]) -> str:
     """How to call it."""
-    return HELP
+    return COMMAND.help_text()
 
 
 def run(words: list[str]) -> int:
     """Write the files that differ, and remove those of methods that are gone."""
-    check = "check" in parse(words, flags=("check",)).flags
+    check = COMMAND.parse(words).check
     for registry in REGISTRIES:
         registry.start_empty()
     folder, files = properties_folder(), index_files()
