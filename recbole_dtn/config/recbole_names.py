@@ -57,7 +57,6 @@ REFUSED = {
     # evaluation
     "eval_args": "set split, split_ratio and split_seed",
     "repeatable": "rows are labelled, nothing is ranked; leave it out",
-    "metrics": "every metric is reported; the one that selects is valid_metric",
     "topk": "rows are labelled, nothing is ranked; leave it out",
     "valid_metric_bigger": "valid_metric knows its direction; leave it out",
     "metric_decimal_place": "leave it out; records keep every digit",
@@ -232,7 +231,9 @@ def _field(name: str, numerical: list[str], types: Mapping[str, str]) -> Values:
 
 def _loaded(values: Mapping[str, Any], types: Mapping[str, str]) -> list[str] | None:
     """Loaded columns, each once, in order; None where only the files know them."""
-    if _off(values.get("load_col")):
+    if "load_col" not in values:
+        return None
+    if _off(values["load_col"]):
         return list(types) or None
     return list(dict.fromkeys(name for names in _columns(values["load_col"]).values() for name in names))
 
