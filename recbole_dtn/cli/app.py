@@ -18,9 +18,10 @@ COMMANDS = {
     "train": "train and test one model (the command when none is named)",
     "preprocess": "raw files to atomic files: a known set, or one table of your own",
     "data": "info, validate, split: look at a data set; cache list, cache clear",
-    "list": "models, interactions, datasets, metrics, balancers: what is registered",
+    "list": "models, interactions, balancers, losses, metrics, preprocessors, datasets",
     "test": "test a finished run again from its checkpoint",
     "leaderboard": "run models x data sets x seeds and write their table",
+    "index": "write the index of built-in methods (for contributors)",
 }
 INTERRUPTED = 130
 

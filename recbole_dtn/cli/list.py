@@ -14,7 +14,7 @@ from recbole_dtn.report.tables import show_table
 
 __all__ = ["help_text", "run"]
 
-KINDS: dict[str, Registry] = {f"{registry.kind}s": registry for registry in REGISTRIES}
+KINDS: dict[str, Registry] = {f"{registry.kind}s".replace("sss", "sses"): registry for registry in REGISTRIES}
 DATASETS = "datasets"
 
 COMMAND = Command(
