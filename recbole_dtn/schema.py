@@ -6,8 +6,8 @@ so that a checkpoint or a cache can carry them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -153,6 +153,21 @@ class DataSchema:
     @property
     def task_names(self) -> tuple[str, ...]:
         return tuple(task.name for task in self.tasks)
+
+    def select(self, positions: Iterable[int]) -> DataSchema:
+        """The schema of some of the fields alone, in their order, with rows numbered anew from 0.
+
+        >>> fields = (FieldSpec("a", "token", 4, 0), FieldSpec("b", "token", 3, 4), FieldSpec("c", "token", 5, 7))
+        >>> [(spec.name, spec.offset) for spec in DataSchema(fields, ()).select([2, 1]).fields]
+        [('b', 0), ('c', 3)]
+        """
+        kept = sorted(set(positions))
+        fields: list[FieldSpec] = []
+        for position in kept:
+            offset = fields[-1].offset + fields[-1].size if fields else 0
+            fields.append(replace(self.fields[position], offset=offset))
+        zero = [kept.index(position) for position in self.extra.get("zero_unknown", ()) if position in kept]
+        return replace(self, fields=tuple(fields), extra={**self.extra, "zero_unknown": zero})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON or a checkpoint; :meth:`from_dict` is the inverse.

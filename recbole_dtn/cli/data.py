@@ -21,7 +21,7 @@ from recbole_dtn.report.tables import show_table
 from recbole_dtn.report.text import count
 
 if TYPE_CHECKING:
-    from recbole_dtn.data.atomic import Fault
+    from recbole_dtn.data.atomic import FileFault
     from recbole_dtn.inspect.validate import FaultGroup
 
 __all__ = ["help_text", "run"]
@@ -134,13 +134,13 @@ def _number(count: int, thing: str) -> str:
     return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
-def _counted(faults: Iterable[Fault], counts: dict[bool, int]) -> Iterator[Fault]:
+def _counted(faults: Iterable[FileFault], counts: dict[bool, int]) -> Iterator[FileFault]:
     for fault in faults:
         counts[fault.fatal] += 1
         yield fault
 
 
-def _show_faults(console: Console, faults: Iterable[Fault], *, each: bool) -> None:
+def _show_faults(console: Console, faults: Iterable[FileFault], *, each: bool) -> None:
     """Every fault as it is found, or those of a kind together."""
     if each:
         for fault in faults:
@@ -155,7 +155,7 @@ def _show_faults(console: Console, faults: Iterable[Fault], *, each: bool) -> No
         say(console, f"... and {len(groups) - GROUPS_SHOWN:,} kinds more; --all prints each fault")
 
 
-def _line(fault: Fault, lines: str) -> str:
+def _line(fault: FileFault, lines: str) -> str:
     where = f"{fault.file}, line {lines}" if fault.line else fault.file
     return f"{where}: {'' if fault.fatal else 'warning: '}{fault.reason}"
 

@@ -53,9 +53,7 @@ def declared(model: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def read_model(
-    model: type[M], tree: Tree, *, of: str = "settings", prefix: str = "", owner: str = ""
-) -> M:
+def read_model(model: type[M], tree: Tree, *, of: str = "settings", prefix: str = "", owner: str = "") -> M:
     """A tree as a typed model.
 
     Args:

@@ -125,9 +125,7 @@ def settings_class(name: str) -> type[Settings]:
 def _head(tree: Branch) -> dict[str, Any]:
     """The settings of :data:`HEAD` that are of the right type; faults are found again, later, with all."""
     kinds = Settings.model_fields
-    head: Any = create_model(
-        "Head", __base__=Settings.__base__, **{key: (kinds[key].annotation, None) for key in HEAD}
-    )  # type: ignore[call-overload]
+    head: Any = create_model("Head", __base__=Settings.__base__, **{key: (kinds[key].annotation, None) for key in HEAD})  # type: ignore[call-overload]
     found = {key: values(tree[key]) for key in HEAD}
     try:
         head.model_validate(found)

@@ -156,6 +156,8 @@ class Settings(Strict):
     embedding_backend: Literal["torch", "fbgemm", "torchrec"]
     dropout: Rate
     shared_interaction: Interaction | None
+    shared_interaction_dim: Count
+    aux_weight: NonNegative
     init_from: str | None
     # loss
     balancer: Balancer

@@ -26,7 +26,7 @@ __all__ = [
     "TYPES",
     "AtomicTable",
     "Batch",
-    "Fault",
+    "FileFault",
     "Header",
     "Tap",
     "blocks",
@@ -49,7 +49,7 @@ Tap = Callable[[Path, bytes], None]
 
 
 @dataclass(frozen=True, order=True)
-class Fault:
+class FileFault:
     """Something wrong in a file (line 0: in the file or folder as a whole).
 
     ``fatal``: it cannot be read; else stock RecBole alone would misread it. ``kind``: the reason without the row's own
@@ -66,7 +66,7 @@ class Fault:
         return f"{self.file}, line {self.line}: {self.reason}" if self.line else f"{self.file}: {self.reason}"
 
 
-def raise_first(faults: Sequence[Fault]) -> None:
+def raise_first(faults: Sequence[FileFault]) -> None:
     """Raise the first fatal fault, if any, saying how many there are."""
     fatal = sorted(fault for fault in faults if fault.fatal)
     if fatal:
@@ -300,7 +300,7 @@ def _has_blank_line(block: bytes) -> bool:
     return block.startswith((b"\n", b"\r\n")) or b"\n\n" in block or b"\n\r\n" in block
 
 
-def structure_faults(header: Header, block: bytes, first_line: int) -> list[Fault]:
+def structure_faults(header: Header, block: bytes, first_line: int) -> list[FileFault]:
     """Lines of another shape than the header's, lone carriage returns, and text that is not UTF-8."""
     found = []
     columns, name = len(header.names), str(header.path)
@@ -310,17 +310,17 @@ def structure_faults(header: Header, block: bytes, first_line: int) -> list[Faul
             continue
         tabs = line.count(b"\t") + 1
         if b"\r" in line:
-            found.append(Fault(name, number, "a carriage return without a line feed; convert the line ends to \\n"))
+            found.append(FileFault(name, number, "a carriage return without a line feed; convert the line ends to \\n"))
         elif tabs != columns:
             kind = "an extra tab" if tabs > columns else "a short row"
             expected = f"{kind}: expected {columns} columns as in the header"
-            found.append(Fault(name, number, f"{expected}, found {tabs}", kind=expected))
+            found.append(FileFault(name, number, f"{expected}, found {tabs}", kind=expected))
         else:
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
                 reason = f"not UTF-8 at byte {error.start} of the line; convert the file to UTF-8"
-                found.append(Fault(name, number, reason, kind="not UTF-8; convert the file to UTF-8"))
+                found.append(FileFault(name, number, reason, kind="not UTF-8; convert the file to UTF-8"))
     return found
 
 
@@ -333,12 +333,12 @@ def _line_of_row(block: bytes, first_line: int, row: int) -> int:
     raise IndexError(row)
 
 
-def float_faults(batch: Batch, name: str, numbers: pl.Series) -> list[Fault]:
+def float_faults(batch: Batch, name: str, numbers: pl.Series) -> list[FileFault]:
     """Texts of a float column that are no finite number (a missing word counts as missing, not as a fault here)."""
     texts = batch.frame[name]
     wrong = texts.is_not_null() & ~missing_mask(texts) & (numbers.is_null() | ~numbers.is_finite())
     return [
-        Fault(
+        FileFault(
             str(batch.header.path), batch.line(row), f"column {name!r}: expected a finite number, found {texts[row]!r}"
         )
         for row in wrong.fill_null(True).arg_true()

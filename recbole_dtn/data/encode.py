@@ -23,7 +23,7 @@ from recbole_dtn.data.atomic import Tap
 from recbole_dtn.data.columns import Tables, read_tables
 from recbole_dtn.data.fields import StoredTable, write_field
 from recbole_dtn.data.labels import write_labels
-from recbole_dtn.data.layout import ArrayWriter, Block, Layout, narrowest
+from recbole_dtn.data.layout import ArrayWriter, RowBlock, SplitLayout, narrowest
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.raw import RawFloats, RawSequences, workers
 from recbole_dtn.data.sources import PARTS, Sources
@@ -91,17 +91,17 @@ def encode(
     return _Encoder(settings, tables, _layout(settings, tables, scratch), target, meter).run()
 
 
-def _layout(settings: Settings, tables: Tables, scratch: Path) -> Layout:
+def _layout(settings: Settings, tables: Tables, scratch: Path) -> SplitLayout:
     """Which rows the three splits have."""
     inter, ratio = tables.raw["inter"], settings.split_ratio
     rows = inter.rows
     if settings.split == "given":
-        layout = Layout((0, *np.cumsum(inter.parts).tolist()))
+        layout = SplitLayout((0, *np.cumsum(inter.parts).tolist()))
     elif settings.split == "random":
-        layout = Layout.from_parts(random_split(rows, ratio, settings.split_seed), len(PARTS), scratch / "order")
+        layout = SplitLayout.from_parts(random_split(rows, ratio, settings.split_seed), len(PARTS), scratch / "order")
     else:
         parts = _ordered_parts(settings, tables)
-        layout = Layout.from_parts(parts, len(PARTS), scratch / "order")
+        layout = SplitLayout.from_parts(parts, len(PARTS), scratch / "order")
     for name, (start, stop) in zip(PARTS, layout.stretches(), strict=True):
         if start == stop:
             raise DataError(
@@ -115,7 +115,7 @@ def _ordered_parts(settings: Settings, tables: Tables) -> npt.NDArray[np.uint8]:
     """The split of each row by time."""
     inter, name, ratio = tables.raw["inter"], settings.time_field, settings.split_ratio
     assert name is not None
-    blocks = list(Layout((0, inter.rows)).blocks())
+    blocks = list(SplitLayout((0, inter.rows)).blocks())
     for block in blocks:
         missing = np.flatnonzero(np.isnan(tables.numbers(name, block.start, block.stop)))
         if len(missing):
@@ -134,7 +134,7 @@ def _ordered_parts(settings: Settings, tables: Tables) -> npt.NDArray[np.uint8]:
 class _Encoder:
     """The work of :func:`encode` once tables and splits are there."""
 
-    def __init__(self, settings: Settings, tables: Tables, layout: Layout, target: Path, meter: Meter) -> None:
+    def __init__(self, settings: Settings, tables: Tables, layout: SplitLayout, target: Path, meter: Meter) -> None:
         self.settings, self.tables, self.layout, self.target = settings, tables, layout, target
         self.meter = meter
         self.stored = {"inter": StoredTable("inter", tables.raw["inter"], layout)}
@@ -200,7 +200,7 @@ class _Encoder:
             self.meter("encoding fields", self.fields_done, total)
         return made
 
-    def _write(self, name: str, dtype: npt.DTypeLike, values: Callable[[Block], Array]) -> None:
+    def _write(self, name: str, dtype: npt.DTypeLike, values: Callable[[RowBlock], Array]) -> None:
         """An array over the interactions in the order of the splits: ``values`` of a block of them."""
         with ArrayWriter(self.target / name, dtype, (self.layout.rows,), self.layout.ends[:-1]) as out:
             for block in self.layout.blocks():
@@ -221,7 +221,7 @@ class _Encoder:
                     out.write(part, found)
                     counts = np.bincount(found)
                     shown[part][: len(counts)] += counts
-        self.stored[kind] = StoredTable(kind, raw, Layout((0, raw.rows)), shown)
+        self.stored[kind] = StoredTable(kind, raw, SplitLayout((0, raw.rows)), shown)
 
     # ---- columns beside the fields --------------------------------------------------------------------------------
 
@@ -254,7 +254,7 @@ class _Encoder:
         numbers = np.full(len(tokens) + 1, len(order), np.int64)
         numbers[order] = np.arange(len(order))
 
-        def of(block: Block) -> Array:
+        def of(block: RowBlock) -> Array:
             found = numbers[self.tables.codes(column, block.start, block.stop)]
             missing = np.flatnonzero(found == len(order))
             if complete and len(missing):
@@ -265,7 +265,7 @@ class _Encoder:
         self._write(file, narrowest(len(order)), of)
         return tokens.gather(order).to_list()
 
-    def _sample_weights(self, column: str, block: Block) -> Array:
+    def _sample_weights(self, column: str, block: RowBlock) -> Array:
         weights = self.tables.numbers(column, block.start, block.stop)
         wrong = ~(np.isfinite(weights) & (weights >= 0))
         if wrong.any():

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from recbole_dtn.config.settings import FieldSettings
 from recbole_dtn.data.floats import FloatStatistics, bin_ids
-from recbole_dtn.data.layout import ArrayWriter, Block, Chosen, Layout, narrowest
+from recbole_dtn.data.layout import ArrayWriter, Chosen, RowBlock, SplitLayout, narrowest
 from recbole_dtn.data.raw import RawFloats, RawSequences, RawTable, RawTokens
 from recbole_dtn.data.scratch import ScratchArray
 from recbole_dtn.data.sources import PARTS
@@ -42,7 +42,7 @@ class StoredTable:
 
     kind: str
     raw: RawTable
-    layout: Layout
+    layout: SplitLayout
     shown: list[npt.NDArray[np.int64]] | None = None
 
     @property
@@ -50,7 +50,7 @@ class StoredTable:
         """Rows of every array of the table."""
         return self.layout.rows + (self.shown is not None)
 
-    def counted(self, block: Block, parts: Sequence[int]) -> Iterator[tuple[Chosen, Array | None]]:
+    def counted(self, block: RowBlock, parts: Sequence[int]) -> Iterator[tuple[Chosen, Array | None]]:
         """Rows of a block that some splits show, with how often each counts (None: once)."""
         if self.shown is None:
             for part, chosen in block.pieces:
@@ -68,7 +68,7 @@ class _Tally:
         self.table = table
         self.found = dict.fromkeys(PARTS, 0)
 
-    def add(self, block: Block, part: int, which: npt.NDArray[np.bool_]) -> None:
+    def add(self, block: RowBlock, part: int, which: npt.NDArray[np.bool_]) -> None:
         """``which`` of the rows of the block that stretch ``part`` has."""
         if self.table.shown is None:
             self.found[PARTS[part]] += int(np.count_nonzero(which))
@@ -242,7 +242,7 @@ def _write_offsets(path: Path, table: StoredTable, lengths: ScratchArray, firsts
         _write_absent(out, table, total, part=1)
 
 
-def _value_blocks(layout: Layout, lengths: ScratchArray) -> Iterator[tuple[Block, Array, int]]:
+def _value_blocks(layout: SplitLayout, lengths: ScratchArray) -> Iterator[tuple[RowBlock, Array, int]]:
     """Blocks with about ``BLOCK_VALUES`` values at most, the lengths of their rows, and the place of their first."""
     first = 0
     for block in layout.blocks():
@@ -257,7 +257,7 @@ def _value_blocks(layout: Layout, lengths: ScratchArray) -> Iterator[tuple[Block
         first += int(ends[-1]) if len(ends) else 0
 
 
-def _pieces(layout: Layout, raw: RawSequences, values: ScratchArray) -> Iterator[tuple[int, slice | Array, Array]]:
+def _pieces(layout: SplitLayout, raw: RawSequences, values: ScratchArray) -> Iterator[tuple[int, slice | Array, Array]]:
     """Stretch, and places of its values among those of a block."""
     for block, lengths, first in _value_blocks(layout, raw.lengths):
         found = values.read(first, first + int(lengths.sum()))

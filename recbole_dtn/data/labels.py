@@ -14,7 +14,7 @@ from recbole_dtn.config.settings import Settings, TaskSettings
 from recbole_dtn.config.tasks import parse_condition, task_columns
 from recbole_dtn.data.columns import Tables
 from recbole_dtn.data.condition import to_expression
-from recbole_dtn.data.layout import ArrayWriter, Layout
+from recbole_dtn.data.layout import ArrayWriter, SplitLayout
 from recbole_dtn.data.sources import PARTS
 from recbole_dtn.errors import DataError
 
@@ -23,7 +23,7 @@ __all__ = ["write_labels"]
 Counts = dict[str, dict[str, list[int]]]
 
 
-def write_labels(settings: Settings, tables: Tables, layout: Layout, target: Path) -> Counts:
+def write_labels(settings: Settings, tables: Tables, layout: SplitLayout, target: Path) -> Counts:
     """Write ``labels.npy`` (rows, T), and ``observed.npy`` (rows, T) where some task has an ``observed_when``.
 
     Returns:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from recbole_dtn.data.scratch import ScratchArray, ScratchWriter
 
-__all__ = ["ArrayWriter", "Block", "Layout", "narrowest"]
+__all__ = ["ArrayWriter", "RowBlock", "SplitLayout", "narrowest"]
 
 BLOCK_ROWS = 1 << 19
 Array = npt.NDArray[Any]
@@ -35,7 +35,7 @@ def narrowest(largest: int) -> npt.DTypeLike:
 
 
 @dataclass(frozen=True)
-class Block:
+class RowBlock:
     """Rows ``start`` to ``stop`` of a table; ``pieces``: which of them, counted from ``start``, each stretch has."""
 
     start: int
@@ -45,7 +45,7 @@ class Block:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def cut(self, first: int, last: int) -> Block:
+    def cut(self, first: int, last: int) -> RowBlock:
         """Its rows ``first`` to ``last``, counted from ``start``."""
         pieces: list[tuple[int, Chosen]] = []
         for part, chosen in self.pieces:
@@ -57,11 +57,11 @@ class Block:
                 begin, end = np.searchsorted(chosen, [first, last]).tolist()
                 if begin < end:
                     pieces.append((part, chosen[begin:end] - np.int32(first)))
-        return Block(self.start + first, self.start + last, tuple(pieces))
+        return RowBlock(self.start + first, self.start + last, tuple(pieces))
 
 
 @dataclass(frozen=True)
-class Layout:
+class SplitLayout:
     """The stretches that a table's rows are stored in.
 
     Attributes:
@@ -75,7 +75,7 @@ class Layout:
     counts: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
-    def from_parts(cls, parts: npt.NDArray[np.uint8], count: int, path: Path) -> Layout:
+    def from_parts(cls, parts: npt.NDArray[np.uint8], count: int, path: Path) -> SplitLayout:
         """From the stretch of each row; ``path``: of a scratch file."""
         totals = np.bincount(parts, minlength=count)
         ends = (0, *np.cumsum(totals).tolist())
@@ -99,20 +99,20 @@ class Layout:
         """Start and stop of each."""
         return list(zip(self.ends[:-1], self.ends[1:], strict=True))
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[RowBlock]:
         """The rows in the order of the file."""
         for index, start in enumerate(range(0, self.rows, BLOCK_ROWS)):
             stop = min(start + BLOCK_ROWS, self.rows)
             if self.order is None:
                 every = tuple((part, slice(a - start, b - start)) for part, (a, b) in enumerate(self.stretches()))
-                yield Block(start, stop, every).cut(0, stop - start)
+                yield RowBlock(start, stop, every).cut(0, stop - start)
                 continue
             rows, at, pieces = self.order.read(start, stop), 0, []
             for part, count in enumerate(self.counts[index]):
                 if count:
                     pieces.append((part, rows[at : at + count]))
                 at += count
-            yield Block(start, stop, tuple(pieces))
+            yield RowBlock(start, stop, tuple(pieces))
 
 
 class ArrayWriter:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recbole_dtn.config.settings import Count, NonNegative, Rate, Settings, Widths
+from recbole_dtn.config.settings import Count, Interaction, NonNegative, Rate, Settings, Widths
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError, nearest
-from recbole_dtn.interaction.base import FeatureInteraction, WithAuxiliary
+from recbole_dtn.interaction.base import FeatureInteraction
 from recbole_dtn.interaction.build import build_interactions
 from recbole_dtn.layers.mlp import Tower
 from recbole_dtn.layers.product import Linear
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
+from recbole_dtn.model.front import interact
 from recbole_dtn.model.owners import owner_names
 from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import DataSchema, topological_order
@@ -44,9 +45,13 @@ class DTNSettings(Settings):
         Field(description="the paper, or the authors' code: sets the four options below that are null"),
     ] = "paper"
     interactions: Annotated[
-        list[str | dict[str, Any]],
-        Field(description="modules of every owner; options as {name: masknet, blocks: 3}; repeats allowed"),
-    ] = ["gdcn", "masknet", "memonet"]
+        list[Interaction],
+        Field(
+            min_length=1,
+            validate_default=True,
+            description="modules of every owner; options as {name: masknet, blocks: 3}; repeats allowed",
+        ),
+    ] = ["gdcn", "masknet", "memonet"]  # type: ignore[list-item]
     module_dim: Annotated[Count, Field(description="common output width O of the modules")] = 64
     use_shared: Annotated[bool, Field(description="whether the shared owner S has modules too")] = True
     use_tsn: Annotated[bool, Field(description="whether a predecessor's prediction scales its modules (TSN)")] = True
@@ -72,7 +77,6 @@ class DTNSettings(Settings):
         bool,
         Field(description="learned scale and shift per channel of the flat embeddings, read by all but MemoNet"),
     ] = False
-    aux_weight: Annotated[NonNegative, Field(description="weight of the modules' own auxiliary losses")] = 0.0
     tower_hidden: Annotated[Widths, Field(description="hidden widths of each task's tower")] = [64]
     dropout: Annotated[Rate, Field(description="in the towers")] = 0.3
     embedding_l2: Annotated[
@@ -89,13 +93,6 @@ class DTNVariant:
     gate_input: GateInput
     gate_activation: GateActivation
     tsn_detach: bool
-
-
-def _variant(settings: DTNSettings) -> DTNVariant:
-    """What ``variant`` says, but for those set on their own."""
-    values = {key: getattr(settings, key) for key in ("fusion", "gate_input", "gate_activation", "tsn_detach")}
-    preset = settings.presets["variant"][settings.variant]
-    return DTNVariant(**{key: preset[key] if value is None else value for key, value in values.items()})
 
 
 def task_chain(settings: DTNSettings, schema: DataSchema) -> dict[str, tuple[str, ...]]:
@@ -268,9 +265,15 @@ class DTN(MultiTaskRecommender):
 
     def build(self, settings: DTNSettings, schema: DataSchema) -> None:
         """The embedding, each owner's modules, and each task's selector, scale and tower."""
-        variant = _variant(settings)
+        values = settings.effective()
+        variant = DTNVariant(**{field.name: values[field.name] for field in fields(DTNVariant)})
         chain = task_chain(settings, schema)
         tasks = schema.task_names
+        if settings.shared_interaction is not None:
+            raise UsageError(
+                "shared_interaction: DTN has modules of its own for every task and a shared one: set interactions and "
+                "use_shared, or choose another model"
+            )
         self.owners = owner_names(schema, shared=settings.use_shared)
         self.order = [tasks.index(name) for name in topological_order(chain)]
         self.predecessors = [
@@ -283,8 +286,6 @@ class DTN(MultiTaskRecommender):
         built = [
             build_interactions(settings.interactions, self.field_shape(), settings.module_dim) for _ in self.owners
         ]
-        if not settings.interactions:
-            raise UsageError("interactions: DTN needs at least one interaction module, such as [gdcn]")
         self.interactions = nn.ModuleList(built)
         selectors = [
             TaskSelector(
@@ -312,6 +313,7 @@ class DTN(MultiTaskRecommender):
         """A batch -> logits (B, T), and each task's weights over all modules (two groups, each summing to 1)."""
         embeddings = self.embedding(features)
         x = embeddings.flatten(1)
+        embeddings = x.view_as(embeddings)  # so that all that is read comes from x
         outputs, auxiliary = self._interact(embeddings, features.ids)
         logits: dict[int, Tensor] = {}
         factors: dict[int, Tensor] = {}
@@ -327,6 +329,7 @@ class DTN(MultiTaskRecommender):
             logits=torch.stack([logits[task] for task in sorted(logits)], dim=1),
             gates={name: gates[name] for name in self.schema.task_names},
             auxiliary=auxiliary,
+            shared=x,
         )
 
     def _interact(self, embeddings: Tensor, ids: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -339,17 +342,10 @@ class DTN(MultiTaskRecommender):
             key = module.share_key()
             if key not in shared:
                 shared[key] = module.prepare(ids)
-            found: Tensor | WithAuxiliary = module(embeddings if module.reads_ids else affine, ids, shared[key])
-            if isinstance(found, WithAuxiliary):
-                losses.append(found.loss)
-                found = found.output
-            if found.shape != (len(ids), module.output_dim):
-                raise UsageError(
-                    f"interaction {type(module).__name__}: expected an output of shape ({len(ids)}, "
-                    f"{module.output_dim}), rows x module_dim; found {tuple(found.shape)}: its last layer must have "
-                    "output_dim columns (recbole_dtn.testing.check_interaction shows the rest)"
-                )
-            return found
+            output, loss = interact(module, embeddings if module.reads_ids else affine, ids, shared[key])
+            if loss is not None:
+                losses.append(loss)
+            return output
 
         outputs = [
             torch.stack([run(cast(FeatureInteraction, module)) for module in owned.children()], dim=1)

@@ -39,9 +39,9 @@ class MMoE(MultiTaskRecommender):
 
     def build(self, settings: MMoESettings, schema: DataSchema) -> None:
         """The embedding, K experts, T gates and T towers."""
-        self.embedding = self.new_embedding()
-        self.experts = Experts(self.flat_dim, settings.expert_hidden, count=settings.experts, dropout=settings.dropout)
-        self.gates = SoftmaxGates(self.flat_dim, choices=settings.experts, count=schema.num_tasks)
+        width = self.new_input()
+        self.experts = Experts(width, settings.expert_hidden, count=settings.experts, dropout=settings.dropout)
+        self.gates = SoftmaxGates(width, choices=settings.experts, count=schema.num_tasks)
         self.towers = Towers(
             self.experts.output_dim, settings.tower_hidden, count=schema.num_tasks, dropout=settings.dropout
         )
@@ -50,10 +50,11 @@ class MMoE(MultiTaskRecommender):
 
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T), and each task's weights over the experts (B, K)."""
-        x = self.embedding(features).flatten(1)
+        x = self.input(features)
         if self.experts.fused:
             mixed, weights = mixtures([self.experts], [*self.gates.gates], [[0]] * self.schema.num_tasks, x)
         else:
             weights = self.gates(x).unbind(1)
             mixed = torch.einsum("btk,bkh->bth", torch.stack(weights, dim=1), self.experts(x))
-        return ModelOutput(logits=self.towers(mixed), gates=dict(zip(self.schema.task_names, weights, strict=True)))
+        gates = dict(zip(self.schema.task_names, weights, strict=True))
+        return ModelOutput(logits=self.towers(mixed), gates=gates, shared=x)

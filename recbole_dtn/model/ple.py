@@ -104,9 +104,8 @@ class PLE(MultiTaskRecommender):
     def build(self, settings: PLESettings, schema: DataSchema) -> None:
         """The embedding, the levels and T towers."""
         owners = owner_names(schema, shared=True)
-        self.embedding = self.new_embedding()
+        width = self.new_input()
         self.levels = nn.ModuleList()
-        width = self.flat_dim
         for level in range(settings.levels):
             extraction = ExtractionLevel(
                 width,
@@ -127,7 +126,7 @@ class PLE(MultiTaskRecommender):
 
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T), and each task's last weights over its own and the shared experts."""
-        x = self.embedding(features).flatten(1)
+        x = self.input(features)
         inputs: Sequence[Tensor] = [x] * (self.schema.num_tasks + 1)
         for level in self.levels:
             mixed, weights = level(inputs)
@@ -135,4 +134,5 @@ class PLE(MultiTaskRecommender):
         return ModelOutput(
             logits=self.towers(mixed),
             gates=dict(zip(self.schema.task_names, weights, strict=True)),
+            shared=x,
         )

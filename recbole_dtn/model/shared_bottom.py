@@ -35,13 +35,13 @@ class SharedBottom(MultiTaskRecommender):
 
     def build(self, settings: SharedBottomSettings, schema: DataSchema) -> None:
         """The embedding, one bottom and T towers."""
-        self.embedding = self.new_embedding()
-        self.bottom = MLP(self.flat_dim, settings.bottom_hidden, dropout=settings.dropout)
+        self.bottom = MLP(self.new_input(), settings.bottom_hidden, dropout=settings.dropout)
         self.towers = Towers(
             self.bottom.output_dim, settings.tower_hidden, count=schema.num_tasks, dropout=settings.dropout
         )
 
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T)."""
-        shared = self.bottom(self.embedding(features).flatten(1))  # (B, H)
-        return ModelOutput(logits=self.towers(shared.unsqueeze(1).expand(-1, self.schema.num_tasks, -1)))
+        shared = self.bottom(self.input(features))  # (B, H)
+        each = shared.unsqueeze(1).expand(-1, self.schema.num_tasks, -1)  # (B, T, H)
+        return ModelOutput(logits=self.towers(each), shared=shared)

@@ -37,9 +37,12 @@ class SingleTask(MultiTaskRecommender):
     def build(self, settings: SingleTaskSettings, schema: DataSchema) -> None:
         """T embeddings and T networks."""
         self.embeddings = nn.ModuleList(self.new_embedding() for _ in schema.tasks)
-        self.networks = Towers(self.flat_dim, settings.hidden, count=schema.num_tasks, dropout=settings.dropout)
+        fronts = [self.new_front() for _ in schema.tasks]
+        self.fronts = nn.ModuleList(fronts)
+        self.networks = Towers(fronts[0].output_dim, settings.hidden, count=schema.num_tasks, dropout=settings.dropout)
 
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T)."""
-        inputs = torch.stack([embedding(features).flatten(1) for embedding in self.embeddings], dim=1)  # (B, T, F*D)
-        return ModelOutput(logits=self.networks(inputs))
+        parts = zip(self.embeddings, self.fronts, strict=True)
+        inputs = [front(embedding(features), features.ids) for embedding, front in parts]  # T times (B, I)
+        return ModelOutput(logits=self.networks(torch.stack(inputs, dim=1)))

@@ -13,7 +13,7 @@ from recbole_dtn.errors import UsageError
 from recbole_dtn.synthetic.aliccp_draw import VALUES_OF_INTENTIONS, Common, Tokens, common_rows, impressions
 from recbole_dtn.synthetic.aliccp_world import PROFILE, World
 from recbole_dtn.synthetic.faults import LineFile, spoil
-from recbole_dtn.synthetic.layout import BLOCK, Block, Layout, Part, Place, Plan
+from recbole_dtn.synthetic.layout import BLOCK_ROWS, DrawnBlock, Part, Place, Plan, SyntheticLayout
 from recbole_dtn.synthetic.packing import Group, feature_lists, hex_slots, number_slots, slots, small_slots
 from recbole_dtn.synthetic.planted import Field, Goal, Labels
 from recbole_dtn.synthetic.scores import pooled_effect, token_effect
@@ -43,7 +43,7 @@ def _value_slots() -> Keys:
     return slots([b"\x03" + text.encode() for text in ("1.0", *counts, *reversed(intentions))])
 
 
-class AliCCP(Layout):
+class AliCCP(SyntheticLayout):
     """Click, then purchase, in Ali-CCP's four files.
 
     Args:
@@ -112,7 +112,7 @@ class AliCCP(Layout):
             "keys of the planted effects are feature ids; values of features have no effect",
         ]
 
-    def draw(self, part: Part, block: int, rows: int, needed: Sequence[tuple[str, Field]]) -> Block:
+    def draw(self, part: Part, block: int, rows: int, needed: Sequence[tuple[str, Field]]) -> DrawnBlock:
         random = rng(self.plan.seed, f"rows|{part.name}", block)
         per_row = np.clip(-self.per_user * np.log1p(-random.random(rows)), 1, 1000).astype(np.int64)
         ends = np.cumsum(per_row)
@@ -122,7 +122,7 @@ class AliCCP(Layout):
         shown = impressions(self.world, common, owner, random)
         found = {(task, one.name): self._effect(task, one.name, common, shown) for task, one in needed}
         orders = (random.random(count), random.random(rows))
-        return Block(part, block, rows, found, {"common": common, "shown": shown, "orders": orders})
+        return DrawnBlock(part, block, rows, found, {"common": common, "shown": shown, "orders": orders})
 
     def _effect(self, task: str, name: str, common: Common, shown: Any) -> Floats:
         ids, seed = self.world.ranges[name].ids, self.plan.seed
@@ -142,10 +142,10 @@ class AliCCP(Layout):
                 self.files[f"{kind}|{part}"] = place.open(f"{file}_{part}.csv", FAULTS[kind], _spoil)
         self.sample_id = {"train": 1, "test": 1}
 
-    def write(self, block: Block, labels: Labels) -> None:
+    def write(self, block: DrawnBlock, labels: Labels) -> None:
         common, shown, name = block.data["common"], block.data["shown"], block.part.name
         # Every block has numbers of its own, and both parts the same: an index means nothing outside its file.
-        number = np.arange(common.count, dtype=np.uint64) + np.uint64(block.number * BLOCK)
+        number = np.arange(common.count, dtype=np.uint64) + np.uint64(block.number * BLOCK_ROWS)
         index = hex_slots(mix(number ^ np.uint64(text_key(f"{self.plan.seed}|index"))))
         users = self._common_text(common, index, block.data["orders"][0])
         self.files[f"common|{name}"].write(users, common.count)

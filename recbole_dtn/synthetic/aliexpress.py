@@ -16,7 +16,7 @@ import polars as pl
 from recbole_dtn.data.hashing import Floats, Ints, rng, uniform
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.synthetic.faults import LineFile, spoil
-from recbole_dtn.synthetic.layout import BLOCK, Block, Layout, Part, Place, Plan
+from recbole_dtn.synthetic.layout import BLOCK_ROWS, DrawnBlock, Part, Place, Plan, SyntheticLayout
 from recbole_dtn.synthetic.planted import Field, Goal, Labels, number_effect
 from recbole_dtn.synthetic.scores import token_effect
 
@@ -71,7 +71,7 @@ def _number(name: str) -> Field:
     return Field(name, "number", round(mean, 6), round(((1 - zeros) * top**2 / 3 - mean**2) ** 0.5, 6))
 
 
-class AliExpress(Layout):
+class AliExpress(SyntheticLayout):
     """Click, then conversion, on products shown in search results.
 
     Args:
@@ -136,12 +136,12 @@ class AliExpress(Layout):
             "rates and the share of test rows are assumed, not counted in the real files",
         ]
 
-    def draw(self, part: Part, block: int, rows: int, needed: Sequence[tuple[str, Field]]) -> Block:
+    def draw(self, part: Part, block: int, rows: int, needed: Sequence[tuple[str, Field]]) -> DrawnBlock:
         random = rng(self.plan.seed, f"rows|{part.name}", block)
         shown = np.clip(-PER_SEARCH * np.log1p(-random.random(rows)), 1, 200).astype(np.int64)
         count = int(np.searchsorted(np.cumsum(shown), rows)) + 1
         owner = np.repeat(np.arange(count), shown[:count])[:rows]
-        search = block * BLOCK * 10 + np.cumsum(1 + (random.random(count) * 9).astype(np.int64))
+        search = block * BLOCK_ROWS * 10 + np.cumsum(1 + (random.random(count) * 9).astype(np.int64))
         user = {name: self._column(name, count, part, random) for name in columns_of("user")[1:]}
         item = {name: self._column(name, rows, part, random) for name in columns_of("item")[1:-1]}
         found = {}
@@ -151,7 +151,7 @@ class AliExpress(Layout):
                 found[task, one.name] = number_effect(self.plan.seed, task, one, np.asarray(values, dtype=np.float64))
             else:
                 found[task, one.name] = token_effect(self.plan.seed, task, one.name, values.astype(np.int64))
-        return Block(part, block, rows, found, {"search": search, "owner": owner, "user": user, "item": item})
+        return DrawnBlock(part, block, rows, found, {"search": search, "owner": owner, "user": user, "item": item})
 
     def _column(self, name: str, count: int, part: Part, random: np.random.Generator) -> Floats | Ints:
         number = int(name.partition("_")[2])
@@ -187,7 +187,7 @@ class AliExpress(Layout):
         )
         return place.lines(f"{name}.csv", cast(BinaryIO, stream), FAULTS[kind], make)
 
-    def write(self, block: Block, labels: Labels) -> None:
+    def write(self, block: DrawnBlock, labels: Labels) -> None:
         data, name = block.data, block.part.name
         users = pl.DataFrame({"search_id": data["search"]} | data["user"])
         self.files[f"{name}|user"].write(_csv(users), len(users))

@@ -12,7 +12,7 @@ from recbole_dtn.data.hashing import Floats, effects, rng, text_key
 from recbole_dtn.errors import UsageError
 from recbole_dtn.synthetic.census_values import COLUMNS, shares
 from recbole_dtn.synthetic.faults import LineFile, spoil
-from recbole_dtn.synthetic.layout import Block, Layout, Part, Place, Plan
+from recbole_dtn.synthetic.layout import DrawnBlock, Part, Place, Plan, SyntheticLayout
 from recbole_dtn.synthetic.planted import Field, Goal, Labels, number_effect
 
 __all__ = ["CensusIncome"]
@@ -30,7 +30,7 @@ AMOUNTS = {
 }
 
 
-class CensusIncome(Layout):
+class CensusIncome(SyntheticLayout):
     """Income above 50,000 dollars, and never married: two tasks without an order.
 
     Each column is drawn by itself with the frequencies of the real file, so that no two inputs depend on each other.
@@ -96,7 +96,7 @@ class CensusIncome(Layout):
             "neither depends on the other",
         ]
 
-    def draw(self, part: Part, block: int, rows: int, needed: Sequence[tuple[str, Field]]) -> Block:
+    def draw(self, part: Part, block: int, rows: int, needed: Sequence[tuple[str, Field]]) -> DrawnBlock:
         random = rng(self.plan.seed, f"rows|{part.name}", block)
         data: dict[str, Any] = {}
         for name in COLUMNS:
@@ -110,7 +110,7 @@ class CensusIncome(Layout):
             elif name == "instance_weight":
                 data[name] = np.round(40 + 1640 * (2 * random.random((4, rows)).sum(0) / 4) ** 1.5, 2)
         found = {(task, one.name): self._effect(task, one, data[one.name]) for task, one in needed}
-        return Block(part, block, rows, found, data)
+        return DrawnBlock(part, block, rows, found, data)
 
     def _effect(self, task: str, one: Field, values: Any) -> Floats:
         seed = self.plan.seed
@@ -133,7 +133,7 @@ class CensusIncome(Layout):
         for part, file in (("train", "census-income.data"), ("test", "census-income.test")):
             self.files[part] = place.open(file, FAULTS, make)
 
-    def write(self, block: Block, labels: Labels) -> None:
+    def write(self, block: DrawnBlock, labels: Labels) -> None:
         columns: dict[str, pl.Series] = {}
         for name in COLUMNS[:-1]:
             values = block.data[name]

@@ -17,7 +17,7 @@ from recbole_dtn.data.hashing import rng
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.errors import DataError, UsageError, nearest
 from recbole_dtn.synthetic.faults import KINDS
-from recbole_dtn.synthetic.layout import Layout, Part, Place, Plan
+from recbole_dtn.synthetic.layout import Part, Place, Plan, SyntheticLayout
 from recbole_dtn.synthetic.planted import Model, choose
 from recbole_dtn.version import __version__
 
@@ -51,7 +51,7 @@ class Planted:
         raise KeyError(task)
 
 
-def layout_class(like: str) -> type[Layout]:
+def layout_class(like: str) -> type[SyntheticLayout]:
     """The class of a layout.
 
     Raises:
@@ -60,7 +60,7 @@ def layout_class(like: str) -> type[Layout]:
     if like not in LAYOUTS:
         raise UsageError(f"--like={like}: no such layout; {nearest(like, LAYOUTS)}")
     module, _, name = LAYOUTS[like].partition(":")
-    found: type[Layout] = getattr(importlib.import_module(module), name)
+    found: type[SyntheticLayout] = getattr(importlib.import_module(module), name)
     return found
 
 
@@ -123,7 +123,7 @@ def _plan(like: str, rows: int, seed: int, options: dict[str, Any]) -> tuple[Pla
     return plan, {key: value for key, value in options.items() if key not in PLAN_OPTIONS}
 
 
-def _write(layout: Layout, folder: Path, log: Callable[[str], None], meter: Meter) -> dict[str, Any]:
+def _write(layout: SyntheticLayout, folder: Path, log: Callable[[str], None], meter: Meter) -> dict[str, Any]:
     plan = layout.plan
     model = Model(choose(layout.goals(), plan.informative, plan.overlap, plan.signal), layout.stray())
     needed = model.needed()
@@ -169,7 +169,7 @@ def _line(group: str, found: dict[str, Any]) -> str:
     return f"{group} {found['positives']:,} of {found['rows']:,} rows, best reachable AUC {best}"
 
 
-def _record(layout: Layout, model: Model, place: Place, groups: list[str]) -> dict[str, Any]:
+def _record(layout: SyntheticLayout, model: Model, place: Place, groups: list[str]) -> dict[str, Any]:
     faults = [fault for file in place.files for fault in file.faults]
     return {
         "format": FORMAT,

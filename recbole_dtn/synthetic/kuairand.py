@@ -13,7 +13,7 @@ from recbole_dtn.data.hashing import Floats, Ints, effects, rng
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.synthetic.faults import LineFile, spoil
 from recbole_dtn.synthetic.kuairand_features import STATISTICS, USER, VIDEO, Attributes
-from recbole_dtn.synthetic.layout import BLOCK, Block, Layout, Part, Place, Plan
+from recbole_dtn.synthetic.layout import BLOCK_ROWS, DrawnBlock, Part, Place, Plan, SyntheticLayout
 from recbole_dtn.synthetic.planted import Field, Goal, Labels
 from recbole_dtn.synthetic.zipf import Scatter, Zipf
 
@@ -43,7 +43,7 @@ FAULTS = {
 }
 
 
-class KuaiRand(Layout):
+class KuaiRand(SyntheticLayout):
     """Click, then long view and like among the clicks, in short videos.
 
     Args:
@@ -133,7 +133,7 @@ class KuaiRand(Layout):
             "keys of the planted effects: the integer modulo 2^64 (-124 included), text_key of a text",
         ]
 
-    def draw(self, part: Part, block: int, rows: int, needed: Sequence[tuple[str, Field]]) -> Block:
+    def draw(self, part: Part, block: int, rows: int, needed: Sequence[tuple[str, Field]]) -> DrawnBlock:
         random = rng(self.plan.seed, f"rows|{part.name}", block)
         is_random = part.group == "random"
         users = Scatter(self.users)(Zipf(self.users, 0.5).ranks(random.random(rows)))
@@ -142,13 +142,13 @@ class KuaiRand(Layout):
         tab = Zipf(TABS, 1.2).ranks(random.random(rows))
         tab = np.where(tab == 0, 1, np.where(tab == 1, 0, tab))  # tab 1 is the most frequent
         start, end = self._span(part)
-        share = (block * BLOCK + np.sort(random.random(rows)) * rows) / part.rows
+        share = (block * BLOCK_ROWS + np.sort(random.random(rows)) * rows) / part.rows
         time = MIDNIGHT + ((start + share * (end - start)) * DAY).astype(np.int64)
         found: dict[tuple[str, str], Floats] = {}
         for task, one in needed:
             found[task, one.name] = self._effect(task, one.name, users, videos, tab)
         data = {"users": users, "videos": videos, "tab": tab, "time": time, "u": random.random((len(RARE) + 3, rows))}
-        return Block(part, block, rows, found, data)
+        return DrawnBlock(part, block, rows, found, data)
 
     def _span(self, part: Part) -> tuple[float, float]:
         start, end = DAYS[FIRST if FIRST in part.name else SECOND]
@@ -183,7 +183,7 @@ class KuaiRand(Layout):
             file.header(",".join(("video_id", "counts", *STATISTICS)))
             self.files[f"statistic{number}"] = file
 
-    def write(self, block: Block, labels: Labels) -> None:
+    def write(self, block: DrawnBlock, labels: Labels) -> None:
         data, u = block.data, block.data["u"]
         local = data["time"] - MIDNIGHT
         day = local // DAY
@@ -211,14 +211,14 @@ class KuaiRand(Layout):
         self.files[block.part.name].write(_csv(frame), block.rows)
 
     def finish(self) -> None:
-        for start in range(0, self.users, BLOCK):
-            ids = np.arange(start, min(start + BLOCK, self.users))
+        for start in range(0, self.users, BLOCK_ROWS):
+            ids = np.arange(start, min(start + BLOCK_ROWS, self.users))
             self.files["user_features"].write(_csv(self.attributes.user_table(ids)), len(ids))
         pieces = sum(name.startswith("statistic") for name in self.files)
         for piece in range(pieces):
             last = self.videos * (piece + 1) // pieces
-            for start in range(self.videos * piece // pieces, last, BLOCK):
-                ids = np.arange(start, min(start + BLOCK, last))
+            for start in range(self.videos * piece // pieces, last, BLOCK_ROWS):
+                ids = np.arange(start, min(start + BLOCK_ROWS, last))
                 self.files["video_features_basic"].write(_csv(self.attributes.video_table(ids)), len(ids))
                 self.files[f"statistic{piece}"].write(_csv(self.attributes.statistics_table(ids)), len(ids))
 

@@ -14,9 +14,9 @@ from recbole_dtn.errors import UsageError
 from recbole_dtn.synthetic.faults import LineFile, Spoil
 from recbole_dtn.synthetic.planted import Effects, Field, Goal, Labels
 
-__all__ = ["BLOCK", "Block", "Layout", "Part", "Place", "Plan"]
+__all__ = ["BLOCK_ROWS", "DrawnBlock", "Part", "Place", "Plan", "SyntheticLayout"]
 
-BLOCK = 65_536
+BLOCK_ROWS = 65_536
 """Rows of a block, whatever the machine: the files do not depend on it."""
 
 
@@ -52,12 +52,12 @@ class Part:
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         """Number and rows of each block."""
-        for block in range(-(-self.rows // BLOCK)):
-            yield block, min(BLOCK, self.rows - block * BLOCK)
+        for block in range(-(-self.rows // BLOCK_ROWS)):
+            yield block, min(BLOCK_ROWS, self.rows - block * BLOCK_ROWS)
 
 
 @dataclass
-class Block:
+class DrawnBlock:
     """The inputs of a block of rows; ``effects`` are those of the planted model, ``data`` what the layout writes."""
 
     part: Part
@@ -91,7 +91,7 @@ class Place:
         return file
 
 
-class Layout(ABC):
+class SyntheticLayout(ABC):
     """A layout of raw files. A subclass says what its tasks can depend on, draws blocks and writes them."""
 
     name: str
@@ -114,7 +114,7 @@ class Layout(ABC):
         """The runs of rows, in the order of writing."""
 
     @abstractmethod
-    def draw(self, part: Part, block: int, rows: int, needed: Sequence[tuple[str, Field]]) -> Block:
+    def draw(self, part: Part, block: int, rows: int, needed: Sequence[tuple[str, Field]]) -> DrawnBlock:
         """The inputs of a block, with the effect of every (task, field) that is needed."""
 
     @abstractmethod
@@ -122,7 +122,7 @@ class Layout(ABC):
         """Open the files."""
 
     @abstractmethod
-    def write(self, block: Block, labels: Labels) -> None:
+    def write(self, block: DrawnBlock, labels: Labels) -> None:
         """Write a block."""
 
     def finish(self) -> None:  # noqa: B027  (most layouts have nothing to add)

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.data.atomic import Fault, missing_mask, parse_floats, read_header
+from recbole_dtn.data.atomic import FileFault, missing_mask, parse_floats, read_header
 from recbole_dtn.data.escape import PADDING
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.sources import PARTS, Sources, find_sources
@@ -26,17 +26,17 @@ LINES_KEPT = 3
 class FaultGroup:
     """Faults of one kind in one file: the first of them, how many there are, and their first three lines."""
 
-    first: Fault
+    first: FileFault
     count: int
     lines: list[int]
 
 
-def validate(folder: Path, settings: Settings | None = None) -> list[Fault]:
+def validate(folder: Path, settings: Settings | None = None) -> list[FileFault]:
     """Every fault of :func:`find_faults`, sorted."""
     return sorted(find_faults(folder, settings))
 
 
-def find_faults(folder: Path, settings: Settings | None = None, *, meter: Meter = silent) -> Iterator[Fault]:
+def find_faults(folder: Path, settings: Settings | None = None, *, meter: Meter = silent) -> Iterator[FileFault]:
     """Check the atomic files of the folder ``<folder>/<name>*``, a block of rows in memory at a time.
 
     Args:
@@ -78,10 +78,11 @@ def find_faults(folder: Path, settings: Settings | None = None, *, meter: Meter 
         yield from _keys(sources)
 
 
-def grouped(faults: Iterable[Fault]) -> list[FaultGroup]:
+def grouped(faults: Iterable[FileFault]) -> list[FaultGroup]:
     """Faults of one file and kind together, in the order of their first lines.
 
-    >>> grouped([Fault("a", 2, "found 'x'", kind="no number"), Fault("a", 3, "found 'y'", kind="no number")])[0].lines
+    >>> found = [FileFault("a", line, f"found {line}", kind="no number") for line in (2, 3)]
+    >>> grouped(found)[0].lines
     [2, 3]
     """
     groups: dict[tuple[str, str, bool], FaultGroup] = {}
@@ -94,7 +95,7 @@ def grouped(faults: Iterable[Fault]) -> list[FaultGroup]:
     return sorted(groups.values(), key=lambda group: group.first)
 
 
-def _file(path: Path, meaning: Meaning | None, meter: Meter) -> Iterator[Fault]:
+def _file(path: Path, meaning: Meaning | None, meter: Meter) -> Iterator[FileFault]:
     try:
         header = read_header(path)
     except DataError:
@@ -107,10 +108,10 @@ def _file(path: Path, meaning: Meaning | None, meter: Meter) -> Iterator[Fault]:
         yield from sorted(found)
         meter(f"checking {path.name}", rows.stop, size)
     if not filled:
-        yield Fault(str(path), 1, "no rows: only a header; expected interactions")
+        yield FileFault(str(path), 1, "no rows: only a header; expected interactions")
 
 
-def _values(rows: Rows, told: set[str]) -> Iterator[Fault]:
+def _values(rows: Rows, told: set[str]) -> Iterator[FileFault]:
     """Faults of the cells by the types of their columns; ``told`` remembers what is told once per column."""
     for column, kind in zip(rows.header.names, rows.header.types, strict=True):
         if kind == "float":
@@ -122,7 +123,7 @@ def _values(rows: Rows, told: set[str]) -> Iterator[Fault]:
             yield from _spelling(rows, column, kind, told)
 
 
-def _numbers(rows: Rows, column: str) -> Iterator[Fault]:
+def _numbers(rows: Rows, column: str) -> Iterator[FileFault]:
     texts = rows.frame[column]
     numbers = parse_floats(texts)
     absent = texts.is_null() | missing_mask(texts)
@@ -135,7 +136,7 @@ def _numbers(rows: Rows, column: str) -> Iterator[Fault]:
         yield rows.fault(row, reason, fatal=False)
 
 
-def _tokens(rows: Rows, column: str, kind: str) -> Iterator[Fault]:
+def _tokens(rows: Rows, column: str, kind: str) -> Iterator[FileFault]:
     texts = rows.frame[column]
     padding = texts == PADDING if kind == "token" else texts.str.split(" ").list.contains(PADDING)
     checks = {
@@ -149,7 +150,7 @@ def _tokens(rows: Rows, column: str, kind: str) -> Iterator[Fault]:
             yield rows.fault(row, f"column {column!r}: {texts[row]!r} {reason}", fatal=False, kind=kind)
 
 
-def _spelling(rows: Rows, column: str, kind: str, told: set[str]) -> Iterator[Fault]:
+def _spelling(rows: Rows, column: str, kind: str, told: set[str]) -> Iterator[FileFault]:
     """What reads well and is hardly meant, once per column."""
     texts = rows.frame[column]
     outer = texts.str.starts_with(" ") | texts.str.ends_with(" ")
@@ -167,7 +168,7 @@ def _spelling(rows: Rows, column: str, kind: str, told: set[str]) -> Iterator[Fa
             yield rows.fault(row, f"column {column!r}: {texts[row]!r} {reason} (told once)", fatal=False, kind=name)
 
 
-def _sequence_numbers(rows: Rows, column: str) -> Iterator[Fault]:
+def _sequence_numbers(rows: Rows, column: str) -> Iterator[FileFault]:
     texts = rows.frame[column]
     cells = pl.DataFrame({"row": pl.int_range(len(texts), eager=True), "text": texts.str.split(" ")}).explode("text")
     cells = cells.filter(pl.col("text").is_not_null() & (pl.col("text") != ""))
@@ -177,7 +178,7 @@ def _sequence_numbers(rows: Rows, column: str) -> Iterator[Fault]:
         yield rows.fault(cells["row"][at], f"{expected}, found {cells['text'][at]!r}", kind=expected)
 
 
-def _keys(sources: Sources) -> Iterator[Fault]:
+def _keys(sources: Sources) -> Iterator[FileFault]:
     """Side rows that are there twice or have no key, and interactions without one."""
     for side in sources.sides:
         (header,) = side.table.headers

@@ -10,7 +10,7 @@ import polars as pl
 
 from recbole_dtn.config.settings import Settings, TaskSettings
 from recbole_dtn.config.tasks import parse_condition, task_columns
-from recbole_dtn.data.atomic import Fault, Header, missing_mask, parse_floats
+from recbole_dtn.data.atomic import FileFault, Header, missing_mask, parse_floats
 from recbole_dtn.data.condition import to_expression
 from recbole_dtn.data.sources import Side, Sources, needed_columns
 from recbole_dtn.errors import DataError, UsageError
@@ -25,15 +25,15 @@ LABEL_TYPE = (
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-def meaning_of(settings: Settings, sources: Sources) -> tuple[Meaning, list[Fault]]:
+def meaning_of(settings: Settings, sources: Sources) -> tuple[Meaning, list[FileFault]]:
     """The checks of a data set's rows, and what is wrong with its columns as a whole."""
-    faults: list[Fault] = []
+    faults: list[FileFault] = []
     owners: dict[str, str] = {}
     for column, why in needed_columns(settings).items():
         try:
             owners[column] = sources.owner(column, wanted_by=why)
         except DataError as error:
-            faults.append(Fault(str(sources.folder), 0, str(error).removeprefix(f"{sources.folder}: ")))
+            faults.append(FileFault(str(sources.folder), 0, str(error).removeprefix(f"{sources.folder}: ")))
     meaning = Meaning(settings, sources, owners)
     faults += meaning.column_faults()
     return meaning, faults
@@ -57,7 +57,7 @@ class Meaning:
 
     # ---- columns --------------------------------------------------------------------------------------------------
 
-    def column_faults(self) -> Iterator[Fault]:
+    def column_faults(self) -> Iterator[FileFault]:
         """Columns of another type than the settings say; they are left out of the checks of rows."""
         for spec in self.settings.fields:
             yield from self._typed(spec.name, (spec.type,), f"the data set's field says {spec.type}")
@@ -80,7 +80,7 @@ class Meaning:
     def _table(self, column: str) -> str | None:
         return self.owners.get(column)
 
-    def _typed(self, column: str, types: tuple[str, ...], why: str) -> Iterator[Fault]:
+    def _typed(self, column: str, types: tuple[str, ...], why: str) -> Iterator[FileFault]:
         kind = self._table(column)
         if kind is None or column in self.unusable:
             return
@@ -89,16 +89,16 @@ class Meaning:
             self.unusable.add(column)
             yield self._first_line(column, f"is of type {found}; {why}")
 
-    def _first_line(self, column: str, reason: str) -> Fault:
+    def _first_line(self, column: str, reason: str) -> FileFault:
         kind = self.owners[column]
-        return Fault(str(self.sources.table(kind).paths[0]), 1, f"column {column!r} {reason}")
+        return FileFault(str(self.sources.table(kind).paths[0]), 1, f"column {column!r} {reason}")
 
     def _usable(self, column: str) -> bool:
         return column in self.owners and column not in self.unusable
 
     # ---- rows -----------------------------------------------------------------------------------------------------
 
-    def faults(self, rows: Rows) -> Iterator[Fault]:
+    def faults(self, rows: Rows) -> Iterator[FileFault]:
         """What is wrong in the rows of one block of any of the files."""
         kind = self._kind(rows.header)
         if kind is None:
@@ -121,7 +121,7 @@ class Meaning:
                 return kind
         return None
 
-    def _fields(self, rows: Rows, kind: str) -> Iterator[Fault]:
+    def _fields(self, rows: Rows, kind: str) -> Iterator[FileFault]:
         for spec in self.settings.fields:
             if self._table(spec.name) != kind or not self._usable(spec.name):
                 continue
@@ -134,7 +134,7 @@ class Meaning:
             if spec.weights is not None and self._usable(spec.weights):
                 yield from _lengths(rows, spec.name, spec.weights)
 
-    def _labels(self, rows: Rows, task: TaskSettings) -> Iterator[Fault]:
+    def _labels(self, rows: Rows, task: TaskSettings) -> Iterator[FileFault]:
         columns = {name: self._column(rows, name) for name in sorted(task_columns(task))}
         told = np.zeros(len(rows.lines), np.bool_)  # numbers that cannot be read are faults of their own
         for name in columns:
@@ -146,7 +146,7 @@ class Meaning:
         except UsageError as error:
             if task.name not in self.refused:
                 self.refused.add(task.name)
-                yield Fault(str(self.sources.folder), 0, f"task {task.name!r}: {error}")
+                yield FileFault(str(self.sources.folder), 0, f"task {task.name!r}: {error}")
             return
         observed = seen.fill_null(False).to_numpy() & ~told
         if decided is not None:
@@ -167,7 +167,7 @@ class Meaning:
             )
             yield rows.fault(int(row), f"{kind}, found {shown}", kind=kind)
 
-    def _numbers_of_rows(self, rows: Rows) -> Iterator[Fault]:
+    def _numbers_of_rows(self, rows: Rows) -> Iterator[FileFault]:
         """Times that order the rows, and weights of rows."""
         settings = self.settings
         for key, name in (("time_field", settings.time_field), ("weight_field", settings.weight_field)):
@@ -236,7 +236,7 @@ def _condition(source: str | None, frame: pl.DataFrame) -> pl.Series:
     return frame.select(found=to_expression(parse_condition(source), frame.schema)).to_series()
 
 
-def _lengths(rows: Rows, name: str, weights: str) -> Iterator[Fault]:
+def _lengths(rows: Rows, name: str, weights: str) -> Iterator[FileFault]:
     first, second = (_list_lengths(rows.frame[column]) for column in (name, weights))
     for row in np.flatnonzero(first != second):
         reason = f"{name!r} has {first[row]} values, its weights {weights!r} have {second[row]}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recbole_dtn.data.atomic import Fault, Header, blocks, parse_block, structure_faults
+from recbole_dtn.data.atomic import FileFault, Header, blocks, parse_block, structure_faults
 from recbole_dtn.errors import DataError
 
 __all__ = ["Rows", "as_fault", "rows_of"]
@@ -25,18 +25,20 @@ class Rows:
     header: Header
     frame: pl.DataFrame
     lines: Sequence[int]
-    faults: list[Fault]
+    faults: list[FileFault]
     stop: int
 
-    def fault(self, row: int, reason: str, *, fatal: bool = True, kind: str = "") -> Fault:
+    def fault(self, row: int, reason: str, *, fatal: bool = True, kind: str = "") -> FileFault:
         """A fault of one row; ``kind`` is the reason without the row's own value."""
-        return Fault(str(self.header.path), self.lines[row], reason, fatal, kind)
+        return FileFault(str(self.header.path), self.lines[row], reason, fatal, kind)
 
 
-def as_fault(error: DataError, where: Path) -> Fault:
+def as_fault(error: DataError, where: Path) -> FileFault:
     """An error that names file and line, as a fault there; else one of the file or folder as a whole."""
     match = LOCATED.fullmatch(str(error))
-    return Fault(match["file"], int(match["line"]), match["reason"]) if match else Fault(str(where), 0, str(error))
+    return (
+        FileFault(match["file"], int(match["line"]), match["reason"]) if match else FileFault(str(where), 0, str(error))
+    )
 
 
 def rows_of(header: Header, columns: list[str] | None = None) -> Iterator[Rows]:
@@ -50,7 +52,7 @@ def rows_of(header: Header, columns: list[str] | None = None) -> Iterator[Rows]:
         stop += len(block)
         try:
             frame = parse_block(header, block, first_line, columns)
-            wrong: list[Fault] = []
+            wrong: list[FileFault] = []
         except DataError as error:
             wrong = structure_faults(header, block, first_line)
             if not wrong:
@@ -63,7 +65,7 @@ def rows_of(header: Header, columns: list[str] | None = None) -> Iterator[Rows]:
         lines, kept, blank = _readable(block, first_line, {fault.line for fault in wrong})
         if wrong:
             frame = parse_block(header, b"\n".join(kept), first_line, columns)
-        wrong += [Fault(str(header.path), line, BLANK, fatal=False) for line in blank]
+        wrong += [FileFault(str(header.path), line, BLANK, fatal=False) for line in blank]
         yield Rows(header, frame, lines, wrong, stop)
 
 

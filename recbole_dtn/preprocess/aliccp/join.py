@@ -15,7 +15,7 @@ from recbole_dtn.data.progress import Meter
 from recbole_dtn.data.write import replace_file
 from recbole_dtn.preprocess.aliccp.counts import IdCounts
 from recbole_dtn.preprocess.aliccp.options import AliCCPOptions
-from recbole_dtn.preprocess.aliccp.rows import COMMON, SKELETON, Block, Layout, read_block
+from recbole_dtn.preprocess.aliccp.rows import COMMON, SKELETON, FeatureBlock, TableLayout, read_block
 from recbole_dtn.preprocess.aliccp.text import (
     LABELS,
     Chosen,
@@ -161,7 +161,7 @@ class Join:
         columns, tally = self.columns[COMMON], self.work.rejects.table(f"common features, {part}")
         index = [np.empty(0, np.uint64)]
 
-        def made(block: Block) -> tuple[list[Chosen], bytes]:
+        def made(block: FeatureBlock) -> tuple[list[Chosen], bytes]:
             chosen = [choose(block, column, self.kept, self.options.max_list) for column in columns]
             (lines,) = lines_of(block, part, np.where(block.good, 0, -1), 1, columns, chosen)
             return chosen, lines
@@ -198,16 +198,16 @@ class Join:
         if unseen:
             self.work.log(f"{unseen:,} of {len(shown):,} common rows of {part} belong to no impression; they are kept")
 
-    def _file(self, ending: str, layout: Layout, labels: Sequence[str]) -> _AtomicFile:
+    def _file(self, ending: str, layout: TableLayout, labels: Sequence[str]) -> _AtomicFile:
         return _AtomicFile(self.work, f"{self.name}.{ending}", types_of(self.columns[layout], labels))
 
-    def _report(self, block: Block, tally: Tally, name: str, written: int) -> None:
+    def _report(self, block: FeatureBlock, tally: Tally, name: str, written: int) -> None:
         tally.rows_in += block.rows
         tally.written += written
         for fault in sorted(block.faults):
             tally.reject(self.raw[name].name, [block.first_line + fault.row], fault.reason, [fault.text])
 
-    def _note_values(self, block: Block, columns: Sequence[Column], chosen: Sequence[Chosen]) -> None:
+    def _note_values(self, block: FeatureBlock, columns: Sequence[Column], chosen: Sequence[Chosen]) -> None:
         for column, some in zip(columns, chosen, strict=True):
             if found := other_values(block, column, some):
                 self.others[column.name] += found
@@ -219,11 +219,13 @@ class Join:
         with closing(line_blocks(raw, block_bytes=self.block_bytes, meter=meter)) as lines:
             yield from in_order(function, lines, self.workers)
 
-    def _common(self, part: str, made: Callable[[Block], T], meter: Meter) -> Generator[tuple[Block, T], None, None]:
+    def _common(
+        self, part: str, made: Callable[[FeatureBlock], T], meter: Meter
+    ) -> Generator[tuple[FeatureBlock, T], None, None]:
         """Blocks of the common features with what ``made`` makes of each, rows that stand twice refused."""
         seen = _Seen()
 
-        def task(lines: Lines) -> tuple[Block, T]:
+        def task(lines: Lines) -> tuple[FeatureBlock, T]:
             block = read_block(lines, COMMON)
             self._refuse_repeats(block)
             return block, made(block)
@@ -233,11 +235,11 @@ class Join:
 
     def _skeleton(
         self, part: str, common: CommonRows, meter: Meter, *, files: int, writing: bool
-    ) -> Generator[tuple[Block, Impressions], None, None]:
+    ) -> Generator[tuple[FeatureBlock, Impressions], None, None]:
         """Blocks of the skeleton with what is known of their rows, and their lines when ``writing``."""
         options, columns = self.options, self.columns[SKELETON]
 
-        def task(lines: Lines) -> tuple[Block, Impressions]:
+        def task(lines: Lines) -> tuple[FeatureBlock, Impressions]:
             block = read_block(lines, SKELETON)
             self._refuse_repeats(block)
             places = common.find(block.index)
@@ -258,7 +260,7 @@ class Join:
 
         return self._blocks("skeleton", part, task, meter)
 
-    def _refuse_repeats(self, block: Block) -> None:
+    def _refuse_repeats(self, block: FeatureBlock) -> None:
         for column in self.columns[block.layout]:
             if column.many or column.last:
                 continue
@@ -290,7 +292,7 @@ class Join:
                 np.add.at(impressions, found.common[weight > 0], 1)
                 self._add(counts, block, found.chosen, weight)
 
-        def chosen(block: Block) -> list[Chosen]:
+        def chosen(block: FeatureBlock) -> list[Chosen]:
             return [choose(block, column, {}, None) for column in self.columns[COMMON]]
 
         with closing(self._common("train", chosen, meter)) as rows:
@@ -300,7 +302,7 @@ class Join:
                 self._add(counts, block, some, np.where(block.good, weight, 0))
         return {name: found.at_least(self.options.min_occurrences) for name, found in counts.items()}
 
-    def _add(self, counts: Mapping[str, IdCounts], block: Block, chosen: Sequence[Chosen], weight: Ints) -> None:
+    def _add(self, counts: Mapping[str, IdCounts], block: FeatureBlock, chosen: Sequence[Chosen], weight: Ints) -> None:
         for column, some in zip(self.columns[block.layout], chosen, strict=True):
             features = some.features[weight[block.row[some.features]] > 0]
             counts[column.name].add(block.numbers(features), weight[block.row[features]])
@@ -313,7 +315,7 @@ class _Seen:
         self.sorted = np.empty(0, np.uint64)
         self.recent = np.empty(0, np.uint64)
 
-    def refuse_duplicates(self, block: Block) -> bool:
+    def refuse_duplicates(self, block: FeatureBlock) -> bool:
         """Refuse common rows whose index is there already; returns whether there was one."""
         rows = np.flatnonzero(block.good)
         index = block.index[rows]

@@ -31,7 +31,7 @@ from recbole_dtn.preprocess.aliccp.words import (
 )
 from recbole_dtn.preprocess.lines import Lines, row_fault
 
-__all__ = ["COMMON", "SKELETON", "Block", "Fault", "Layout", "read_block"]
+__all__ = ["COMMON", "SKELETON", "FeatureBlock", "RowFault", "TableLayout", "read_block"]
 
 COMMA, LINE_FEED = 44, 10
 LARGEST_ID = (1 << 64) - 1
@@ -52,7 +52,7 @@ BAD_VALUE = "a value is no finite number"
 BAD_COUNT = "feature_num is not the number of features"
 
 
-class Layout:
+class TableLayout:
     """One of the two raw tables.
 
     Args:
@@ -84,14 +84,14 @@ class Layout:
         return codes, self.names[codes] == names
 
 
-SKELETON = Layout(
+SKELETON = TableLayout(
     ("sample_id", "click", "buy", "common_feature_index", "feature_num", "feature_list"), tuple(sorted(ITEM_FIELDS))
 )
-COMMON = Layout(("common_feature_index", "feature_num", "feature_list"), tuple(sorted(USER_FIELDS)))
+COMMON = TableLayout(("common_feature_index", "feature_num", "feature_list"), tuple(sorted(USER_FIELDS)))
 
 
 @dataclass(frozen=True, order=True)
-class Fault:
+class RowFault:
     """A faulty row of a block: its place there, the reason in words, and the text to be shown."""
 
     row: int
@@ -100,7 +100,7 @@ class Fault:
 
 
 @dataclass
-class Block:
+class FeatureBlock:
     """Rows (R) of a block and their features (N), in the order of the file.
 
     Attributes:
@@ -111,13 +111,13 @@ class Block:
         ids, values: their words, each text preceded by one byte, which belongs to the separator.
     """
 
-    layout: Layout
+    layout: TableLayout
     text: Text
     first_line: int
     starts: Ints
     ends: Ints
     good: Flags
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[RowFault] = field(default_factory=list)
     index: Words = field(default_factory=lambda: np.empty(0, np.uint64))
     index_at: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     labels: dict[str, Any] = field(default_factory=dict)
@@ -144,7 +144,7 @@ class Block:
             whole = self.text.cut(int(self.starts[row]), int(self.ends[row]))
             general = row_fault(whole, len(self.layout.columns), ",", None)
             shown = whole if texts is None or general else texts[place]
-            self.faults.append(Fault(row, general or reason, shown))
+            self.faults.append(RowFault(row, general or reason, shown))
 
     def refuse_features(self, bad: Flags, reason: str) -> None:
         """Mark the rows of faulty features; the first one of a row is shown."""
@@ -173,7 +173,7 @@ class Block:
 TENS = np.array([10**power for power in range(BYTES + 1)], np.uint64)
 
 
-def read_block(lines: Lines, layout: Layout) -> Block:
+def read_block(lines: Lines, layout: TableLayout) -> FeatureBlock:
     """Find the rows and features of a block, and its faulty rows.
 
     Args:
@@ -185,7 +185,7 @@ def read_block(lines: Lines, layout: Layout) -> Block:
     line_ends = np.flatnonzero(view[marks] == LINE_FEED)
     ends = marks[line_ends]
     starts = np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1])
-    block = Block(layout, text, lines.first, starts, ends, np.ones(len(ends), bool))
+    block = FeatureBlock(layout, text, lines.first, starts, ends, np.ones(len(ends), bool))
     commas = _commas(block, np.flatnonzero(view == COMMA))
     _columns(block, commas)
     count = _features(block, marks, np.diff(line_ends, prepend=-1), commas[:, -1])
@@ -200,7 +200,7 @@ def read_block(lines: Lines, layout: Layout) -> Block:
     return block
 
 
-def _commas(block: Block, found: Ints) -> Ints:
+def _commas(block: FeatureBlock, found: Ints) -> Ints:
     """(R, columns - 1) commas; a row with another number of them is faulty, and gets its start for each."""
     each = len(block.layout.columns) - 1
     if len(found) == each * block.rows:
@@ -215,7 +215,7 @@ def _commas(block: Block, found: Ints) -> Ints:
     return grid
 
 
-def _columns(block: Block, commas: Ints) -> None:
+def _columns(block: FeatureBlock, commas: Ints) -> None:
     """Check and read the columns before the number of features."""
     place = block.layout.index_column
     block.index_at = block.starts if place == 0 else commas[:, place - 1] + 1
@@ -239,7 +239,7 @@ def _columns(block: Block, commas: Ints) -> None:
         block.labels[name] = label
 
 
-def _features(block: Block, marks: Ints, each: Ints, last_comma: Ints) -> Ints:
+def _features(block: FeatureBlock, marks: Ints, each: Ints, last_comma: Ints) -> Ints:
     """Find the features; returns how many each row has.
 
     Args:
@@ -269,7 +269,7 @@ def _features(block: Block, marks: Ints, each: Ints, last_comma: Ints) -> Ints:
     return count
 
 
-def _check_ids(block: Block) -> None:
+def _check_ids(block: FeatureBlock) -> None:
     length = block.id_length
     bad = (length < 1) | (length > ID_DIGITS)
     if bad.any():
@@ -286,7 +286,7 @@ def _check_ids(block: Block) -> None:
     block.refuse_features(bad, BAD_ID)
 
 
-def _check_values(block: Block) -> None:
+def _check_values(block: FeatureBlock) -> None:
     length = block.value_length
     bad = (length < 1) | (length > VALUE_LENGTH)
     if bad.any():

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from recbole_dtn.preprocess.aliccp.options import AliCCPOptions
-from recbole_dtn.preprocess.aliccp.rows import INDEX_DIGITS, Block, Layout
+from recbole_dtn.preprocess.aliccp.rows import INDEX_DIGITS, FeatureBlock, TableLayout
 from recbole_dtn.preprocess.aliccp.words import BYTES, HIGH_SEVEN, Flags, Ints, Words, word
 
 __all__ = ["KEY", "LABELS", "Chosen", "Column", "Kept", "choose", "columns_of", "lines_of", "other_values", "types_of"]
@@ -41,7 +41,7 @@ class Column:
     last: bool
 
 
-def columns_of(layout: Layout, options: AliCCPOptions) -> list[Column]:
+def columns_of(layout: TableLayout, options: AliCCPOptions) -> list[Column]:
     """The fields of a raw table that the options want, in their order."""
     last = options.repeated == "last"
     return [
@@ -74,7 +74,7 @@ Kept = Mapping[str, Callable[[Words], Flags]]
 """Per field, what says which ids are frequent enough: ``kept[name](numbers)``; empty: all are."""
 
 
-def choose(block: Block, column: Column, kept: Kept, most: int | None) -> Chosen:
+def choose(block: FeatureBlock, column: Column, kept: Kept, most: int | None) -> Chosen:
     """The features of a field in a block; a cell with too many starts with ``rank`` 0 and stops before ``most``.
 
     Args:
@@ -93,7 +93,7 @@ def choose(block: Block, column: Column, kept: Kept, most: int | None) -> Chosen
     return Chosen(features, rank, count)
 
 
-def _ranked(block: Block, features: Ints) -> tuple[Ints, Ints]:
+def _ranked(block: FeatureBlock, features: Ints) -> tuple[Ints, Ints]:
     row = block.row[features]
     count = np.bincount(row, minlength=block.rows)
     return np.arange(len(features)) - (np.cumsum(count) - count)[row], count
@@ -106,7 +106,7 @@ class _Page:
         block: its rows. order: rows that are written, line by line. widths: words per cell, an array a column.
     """
 
-    def __init__(self, block: Block, order: Ints, widths: Sequence[Ints]) -> None:
+    def __init__(self, block: FeatureBlock, order: Ints, widths: Sequence[Ints]) -> None:
         self.block, self.order = block, order
         self.line = np.full(block.rows, -1)
         self.line[order] = np.arange(len(order))
@@ -145,7 +145,7 @@ class _Page:
 
 
 def lines_of(
-    block: Block, part: str, place: Ints, files: int, columns: Sequence[Column], chosen: Sequence[Chosen]
+    block: FeatureBlock, part: str, place: Ints, files: int, columns: Sequence[Column], chosen: Sequence[Chosen]
 ) -> list[bytes]:
     """Lines of the rows that are written.
 
@@ -175,7 +175,7 @@ def lines_of(
     return page.lines(np.bincount(place[order], minlength=files))
 
 
-def _key(block: Block, part: str, order: Ints) -> Words:
+def _key(block: FeatureBlock, part: str, order: Ints) -> Words:
     """The join key of each line, with the line feed in front."""
     at, length = block.index_at[order], np.full(len(order), INDEX_DIGITS)
     words = [np.full(len(order), word(f"\n{part}:".encode()))]
@@ -183,7 +183,7 @@ def _key(block: Block, part: str, order: Ints) -> Words:
     return np.stack(words, axis=1)
 
 
-def _labels(block: Block, order: Ints) -> Words:
+def _labels(block: FeatureBlock, order: Ints) -> Words:
     """:data:`LABELS` of each line; none in a file of users."""
     if not block.labels:
         return np.empty((len(order), 0), np.uint64)
@@ -193,7 +193,7 @@ def _labels(block: Block, order: Ints) -> Words:
     return words
 
 
-def other_values(block: Block, column: Column, chosen: Chosen) -> int:
+def other_values(block: FeatureBlock, column: Column, chosen: Chosen) -> int:
     """How many features of a column without values have another value than 1, which is not written."""
     if column.many or column.name in VALUED or not block.values:
         return 0

@@ -12,7 +12,7 @@ from recbole_dtn.config.tasks import parse_condition
 from recbole_dtn.preprocess.lines import LINE
 from recbole_dtn.preprocess.rejects import Tally
 from recbole_dtn.preprocess.table.plan import Plan
-from recbole_dtn.preprocess.table.scan import Block
+from recbole_dtn.preprocess.table.scan import TableBlock
 
 __all__ = ["Numbers"]
 
@@ -38,7 +38,7 @@ class Numbers:
                 self._doubts.append(pl.any_horizontal(*self._faults[field.weights].values()).any().alias(field.weights))
         self._gaps: dict[str, tuple[str, int]] = {}
 
-    def made(self, block: Block) -> pl.DataFrame:
+    def made(self, block: TableBlock) -> pl.DataFrame:
         """The columns of the rows that are kept.
 
         Raises:
@@ -67,7 +67,7 @@ class Numbers:
                 "values to our models; stock RecBole reads the column's mean there"
             )
 
-    def _good(self, block: Block, frame: pl.DataFrame, doubtful: Sequence[str]) -> pl.Series:
+    def _good(self, block: TableBlock, frame: pl.DataFrame, doubtful: Sequence[str]) -> pl.Series:
         """Reject rows, each for its first fault; which rows are good."""
         good = np.ones(frame.height, bool)
         for name in doubtful:
@@ -85,7 +85,7 @@ class Numbers:
                 self._reject(block, frame[np.flatnonzero(found).tolist()], kind, name)
         return pl.Series(good)
 
-    def _reject(self, block: Block, rows: pl.DataFrame, kind: str, name: str) -> None:
+    def _reject(self, block: TableBlock, rows: pl.DataFrame, kind: str, name: str) -> None:
         reason, example = SAY[kind](self.plan, name, rows.row(0, named=True))
         lines = rows[LINE].to_list()
         self.tally.reject(block.file, lines, reason, block.texts(lines), example=example)

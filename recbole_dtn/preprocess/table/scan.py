@@ -19,7 +19,7 @@ from recbole_dtn.preprocess.rejects import Tally
 from recbole_dtn.preprocess.table.plain_rows import PlainRows
 from recbole_dtn.preprocess.table.spec import ReaderSpec
 
-__all__ = ["Block", "ParquetTables", "TextTables", "input_files", "open_tables"]
+__all__ = ["ParquetTables", "TableBlock", "TextTables", "input_files", "open_tables"]
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 PARQUET = ".parquet"
@@ -30,7 +30,7 @@ BLOCK_BYTES = 1 << 21
 
 
 @dataclass(frozen=True)
-class Block:
+class TableBlock:
     """Rows of one file.
 
     Attributes:
@@ -113,7 +113,7 @@ class TextTables:
 
     def blocks(
         self, wanted: Sequence[str], tally: Tally, meter: Meter, plain: PlainRows | None = None
-    ) -> Iterator[Block | ReadyRows]:
+    ) -> Iterator[TableBlock | ReadyRows]:
         """The rows with the columns ``wanted``; those that ``plain`` takes are not parsed."""
         for name in wanted:
             if name in self.repeated:
@@ -141,7 +141,7 @@ class TextTables:
                 )
                 if self.reader.null_values:
                     frame = frame.with_columns(pl.col(list(wanted)).replace(self.reader.null_values, None))
-                yield Block(frame, str(path), _RowTexts(body, self.reader.quote, separator))
+                yield TableBlock(frame, str(path), _RowTexts(body, self.reader.quote, separator))
 
     def _separator(self, path: Path) -> tuple[str, bool]:
         """The separating character, and whether spaces around it are dropped."""
@@ -214,7 +214,7 @@ class ParquetTables:
 
     def blocks(
         self, wanted: Sequence[str], tally: Tally, meter: Meter, plain: PlainRows | None = None
-    ) -> Iterator[Block]:
+    ) -> Iterator[TableBlock]:
         """The rows with the columns ``wanted``; none is ``plain``."""
         for path in self.files:
             before = 0
@@ -226,7 +226,7 @@ class ParquetTables:
                     first = before + 1
                     before += frame.height
                     numbers = pl.int_range(first, before + 1, dtype=pl.Int64, eager=True)
-                    yield Block(frame.with_columns(numbers.alias(LINE)), str(path), _FrameTexts(frame, first))
+                    yield TableBlock(frame.with_columns(numbers.alias(LINE)), str(path), _FrameTexts(frame, first))
                     meter(f"reading {path.name}", before, total)
             except (pl.exceptions.PolarsError, OSError) as error:
                 raise DataError(_unreadable(path, error)) from None
