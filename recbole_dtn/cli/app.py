@@ -7,7 +7,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 import recbole_dtn
 from recbole_dtn.errors import RecBoleDTNError, UsageError, nearest
@@ -20,7 +19,6 @@ COMMANDS = {
     "data": "info, validate, split: look at a data set; cache list, cache clear",
     "list": "models, interactions, balancers, losses, metrics, preprocessors, datasets",
     "test": "test a finished run again from its checkpoint",
-    "index": "write the index of built-in methods (for contributors)",
     "leaderboard": "run models x data sets x seeds and write their table",
     "index": "write the index of built-in methods (for contributors)",
 }
@@ -51,9 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        from recbole_dtn.report.faults import describe_fault
+
         hint = "" if debug else "; --debug shows the traceback"
-        message = " ".join(str(error).split()) or "no message"
-        return _fail(f"error: this is a bug: {type(error).__name__}: {message} ({_place(error)}){hint}", 1, debug)
+        return _fail(f"error: {describe_fault(error)}{hint}", 1, debug)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -79,11 +78,3 @@ def _fail(message: str, code: int, debug: bool) -> int:
         traceback.print_exc(file=sys.stderr)
     print(message, file=sys.stderr)
     return code
-
-
-def _place(error: BaseException) -> str:
-    """File and line that raised, the innermost of our own where there is one."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).is_relative_to(Path(__file__).parents[1])]
-    frame = (own or list(frames))[-1]
-    return f"{Path(frame.filename).name}:{frame.lineno}"

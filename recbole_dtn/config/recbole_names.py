@@ -57,7 +57,6 @@ REFUSED = {
     # evaluation
     "eval_args": "set split, split_ratio and split_seed",
     "repeatable": "rows are labelled, nothing is ranked; leave it out",
-    "metrics": "every metric is reported; the one that selects is valid_metric",
     "topk": "rows are labelled, nothing is ranked; leave it out",
     "valid_metric_bigger": "valid_metric knows its direction; leave it out",
     "metric_decimal_place": "leave it out; records keep every digit",

@@ -208,7 +208,7 @@ def test_dry_run_shows_each_setting_with_its_source_and_trains_nothing(shown: Sh
     assert table["optimizer.eps"] == ["1.0e-08", "overall.yaml"]
     assert table["module_dim"] == ["64", "model/DTN.yaml"]
     assert table["fields[7]"] == ["{name: genres, type: token_seq}", "dataset/ml-100k.yaml"]
-    assert table["interactions"] == ["[{name: gdcn}, {name: masknet, blocks: 3}]", "command line"]
+    assert table["interactions"] == ["[gdcn, {name: masknet, blocks: 3}]", "command line"]
     assert (
         "there are no atomic files in dataset/ml-100k-mt yet: a run would first make them by `preprocess ml-100k`"
         in out
@@ -218,7 +218,7 @@ def test_dry_run_shows_each_setting_with_its_source_and_trains_nothing(shown: Sh
 
 
 def test_a_long_value_pushes_no_other_row_aside(shown: Shown) -> None:
-    modules = ", ".join(["gdcn"] * 20)
+    modules = ", ".join(["gdcn"] * 40)
     lines = shown("--dry_run", f"--interactions=[{modules}]", "--seed=7")[1].splitlines()
     (seed,) = [line for line in lines if line.startswith("seed ")]
     (long,) = [line for line in lines if line.startswith("interactions ")]
@@ -282,6 +282,8 @@ def test_dry_run_tells_the_size_where_the_files_are(
         ("interactions", "gdcn", ["Wang et al., CIKM 2023", "gated deep cross network", "built-in"]),
         ("metrics", "auc", ["area under the ROC curve"]),
         ("balancers", "fixed", ["sum of the task losses"]),
+        ("losses", "bce", ["binary cross-entropy"]),
+        ("preprocessors", "kuairand", ["Gao et al., CIKM 2022", "KuaiRand 1K, Pure or 27K"]),
         ("datasets", "ml-100k", ["made at first use", "like, love"]),
     ],
 )
@@ -289,7 +291,7 @@ def test_list(shown: Shown, kind: str, name: str, words: list[str]) -> None:
     code, out, err = shown("list", kind)
     assert (code, err) == (0, "")
     (line,) = [line for line in out.splitlines() if line.startswith(f"{name} ")]
-    assert [word for word in words if word not in line] == []
+    assert [word for word in words if word.lower() not in line.lower()] == []
 
 
 def test_list_shows_a_plugins_file(shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +303,7 @@ def test_list_shows_a_plugins_file(shown: Shown, tmp_path: Path, monkeypatch: py
     (tmp_path / "plug.py").write_text(text)
     _, out, _ = shown("list", "balancers", "--plugins=plug.py")
     (line,) = [line for line in out.splitlines() if line.startswith("mine ")]
-    assert "Mine." in line
+    assert "  Mine  " in line
     assert "plug" in line
 
 
@@ -320,7 +322,7 @@ def test_list_datasets_says_which_are_prepared(shown: Shown, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["list"], "list: name one of balancers, datasets, interactions, metrics, models"),
+        (["list"], "list: name one of balancers, datasets, interactions, losses, metrics, models, preprocessors"),
         (["list", "model"], "list: unknown kind 'model'; did you mean 'models'?"),
         (["list", "models", "--plugin=x"], "unknown option --plugin; did you mean '--plugins'?"),
         (["test"], "--run is needed"),
@@ -373,7 +375,7 @@ def test_leaderboard_passes_its_cells_and_settings_on(
     stand_in(monkeypatch, "recbole_dtn.leaderboard.cells", parse_seeds=lambda text: [text])
     words = ["--models=DTN, MMoE", "--datasets", "ml-100k", "--seeds=2", "--epochs=1", "--dropout", "0.1", "--output=o"]
     assert shown(*start, *words) == (0, "", "")
-    assert seen == [(["DTN", "MMoE"], ["ml-100k"], ["2"], ["--epochs=1", "--dropout", "0.1"], Path("o"))]
+    assert seen == [(["DTN", "MMoE"], ["ml-100k"], ["2"], ["--epochs=1", "--dropout=0.1"], Path("o"))]
 
 
 # ---- what it costs --------------------------------------------------------------------------------------------------
@@ -412,3 +414,52 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(timeout=120) == 0
+
+
+# ---- plug-ins -------------------------------------------------------------------------------------------------------
+
+BROKEN = """\
+from recbole_dtn.preprocess.base import Preprocessor
+from recbole_dtn.registry import PREPROCESSORS
+
+@PREPROCESSORS.register("broken")
+class Broken(Preprocessor):
+    '''Raises.'''
+    default_name = "broken"
+    source = "nowhere"
+    def write(self, work):
+        return {} + 1
+"""
+
+
+def test_a_fault_in_a_plugin_names_its_file_and_is_no_bug(
+    shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recbole_dtn.registry import PREPROCESSORS
+
+    PREPROCESSORS.names()
+    monkeypatch.setattr(PREPROCESSORS, "_entries", dict(PREPROCESSORS._entries))
+    (tmp_path / "broken.py").write_text(BROKEN)
+    (tmp_path / "raw").mkdir()
+    code, _, err = shown("preprocess", "broken", "--plugins=broken.py", "--raw=raw")
+    assert code == 1
+    assert err.startswith(f"error: plug-in {tmp_path}/broken.py:10 raised TypeError: unsupported operand")
+    assert "this is a bug" not in err
+
+
+def test_settings_name_their_plugins_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import yaml
+
+    from recbole_dtn.config.load import resolve, settings_yaml
+
+    (tmp_path / "plug.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    resolved = resolve(["--plugins=plug.py"])
+    assert yaml.safe_load(settings_yaml(resolved))["plugins"] == [str(tmp_path / "plug.py")]
+    monkeypatch.chdir("/")
+    assert resolve(config_files=[write(tmp_path, settings_yaml(resolved))]).settings == resolved.settings
+
+
+def write(folder: Path, text: str) -> Path:
+    (folder / "settings.yaml").write_text(text)
+    return folder / "settings.yaml"
