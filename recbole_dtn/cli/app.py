@@ -66,11 +66,17 @@ def _dispatch(words: list[str]) -> int:
         raise UsageError(f"unknown command {command!r}; {nearest(command, COMMANDS)}; settings are --key=value")
     # One file per command: a command's imports are paid by who runs it.
     module = importlib.import_module(f"recbole_dtn.cli.{command}")
-    if "--help" in words or "-h" in words:
-        print(module.help_text([word for word in words if word not in ("--help", "-h")]))
+    if any(word.partition("=")[0] in ("--help", "-h") for word in words):
+        print(module.help_text(_help_words(command, words)))
         return 0
     code: int = module.run(words)
     return code
+
+
+def _help_words(command: str, words: list[str]) -> list[str]:
+    """The words that say which help is asked for; ``data --help=info`` is ``data info --help``."""
+    asked = [word for word in words if word not in ("--help", "-h")]
+    return asked if command == "train" else [word.removeprefix("--help=") for word in asked]
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

@@ -19,8 +19,12 @@ DATASETS = "datasets"
 
 COMMAND = Command(
     "list",
-    usage=[f"{'|'.join((*KINDS, DATASETS))}"],
-    about="What is registered: name, paper, summary, and where each comes from.",
+    usage=["KIND [--plugins=a.py,b.py]", "datasets [--data_path=dataset]"],
+    about=f"""
+What is registered: name, paper, summary, and where each comes from. KIND is one of {", ".join(KINDS)}.
+
+datasets shows the shipped data sets and the folders under data_path: state, tasks, folder.
+""",
 )
 COMMAND.option("plugins", "a.py,b.py", "show what these files register, too")
 COMMAND.option("data_path", "FOLDER", "datasets: folder where prepared ones are looked for", default="dataset")

@@ -38,6 +38,13 @@ def plugin(tmp_path: Path) -> Any:
     del sys.modules[name]
 
 
+@pytest.fixture(autouse=True)
+def _no_other_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plug-ins that other tests have loaded."""
+    for name in [name for name in sys.modules if name.startswith(faults.PLUGIN_MODULE)]:
+        monkeypatch.delitem(sys.modules, name)
+
+
 def told(call: Callable[[], object]) -> str:
     with pytest.raises(Exception) as caught:  # noqa: PT011
         call()

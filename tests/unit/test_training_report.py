@@ -45,6 +45,6 @@ def test_a_table_is_not_folded_where_the_output_is_a_pipe(capsys: pytest.Capture
     shown.table("wide", columns, [["click", *["0.1234"] * 8]])
     shown.show("x" * 200 + " [gdcn] :train:")
     printed = capsys.readouterr().out
-    assert [len(line) for line in printed.splitlines()] == [0, 4, 141, 141, 215]
+    assert [len(line) for line in printed.splitlines()] == [0, 4, 149, 149, 215]
     assert "\x1b" not in printed
     assert (tmp_path / "log.txt").read_text() == printed
