@@ -135,7 +135,7 @@ def _warn_unfollowed(settings: Settings) -> None:
         "weight_decay": settings.weight_decay > 0,
         "gradient_clip": settings.gradient_clip is not None,
         "scheduler": settings.scheduler.name != "constant" or settings.scheduler.warmup_steps > 0,
-        "balancer": settings.balancer != "fixed",
+        "balancer": settings.balancer.name != "fixed",
         "precision": settings.precision != "32",
         "embedding_optimizer.lr": settings.embedding_optimizer.lr not in (None, settings.optimizer.lr),
     }
