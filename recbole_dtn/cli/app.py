@@ -1,4 +1,4 @@
-"""Dispatch of the commands, and the one place where an error becomes a message and an exit code."""
+"""Runs a command, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 

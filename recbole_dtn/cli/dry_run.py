@@ -74,7 +74,7 @@ def _differing(choice: Choice) -> dict[str, Any]:
 
 
 def what_is_missing(settings: Settings) -> str | None:
-    """What a run would do first, where the atomic files are not there yet; None where they are."""
+    """How a run would first make the atomic files; None where they exist."""
     folder = Path(settings.data_path) / (settings.folder or settings.dataset)
     if has_atomic_files(folder):
         return None

@@ -92,7 +92,7 @@ def _datasets(data_path: Path) -> list[tuple[str, str, str, str]]:
 
 
 def _unprepared(preprocessor: str | None, data_path: Path) -> str:
-    """What training would find first, as far as that is told without opening a file."""
+    """The state of a data set without atomic files, judged without opening a file."""
     if preprocessor is None:
         return "files missing"
     if PREPROCESSORS.entry(preprocessor).options_class is None:

@@ -1,4 +1,4 @@
-"""Commands, exit codes and messages; what stands behind a command is tested in its own room."""
+"""Commands, exit codes and messages; what a command calls is tested with its package."""
 
 from __future__ import annotations
 
