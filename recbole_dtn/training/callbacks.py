@@ -1,4 +1,4 @@
-"""What happens around the training loop: the best epoch is kept, the clock is read, the user sees progress."""
+"""Callbacks of training: keep the best epoch, measure samples per second, show progress."""
 
 from __future__ import annotations
 
