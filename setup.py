@@ -17,6 +17,7 @@ REQUIRES = [
     "numpy>=1.26.4,<2",
     "pandas>=1.5,<3",
     "scipy>=1.11",
+    "setuptools<81",  # ray, which recbole.quick_start imports, needs its pkg_resources
     "pyyaml>=6",
     "pydantic>=2.7,<3",
     "rich>=13",
@@ -42,6 +43,7 @@ setup(
         "recbole_dtn.properties": ["*.yaml", "*/*.yaml"],
         "recbole_dtn": ["py.typed"],
         "recbole_dtn.inspect.info": ["*.j2"],
+        "recbole_dtn.report": ["*.j2"],
     },
     install_requires=REQUIRES,
     extras_require={

@@ -1,4 +1,4 @@
-"""One registry for every kind of part: built-ins by import string, installed entry points, and ``--plugins`` files.
+"""One registry per kind of method: built-ins by the generated index, installed entry points, ``--plugins`` files.
 
 Nothing is imported until :meth:`Registry.load` asks for the class, so that listing names and refusing a wrong one
 cost neither torch nor recbole.
@@ -9,33 +9,61 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.shipped import builtin_index
 
-__all__ = ["BALANCERS", "INTERACTIONS", "METRICS", "MODELS", "PREPROCESSORS", "Entry", "Registry", "load_plugins"]
+__all__ = [
+    "BALANCERS",
+    "INTERACTIONS",
+    "LOSSES",
+    "METRICS",
+    "MODELS",
+    "PREPROCESSORS",
+    "REGISTRIES",
+    "Entry",
+    "Registry",
+    "load_plugins",
+]
 
 T = TypeVar("T")
+BUILT_IN = "built-in"
+
+
+class NamedOptions(Protocol):
+    """A method's name and its options; :class:`recbole_dtn.config.choice.Choice` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def options(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered part: what a list prints, and where its class is.
+    """A registered method.
 
-    ``target`` and ``options`` are ``module:attribute``, or the object itself for a part registered by decorator.
-    ``options`` is the typed options class of the part (None: read from the constructor's keyword-only arguments).
+    Attributes:
+        name: what users write. target: the class, or ``module:class``. summary: one line. paper: its source.
+        options: JSON schemas of its options by name, from the index; None: they are read from the class.
+        options_class: a torch-free class of typed options (or ``module:class``), for a method that declares one.
+        attributes: class attributes of the kind's own (:attr:`Registry.attributes`), from the index.
+        origin: ``built-in``, a package or a module.
     """
 
     name: str
     target: Any
     summary: str
     paper: str = ""
-    options: Any = None
-    origin: str = "built-in"
+    options: Mapping[str, Any] | None = None
+    options_class: Any = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = BUILT_IN
 
 
 def resolve(target: Any) -> Any:
@@ -46,33 +74,52 @@ def resolve(target: Any) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-class Registry:
-    """Names of one kind of part. ``group`` is the entry-point group that installed packages use."""
+def spelled(target: Any) -> str:
+    """``module:class`` of a class or of what already is such a string."""
+    return target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"
 
-    def __init__(self, kind: str, group: str, builtins: Iterable[Entry] = ()) -> None:
+
+class Registry:
+    """Names of one kind of method.
+
+    Args:
+        kind: in messages, singular. group: the entry-point group that installed packages use.
+        attributes: class attributes that settings and lists need before the class is imported; plain values.
+    """
+
+    def __init__(self, kind: str, group: str, attributes: tuple[str, ...] = ()) -> None:
         self.kind = kind
         self.group = group
-        self._entries = {entry.name: entry for entry in builtins}
+        self.attribute_names = attributes
+        self.declared: dict[str, Entry] = {}
+        """What decorators registered in this process, by ``module:class``."""
+        self._entries: dict[str, Entry] = {}
         self._scanned = False
+
+    def start_empty(self) -> None:
+        """Forget every method, and read neither the index nor entry points: the index is about to be written."""
+        self._entries, self._scanned = {}, True
 
     def _scan(self) -> None:
         if self._scanned:
             return
         self._scanned = True
+        for name, values in builtin_index().get(self.kind, {}).items():
+            self._entries.setdefault(name, Entry(name, **values))
         for point in entry_points(group=self.group):
             if point.name not in self._entries:
                 origin = f"package {point.dist.name}" if point.dist else "installed package"
                 self._entries[point.name] = Entry(point.name, point.value, f"from {origin}", origin=origin)
 
     def add(self, entry: Entry) -> None:
-        """Register a part.
+        """Register a method.
 
         Raises:
             UsageError: when the name is taken by another class; registering the same class again is harmless.
         """
         self._scan()
         known = self._entries.get(entry.name)
-        if known is not None and not _same_target(known.target, entry.target):
+        if known is not None and spelled(known.target) != spelled(entry.target):
             raise UsageError(
                 f"{self.kind} {entry.name!r} from {entry.origin} is already registered by {known.origin}: "
                 "choose another name"
@@ -81,12 +128,17 @@ class Registry:
             self._entries[entry.name] = entry
 
     def register(self, name: str, *, paper: str = "", options: Any = None) -> Callable[[T], T]:
-        """Class decorator: ``@REGISTRY.register("name")``; the first line of the docstring is the summary."""
+        """Class decorator: ``@REGISTRY.register("name", paper="Author et al., 2020")``.
+
+        The first line of the docstring is the summary. Options are the keyword-only arguments of the constructor
+        (of a model: the fields of its ``settings_class``), or the fields of ``options`` where that class is given.
+        """
 
         def decorate(target: T) -> T:
-            summary = (getattr(target, "__doc__", None) or name).strip().splitlines()[0]
-            origin = f"{getattr(target, '__module__', '?')}"
-            self.add(Entry(name, target, summary, paper, options, origin))
+            summary = (getattr(target, "__doc__", None) or name).strip().splitlines()[0].removesuffix(".")
+            entry = Entry(name, target, summary, paper, options_class=options, origin=str(target.__module__))
+            self.add(entry)
+            self.declared[spelled(target)] = entry
             return target
 
         return decorate
@@ -111,27 +163,33 @@ class Registry:
         """Import and return the class behind ``name``."""
         return resolve(self.entry(name).target)
 
-    def options(self, name: str) -> Any:
-        """The typed options class of ``name`` (imports only the options' own module), or None."""
-        return resolve(self.entry(name).options)
+    def build(self, choice: NamedOptions, *arguments: Any) -> Any:
+        """An object of the chosen method: its class called with ``arguments`` and the options by keyword."""
+        return self.load(choice.name)(*arguments, **choice.options)
+
+    def attributes(self, name: str) -> dict[str, Any]:
+        """The kind's own class attributes of ``name``; a built-in's come from the index, without an import."""
+        entry = self.entry(name)
+        if entry.origin == BUILT_IN:
+            return dict(entry.attributes)
+        target = self.load(name)
+        return {key: getattr(target, key) for key in self.attribute_names if hasattr(target, key)}
 
 
-def _same_target(known: Any, new: Any) -> bool:
-    def spelled(target: Any) -> str:
-        return target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"
-
-    return spelled(known) == spelled(new)
-
-
-def load_plugins(paths: Iterable[str]) -> None:
+def load_plugins(paths: Iterable[str]) -> list[str]:
     """Import each plug-in file; its decorators register what it holds.
+
+    Returns:
+        The absolute paths of the files, in order.
 
     Raises:
         UsageError: for a file that is missing or fails to import; the message names the file, and for a syntax error
             its line, column and text.
     """
+    loaded = []
     for text in paths:
         path = Path(text).expanduser().resolve()
+        loaded.append(str(path))
         name = f"recbole_dtn_plugin_{path.stem}_{abs(hash(str(path))):x}"
         if name in sys.modules:
             continue
@@ -153,80 +211,16 @@ def load_plugins(paths: Iterable[str]) -> None:
         except Exception as error:
             del sys.modules[name]
             raise UsageError(f"plugins: {path} failed to import: {type(error).__name__}: {error}") from error
+    return loaded
 
 
-def _model(name: str, module: str, summary: str, paper: str) -> Entry:
-    return Entry(
-        name, f"recbole_dtn.model.{module}:{name}", summary, paper, f"recbole_dtn.config.models:{name}Settings"
-    )
-
-
-MODELS = Registry(
-    "model",
-    "recbole_dtn.models",
-    [
-        _model("DTN", "dtn", "task-specific interaction modules, selected by gates and a task-sensitive network",
-               "Deep Multiple Task-specific Feature Interactions Network (arXiv 2408.11611)"),
-        _model("MMoE", "mmoe", "shared experts, one softmax gate per task", "Ma et al., KDD 2018"),
-        _model("PLE", "ple", "shared and task-specific experts in progressive layers (one level: CGC)",
-               "Tang et al., RecSys 2020"),
-        _model("SharedBottom", "shared_bottom", "one shared MLP, one tower per task", "Caruana, 1997"),
-        _model("SingleTask", "single_task", "a separate network per task, embeddings included", "baseline"),
-    ],
-)  # fmt: skip
-INTERACTIONS = Registry(
-    "interaction",
-    "recbole_dtn.interactions",
-    [
-        Entry("gdcn", "recbole_dtn.interaction.gdcn:GDCN", "gated deep cross network",
-              "Wang et al., CIKM 2023", "recbole_dtn.config.interactions:GDCNOptions"),
-        Entry("masknet", "recbole_dtn.interaction.masknet:MaskNet", "instance-guided masks, serial or parallel blocks",
-              "Wang et al., 2021 (arXiv 2102.07619)", "recbole_dtn.config.interactions:MaskNetOptions"),
-        Entry("memonet", "recbole_dtn.interaction.memonet:MemoNet", "memorises field pairs in a hashed codebook",
-              "Zhang et al., 2022 (arXiv 2211.01334)", "recbole_dtn.config.interactions:MemoNetOptions"),
-    ],
-)  # fmt: skip
-BALANCERS = Registry(
-    "balancer",
-    "recbole_dtn.balancers",
-    [Entry("fixed", "recbole_dtn.balancer.fixed:Fixed", "sum of the task losses, each times its task's weight",
-           "baseline")],
-)  # fmt: skip
+MODELS = Registry("model", "recbole_dtn.models", ("presets", "task_kinds", "needs_domain", "min_tasks", "max_tasks"))
+INTERACTIONS = Registry("interaction", "recbole_dtn.interactions")
+LOSSES = Registry("loss", "recbole_dtn.losses", ("task_kind",))
+BALANCERS = Registry("balancer", "recbole_dtn.balancers")
 METRICS = Registry(
-    "metric",
-    "recbole_dtn.metrics",
-    [
-        Entry("auc", "recbole_dtn.metric.auc:ExactAUC", "area under the ROC curve, exact, ties counted half",
-              "Hanley and McNeil, 1982"),
-        Entry("logloss", "recbole_dtn.metric.logloss:LogLoss", "mean binary cross-entropy in nats", ""),
-        Entry("ne", "recbole_dtn.metric.logloss:NormalisedEntropy", "log loss over that of the base rate",
-              "He et al., ADKDD 2014"),
-        Entry("calibration", "recbole_dtn.metric.calibration:Calibration", "mean prediction over mean label", ""),
-        Entry("rmse", "recbole_dtn.metric.regression:RMSE", "root of the mean squared error (regression tasks)", ""),
-        Entry("mae", "recbole_dtn.metric.regression:MAE", "mean absolute error (regression tasks)", ""),
-    ],
+    "metric", "recbole_dtn.metrics",
+    ("task_kind", "higher_is_better", "needs_calibrated", "needs_group", "needs_domain"),
 )  # fmt: skip
-PREPROCESSORS = Registry(
-    "preprocessor",
-    "recbole_dtn.preprocessors",
-    [
-        Entry("aliccp", "recbole_dtn.preprocess.aliccp.preprocessor:AliCCP",
-              "Ali-CCP: click and purchase over 85 M impressions, user histories kept apart", "Ma et al., SIGIR 2018",
-              "recbole_dtn.preprocess.aliccp.options:AliCCPOptions"),
-        Entry("aliexpress", "recbole_dtn.preprocess.aliexpress.preprocessor:AliExpress",
-              "AliExpress search log: click and conversion, one country or several as domains", "Li et al., 2020",
-              "recbole_dtn.preprocess.aliexpress.options:AliExpressOptions"),
-        Entry("census-income", "recbole_dtn.preprocess.census.preprocessor:CensusIncome",
-              "Census-Income (KDD): income, marital status, education", "UCI archive",
-              "recbole_dtn.preprocess.census.options:CensusIncomeOptions"),
-        Entry("kuairand", "recbole_dtn.preprocess.kuairand.preprocessor:KuaiRand",
-              "KuaiRand 1K, Pure or 27K: 11 feedback signals, user and video features joined", "Gao et al., CIKM 2022",
-              "recbole_dtn.preprocess.kuairand.options:KuaiRandOptions"),
-        Entry("ml-100k", "recbole_dtn.preprocess.movielens.preprocessor:MovieLens100K",
-              "MovieLens-100K as shipped inside RecBole's wheel", "GroupLens"),
-        Entry("ml-1m", "recbole_dtn.preprocess.movielens.preprocessor:MovieLens1M",
-              "MovieLens-1M with genres", "GroupLens", "recbole_dtn.preprocess.movielens.options:MovieLens1MOptions"),
-        Entry("table", "recbole_dtn.preprocess.table.preprocessor:Table",
-              "tables of your own: CSV, TSV or Parquet, one file or several", ""),
-    ],
-)  # fmt: skip
+PREPROCESSORS = Registry("preprocessor", "recbole_dtn.preprocessors")
+REGISTRIES = (MODELS, INTERACTIONS, LOSSES, BALANCERS, METRICS, PREPROCESSORS)

@@ -6,8 +6,8 @@ so that a checkpoint or a cache can carry them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -75,6 +75,7 @@ class TaskSpec:
         after: tasks that come before this one in the funnel (direct predecessors).
         weight: loss weight. pos_weight: weight of positive rows inside the loss.
         observed_when: expression; rows where it is false carry no label and count in neither loss nor metrics.
+        loss: name and options of the loss (``{"name": "bce"}``); None: ``bce`` (binary) or ``mse`` (regression).
     """
 
     name: str
@@ -85,6 +86,7 @@ class TaskSpec:
     weight: float = 1.0
     pos_weight: float = 1.0
     observed_when: str | None = None
+    loss: Mapping[str, Any] | None = field(default=None, hash=False)  # a map has no hash
 
 
 def topological_order(after: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
@@ -151,6 +153,21 @@ class DataSchema:
     @property
     def task_names(self) -> tuple[str, ...]:
         return tuple(task.name for task in self.tasks)
+
+    def select(self, positions: Iterable[int]) -> DataSchema:
+        """The schema of some of the fields alone, in their order, with rows numbered anew from 0.
+
+        >>> fields = (FieldSpec("a", "token", 4, 0), FieldSpec("b", "token", 3, 4), FieldSpec("c", "token", 5, 7))
+        >>> [(spec.name, spec.offset) for spec in DataSchema(fields, ()).select([2, 1]).fields]
+        [('b', 0), ('c', 3)]
+        """
+        kept = sorted(set(positions))
+        fields: list[FieldSpec] = []
+        for position in kept:
+            offset = fields[-1].offset + fields[-1].size if fields else 0
+            fields.append(replace(self.fields[position], offset=offset))
+        zero = [kept.index(position) for position in self.extra.get("zero_unknown", ()) if position in kept]
+        return replace(self, fields=tuple(fields), extra={**self.extra, "zero_unknown": zero})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON or a checkpoint; :meth:`from_dict` is the inverse.

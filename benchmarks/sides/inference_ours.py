@@ -18,7 +18,7 @@ from benchmarks.sides.train_ours import prepared_of, settings_of
 from recbole_dtn.data.features import Features
 from recbole_dtn.schema import FIRST_TOKEN
 from recbole_dtn.serving.load import LoadedRun
-from recbole_dtn.training.fit import build_model
+from recbole_dtn.training.build import build_model
 
 
 def hand(work: Work) -> None:

@@ -38,7 +38,7 @@ def steps(data_path: str, dataset: str, count: int) -> dict[str, float]:
     from recbole_dtn.data.loader import BatchLoader
     from recbole_dtn.optim.build import build_optimizer
     from recbole_dtn.preprocess.prepare import prepare
-    from recbole_dtn.training.fit import build_model
+    from recbole_dtn.training.build import build_model
 
     settings = resolve(["--model=DTN", f"--dataset={dataset}", f"--data_path={data_path}"]).settings
     start = time.perf_counter()

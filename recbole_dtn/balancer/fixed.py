@@ -8,13 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from recbole_dtn.balancer.base import LossBalancer
+from recbole_dtn.registry import BALANCERS
 from recbole_dtn.schema import TaskSpec
 
 __all__ = ["Fixed"]
 
 
+@BALANCERS.register("fixed", paper="baseline")
 class Fixed(LossBalancer):
-    """``L = sum_t w_t L_t + extra``, with w_t the weight that the data set's ``tasks:`` gives task t (1 by default).
+    """Sum of the task losses, each times its task's weight.
+
+    ``L = sum_t w_t L_t + extra``, with w_t the weight that the data set's ``tasks:`` gives task t (1 by default).
 
     >>> balancer = Fixed([TaskSpec("a", "binary", "a", weight=2.0), TaskSpec("b", "binary", "b")])
     >>> losses = torch.tensor([0.5, 0.25], requires_grad=True)

@@ -20,6 +20,7 @@ COMMANDS = {
     "data": "info, validate, split: look at a data set; cache list, cache clear",
     "list": "models, interactions, datasets, metrics, balancers: what is registered",
     "test": "test a finished run again from its checkpoint",
+    "index": "write the index of built-in methods (for contributors)",
     "leaderboard": "run models x data sets x seeds and write their table",
 }
 INTERRUPTED = 130

@@ -1,78 +1,222 @@
-"""The words of a command that has options of its own."""
+"""The words of a command: options and flags through argparse, with this program's messages and its help."""
 
 from __future__ import annotations
 
+import argparse
 import re
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
+from recbole_dtn.cli.help_text import PROGRAM, aligned, wrapped
 from recbole_dtn.errors import UsageError, nearest
 
-__all__ = ["Parsed", "folder_name", "parse", "path_option", "split_words"]
+__all__ = ["Command", "boolean", "folder_name", "own_options", "path_option", "real", "split_words", "whole"]
 
 
-@dataclass
-class Parsed:
-    """What stood on the command line: words, options with a value, flags, and settings for other hands."""
-
-    words: list[str] = field(default_factory=list)
-    values: dict[str, str] = field(default_factory=dict)
-    flags: set[str] = field(default_factory=set)
-    settings: list[str] = field(default_factory=list)
-
-    def need(self, *names: str) -> list[str]:
-        """Values of options that must be there.
-
-        Raises:
-            UsageError: naming every one that is missing.
-        """
-        missing = [f"--{name}" for name in names if not self.values.get(name)]
-        if missing:
-            raise UsageError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} needed; --help shows how")
-        return [self.values[name] for name in names]
-
-
-def parse(
-    words: list[str], *, values: Collection[str] = (), flags: Collection[str] = (), settings: bool = False
-) -> Parsed:
-    """Sort the words of a command.
+class Command(argparse.ArgumentParser):
+    """One command: its options, and its help made of them.
 
     Args:
-        words: after the command's name. values: options that take a value. flags: options that take none.
-        settings: whether any other ``--key=value`` is kept, as a setting; else it is an error.
+        name: how it is called, such as ``leaderboard run``.
+        usage: what follows the name in the help's first lines; one line each.
+        about: paragraphs of the help, before the options. after: those behind them.
+        settings: whether a ``--key=value`` that is no option of the command is kept as a setting; else it is an error.
+        place: what is said where words stand that the command does not take.
+
+    >>> command = Command("test", usage=["--run=FOLDER"])
+    >>> command.option("run", "FOLDER", "a run's folder", required=True)
+    >>> command.flag("json", "print JSON")
+    >>> found = command.parse(["--run", "x", "--json"])
+    >>> found.run, found.json, found.words
+    ('x', True, [])
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        usage: Collection[str] = ("",),
+        about: str = "",
+        after: str = "",
+        settings: bool = False,
+        place: str = "",
+    ) -> None:
+        super().__init__(prog=name, add_help=False, allow_abbrev=False, exit_on_error=False)
+        self.lines, self.about, self.after = tuple(usage), about, after
+        self.keeps_settings, self.place = settings, place
+        self.kinds: dict[str, str] = {}  # option: "value" or "flag"
+        self.needed: list[str] = []
+        self.shown: list[tuple[str, str]] = []
+
+    def option(
+        self,
+        name: str,
+        metavar: str,
+        text: str = "",
+        *,
+        default: Any = None,
+        kind: Callable[[str], Any] = str,
+        required: bool = False,
+    ) -> None:
+        """Add an option that takes a value.
+
+        Args:
+            name: without dashes. metavar: what stands for the value in the help, where there is no default.
+            text: its meaning; without one the help leaves it out. default: the value where it is not given.
+            kind: makes the value of a text, and raises ``argparse.ArgumentTypeError`` for a wrong one.
+            required: whether it must be given.
+        """
+        self.add_argument(f"--{name}", dest=name, default=default, type=kind)
+        self.kinds[name] = "value"
+        if required:
+            self.needed.append(name)
+        if text:
+            self.shown.append((f"--{name}={metavar if default is None else default}", text))
+
+    def flag(self, name: str, text: str) -> None:
+        """Add an option without a value; ``--name=true`` and ``--name=false`` are understood."""
+        self.add_argument(f"--{name}", dest=name, action="store_true")
+        self.kinds[name] = "flag"
+        if text:
+            self.shown.append((f"--{name}", text))
+
+    def parse(self, words: list[str], *, most_words: int = 0, complete: bool = True) -> argparse.Namespace:
+        """The values of all options, with what else was given under ``words`` and ``settings``.
+
+        Args:
+            words: after the command's name. most_words: how many words without dashes it takes.
+            complete: whether :meth:`need_all` is called too.
+
+        Raises:
+            UsageError: for an unknown option, with the nearest; a missing or wrong value; a word too many.
+        """
+        try:
+            found, rest = self.parse_known_args(list(self._joined(words)))
+        except argparse.ArgumentError as error:
+            if error.message and "expected one argument" in error.message:
+                raise UsageError(f"{error.argument_name} needs a value: {error.argument_name}=...") from None
+            raise UsageError(f"{error.argument_name}: {error.message}") from None
+        found.words = [word for word in rest if not word.startswith("--")]
+        found.settings = [word for word in rest if word.startswith("--")]
+        if found.settings and not self.keeps_settings:
+            name = found.settings[0].partition("=")[0]
+            raise UsageError(f"unknown option {name}; {nearest(name, [f'--{known}' for known in self.kinds])}")
+        if len(found.words) > most_words:
+            place = f"; {self.place}" if self.place else ""
+            raise UsageError(f"{self.prog}: unexpected word {found.words[most_words]!r}{place}")
+        if complete:
+            self.need_all(found)
+        return found
+
+    def need_all(self, found: argparse.Namespace) -> None:
+        """Check that every required option was given.
+
+        Raises:
+            UsageError: naming each that is missing.
+        """
+        missing = [f"--{name}" for name in self.needed if getattr(found, name) in (None, "")]
+        if missing:
+            raise UsageError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} needed; --help shows how")
+
+    def _joined(self, words: list[str]) -> Iterator[str]:
+        """The words with ``--flag=true`` spelled ``--flag``, and ``--setting value`` in one word.
+
+        argparse cannot know that the word behind an option of another name is its value.
+        """
+        waiting = list(words)
+        while waiting:
+            word = waiting.pop(0)
+            name, equals, text = word.removeprefix("--").partition("=")
+            kind = self.kinds.get(name) if word.startswith("--") else "word"
+            if kind == "flag" and equals:
+                if boolean(text, name):
+                    yield f"--{name}"
+            elif kind is None and not equals and waiting and not waiting[0].startswith("--"):
+                yield f"{word}={waiting.pop(0)}"
+            else:
+                yield word
+
+    def error(self, message: str) -> NoReturn:
+        """As argparse calls it; an error is a message and an exit code here, never an exit of its own."""
+        raise UsageError(f"{self.prog}: {message}")
+
+    def help_text(self) -> str:
+        """How to call the command, what it does, and its options."""
+        lines = [f"{PROGRAM} {self.prog} {line}".rstrip() for line in self.lines]
+        lines += _paragraphs(self.about)
+        if self.shown:
+            lines.append("")
+        column = min(max((len(head) for head, _ in self.shown), default=0) + 4, 26)
+        for head, text in self.shown:
+            lines += aligned(f"  {head}", text, column)
+        return "\n".join([*lines, *_paragraphs(self.after)])
+
+
+def _paragraphs(text: str) -> list[str]:
+    """Paragraphs with a blank line before each; lines that begin with a space stay as they are."""
+    lines: list[str] = []
+    for paragraph in filter(None, text.strip("\n").split("\n\n")):
+        rows = paragraph.split("\n")
+        kept = any(row.startswith(" ") for row in rows)
+        lines += ["", *(rows if kept else wrapped(" ".join(rows)))]
+    return lines
+
+
+# ---- values ---------------------------------------------------------------------------------------------------------
+
+
+def own_options(settings: list[str], known: Collection[str]) -> tuple[dict[str, str], list[str]]:
+    """Sort ``--key=value`` words by whether their key is among ``known``: values by key, and the other keys.
 
     Raises:
-        UsageError: for an unknown option, with the nearest, and for one without its value.
+        UsageError: for a known option without its value.
 
-    >>> parse(["mine", "--raw", "x", "--json"], values=["raw"], flags=["json"])
-    Parsed(words=['mine'], values={'raw': 'x'}, flags={'json'}, settings=[])
+    >>> own_options(["--rows=5", "--rwos=6"], ["rows"])
+    ({'rows': '5'}, ['rwos'])
     """
-    parsed = Parsed()
-    waiting = list(words)
-    while waiting:
-        word = waiting.pop(0)
-        if not word.startswith("--"):
-            parsed.words.append(word)
-            continue
-        name, equals, text = word[2:].partition("=")
-        follows = not equals and bool(waiting) and not waiting[0].startswith("--")
-        if name in flags and not equals:
-            parsed.flags.add(name)
-        elif name in flags and text.lower() in ("true", "false"):
-            parsed.flags |= {name} if text.lower() == "true" else set()
-        elif name in values:
-            if not equals and not follows:
-                raise UsageError(f"--{name} needs a value: --{name}=...")
-            parsed.values[name] = text if equals else waiting.pop(0)
-        elif settings:
-            parsed.settings.append(word)
-            if follows:
-                parsed.settings.append(waiting.pop(0))
+    values: dict[str, str] = {}
+    others: list[str] = []
+    for word in settings:
+        name, equals, text = word.removeprefix("--").partition("=")
+        if name not in known:
+            others.append(name)
+        elif not equals:
+            raise UsageError(f"--{name} needs a value: --{name}=...")
         else:
-            known = [f"--{known}" for known in (*values, *flags)]
-            raise UsageError(f"unknown option --{name}; {nearest(f'--{name}', known)}")
-    return parsed
+            values[name] = text
+    return values, others
+
+
+def boolean(text: str, name: str) -> bool:
+    """``true`` or ``false``.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    if text.lower() not in ("true", "false"):
+        raise UsageError(f"--{name}: expected true or false; found {text!r}")
+    return text.lower() == "true"
+
+
+def whole(text: str) -> int:
+    """A whole number, for ``kind`` of an option.
+
+    >>> whole("1_000")
+    1000
+    """
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number; found {text!r}") from None
+
+
+def real(text: str) -> float:
+    """A number, for ``kind`` of an option."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number; found {text!r}") from None
 
 
 def folder_name(name: str) -> str:
@@ -90,7 +234,7 @@ def folder_name(name: str) -> str:
 
 
 def path_option(data_path: str | Path) -> str:
-    """What the next command needs to find the data."""
+    """``--data_path=...`` for the hint at the next command, or nothing where it is the default."""
     return "" if Path(data_path) == Path("dataset") else f" --data_path={data_path}"
 
 

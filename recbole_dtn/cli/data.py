@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from recbole_dtn.cli import data_info
-from recbole_dtn.cli.arguments import folder_name, parse, path_option
-from recbole_dtn.cli.console import make_console, say, show_table
+from recbole_dtn.cli.arguments import Command, folder_name, path_option
+from recbole_dtn.cli.help_text import PROGRAM
 from recbole_dtn.config.datasets import dataset_yaml
 from recbole_dtn.config.load import resolve
 from recbole_dtn.config.properties import read_yaml
 from recbole_dtn.config.tasks import check_fields_and_tasks
 from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.report.console import make_console, say
+from recbole_dtn.report.tables import show_table
+from recbole_dtn.report.text import count
 
 if TYPE_CHECKING:
     from recbole_dtn.data.atomic import FileFault
@@ -26,80 +29,88 @@ __all__ = ["help_text", "run"]
 GROUPS_SHOWN = 50
 FAULTY = 2
 
-HELP = """\
-python run_recbole_dtn.py data info --dataset=NAME         what it holds, as tables, JSON or a page with plots
-python run_recbole_dtn.py data validate --dataset=NAME     the faults of its atomic files, with file and lines
-python run_recbole_dtn.py data split --dataset=NAME --name=NEW    our split as RecBole's parts train, valid, test
-python run_recbole_dtn.py data cache list|clear            the encoded caches
+HELP = f"""\
+{PROGRAM} data info --dataset=NAME         what it holds, as tables, JSON or a page with plots
+{PROGRAM} data validate --dataset=NAME     the faults of its atomic files, with file and lines
+{PROGRAM} data split --dataset=NAME --name=NEW    our split as RecBole's parts train, valid, test
+{PROGRAM} data cache list|clear            the encoded caches
 
 `data <command> --help` says more of each. Settings of the data (--data_path, --cache_dir, --split, --limit_rows,
 --config_files, ...) are taken as for training.
 """
-HELP_OF = {
-    "info": data_info.HELP,
-    "validate": """\
-python run_recbole_dtn.py data validate --dataset=NAME [--data_path=dataset] [--all]
-python run_recbole_dtn.py data validate FOLDER [--all]
 
+VALIDATE = Command(
+    "data validate",
+    usage=["--dataset=NAME [--data_path=dataset] [--all]", "FOLDER [--all]"],
+    about="""
 Checks every line of the atomic files of a data set, or of a folder that holds one under its own name: header and types,
 number of columns, numbers, UTF-8, line ends, blank lines, interactions at all, keys of the side files (repeated, empty,
 or missing), spaces around tokens, and what stock RecBole would misread. With --dataset, whose fields and tasks are
 known, also: columns that they need, labels and conditions, lists of weights as long as their lists, times, weights and
 domains. Faults of one kind in one file are shown together, with their number and first three lines; a warning is what
 can be read.
-
-  --all    every fault on a line of its own
-
-Exits with 2 when there is a fault that cannot be read past, else with 0.
 """,
-    "split": """\
-python run_recbole_dtn.py data split --dataset=NAME --name=NEW [--data_path=dataset] [--overwrite] [settings]
+    after="Exits with 2 when there is a fault that makes the files unreadable, else with 0.",
+    settings=True,
+    place="one folder, or --dataset=NAME",
+)
+VALIDATE.flag("all", "every fault on a line of its own")
 
+SPLIT = Command(
+    "data split",
+    usage=["--dataset=NAME --name=NEW [--data_path=dataset] [--overwrite] [settings]"],
+    about="""
 Writes our split of a data set as another one, <data_path>/NEW/: RecBole's parts NEW.train.inter, NEW.valid.inter and
 NEW.test.inter with one label column per task, its side files, and NEW.yaml. Stock RecBole trains on the same rows then.
-
-  --overwrite    replace a data set NEW that is there, with all of its files; without it, that is refused
 """,
-    "cache": """\
-python run_recbole_dtn.py data cache list [--dataset=NAME] [--data_path=dataset] [--cache_dir=FOLDER]
-python run_recbole_dtn.py data cache clear [--dataset=NAME] [--data_path=dataset] [--cache_dir=FOLDER]
+    settings=True,
+    place="the data set goes in --dataset=NAME",
+)
+SPLIT.option("name", "NEW", "name of the data set that is written", required=True)
+SPLIT.flag("overwrite", "replace a data set NEW that exists, with all of its files; without it, that is refused")
 
+CACHE = Command(
+    "data cache",
+    usage=[
+        "list [--dataset=NAME] [--data_path=dataset] [--cache_dir=FOLDER]",
+        "clear [--dataset=NAME] [--data_path=dataset] [--cache_dir=FOLDER]",
+    ],
+    about="""
 Lists or removes the encoded caches of one data set or of all: fingerprint, rows, size, and whether each is complete.
 They lie under data_path, or in cache_dir where that was set. A removed cache is made again when it is needed.
 """,
-}
+)
+CACHE.option("dataset", "NAME", "the data set; all of them where none is named")
+CACHE.option("data_path", "FOLDER", "folder that holds one folder per data set", default="dataset")
+CACHE.option("cache_dir", "FOLDER", "folder of the caches, where the setting cache_dir named one")
+
+COMMANDS = {"info": data_info.COMMAND, "validate": VALIDATE, "split": SPLIT, "cache": CACHE}
 
 
 def help_text(words: list[str]) -> str:
     """How to call it, or one of its commands."""
-    return HELP_OF.get(words[0], HELP) if words else HELP
+    return COMMANDS[words[0]].help_text() if words and words[0] in COMMANDS else HELP
 
 
 def run(words: list[str]) -> int:
     """Dispatch on the second word."""
-    commands: dict[str, Callable[[list[str]], int]] = {
-        "info": data_info.run,
-        "validate": _validate,
-        "split": _split,
-        "cache": _cache,
-    }
+    runs = {"info": data_info.run, "validate": _validate, "split": _split, "cache": _cache}
     if not words or words[0].startswith("-"):
-        raise UsageError(f"data: name one of {', '.join(commands)}")
-    if words[0] not in commands:
-        raise UsageError(f"data: unknown command {words[0]!r}; {nearest(words[0], commands)}")
-    return commands[words[0]](words[1:])
+        raise UsageError(f"data: name one of {', '.join(runs)}")
+    if words[0] not in runs:
+        raise UsageError(f"data: unknown command {words[0]!r}; {nearest(words[0], runs)}")
+    return runs[words[0]](words[1:])
 
 
 def _validate(words: list[str]) -> int:
-    parsed = parse(words, flags=("all",), settings=True)
+    given = VALIDATE.parse(words, most_words=1)
     settings = None
-    if parsed.words:
-        wrong = [*parsed.words[1:], *parsed.settings]
-        if wrong:
-            raise UsageError(f"data validate: unexpected word {wrong[0]!r}; one folder, or --dataset=NAME")
-        folder = Path(parsed.words[0])
+    if given.words:
+        if given.settings:
+            raise UsageError(f"data validate: unexpected word {given.settings[0]!r}; {VALIDATE.place}")
+        folder = Path(given.words[0])
     else:
-        settings = resolve(parsed.settings).settings
+        settings = resolve(given.settings).settings
         check_fields_and_tasks(settings)
         folder = Path(settings.data_path) / (settings.folder or settings.dataset)
     if not folder.is_dir():
@@ -109,9 +120,9 @@ def _validate(words: list[str]) -> int:
 
     console = make_console()
     counts = {True: 0, False: 0}
-    with progress_meter(Console(stderr=True, emoji=False)) as meter:
+    with progress_meter(make_console(stderr=True)) as meter:
         found = _counted(find_faults(folder, settings, meter=meter), counts)
-        _show_faults(console, found, each="all" in parsed.flags)
+        _show_faults(console, found, each=given.all)
     fatal, warnings = counts[True], counts[False]
     ending = f"{_number(fatal, 'fault')}, {_number(warnings, 'warning')}" if fatal or warnings else "no fault"
     unchecked = "; fields and labels are checked with --dataset=NAME" if settings is None else ""
@@ -161,32 +172,30 @@ def _group(group: FaultGroup) -> str:
 
 
 def _split(words: list[str]) -> int:
-    parsed = parse(words, values=("name",), flags=("overwrite",), settings=True)
-    if parsed.words:
-        raise UsageError(f"data split: unexpected word {parsed.words[0]!r}; the data set goes in --dataset=NAME")
-    (name,) = parsed.need("name")
-    settings = resolve(parsed.settings).settings
-    folder = Path(settings.data_path) / folder_name(name)
+    given = SPLIT.parse(words)
+    name = folder_name(given.name)
+    settings = resolve(given.settings).settings
+    folder = Path(settings.data_path) / name
     from recbole_dtn.preprocess.export import write_given_splits
 
     console = make_console()
-    overwrite = "overwrite" in parsed.flags
-    write_given_splits(settings, folder, name, log=lambda text: say(console, text), overwrite=overwrite)
-    say(console, f"next: python run_recbole_dtn.py --dataset={name}{path_option(settings.data_path)}")
+    write_given_splits(settings, folder, name, log=lambda text: say(console, text), overwrite=given.overwrite)
+    say(console, f"next: {PROGRAM} --dataset={name}{path_option(settings.data_path)}")
     return 0
 
 
 def _cache(words: list[str]) -> int:
-    parsed = parse(words, values=("data_path", "cache_dir", "dataset"))
-    if parsed.words not in (["list"], ["clear"]):
-        found = f"; found {' '.join(parsed.words)!r}" if parsed.words else ""
+    given = CACHE.parse(words, most_words=len(words))
+    if given.words not in (["list"], ["clear"]):
+        found = f"; found {' '.join(given.words)!r}" if given.words else ""
         raise UsageError(f"data cache: name list or clear{found}")
     from recbole_dtn.data.cached import cache_clear, cache_list
 
-    data_path = Path(parsed.values.get("data_path", "dataset"))
-    cache_dir = Path(parsed.values["cache_dir"]) if parsed.values.get("cache_dir") else None
-    dataset = _folder_name(parsed.values.get("dataset"), data_path)
-    if parsed.words == ["clear"]:
+    clear = given.words == ["clear"]
+    data_path = Path(given.data_path)
+    cache_dir = Path(given.cache_dir) if given.cache_dir else None
+    dataset = _folder_name(given.dataset, data_path)
+    if clear:
         entries = cache_clear(data_path, cache_dir, dataset=dataset)
     else:
         entries = [entry for entry in cache_list(data_path, cache_dir) if dataset in (None, entry.dataset)]
@@ -194,7 +203,7 @@ def _cache(words: list[str]) -> int:
         (
             entry.dataset,
             entry.fingerprint,
-            "–" if entry.rows is None else f"{entry.rows:,}",
+            count(entry.rows),
             f"{entry.bytes / 1e6:,.1f} MB",
             "complete" if entry.complete else "torn",
         )
@@ -204,13 +213,12 @@ def _cache(words: list[str]) -> int:
     if rows:
         show_table(console, ("data set", "fingerprint", "rows", "size", "state"), rows)
     total = sum(entry.bytes for entry in entries) / 1e6
-    verb = "removed" if parsed.words == ["clear"] else "found"
     entries_word = "entry" if len(rows) == 1 else "entries"
-    say(console, f"{verb} {len(rows)} cache {entries_word}, {total:,.1f} MB")
+    say(console, f"{'removed' if clear else 'found'} {len(rows)} cache {entries_word}, {total:,.1f} MB")
     return 0
 
 
 def _folder_name(dataset: str | None, data_path: Path) -> str | None:
-    """The folder of a data set, by which the caches are named (``ml-100k`` lives in ``ml-100k-mt``)."""
+    """The folder of a data set, by which its caches are named."""
     file = None if dataset is None else dataset_yaml(dataset, data_path)
     return dataset if file is None else str(read_yaml(file).get("folder") or dataset)

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from recbole_dtn.cli.arguments import parse
-from recbole_dtn.cli.console import make_console, say, show_table
+from recbole_dtn.cli.arguments import Command
 from recbole_dtn.config.load import resolve
 from recbole_dtn.data.progress import progress_meter
-from recbole_dtn.errors import DataError, UsageError
-from recbole_dtn.inspect.info.text import clipped, count, decimal, number, share
+from recbole_dtn.errors import UsageError
+from recbole_dtn.report.console import make_console, say
+from recbole_dtn.report.files import write_text
+from recbole_dtn.report.tables import show_table
+from recbole_dtn.report.text import clipped, count, decimal, number, share
 
 if TYPE_CHECKING:
     from recbole_dtn.inspect.info.report import DataInfo, FieldInfo, PairInfo
 
-__all__ = ["HELP", "run"]
+__all__ = ["COMMAND", "run"]
 
 WIDTH = 100
 BETWEEN = 3
@@ -31,9 +31,10 @@ LONGEST_TOKEN = 12
 BEST = 5
 SMALL = 0.01
 
-HELP = """\
-python run_recbole_dtn.py data info --dataset=NAME [--quick] [--json=FILE|-] [--html=FILE] [settings of the data]
-
+COMMAND = Command(
+    "data info",
+    usage=["--dataset=NAME [--quick] [--json=FILE|-] [--html=FILE] [settings of the data]"],
+    about="""
 What a data set holds, in tables of at most 100 columns:
   splits        rows; rows that have the same inputs within a split, and other labels for them; rows of valid and
                 test whose inputs are those of a training row, and rows of test whose inputs are those of a
@@ -42,42 +43,42 @@ What a data set holds, in tables of at most 100 columns:
                 at that many positives: the differences a split can show; how the tasks occur together
   fields        type, file, vocabulary, shares of missing values and of values whose token has an id; the most
                 frequent tokens and how concentrated they are; moments and quantiles of numbers; lengths of lists
-  fields alone  the fields that tell a task apart best on their own, in training
+  fields alone  the AUC of each field on its own, in training
   warnings      fields without information, fields mostly unseen in training, inputs that may be outcomes, leaks,
                 rows that break the chain of tasks
 
 Everything is counted on the encoded data: duplicates compare ids, so that all tokens unknown to training are the same,
 and numbers as float32. The data set is encoded first where its cache is missing. Settings of the data (--split,
 --split_ratio, --limit_rows, --min_count, --cache_dir, ...) are taken as for training.
-
-  --quick        leave out duplicates and the fields alone
-  --json=FILE    everything as JSON too (its keys: recbole_dtn.inspect.info.report); - prints it, and no table
-  --html=FILE    one page with plots, which needs no network
-"""
+""",
+    settings=True,
+    place="the data set goes in --dataset=NAME",
+)
+COMMAND.flag("quick", "leave out duplicates and the fields alone")
+COMMAND.option("json", "FILE", "write everything as JSON (keys: recbole_dtn.inspect.info.report); - prints it alone")
+COMMAND.option("html", "FILE", "write one page with plots, which needs no network")
 
 
 def run(words: list[str]) -> int:
     """Inspect a data set."""
-    parsed = parse(words, values=("json", "html"), flags=("quick",), settings=True)
-    if parsed.words:
-        raise UsageError(f"data info: unexpected word {parsed.words[0]!r}; the data set goes in --dataset=NAME")
-    targets = {name: parsed.values[name] for name in ("json", "html") if name in parsed.values}
+    given = COMMAND.parse(words)
+    targets = {name: getattr(given, name) for name in ("json", "html") if getattr(given, name) is not None}
     for name, target in targets.items():
         _check_target(name, target)
-    settings = resolve(parsed.settings).settings
+    settings = resolve(given.settings).settings
     from recbole_dtn.inspect.info.inspect import inspect
     from recbole_dtn.preprocess.prepare import prepare
 
     to_pipe = targets.get("json") == "-"
     console = make_console()
-    notes = Console(stderr=True, highlight=False, emoji=False) if to_pipe else console
-    with progress_meter(Console(stderr=True, emoji=False)) as meter:
+    notes = make_console(stderr=True) if to_pipe else console
+    with progress_meter(make_console(stderr=True)) as meter:
         prepared = prepare(settings, log=lambda text: say(notes, text), meter=meter)
         info = inspect(
             prepared,
             dataset=settings.dataset,
             selected_on_test=settings.selected_on_test,
-            quick="quick" in parsed.flags,
+            quick=given.quick,
             meter=meter,
         )
     if not to_pipe:
@@ -87,13 +88,13 @@ def run(words: list[str]) -> int:
     if "html" in targets:
         from recbole_dtn.inspect.info.page import page
 
-        _write(Path(targets["html"]), page(info))
+        write_text(Path(targets["html"]), page(info))
         say(notes, f"\nwrote {targets['html']}")
     return 0
 
 
 def _check_target(name: str, target: str) -> None:
-    """Before anything is read, so that a long count is not in vain."""
+    """Refuse a file that cannot be written before the data is read, which may take long."""
     if name == "json" and target == "-":
         return
     path = Path(target)
@@ -110,18 +111,7 @@ def _write_json(info: DataInfo, target: str) -> None:
     if target == "-":
         sys.stdout.write(text)
     else:
-        _write(Path(target), text)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+        write_text(Path(target), text)
 
 
 # ---- tables -------------------------------------------------------------------------------------------------------

@@ -7,11 +7,12 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from recbole_dtn.cli.console import say, show_table
 from recbole_dtn.config.datasets import has_atomic_files
 from recbole_dtn.config.load import Resolved, settings_digest
 from recbole_dtn.config.settings import SELECTED_ON_TEST, Settings
 from recbole_dtn.registry import PREPROCESSORS
+from recbole_dtn.report.console import say
+from recbole_dtn.report.tables import show_table
 
 __all__ = ["show"]
 
@@ -63,7 +64,7 @@ def what_is_missing(settings: Settings) -> str | None:
     folder = Path(settings.data_path) / (settings.folder or settings.dataset)
     if has_atomic_files(folder):
         return None
-    if settings.preprocessor is not None and PREPROCESSORS.options(settings.preprocessor) is not None:
+    if settings.preprocessor is not None and PREPROCESSORS.entry(settings.preprocessor).options_class is not None:
         from recbole_dtn.preprocess.from_settings import raw_set
 
         return f"a run would first do this: {raw_set(settings, folder.name).announce()}"

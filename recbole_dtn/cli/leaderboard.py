@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recbole_dtn.cli.arguments import parse, split_words
-from recbole_dtn.cli.console import PROGRAM, make_console
+from recbole_dtn.cli.arguments import Command, split_words
+from recbole_dtn.cli.help_text import PROGRAM
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import MODELS, load_plugins
+from recbole_dtn.report.console import make_console
 
 __all__ = ["help_text", "run"]
 
@@ -21,19 +22,22 @@ commands:
 `{PROGRAM} leaderboard run --help` shows its options.
 """
 
-RUN_HELP = f"""\
-{PROGRAM} leaderboard run --models=DTN,PLE --datasets=ml-100k
-
-  --models=A,B           models, apart by commas
-  --datasets=X,Y         data sets, apart by commas
-  --seeds=3              how many seeds from 2020 on, or the seeds: 2020,2021;
-                         all share one split
-  --output=leaderboard   folder of the Markdown and CSV tables
-  --key=value            any other setting, for every cell (--epochs=1)
-
-Cells run one after another; those already recorded under output_dir with the
-same settings are skipped.
-"""
+RUN = Command(
+    "leaderboard run",
+    usage=["--models=DTN,PLE --datasets=ml-100k [settings]"],
+    after="""
+Every other --key=value is a setting of all cells (--epochs=1). Cells run one after another; a cell that is recorded
+under output_dir with the same settings is not run again.
+""",
+    settings=True,
+)
+RUN.option("models", "A,B", "models, apart by commas", required=True)
+RUN.option("datasets", "X,Y", "data sets, apart by commas", required=True)
+RUN.option(
+    "seeds", "N", "how many seeds from 2020 on, or the seeds themselves: 2020,2021; all share one split", default="3"
+)
+RUN.option("output", "FOLDER", "folder of the Markdown and CSV tables", default="leaderboard")
+RUN.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
 
 
 def help_text(words: list[str]) -> str:
@@ -44,7 +48,7 @@ def help_text(words: list[str]) -> str:
     """
     commands = [word for word in words[:1] if not word.startswith("-")]
     _only_run(commands)
-    return RUN_HELP if commands else HELP
+    return RUN.help_text() if commands else HELP
 
 
 def _only_run(words: list[str]) -> None:
@@ -55,17 +59,15 @@ def _only_run(words: list[str]) -> None:
 
 def run(words: list[str]) -> int:
     """Run the board."""
-    parsed = parse(words, values=("models", "datasets", "seeds", "output", "plugins"), settings=True)
-    _only_run(parsed.words)
-    models, datasets = (split_words(text) for text in parsed.need("models", "datasets"))
-    plugins = parsed.values.get("plugins")
-    load_plugins(split_words(plugins or ""))
+    given = RUN.parse(words, most_words=len(words))
+    _only_run(given.words)
+    models, datasets = split_words(given.models), split_words(given.datasets)
+    load_plugins(split_words(given.plugins or ""))
     for name in models:
         MODELS.entry(name)
-    overrides = [*([f"--plugins={plugins}"] if plugins else []), *parsed.settings]
+    overrides = [*([f"--plugins={given.plugins}"] if given.plugins else []), *given.settings]
     from recbole_dtn.leaderboard.cells import parse_seeds
     from recbole_dtn.leaderboard.run import run_board
 
-    seeds = parse_seeds(parsed.values.get("seeds", "3"))
-    run_board(models, datasets, seeds, overrides, Path(parsed.values.get("output", "leaderboard")), make_console())
+    run_board(models, datasets, parse_seeds(given.seeds), overrides, Path(given.output), make_console())
     return 0

@@ -4,40 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recbole_dtn.cli.arguments import parse, split_words
-from recbole_dtn.cli.console import PROGRAM, make_console, say, show_table
+from recbole_dtn.cli.arguments import Command, split_words
+from recbole_dtn.cli.help_text import PROGRAM
 from recbole_dtn.config.datasets import dataset_values, dataset_yaml, has_atomic_files, known_datasets, shadows
 from recbole_dtn.errors import UsageError, nearest
-from recbole_dtn.registry import BALANCERS, INTERACTIONS, METRICS, MODELS, PREPROCESSORS, Registry, load_plugins
+from recbole_dtn.registry import PREPROCESSORS, REGISTRIES, Registry, load_plugins
+from recbole_dtn.report.console import make_console, say
+from recbole_dtn.report.tables import show_table
 
 __all__ = ["help_text", "run"]
 
-KINDS: dict[str, Registry] = {
-    "models": MODELS,
-    "interactions": INTERACTIONS,
-    "metrics": METRICS,
-    "balancers": BALANCERS,
-}
+KINDS: dict[str, Registry] = {f"{registry.kind}s": registry for registry in REGISTRIES}
+DATASETS = "datasets"
 
-HELP = f"""\
-{PROGRAM} list models|interactions|datasets|metrics|balancers
+COMMAND = Command(
+    "list",
+    usage=[f"{'|'.join((*KINDS, DATASETS))}"],
+    about="What is registered: name, paper, summary, and where each comes from.",
+)
+COMMAND.option("plugins", "a.py,b.py", "show what these files register, too")
+COMMAND.option("data_path", "FOLDER", "datasets: folder where prepared ones are looked for", default="dataset")
 
-  --plugins=a.py,b.py    also what these files register
-  --data_path=dataset    datasets: where prepared ones are looked for
-"""
-
-DATASETS_HELP = f"""\
-{PROGRAM} list datasets [--data_path=dataset]
-
-The shipped data sets and the folders under data_path: state, tasks, folder.
-"""
-
-KIND_HELP = f"""\
-{PROGRAM} list {{kind}} [--plugins=a.py,b.py]
-
-The registered {{kind}}, those of the plug-in files included: name, paper,
-summary, and where each comes from.
-"""
+ABOUT_DATASETS = "The shipped data sets and the folders under data_path: state, tasks, folder."
+ABOUT_KIND = "The registered {kind}, those of plug-in files included: name, paper, summary, and where each comes from."
 
 
 def help_text(words: list[str]) -> str:
@@ -47,13 +36,15 @@ def help_text(words: list[str]) -> str:
         UsageError: for an unknown kind.
     """
     if not words or words[0].startswith("-"):
-        return HELP
+        return COMMAND.help_text()
     kind = _known_kind(words[0])
-    return DATASETS_HELP if kind == "datasets" else KIND_HELP.format(kind=kind)
+    if kind == DATASETS:
+        return Command("list datasets", usage=["[--data_path=dataset]"], about=ABOUT_DATASETS).help_text()
+    return Command(f"list {kind}", usage=["[--plugins=a.py,b.py]"], about=ABOUT_KIND.format(kind=kind)).help_text()
 
 
 def _known_kind(kind: str) -> str:
-    kinds = (*KINDS, "datasets")
+    kinds = (*KINDS, DATASETS)
     if kind not in kinds:
         raise UsageError(f"list: unknown kind {kind!r}; {nearest(kind, kinds)}")
     return kind
@@ -61,18 +52,14 @@ def _known_kind(kind: str) -> str:
 
 def run(words: list[str]) -> int:
     """Print one table."""
-    parsed = parse(words, values=("plugins", "data_path"))
-    if len(parsed.words) != 1:
-        raise UsageError(f"list: name one of {', '.join(sorted((*KINDS, 'datasets')))}")
-    kind = _known_kind(parsed.words[0])
-    load_plugins(split_words(parsed.values.get("plugins", "")))
+    given = COMMAND.parse(words, most_words=len(words))
+    if len(given.words) != 1:
+        raise UsageError(f"list: name one of {', '.join(sorted((*KINDS, DATASETS)))}")
+    kind = _known_kind(given.words[0])
+    load_plugins(split_words(given.plugins or ""))
     console = make_console()
-    if kind == "datasets":
-        show_table(
-            console,
-            ("data set", "state", "tasks", "folder"),
-            _datasets(Path(parsed.values.get("data_path", "dataset"))),
-        )
+    if kind == DATASETS:
+        show_table(console, ("data set", "state", "tasks", "folder"), _datasets(Path(given.data_path)))
         say(console, f"\na data set of your own table: `{PROGRAM} preprocess table --help`")
         return 0
     entries = [KINDS[kind].entry(name) for name in KINDS[kind].names()]
@@ -104,7 +91,7 @@ def _unprepared(preprocessor: str | None, data_path: Path) -> str:
     """What training would find first, as far as that is told without opening a file."""
     if preprocessor is None:
         return "files missing"
-    if PREPROCESSORS.options(preprocessor) is None:
+    if PREPROCESSORS.entry(preprocessor).options_class is None:
         return "made at first use"
     raw = data_path / preprocessor / "raw"
     if raw.is_dir() and any(raw.iterdir()):

@@ -6,13 +6,12 @@ import textwrap
 from typing import Any
 
 from recbole_dtn.cli.app import COMMANDS
-from recbole_dtn.cli.console import PROGRAM, help_width
-from recbole_dtn.config.layers import builtin_models
+from recbole_dtn.cli.help_text import PROGRAM, help_width
+from recbole_dtn.config.choice import options_class
+from recbole_dtn.config.faults import declared, describe
 from recbole_dtn.config.load import settings_class
-from recbole_dtn.config.options import options_class
-from recbole_dtn.config.properties import KeyHelp, key_help, properties_folder, shipped
+from recbole_dtn.config.properties import KeyHelp, key_help, option_help, properties_folder
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.config.typed import declared, describe
 from recbole_dtn.registry import INTERACTIONS, MODELS, Entry, load_plugins
 
 __all__ = ["overview"]
@@ -83,16 +82,11 @@ def _given(words: list[str], key: str) -> str | None:
 def _own_settings(model: str, width: int) -> list[str]:
     entry, cls = MODELS.entry(model), settings_class(model)
     heading = _heading(f"settings of {model}", entry, width)
-    file = shipped("model", model)
-    if model in builtin_models() and file is not None:
-        options = _interactions(width) if "interactions" in cls.model_fields else []
-        return [*heading, *_settings(key_help(file), cls, width), *options]
-    own = [
-        KeyHelp(name, str(info.get_default(call_default_factory=True)), info.description or "", "")
-        for name, info in cls.model_fields.items()
-        if name not in Settings.model_fields
-    ]
-    return [*heading, *(_settings(own, cls, width) if own else ["  none of its own"])]
+    own = {*cls.model_fields} - {*Settings.model_fields}
+    changed = {key for key, info in cls.model_fields.items() if key not in own and not info.is_required()}
+    keys = option_help(cls, [key for key in cls.model_fields if key in own | changed])
+    options = _interactions(width) if "interactions" in own else []
+    return [*heading, *(_settings(keys, cls, width) if keys else ["  none of its own"]), *options]
 
 
 def _heading(title: str, entry: Entry, width: int) -> list[str]:
@@ -106,10 +100,9 @@ def _interactions(width: int) -> list[str]:
     for name in INTERACTIONS.names():
         entry = INTERACTIONS.entry(name)
         lines += ["", *_heading(f"options of {name}", entry, width)]
-        kinds = declared(options_class(name))
-        file = shipped("interaction", name)
-        keys = key_help(file) if file is not None else [KeyHelp(option, "", "", "") for option in kinds]
-        for key in keys:
+        model = options_class(INTERACTIONS, name)
+        kinds = declared(model)
+        for key in option_help(model, list(kinds)):
             default = f"{key.key}: {key.default}" if key.default else key.key
             lines += _aligned(f"  {default}", _meaning(describe(kinds[key.key]), key.comment), width)
     return lines

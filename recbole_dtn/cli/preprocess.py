@@ -3,50 +3,62 @@
 from __future__ import annotations
 
 import inspect
+from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recbole_dtn.cli.arguments import Parsed, folder_name, parse, path_option
-from recbole_dtn.cli.console import make_console, say
-from recbole_dtn.cli.raw_set import make, set_help
+from pydantic import ValidationError
+
+from recbole_dtn.cli.arguments import Command, folder_name, own_options, path_option, real, split_words
+from recbole_dtn.cli.help_text import PROGRAM, aligned
+from recbole_dtn.cli.raw_set import make, set_help, switches
+from recbole_dtn.config.choice import keyword_options
 from recbole_dtn.config.datasets import dataset_values, refuse_shipped
-from recbole_dtn.config.options import keyword_options
+from recbole_dtn.config.faults import Fault, faults_of, report
+from recbole_dtn.config.layers import command_line_tree
 from recbole_dtn.config.properties import properties_folder, read_yaml
-from recbole_dtn.config.settings import Settings
-from recbole_dtn.config.tree import Branch, Leaf
-from recbole_dtn.config.typed import Fault, declared, report, typed
+from recbole_dtn.config.tree import Branch, values
 from recbole_dtn.data.progress import progress_meter
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import PREPROCESSORS, load_plugins
+from recbole_dtn.report.console import make_console, say
 
 if TYPE_CHECKING:
     from recbole_dtn.preprocess.base import Preprocessor
 
 __all__ = ["help_text", "run"]
 
-COMMON = ("raw", "name", "data_path", "plugins", "max_rejected")
-FLAGS = ("overwrite", "strict")
-
-HELP = """\
-python run_recbole_dtn.py preprocess <set> [--raw=FOLDER] [--protocol=P] [--name=NAME] [options of the set]
-python run_recbole_dtn.py preprocess table --input=FILE --spec=SPEC --name=NAME
-python run_recbole_dtn.py preprocess synthetic --like=SET --rows=N --output=FOLDER
-
+ABOUT = """
 Raw files as they were downloaded (archives, .gz and .zst too) become RecBole's atomic files, once; then
 `--dataset=NAME` trains on them. `preprocess <set> --help` says where its files come from, its protocols, and each
 option with its meaning and default.
-
-  <set>                  {sets}
-  --raw=FOLDER           the raw files (default <data_path>/<set>/raw; those of ml-100k come with RecBole)
-  --protocol=P           which protocol, where a set has several (properties/dataset/ holds each as a file to read)
-  --name=NAME            name of the data set that is written, <data_path>/NAME/ (default: the protocol's)
-  --data_path=dataset    folder that holds one folder of atomic files per data set
-  --max_rejected=0.001   faulty raw rows go to rejected.tsv; a larger share of them stops the run with exit code 3
-  --strict               stop at the first faulty row, however small their share is
-  --overwrite            replace a data set NAME that is there, with all of its files; without it, that is refused
-
-{summaries}
 """
+
+
+def _share(text: str) -> float:
+    share = real(text)
+    if not 0 <= share <= 1:
+        raise ArgumentTypeError(f"expected a share between 0 and 1; found {text!r}")
+    return share
+
+
+def _command() -> Command:
+    """The options of every set; those of one set are told apart later, by its own types."""
+    usage = [
+        "<set> [--raw=FOLDER] [--protocol=P] [--name=NAME] [options of the set]",
+        "table --input=FILE --spec=SPEC --name=NAME",
+        "synthetic --like=SET --rows=N --output=FOLDER",
+    ]
+    command = Command("preprocess", usage=usage, about=ABOUT, settings=True)
+    command.add_argument("--max_rejected", type=_share)
+    command.kinds["max_rejected"] = "value"
+    for name in ("raw", "name", "data_path", "plugins"):
+        command.option(name, name.upper(), default="dataset" if name == "data_path" else None)
+    for name in ("overwrite", "strict"):
+        command.flag(name, "")
+    return command
+
+
 TABLE_HELP = """\
 python run_recbole_dtn.py preprocess table --input=FILES --spec=SPEC --name=NAME [--data_path=dataset] [--overwrite]
 
@@ -95,10 +107,15 @@ def help_text(words: list[str]) -> str:
         return text
     if words and not words[0].startswith("-"):
         return set_help(words[0])
-    entries = [PREPROCESSORS.entry(name) for name in PREPROCESSORS.names()]
-    width = max(len(entry.name) for entry in entries)
-    lines = [f"  {entry.name:<{width}}  {entry.summary}" for entry in entries]
-    return HELP.format(sets=", ".join(PREPROCESSORS.names()), summaries="\n".join(lines))
+    lines = [_command().help_text(), ""]
+    places = switches("<data_path>/<set>/raw; those of ml-100k come with RecBole", "the protocol's")
+    known = ", ".join(PREPROCESSORS.names())
+    for head, text in (("<set>", known), ("--protocol=P", "which protocol, where a set has several"), *places):
+        lines += aligned(f"  {head}", text, 26)
+    lines.append("")
+    for name in PREPROCESSORS.names():
+        lines += aligned(f"  {name}", PREPROCESSORS.entry(name).summary, 18)
+    return "\n".join(lines)
 
 
 def run(words: list[str]) -> int:
@@ -108,71 +125,60 @@ def run(words: list[str]) -> int:
 
         code: int = synthetic.run(words[1:])
         return code
-    parsed = parse(words, values=COMMON, flags=FLAGS, settings=True)
-    load_plugins(path for path in parsed.values.get("plugins", "").split(",") if path)
-    if len(parsed.words) != 1:
-        found = f"; found {' '.join(parsed.words)!r}" if parsed.words else ""
+    given = _command().parse(words, most_words=len(words))
+    load_plugins(split_words(given.plugins or ""))
+    if len(given.words) != 1:
+        found = f"; found {' '.join(given.words)!r}" if given.words else ""
         raise UsageError(f"preprocess: name one of {', '.join(PREPROCESSORS.names())}, synthetic{found}")
-    (name,) = parsed.words
-    PREPROCESSORS.entry(name)
-    made = make(name, parsed) if PREPROCESSORS.options(name) is not None else _made(name, parsed)
+    (name,) = given.words
+    made = make(name, given) if PREPROCESSORS.entry(name).options_class is not None else _made(name, given)
     data_path = made.folder.parent
+    rejected = given.max_rejected
+    if rejected is None:
+        rejected = read_yaml(properties_folder() / "overall.yaml")["max_rejected"]
     console = make_console()
     with progress_meter(console) as meter:
         folder = made.run(
             lambda text: say(console, text),
             meter=meter,
-            overwrite="overwrite" in parsed.flags,
-            max_rejected=_share(parsed),
-            strict="strict" in parsed.flags,
+            overwrite=given.overwrite,
+            max_rejected=read_yaml(properties_folder() / "overall.yaml")["max_rejected"]
+            if rejected is None
+            else rejected,
+            strict=given.strict,
         )
-    say(console, f"next: python run_recbole_dtn.py --dataset={_dataset_name(name, folder)}{path_option(data_path)}")
+    say(console, f"next: {PROGRAM} --dataset={_dataset_name(name, folder)}{path_option(data_path)}")
     return 0
 
 
-def _share(parsed: Parsed) -> float:
-    """``--max_rejected``, or its default."""
-    settings = declared(Settings)
-    default = read_yaml(properties_folder() / "overall.yaml")["max_rejected"]
-    faults: list[Fault] = []
-    text = parsed.values.get("max_rejected", str(default))
-    share = typed(Leaf(text, "", loose=True), settings["max_rejected"], "--max_rejected", faults)
-    if faults:
-        raise report(faults, of="options")
-    return float(share)
-
-
-def _made(name: str, parsed: Parsed) -> Preprocessor:
+def _made(name: str, given: Namespace) -> Preprocessor:
     """A preprocessor without protocols; its options are its constructor's."""
     maker = PREPROCESSORS.load(name)
-    options = _own_options(name, maker, parsed)
-    raw, own_name = parsed.values.get("raw"), parsed.values.get("name")
-    data_path = Path(parsed.values.get("data_path", "dataset"))
-    if own_name is not None:
-        refuse_shipped(folder_name(own_name), name)
-    made: Preprocessor = maker(Path(raw) if raw else None, data_path, name=own_name, **options)
+    options = _own_options(name, maker, given)
+    if given.name is not None:
+        refuse_shipped(folder_name(given.name), name)
+    raw = Path(given.raw) if given.raw else None
+    made: Preprocessor = maker(raw, Path(given.data_path), name=given.name, **options)
     return made
 
 
-def _own_options(name: str, maker: Any, parsed: Parsed) -> dict[str, Any]:
+def _own_options(name: str, maker: Any, given: Namespace) -> dict[str, Any]:
     """A preprocessor's own options: the keyword-only arguments of its constructor, typed."""
     model = keyword_options(maker, leave_out=("name",))
-    kinds = declared(model)
-    given = parse(parsed.settings, values=tuple(kinds), settings=True)
-    faults = []
-    for word in given.settings:
-        if word.startswith("--"):
-            option = word[2:].partition("=")[0]
-            hint = nearest(option, [*COMMON, *FLAGS, *kinds])
-            faults.append(Fault(f"--{option}", f"preprocess {name} has no such option; {hint}", ""))
+    texts, unknown = own_options(given.settings, model.model_fields)
+    known = [*_command().kinds, *model.model_fields]
+    owner = f"preprocess {name}"
+    faults = [Fault(f"--{key}", f"{owner} has no such option; {nearest(key, known)}", "") for key in unknown]
     tree = Branch("command line")
-    tree.update({key: Leaf(text, "command line", loose=True) for key, text in given.values.items()})
-    options = {key: typed(value, kinds[key], f"--{key}", faults) for key, value in tree.items()}
-    for key, info in model.model_fields.items():
-        if info.is_required() and key not in options:
-            faults.append(Fault(f"--{key}", f"preprocess {name} needs this option", ""))
-    if "name" in _required(maker) and "name" not in parsed.values:
-        faults.append(Fault("--name", f"preprocess {name} needs this option", ""))
+    tree.update({key: command_line_tree(text) for key, text in texts.items()})
+    options: dict[str, Any] = {}
+    try:
+        read = model.model_validate(values(tree))
+        options = {key: getattr(read, key) for key in model.model_fields}
+    except ValidationError as error:
+        faults += faults_of(error, model, tree, prefix="--", owner=owner)
+    if "name" in _required(maker) and given.name is None:
+        faults.append(Fault("--name", f"{owner} needs this option", ""))
     if faults:
         raise report(faults, of="options")
     return options

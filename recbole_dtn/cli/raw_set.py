@@ -2,76 +2,87 @@
 
 from __future__ import annotations
 
-import textwrap
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recbole_dtn.cli.arguments import Parsed, folder_name, parse
-from recbole_dtn.cli.console import PROGRAM, help_width
+from pydantic import ValidationError
+
+from recbole_dtn.cli.arguments import folder_name, own_options
+from recbole_dtn.cli.help_text import PROGRAM, aligned, wrapped
 from recbole_dtn.config.datasets import dataset_values, protocols, refuse_shipped
-from recbole_dtn.config.preprocess import option_kinds, preprocess_options
+from recbole_dtn.config.faults import Fault, declared, describe, faults_of, report
+from recbole_dtn.config.layers import command_line_tree
+from recbole_dtn.config.preprocess import option_model, preprocess_options
 from recbole_dtn.config.properties import properties_folder
-from recbole_dtn.config.tree import Branch
-from recbole_dtn.config.typed import Fault, command_line_tree, describe, report, typed
+from recbole_dtn.config.tree import Branch, from_python
+from recbole_dtn.config.tree import values as values_of
 from recbole_dtn.errors import nearest
 from recbole_dtn.registry import PREPROCESSORS
 
 if TYPE_CHECKING:
     from recbole_dtn.preprocess.raw_set import RawSet
 
-__all__ = ["make", "set_help"]
+__all__ = ["make", "set_help", "switches"]
 
 DOCS = {"ml-1m": "movielens", "ml-100k": "movielens"}
 """Pages of docs/datasets/ that are not called like the set."""
-MEANING_AT = 34
 LONG = 60
 SHOWN = 4
-"""Columns before a meaning; characters of a type, and values of a list, that are long."""
-SWITCHES_HELP = {
-    "--raw=FOLDER": "the raw files (default: {raw})",
-    "--name=NAME": "name of the data set that is written, <data_path>/NAME/ (default: {name})",
-    "--data_path=dataset": "folder that holds one folder of atomic files per data set",
-    "--max_rejected=0.001": "largest share of faulty rows, which go to rejected.tsv; above it, exit code 3",
-    "--strict": "stop at the first faulty row",
-    "--overwrite": "replace a data set NAME that is there, with all of its files",
-}
+"""Characters of a type, and values of a list, that are shown whole."""
 ANY_SEED = f" and < {1 << 63}"
 SWITCHES = ("raw", "name", "data_path", "max_rejected", "strict", "overwrite")
 
 
-def make(set_name: str, parsed: Parsed) -> RawSet:
+def switches(raw: str, name: str) -> list[tuple[str, str]]:
+    """What every set takes, with its meaning.
+
+    Args:
+        raw, name: the defaults of ``--raw`` and ``--name``, in words.
+    """
+    return [
+        ("--raw=FOLDER", f"the raw files (default: {raw})"),
+        ("--name=NAME", f"name of the data set that is written, <data_path>/NAME/ (default: {name})"),
+        ("--data_path=dataset", "folder that holds one folder of atomic files per data set"),
+        ("--max_rejected=0.001", "largest share of faulty rows, which go to rejected.tsv; above it, exit code 3"),
+        ("--strict", "stop at the first faulty row"),
+        ("--overwrite", "replace a data set NAME that exists, with all of its files; without it, that is refused"),
+    ]
+
+
+def make(set_name: str, given: Namespace) -> RawSet:
     """The preprocessor that the words of a command ask for.
 
     Raises:
         UsageError: for an unknown protocol or option, or a wrong value.
     """
-    kinds = option_kinds(set_name)
-    given = parse(parsed.settings, values=tuple(kinds), settings=True)
-    faults: list[Fault] = []
-    for word in given.settings:
-        option = word.removeprefix("--").partition("=")[0]
-        hint = nearest(option, [*SWITCHES, *kinds])
-        faults.append(Fault(f"--{option}", f"preprocess {set_name} has no such option; {hint}", ""))
+    model = option_model(set_name)
+    texts, unknown = own_options(given.settings, model.model_fields)
+    hints = {name: nearest(name, [*SWITCHES, *model.model_fields]) for name in unknown}
+    faults = [
+        Fault(f"--{name}", f"preprocess {set_name} has no such option; {hint}", "") for name, hint in hints.items()
+    ]
     known = protocols(set_name)
-    protocol = given.values.pop("protocol", next(iter(known)))
+    protocol = texts.pop("protocol", next(iter(known)))
     if protocol not in known:
         faults.append(Fault("--protocol", f"unknown protocol {protocol!r}; {nearest(protocol, known)}", ""))
     tree = Branch("command line")
-    tree.update({key: command_line_tree(text) for key, text in given.values.items()})
-    values: dict[str, Any] = {key: typed(value, kinds[key], f"--{key}", faults) for key, value in tree.items()}
+    base = dataset_values(known[protocol], None) if protocol in known else {}
+    tree.update({key: from_python(value, "") for key, value in (base.get("preprocess") or {}).items()})
+    tree.update({key: command_line_tree(text) for key, text in texts.items()})
+    try:
+        options: Any = model.model_validate(values_of(tree))
+    except ValidationError as error:
+        faults += faults_of(error, model, tree, prefix="--", owner=owner)
     if faults:
         raise report(faults, of="options")
-    base = dataset_values(known[protocol], None)
-    options = preprocess_options(set_name, {**(base.get("preprocess") or {}), **values})
     maker: type[RawSet] = PREPROCESSORS.load(set_name)
-    name = folder_name(parsed.values["name"]) if parsed.values.get("name") else maker.name_of(options)
+    name = folder_name(given.name) if given.name else maker.name_of(options)
     refuse_shipped(name, set_name)
     own = dataset_values(name, None)
     if own.get("preprocessor") == set_name:  # a shipped set of these very options, such as one country's
         base = own
-    raw = parsed.values.get("raw")
-    data_path = Path(parsed.values.get("data_path", "dataset"))
-    return maker(Path(raw) if raw else None, data_path, name=name, options=options, base=base)
+    return maker(Path(given.raw) if given.raw else None, Path(given.data_path), name=name, options=options, base=base)
 
 
 def set_help(set_name: str) -> str:
@@ -82,10 +93,10 @@ def set_help(set_name: str) -> str:
     """
     entry = PREPROCESSORS.entry(set_name)
     maker = PREPROCESSORS.load(set_name)
-    model = PREPROCESSORS.options(set_name)
+    model = entry.options_class
     options = "" if model is None else " [--protocol=P] [options]"
     lines = [f"{PROGRAM} preprocess {set_name} [--raw=FOLDER] [--name=NAME]{options}", "", f"{entry.summary}."]
-    lines += _wrapped(f"Raw files: {maker.source}.", "")
+    lines += wrapped(f"Raw files: {maker.source}.")
     lines += [f"  {line}" for line in getattr(maker, "files", ())]
     if entry.origin == "built-in":
         lines += [f"Layout, protocols, counts, sources: docs/datasets/{DOCS.get(set_name, set_name)}.md"]
@@ -93,14 +104,14 @@ def set_help(set_name: str) -> str:
         known = protocols(set_name)
         lines += ["", "Protocols (each is a file of properties/dataset/ to read; the first is the default):"]
         for protocol, dataset in known.items():
-            lines += _entry(f"--protocol={protocol}", f"{_first_comment(dataset)}; --dataset={dataset}")
+            lines += aligned(f"  --protocol={protocol}", f"{_first_comment(dataset)}; --dataset={dataset}")
         lines += ["", "Options (shown with the value of the default protocol; another protocol may set another one):"]
         lines += _option_lines(set_name, dataset_values(next(iter(known.values())), None).get("preprocess") or {})
     raw = "those inside RecBole" if maker.bundled else f"<data_path>/{set_name}/raw"
     name = maker.default_name if model is None else "the protocol's"
     lines += ["", "Switches of every set:"]
-    for switch, meaning in SWITCHES_HELP.items():
-        lines += _entry(switch, meaning.format(raw=raw, name=name))
+    for switch, meaning in switches(raw, name):
+        lines += aligned(f"  {switch}", meaning)
     return "\n".join(lines)
 
 
@@ -109,7 +120,7 @@ def _option_lines(set_name: str, given: dict[str, Any]) -> list[str]:
     values = preprocess_options(set_name, given)
     shown: dict[str, str] = {}
     lines: list[str] = []
-    for name, kind in option_kinds(set_name).items():
+    for name, kind in declared(type(values)).items():
         if name == "protocol":
             continue
         words = describe(kind).replace(ANY_SEED, "")
@@ -117,7 +128,7 @@ def _option_lines(set_name: str, given: dict[str, Any]) -> list[str]:
         if len(words) > LONG:
             shown[words] = name
         meaning = type(values).model_fields[name].description
-        lines += _entry(f"--{name}={_default(getattr(values, name))}", f"{words}: {meaning}" if meaning else words)
+        lines += aligned(f"  --{name}={_default(getattr(values, name))}", f"{words}: {meaning}" if meaning else words)
     return lines
 
 
@@ -126,22 +137,6 @@ def _default(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value if len(value) <= SHOWN else [*value[:2], "..."]))
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _entry(name: str, text: str) -> list[str]:
-    """An option and what it means, side by side; below each other where the name is long."""
-    head = f"  {name}"
-    lines = _wrapped(text, " " * MEANING_AT)
-    if len(head) + 2 > MEANING_AT:
-        return [head, *lines]
-    return [f"{head:<{MEANING_AT}}{lines[0].lstrip()}", *lines[1:]]
-
-
-def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(
-        text, help_width(), initial_indent=indent, subsequent_indent=indent, break_long_words=False,
-        break_on_hyphens=False,
-    )  # fmt: skip
 
 
 def _first_comment(dataset: str) -> str:

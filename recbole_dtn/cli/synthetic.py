@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,49 +11,64 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from recbole_dtn.cli.arguments import parse
-from recbole_dtn.cli.console import PROGRAM, make_console, say
+from recbole_dtn.cli.arguments import Command, boolean, own_options, real, whole
+from recbole_dtn.cli.help_text import PROGRAM
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.report.console import make_console, say
 
 __all__ = ["help_text", "run"]
 
-HELP = """\
-python run_recbole_dtn.py preprocess synthetic --like=LAYOUT --rows=N --output=DIR [--seed=0] [--overwrite] [options]
-
+COMMAND = Command(
+    "preprocess synthetic",
+    usage=["--like=LAYOUT --rows=N --output=DIR [--seed=0] [--overwrite] [options]"],
+    about="""
 Writes raw files in the exact layout of a known set, with invented values and a planted model: each task depends on
 fields that are known, and the best AUC that any model can reach is known. Everything planted is in DIR/planted.json;
 docs/datasets/synthetic.md explains it. The same arguments give the same bytes. Memory does not grow with N.
-
-  --like=LAYOUT          aliccp, aliexpress, kuairand or census-income
-  --rows=N               rows over train and test together: impressions, shown products, log rows, persons
-  --seed=0               seed of everything
-  --output=DIR           folder that is made; it must be empty or new
-  --overwrite            replace DIR where it holds a synthetic set (a planted.json), and nothing else
-  --quiet                no progress
-
+""",
+    after=f"""
 The planted model, in every layout:
   --informative=6        fields that each task depends on
   --overlap=0.333        share of the first task's fields that the other tasks depend on too; 0 to 1
   --signal=1.0           how much the labels depend on them: standard deviation of the log-odds; 0: not at all
   --faults=0             faulty rows of every kind in every file, at lines that planted.json lists (tests of parsers)
 
-aliccp:         --test_share=0.5042  --click_rate=0.0405  --per_user=58 (impressions per common row)
-                --buy_rate: P(buy); by default .0002 as in the real set, and more where that makes under 100 purchases
-aliexpress:     --countries=NL,ES,FR,US (or some of these and RU)  --test_share=0.31  --click_rate=0.022
-                --buy_rate=0.0009  --zipped=true (zips as published; false: the plain CSV files)
-kuairand:       --version=1k (or pure, 27k)  --click_rate=0.4  --long_rate=0.65  --like_rate=0.04 (both of the clicks)
-census-income:  --income_rate=0.062  --never_rate=0.4325
+aliccp:
+  --test_share=0.5042  --click_rate=0.0405  --per_user=58 (impressions per common row)
+  --buy_rate: P(buy); by default .0002 as in the real set, and more where that makes under 100 purchases
+aliexpress:
+  --countries=NL,ES,FR,US (or some of these and RU)  --test_share=0.31  --click_rate=0.022
+  --buy_rate=0.0009  --zipped=true (zips as published; false: the plain CSV files)
+kuairand:
+  --version=1k (or pure, 27k)  --click_rate=0.4  --long_rate=0.65  --like_rate=0.04 (both of the clicks)
+census-income:
+  --income_rate=0.062  --never_rate=0.4325
 
 Example:
-  python run_recbole_dtn.py preprocess synthetic --like=aliccp --rows=1000000 --output=dataset/aliccp-synthetic/raw
-  python run_recbole_dtn.py preprocess aliccp --raw=dataset/aliccp-synthetic/raw --name=aliccp-synthetic
-"""
+  {PROGRAM} preprocess synthetic --like=aliccp --rows=1000000 --output=dataset/aliccp-synthetic/raw
+  {PROGRAM} preprocess aliccp --raw=dataset/aliccp-synthetic/raw --name=aliccp-synthetic
+""",
+    settings=True,
+    place="options only",
+)
+COMMAND.option("like", "LAYOUT", "aliccp, aliexpress, kuairand or census-income", required=True)
+COMMAND.option(
+    "rows",
+    "N",
+    "rows over train and test together: impressions, shown products, log rows, persons",
+    kind=whole,
+    required=True,
+)
+COMMAND.option("seed", "N", "seed of everything", default=0, kind=whole)
+COMMAND.option("output", "DIR", "folder that is made; it must be empty or new", required=True)
+COMMAND.flag("overwrite", "replace DIR where it holds a synthetic set (a planted.json), and nothing else")
+COMMAND.flag("quiet", "show no progress")
 
 
 def help_text(words: list[str] | None = None) -> str:
     """How to call it."""
-    return HELP
+    return COMMAND.help_text()
 
 
 def run(words: list[str]) -> int:
@@ -60,25 +76,23 @@ def run(words: list[str]) -> int:
     # numpy and polars are paid by who runs it, not by who asks for help.
     from recbole_dtn.synthetic.generate import generate, layout_options
 
-    parsed = parse(words, values=("like", "rows", "seed", "output"), flags=("overwrite", "quiet"), settings=True)
-    if parsed.words:
-        raise UsageError(f"preprocess synthetic: expected options only; found {parsed.words[0]!r}")
-    defaults = layout_options(parsed.values["like"]) if parsed.values.get("like") else {}
-    given = parse(parsed.settings, values=tuple(defaults), settings=True)
-    _refuse_unknown(given.settings, defaults, parsed.values.get("like"))
-    like, rows, output = parsed.need("like", "rows", "output")
-    options = {name: _typed(name, text, defaults[name]) for name, text in given.values.items()}
-    seed = _typed("seed", parsed.values.get("seed", "0"), 0)
+    given = COMMAND.parse(words, complete=False)
+    defaults = layout_options(given.like) if given.like else {}
+    texts, unknown = own_options(given.settings, defaults)
+    _refuse_unknown(unknown, defaults, given.like)
+    COMMAND.need_all(given)
+    like, output = given.like, given.output
+    options = {name: _typed(name, text, defaults[name]) for name, text in texts.items()}
     console = make_console()
-    with _meter(console, quiet="quiet" in parsed.flags) as meter:
+    with _meter(console, quiet=given.quiet) as meter:
         generate(
             like,
-            _typed("rows", rows, 0),
-            seed,
+            given.rows,
+            given.seed,
             Path(output),
             log=lambda text: say(console, text),
             meter=meter,
-            overwrite="overwrite" in parsed.flags,
+            overwrite=given.overwrite,
             **options,
         )
     say(console, f"{Path(output) / 'planted.json'} says what was planted, and the best AUC of each task")
@@ -87,15 +101,14 @@ def run(words: list[str]) -> int:
     return 0
 
 
-def _refuse_unknown(words: list[str], defaults: dict[str, Any], like: str | None) -> None:
-    """Name an option that is not known, before one that is missing: it may be meant by it."""
-    for word in words:
-        option = word.removeprefix("--").partition("=")[0]
-        hint = nearest(option, (*defaults, "like", "rows", "seed", "output", "overwrite", "quiet"))
+def _refuse_unknown(names: list[str], defaults: dict[str, Any], like: str | None) -> None:
+    """Report an option that is not known before one that is missing: it may be that one, misspelt."""
+    for name in names:
+        hint = nearest(name, (*defaults, *COMMAND.kinds))
         if like is not None:
-            raise UsageError(f"--{option}: the layout {like} has no such option; {hint}")
+            raise UsageError(f"--{name}: the layout {like} has no such option; {hint}")
         if hint.startswith("did you mean"):  # else it may be an option of the layout, which is not named
-            raise UsageError(f"--{option}: preprocess synthetic has no such option; {hint}")
+            raise UsageError(f"--{name}: preprocess synthetic has no such option; {hint}")
 
 
 def _same(defaults: dict[str, Any], options: dict[str, Any]) -> str:
@@ -109,14 +122,11 @@ def _typed(name: str, text: str, default: Any) -> Any:
     if isinstance(default, str):
         return text
     if isinstance(default, bool):
-        if text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        raise UsageError(f"--{name}: expected true or false; found {text!r}")
+        return boolean(text, name)
     try:
-        return int(text.replace("_", "")) if isinstance(default, int) else float(text)
-    except ValueError:
-        kind = "a whole number" if isinstance(default, int) else "a number"
-        raise UsageError(f"--{name}: expected {kind}; found {text!r}") from None
+        return whole(text) if isinstance(default, int) else real(text)
+    except ArgumentTypeError as error:
+        raise UsageError(f"--{name}: {error}") from None
 
 
 @contextmanager

@@ -6,56 +6,51 @@ import json
 import sys
 from pathlib import Path
 
-from recbole_dtn.cli.arguments import parse
-from recbole_dtn.cli.console import PROGRAM, make_console, say, show_table
+from recbole_dtn.cli.arguments import Command
 from recbole_dtn.config.settings import SELECTED_ON_TEST
-from recbole_dtn.errors import UsageError
+from recbole_dtn.report.console import make_console, say
+from recbole_dtn.report.tables import show_table
 
 __all__ = ["help_text", "run"]
 
-HELP = f"""\
-{PROGRAM} test --run=FOLDER [--json]
-
-  --run=FOLDER           a run's folder, as printed at its end
-  --json                 print {{"run": ..., "test": {{task: {{metric: value}}}}}},
-                         with every digit; null where undefined
-  --data_path=dataset    where the data is now, if it has moved;
-                         --cache_dir likewise
-"""
+COMMAND = Command("test", usage=["--run=FOLDER [--json]"], place="the folder goes in --run=FOLDER")
+COMMAND.option("run", "FOLDER", "a run's folder, as printed at its end", required=True)
+COMMAND.flag(
+    "json",
+    'print {"run": ..., "test": {task: {metric: value}}}, with every digit; null where a metric is undefined',
+)
+COMMAND.option("data_path", "FOLDER", "where the data is now, if it has moved")
+COMMAND.option("cache_dir", "FOLDER", "where the encoded caches are now")
 
 
 def help_text(words: list[str]) -> str:
     """How to call it."""
-    return HELP
+    return COMMAND.help_text()
 
 
 def run(words: list[str]) -> int:
     """Load the checkpoint, read the test split, print the metrics."""
-    parsed = parse(words, values=("run", "data_path", "cache_dir"), flags=("json",))
-    if parsed.words:
-        raise UsageError(f"test: unexpected word {parsed.words[0]!r}; the folder goes in --run=FOLDER")
-    (folder,) = parsed.need("run")
-    moved = {key: parsed.values[key] for key in ("data_path", "cache_dir") if key in parsed.values}
-    from recbole_dtn.training.record import read_record
+    given = COMMAND.parse(words)
+    folder: str = given.run
+    moved = {key: getattr(given, key) for key in ("data_path", "cache_dir") if getattr(given, key) is not None}
+    from recbole_dtn.record.record import read_record
 
-    read_record(Path(folder))  # a wrong folder is told before torch is imported
+    read_record(Path(folder))  # a wrong folder is an error before torch is imported
     from recbole_dtn.serving.load import load
-    from recbole_dtn.training.report import METRIC_NAMES, number
+    from recbole_dtn.training.report import metric_rows
 
     loaded = load(folder, **moved)
     if loaded.record.status == "interrupted":
         at = f" at {loaded.record.interrupted_at}" if loaded.record.interrupted_at else ""
         print(f"this run was interrupted{at}: no test of it was finished before this one", file=sys.stderr)
     found = loaded.test()
-    if "json" in parsed.flags:
+    if given.json:
         flag = {"selected_on_test": True} if loaded.record.selected_on_test else {}
         print(json.dumps({"run": folder, "test": found, **flag}, indent=2, allow_nan=False))
         return 0
     console = make_console()
-    metrics = list(dict.fromkeys(name for values in found.values() for name in values))
-    rows = [[task, *(number(values.get(name)) for name in metrics)] for task, values in found.items()]
     say(console, f"test of {folder}")
     if loaded.record.selected_on_test:
         say(console, f"warning: {SELECTED_ON_TEST}")
-    show_table(console, ("task", *(METRIC_NAMES.get(name, name.upper()) for name in metrics)), rows)
+    show_table(console, *metric_rows(found))
     return 0

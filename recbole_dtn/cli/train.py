@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from recbole_dtn.cli.console import make_console
 from recbole_dtn.cli.overview import overview
 from recbole_dtn.config.load import resolve
 from recbole_dtn.errors import UsageError
+from recbole_dtn.report.console import make_console
 
 __all__ = ["help_text", "run"]
 

@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from recbole_dtn.config.faults import Fault
 from recbole_dtn.config.metrics import known_valid_metrics
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.tree import Branch, Items, Leaf
-from recbole_dtn.config.typed import Fault
 from recbole_dtn.errors import UsageError, nearest
-from recbole_dtn.registry import BALANCERS, PREPROCESSORS, Registry
+from recbole_dtn.registry import PREPROCESSORS
 from recbole_dtn.schema import topological_order
 
 __all__ = ["ACCELERATORS", "check_values"]
@@ -37,7 +37,6 @@ def check_values(settings: Settings, merged: Branch, faulty: Collection[str]) ->
 
 
 def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str, str]]:
-    yield from _registered(BALANCERS, "balancer", settings.balancer)
     if settings.embedding_dtype == "bfloat16" and settings.embedding_optimizer.name == "adam":
         yield (
             "embedding_dtype",
@@ -54,8 +53,11 @@ def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str
     if settings.embedding_backend == "fbgemm":
         yield from _fbgemm(settings)
     if settings.preprocessor is not None:
-        yield from _registered(PREPROCESSORS, "preprocessor", settings.preprocessor)
-    if settings.preprocess.get("protocol") == "mtreclib" and not settings.selected_on_test:
+        try:
+            PREPROCESSORS.entry(settings.preprocessor)
+        except UsageError as error:
+            yield "preprocessor", str(error)
+    if getattr(settings.preprocess, "protocol", None) == "mtreclib" and not settings.selected_on_test:
         yield "preprocess.protocol", "mtreclib selects on the test set: use a data set of that name, which says so"
     if not {"tasks", "dataset"} & set(faulty):
         metrics = known_valid_metrics(settings.tasks)
@@ -104,13 +106,6 @@ def _fbgemm(settings: Settings) -> Iterator[tuple[str, str]]:
             f"expected float32 with embedding_backend=fbgemm, which rounds in other ways than ours; found "
             f"{settings.embedding_dtype}",
         )
-
-
-def _registered(registry: Registry, key: str, name: str) -> Iterator[tuple[str, str]]:
-    try:
-        registry.entry(name)
-    except UsageError as error:
-        yield key, str(error)
 
 
 def _chain(chain: Any, settings: Settings) -> Iterator[tuple[str, str]]:

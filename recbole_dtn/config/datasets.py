@@ -7,10 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from recbole_dtn.config.layers import merge
+from recbole_dtn.config.faults import Fault
 from recbole_dtn.config.properties import read_tree, shipped, shipped_names
-from recbole_dtn.config.tree import Branch, Leaf, is_null, plain
-from recbole_dtn.config.typed import Fault
+from recbole_dtn.config.tree import Branch, Leaf, is_null, merge, plain
 from recbole_dtn.errors import UsageError, nearest
 
 __all__ = [

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Protocol
+from typing import Protocol
 
 import yaml
 
-from recbole_dtn.config.models import DTNSettings, resolve_variant
-from recbole_dtn.config.options import interaction_options
 from recbole_dtn.config.settings import Settings
 
 __all__ = ["NOT_DIGESTED", "settings_digest", "settings_yaml"]
@@ -50,22 +48,12 @@ class _HasSettings(Protocol):
 def settings_digest(settings: Settings) -> str:
     """Sixteen hex digits of the SHA-256 of every setting but :data:`NOT_DIGESTED`.
 
-    An interaction counts with all its options, given or default, and DTN's variant by the choices it stands for.
-    ``init_from`` counts as it is written.
+    A method counts with all its options, given or default, and a setting that stands for others (DTN's ``variant``)
+    by what it stands for. ``init_from`` counts as it is written.
     """
-    values: dict[str, Any] = {key: value for key, value in settings.dump().items() if key not in NOT_DIGESTED}
-    if "interactions" in values:
-        values["interactions"] = [_filled(item) for item in values["interactions"]]
-    if isinstance(settings, DTNSettings):
-        del values["variant"]
-        values |= vars(resolve_variant(settings))
+    values = {key: value for key, value in settings.effective().items() if key not in NOT_DIGESTED}
     text = json.dumps(values, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _filled(item: str | dict[str, Any]) -> dict[str, Any]:
-    given = {"name": item} if isinstance(item, str) else item
-    return {"name": given["name"], **interaction_options(given["name"], given)}
 
 
 def settings_yaml(resolved: _HasSettings) -> str:

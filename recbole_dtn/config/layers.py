@@ -7,29 +7,37 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_dtn.config import models
+from recbole_dtn.config.faults import Fault
 from recbole_dtn.config.properties import properties_folder, read_tree
 from recbole_dtn.config.recbole_names import ALIASES, REFUSED
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.config.tree import Branch, Items, Leaf, Tree, from_python, show
-from recbole_dtn.config.typed import BOOLEAN_WORDS, Fault, command_line_tree, declared
+from recbole_dtn.config.tree import CHOICES, Branch, Leaf, Tree, as_choice, from_python, merge, parse_text, show
 from recbole_dtn.errors import UsageError
+from recbole_dtn.shipped import builtin_index
 
-__all__ = ["builtin_models", "command_line", "config_layers", "merge", "ours", "place", "places"]
+__all__ = ["command_line", "command_line_tree", "config_layers", "ours"]
 
 COMMAND_LINE = "command line"
-
-
-def builtin_models() -> dict[str, type[Settings]]:
-    """Settings class of each built-in model."""
-    return {
-        name.removesuffix("Settings"): getattr(models, name) for name in models.__all__ if name.endswith("Settings")
-    }
+BOOLEAN_WORDS = frozenset({"true", "yes", "on", "false", "no", "off"})
 
 
 def _boolean_keys() -> frozenset[str]:
-    classes: tuple[type[Settings], ...] = (Settings, *builtin_models().values())
-    return frozenset(key for cls in classes for key, kind in declared(cls).items() if kind is bool)
+    """Settings that are true or false, those of every built-in model included."""
+    shared = {key for key, info in Settings.model_fields.items() if info.annotation is bool}
+    own = {
+        key
+        for model in builtin_index()["model"].values()
+        for key, schema in model["options"].items()
+        if schema.get("type") == "boolean"
+    }
+    return frozenset(shared | own)
+
+
+def command_line_tree(text: str) -> Tree:
+    """A value on the command line: YAML flow syntax when it begins with [ or {, else one scalar."""
+    if text[:1] in ("[", "{"):
+        return parse_text(text, COMMAND_LINE, lines=False)
+    return Leaf(text, COMMAND_LINE)
 
 
 def command_line(overrides: Sequence[str] | Mapping[str, Any], faults: list[Fault]) -> Branch:
@@ -159,44 +167,13 @@ def _put(branch: Branch, parts: list[str], tree: Tree) -> bool:
     *way, last = parts
     for part in way:
         inner = branch.setdefault(part, Branch(tree.where))
+        if part in CHOICES:  # --balancer=gradnorm --balancer.alpha=2
+            inner = branch[part] = as_choice(inner)
         if not isinstance(inner, Branch):
             return False
         branch = inner
     present = branch.get(last)
+    if last in CHOICES and isinstance(present, Branch):
+        tree = as_choice(tree)
     branch[last] = merge(present, tree) if isinstance(present, Branch) and isinstance(tree, Branch) else tree
     return True
-
-
-def merge(lower: Branch, upper: Branch) -> Branch:
-    """Both layers as one: the upper wins, maps merge, lists replace."""
-    merged = Branch(upper.where)
-    merged.update(lower)
-    for key, tree in upper.items():
-        below = merged.get(key)
-        merged[key] = merge(below, tree) if isinstance(below, Branch) and isinstance(tree, Branch) else tree
-    return merged
-
-
-def place(tree: Tree, loc: Sequence[str | int]) -> str:
-    """Where the value at ``loc`` (keys, and positions in lists) was written, or the nearest value that holds it."""
-    for part in loc:
-        inner: Tree | None = None
-        if isinstance(tree, Branch):
-            inner = tree.get(str(part))
-        elif isinstance(tree, Items) and isinstance(part, int) and part < len(tree):
-            inner = tree[part]
-        if inner is None:
-            break
-        tree = inner
-    return tree.where
-
-
-def places(tree: Branch, prefix: str = "") -> dict[str, str]:
-    """Where each value was written, by dotted key."""
-    found: dict[str, str] = {}
-    for key, value in tree.items():
-        if isinstance(value, Branch) and value:
-            found.update(places(value, f"{prefix}{key}."))
-        else:
-            found[f"{prefix}{key}"] = value.where
-    return found

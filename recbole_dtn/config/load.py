@@ -6,32 +6,33 @@ imports torch, recbole or polars, but for the plug-in files that ``plugins`` nam
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 from pydantic_core import PydanticUndefined
 
 from recbole_dtn.config.checks import check_values
+from recbole_dtn.config.choice import CHOICES
 from recbole_dtn.config.datasets import dataset_layer
 from recbole_dtn.config.digest import settings_digest, settings_yaml
-from recbole_dtn.config.layers import builtin_models, command_line, config_layers, merge, ours, place, places
-from recbole_dtn.config.options import interaction_options, typed_interactions
-from recbole_dtn.config.preprocess import option_kinds, typed_preprocess
-from recbole_dtn.config.properties import properties_folder, read_tree, shipped
+from recbole_dtn.config.faults import Fault, declared, describe, faults_of, report
+from recbole_dtn.config.layers import command_line, config_layers, ours
+from recbole_dtn.config.preprocess import option_kinds
+from recbole_dtn.config.properties import properties_folder, read_tree
 from recbole_dtn.config.recbole_names import ALIASES
+from recbole_dtn.config.schema import field_of
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.suggest import suggest
-from recbole_dtn.config.tree import Branch, Tree, from_python, plain
-from recbole_dtn.config.typed import Fault, declared, describe, report, typed
-from recbole_dtn.errors import UsageError
+from recbole_dtn.config.tree import NAMED, Branch, Items, Leaf, Tree, from_python, merge, places, plain, values
+from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import MODELS, load_plugins
+from recbole_dtn.shipped import builtin_index
 
 __all__ = [
     "Resolved",
-    "interaction_options",
     "resolve",
     "restore",
     "settings_class",
@@ -40,6 +41,8 @@ __all__ = [
 ]
 
 COMMAND_WORDS = ("config_files", "dry_run", "debug", "help", "version")
+HEAD = ("model", "dataset", "plugins", "data_path")
+"""Settings that decide which other files and classes are read."""
 
 
 @dataclass(frozen=True)
@@ -72,17 +75,15 @@ def resolve(overrides: Sequence[str] | Mapping[str, Any] = (), *, config_files: 
     given = Branch("")
     for layer in (*files, line):
         given = merge(given, layer)
-    head = _head(merge(base, given), faults)
-    try:
-        load_plugins(head.get("plugins", []))
-    except UsageError as error:
-        faults.append(Fault("plugins", str(error).removeprefix("plugins: "), merge(base, given)["plugins"].where))
-    model, model_tree = _model_layer(head.get("model"), merge(base, given)["model"], faults)
-    defaults = merge(base, ours(model_tree, faults))
+    head = _head(merge(base, given))
+    plugins = _load_plugins(head.get("plugins", []), merge(base, given)["plugins"], faults)
+    model, defaults_of_model = _model_layer(head.get("model"), merge(base, given)["model"], faults)
+    defaults = merge(base, ours(defaults_of_model, faults))
     layer = dataset_layer(head.get("dataset"), head.get("data_path"), merge(defaults, given), faults)
     merged = merge(merge(defaults, ours(layer, faults)), given)
-    values = _values(merged, model or Settings, known_model=model is not None, faults=faults)
-    settings = _build(values, model or Settings, merged, defaults, faults)
+    merged["plugins"] = from_python(plugins, merged["plugins"].where)
+    faults.extend(_unknown_keys(merged, model))
+    settings = _build(merged, model or Settings, defaults, faults)
     if faults or settings is None:
         raise report(faults)
     return Resolved(settings, places(merged))
@@ -100,39 +101,51 @@ def restore(values: Mapping[str, Any]) -> Settings:
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise report(
-            Fault(".".join(map(str, e["loc"])), e["msg"], "recorded settings") for e in error.errors()
-        ) from error
-
-
-def _head(tree: Branch, faults: list[Fault]) -> dict[str, Any]:
-    """The settings that decide which other files and classes are read; faults are found again, later, with all."""
-    kinds = declared(Settings)
-    values = {}
-    for key in ("model", "dataset", "plugins", "data_path"):
-        found: list[Fault] = []
-        value = typed(tree[key], kinds[key], key, found)
-        if not found:
-            values[key] = value
-    return values
+        raise report(faults_of(error, model, from_python(values, "recorded settings"))) from error
 
 
 def settings_class(name: str) -> type[Settings]:
-    """The settings class of a registered model.
+    """The settings class of a registered model; of a built-in one as the index has it, without importing the model.
 
     Raises:
-        UsageError: for an unknown model.
+        UsageError: for an unknown model, or a ``settings_class`` that is no subclass of :class:`Settings`.
     """
-    found = MODELS.options(name)
-    if found is None:
-        found = getattr(MODELS.load(name), "settings_class", None) or Settings
+    entry = MODELS.entry(name)
+    if entry.options is not None:
+        fields: dict[str, Any] = {key: field_of(schema, CHOICES) for key, schema in entry.options.items()}
+        made = create_model(f"{name}Settings", __base__=Settings, **fields)
+        made.presets = entry.attributes.get("presets", {})
+        return made
+    found = getattr(MODELS.load(name), "settings_class", None) or Settings
     if not (isinstance(found, type) and issubclass(found, Settings)):
         raise UsageError(f"model {name!r}: settings_class must be a subclass of recbole_dtn.config.settings.Settings")
     return found
 
 
+def _head(tree: Branch) -> dict[str, Any]:
+    """The settings of :data:`HEAD` that are of the right type; faults are found again, later, with all."""
+    kinds = Settings.model_fields
+    head: Any = create_model("Head", __base__=Settings.__base__, **{key: (kinds[key].annotation, None) for key in HEAD})  # type: ignore[call-overload]
+    found = {key: values(tree[key]) for key in HEAD}
+    try:
+        head.model_validate(found)
+    except ValidationError as error:
+        for fault in error.errors():
+            found.pop(str(fault["loc"][0]), None)
+    return {key: value for key, value in head.model_validate(found) if value is not None}
+
+
+def _load_plugins(paths: Sequence[str], written: Tree, faults: list[Fault]) -> list[str]:
+    """Load the plug-in files; their absolute paths, so that the settings mean the same in any folder."""
+    try:
+        return load_plugins(paths)
+    except UsageError as error:
+        faults.append(Fault("plugins", str(error).removeprefix("plugins: "), written.where))
+        return list(paths)
+
+
 def _model_layer(name: str | None, tree: Tree, faults: list[Fault]) -> tuple[type[Settings] | None, Branch]:
-    """The model's settings class, and the defaults of its own keys: its shipped YAML, or the class's own defaults."""
+    """The model's settings class, and the defaults of its own keys."""
     if name is None:
         return None, Branch("")
     try:
@@ -140,41 +153,32 @@ def _model_layer(name: str | None, tree: Tree, faults: list[Fault]) -> tuple[typ
     except UsageError as error:
         faults.append(Fault("model", str(error), tree.where))
         return None, Branch("")
-    where = f"defaults of {model.__name__}"
+    where = f"model/{name}.yaml" if MODELS.entry(name).options is not None else f"defaults of {model.__name__}"
     layer = Branch(where)
     for key, info in model.model_fields.items():
-        default = info.get_default(call_default_factory=True)
+        default = info.get_default(call_default_factory=True)  # type: ignore[call-arg]
         if default is not PydanticUndefined:
             layer[key] = from_python(default, where)
-    file = shipped("model", name)
-    return model, merge(layer, read_tree(file, name=f"model/{name}.yaml", lines=False)) if file else layer
+    return model, layer
 
 
-def _values(merged: Branch, model: type[Settings], *, known_model: bool, faults: list[Fault]) -> dict[str, Any]:
-    """Typed values of the known keys; an unknown key is a fault."""
-    kinds = declared(model)
-    owners = {
-        key: [name for name, cls in builtin_models().items() if key in cls.model_fields]
-        for key in merged
-        if key not in kinds
-    }
-    values: dict[str, Any] = {}
+def _unknown_keys(merged: Branch, model: type[Settings] | None) -> Iterator[Fault]:
+    """Settings that no model has, or only another model has, and entries of lists that were to be changed by name."""
+    kinds = (model or Settings).model_fields
+    models = builtin_index()["model"]
     for key, tree in merged.items():
-        if key == "interactions" and key in kinds:
-            values[key] = typed_interactions(tree, faults)
-        elif key == "preprocess" and isinstance(tree, Branch):
-            values[key] = typed_preprocess(tree, plain(merged["preprocessor"]), faults)
-        elif key in kinds:
-            values[key] = typed(tree, kinds[key], key, faults)
-        elif owners[key] and known_model:
-            message = f"is a setting of {', '.join(owners[key])}, not of {merged['model'].value}"  # type: ignore[union-attr]
-            faults.append(Fault(key, message, tree.where))
-        elif not owners[key]:
+        owners = [name for name, described in models.items() if key in described["options"]]
+        if key not in kinds and owners and model is not None:
+            name = plain(merged["model"])
+            yield Fault(key, f"is a setting of {', '.join(owners)}, not of {name}", tree.where)
+        elif key not in kinds and not owners:
             whole = f"{key}.{next(iter(tree))}" if isinstance(tree, Branch) and tree else key
-            faults.append(Fault(key, f"unknown setting; {suggest(whole, _all_keys(model, merged))}", tree.where))
-    for key in kinds.keys() - merged.keys():
-        faults.append(Fault(key, f"is missing; expected {describe(kinds[key])}", f"needed by {model.__name__}"))
-    return values
+            yield Fault(key, f"unknown setting; {suggest(whole, _all_keys(model or Settings, merged))}", tree.where)
+        if key in NAMED and isinstance(tree, Items):
+            names = [str(entry["name"].value) for entry in tree
+                     if isinstance(entry, Branch) and isinstance(entry.get("name"), Leaf)]  # type: ignore[union-attr] # fmt: skip
+            for name, where in tree.unknown.items():
+                yield Fault(f"{key}.{name}", f"no entry of {key} has this name; {nearest(name, names)}", where)
 
 
 def _all_keys(model: type[Settings], merged: Branch) -> list[str]:
@@ -188,24 +192,32 @@ def _all_keys(model: type[Settings], merged: Branch) -> list[str]:
     return [*model.model_fields, *nested, *ALIASES, *COMMAND_WORDS]
 
 
-def _build(
-    values: dict[str, Any], model: type[Settings], merged: Branch, defaults: Branch, faults: list[Fault]
-) -> Settings | None:
+def _build(merged: Branch, model: type[Settings], defaults: Branch, faults: list[Fault]) -> Settings | None:
     """The settings, checked as a whole; where a key is faulty its default stands in, so that the rest is checked."""
-    faulty = {fault.key.split(".")[0].split("[")[0] for fault in faults}
-    spare: list[Fault] = []
-    whole = {
-        key: typed(defaults[key], kind, key, spare) if key in faulty and key in defaults else values.get(key)
-        for key, kind in declared(model).items()
-    }
-    try:
-        settings = model.model_validate(whole)
-    except ValidationError as error:
-        for fault in error.errors():
-            key = ".".join(str(part) for part in fault["loc"]) or "settings"
-            top = key.split(".")[0]
-            if top not in faulty:
-                faults.append(Fault(key, fault["msg"], place(merged, fault["loc"])))
-        return None
-    faults.extend(check_values(settings, merged, faulty))
+    tree = Branch(merged.where)
+    tree.update({key: merged[key] for key in model.model_fields if key in merged})
+    faulty = {fault.top for fault in faults}
+    settings: Settings | None = None
+    for _ in range(2):
+        for key in faulty & defaults.keys():
+            tree[key] = defaults[key]
+        try:
+            settings = model.model_validate(values(tree))
+            break
+        except ValidationError as error:
+            found = [fault for fault in faults_of(error, model, tree) if fault.top not in faulty]
+            faults.extend(_with_missing(found, model))
+            faulty |= {fault.top for fault in found}
+    if settings is not None:
+        faults.extend(check_values(settings, merged, faulty))
     return settings
+
+
+def _with_missing(found: list[Fault], model: type[Settings]) -> Iterator[Fault]:
+    """The faults; a setting that is missing as a whole is told with the model that needs it."""
+    kinds = declared(model)
+    for fault in found:
+        if fault.key in kinds and fault.message.startswith("is missing"):
+            yield Fault(fault.key, f"is missing; expected {describe(kinds[fault.key])}", f"needed by {model.__name__}")
+        else:
+            yield fault

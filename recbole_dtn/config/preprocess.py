@@ -9,22 +9,24 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
 from recbole_dtn.config.datasets import dataset_values, protocols
-from recbole_dtn.config.settings import Strict
-from recbole_dtn.config.tree import Branch, from_python, plain
-from recbole_dtn.config.typed import Fault, declared, report, typed
+from recbole_dtn.config.faults import declared, read_model
+from recbole_dtn.config.strict import Strict
+from recbole_dtn.config.tree import from_python, plain
 from recbole_dtn.errors import UsageError
-from recbole_dtn.registry import PREPROCESSORS
+from recbole_dtn.registry import PREPROCESSORS, resolve
 
 __all__ = [
     "PreprocessOptions",
+    "PreprocessorOptions",
     "option_kinds",
+    "option_model",
     "option_words",
     "outcome_columns",
     "preprocess_options",
-    "typed_preprocess",
+    "read_options",
 ]
 
 
@@ -37,40 +39,42 @@ class PreprocessOptions(Strict):
     protocol: str = "default"  # its name, as --protocol takes it
 
 
-def typed_preprocess(tree: Branch, preprocessor: Any, faults: list[Fault]) -> dict[str, Any]:
-    """The options that were given, as their declared types; those of a preprocessor without declared ones as written.
+def read_options(preprocessor: Any, given: Any) -> Any:
+    """The options of a preprocessor, defaults filled in; plain values where it declares none.
 
-    Args:
-        tree: what was written under ``preprocess``. preprocessor: its name, or None. faults: appended to.
+    Raises:
+        ValidationError: for an unknown option, a wrong type or a value out of range.
     """
+    if isinstance(given, PreprocessOptions):
+        return given
     model = _options_class(preprocessor)
-    if model is None:
-        values: dict[str, Any] = plain(tree)
-        return values
-    found: dict[str, Any] = typed(tree, model, "preprocess", faults)
-    return found
+    if model is None and not isinstance(given, Mapping):
+        raise PydanticCustomError("preprocess", "expected a map")
+    return plain(from_python(given, "")) if model is None else model.model_validate(given)
 
 
-def preprocess_options(preprocessor: str, given: Mapping[str, Any]) -> PreprocessOptions:
+class PreprocessorOptions:
+    """Marks the setting whose class the setting ``preprocessor`` beside it decides."""
+
+    def describe(self) -> str:
+        """What is expected, in words."""
+        return "a map"
+
+    def options_class(self, tree: Any, parent: Any) -> type[PreprocessOptions] | None:
+        """The class whose fields the keys are, for messages."""
+        return _options_class(getattr(parent.get("preprocessor"), "value", None))
+
+
+def preprocess_options(preprocessor: str, given: Any) -> PreprocessOptions:
     """The options of a preprocessor, defaults filled in.
 
     Raises:
         UsageError: for an unknown option, a wrong type or a value out of range.
     """
-    model = _options_class(preprocessor) or PreprocessOptions
-    faults: list[Fault] = []
-    tree = from_python(dict(given), "")
-    assert isinstance(tree, Branch)
-    values = typed(tree, model, "preprocess", faults)
-    if faults:
-        raise report(faults, of=f"options of {preprocessor}")
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise report(
-            Fault(".".join(["preprocess", *map(str, fault["loc"])]), fault["msg"].removeprefix("Value error, "), "")
-            for fault in error.errors()
-        ) from error
+    if isinstance(given, PreprocessOptions):
+        return given
+    model = option_model(preprocessor)
+    return read_model(model, from_python(dict(given), ""), of=f"options of {preprocessor}", prefix="preprocess")
 
 
 def outcome_columns(preprocessor: str | None) -> tuple[str, ...]:
@@ -81,6 +85,11 @@ def outcome_columns(preprocessor: str | None) -> tuple[str, ...]:
     """
     model = _options_class(preprocessor)
     return () if model is None else model.outcomes
+
+
+def option_model(preprocessor: str) -> type[PreprocessOptions]:
+    """The class of a preprocessor's options."""
+    return _options_class(preprocessor) or PreprocessOptions
 
 
 def option_kinds(preprocessor: Any) -> dict[str, Any]:
@@ -114,7 +123,7 @@ def _options_class(preprocessor: Any) -> type[PreprocessOptions] | None:
     if not isinstance(preprocessor, str):
         return None
     try:
-        found: type[PreprocessOptions] | None = PREPROCESSORS.options(preprocessor)
+        found: type[PreprocessOptions] | None = resolve(PREPROCESSORS.entry(preprocessor).options_class)
     except UsageError:
         return None  # said elsewhere
     return found

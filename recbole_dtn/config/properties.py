@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from recbole_dtn.config.tree import Branch, Leaf, parse_text, plain
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined, to_jsonable_python
+
+from recbole_dtn.config.faults import read_model
+from recbole_dtn.config.tree import Branch, Leaf, from_python, parse_text, plain
 from recbole_dtn.errors import UsageError
+from recbole_dtn.shipped import properties_folder
 
-__all__ = ["KeyHelp", "key_help", "properties_folder", "read_tree", "read_yaml", "shipped", "shipped_names"]
+__all__ = [
+    "KeyHelp", "flow_yaml", "key_help", "option_help", "properties_folder", "read_tree", "read_typed", "read_yaml",
+    "shipped", "shipped_names",
+]  # fmt: skip
 
-
-@cache
-def properties_folder() -> Path:
-    """The folder of the shipped YAML files.
-
-    It is the package ``recbole_dtn.properties`` in a wheel, and the repository's ``properties/`` beside the package
-    in an editable install.
-
-    Raises:
-        UsageError: when neither is there (a broken installation).
-    """
-    if find_spec("recbole_dtn.properties") is not None:
-        # Through a file: a folder without __init__.py is a MultiplexedPath, which is no path by itself.
-        overall = Path(str(importlib.resources.files("recbole_dtn.properties") / "overall.yaml"))
-        if overall.is_file():
-            return overall.parent
-    beside = Path(__file__).resolve().parents[2] / "properties"
-    if (beside / "overall.yaml").is_file():
-        return beside
-    raise UsageError(f"the shipped properties are missing (looked in {beside}): install recbole_dtn again")
+M = TypeVar("M", bound=BaseModel)
 
 
 def shipped(kind: str, name: str) -> Path | None:
@@ -79,13 +68,29 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a map, as plain values.
 
     ``1e-3`` is a number; ``007``, dates, yes and no stay text. Where types are declared, prefer
-    :func:`recbole_dtn.config.typed.read_typed`.
+    :func:`read_typed`.
 
     Raises:
         UsageError: for a file that is missing or wrong, a duplicate key included; with file and line.
     """
     values: dict[str, Any] = plain(read_tree(path))
     return values
+
+
+def read_typed(path: Path, model: type[M], *, defaults: Mapping[str, Any] | None = None) -> M:
+    """Read a YAML file as a typed model.
+
+    Args:
+        path: the file. model: the class. defaults: values of keys that the file leaves out.
+
+    Raises:
+        UsageError: one message with every fault, each with key, file and line.
+    """
+    written = read_tree(path)
+    tree = Branch(written.where)
+    tree.update({key: from_python(value, "default") for key, value in (defaults or {}).items()})
+    tree.update(written)
+    return read_model(model, tree, of=f"values in {path}")
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,35 @@ class KeyHelp:
     default: str
     comment: str
     section: str
+
+
+def option_help(model: type[BaseModel], names: Iterable[str]) -> list[KeyHelp]:
+    """The fields of a class as help shows them: default as YAML, and description.
+
+    >>> from recbole_dtn.config.choice import options_class
+    >>> from recbole_dtn.registry import INTERACTIONS
+    >>> option_help(options_class(INTERACTIONS, "gdcn"), ["layers"])
+    [KeyHelp(key='layers', default='2', comment='gated cross layers', section='')]
+    """
+    fields = model.model_fields
+    return [KeyHelp(name, _default(fields[name]), fields[name].description or "", "") for name in names]
+
+
+def _default(info: FieldInfo) -> str:
+    default = info.get_default(call_default_factory=True)  # type: ignore[call-arg]
+    return "" if default is PydanticUndefined else flow_yaml(default)
+
+
+def flow_yaml(value: Any) -> str:
+    """A value on one line of YAML.
+
+    >>> flow_yaml({"name": "gdcn", "hidden": [64]}), flow_yaml(None)
+    ('{name: gdcn, hidden: [64]}', 'null')
+    """
+    text: str = yaml.safe_dump(
+        to_jsonable_python(value), default_flow_style=True, width=10_000, allow_unicode=True, sort_keys=False
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 _SECTION = re.compile(r"# -- (.+)")

@@ -1,33 +1,38 @@
-"""The typed settings every run is made of. Types and ranges are here; every default is in ``properties/``.
+"""The typed settings that every run is made of. Types and ranges are here; defaults are in ``properties/overall.yaml``.
 
-No field below has a default on purpose: ``properties/overall.yaml`` (and ``model/<Model>.yaml``) is their only source,
-and a test holds the two sets of keys equal. A model's own settings are a subclass with more keys
-(:mod:`recbole_dtn.config.models`).
+No field of :class:`Settings` has a default on purpose: ``properties/overall.yaml`` is their only source, and a test
+holds the two sets of keys equal. A model's own settings are a subclass in the model's own file, with defaults.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from recbole_dtn.config.choice import Balancer, Choice, Interaction, Loss, Metric
+from recbole_dtn.config.preprocess import PreprocessorOptions, read_options
+from recbole_dtn.config.strict import Count, NonNegative, Positive, Rate, Strict, Widths
 
 __all__ = [
     "SELECTED_ON_TEST",
+    "Choice",
     "CompressionSettings",
+    "Count",
     "EmbeddingOptimizerSettings",
     "FieldSettings",
+    "Interaction",
+    "NonNegative",
     "OptimizerSettings",
+    "Positive",
+    "Rate",
     "SchedulerSettings",
     "Settings",
     "Strict",
     "TaskSettings",
+    "Widths",
 ]
-
-Count = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
-Widths = list[Count]
 
 SELECTED_ON_TEST = (
     "selected_on_test: the validation rows are, or contain, rows of the test set, so the test numbers are optimistic; "
@@ -41,12 +46,6 @@ RECBOLE_METRICS = {"auc": "mean_auc", "logloss": "mean_logloss"}
 def _our_metric(name: Any) -> Any:
     """RecBole's ``AUC`` and ``LogLoss`` are the means over the tasks."""
     return RECBOLE_METRICS.get(name.lower(), name) if isinstance(name, str) else name
-
-
-class Strict(BaseModel):
-    """Frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class FieldSettings(Strict):
@@ -73,6 +72,7 @@ class TaskSettings(Strict):
     weight: NonNegative = 1.0
     pos_weight: Positive = 1.0
     observed_when: str | None = None
+    loss: Loss | None = None  # None: bce of a binary task, mse of a regression
 
 
 class CompressionSettings(Strict):
@@ -111,7 +111,13 @@ class SchedulerSettings(Strict):
 
 
 class Settings(Strict):
-    """All keys that every model shares."""
+    """All keys that every model shares.
+
+    ``presets`` names settings that stand for values of others: ``{"variant": {"released": {"fusion": "sum"}}}`` means
+    that with ``variant: released`` a ``fusion`` that is null counts as ``sum`` (:meth:`effective`).
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
 
     # what
     model: str
@@ -124,7 +130,7 @@ class Settings(Strict):
     # data
     folder: str | None
     preprocessor: str | None
-    preprocess: dict[str, Any]
+    preprocess: Annotated[Any, PreprocessorOptions()]
     raw: str | None
     max_rejected: Annotated[float, Field(ge=0, le=1)]
     strict: bool
@@ -149,9 +155,12 @@ class Settings(Strict):
     embedding_compression: CompressionSettings
     embedding_backend: Literal["torch", "fbgemm", "torchrec"]
     dropout: Rate
+    shared_interaction: Interaction | None
+    shared_interaction_dim: Count
+    aux_weight: NonNegative
     init_from: str | None
     # loss
-    balancer: str
+    balancer: Balancer
     weight_decay: NonNegative
     embedding_l2: NonNegative
     codebook_l2: NonNegative
@@ -163,6 +172,7 @@ class Settings(Strict):
     eval_step: Count
     stopping_step: Annotated[int, Field(ge=0)]
     valid_metric: Annotated[str, BeforeValidator(_our_metric)]
+    metrics: list[Metric] | None  # None: all that apply
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     optimizer: OptimizerSettings
     embedding_optimizer: EmbeddingOptimizerSettings
@@ -170,7 +180,7 @@ class Settings(Strict):
     gradient_clip: Positive | None
     # machine
     accelerator: str
-    devices: int | str
+    devices: Annotated[int | str, Field(union_mode="left_to_right")]
     strategy: str
     num_nodes: Count
     precision: Literal["32", "bf16-mixed", "16-mixed"]
@@ -183,6 +193,19 @@ class Settings(Strict):
     profile: bool
     quiet: bool
 
+    @field_validator("preprocess", mode="plain")
+    @classmethod
+    def _typed_options(cls, given: Any, info: ValidationInfo) -> Any:
+        return read_options(info.data.get("preprocessor"), given)
+
     def dump(self) -> dict[str, Any]:
         """Plain values of every key, ready for YAML or JSON."""
         return self.model_dump(mode="json")
+
+    def effective(self) -> dict[str, Any]:
+        """:meth:`dump` without the keys of ``presets``, and with what they stand for where a setting is null."""
+        values = self.dump()
+        for key, presets in self.presets.items():
+            meant = presets[values.pop(key)]
+            values |= {name: value for name, value in meant.items() if values[name] is None}
+        return values

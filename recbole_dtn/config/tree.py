@@ -1,22 +1,37 @@
 """YAML and command-line text as a tree that keeps every scalar as it was written, and where.
 
-A value gets its type only when the declared type is known (:mod:`recbole_dtn.config.typed`), so that ``007`` stays
+A value gets its type only when the declared type is known (:mod:`recbole_dtn.config.faults`), so that ``007`` stays
 text for a text setting and ``1e-3`` becomes a number for a number.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, NoReturn
 
 import yaml
 
 from recbole_dtn.errors import UsageError
 
-__all__ = ["Branch", "Items", "Leaf", "Tree", "found", "from_python", "is_null", "parse_text", "plain", "show"]
+__all__ = [
+    "CHOICES", "Branch", "Items", "Leaf", "Tree", "as_choice", "found", "from_python", "is_null", "merge",
+    "parse_text", "place", "places", "plain", "show", "values",
+]  # fmt: skip
 
+CHOICES = ("balancer", "shared_interaction")
+"""Settings that name one method: ``balancer: gradnorm`` is ``balancer: {name: gradnorm}``."""
+NAMED = ("tasks", "fields")
+"""Lists of maps with a ``name``, whose entries a map of names changes: ``tasks: {click: {pos_weight: 200}}``."""
+
+
+DEEPEST = 40
+"""Levels of maps and lists in a document; the settings need six."""
+MOST_VALUES = 100_000
+"""Values of a document with its aliases written out; the largest shipped file has 600."""
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)")
@@ -34,14 +49,12 @@ class Leaf:
         value: the text as written, or a Python value that a caller passed.
         where: file and line, or ``command line``.
         quoted: whether the text was in quotes (``"null"`` is text, ``null`` is nothing).
-        loose: from the command line, where ``a,b`` may stand for a list.
         bare: a word of the command line without a value, true for a setting that is true or false.
     """
 
     value: Any
     where: str
     quoted: bool = False
-    loose: bool = False
     bare: bool = False
 
 
@@ -54,11 +67,12 @@ class Branch(dict[str, "Leaf | Branch | Items"]):
 
 
 class Items(list["Leaf | Branch | Items"]):
-    """A list, and where it stands."""
+    """A list, and where it stands. ``unknown``: names that a map upon it (:data:`NAMED`) did not find in it."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
         self.where = where
+        self.unknown: dict[str, str] = {}
 
 
 Tree = Leaf | Branch | Items
@@ -69,6 +83,19 @@ def is_null(tree: Tree) -> bool:
     if not isinstance(tree, Leaf):
         return False
     return tree.value is None or (isinstance(tree.value, str) and not tree.quoted and tree.value in _NULLS)
+
+
+def values(tree: Tree) -> Any:
+    """What pydantic reads: maps, lists and text as written, None for nothing, and Python values of a caller.
+
+    >>> values(parse_text("{a: 1e-3, b: 007, c: [true, 'null'], d: ~}", "doc"))
+    {'a': '1e-3', 'b': '007', 'c': ['true', 'null'], 'd': None}
+    """
+    if isinstance(tree, Branch):
+        return {key: values(value) for key, value in tree.items()}
+    if isinstance(tree, Items):
+        return [values(value) for value in tree]
+    return None if is_null(tree) else tree.value
 
 
 def plain(tree: Tree) -> Any:
@@ -118,7 +145,7 @@ def found(tree: Tree) -> str:
 
 
 def from_python(value: Any, where: str) -> Tree:
-    """A tree of values that a Python caller passed."""
+    """A tree of values that a Python caller passed; numpy's numbers and paths as Python's numbers and text."""
     if isinstance(value, Leaf | Branch | Items):
         return value
     if isinstance(value, Mapping):
@@ -130,53 +157,85 @@ def from_python(value: Any, where: str) -> Tree:
         items = Items(where)
         items.extend(from_python(item, where) for item in value)
         return items
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    elif isinstance(value, Integral) and not isinstance(value, bool):
+        value = int(value)
+    elif isinstance(value, Real) and not isinstance(value, Integral):
+        value = float(value)
     return Leaf(value, where, quoted=isinstance(value, str))
 
 
-def parse_text(text: str, name: str, *, lines: bool = True, loose: bool = False) -> Tree:
+def parse_text(text: str, name: str, *, lines: bool = True) -> Tree:
     """Parse one YAML document.
 
     Args:
-        text: the document. name: what messages call it.
-        lines: whether ``where`` gives the line. loose: mark the scalars as the command line's.
+        text: the document. name: what messages call it. lines: whether ``where`` gives the line.
 
     Raises:
-        UsageError: for a syntax error, a duplicate key, a key that is not text or a tag, with the line.
+        UsageError: for a syntax error, a control character, a duplicate key, a key that is not text, a tag, more than
+            :data:`DEEPEST` levels or :data:`MOST_VALUES` values; with the line.
     """
-    loader = yaml.SafeLoader(text)
     try:
-        node = loader.get_single_node()
-        return _Reader(loader, name, lines, loose).read(node) if node is not None else Leaf(None, name)
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            return _Reader(loader, name, lines).read(node) if node is not None else Leaf(None, name)
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UsageError(f"{name}{line}: not valid YAML: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from error
-    finally:
-        loader.dispose()
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise UsageError(
+            f"{name}, line {line}: not valid YAML: the control character {chr(error.character)!r} is not allowed; "
+            "remove it, or write it as an escape in double quotes"
+        ) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's loader, which recurses for each level, with a bound on the levels."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.depth > DEEPEST:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem=f"more than {DEEPEST} levels of maps and lists", problem_mark=mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        self.depth -= 1
+        return node
 
 
 class _Reader:
     """Turns composed YAML nodes into a tree; nothing is ever constructed from a tag."""
 
-    def __init__(self, loader: yaml.SafeLoader, name: str, lines: bool, loose: bool) -> None:
+    def __init__(self, loader: yaml.SafeLoader, name: str, lines: bool) -> None:
         self.loader = loader
         self.name = name
         self.lines = lines
-        self.loose = loose
         self.open: list[yaml.Node] = []
+        self.count = 0
+
+    def fail(self, line: int, message: str) -> NoReturn:
+        raise UsageError(f"{self.name}, line {line}: {message}")
 
     def read(self, node: yaml.Node, line: int | None = None) -> Tree:
         line = node.start_mark.line + 1 if line is None else line
         where = f"{self.name}:{line}" if self.lines else self.name
+        self.count += 1
+        if self.count > MOST_VALUES:  # a few aliases of aliases can stand for billions of values
+            self.fail(line, f"more than {MOST_VALUES:,} values, those that aliases repeat included")
         if node.tag not in _STANDARD_TAGS:
-            raise UsageError(f"{self.name}, line {line}: the tag {node.tag!r} is not allowed; write a plain value")
+            self.fail(line, f"the tag {node.tag!r} is not allowed; write a plain value")
         if any(node is parent for parent in self.open):
-            raise UsageError(f"{self.name}, line {line}: the alias refers to the value that holds it")
+            self.fail(line, "the alias refers to the value that holds it")
         if isinstance(node, yaml.ScalarNode):
             implicit = self.loader.resolve(yaml.ScalarNode, node.value, (True, False))  # type: ignore[no-untyped-call]
-            return Leaf(node.value, where, quoted=node.style is not None or node.tag != implicit, loose=self.loose)
+            return Leaf(node.value, where, quoted=node.style is not None or node.tag != implicit)
         self.open.append(node)
         tree = self._map(node, where) if isinstance(node, yaml.MappingNode) else self._list(node, where)
         self.open.pop()
@@ -189,17 +248,100 @@ class _Reader:
 
     def _map(self, node: yaml.MappingNode, where: str) -> Branch:
         first: dict[str, int] = {}
-        for key, _ in node.value:
+        own, merged = Branch(where), Branch(where)
+        for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                raise UsageError(f"{self.name}, line {line}: a key must be text")
-            if key.tag != _MERGE_TAG and key.value in first:
-                raise UsageError(
-                    f"{self.name}, line {line}: the key {key.value!r} is already given in line {first[key.value]}"
-                )
+                self.fail(line, "a key must be text")
+            if key.tag == _MERGE_TAG:
+                for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    other = self.read(source)
+                    if not isinstance(other, Branch):
+                        self.fail(line, "<< expects a map, or a list of maps")
+                    merged = _upon(other, merged)  # the first of several maps wins
+                continue
+            if key.value in first:
+                self.fail(line, f"the key {key.value!r} is already given in line {first[key.value]}")
             first[key.value] = line
-        self.loader.flatten_mapping(node)
-        branch = Branch(where)
-        for key, value in node.value:
-            branch[key.value] = self.read(value, key.start_mark.line + 1)
-        return branch
+            own[key.value] = self.read(value, line)
+        return _upon(merged, own)
+
+
+def as_choice(tree: Tree) -> Tree:
+    """The value of a setting of :data:`CHOICES`, a name as a map with that name."""
+    if not isinstance(tree, Leaf) or is_null(tree):
+        return tree
+    branch = Branch(tree.where)
+    branch["name"] = tree
+    return branch
+
+
+def merge(lower: Branch, upper: Branch) -> Branch:
+    """Both layers as one: the upper wins, maps merge, lists replace; a map of names changes a list of named entries."""
+    merged = Branch(upper.where)
+    merged.update(lower)
+    for key, tree in upper.items():
+        below = merged.get(key)
+        if key in CHOICES:
+            below, tree = None if below is None else as_choice(below), as_choice(tree)
+            if isinstance(below, Branch) and isinstance(tree, Branch) and _renamed(below, tree):
+                below = None  # another method, with options of its own
+        if isinstance(below, Branch) and isinstance(tree, Branch):
+            merged[key] = merge(below, tree)
+        elif key in NAMED and isinstance(below, Items) and isinstance(tree, Branch):
+            merged[key] = _changed(below, tree)
+        else:
+            merged[key] = tree
+    return merged
+
+
+def _renamed(below: Branch, tree: Branch) -> bool:
+    name = tree.get("name")
+    return isinstance(name, Leaf) and not (isinstance(old := below.get("name"), Leaf) and old.value == name.value)
+
+
+def _changed(entries: Items, changes: Branch) -> Items:
+    """The entries, each with what ``changes`` has under its name."""
+    changed = Items(entries.where)
+    changed.unknown = {name: change.where for name, change in changes.items()}
+    for entry in entries:
+        name = entry.get("name") if isinstance(entry, Branch) else None
+        change = changes.get(str(name.value)) if isinstance(name, Leaf) else None
+        if isinstance(entry, Branch) and isinstance(change, Branch):
+            changed.unknown.pop(str(name.value))  # type: ignore[union-attr]
+            entry = merge(entry, change)
+        changed.append(entry)
+    return changed
+
+
+def place(tree: Tree, loc: Sequence[str | int]) -> str:
+    """Where the value at ``loc`` (keys, and positions in lists) was written, or the nearest value that holds it."""
+    for part in loc:
+        inner: Tree | None = None
+        if isinstance(tree, Branch):
+            inner = tree.get(str(part))
+        elif isinstance(tree, Items) and isinstance(part, int) and part < len(tree):
+            inner = tree[part]
+        if inner is None:
+            break
+        tree = inner
+    return tree.where
+
+
+def places(tree: Branch, prefix: str = "") -> dict[str, str]:
+    """Where each value was written, by dotted key."""
+    found: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Branch) and value:
+            found.update(places(value, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = value.where
+    return found
+
+
+def _upon(lower: Branch, upper: Branch) -> Branch:
+    """The keys of both; those of ``upper`` win."""
+    joined = Branch(upper.where)
+    joined.update(lower)
+    joined.update(upper)
+    return joined

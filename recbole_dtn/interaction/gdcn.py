@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from recbole_dtn.interaction.base import FeatureInteraction, FieldShape, register_interaction
+from recbole_dtn.config.settings import Count
+from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
 from recbole_dtn.layers.first_order import first_order
 from recbole_dtn.layers.mlp import MLP
 from recbole_dtn.layers.product import Linear, autocasting, outer, product, product_plus, product_times
+from recbole_dtn.registry import INTERACTIONS
 
 __all__ = ["GDCN"]
 
 
-@register_interaction("gdcn")
+@INTERACTIONS.register("gdcn", paper="Wang et al., CIKM 2023")
 class GDCN(FeatureInteraction):
-    """Gated deep cross network (Wang et al., CIKM 2023).
+    """Gated deep cross network: every cross layer passes an information gate.
 
-    With c_0 = flat(embeddings), width F*D, and L gated cross layers::
+    GDCN (Wang et al., CIKM 2023). With c_0 = flat(embeddings), width F*D, and L gated cross layers::
 
         c_{l+1} = c_0 * (W_c c_l + b) * sigmoid(W_g c_l) + c_l
         stacked  (GDCN-S):  output = W MLP(c_L) + b_o
@@ -46,10 +49,15 @@ class GDCN(FeatureInteraction):
         shape: FieldShape,
         output_dim: int,
         *,
-        layers: int = 2,
-        structure: Literal["stacked", "parallel"] = "stacked",
-        hidden: Sequence[int] = (),
-        low_rank: int | None = None,
+        layers: Annotated[int, Field(ge=1, description="gated cross layers")] = 2,
+        structure: Annotated[
+            Literal["stacked", "parallel"],
+            Field(description="the MLP stands after the crosses (stacked, GDCN-S) or beside them (parallel, GDCN-P)"),
+        ] = "stacked",
+        hidden: Annotated[
+            Sequence[Count], Field(description="hidden widths of the MLP; [] leaves one linear map to the output")
+        ] = (),
+        low_rank: Annotated[Count | None, Field(description="rank of the cross and gate matrices; null: full")] = None,
     ) -> None:
         super().__init__(shape, output_dim)
         width = shape.flat_dim

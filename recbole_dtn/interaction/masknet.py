@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as functional
+from pydantic import Field
 from torch import Tensor, nn
 
-from recbole_dtn.interaction.base import FeatureInteraction, FieldShape, register_interaction
+from recbole_dtn.config.settings import Count
+from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
 from recbole_dtn.layers.first_order import first_order
 from recbole_dtn.layers.mlp import MLP
 from recbole_dtn.layers.product import Fusible, Linear, autocasting, outer, product
+from recbole_dtn.registry import INTERACTIONS
 
 __all__ = ["MaskBlock", "MaskNet"]
 
@@ -60,12 +63,13 @@ class FieldNorm(nn.Module):
         return functional.layer_norm(embeddings, embeddings.shape[-1:]) * self.gain + self.shift
 
 
-@register_interaction("masknet")
+@INTERACTIONS.register("masknet", paper="Wang et al., 2021 (arXiv 2102.07619)")
 class MaskNet(FeatureInteraction):
-    """MaskNet (Wang et al., 2021, arXiv 2102.07619).
+    """Masks made from the instance multiply the input of feed-forward blocks, serial or parallel.
 
-    With v = flat(embeddings) and x_0 = flat(LN_emb(embeddings)), LN_emb per field (x_0 = v without
-    ``embedding_norm``), block l with parameters of its own::
+    MaskNet (Wang et al., 2021, arXiv 2102.07619). With v = flat(embeddings) and
+    x_0 = flat(LN_emb(embeddings)), LN_emb per field (x_0 = v without ``embedding_norm``), block l has parameters of
+    its own::
 
         M_l(v)     = W_2 ReLU(W_1 v + b_1) + b_2
         block_l(x) = ReLU(LN(W (M_l(v) * x)))
@@ -95,13 +99,24 @@ class MaskNet(FeatureInteraction):
         shape: FieldShape,
         output_dim: int,
         *,
-        structure: Literal["serial", "parallel"] = "parallel",
-        blocks: int = 2,
-        block_dim: int = 64,
-        reduction: float = 2.0,
-        hidden: Sequence[int] = (),
-        embedding_norm: bool = True,
-        output_activation: Literal["none", "relu"] = "none",
+        structure: Annotated[
+            Literal["serial", "parallel"],
+            Field(description="each block reads the one before, or all read the embeddings"),
+        ] = "parallel",
+        blocks: Annotated[int, Field(ge=1, description="mask blocks")] = 2,
+        block_dim: Annotated[int, Field(ge=1, description="output width of each block")] = 64,
+        reduction: Annotated[
+            float,
+            Field(gt=0, allow_inf_nan=False, description="hidden width of a mask = reduction x width of the mask"),
+        ] = 2.0,
+        hidden: Annotated[
+            Sequence[Count],
+            Field(description="hidden widths of the MLP after the blocks; [] leaves one linear map to the output"),
+        ] = (),
+        embedding_norm: Annotated[bool, Field(description="layer norm per field on the embeddings")] = True,
+        output_activation: Annotated[
+            Literal["none", "relu"], Field(description="what the output passes last: none, or relu (released DTN code)")
+        ] = "none",
     ) -> None:
         super().__init__(shape, output_dim)
         width, serial = shape.flat_dim, structure == "serial"

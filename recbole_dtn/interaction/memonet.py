@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from itertools import combinations
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from recbole_dtn.config.settings import Count
 from recbole_dtn.errors import UsageError
-from recbole_dtn.interaction.base import FeatureInteraction, FieldShape, register_interaction
+from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
 from recbole_dtn.interaction.memory import Memory, PairCodes, Sides, recall
 from recbole_dtn.layers.mlp import MLP
 from recbole_dtn.layers.product import Linear, linear
 from recbole_dtn.layers.table import RowTable
+from recbole_dtn.registry import INTERACTIONS
 
 __all__ = ["MemoNet", "PairHash", "hash_pairs"]
 
@@ -88,12 +91,12 @@ def hash_pairs(ids: Tensor, left: Tensor, right: Tensor, hashes: int, codes: int
     return found
 
 
-@register_interaction("memonet")
+@INTERACTIONS.register("memonet", paper="Zhang et al., 2022 (arXiv 2211.01334)")
 class MemoNet(FeatureInteraction):
-    """MemoNet with its multi-hash codebook network HCNet (Zhang et al., 2022, arXiv 2211.01334).
+    """Memorises pairs of field values in a hashed codebook (HCNet).
 
-    For every pair p = (i, j), i < j, of fields with one id per row, v_i the id of field i, and a codebook of n
-    codewords of width C that all hash functions read::
+    MemoNet (Zhang et al., 2022, arXiv 2211.01334). For every pair p = (i, j), i < j, of fields with one id per
+    row, v_i the id of field i, and a codebook of n codewords of width C that all hash functions read::
 
         address:   c_k = codebook[ h_k(i, v_i, j, v_j) ],  k = 1..m
         restore:   lmr   r_ij = W_r [c_1 ; .. ; c_m]
@@ -138,14 +141,23 @@ class MemoNet(FeatureInteraction):
         shape: FieldShape,
         output_dim: int,
         *,
-        codes: int = 10_000,
-        code_dim: int | None = None,
-        hashes: int = 2,
-        restore: Literal["lmr", "amr"] = "lmr",
-        shrink: Literal["attentive", "sum", "none"] = "attentive",
-        attention_dim: int = 64,
-        hidden: Sequence[int] = (),
-        top_fields: int | None = 8,
+        codes: Annotated[int, Field(ge=1, description="codewords in the codebook")] = 10_000,
+        code_dim: Annotated[Count | None, Field(description="width of a codeword; null: the embedding size")] = None,
+        hashes: Annotated[int, Field(ge=1, description="hash functions m")] = 2,
+        restore: Annotated[
+            Literal["lmr", "amr"], Field(description="memory restoring: linear (lmr) or with attentive masks (amr)")
+        ] = "lmr",
+        shrink: Annotated[
+            Literal["attentive", "sum", "none"],
+            Field(description="how the pairs of a field are summed; none keeps all pairs"),
+        ] = "attentive",
+        attention_dim: Annotated[int, Field(ge=1, description="hidden width of the attentive shrinking")] = 64,
+        hidden: Annotated[
+            Sequence[Count], Field(description="hidden widths of the MLP; [] leaves one linear map to the output")
+        ] = (),
+        top_fields: Annotated[
+            Count | None, Field(description="only pairs among the q fields with most ids; null: all pairs")
+        ] = 8,
     ) -> None:
         super().__init__(shape, output_dim)
         self.codes, self.hashes, self.top_fields = codes, hashes, top_fields

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +44,39 @@ def pool(vectors: Tensor, many: MultiValued, mode: str) -> Tensor:
     return total / torch.where(mass == 0, torch.ones_like(mass), mass).unsqueeze(1)
 
 
+class FieldSelection(nn.Module):
+    """Turns a batch of all fields into a batch of some, with rows numbered as in ``schema.select(positions)``.
+
+    Args:
+        schema: all fields. positions: those to keep, in order.
+    """
+
+    def __init__(self, schema: DataSchema, positions: Sequence[int]) -> None:
+        super().__init__()
+        chosen = schema.select(positions)
+        shifts = [schema.fields[i].offset - spec.offset for i, spec in zip(positions, chosen.fields, strict=True)]
+        dense = [column for column, i in enumerate(schema.dense_fields) if i in positions]
+        self.multi = {i: (place, shifts[place]) for place, i in enumerate(positions) if i in schema.multi_fields}
+        self.register_buffer("positions", torch.tensor(positions, dtype=torch.int64), persistent=False)
+        self.register_buffer("shifts", torch.tensor(shifts, dtype=torch.int64), persistent=False)
+        self.register_buffer("dense", torch.tensor(dense, dtype=torch.int64), persistent=False)
+        self.positions: Tensor
+        self.shifts: Tensor
+        self.dense: Tensor
+
+    def forward(self, features: Features) -> Features:
+        """The same rows with the kept fields alone."""
+        ids = features.ids.index_select(1, self.positions)
+        multi = {
+            place: replace(features.multi[i], values=features.multi[i].values - shift)
+            for i, (place, shift) in self.multi.items()
+        }
+        dense = features.dense.index_select(1, self.dense) if len(self.dense) else features.dense[:, :0]
+        return replace(features, ids=torch.where(ids < 0, ids, ids - self.shifts), multi=multi, dense=dense)
+
+
 class EmbeddingTable(nn.Module):
-    """Embeddings (B, F, D) of a batch from one table over the rows of all fields.
+    """Embeddings (B, F, D) of a batch from one table over the rows of all fields, or of some.
 
     A single id gives its row. A multi-valued field is pooled (:func:`pool`). A continuous field at offset o gives
     ``value * row[o + 1]``, and ``row[o]`` where the value is absent (NaN). The row of unknown tokens starts at zero
@@ -55,8 +87,10 @@ class EmbeddingTable(nn.Module):
         schema: fields, sizes and offsets. dim: D. std: standard deviation of the initial rows. dtype: of the rows as
             they are kept; look-ups are float32. compression: how tokens of large fields share rows, if they do.
         backend: the library that looks rows up (:func:`recbole_dtn.layers.backends.new_table`).
+        fields: positions of the fields that the table is for; None: all of them. F counts these alone.
 
     Attributes:
+        field_names: names of its fields, in the order of the output. output_dim: F * D.
         compressed: maps ids to shared rows; None where no field is large enough to be compressed.
     """
 
@@ -69,8 +103,15 @@ class EmbeddingTable(nn.Module):
         dtype: torch.dtype = torch.float32,
         compression: Compression | None = None,
         backend: str = "torch",
+        fields: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        self.selection: FieldSelection | None = None
+        if fields is not None and len(set(fields)) < schema.num_fields:
+            self.selection = FieldSelection(schema, sorted(set(fields)))
+            schema = schema.select(fields)
+        self.field_names = tuple(spec.name for spec in schema.fields)
+        self.output_dim = schema.num_fields * dim
         blocks = row_blocks(schema, compression)
         self.compressed: SharedRows | None = None
         if compression is not None and any(block.shared for block in blocks):
@@ -98,6 +139,8 @@ class EmbeddingTable(nn.Module):
 
     def forward(self, features: Features) -> Tensor:
         """A batch of B rows -> (B, F, D)."""
+        if self.selection is not None:
+            features = self.selection(features)
         batch, dim = len(features), self.table.embedding_dim
         if self.only_ids:
             return self.table.look_up(features.ids, batch_size=batch)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import UsageError
-from recbole_dtn.training.record import RunRecord
+from recbole_dtn.record.record import RunRecord
 
 __all__ = ["Cell", "CellKey", "parse_seeds", "plan_cells", "resolve_cell"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from recbole_dtn.errors import DataError
 from recbole_dtn.leaderboard.cells import CellKey
-from recbole_dtn.training.record import FILE_NAME, RunRecord, read_record
+from recbole_dtn.record.record import FILE_NAME, RunRecord, read_record
 
 __all__ = ["Recorded", "read_finished"]
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary
-from recbole_dtn.training.record import write_text
+from recbole_dtn.report.console import say
+from recbole_dtn.report.files import write_text
+from recbole_dtn.report.tables import csv_text, escaped, markdown_table, show_table
+from recbole_dtn.report.text import NONE, count, decimal
 
-__all__ = ["csv_text", "markdown", "notes", "print_board", "write_board"]
+__all__ = ["board_csv", "markdown", "notes", "print_board", "write_board"]
 
 SHOWN = {"auc": "AUC", "logloss": "log loss", "rmse": "RMSE", "mae": "MAE"}
 PARTS = ("embedding", "codebook", "dense", "total")
@@ -43,9 +42,8 @@ def spread(values: Summary | None, seeds: int) -> str:
     '0.5000 ± 0.0100 (n=2)'
     """
     if values is None or values.mean is None:
-        return "–"
-    sd = "–" if values.sd is None else f"{values.sd:.4f}"
-    return f"{values.mean:.4f} ± {sd}" + (f" (n={values.n})" if values.n != seeds else "")
+        return NONE
+    return f"{decimal(values.mean, 4)} ± {decimal(values.sd, 4)}" + (f" (n={values.n})" if values.n != seeds else "")
 
 
 def labels(rows: Sequence[BoardRow]) -> list[str]:
@@ -84,8 +82,8 @@ def _cells(rows: Sequence[BoardRow]) -> list[list[str]]:
             label,
             str(len(row.seeds)),
             *(spread(row.metrics.get(metric), len(row.seeds)) for metric in metrics),
-            *(f"{row.parameters[part]:,}" if part in row.parameters else "–" for part in PARTS),
-            "–" if row.samples_per_second is None else f"{row.samples_per_second:,.0f}",
+            *(count(row.parameters.get(part)) for part in PARTS),
+            NONE if row.samples_per_second is None else count(round(row.samples_per_second)),
         ]
         for label, row in zip(labels(rows), rows, strict=True)
     ]
@@ -129,74 +127,39 @@ def markdown(rows: Sequence[BoardRow]) -> str:
     """One section per data set: a table with a line per row of the board, and the notes to it."""
     sections = []
     for dataset, group in _by_dataset(rows):
-        columns = _columns(group)
-        lines = [f"## {_escaped(dataset)}", "", _line(columns), _line(["---"] + ["--:"] * (len(columns) - 1))]
-        lines += [_line(cells) for cells in _cells(group)]
-        lines += ["", *(f"- {_escaped(note)}" for note in notes(group))]
+        lines = [f"## {escaped(dataset)}", "", *markdown_table(_columns(group), _cells(group))]
+        lines += ["", *(f"- {escaped(note)}" for note in notes(group))]
         sections.append("\n".join(lines) + "\n")
     return "\n".join(sections)
 
 
-def csv_text(rows: Sequence[BoardRow]) -> str:
+def board_csv(rows: Sequence[BoardRow]) -> str:
     """Every summary on a line of its own, at full precision; what is undefined is an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    lines: list[list[Any]] = []
     for row in rows:
         sizes = [row.parameters.get(part) for part in PARTS]
         ends = [*sizes, row.samples_per_second, row.settings_digest, row.data_fingerprint, row.selected_on_test]
         for metric, values in row.metrics.items():
             starts = [row.dataset, row.model, metric.task, metric.name, metric.split]
-            writer.writerow([*starts, values.mean, values.sd, values.n, *ends])
-    return text.getvalue()
+            lines.append([*starts, values.mean, values.sd, values.n, *ends])
+    return csv_text(CSV_COLUMNS, lines)
 
 
 def print_board(rows: Sequence[BoardRow], console: Console) -> None:
     """Print the board: a table as wide as the terminal allows, or plain columns where there is no terminal."""
     for dataset, group in _by_dataset(rows):
-        if console.is_terminal:
-            table = Table(title=Text(dataset), title_justify="left", title_style="", box=box.SIMPLE_HEAD)
-            for position, column in enumerate(_columns(group)):
-                table.add_column(Text(column), justify="right" if position else "left")
-            for cells in _cells(group):
-                table.add_row(*(Text(cell) for cell in cells))
-            console.print(table)
-        else:
-            _print_plain(console, "\n".join([dataset, *_aligned([_columns(group), *_cells(group)])]))
-        _print_plain(console, "\n".join(notes(group)) + "\n")
+        say(console, dataset)
+        show_table(console, _columns(group), _cells(group), numbers=True)
+        say(console, "\n".join(notes(group)) + "\n")
 
 
 def write_board(rows: Sequence[BoardRow], folder: Path, name: str) -> Path:
     """Write ``<folder>/<name>.md`` and ``.csv``, each whole or not at all; returns the path of the Markdown."""
     path = folder / f"{name}.md"
-    write_text(folder / f"{name}.csv", csv_text(rows))
+    write_text(folder / f"{name}.csv", board_csv(rows))
     write_text(path, markdown(rows))
     return path
 
 
 def _by_dataset(rows: Sequence[BoardRow]) -> list[tuple[str, list[BoardRow]]]:
     return [(dataset, list(group)) for dataset, group in groupby(rows, key=lambda row: row.dataset)]
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(_escaped(cell) for cell in cells)} |"
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if position else cell.ljust(width)
-            for position, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ).rstrip()
-        for cells in lines
-    ]
-
-
-def _print_plain(console: Console, text: str) -> None:
-    # As it is: rich would otherwise wrap at 80 columns and read square brackets as markup.
-    console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)

@@ -14,7 +14,9 @@ from recbole_dtn.leaderboard.cells import Cell, plan_cells, resolve_cell
 from recbole_dtn.leaderboard.records import Recorded, read_finished
 from recbole_dtn.leaderboard.render import print_board, write_board
 from recbole_dtn.leaderboard.statistics import summarise
-from recbole_dtn.training.record import RunRecord
+from recbole_dtn.record.record import RunRecord
+from recbole_dtn.report.console import say
+from recbole_dtn.report.text import decimal
 
 __all__ = ["present_fingerprint", "run_board"]
 
@@ -56,7 +58,7 @@ def run_board(
     cells = plan_cells(models, datasets, seeds, overrides, resolve=resolve)
     recorded = read_finished(Path(cell.settings.output_dir) for cell in cells)
     for message in recorded.unreadable:
-        _say(console, f"left out: {message}")
+        say(console, f"left out: {message}")
     session = _Session(cells, recorded, console, run_cell or _fit_cell, fingerprint or present_fingerprint)
     try:
         session.run()
@@ -84,7 +86,7 @@ class _Session:
     def run(self) -> None:
         """Fill every cell; a failure is reported and the next cell goes on."""
         for position, cell in enumerate(self.cells, start=1):
-            _say(self.console, f"[{position}/{len(self.cells)}] {cell.title} ... ", end="")
+            say(self.console, f"[{position}/{len(self.cells)}] {cell.title} ... ", end="")
             if not self._reuse(cell):
                 self._train(cell)
 
@@ -97,7 +99,7 @@ class _Session:
         found = self.recorded.newest(cell.key, present)
         if found is None:
             folder, record = on_any_data
-            _say(
+            say(
                 self.console,
                 f"the data changed since {folder} (fingerprint {record.data_fingerprint[:12]}, now "
                 f"{(present or '')[:12]}), run again ... ",
@@ -106,7 +108,7 @@ class _Session:
             return False
         folder, record = found
         self.records.append(record)
-        _say(self.console, f"{_result(record)} (recorded in {folder})")
+        say(self.console, f"{_result(record)} (recorded in {folder})")
         return True
 
     def _train(self, cell: Cell) -> None:
@@ -114,7 +116,7 @@ class _Session:
         try:
             record = self.run_cell(list(cell.overrides))
         except KeyboardInterrupt:
-            _say(self.console, "interrupted")
+            say(self.console, "interrupted")
             raise
         except RecBoleDTNError as error:
             self._fail(cell, str(error))
@@ -122,14 +124,14 @@ class _Session:
             self._fail(cell, f"{type(error).__name__}: {error}")
         else:
             if record.status == "interrupted":
-                _say(self.console, "interrupted")
+                say(self.console, "interrupted")
                 raise KeyboardInterrupt
             self.records.append(record)
-            _say(self.console, f"{_result(record)} ({time.perf_counter() - start:.0f} s)")
+            say(self.console, f"{_result(record)} ({time.perf_counter() - start:.0f} s)")
 
     def _fail(self, cell: Cell, message: str) -> None:
         self.failures.append(cell.title)
-        _say(self.console, f"failed: {message}")
+        say(self.console, f"failed: {message}")
 
 
 def _result(record: RunRecord) -> str:
@@ -147,10 +149,8 @@ def _short(value: float | None) -> str:
     >>> _short(0.78514), _short(1.25), _short(None)
     ('.7851', '1.2500', '–')
     """
-    if value is None:
-        return "–"
-    text = f"{value:.4f}"
-    return text[1:] if text.startswith("0.") else text
+    text = decimal(value, 4)
+    return text.removeprefix("0") if text.startswith("0.") else text
 
 
 def _publish(records: Sequence[RunRecord], output: Path, board: str, console: Console) -> Path:
@@ -158,9 +158,9 @@ def _publish(records: Sequence[RunRecord], output: Path, board: str, console: Co
     if not rows:
         return output / f"{board}.md"
     path = write_board(rows, output, board)
-    _say(console, "")
+    say(console, "")
     print_board(rows, console)
-    _say(console, f"board written to {path} and {path.with_suffix('.csv').name}")
+    say(console, f"board written to {path} and {path.with_suffix('.csv').name}")
     return path
 
 
@@ -179,8 +179,3 @@ def present_fingerprint(settings: Settings) -> str | None:
         return fingerprint(settings, open_sources(settings))
     except RecBoleDTNError:  # a cell that needs the data will say what is wrong with it
         return None
-
-
-def _say(console: Console, text: str, *, end: str = "\n") -> None:
-    # Plain: "[3/9]" is no markup, and a path must not be broken at 80 columns.
-    console.print(text, end=end, markup=False, highlight=False, emoji=False, soft_wrap=True)

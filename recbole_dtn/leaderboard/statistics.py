@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recbole_dtn.training.record import RunRecord
+from recbole_dtn.record.record import RunRecord
 
 __all__ = ["BoardRow", "Metric", "Summary", "pos_weights", "summarise", "summary"]
 

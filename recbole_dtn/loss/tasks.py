@@ -1,22 +1,124 @@
-"""The loss of every task over the rows where its label is observed."""
+"""The loss of every task: the weighted mean over the rows where its label is observed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as functional
-from torch import Tensor
+from torch import Tensor, nn
 
-from recbole_dtn.schema import TaskSpec
+from recbole_dtn.errors import UsageError
+from recbole_dtn.loss.base import TaskLoss
+from recbole_dtn.loss.bce import BCE
+from recbole_dtn.loss.mse import MSE
+from recbole_dtn.registry import LOSSES
+from recbole_dtn.schema import TaskKind, TaskSpec
 
-__all__ = ["loss_weights", "task_losses"]
+__all__ = ["TaskLosses", "loss_weights", "task_losses"]
+
+DEFAULT_LOSSES: dict[TaskKind, type[TaskLoss]] = {"binary": BCE, "regression": MSE}
+"""The loss of a task that names none."""
 
 
 def loss_weights(observed: Tensor, sample_weight: Tensor | None, dtype: torch.dtype) -> Tensor:
     """Weight (B, T) of each label in its task's mean: the sample's weight where it is observed, else 0."""
     weights = observed.to(dtype)
     return weights if sample_weight is None else weights * sample_weight.to(dtype).unsqueeze(1)
+
+
+class TaskLosses(nn.Module):
+    """Mean loss of each task over its observed rows, not yet times the task's weight.
+
+    With l_t the task's loss (:class:`BCE` for a binary task and :class:`MSE` for a regression unless it names
+    another), w the sample weight (1 without any) and the sums over the rows where task t is observed::
+
+        L_t = sum_b w_b (1 + (pos_weight_t - 1) y_b) l_t(logit_b, y_b) / sum_b w_b
+
+    A task without an observed row (or with weights that sum to 0) has loss 0 and gradient 0. A label that is not
+    observed may be anything, NaN included. float64 logits give float64 losses; all others are computed in float32.
+
+    Args:
+        tasks: the T tasks, in the order of the columns.
+
+    Raises:
+        UsageError: for an unknown loss, a wrong option, or a loss for the other kind of task.
+    """
+
+    positive: Tensor | None
+
+    def __init__(self, tasks: Sequence[TaskSpec]) -> None:
+        super().__init__()
+        chosen: list[tuple[Any, list[int]]] = []  # each distinct loss, with the columns of its tasks
+        for column, task in enumerate(tasks):
+            wanted = (task.kind, task.loss)
+            columns = next((columns for known, columns in chosen if known == wanted), None)
+            if columns is None:
+                chosen.append((wanted, [column]))
+            else:
+                columns.append(column)
+        self.losses = nn.ModuleList(_build(tasks[columns[0]]) for _, columns in chosen)
+        self.columns = [columns for _, columns in chosen]
+        order = [column for columns in self.columns for column in columns]
+        self.places = [order.index(column) for column in range(len(order))]
+        # What is known of the two built-in losses: they are finite, with finite gradients, for any label.
+        self.safe = all(type(loss) in (BCE, MSE) for loss in self.losses)
+        factors = [task.pos_weight for task in tasks]
+        positive = None if set(factors) <= {1.0} else torch.tensor(factors, dtype=torch.float64)
+        self.register_buffer("positive", positive, persistent=False)
+
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        observed: Tensor,
+        sample_weight: Tensor | None = None,
+        total: Tensor | None = None,
+    ) -> Tensor:
+        """The T losses of a batch.
+
+        Args:
+            logits: (B, T). labels: (B, T). observed: (B, T) bool. sample_weight: (B,) or None.
+            total: (T,) what to divide by instead of ``sum_b w_b``; for a batch that is spread over processes.
+
+        Returns:
+            (T,).
+        """
+        logits = logits if logits.dtype is torch.float64 else logits.float()
+        targets = torch.where(observed, labels.to(logits.dtype), 0.0)
+        # Masked before the loss as well as after it: where the loss of a label that is not there is infinite, the
+        # second mask alone would turn the gradient 0 into 0 * inf.
+        each = self._each(logits if self.safe else torch.where(observed, logits, 0.0), targets)
+        if self.positive is not None:
+            each = each * (1.0 + (self.positive.to(logits) - 1.0) * targets)
+        weights = loss_weights(observed, sample_weight, logits.dtype)
+        total = weights.sum(0) if total is None else total.to(logits.dtype)
+        return (torch.where(observed, each, 0.0) * weights).sum(0) / torch.where(total > 0, total, 1.0)
+
+    def _each(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """(B, T): every loss over the columns of its tasks, put back in the order of the tasks."""
+        if len(self.losses) == 1:
+            each: Tensor = self.losses[0](logits, targets)
+            return each
+        scores, labels = logits.unbind(1), targets.unbind(1)
+        parts: list[Tensor] = []
+        for loss, columns in zip(self.losses, self.columns, strict=True):
+            own, truth = [scores[t] for t in columns], [labels[t] for t in columns]
+            parts += loss(torch.stack(own, 1), torch.stack(truth, 1)).unbind(1)
+        return torch.stack([parts[place] for place in self.places], 1)
+
+
+def _build(task: TaskSpec) -> TaskLoss:
+    if task.loss is None:
+        return DEFAULT_LOSSES[task.kind]()
+    options = {key: value for key, value in task.loss.items() if key != "name"}
+    name = task.loss["name"]
+    found = LOSSES.load(name)
+    if not (isinstance(found, type) and issubclass(found, TaskLoss)):
+        raise UsageError(f"loss {name!r}: expected a subclass of recbole_dtn.loss.base.TaskLoss, found {found!r}")
+    if found.task_kind != task.kind:
+        raise UsageError(f"task {task.name!r}: loss {name!r} is for {found.task_kind} tasks; this one is {task.kind}")
+    return found(**options)
 
 
 def task_losses(
@@ -27,36 +129,12 @@ def task_losses(
     sample_weight: Tensor | None = None,
     total: Tensor | None = None,
 ) -> Tensor:
-    """Mean loss of each task over its observed rows, not yet times the task's weight.
-
-    With s = sigmoid(logit), w the sample weight (1 without any) and the sums over the rows where task t is observed::
-
-        binary:      L_t = sum_b w_b (-pos_weight_t y_b log s_b - (1 - y_b) log(1 - s_b)) / sum_b w_b
-        regression:  L_t = sum_b w_b (logit_b - y_b)^2 / sum_b w_b
-
-    A task that nothing is observed of (or with weights that sum to 0) has loss 0 and gradient 0. A label that is not
-    observed may be anything, NaN included.
-
-    Args:
-        logits: (B, T). labels: (B, T). observed: (B, T) bool. tasks: T of them. sample_weight: (B,) or None.
-        total: (T,) what to divide by instead of ``sum_b w_b``; for a batch that is spread over processes.
-
-    Returns:
-        (T,).
+    """:class:`TaskLosses` of one batch, built for this call.
 
     >>> tasks = (TaskSpec("t", "binary", "y"), TaskSpec("u", "regression", "z"))
     >>> labels = torch.tensor([[1.0, 2.0], [0.0, float("nan")]])
     >>> task_losses(torch.zeros(2, 2), labels, ~labels.isnan(), tasks).tolist()
     [0.6931471824645996, 4.0]
     """
-    targets = torch.where(observed, labels.to(logits.dtype), 0.0)
-    factors = [task.pos_weight for task in tasks]
-    positive = None if set(factors) == {1.0} else logits.new_tensor(factors)
-    each = functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=positive, reduction="none")
-    binary = [task.kind == "binary" for task in tasks]
-    if not all(binary):
-        each = torch.where(torch.tensor(binary, device=logits.device), each, (logits - targets).square())
-    weights = loss_weights(observed, sample_weight, logits.dtype)
-    if total is None:
-        total = weights.sum(0)
-    return (torch.where(observed, each, 0.0) * weights).sum(0) / torch.where(total > 0, total, 1.0)
+    losses: Tensor = TaskLosses(tasks).to(logits.device)(logits, labels, observed, sample_weight, total)
+    return losses

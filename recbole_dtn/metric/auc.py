@@ -14,6 +14,7 @@ from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from recbole_dtn.metric.base import TaskMetric
+from recbole_dtn.registry import METRICS
 
 __all__ = ["ExactAUC", "exact_auc"]
 
@@ -129,8 +130,9 @@ def _steps(cumulated: Tensor) -> Tensor:
     return torch.diff(cumulated, prepend=cumulated.new_zeros(1))
 
 
+@METRICS.register("auc", paper="Hanley and McNeil, 1982")
 class ExactAUC(TaskMetric):
-    """Area under the ROC curve over all rows, ties counted half (Hanley and McNeil, 1982).
+    """Area under the ROC curve, exact, ties counted half.
 
     Undefined (NaN) where only one class is observed. Keeps 4 bytes a row, 8 with sample weights: the scores of each
     class apart, since their order does not matter. ``compute`` needs as much again while it puts a class together.

@@ -8,12 +8,16 @@ import torch
 from torch import Tensor
 
 from recbole_dtn.metric.base import TaskMetric
+from recbole_dtn.registry import METRICS
 
 __all__ = ["Calibration"]
 
 
+@METRICS.register("calibration")
 class Calibration(TaskMetric):
-    """Mean prediction over mean label; 1 is right, above 1 predicts too much. Undefined without a positive.
+    """Mean prediction over mean label; above 1 the model predicts too much.
+
+    Undefined without a positive.
 
     >>> metric = Calibration()
     >>> metric.update(torch.zeros(4), torch.tensor([0.0, 1.0, 0.0, 0.0]))

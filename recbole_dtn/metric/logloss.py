@@ -1,32 +1,22 @@
-"""Log loss, and log loss measured against that of the base rate."""
+"""Log loss."""
 
 from __future__ import annotations
-
-import math
 
 import torch.nn.functional as functional
 from torch import Tensor
 
 from recbole_dtn.metric.base import TaskMetric
+from recbole_dtn.registry import METRICS
 
-__all__ = ["LogLoss", "NormalisedEntropy", "entropy"]
-
-
-def entropy(rate: float) -> float:
-    """``-p log p - (1 - p) log(1 - p)`` in nats; NaN where only one class occurs (or none at all).
-
-    >>> round(entropy(0.5), 6), entropy(0.0)
-    (0.693147, nan)
-    """
-    if not 0.0 < rate < 1.0:
-        return math.nan
-    return -rate * math.log(rate) - (1.0 - rate) * math.log1p(-rate)
+__all__ = ["LogLoss"]
 
 
+@METRICS.register("logloss")
 class LogLoss(TaskMetric):
-    """``sum w (-y log s - (1 - y) log(1 - s)) / sum w`` in nats, s = sigmoid(logit), w the sample weight or 1.
+    """Mean binary cross-entropy in nats.
 
-    From logits and in float64, so that no probability is clipped.
+    ``sum w (-y log s - (1 - y) log(1 - s)) / sum w``, s = sigmoid(logit), w the sample weight or 1. From logits and in
+    float64, so that no probability is clipped.
 
     >>> import torch
     >>> metric = LogLoss()
@@ -53,30 +43,3 @@ class LogLoss(TaskMetric):
 
     def compute(self) -> Tensor:
         return self.loss / self.weight
-
-
-class NormalisedEntropy(LogLoss):
-    """Log loss over the entropy of the mean label: below 1 is better than always predicting the base rate.
-
-    He et al., ADKDD 2014, section 3. Undefined where only one class is observed.
-
-    >>> import torch
-    >>> metric = NormalisedEntropy()
-    >>> metric.update(torch.zeros(4), torch.tensor([0.0, 1.0, 1.0, 0.0]))
-    >>> metric.compute()
-    tensor(1., dtype=torch.float64)
-    """
-
-    needs_calibrated = True
-    positives: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_sum("positives")
-
-    def add(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> None:
-        super().add(logits, labels, weights)
-        self.positives += labels.double().sum() if weights is None else (weights.double() * labels.double()).sum()
-
-    def compute(self) -> Tensor:
-        return self.loss / self.weight / entropy(float(self.positives / self.weight))

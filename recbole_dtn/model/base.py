@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -14,14 +14,35 @@ from torch import Tensor
 from recbole_dtn import bridge
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
+from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.interaction.base import FieldShape
 from recbole_dtn.layers.compression import Compression
 from recbole_dtn.layers.embedding import EmbeddingTable
+from recbole_dtn.layers.product import set_fused
 from recbole_dtn.layers.table import RowTable
-from recbole_dtn.loss.tasks import task_losses
+from recbole_dtn.loss.tasks import TaskLosses
+from recbole_dtn.model.front import Front
+from recbole_dtn.registry import INTERACTIONS
 from recbole_dtn.schema import DataSchema
 
-__all__ = ["ModelOutput", "MultiTaskRecommender"]
+__all__ = ["Factor", "ModelOutput", "MultiTaskRecommender"]
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A probability that a task's probability is the product of, such as pCVR in pCTCVR = pCTR * pCVR.
+
+    Attributes:
+        logit: (B,), the log-odds of P(label = 1 | observed_by = 1, x). It has a value in every row, also where
+            ``observed_by`` is 0.
+        label: name of the task whose label the factor predicts.
+        observed_by: name of the task whose label is 1 in the rows that the factor is about; metrics evaluate it on
+            those rows alone.
+    """
+
+    logit: Tensor
+    label: str
+    observed_by: str
 
 
 @dataclass(frozen=True)
@@ -32,13 +53,17 @@ class ModelOutput:
         logits: (B, T); for task t the log-odds of P(label_t = 1 | x), or the value of a regression task.
         gates: per task name, the weights (B, M) with which it mixes what ``model.gate_names[task]`` names.
         auxiliary: scalar losses beside the tasks', already weighted.
-        factors: per name, a probability (B,) that a logit is the product of (such as pCVR).
+        factors: per name (such as ``cvr``), a conditional probability that a task's probability is a product of.
+        shared: (B, H), the last representation that every task reads, and through which its loss reaches the
+            parameters before it; for balancers that work on the gradient of a representation. None where a model has
+            no such representation.
     """
 
     logits: Tensor
     gates: Mapping[str, Tensor] = field(default_factory=dict)
     auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
-    factors: Mapping[str, Tensor] = field(default_factory=dict)
+    factors: Mapping[str, Factor] = field(default_factory=dict)
+    shared: Tensor | None = None
 
 
 class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
@@ -52,10 +77,17 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
     type = ModelType.CONTEXT
     input_type = InputType.POINTWISE
 
+    settings_class: ClassVar[Any] = Settings
+    """Settings of the model: a subclass of :class:`Settings` with a default for every key of its own."""
+    task_kinds: ClassVar[frozenset[str]] = frozenset({"binary", "regression"})
+    """Kinds of task that the model takes."""
+    min_tasks: ClassVar[int] = 1
+    """Fewest tasks that the model works with."""
+    needs_domain: ClassVar[bool] = False
+    """Whether ``Features.domain`` must be there (the setting ``domain_field``)."""
+
     gate_names: dict[str, tuple[str, ...]]
     """For each key of ``ModelOutput.gates``, the names ``owner/module`` of its columns."""
-    settings_class: ClassVar[Any] = None
-    """Typed settings of a plug-in model; built-ins name theirs in the registry."""
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__()
@@ -66,12 +98,23 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
             self.translator = bridge.translate(type(self), config, dataset)
             settings, schema = self.translator.settings, self.translator.schema
             self.other_parameter_name = ["vocabularies"]
+        if not isinstance(settings, self.settings_class):  # checked by the index, which does not import the class
+            settings = self.settings_class.model_validate(settings.dump())
+        self.check_tasks(schema)
         self.settings, self.schema = settings, schema
         self.gate_names = {}
+        self.losses = TaskLosses(schema.tasks)
         self.evaluated_task = schema.task_names[0]
         self.build(settings, schema)
-        self._penalised = tuple(self.tables())  # at every step: a walk over all modules takes 70 us
-        for table in self._penalised:
+        if not settings.fused:
+            set_fused(self, False)
+        # Found once: a walk over all modules at every step takes 70 us.
+        self._tables = tuple(self.tables())
+        self._fronts = tuple(module for module in self.modules() if isinstance(module, Front))
+        if settings.shared_interaction is not None and not self._fronts:
+            name = type(self).__name__
+            raise UsageError(f"shared_interaction: {name} does not read it (it calls neither new_input nor new_front)")
+        for table in self._tables:
             table.l2 = settings.embedding_l2 if table.kind == "embedding" else settings.codebook_l2
 
     # ---- what a model writes ------------------------------------------------------------------------------------
@@ -86,17 +129,60 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
 
     # ---- what every model has -----------------------------------------------------------------------------------
 
-    def new_embedding(self) -> EmbeddingTable:
-        """A fused table for the schema's fields; to be called in ``build``."""
+    @classmethod
+    def check_tasks(cls, schema: DataSchema) -> None:
+        """Refuse a data set that the model cannot work with.
+
+        Raises:
+            UsageError: naming the model and the task, or what is missing.
+        """
+        kinds = " and ".join(sorted(cls.task_kinds))
+        for task in schema.tasks:
+            if task.kind not in cls.task_kinds:
+                raise UsageError(
+                    f"tasks: {task.name!r} is a {task.kind} task, and {cls.__name__} takes {kinds} tasks only: leave "
+                    "that task out, or choose another model"
+                )
+        if schema.num_tasks < cls.min_tasks:
+            raise UsageError(
+                f"tasks: {cls.__name__} needs {cls.min_tasks} tasks or more; found {schema.num_tasks} "
+                f"({', '.join(schema.task_names)})"
+            )
+        if cls.needs_domain and not schema.num_domains:
+            raise UsageError(f"domain_field: {cls.__name__} reads the domain of every row; name its column")
+
+    def new_embedding(self, *, dim: int | None = None, fields: Sequence[int] | None = None) -> EmbeddingTable:
+        """A fused table; to be called in ``build``.
+
+        Args:
+            dim: width of an embedding; None: the setting ``embedding_size``.
+            fields: positions of the fields that it is for (:meth:`field_positions`); None: all of them.
+
+        Returns:
+            A module ``Features -> (B, fields, dim)``, the fields in the schema's order.
+        """
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.settings.embedding_dtype]
         return EmbeddingTable(
             self.schema,
-            self.settings.embedding_size,
+            self.settings.embedding_size if dim is None else dim,
             std=self.settings.embedding_std,
             dtype=dtype,
             compression=self.compression,
             backend=self.settings.embedding_backend,
+            fields=fields,
         )
+
+    def field_positions(self, names: Sequence[str], *, setting: str) -> tuple[int, ...]:
+        """Positions of fields that a setting names.
+
+        Raises:
+            UsageError: for a name that is no field of the data set.
+        """
+        known = [spec.name for spec in self.schema.fields]
+        for name in names:
+            if name not in known:
+                raise UsageError(f"{setting}: {name!r} is no field of the data set; {nearest(name, known)}")
+        return tuple(known.index(name) for name in names)
 
     @property
     def compression(self) -> Compression | None:
@@ -117,6 +203,32 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         """F * D."""
         return self.schema.num_fields * self.settings.embedding_size
 
+    def new_front(self) -> Front:
+        """A module ``embeddings (B, F, D), ids (B, F) -> (B, I)``, I its ``output_dim``; to be called in ``build``.
+
+        It flattens, or runs the interaction that the setting ``shared_interaction`` names.
+        """
+        chosen = self.settings.shared_interaction
+        if chosen is None:
+            return Front(self.field_shape())
+        module = INTERACTIONS.build(chosen, self.field_shape(), self.settings.shared_interaction_dim)
+        return Front(self.field_shape(), module, self.settings.aux_weight)
+
+    def new_input(self) -> int:
+        """Create ``self.embedding`` and ``self.front``, the parts that :meth:`input` runs; to be called in ``build``.
+
+        Returns:
+            I, the width of the input.
+        """
+        self.embedding = self.new_embedding()
+        self.front = front = self.new_front()
+        return front.output_dim
+
+    def input(self, features: Features) -> Tensor:
+        """What the networks of most models read, (B, I): the embeddings, flat or after ``shared_interaction``."""
+        x: Tensor = self.front(self.embedding(features), features.ids)
+        return x
+
     def tables(self) -> list[RowTable]:
         """Every embedding table and codebook."""
         return [module for module in self.modules() if isinstance(module, RowTable)]
@@ -129,19 +241,31 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
     def task_losses(self, features: Features, output: ModelOutput, total: Tensor | None = None) -> Tensor:
         """Unweighted loss of every task over its observed rows, (T,); 0 where none is observed.
 
-        ``total`` as in :func:`recbole_dtn.loss.tasks.task_losses`.
+        A model whose loss is not that of its logits overrides this method. The result must depend on
+        ``features.labels`` only where ``features.observed`` is true, and each loss must be a sum over rows divided by
+        ``total``, so that processes of a distributed run can be averaged::
+
+            def task_losses(self, features, output, total=None):
+                losses = super().task_losses(features, output, total)  # (T,)
+                ...  # replace or add terms, such as a loss of ``output.factors``
+                return losses
+
+        A term that balancers must not re-weight goes into ``ModelOutput.auxiliary`` instead.
+
+        Args:
+            features: the batch, with labels. output: what :meth:`forward` returned for it.
+            total: (T,) what to divide by; None: the sum of the weights of the observed rows.
         """
-        return task_losses(
-            output.logits.float(), features.labels, features.observed, self.schema.tasks, features.sample_weight, total
-        )
+        losses: Tensor = self.losses(output.logits, features.labels, features.observed, features.sample_weight, total)
+        return losses
 
     def penalties(self) -> dict[str, Tensor]:
-        """L2 penalties of the last training forward, by kind; only those switched on."""
+        """Penalties of the last training forward, by kind: L2 of the tables, and the loss of ``shared_interaction``."""
         found: dict[str, Tensor] = {}
-        for table in self._penalised:
-            if table.penalty is not None:
-                key = f"{table.kind}_l2"
-                found[key] = found[key] + table.penalty if key in found else table.penalty
+        terms = [(f"{table.kind}_l2", table.penalty) for table in self._tables]
+        for key, penalty in (*terms, *(("shared_interaction", front.penalty) for front in self._fronts)):
+            if penalty is not None:
+                found[key] = found[key] + penalty if key in found else penalty
         return found
 
     def count_parameters(self) -> dict[str, int]:

@@ -1,25 +1,123 @@
-"""DTN: task-specific feature interactions, gated in two groups, scaled along the chain of tasks."""
+"""DTN, the deep multiple task-specific feature interactions network (arXiv 2408.11611)."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, cast
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from recbole_dtn.config.models import DTNSettings, DTNVariant, resolve_chain, resolve_variant
+from recbole_dtn.config.settings import Count, Interaction, NonNegative, Rate, Settings, Widths
 from recbole_dtn.data.features import Features
-from recbole_dtn.errors import UsageError
-from recbole_dtn.interaction.base import FeatureInteraction, WithAuxiliary
+from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.interaction.base import FeatureInteraction
 from recbole_dtn.interaction.build import build_interactions
 from recbole_dtn.layers.mlp import Tower
-from recbole_dtn.layers.product import Linear, set_fused
+from recbole_dtn.layers.product import Linear
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
+from recbole_dtn.model.front import interact
 from recbole_dtn.model.owners import owner_names
+from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import DataSchema, topological_order
 
-__all__ = ["DTN", "GatedGroup", "InputAffine", "PredictionScale", "TaskSelector"]
+__all__ = ["DTN", "DTNSettings", "DTNVariant", "GatedGroup", "InputAffine", "PredictionScale", "TaskSelector"]
+
+Fusion = Literal["concat", "sum"]
+GateInput = Literal["embedding", "module"]
+GateActivation = Literal["none", "relu"]
+
+
+class DTNSettings(Settings):
+    """Settings of :class:`DTN`. Its dropout and embedding_l2 were chosen on validation (docs/defaults.md)."""
+
+    presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {
+        "variant": {
+            "paper": {"fusion": "concat", "gate_input": "embedding", "gate_activation": "none", "tsn_detach": False},
+            "released": {"fusion": "sum", "gate_input": "module", "gate_activation": "relu", "tsn_detach": True},
+        }
+    }
+
+    variant: Annotated[
+        Literal["paper", "released"],
+        Field(description="the paper, or the authors' code: sets the four options below that are null"),
+    ] = "paper"
+    interactions: Annotated[
+        list[Interaction],
+        Field(
+            min_length=1,
+            validate_default=True,
+            description="modules of every owner; options as {name: masknet, blocks: 3}; repeats allowed",
+        ),
+    ] = ["gdcn", "masknet", "memonet"]  # type: ignore[list-item]
+    module_dim: Annotated[Count, Field(description="common output width O of the modules")] = 64
+    use_shared: Annotated[bool, Field(description="whether the shared owner S has modules too")] = True
+    use_tsn: Annotated[bool, Field(description="whether a predecessor's prediction scales its modules (TSN)")] = True
+    fusion: Annotated[Fusion | None, Field(description="concat (paper) or sum (released) of the two gated groups")] = (
+        None
+    )
+    gate_input: Annotated[GateInput | None, Field(description="embedding (paper) or module (released)")] = None
+    gate_activation: Annotated[
+        GateActivation | None, Field(description="none (paper) or relu (released), before the softmax")
+    ] = None
+    tsn_detach: Annotated[
+        bool | None,
+        Field(description="stop the gradient through the predecessor's prediction: false (paper), true (released)"),
+    ] = None
+    tsn_scale: Annotated[
+        Literal["raw", "normalised"], Field(description="raw, or normalised (prediction / its running mean)")
+    ] = "raw"
+    task_chain: Annotated[
+        Literal["dataset"] | dict[str, list[str]],
+        Field(description="dataset: the tasks' `after`; or a map {purchase: [click]}"),
+    ] = "dataset"
+    input_affine: Annotated[
+        bool,
+        Field(description="learned scale and shift per channel of the flat embeddings, read by all but MemoNet"),
+    ] = False
+    tower_hidden: Annotated[Widths, Field(description="hidden widths of each task's tower")] = [64]
+    dropout: Annotated[Rate, Field(description="in the towers")] = 0.3
+    embedding_l2: Annotated[
+        NonNegative,
+        Field(description="stronger than the shared default: three modules per owner overfit small data sooner"),
+    ] = 0.01
+
+
+@dataclass(frozen=True)
+class DTNVariant:
+    """The four choices in which the authors' code differs from the paper (METHODS §1.2)."""
+
+    fusion: Fusion
+    gate_input: GateInput
+    gate_activation: GateActivation
+    tsn_detach: bool
+
+
+def task_chain(settings: DTNSettings, schema: DataSchema) -> dict[str, tuple[str, ...]]:
+    """Direct predecessors of every task: the tasks' ``after``, or the map ``task_chain`` in its place.
+
+    Raises:
+        UsageError: for a name that is no task, a cycle, or (with TSN) a predecessor without a probability.
+    """
+    if settings.task_chain == "dataset":
+        chain = {task.name: task.after for task in schema.tasks}
+    else:
+        for name in (*settings.task_chain, *(each for many in settings.task_chain.values() for each in many)):
+            if name not in schema.task_names:
+                raise UsageError(f"task_chain: {name!r} is no task: {nearest(name, schema.task_names)}")
+        chain = {name: tuple(settings.task_chain.get(name, ())) for name in schema.task_names}
+    topological_order(chain)
+    if settings.use_tsn:
+        scaling = {predecessor for many in chain.values() for predecessor in many}
+        for task in schema.tasks:
+            if task.name in scaling and task.kind != "binary":
+                raise UsageError(
+                    f"task_chain: {task.name!r} comes before another task, but is a {task.kind} task: TSN scales by a "
+                    "probability. Leave it out of the chain by task_chain, or set use_tsn: false"
+                )
+    return chain
 
 
 class InputAffine(nn.Module):
@@ -153,8 +251,9 @@ class TaskSelector(nn.Module):
         return torch.stack([column.expand(batch) for column in columns], 1).repeat_interleave(count, dim=1)
 
 
+@MODELS.register("DTN", paper="Deep Multiple Task-specific Feature Interactions Network (arXiv 2408.11611)")
 class DTN(MultiTaskRecommender):
-    """Deep multiple task-specific feature interactions network (arXiv 2408.11611).
+    """Task-specific interaction modules, selected by gates and a task-sensitive network.
 
     Every owner o (a task, or S that is shared) has its own modules ``F_{o,j}(x)``, read by all tasks. Task t, in the
     order of the chain, fuses ``GN(own)`` with ``TSN(others + shared)`` and ends in its tower; ``GN`` is a
@@ -162,11 +261,19 @@ class DTN(MultiTaskRecommender):
     ``variant: released`` is the authors' code (METHODS §1.2).
     """
 
+    settings_class: ClassVar = DTNSettings
+
     def build(self, settings: DTNSettings, schema: DataSchema) -> None:
         """The embedding, each owner's modules, and each task's selector, scale and tower."""
-        variant = resolve_variant(settings)
-        chain = resolve_chain(settings, schema)
+        values = settings.effective()
+        variant = DTNVariant(**{field.name: values[field.name] for field in fields(DTNVariant)})
+        chain = task_chain(settings, schema)
         tasks = schema.task_names
+        if settings.shared_interaction is not None:
+            raise UsageError(
+                "shared_interaction: DTN has modules of its own for every task and a shared one: set interactions and "
+                "use_shared, or choose another model"
+            )
         self.owners = owner_names(schema, shared=settings.use_shared)
         self.order = [tasks.index(name) for name in topological_order(chain)]
         self.predecessors = [
@@ -179,8 +286,6 @@ class DTN(MultiTaskRecommender):
         built = [
             build_interactions(settings.interactions, self.field_shape(), settings.module_dim) for _ in self.owners
         ]
-        if not settings.interactions:
-            raise UsageError("interactions: DTN needs at least one interaction module, such as [gdcn]")
         self.interactions = nn.ModuleList(built)
         selectors = [
             TaskSelector(
@@ -203,13 +308,12 @@ class DTN(MultiTaskRecommender):
         for task in tasks:
             read = (task, *(owner for owner in self.owners if owner != task))
             self.gate_names[task] = tuple(f"{owner}/{name}" for owner in read for name in built[0])
-        if not settings.fused:
-            set_fused(self, False)
 
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T), and each task's weights over all modules (two groups, each summing to 1)."""
         embeddings = self.embedding(features)
         x = embeddings.flatten(1)
+        embeddings = x.view_as(embeddings)  # so that all that is read comes from x
         outputs, auxiliary = self._interact(embeddings, features.ids)
         logits: dict[int, Tensor] = {}
         factors: dict[int, Tensor] = {}
@@ -225,6 +329,7 @@ class DTN(MultiTaskRecommender):
             logits=torch.stack([logits[task] for task in sorted(logits)], dim=1),
             gates={name: gates[name] for name in self.schema.task_names},
             auxiliary=auxiliary,
+            shared=x,
         )
 
     def _interact(self, embeddings: Tensor, ids: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -237,17 +342,10 @@ class DTN(MultiTaskRecommender):
             key = module.share_key()
             if key not in shared:
                 shared[key] = module.prepare(ids)
-            found: Tensor | WithAuxiliary = module(embeddings if module.reads_ids else affine, ids, shared[key])
-            if isinstance(found, WithAuxiliary):
-                losses.append(found.loss)
-                found = found.output
-            if found.shape != (len(ids), module.output_dim):
-                raise UsageError(
-                    f"interaction {type(module).__name__}: expected an output of shape ({len(ids)}, "
-                    f"{module.output_dim}), rows x module_dim; found {tuple(found.shape)}: its last layer must have "
-                    "output_dim columns (recbole_dtn.testing.check_interaction shows the rest)"
-                )
-            return found
+            output, loss = interact(module, embeddings if module.reads_ids else affine, ids, shared[key])
+            if loss is not None:
+                losses.append(loss)
+            return output
 
         outputs = [
             torch.stack([run(cast(FeatureInteraction, module)) for module in owned.children()], dim=1)

@@ -1,21 +1,24 @@
-"""PLE: shared and task-specific experts in progressive layers; one level is CGC."""
+"""PLE, and CGC, which is PLE with one level (Tang et al., RecSys 2020)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from recbole_dtn.config.models import PLESettings
+from recbole_dtn.config.settings import Count, Settings, Widths
 from recbole_dtn.data.features import Features
 from recbole_dtn.layers.experts import Experts
 from recbole_dtn.layers.gates import SoftmaxGate
 from recbole_dtn.layers.mixture import mixtures
-from recbole_dtn.layers.product import Fusible, set_fused
+from recbole_dtn.layers.product import Fusible
 from recbole_dtn.layers.towers import Towers
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.model.owners import SHARED, owner_names
+from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import DataSchema
 
 __all__ = ["PLE", "ExtractionLevel"]
@@ -78,18 +81,31 @@ class ExtractionLevel(Fusible):
         return torch.stack(mixed, dim=1), weights[: len(self.gates)]
 
 
-class PLE(MultiTaskRecommender):
-    """Levels of gated experts, then towers: ``logit_t = tower_t(h_t^L)`` (Tang et al., RecSys 2020).
+class PLESettings(Settings):
+    """Settings of :class:`PLE`; one level is CGC."""
 
-    ``gates`` are those of the last level, which the towers read.
+    levels: Annotated[Count, Field(description="extraction levels; 1 is CGC")] = 1
+    shared_experts: Annotated[Count, Field(description="shared experts per level")] = 2
+    task_experts: Annotated[Count, Field(description="experts of each task per level")] = 2
+    expert_hidden: Annotated[Widths, Field(description="widths of each expert's layers (ReLU)")] = [128]
+    tower_hidden: Annotated[Widths, Field(description="hidden widths of each task's tower")] = [64]
+
+
+@MODELS.register("PLE", paper="Tang et al., RecSys 2020")
+class PLE(MultiTaskRecommender):
+    """Shared and task-specific experts in progressive layers (one level: CGC).
+
+    Levels of gated experts, then towers: ``logit_t = tower_t(h_t^L)``. ``gates`` are those of the last level, which
+    the towers read.
     """
+
+    settings_class: ClassVar = PLESettings
 
     def build(self, settings: PLESettings, schema: DataSchema) -> None:
         """The embedding, the levels and T towers."""
         owners = owner_names(schema, shared=True)
-        self.embedding = self.new_embedding()
+        width = self.new_input()
         self.levels = nn.ModuleList()
-        width = self.flat_dim
         for level in range(settings.levels):
             extraction = ExtractionLevel(
                 width,
@@ -107,12 +123,10 @@ class PLE(MultiTaskRecommender):
         self.gate_names = {
             task: tuple(f"{task}/expert{k}" for k in range(settings.task_experts)) + shared for task in owners[:-1]
         }
-        if not settings.fused:
-            set_fused(self, False)
 
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T), and each task's last weights over its own and the shared experts."""
-        x = self.embedding(features).flatten(1)
+        x = self.input(features)
         inputs: Sequence[Tensor] = [x] * (self.schema.num_tasks + 1)
         for level in self.levels:
             mixed, weights = level(inputs)
@@ -120,4 +134,5 @@ class PLE(MultiTaskRecommender):
         return ModelOutput(
             logits=self.towers(mixed),
             gates=dict(zip(self.schema.task_names, weights, strict=True)),
+            shared=x,
         )

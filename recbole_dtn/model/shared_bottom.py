@@ -1,32 +1,47 @@
-"""SharedBottom: one network below, one tower per task."""
+"""SharedBottom (Caruana, Machine Learning 1997)."""
 
 from __future__ import annotations
 
-from recbole_dtn.config.models import SharedBottomSettings
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from recbole_dtn.config.settings import Settings, Widths
 from recbole_dtn.data.features import Features
 from recbole_dtn.layers.mlp import MLP
-from recbole_dtn.layers.product import set_fused
 from recbole_dtn.layers.towers import Towers
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
+from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import DataSchema
 
-__all__ = ["SharedBottom"]
+__all__ = ["SharedBottom", "SharedBottomSettings"]
 
 
+class SharedBottomSettings(Settings):
+    """Settings of :class:`SharedBottom`."""
+
+    bottom_hidden: Annotated[Widths, Field(description="widths of the shared network's layers (ReLU)")] = [256, 128]
+    tower_hidden: Annotated[Widths, Field(description="hidden widths of each task's tower")] = [64]
+
+
+@MODELS.register("SharedBottom", paper="Caruana, 1997")
 class SharedBottom(MultiTaskRecommender):
-    """``logit_t = tower_t(MLP(x))`` (Caruana, Machine Learning 1997)."""
+    """One shared network, one tower per task.
+
+    ``logit_t = tower_t(MLP(x))``.
+    """
+
+    settings_class: ClassVar = SharedBottomSettings
 
     def build(self, settings: SharedBottomSettings, schema: DataSchema) -> None:
         """The embedding, one bottom and T towers."""
-        self.embedding = self.new_embedding()
-        self.bottom = MLP(self.flat_dim, settings.bottom_hidden, dropout=settings.dropout)
+        self.bottom = MLP(self.new_input(), settings.bottom_hidden, dropout=settings.dropout)
         self.towers = Towers(
             self.bottom.output_dim, settings.tower_hidden, count=schema.num_tasks, dropout=settings.dropout
         )
-        if not settings.fused:
-            set_fused(self, False)
 
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T)."""
-        shared = self.bottom(self.embedding(features).flatten(1))  # (B, H)
-        return ModelOutput(logits=self.towers(shared.unsqueeze(1).expand(-1, self.schema.num_tasks, -1)))
+        shared = self.bottom(self.input(features))  # (B, H)
+        each = shared.unsqueeze(1).expand(-1, self.schema.num_tasks, -1)  # (B, T, H)
+        return ModelOutput(logits=self.towers(each), shared=shared)

@@ -47,9 +47,25 @@ class CombinedOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 result = closure()
         self._decay()
+        self._align()
         for part in self.parts:
             part.step()
         return result
+
+    def _align(self) -> None:
+        """Copy each dense gradient whose elements lie in another order than its parameter's.
+
+        ``backward()`` leaves none; ``torch.autograd.grad`` may give one, such as the transpose of a product. torch's
+        fused kernel walks both in memory order on a CPU and would pair the wrong elements.
+        """
+        for group in self.param_groups:
+            for weight in group["params"]:
+                gradient = weight.grad
+                if gradient is None or gradient.is_sparse or gradient.stride() == weight.stride():
+                    continue
+                strides = zip(weight.shape, weight.stride(), gradient.stride(), strict=True)
+                if any(size > 1 and own != other for size, own, other in strides):
+                    weight.grad = torch.empty_like(weight).copy_(gradient)
 
     @torch.no_grad()
     def _decay(self) -> None:

@@ -18,10 +18,10 @@ from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.metric.tasks import MultiTaskMetrics
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.preprocess.prepare import prepare
+from recbole_dtn.record.checkpoint import read_checkpoint
+from recbole_dtn.record.record import RunRecord, read_record
 from recbole_dtn.registry import MODELS, load_plugins
 from recbole_dtn.training.allocator import keep_large_blocks
-from recbole_dtn.training.checkpoint import read_checkpoint
-from recbole_dtn.training.record import RunRecord, read_record
 
 __all__ = ["LoadedRun", "load"]
 

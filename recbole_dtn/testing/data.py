@@ -24,6 +24,7 @@ def tiny_schema(
     dense: int = 1,
     tasks: int | Sequence[TaskSpec] = 2,
     vocabulary: int = 6,
+    domains: int = 0,
     zero_unknown: Sequence[int] = (),
 ) -> DataSchema:
     """A schema with every kind of field, the kinds mixed in order.
@@ -34,6 +35,7 @@ def tiny_schema(
         tasks: how many binary tasks, each after the one before, named ``click``, ``cart``, ``buy``, ``return``, then
             ``task4``, ...; or the tasks themselves.
         vocabulary: tokens of the first id field; each further one has one more.
+        domains: how many domains the rows come from; 0: no domain field.
         zero_unknown: positions of the fields whose unknown row starts at zero.
 
     >>> schema = tiny_schema()
@@ -57,7 +59,7 @@ def tiny_schema(
         else:
             fields.append(FieldSpec(name, "token" if kind == "token" else "float", size, offset))
         offset += size
-    return DataSchema(tuple(fields), _tasks(tasks), extra={"zero_unknown": list(zero_unknown)})
+    return DataSchema(tuple(fields), _tasks(tasks), domains, extra={"zero_unknown": list(zero_unknown)})
 
 
 def _tasks(tasks: int | Sequence[TaskSpec]) -> tuple[TaskSpec, ...]:
@@ -74,6 +76,8 @@ def tiny_features(
     schema: DataSchema, rows: int, *, seed: int = 0, masked: bool = False, sample_weight: bool = False
 ) -> Features:
     """A random batch that fits ``schema``: absent and unknown ids, empty lists and missing numbers included.
+
+    It has a domain per row where the schema has domains.
 
     Args:
         schema: fields and tasks. rows: B. seed: of the draw.
@@ -113,6 +117,7 @@ def tiny_features(
         labels=torch.where(observed, labels, float("nan")),
         observed=observed,
         sample_weight=uniform(rows) + 0.5 if sample_weight else None,
+        domain=torch.randint(schema.num_domains, (rows,), generator=draw) if schema.num_domains else None,
         row=torch.arange(rows),
     )
 

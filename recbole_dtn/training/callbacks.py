@@ -13,7 +13,7 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import RecBoleDTNError
 from recbole_dtn.metric.select import is_better, select
-from recbole_dtn.training.checkpoint import write_checkpoint
+from recbole_dtn.record.checkpoint import write_checkpoint
 from recbole_dtn.training.module import TrainingModule
 from recbole_dtn.training.report import Report
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recbole_dtn.errors import UsageError
 from recbole_dtn.model.base import MultiTaskRecommender
-from recbole_dtn.training.checkpoint import read_checkpoint, write_checkpoint
+from recbole_dtn.record.checkpoint import read_checkpoint, write_checkpoint
 
 __all__ = ["load_into", "save_checkpoint"]
 

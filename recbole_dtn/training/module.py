@@ -78,7 +78,7 @@ class TrainingModule(lightning.LightningModule):
         self.settings = settings
         self.steps_per_epoch = steps_per_epoch
         tasks = model.schema.tasks
-        self.balancer: LossBalancer = BALANCERS.load(settings.balancer)(tasks)
+        self.balancer: LossBalancer = BALANCERS.build(settings.balancer, tasks)
         self.metrics = MultiTaskMetrics(tasks)
         self.gate_means = GateMeans(model.gate_names)
         self.latest: dict[str, dict[str, float | None]] = {}

@@ -20,7 +20,7 @@ from recbole_dtn.data.loader import BatchLoader
 from recbole_dtn.interaction.base import FeatureInteraction
 from recbole_dtn.layers.embedding import EmbeddingTable
 from recbole_dtn.layers.stages import PREFIX, stage
-from recbole_dtn.training.record import write_text
+from recbole_dtn.report.files import write_text
 from recbole_dtn.training.report import Report
 
 __all__ = ["STAGES", "ProfiledLoader", "Profiler", "StageTime", "label_modules"]

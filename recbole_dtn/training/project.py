@@ -12,8 +12,8 @@ from recbole_dtn.layers.backends import require
 from recbole_dtn.layers.compression import describe
 from recbole_dtn.optim.build import build_optimizer
 from recbole_dtn.preprocess.prepare import prepare
+from recbole_dtn.training.build import build_model, use_threads
 from recbole_dtn.training.compiled import check_compiler
-from recbole_dtn.training.fit import build_model, use_threads
 
 __all__ = ["Projection", "project"]
 

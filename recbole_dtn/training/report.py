@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from recbole_dtn.preprocess.prepare import PreparedData
+from recbole_dtn.record.record import RunRecord
+from recbole_dtn.report.console import say
+from recbole_dtn.report.tables import plain_lines, show_table
+from recbole_dtn.report.text import NONE, count, decimal, share
+from recbole_dtn.training.warn import failure_signs
 
-__all__ = ["Report", "number"]
+__all__ = ["METRIC_NAMES", "Report", "metric_rows"]
 
 METRIC_NAMES = {"auc": "AUC", "logloss": "log loss", "ne": "NE", "calibration": "calibration"}
 REDRAWN = 0.5
@@ -23,13 +24,15 @@ REDRAWN = 0.5
 Metrics = Mapping[str, Mapping[str, float | None]]
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """A number with fixed digits, or a dash where it is undefined.
+def metric_rows(metrics: Metrics) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of a table with a row per task and a column per metric; a dash where one is undefined.
 
-    >>> number(0.78541), number(None)
-    ('0.7854', '–')
+    >>> metric_rows({"click": {"auc": 0.78541, "ne": None}})
+    (['task', 'AUC', 'NE'], [['click', '0.7854', '–']])
     """
-    return "–" if value is None else f"{value:.{digits}f}"
+    keys = list(dict.fromkeys(key for values in metrics.values() for key in values))
+    columns = ["task", *(METRIC_NAMES.get(key, key.upper()) for key in keys)]
+    return columns, [[task, *(decimal(values.get(key), 4) for key in keys)] for task, values in metrics.items()]
 
 
 class Report:
@@ -62,25 +65,16 @@ class Report:
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(text)
 
-    def show(self, what: RenderableType) -> None:
-        """Print one thing; text as it is, since rich takes ``[gdcn]`` for markup and ``:train:`` for an emoji."""
-        if isinstance(what, str):
-            what = Text(what)
-        self.console.print(what)
-        plain = Console(file=io.StringIO(), width=160, highlight=False, emoji=False)
-        plain.print(what)
-        assert isinstance(plain.file, io.StringIO)
-        self._write(plain.file.getvalue())
+    def show(self, text: str) -> None:
+        """Print text as it is, and log it."""
+        say(self.console, text)
+        self._write(f"{text}\n")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A small table; the first column is text, the others are numbers."""
         self.show(f"\n{title}")
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for index, column in enumerate(columns):
-            table.add_column(Text(column), justify="left" if index == 0 else "right")
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        self.show(table)
+        show_table(self.console, columns, rows, numbers=True)
+        self._write("".join(f"{line}\n" for line in plain_lines(columns, rows, numbers=True)))
 
     # ---- a run's parts ------------------------------------------------------------------------------------------
 
@@ -99,7 +93,7 @@ class Report:
                 [
                     spec.name,
                     f"number in {spec.size - 2} bins" if spec.bins else kinds[spec.kind].format(spec.pooling),
-                    "–" if spec.kind == "float" else f"{spec.size - 2:,}",
+                    NONE if spec.kind == "float" else count(spec.size - 2),
                 ]
                 for spec in schema.fields
             ],
@@ -109,8 +103,8 @@ class Report:
             cells = []
             for split in splits:
                 positives, observed = prepared.summary.positives[split][task.name]
-                share = positives / observed if observed else 0.0
-                cells.append(f"{positives:,} ({share:.2%})" if task.kind == "binary" else f"{observed:,} observed")
+                rate = share(positives / observed if observed else 0.0)
+                cells.append(f"{positives:,} ({rate})" if task.kind == "binary" else f"{observed:,} observed")
             after = f", after {', '.join(task.after)}" if task.after else ""
             rows.append([f"{task.name} ({task.condition or task.label}{after})", *cells])
         self.table("positives per task", ["task", *splits], rows)
@@ -129,7 +123,7 @@ class Report:
         parts = [f"epoch {epoch:>{len(str(epochs))}}/{epochs}", f"loss {loss:.4f}"]
         for task, values in (metrics or {}).items():
             shown = [
-                f"{METRIC_NAMES.get(key, key)} {number(values[key])}"
+                f"{METRIC_NAMES.get(key, key)} {decimal(values[key], 4)}"
                 for key in ("auc", "logloss", "rmse", "mae")
                 if key in values
             ]
@@ -140,12 +134,7 @@ class Report:
 
     def result(self, title: str, metrics: Metrics) -> None:
         """Final metrics, a row per task."""
-        keys = list(dict.fromkeys(key for values in metrics.values() for key in values))
-        self.table(
-            title,
-            ["task", *(METRIC_NAMES.get(key, key.upper()) for key in keys)],
-            [[task, *(number(values.get(key)) for key in keys)] for task, values in metrics.items()],
-        )
+        self.table(title, *metric_rows(metrics))
 
     def gates(self, weights: Mapping[str, Mapping[str, float]]) -> None:
         """Mean gate weights, a row per module and a column per task."""
@@ -155,8 +144,22 @@ class Report:
         self.table(
             "mean gate weights over the test rows",
             ["module", *weights],
-            [[name, *(number(columns.get(name), 3) for columns in weights.values())] for name in names],
+            [[name, *(decimal(columns.get(name), 3) for columns in weights.values())] for name in names],
         )
+
+    def end(self, record: RunRecord, folder: Path) -> None:
+        """How the run ended: its test, its gates, what looks wrong in it, and where it was written."""
+        if record.status == "interrupted":
+            best = record.best_epoch
+            kept = f"the best checkpoint (epoch {best}) is kept" if best else "there is no checkpoint yet"
+            self.show(f"interrupted at {record.interrupted_at}; {kept}; there is no test result")
+        if record.test is not None:
+            mark = " (selected on the test set)" if record.selected_on_test else ""
+            self.result(f"test{mark}, best epoch {record.best_epoch} of {record.epochs}", record.test)
+        self.gates(record.gate_weights)
+        for sign in failure_signs(record):
+            self.show(f"note: {sign}")
+        self.show(f"\nrun written to {folder}")
 
     # ---- the live bar -------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from recbole_dtn.config.settings import TaskSettings
 from recbole_dtn.preprocess.prepare import Split
-from recbole_dtn.training.record import RunRecord
+from recbole_dtn.record.record import RunRecord
 
 __all__ = ["failure_signs", "large_targets"]
 

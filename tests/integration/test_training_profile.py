@@ -12,7 +12,7 @@ import torch
 
 from recbole_dtn.cli import main
 from recbole_dtn.config.load import resolve, settings_digest
-from recbole_dtn.training.checkpoint import read_checkpoint, read_weights
+from recbole_dtn.record.checkpoint import read_checkpoint, read_weights
 from recbole_dtn.training.fit import Run, fit_settings
 from recbole_dtn.training.profile import STAGES
 

@@ -21,11 +21,11 @@ from recbole_dtn import fit, load
 from recbole_dtn.cli import main
 from recbole_dtn.config.load import resolve, settings_digest
 from recbole_dtn.errors import RecBoleDTNError, UsageError
+from recbole_dtn.record.checkpoint import read_checkpoint
+from recbole_dtn.record.record import read_record
 from recbole_dtn.training.callbacks import BestKeeper
-from recbole_dtn.training.checkpoint import read_checkpoint
 from recbole_dtn.training.fit import Run
 from recbole_dtn.training.module import TrainingModule
-from recbole_dtn.training.record import read_record
 from recbole_dtn.training.report import Report
 
 Fit = Callable[..., Run]
@@ -218,8 +218,8 @@ def test_a_loss_that_explodes_is_an_error_that_names_the_learning_rate(small_fit
 
 def test_init_from_starts_where_the_run_ended_and_matches_rows_by_token(dtn_run: Run, small_fit: Fit) -> None:
     from recbole_dtn.preprocess.prepare import prepare
-    from recbole_dtn.training.checkpoint import initialise_from
-    from recbole_dtn.training.fit import build_model
+    from recbole_dtn.record.checkpoint import initialise_from
+    from recbole_dtn.training.build import build_model
 
     settings = resolve({**dtn_run.record.settings, "limit_rows": 6000, "seed": 7}).settings
     prepared = prepare(settings)

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from recbole_dtn import load
-from recbole_dtn.training.checkpoint import read_checkpoint
+from recbole_dtn.record.checkpoint import read_checkpoint
+from recbole_dtn.record.record import read_record
 from recbole_dtn.training.fit import Run
-from recbole_dtn.training.record import read_record
 
 ROOT = Path(__file__).resolve().parents[2]
 

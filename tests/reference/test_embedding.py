@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from recbole_dtn.data.features import Features, MultiValued
+from recbole_dtn.layers.compression import Compression, row_blocks
 from recbole_dtn.layers.embedding import EmbeddingTable, pool
 from recbole_dtn.schema import DataSchema, FieldSpec, TaskSpec
 from recbole_dtn.testing.data import tiny_features, tiny_schema
@@ -117,3 +118,35 @@ def test_multi_valued_field_of_empty_rows():
     assert np.array_equal(out[:, 1].detach().numpy(), np.zeros((2, 2)))
     out.sum().backward()
     assert table.table.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("compression", [None, Compression("quotient_remainder", above=6, collisions=3, keep=1)])
+@pytest.mark.parametrize("positions", [(0,), (1, 4), (2,), (5, 3, 0), (1, 2, 3, 4)])
+@pytest.mark.parametrize("rows", [1, 9])
+def test_a_table_of_some_fields_gives_the_columns_of_a_table_of_all(positions, compression, rows):
+    schema = tiny_schema(weighted=True, vocabulary=20, zero_unknown=[0, 3])
+    features = tiny_features(schema, rows, seed=5)
+    some = EmbeddingTable(schema, 4, std=0.5, compression=compression, fields=positions)
+    whole = EmbeddingTable(schema, 4, std=0.5, compression=compression)
+    kept = sorted(positions)
+    blocks = row_blocks(schema, compression)
+    start = 0
+    with torch.no_grad():
+        for position in kept:
+            block = blocks[position]
+            whole.table.weight[block.offset : block.offset + block.size] = some.table.weight[start : start + block.size]
+            assert (some.table.weight[start + 1] == 0).all() == (position in (0, 3))
+            start += block.size
+    assert some.table.num_embeddings == start + (compression is not None and bool(some.compressed))
+    assert some.field_names == tuple(schema.fields[i].name for i in kept)
+    assert some.output_dim == 4 * len(kept)
+    found = some(features)
+    assert torch.equal(found, whole(features)[:, kept])
+    found.square().sum().backward()
+    whole(features)[:, kept].square().sum().backward()
+    start = 0
+    for position in kept:
+        block = blocks[position]
+        gradient = whole.table.weight.grad[block.offset : block.offset + block.size]
+        torch.testing.assert_close(some.table.weight.grad[start : start + block.size], gradient)
+        start += block.size

@@ -17,9 +17,10 @@ import pytest
 from rich.console import Console
 
 import recbole_dtn
-from recbole_dtn.cli.console import make_console, say, show_table
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import DataError, RecBoleDTNError, TooManyRejectedError, UsageError
+from recbole_dtn.report.console import make_console, say
+from recbole_dtn.report.tables import show_table
 
 Shown = Callable[..., tuple[int, str, str]]
 
@@ -350,7 +351,7 @@ def test_test_prints_the_metrics_as_a_table_or_as_json(
         return types.SimpleNamespace(record=record, test=lambda: metrics)
 
     stand_in(monkeypatch, "recbole_dtn.serving.load", load=load)
-    monkeypatch.setattr("recbole_dtn.training.record.read_record", lambda folder: None)
+    monkeypatch.setattr("recbole_dtn.record.record.read_record", lambda folder: None)
     _, out, err = shown("test", "--run=runs/x", "--data_path=d")
     assert out.splitlines() == ["test of runs/x", "task  AUC     NE", "like  0.1235  –", "love  0.5000  1.0000"]
     said = "this run was interrupted at epoch 3, step 7: no test of it was finished before this one\n"

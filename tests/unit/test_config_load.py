@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from recbole_dtn.config.choice import choose
 from recbole_dtn.config.digest import NOT_DIGESTED
 from recbole_dtn.config.load import resolve, restore, settings_digest, settings_yaml
 from recbole_dtn.config.settings import Settings
@@ -117,7 +118,7 @@ def test_text_in_yaml_is_never_retyped(tmp_path: Path) -> None:
 def test_lists_replace_and_maps_merge(tmp_path: Path) -> None:
     file = write(tmp_path / "a.yaml", "interactions: [gdcn]\ntask_chain: {love: [like]}\n")
     settings = resolve(["--interactions=[memonet]", "--task_chain.like=[]"], config_files=[file]).settings
-    assert settings.dump()["interactions"] == [{"name": "memonet"}]
+    assert settings.dump()["interactions"] == [choose(INTERACTIONS, "memonet").dump()]
     assert settings.dump()["task_chain"] == {"love": ["like"], "like": []}
 
 
@@ -135,12 +136,11 @@ def test_the_last_of_a_repeated_option_counts() -> None:
 
 def test_repeated_interactions_keep_their_own_options() -> None:
     written = "--interactions=[gdcn, {name: masknet, blocks: 3, reduction: 1}, gdcn]"
-    assert resolve([written]).settings.dump()["interactions"] == [
-        {"name": "gdcn"},
-        {"name": "masknet", "blocks": 3, "reduction": 1.0},
-        {"name": "gdcn"},
-    ]
-    assert resolve(["--interactions=gdcn,gdcn"]).settings.dump()["interactions"] == [{"name": "gdcn"}] * 2
+    gdcn, masknet = (choose(INTERACTIONS, name).dump() for name in ("gdcn", "masknet"))
+    changed = {**masknet, "blocks": 3, "reduction": 1.0}
+    assert changed != masknet
+    assert resolve([written]).settings.dump()["interactions"] == [gdcn, changed, gdcn]
+    assert resolve(["--interactions=gdcn,gdcn"]).settings.dump()["interactions"] == [gdcn] * 2
 
 
 def test_recboles_learning_rate_and_learner_are_ours(tmp_path: Path) -> None:
@@ -314,7 +314,9 @@ def test_a_plugin_model_brings_its_settings_and_their_defaults(plugin: Path) -> 
 def test_a_plugin_interactions_options_are_its_keyword_arguments(plugin: Path) -> None:
     words = [f"--plugins={plugin}"]
     written = resolve([*words, "--interactions=[{name: halved, factor: 1, needed: 007}]"]).settings
-    assert written.dump()["interactions"] == [{"name": "halved", "factor": 1.0, "needed": "007"}]
+    assert written.dump()["interactions"] == [
+        {"name": "halved", "factor": 1.0, "mode": "a", "count": 2, "needed": "007"}
+    ]
     with pytest.raises(UsageError) as error:
         resolve([*words, "--interactions=[{name: halved, factr: 1, mode: c, count: 0}]"])
     lines = str(error.value).splitlines()

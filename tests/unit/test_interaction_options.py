@@ -1,52 +1,20 @@
 """Options of the interactions, and the modules that the setting ``interactions`` makes of them."""
 
-import inspect
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import pytest
-import yaml
 from torch import nn
 
-from recbole_dtn.config.properties import properties_folder
+from recbole_dtn.config.choice import choose
 from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FieldShape
-from recbole_dtn.interaction.build import build_interactions, interaction_names
+from recbole_dtn.interaction.build import build_interactions, module_names
 from recbole_dtn.interaction.gdcn import GDCN
 from recbole_dtn.interaction.masknet import MaskNet
 from recbole_dtn.interaction.memonet import MemoNet
 from recbole_dtn.registry import INTERACTIONS
 
 SHAPE = FieldShape(num_fields=3, embedding_dim=4, id_fields=(0, 1, 2), field_sizes=(5, 6, 7))
-BUILT_IN = [name for name in INTERACTIONS.names() if INTERACTIONS.entry(name).origin == "built-in"]
-
-
-def signature(name: str) -> dict[str, Any]:
-    parameters = inspect.signature(INTERACTIONS.load(name)).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_defaults_of_the_signature_are_those_of_the_yaml(name: str) -> None:
-    written = yaml.safe_load((properties_folder() / "interaction" / f"{name}.yaml").read_text(encoding="utf-8"))
-    defaults = {key: list(value) if isinstance(value, tuple) else value for key, value in signature(name).items()}
-    assert defaults == written
-    assert {key: type(value) for key, value in defaults.items()} == {key: type(value) for key, value in written.items()}
-
-
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_options_class_has_the_keys_and_choices_of_the_signature(name: str) -> None:
-    options = INTERACTIONS.options(name)
-    assert set(options.model_fields) == set(signature(name))
-    hints = get_type_hints(INTERACTIONS.load(name).__init__)
-    for key, hint in hints.items():
-        if get_origin(hint) is Literal:
-            assert set(get_args(hint)) == set(get_args(options.model_fields[key].annotation)), key
-
-
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_every_default_has_a_comment(name: str) -> None:
-    lines = (properties_folder() / "interaction" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-    assert all("#" in line for line in lines if line.strip())
 
 
 @pytest.mark.parametrize(
@@ -60,7 +28,7 @@ def test_every_default_has_a_comment(name: str) -> None:
     ],
 )
 def test_names_keep_the_order_and_number_every_repeat(specs: list[Any], names: list[str]) -> None:
-    assert interaction_names(specs) == names
+    assert module_names([choose(INTERACTIONS, spec) for spec in specs]) == names
     modules = build_interactions(specs, SHAPE, 6)
     assert isinstance(modules, nn.ModuleDict)
     assert list(modules) == names
@@ -100,8 +68,11 @@ def test_owners_share_no_parameter() -> None:
     [
         ("gdnc", "unknown interaction 'gdnc': did you mean 'gdcn'"),
         ({"name": "maskent"}, "unknown interaction 'maskent': did you mean 'masknet'"),
-        ({"layers": 3}, r"neither a name, such as gdcn, nor a map with a name.*gdcn, masknet, memonet"),
-        (3, "3 is neither a name"),
+        (
+            {"layers": 3},
+            r"expected a name, or a map with a name such as {name: masknet, blocks: 3}; found {'layers': 3}",
+        ),
+        (3, "expected a name, or a map with a name .*; found 3"),
         ({"name": "gdcn", "layer": 3}, "did you mean 'layers'"),
         ({"name": "gdcn", "layers": 0}, "layers"),
         ({"name": "gdcn", "structure": "deep"}, "stacked, parallel"),

@@ -17,7 +17,7 @@ from recbole_dtn.errors import RecBoleDTNError, UsageError
 from recbole_dtn.leaderboard.cells import CellKey, parse_seeds, plan_cells, resolve_cell
 from recbole_dtn.leaderboard.run import present_fingerprint, run_board
 from recbole_dtn.preprocess.prepare import prepare
-from recbole_dtn.training.record import RunRecord, write_record
+from recbole_dtn.record.record import RunRecord, write_record
 
 OVERALL = Path(__file__).resolve().parents[2] / "properties" / "overall.yaml"
 MODELS = ("DTN", "MMoE", "PLE")

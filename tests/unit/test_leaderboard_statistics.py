@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from recbole_dtn.leaderboard.render import csv_text, markdown, notes, print_board, write_board
+from recbole_dtn.leaderboard.render import board_csv, markdown, notes, print_board, write_board
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, summarise
-from recbole_dtn.training.record import RunRecord, TaskRecord
+from recbole_dtn.record.record import RunRecord, TaskRecord
 
 LIKE_AUC = Metric("test", "like", "auc")
 
@@ -194,7 +194,7 @@ def test_csv_text() -> None:
         ]
     )
     fingerprint = "feedbeef" * 8
-    assert csv_text(rows) == (
+    assert board_csv(rows) == (
         "dataset,model,task,metric,split,mean,sd,n,parameters_embedding,parameters_codebook,parameters_dense,"
         "parameters_total,samples_per_second,settings_digest,data_fingerprint,selected_on_test\n"
         "ml-100k,DTN,like,auc,test,0.625,0.1767766952966369,2,40000,160000,1234,201234,1001.5,"
@@ -204,7 +204,7 @@ def test_csv_text() -> None:
 
 
 def test_csv_holds_every_metric_of_both_splits() -> None:
-    lines = list(csv.DictReader(io.StringIO(csv_text(summarise([record()])))))
+    lines = list(csv.DictReader(io.StringIO(board_csv(summarise([record()])))))
     assert len(lines) == 2 + 8
     assert {(line["split"], line["task"], line["metric"]) for line in lines} >= {
         ("valid", "love", "auc"),
@@ -235,7 +235,7 @@ def test_rows_selected_on_the_test_set_are_marked_wherever_they_show() -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "DTN (ffffff) †" in text
     assert footnote in text
-    lines = csv.DictReader(io.StringIO(csv_text(rows)))
+    lines = csv.DictReader(io.StringIO(board_csv(rows)))
     marks = {(line["settings_digest"][:1], line["selected_on_test"]) for line in lines}
     assert marks == {("f", "True"), ("0", "False")}
 
@@ -268,5 +268,5 @@ def test_files_are_written_under_the_boards_name(tmp_path: Path) -> None:
     path = write_board(board(), tmp_path / "new", "first")
     assert path == tmp_path / "new" / "first.md"
     assert path.read_text(encoding="utf-8") == markdown(board())
-    assert path.with_suffix(".csv").read_text(encoding="utf-8") == csv_text(board())
+    assert path.with_suffix(".csv").read_text(encoding="utf-8") == board_csv(board())
     assert sorted(file.name for file in path.parent.iterdir()) == ["first.csv", "first.md"]

@@ -9,8 +9,10 @@ from sklearn.metrics import log_loss, mean_absolute_error, root_mean_squared_err
 
 from recbole_dtn.metric.base import TaskMetric, value_or_none
 from recbole_dtn.metric.calibration import Calibration
-from recbole_dtn.metric.logloss import LogLoss, NormalisedEntropy
-from recbole_dtn.metric.regression import MAE, RMSE
+from recbole_dtn.metric.logloss import LogLoss
+from recbole_dtn.metric.mae import MAE
+from recbole_dtn.metric.ne import NormalisedEntropy
+from recbole_dtn.metric.rmse import RMSE
 
 
 def filled(metric: TaskMetric, weighted: bool = False) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:

@@ -279,3 +279,46 @@ def test_the_tables_know_before_ddp_asks_what_the_optimiser_will_want(table: str
     model = build(settings)
     build_optimizer(model, settings)
     assert {found.sparse for found in model.tables()} == {sparse_gradients(settings)} == {table != "adam"}
+
+
+@pytest.mark.parametrize("table", ["adam", "lazy_adam"])
+def test_gradients_from_autograd_grad_train_as_those_of_backward(table: str) -> None:
+    """``autograd.grad`` may give a transposed gradient, which torch's fused kernel would read in the wrong order."""
+    settings = make(table=table, weight_decay=0.1)
+    settings = type(settings).model_validate({**settings.model_dump(), "expert_hidden": [6, 5], "tower_hidden": [4]})
+    wanted, found = build(settings), build(settings)
+    parameters = list(found.parameters())
+    optimizer = build_optimizer(found, settings)
+    train(wanted, build_optimizer(wanted, settings), range(5))
+    transposed = 0
+    for number in range(5):
+        losses = found.task_losses(BATCHES[number], found(BATCHES[number]))
+        for parameter in parameters:
+            parameter.grad = None
+        for loss in losses:
+            each = torch.autograd.grad(loss, parameters, retain_graph=True)
+            for parameter, gradient in zip(parameters, each, strict=True):
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+                transposed += not gradient.is_sparse and gradient.stride() != parameter.stride()
+        optimizer.step()
+    assert transposed
+    for name, parameter in wanted.named_parameters():
+        torch.testing.assert_close(found.get_parameter(name), parameter, atol=1e-6, rtol=0, msg=name)
+
+
+def test_only_a_gradient_of_another_layout_is_copied() -> None:
+    weights = [torch.nn.Parameter(torch.zeros(2, 3)) for _ in range(3)]
+    weights.append(torch.nn.Parameter(torch.zeros(4, 1)))
+    own, transposed = torch.ones(2, 3), torch.arange(6.0).view(3, 2).t()
+    sparse = torch.sparse_coo_tensor(torch.tensor([[1, 1]]), torch.ones(2, 3), (2, 3))
+    column = torch.ones(1, 4).t()  # of another stride in a dimension of size 1: the same layout
+    gradients = [own, transposed, sparse, column]
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.grad = gradient
+    CombinedOptimizer([torch.optim.SGD(weights, lr=1.0)]).step()
+    assert weights[0].grad is own
+    assert weights[2].grad is sparse
+    assert weights[3].grad is column
+    assert weights[1].grad is not None
+    assert weights[1].grad.is_contiguous()
+    assert torch.equal(weights[1].grad, transposed)

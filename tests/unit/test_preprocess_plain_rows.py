@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from recbole_dtn.config.typed import read_typed
+from recbole_dtn.config.properties import read_typed
 from recbole_dtn.data.escape import MISSING_WORDS
 from recbole_dtn.data.write import number_texts
 from recbole_dtn.errors import DataError, RecBoleDTNError

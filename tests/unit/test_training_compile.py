@@ -15,10 +15,10 @@ from recbole_dtn.config.load import resolve, settings_digest
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError
 from recbole_dtn.model.base import MultiTaskRecommender
+from recbole_dtn.record.checkpoint import read_weights
 from recbole_dtn.registry import MODELS
 from recbole_dtn.testing.data import make_settings, tiny_features, tiny_schema
 from recbole_dtn.training import compiled
-from recbole_dtn.training.checkpoint import read_weights
 from recbole_dtn.training.compiled import CompiledForward, check_compiler
 from recbole_dtn.training.fit import Run
 from recbole_dtn.training.module import TrainingModule

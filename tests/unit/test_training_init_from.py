@@ -15,10 +15,12 @@ from recbole_dtn.data.features import Features
 from recbole_dtn.data.vocabulary import Vocabularies, make_schema
 from recbole_dtn.errors import UsageError
 from recbole_dtn.layers.compression import Compression, row_blocks
-from recbole_dtn.model.base import MultiTaskRecommender
+from recbole_dtn.layers.towers import Towers
+from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.model.shared_bottom import SharedBottom
+from recbole_dtn.record.checkpoint import initialise_from, write_checkpoint
+from recbole_dtn.schema import DataSchema
 from recbole_dtn.testing.data import make_settings
-from recbole_dtn.training.checkpoint import initialise_from, write_checkpoint
 
 ITEMS = [f"i{number:02}" for number in range(20)]
 CITIES = ["p", "q", "r"]
@@ -102,3 +104,55 @@ def test_rows_shared_by_other_tokens_are_refused(
     assert message in str(error.value)
     assert "\n  city" not in str(error.value)
     assert all(torch.equal(tensor, before[name]) for name, tensor in new.state_dict().items()), "nothing was written"
+
+
+class Towered(MultiTaskRecommender):
+    """Two tables: a wide one of all fields, a narrow one of cities alone."""
+
+    def build(self, settings: Any, schema: DataSchema) -> None:
+        self.embedding = self.new_embedding()
+        self.narrow = self.new_embedding(dim=2, fields=self.field_positions(["city"], setting="narrow_fields"))
+        self.towers = Towers(self.flat_dim + self.narrow.output_dim, [], count=schema.num_tasks)
+
+    def forward(self, features: Features) -> ModelOutput:
+        x = torch.cat([self.embedding(features).flatten(1), self.narrow(features).flatten(1)], dim=1)
+        return ModelOutput(self.towers(x.unsqueeze(1).expand(-1, self.schema.num_tasks, -1)))
+
+
+def towered(cities: Sequence[str], items: Sequence[str], seed: int) -> tuple[MultiTaskRecommender, Vocabularies]:
+    like, vocabularies = built(NONE, items=items, cities=cities)
+    torch.manual_seed(seed)
+    return Towered(make_settings(Towered, embedding_size=4), like.schema), vocabularies
+
+
+def test_every_table_is_matched_over_its_own_fields(tmp_path: Path) -> None:
+    old, vocabularies = towered(CITIES, ITEMS, 0)
+    write_checkpoint(tmp_path / "checkpoint.ckpt", old, vocabularies, epoch=1)
+    new, here = towered(["s", "q", "p"], ITEMS[3:], 1)
+    fresh = {name: tensor.clone() for name, tensor in new.state_dict().items()}
+    assert initialise_from(new, here, tmp_path) == (19 + 4) + 4
+    before, after = old.state_dict(), new.state_dict()
+    torch.testing.assert_close(after["towers.towers.0.logit.weight"], before["towers.towers.0.logit.weight"])
+    narrow = "narrow.table.weight"
+    assert after[narrow].shape == (5, 2)
+    assert torch.equal(after[narrow][[0, 1, 3, 4]], before[narrow][[0, 1, 3, 2]])
+    assert torch.equal(after[narrow][2], fresh[narrow][2]), "s is new"
+    whole = "embedding.table.weight"
+    assert torch.equal(after[whole][2:19], before[whole][5:22]), "items"
+    assert torch.equal(after[whole][[19, 20, 22, 23]], before[whole][[22, 23, 25, 24]]), "cities"
+    assert torch.equal(after[whole][21], fresh[whole][21])
+
+
+def test_a_table_of_another_width_is_refused(tmp_path: Path) -> None:
+    old, vocabularies = towered(CITIES, ITEMS, 0)
+    old.narrow = old.new_embedding(dim=3, fields=[1])
+    write_checkpoint(tmp_path / "checkpoint.ckpt", old, vocabularies, epoch=1)
+    new, here = towered(CITIES, ITEMS, 1)
+    with pytest.raises(UsageError, match=r"narrow\.table\.weight: rows of 3 numbers there, of 2 here"):
+        initialise_from(new, here, tmp_path)
+
+
+def test_a_field_that_the_data_lack_is_refused() -> None:
+    model, _ = towered(CITIES, ITEMS, 0)
+    with pytest.raises(UsageError, match=r"gate_fields: 'cty' is no field of the data set; .*'?city"):
+        model.field_positions(["item", "cty"], setting="gate_fields")

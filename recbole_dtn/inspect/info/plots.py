@@ -2,87 +2,42 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from html import escape
-from typing import Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import NullFormatter
 
 from recbole_dtn.inspect.info.report import DataInfo, FieldInfo
-from recbole_dtn.inspect.info.text import clipped, count, share
+from recbole_dtn.report.plots import (
+    COLOURS,
+    MARKS,
+    NAME,
+    TEXT,
+    Plot,
+    few_ticks,
+    legend,
+    named_rows,
+    new_figure,
+    style,
+    svg,
+)
+from recbole_dtn.report.text import clipped, count, share
 
-__all__ = ["Plot", "plots"]
+__all__ = ["plots"]
 
-TEXT = "#010203"  # replaced by currentColor, so that one drawing suits a light and a dark page
-COLOURS = ("#3d85c6", "#e0822f", "#2f9e78")
-MARKS = ("o", "s", "^", "D", "v", "P")
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "data info",
-    "font.size": 9,
-    "font.family": "sans-serif",
-    "axes.edgecolor": TEXT,
-    "axes.labelcolor": TEXT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.color": TEXT,
-    "xtick.color": TEXT,
-    "ytick.color": TEXT,
-    "legend.frameon": False,
-    "text.parse_math": False,  # a $ in a name is a $
-}
-WIDTH = 7.2
 LARGEST = 6
-NAME = 26
-FEW_POWERS = 300
-
-
-@dataclass(frozen=True)
-class Plot:
-    """One drawing: its place in the page, its title, what it shows in words, and the SVG."""
-
-    name: str
-    title: str
-    words: str
-    svg: str
 
 
 def plots(info: DataInfo) -> dict[str, Plot]:
     """Every plot that the data have something for, by name."""
     makers: Sequence[Callable[[DataInfo], Plot | None]] = (_splits, _rates, _together, _missing, _frequency, _lengths)
-    with matplotlib.rc_context(STYLE):
+    with style():
         found = [maker(info) for maker in makers]
     return {plot.name: plot for plot in found if plot is not None}
 
 
-def _plot(name: str, title: str, words: str, figure: Figure) -> Plot:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace(TEXT, "currentColor")
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{name}-", svg)
-    head = f'<svg role="img" aria-labelledby="{name}-title {name}-words"'
-    labels = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-words">{escape(words)}</desc>'
-    svg = re.sub(r"<svg([^>]*)>", lambda match: f"{head}{match[1]}>{labels}", svg, count=1)
-    return Plot(name, title, words, svg)
-
-
-def _axes(height: float, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(WIDTH, height))
-    return figure, figure.subplots(1, columns, **options)
-
-
 def _splits(info: DataInfo) -> Plot:
-    figure, axes = _axes(1.5)
+    figure, axes = new_figure(1.5)
     bars = axes.barh(list(info.rows), list(info.rows.values()), color=COLOURS[0], height=0.6)
     axes.bar_label(bars, [count(rows) for rows in info.rows.values()], padding=4)
     axes.invert_yaxis()
@@ -90,14 +45,14 @@ def _splits(info: DataInfo) -> Plot:
     axes.xaxis.set_major_formatter(lambda value, _: count(int(value)))
     axes.set_xlim(0, max(info.rows.values()) * 1.15)
     words = "; ".join(f"{split}: {count(rows)} rows" for split, rows in info.rows.items())
-    return _plot("splits", "Rows per split", words, figure)
+    return svg("splits", "Rows per split", words, figure)
 
 
 def _rates(info: DataInfo) -> Plot | None:
     tasks = [task for task in info.tasks if task.kind == "binary"]
     if not tasks:
         return None
-    figure, axes = _axes(1.0 + 0.42 * len(tasks))
+    figure, axes = new_figure(1.0 + 0.42 * len(tasks))
     rates = [found.rate for task in tasks for found in task.splits.values() if found.rate]
     for index, split in enumerate(info.rows):
         for place, task in enumerate(tasks):
@@ -111,37 +66,18 @@ def _rates(info: DataInfo) -> Plot | None:
             axes.errorbar(
                 found.rate, at, xerr=error, fmt=MARKS[index], color=COLOURS[index], label=label, capsize=2, markersize=5
             )
-    _named(axes, [task.name for task in tasks])
+    named_rows(axes, [task.name for task in tasks])
     if rates and max(rates) > 20 * min(rates):
         axes.set_xscale("log")
-        _few_ticks(axes.xaxis)
+        few_ticks(axes.xaxis)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
     axes.set_xlabel("positives among the observed rows, ± 2 standard errors")
-    _legend(axes)
+    legend(axes)
     axes.grid(axis="x", alpha=0.25)
     words = "; ".join(
         f"{task.name} in {split}: {share(found.rate)}" for task in tasks for split, found in task.splits.items()
     )
-    return _plot("rates", "Positives per task and split", words, figure)
-
-
-def _legend(axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    first = dict(zip(labels, handles, strict=True))
-    if first:
-        axes.legend(list(first.values()), list(first), loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-def _few_ticks(axis: Axis) -> None:
-    """On a logarithmic axis number the powers of ten alone; 2 and 5 too where it spans few of them."""
-    low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < FEW_POWERS * low else (1,), numticks=8))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _named(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), [clipped(name, NAME) for name in names])
-    axes.set_ylim(len(names) - 0.4, -0.6)
+    return svg("rates", "Positives per task and split", words, figure)
 
 
 def _together(info: DataInfo) -> Plot | None:
@@ -169,11 +105,11 @@ def _together(info: DataInfo) -> Plot | None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     words = "; ".join(f"P({task} | {other}) = {share(value)}" for (task, other), value in found.items())
-    return _plot("together", "Tasks together, in training", words, figure)
+    return svg("together", "Tasks together, in training", words, figure)
 
 
 def _missing(info: DataInfo) -> Plot:
-    figure, (left, right) = _axes(0.9 + 0.19 * len(info.fields), 2, sharey=True)
+    figure, (left, right) = new_figure(0.9 + 0.19 * len(info.fields), 2, sharey=True)
     for index, split in enumerate(info.rows):
         places = [place + 0.24 * (index - 1) for place in range(len(info.fields))]
         left.plot(
@@ -190,7 +126,7 @@ def _missing(info: DataInfo) -> Plot:
             if split != "train" and (value := field.splits[split].coverage) is not None
         ]
         right.plot(*zip(*known, strict=True) if known else ([], []), MARKS[index], color=COLOURS[index], markersize=4)
-    _named(left, [field.name for field in info.fields])
+    named_rows(left, [field.name for field in info.fields])
     for axes, label in ((left, "rows without a value, %"), (right, "values whose token has an id, %")):
         axes.set_xlabel(label)
         axes.set_xlim(-3, 103)
@@ -202,7 +138,7 @@ def _missing(info: DataInfo) -> Plot:
         f"{share(field.splits['test'].coverage)} known in test"
         for field in info.fields
     )
-    return _plot("missing", "Missing values, and values known to training", words, figure)
+    return svg("missing", "Missing values, and values known to training", words, figure)
 
 
 def _frequency(info: DataInfo) -> Plot | None:
@@ -210,7 +146,7 @@ def _frequency(info: DataInfo) -> Plot | None:
     fields = sorted(fields, key=lambda field: -field.vocabulary)[:LARGEST]
     if not fields:
         return None
-    figure, axes = _axes(3.4)
+    figure, axes = new_figure(3.4)
     for index, field in enumerate(fields):
         assert field.tokens is not None
         ranks, counts = zip(*field.tokens.frequency, strict=True)
@@ -220,14 +156,14 @@ def _frequency(info: DataInfo) -> Plot | None:
         label = f"\u200b{label}" if label.startswith("_") else label  # else matplotlib hides it
         axes.loglog(ranks, counts, style, marker=MARKS[index], color=colour, label=label, markersize=3, lw=1)
     for axis in (axes.xaxis, axes.yaxis):
-        _few_ticks(axis)
+        few_ticks(axis)
         axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("rank of the token")
     axes.set_ylabel("occurrences in training")
     axes.grid(alpha=0.25)
-    _legend(axes)
+    legend(axes)
     words = "; ".join(f"{field.name}: {_frequency_words(field)}" for field in fields)
-    return _plot("frequency", "Token frequencies of the largest fields", words, figure)
+    return svg("frequency", "Token frequencies of the largest fields", words, figure)
 
 
 def _frequency_words(field: FieldInfo) -> str:
@@ -240,7 +176,7 @@ def _lengths(info: DataInfo) -> Plot | None:
     fields = [(field, field.lengths["train"]) for field in info.fields if field.lengths is not None]
     if not fields:
         return None
-    figure, axes = _axes(1.0 + 0.3 * len(fields))
+    figure, axes = new_figure(1.0 + 0.3 * len(fields))
     places = range(len(fields))
     axes.hlines(places, [found.median for _, found in fields], [found.longest for _, found in fields], TEXT, alpha=0.3)
     kinds = (("mean", "mean"), ("median", "median"), ("p95", "95 %"), ("longest", "longest"))
@@ -248,7 +184,7 @@ def _lengths(info: DataInfo) -> Plot | None:
         colour = COLOURS[index % len(COLOURS)]
         values = [getattr(found, key) for _, found in fields]
         axes.plot(values, places, MARKS[index], color=colour, label=label, markersize=5)
-    _named(axes, [field.name for field, _ in fields])
+    named_rows(axes, [field.name for field, _ in fields])
     if max(found.longest for _, found in fields) > 100:
         axes.set_xscale("symlog", linthresh=1)
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -256,9 +192,9 @@ def _lengths(info: DataInfo) -> Plot | None:
     axes.set_xlim(left=-0.2)
     axes.set_xlabel("values in a list, over the training rows")
     axes.grid(axis="x", alpha=0.25)
-    _legend(axes)
+    legend(axes)
     words = "; ".join(
         f"{field.name}: mean {found.mean:.1f}, median {found.median}, 95 % {found.p95}, longest {found.longest}"
         for field, found in fields
     )
-    return _plot("lengths", "Lengths of lists", words, figure)
+    return svg("lengths", "Lengths of lists", words, figure)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import polars as pl
 from pydantic import Field
 
-from recbole_dtn.config.typed import read_typed
+from recbole_dtn.config.properties import read_typed
 from recbole_dtn.data.ahead import ahead
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.write import ReadyRows, write_atomic, write_dataset_yaml

@@ -17,9 +17,9 @@ from recbole_dtn.config.load import resolve
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError
 from recbole_dtn.model.base import MultiTaskRecommender
+from recbole_dtn.record.checkpoint import read_checkpoint
 from recbole_dtn.registry import MODELS
 from recbole_dtn.serving.load import load
-from recbole_dtn.training.checkpoint import read_checkpoint
 from recbole_dtn.training.exchange import load_into, save_checkpoint
 from recbole_dtn.training.fit import fit
 from recbole_dtn.training.module import TrainingModule

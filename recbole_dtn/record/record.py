@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recbole_dtn.errors import DataError
+from recbole_dtn.report.files import write_text
 
-__all__ = ["SCHEMA_VERSION", "RunRecord", "TaskRecord", "read_record", "write_record"]
+__all__ = ["SCHEMA_VERSION", "RunRecord", "TaskRecord", "package_versions", "read_record", "write_record"]
 
 SCHEMA_VERSION: Literal[1] = 1
 FILE_NAME = "record.json"
@@ -66,18 +67,10 @@ class RunRecord(BaseModel):
     versions: dict[str, str]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: to a temporary name beside it, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result may depend on."""
+    packages = ("torch", "pytorch-lightning", "torchmetrics", "recbole", "polars", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def write_record(record: RunRecord, folder: Path) -> Path:

@@ -1,21 +1,25 @@
-"""Errors of a regression task."""
+"""Mean absolute error."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from recbole_dtn.metric.base import TaskMetric
+from recbole_dtn.registry import METRICS
 from recbole_dtn.schema import TaskKind
 
-__all__ = ["MAE", "RMSE"]
+__all__ = ["MAE"]
 
 
+@METRICS.register("mae")
 class MAE(TaskMetric):
-    """Mean absolute error, ``sum w |v - y| / sum w``.
+    """Mean absolute error of a regression.
 
+    ``sum w |v - y| / sum w``, w the sample weight or 1.
+
+    >>> import torch
     >>> metric = MAE()
     >>> metric.update(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 2.0]))
     >>> metric.compute()
@@ -42,19 +46,3 @@ class MAE(TaskMetric):
 
     def compute(self) -> Tensor:
         return self.error / self.weight
-
-
-class RMSE(MAE):
-    """Root of the mean squared error, ``sqrt(sum w (v - y)^2 / sum w)``.
-
-    >>> metric = RMSE()
-    >>> metric.update(torch.tensor([1.0, 9.0]), torch.tensor([2.0, 2.0]))
-    >>> metric.compute()
-    tensor(5., dtype=torch.float64)
-    """
-
-    def _error(self, difference: Tensor) -> Tensor:
-        return difference.square()
-
-    def compute(self) -> Tensor:
-        return torch.sqrt(self.error / self.weight)

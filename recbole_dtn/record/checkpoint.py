@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.layers.compression import Block, Compression, row_blocks
+from recbole_dtn.layers.embedding import EmbeddingTable
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.schema import DataSchema
 
@@ -25,13 +27,14 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds."""
+    """What a checkpoint holds. ``tables``: field names of every embedding table, by its key in ``state_dict``."""
 
     state_dict: dict[str, Tensor]
     schema: DataSchema
     vocabularies: Vocabularies
     settings: dict[str, Any]
     epoch: int
+    tables: dict[str, list[str]]
 
 
 def write_checkpoint(path: Path, model: MultiTaskRecommender, vocabularies: Vocabularies, *, epoch: int) -> None:
@@ -43,6 +46,7 @@ def write_checkpoint(path: Path, model: MultiTaskRecommender, vocabularies: Voca
         "vocabularies": vocabularies.to_dict(),
         "settings": model.settings.dump(),
         "epoch": epoch,
+        "tables": {name: list(table.field_names) for name, table in _tables(model).items()},
     }
     temporary = path.with_name(f".{path.name}.writing")
     torch.save(content, temporary)
@@ -62,6 +66,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         vocabularies=Vocabularies.from_dict(content["vocabularies"]),
         settings=content["settings"],
         epoch=content["epoch"],
+        tables=content.get("tables", {}),
     )
 
 
@@ -88,6 +93,11 @@ def _content(path: Path, *, mapped: bool) -> dict[str, Any]:
     return content
 
 
+def _tables(model: MultiTaskRecommender) -> dict[str, EmbeddingTable]:
+    """Every embedding table, by the key of its weight in the model's ``state_dict``."""
+    return {f"{name}.table.weight": part for name, part in model.named_modules() if isinstance(part, EmbeddingTable)}
+
+
 def initialise_from(model: MultiTaskRecommender, vocabularies: Vocabularies, folder: Path) -> int:
     """Start ``model`` from the weights of a run; embedding rows are matched by field and token.
 
@@ -101,11 +111,7 @@ def initialise_from(model: MultiTaskRecommender, vocabularies: Vocabularies, fol
     """
     old = read_checkpoint(folder)
     current = model.state_dict()
-    tables = {
-        f"{name}.weight"
-        for name, module in model.named_modules()
-        if module in model.tables() and getattr(module, "kind", "") == "embedding"
-    }
+    tables = _tables(model)
     faults = [
         f"{name}: {'missing there' if name not in old.state_dict else tuple(old.state_dict[name].shape)} "
         f"against {tuple(tensor.shape)} here"
@@ -113,11 +119,11 @@ def initialise_from(model: MultiTaskRecommender, vocabularies: Vocabularies, fol
         if name not in tables and (name not in old.state_dict or old.state_dict[name].shape != tensor.shape)
     ]
     faults += [f"{name}: missing there" for name in tables if name not in old.state_dict]
-    widths = {current[name].shape[1] for name in tables} | {
-        old.state_dict[name].shape[1] for name in tables if name in old.state_dict
-    }
-    if len(widths) > 1:
-        faults.append(f"embedding_size: {sorted(widths)}")
+    faults += [
+        f"{name}: rows of {old.state_dict[name].shape[1]} numbers there, of {current[name].shape[1]} here"
+        for name in tables
+        if name in old.state_dict and old.state_dict[name].shape[1] != current[name].shape[1]
+    ]
     if faults:
         own = set(type(model.settings).model_fields) - set(Settings.model_fields)
         now = model.settings.dump()
@@ -134,14 +140,28 @@ def initialise_from(model: MultiTaskRecommender, vocabularies: Vocabularies, fol
             f"init_from={folder}: that run ({old.settings['model']} on {old.settings['dataset']}) does not fit this "
             "model; give both the same model settings and fields:\n  " + "\n  ".join(shown) + more
         )
-    new_rows, old_rows = match_rows(model.schema, vocabularies, old, model.compression)
+    matched = {
+        name: match_rows(
+            _of_fields(model.schema, table.field_names),
+            vocabularies,
+            replace(old, schema=_of_fields(old.schema, old.tables.get(name))),
+            model.compression,
+        )
+        for name, table in tables.items()
+    }
     with torch.no_grad():
         for name, tensor in current.items():
-            if name in tables:
+            if name in matched:
+                new_rows, old_rows = matched[name]
                 tensor[new_rows] = old.state_dict[name][old_rows]
             else:
                 tensor.copy_(old.state_dict[name])
-    return len(new_rows)
+    return sum(len(new_rows) for new_rows, _ in matched.values())
+
+
+def _of_fields(schema: DataSchema, names: Collection[str] | None) -> DataSchema:
+    """The schema of a table's fields; None: all fields."""
+    return schema.select(i for i, spec in enumerate(schema.fields) if names is None or spec.name in names)
 
 
 def match_rows(
@@ -150,7 +170,8 @@ def match_rows(
     """Rows of the new and of the old table that mean the same; two int64 tensors of one length.
 
     Args:
-        schema, vocabularies, compression: of the new model. old: what it starts from.
+        schema, vocabularies, compression: of the new model; the schema has the fields of the table alone.
+        old: what it starts from, its schema cut to the fields of the old table.
 
     Raises:
         UsageError: naming the compressed fields whose rows are shared by other tokens there than here.

@@ -1,0 +1,54 @@
+"""Keys of a RecBole Config that both ways through the bridge read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from recbole.config import Config
+
+from recbole_dtn.bridge.config import REFUSED
+from recbole_dtn.config.recbole_names import ALIASES
+from recbole_dtn.config.settings import Settings
+from recbole_dtn.config.tasks import parse_condition
+from recbole_dtn.errors import UsageError, nearest
+
+__all__ = ["MEANS_ANOTHER", "SETTINGS_KEY", "WRITER", "label_column", "refuse_unknown"]
+
+SETTINGS_KEY = "recbole_dtn"
+"""Key of a RecBole Config under which our Settings travel."""
+
+MEANS_ANOTHER = frozenset({"model", "dataset", "data_path", "valid_metric", "weight_decay"})
+"""Keys that RecBole and our settings both have, and that a stock Config sets in RecBole's sense."""
+
+WRITER = "recbole_dtn.preprocess.export.write_given_splits"
+"""What messages name as the writer of files in given splits."""
+
+
+def label_column(settings: Settings, task: str, columns: Collection[str]) -> str:
+    """The column that holds a task's label in RecBole's files: named as the task, or the label itself.
+
+    RecBole knows no conditions, so a label that a condition derives must lie in a column of its own.
+    """
+    spec = next(each for each in settings.tasks if each.name == task)
+    if spec.condition is not None and task in parse_condition(spec.condition).columns():
+        raise UsageError(
+            f"task {task!r}: its condition ({spec.condition}) reads a column of the task's own name, so that no column "
+            f"can hold its label for RecBole: rename the task ({WRITER} writes the label columns)"
+        )
+    for name in (task, *([spec.label] if spec.condition is None else [])):
+        if name in columns:
+            return name
+    wanted = f"a :float column {task!r}" + (f" or {spec.label!r}" if spec.condition is None else "")
+    raise UsageError(
+        f"task {task!r}: RecBole's data has no label column; expected {wanted}; {nearest(task, columns)} "
+        "(load_col: ~ loads every column; " + f"{WRITER} writes the label columns)"
+    )
+
+
+def refuse_unknown(given: Iterable[str], config: Config, ours: set[str]) -> None:
+    """RecBole ignores a misspelt key; here it is an error."""
+    known = {key for keys in config.parameters.values() for key in keys} | set(config.internal_config_dict)
+    known |= {*ours, *ALIASES, *REFUSED, "model", "dataset", "discretization", SETTINGS_KEY}
+    for key in given:
+        if key not in known and key.split(".")[0] not in ours:
+            raise UsageError(f"unknown key {key!r}, neither RecBole's nor ours: {nearest(key, known)}")

@@ -1,0 +1,27 @@
+"""Where a command prints: rich on a terminal, plain text elsewhere."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+__all__ = ["make_console", "say"]
+
+WIDE = 160
+"""Columns of an output that is no terminal, where nothing is folded to the width of a screen."""
+
+
+def make_console(*, quiet: bool = False, stderr: bool = False) -> Console:
+    """A console that colours no words and, where its output is no terminal, writes no control codes and folds nothing.
+
+    Args:
+        quiet: print nothing. stderr: write to the standard error instead of the standard output.
+    """
+    console = Console(quiet=quiet, stderr=stderr, highlight=False, emoji=False)
+    if console.is_terminal:
+        return console
+    return Console(quiet=quiet, stderr=stderr, highlight=False, emoji=False, no_color=True, width=WIDE)
+
+
+def say(console: Console, text: str, *, end: str = "\n") -> None:
+    """Print text as it is: rich would take ``[gdcn]`` for markup and ``:train:`` for an emoji, and fold long lines."""
+    console.print(text, end=end, markup=False, highlight=False, emoji=False, soft_wrap=True)

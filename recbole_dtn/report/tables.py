@@ -1,0 +1,98 @@
+"""One table in four forms: on a terminal, as plain columns, as Markdown and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from recbole_dtn.report.console import say
+
+__all__ = ["csv_text", "escaped", "markdown_table", "plain_lines", "show_table"]
+
+Row = Sequence[str]
+
+
+def show_table(
+    console: Console, columns: Row, rows: Sequence[Row], *, numbers: bool = False, longest: int | None = None
+) -> None:
+    """Print a table. On a terminal long cells fold within its width; elsewhere nothing is folded or cut.
+
+    Args:
+        console: where to print. columns: headings. rows: cells, as text.
+        numbers: whether all columns but the first are aligned to the right.
+        longest: characters that a cell may have before it folds on a terminal; elsewhere a longer cell pushes the rest
+            of its own row to the right, and no other row.
+    """
+    if not console.is_terminal:
+        for line in plain_lines(columns, rows, numbers=numbers, longest=longest):
+            say(console, line)
+        return
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for position, column in enumerate(columns):
+        width = max([len(column), *(len(row[position]) for row in rows)])
+        table.add_column(
+            Text(column),
+            justify="right" if numbers and position else "left",
+            overflow="fold",
+            no_wrap=position == 0 and 3 * width <= console.width,  # a short name stays in one piece, to be copied
+            max_width=longest,
+        )
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+
+
+def plain_lines(columns: Row, rows: Sequence[Row], *, numbers: bool = False, longest: int | None = None) -> list[str]:
+    """The lines of a table whose columns are two spaces apart.
+
+    Args:
+        columns, rows, numbers, longest: as for :func:`show_table`.
+
+    >>> plain_lines(["task", "AUC"], [["click", "0.7"], ["buy", "0.65"]], numbers=True)
+    ['task    AUC', 'click   0.7', 'buy    0.65']
+    """
+    widths = [
+        max(len(cell) for cell in column if longest is None or len(cell) <= longest)
+        for column in zip(columns, *rows, strict=True)
+    ]
+    return ["  ".join(_aligned(row, widths, numbers=numbers)).rstrip() for row in (columns, *rows)]
+
+
+def _aligned(row: Row, widths: Sequence[int], *, numbers: bool) -> Iterable[str]:
+    for position, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        yield cell.rjust(width) if numbers and position else cell.ljust(width)
+
+
+def markdown_table(columns: Row, rows: Sequence[Row]) -> list[str]:
+    """The lines of a Markdown table; the columns after the first are aligned to the right.
+
+    >>> markdown_table(["task", "AUC"], [["click", "0.7"]])
+    ['| task | AUC |', '| --- | --: |', '| click | 0.7 |']
+    """
+    ruler = ["---"] + ["--:"] * (len(columns) - 1)
+    return [f"| {' | '.join(escaped(cell) for cell in row)} |" for row in (columns, ruler, *rows)]
+
+
+def escaped(text: str) -> str:
+    """Text in which no character ends a cell of a Markdown table."""
+    return text.replace("|", "\\|")
+
+
+def csv_text(columns: Row, rows: Iterable[Sequence[Any]]) -> str:
+    """A CSV file as text: every digit of a number, an empty cell for None.
+
+    >>> csv_text(["a", "b"], [[0.1, None]])
+    'a,b\\n0.1,\\n'
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
