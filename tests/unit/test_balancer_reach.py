@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from recbole_dtn.layers.product import Fusible
+from recbole_dtn.kernels.choice import Fusible
 from torch import nn
 
 from recbole_dtn.balancer.reach import Reach, find_reach
