@@ -48,11 +48,11 @@ def mixtures(
             return _together(groups, singles, reads, inputs[0])
         with stage("experts"):
             return _together(groups, singles, reads, inputs[0])
-    outputs = [group(each) for group, each in zip(groups, inputs, strict=False)]
     if isinstance(gates, SoftmaxGates) and isinstance(x, Tensor):  # called as one module, which profilers label
         weights = list(gates(x).unbind(1))
-    else:
-        weights = [gate(each) for gate, each in zip(singles, inputs, strict=False)]
+        return mix(weights, [group(x) for group in groups], reads), weights
+    outputs = [group(each) for group, each in zip(groups, inputs, strict=False)]
+    weights = [gate(each) for gate, each in zip(singles, inputs, strict=False)]
     return mix(weights, outputs, reads), weights
 
 
