@@ -73,7 +73,7 @@ def make(set_name: str, given: Namespace) -> RawSet:
     try:
         options: Any = model.model_validate(values_of(tree))
     except ValidationError as error:
-        faults += faults_of(error, model, tree, prefix="--", owner=owner)
+        faults += faults_of(error, model, tree, prefix="--", owner=f"preprocess {set_name}")
     if faults:
         raise report(faults, of="options")
     maker: type[RawSet] = PREPROCESSORS.load(set_name)

@@ -271,7 +271,7 @@ def _split(values: Mapping[str, Any], types: Mapping[str, str], ours: Values, fa
         return
     parts, args = values.get("benchmark_filename"), values.get("eval_args")
     if not _off(parts):
-        if list(parts) == ["train", "valid", "test"]:
+        if list(parts or ()) == ["train", "valid", "test"]:
             ours["split"] = "given"
         else:
             faults.append(("benchmark_filename", "rename the files to <name>.train.inter, .valid.inter, .test.inter "
@@ -311,7 +311,7 @@ def _training(values: Mapping[str, Any], types: Mapping[str, str], ours: Values,
     clip = values.get("clip_grad_norm")
     if not _off(clip) and "gradient_clip" not in values:
         norm = clip.get("max_norm") if isinstance(clip, Mapping) else None
-        if norm is None or _number(clip.get("norm_type", 2)) != 2:
+        if norm is None or not isinstance(clip, Mapping) or _number(clip.get("norm_type", 2)) != 2:
             faults.append(("clip_grad_norm", "only the 2-norm can be clipped: write gradient_clip: 5.0"))
         else:
             ours["gradient_clip"] = norm

@@ -201,7 +201,8 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
     @property
     def flat_dim(self) -> int:
         """F * D."""
-        return self.schema.num_fields * self.settings.embedding_size
+        width: int = self.schema.num_fields * self.settings.embedding_size
+        return width
 
     def new_front(self) -> Front:
         """A module ``embeddings (B, F, D), ids (B, F) -> (B, I)``, I its ``output_dim``; to be called in ``build``.
