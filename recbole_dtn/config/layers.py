@@ -9,13 +9,9 @@ from typing import Any
 
 from recbole_dtn.config.faults import Fault
 from recbole_dtn.config.properties import properties_folder, read_tree
-<<<<<<< HEAD
-from recbole_dtn.config.recbole_names import ALIASES, REFUSED
-=======
 from recbole_dtn.config.recbole_names import ALIASES, REFUSED, SOURCES, translate
->>>>>>> bridge
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.config.tree import CHOICES, Branch, Leaf, Tree, as_choice, from_python, merge, parse_text, show
+from recbole_dtn.config.tree import CHOICES, Branch, Leaf, Tree, as_choice, from_python, merge, parse_text, plain, show
 from recbole_dtn.errors import UsageError
 from recbole_dtn.shipped import builtin_index
 
@@ -104,14 +100,12 @@ def config_layers(given: Tree | None, first: Sequence[str | Path], faults: list[
     layers = []
     for text in texts:
         try:
-            layers.append(read_tree(_config_file(text), name=text))
+            layers.append(_from_recbole(read_tree(_config_file(text), name=text), faults))
         except UsageError as error:
             faults.append(Fault("config_files", str(error), ""))
     return layers
 
 
-<<<<<<< HEAD
-=======
 def _from_recbole(layer: Branch, faults: list[Fault]) -> Branch:
     """A file's layer with RecBole's keys translated into ours; what has no counterpart is a fault."""
     settings, unknown = translate(plain(layer))
@@ -124,7 +118,6 @@ def _from_recbole(layer: Branch, faults: list[Fault]) -> Branch:
     return made
 
 
->>>>>>> bridge
 def _config_file(text: str) -> Path:
     """The file itself, else a shipped one named as under properties/ (``model/DTN-paper-size.yaml``)."""
     path = Path(text).expanduser()
