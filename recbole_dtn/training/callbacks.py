@@ -1,4 +1,4 @@
-"""What happens around the training loop: the best epoch is kept, the clock is read, the user sees progress."""
+"""Callbacks of training: keep the best epoch, measure samples per second, show progress."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ class BestKeeper(lightning.Callback):
             self.best, self.best_epoch, self.worse = value, epoch, 0
             self.valid, self.factors = pl_module.latest, pl_module.latest_factors
             if trainer.is_global_zero:
-                write_checkpoint(self.path, pl_module.model, self.vocabularies, epoch=epoch)
+                write_checkpoint(
+                    self.path, pl_module.model, self.vocabularies, epoch=epoch, balancer=pl_module.balancer
+                )
         else:
             self.worse += 1
             if self.worse > self.settings.stopping_step:

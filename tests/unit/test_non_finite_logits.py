@@ -9,8 +9,8 @@ import torch
 
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import DataError
-from recbole_dtn.layers import product
-from recbole_dtn.layers.product import linear
+from recbole_dtn.kernels import products as product
+from recbole_dtn.kernels.products import linear
 from recbole_dtn.metric.tasks import MultiTaskMetrics
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.registry import MODELS
