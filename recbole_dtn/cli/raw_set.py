@@ -58,10 +58,8 @@ def make(set_name: str, given: Namespace) -> RawSet:
     """
     model = option_model(set_name)
     texts, unknown = own_options(given.settings, model.model_fields)
-    hints = {name: nearest(name, [*SWITCHES, *model.model_fields]) for name in unknown}
-    faults = [
-        Fault(f"--{name}", f"preprocess {set_name} has no such option; {hint}", "") for name, hint in hints.items()
-    ]
+    owner, known_options = f"preprocess {set_name}", [*SWITCHES, *model.model_fields]
+    faults = [Fault(f"--{key}", f"{owner} has no such option; {nearest(key, known_options)}", "") for key in unknown]
     known = protocols(set_name)
     protocol = texts.pop("protocol", next(iter(known)))
     if protocol not in known:
@@ -73,7 +71,7 @@ def make(set_name: str, given: Namespace) -> RawSet:
     try:
         options: Any = model.model_validate(values_of(tree))
     except ValidationError as error:
-        faults += faults_of(error, model, tree, prefix="--", owner=owner)
+        faults += faults_of(error, model, tree, prefix="--", owner=f"preprocess {set_name}")
     if faults:
         raise report(faults, of="options")
     maker: type[RawSet] = PREPROCESSORS.load(set_name)

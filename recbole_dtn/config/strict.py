@@ -53,15 +53,17 @@ class Strict(BaseModel):
 def _read(value: Any, annotation: Any) -> Any:
     """What pydantic is given in place of a value that it would read otherwise than a user means it."""
     kinds = list(members(annotation))
-    if isinstance(value, bool) and bool not in kinds:
-        return str(value).lower()  # pydantic takes true for the number 1
+    if isinstance(value, bool):
+        # pydantic takes true for the number 1: an object of no declared type is refused
+        return value if {bool, Any} & set(kinds) else object()
+    if not isinstance(value, str | int | float):
+        return value
+    options = [option for kind in kinds if get_origin(kind) is Literal for option in get_args(kind)]
+    for option in options:
+        if str(option) == str(value):
+            return option
     if not isinstance(value, str):
         return value
-    for kind in kinds:
-        if get_origin(kind) is Literal:
-            for option in get_args(kind):
-                if str(option) == value:
-                    return option
     if any(get_origin(kind) in SEQUENCES for kind in kinds) and str not in kinds and value:
         return [part.strip() for part in value.split(",")]
     return value

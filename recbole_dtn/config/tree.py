@@ -188,9 +188,9 @@ def parse_text(text: str, name: str, *, lines: bool = True) -> Tree:
         line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UsageError(f"{name}{line}: not valid YAML: {error.problem or error.context}") from error
     except yaml.reader.ReaderError as error:
-        line = text[: error.position].count("\n") + 1
+        number = text[: error.position].count("\n") + 1
         raise UsageError(
-            f"{name}, line {line}: not valid YAML: the control character {chr(error.character)!r} is not allowed; "
+            f"{name}, line {number}: not valid YAML: the control character {chr(error.character)!r} is not allowed; "
             "remove it, or write it as an escape in double quotes"
         ) from error
 
@@ -205,7 +205,7 @@ class _Loader(yaml.SafeLoader):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem=f"more than {DEEPEST} levels of maps and lists", problem_mark=mark)
         self.depth += 1
-        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
         self.depth -= 1
         return node
 

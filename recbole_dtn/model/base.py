@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import InputType, ModelType
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_dtn import bridge
 from recbole_dtn.config.settings import Settings
@@ -127,6 +127,14 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         """Score a batch."""
         raise NotImplementedError
 
+    def task_parameters(self) -> Sequence[Collection[nn.Parameter]] | None:
+        """The parameters that each task's logit and loss depend on, one collection for each task.
+
+        None: a balancer that needs to know finds them by :func:`recbole_dtn.balancer.reach.find_reach`. A model whose
+        rows take different paths (routed experts) declares them.
+        """
+        return None
+
     # ---- what every model has -----------------------------------------------------------------------------------
 
     @classmethod
@@ -201,7 +209,8 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
     @property
     def flat_dim(self) -> int:
         """F * D."""
-        return self.schema.num_fields * self.settings.embedding_size
+        width: int = self.schema.num_fields * self.settings.embedding_size
+        return width
 
     def new_front(self) -> Front:
         """A module ``embeddings (B, F, D), ids (B, F) -> (B, I)``, I its ``output_dim``; to be called in ``build``.

@@ -251,7 +251,7 @@ class TaskSelector(nn.Module):
         return torch.stack([column.expand(batch) for column in columns], 1).repeat_interleave(count, dim=1)
 
 
-@MODELS.register("DTN", paper="Deep Multiple Task-specific Feature Interactions Network (arXiv 2408.11611)")
+@MODELS.register("DTN", paper="Deep Multiple Task-specific Feature Interactions Network, arXiv 2408.11611")
 class DTN(MultiTaskRecommender):
     """Task-specific interaction modules, selected by gates and a task-sensitive network.
 

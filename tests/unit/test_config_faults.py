@@ -94,7 +94,7 @@ BAD = [
     ("--checkpoint_dir=x", "checkpoint_dir: is RecBole's setting; run folders go to output_dir"),
     ("--show_progress=false", "show_progress: is RecBole's setting; it is progress"),
     ("--eval_args={}", "eval_args: is RecBole's setting; set split, split_ratio and split_seed"),
-    ("--metrics=[AUC]", "metrics: is RecBole's setting"),
+    ("--metrics=[acu]", "metrics[0]: unknown metric 'acu': did you mean 'auc'"),
     ("--learner=rmsprop", "optimizer.name: expected one of adam, adamw, sgd, adagrad; found 'rmsprop'"),
 ]  # fmt: skip
 
