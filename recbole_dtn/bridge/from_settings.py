@@ -43,7 +43,7 @@ def recbole_config(
     """
     given = dict(overrides or {})
     if isinstance(model, str):
-        known = {*settings_class(model).model_fields, *ALIASES}
+        known = {*settings_class(model).model_fields, *ALIASES} - {"metrics"}  # RecBole's: its Trainer computes them
         own = {key: given.pop(key) for key in list(given) if key.split(".")[0] in known}
         places = {"dataset": dataset, "data_path": None if data_path is None else str(data_path)}
         settings = resolve({**own, "model": model, **{k: v for k, v in places.items() if v is not None}}).settings
@@ -56,10 +56,13 @@ def recbole_config(
             raise UsageError(
                 f"{', '.join(ours)}: set it in the Settings; beside them only RecBole's own keys may stand"
             )
+    model_class = MODELS.load(settings.model)
+    if not isinstance(settings, model_class.settings_class):  # as the index has it: a class that pickle does not find
+        settings = model_class.settings_class.model_validate(settings.dump())
     path = Path(data_path or settings.data_path)
     headers = _headers(path / name, name, given.get("benchmark_filename", ("train", "valid", "test")))
     values = {**_recbole_values(settings, path, headers), **given, SETTINGS_KEY: settings}
-    config = RecBoleConfig(model=MODELS.load(settings.model), dataset=name, config_dict=values)
+    config = RecBoleConfig(model=model_class, dataset=name, config_dict=values)
     refuse_unknown(given, config, set(type(settings).model_fields))
     _warn_unfollowed(settings)
     _warn_empty_keys(path / name, name, config)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
+import recbole.model
 from recbole.config import Config
 
 from recbole_dtn.bridge.config import REFUSED
+from recbole_dtn.config.conditions import parse_condition
 from recbole_dtn.config.recbole_names import ALIASES
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.config.tasks import parse_condition
 from recbole_dtn.errors import UsageError, nearest
 
-__all__ = ["MEANS_ANOTHER", "SETTINGS_KEY", "WRITER", "label_column", "refuse_unknown"]
+__all__ = ["MEANS_ANOTHER", "SETTINGS_KEY", "WRITER", "is_stock_model", "label_column", "refuse_unknown"]
 
 SETTINGS_KEY = "recbole_dtn"
 """Key of a RecBole Config under which our Settings travel."""
 
-MEANS_ANOTHER = frozenset({"model", "dataset", "data_path", "valid_metric", "weight_decay"})
+MEANS_ANOTHER = frozenset({"model", "dataset", "data_path", "metrics", "valid_metric", "weight_decay"})
 """Keys that RecBole and our settings both have, and that a stock Config sets in RecBole's sense."""
 
 WRITER = "recbole_dtn.preprocess.export.write_given_splits"
@@ -52,3 +54,9 @@ def refuse_unknown(given: Iterable[str], config: Config, ours: set[str]) -> None
     for key in given:
         if key not in known and key.split(".")[0] not in ours:
             raise UsageError(f"unknown key {key!r}, neither RecBole's nor ours: {nearest(key, known)}")
+
+
+def is_stock_model(name: str) -> bool:
+    """Whether RecBole itself has a model of this name."""
+    # By its file: RecBole's own look-up imports every package of models, lightgbm's among them.
+    return any(list(Path(folder).glob(f"*/{name.lower()}.py")) for folder in recbole.model.__path__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ def translate(model_class: type, config: Any, dataset: Any) -> Translator:
     check_fields(settings, dataset, config)
     check_labels(settings, dataset, config, labels)
     schema, vocabularies = _encode(settings, dataset)
-    tokens = {spec.name: dataset.field2id_token[spec.name].tolist() for spec in schema.fields if spec.kind != "float"}
+    with_ids = [spec.name for spec in schema.fields if spec.kind != "float"]
+    with_ids += [name for name in (settings.domain_field, settings.group_field) if name in dataset.field2id_token]
+    tokens = {name: dataset.field2id_token[name].tolist() for name in dict.fromkeys(with_ids)}
     return Translator(settings, schema, vocabularies, tokens=tokens, label_columns=labels)
 
 
@@ -96,6 +99,10 @@ def _encode(settings: Settings, dataset: Dataset) -> tuple[DataSchema, Vocabular
         seen = torch.bincount(column.flatten(), minlength=len(tokens)).tolist()
         counts[spec.name] = dict(zip(tokens[1:], seen[1:], strict=True))  # 0 is padding
     vocabularies = Vocabularies.from_counts(settings.fields, counts, floats, min_count=settings.min_count)
+    if settings.domain_field is not None:
+        # As our own reader: the tokens of all splits, in the order of their bytes.
+        domains = sorted(dataset.field2id_token[settings.domain_field].tolist()[1:], key=str.encode)
+        vocabularies = replace(vocabularies, domains=tuple(domains), domain_field=settings.domain_field)
     return make_schema(settings.fields, settings.tasks, vocabularies, settings), vocabularies
 
 

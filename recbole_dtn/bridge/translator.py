@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from recbole_dtn.config.conditions import parse_condition
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.config.tasks import parse_condition
 from recbole_dtn.data.condition import to_expression
 from recbole_dtn.data.features import Features, MultiValued
 from recbole_dtn.data.vocabulary import Vocabularies
@@ -36,7 +36,8 @@ class Translator:
 
     Args:
         settings, schema, vocabularies: what the model is built from.
-        tokens: for each field with ids, the token of each foreign id; the foreign id 0 is padding, or absent.
+        tokens: for each field with ids, and for the domain's and the group's column, the token of each foreign id; the
+            foreign id 0 is padding, or absent.
         label_columns: for each task, the column that holds its label.
     """
 
@@ -55,13 +56,27 @@ class Translator:
         self.adopt(schema, vocabularies)
 
     def adopt(self, schema: DataSchema, vocabularies: Vocabularies) -> None:
-        """Encode with these vocabularies from now on (those of a checkpoint, say)."""
+        """Encode with these vocabularies from now on (those of a checkpoint, say).
+
+        Raises:
+            UsageError: where they number the domains of a column that is not there.
+        """
         self.schema, self.vocabularies = schema, vocabularies
         self._rows = {
             spec.name: spec.offset + torch.tensor(vocabularies.lookup(spec.name, ["", *self._tokens[spec.name][1:]]))
             for spec in schema.fields
             if spec.kind != "float"
         }
+        domain, group = vocabularies.domain_field, self.settings.group_field
+        if domain is not None and domain not in self._tokens:
+            raise UsageError(f"domain_field {domain!r}: this data set has no such column; set domain_field to it")
+        if domain is not None:
+            place = {token: number for number, token in enumerate(vocabularies.domains)}
+            self._numbers = {domain: torch.tensor([-1, *(place.get(token, -1) for token in self._tokens[domain][1:])])}
+        else:
+            self._numbers = {}
+        if group is not None and group in self._tokens:
+            self._numbers[group] = _byte_order(self._tokens[group])
 
     def check_vocabularies(self, saved: Mapping[str, Any]) -> None:
         """Refuse what another training split taught, under which the weights would mean other tokens.
@@ -80,6 +95,11 @@ class Translator:
                     f"field {spec.name!r}: the saved model learned another vocabulary than this training split has; "
                     "load it over the split it was trained on"
                 )
+        if self.vocabularies.domains != other.domains:
+            raise UsageError(
+                f"domain_field {self.vocabularies.domain_field!r}: the saved model has the domains "
+                f"{', '.join(other.domains) or 'none'}, this data set {', '.join(self.vocabularies.domains) or 'none'}"
+            )
 
     def features(self, batch: Batch) -> Features:
         """B rows: tokens (B,), token sequences (B, L) padded with 0, floats (B,) or (B, 2), labels (B,).
@@ -112,7 +132,35 @@ class Translator:
             labels=labels,
             observed=observed,
             sample_weight=plain_float(batch[weight]) if weight is not None and weight in batch else None,
+            domain=self._domain(batch),
+            group=self._number(self.settings.group_field, batch),
         )
+
+    def _domain(self, batch: Batch) -> Tensor | None:
+        """(B,) the number of each row's domain, as :class:`Vocabularies` has it.
+
+        Raises:
+            UsageError: for a row without a domain, or with one that the model does not know.
+        """
+        name = self.vocabularies.domain_field
+        if name is None:
+            return None
+        found = self._number(name, batch)
+        if found is None or bool((found < 0).any()):
+            raise UsageError(
+                f"domain_field {name!r}: expected one of {', '.join(self.vocabularies.domains)} in every row; found "
+                + ("no such column" if found is None else "a row without one")
+            )
+        return found
+
+    def _number(self, name: str | None, batch: Batch) -> Tensor | None:
+        """(B,) the number of each value of a column; None where the column is not there."""
+        if name is None or name not in self._numbers or name not in batch:
+            return None
+        numbers, foreign = self._numbers[name], batch[name]
+        if numbers.device != foreign.device:
+            numbers = self._numbers[name] = numbers.to(foreign.device)
+        return numbers[foreign]
 
     def _look_up(self, spec: FieldSpec, foreign: Tensor) -> Tensor:
         """Foreign ids -> rows of the fused table."""
@@ -149,6 +197,14 @@ def observed_rows(condition: str | None, batch: Batch, rows: int, device: torch.
     frame = pl.DataFrame({name: plain_float(_column(batch, name)).cpu().numpy() for name in parsed.columns()})
     holds = frame.select(holds=to_expression(parsed, frame.schema))["holds"].fill_null(False)
     return torch.tensor(holds.to_list(), dtype=torch.bool, device=device)
+
+
+def _byte_order(tokens: Sequence[str]) -> Tensor:
+    """The number of each foreign id: tokens in the order of their bytes from 0, the absent one (id 0) last."""
+    order = sorted(range(1, len(tokens)), key=lambda number: tokens[number].encode())
+    numbers = torch.full((len(tokens),), len(order))
+    numbers[torch.tensor(order, dtype=torch.int64)] = torch.arange(len(order))
+    return numbers
 
 
 def plain_float(column: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ from typing import Any
 
 from recbole_dtn.config.faults import Fault
 from recbole_dtn.config.properties import properties_folder, read_tree
-from recbole_dtn.config.recbole_names import ALIASES, REFUSED, RENAMED, translate
+from recbole_dtn.config.recbole_names import ALIASES, REFUSED
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.config.tree import CHOICES, Branch, Leaf, Tree, as_choice, from_python, merge, parse_text, plain, show
+from recbole_dtn.config.tree import CHOICES, Branch, Leaf, Tree, as_choice, from_python, merge, parse_text, show
 from recbole_dtn.errors import UsageError
 from recbole_dtn.shipped import builtin_index
 
@@ -100,23 +100,10 @@ def config_layers(given: Tree | None, first: Sequence[str | Path], faults: list[
     layers = []
     for text in texts:
         try:
-            layers.append(_from_recbole(read_tree(_config_file(text), name=text), faults))
+            layers.append(read_tree(_config_file(text), name=text))
         except UsageError as error:
             faults.append(Fault("config_files", str(error), ""))
     return layers
-
-
-def _from_recbole(layer: Branch, faults: list[Fault]) -> Branch:
-    """A file's layer with RecBole's keys translated into ours; what has no counterpart is a fault."""
-    recboles = [key for key in layer if key in REFUSED or key in RENAMED]
-    if not recboles:
-        return layer
-    values, wrong = translate({key: plain(tree) for key, tree in layer.items()})
-    faults.extend(Fault(key, f"is RecBole's setting; {told}", layer[key].where) for key, told in wrong if key in layer)
-    translated = Branch(layer.where)
-    for key, value in values.items():
-        translated[key] = layer[key] if key in layer else from_python(value, layer[recboles[0]].where)
-    return translated
 
 
 def _config_file(text: str) -> Path:

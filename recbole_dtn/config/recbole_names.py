@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["ALIASES", "REFUSED", "RENAMED", "translate"]
+__all__ = ["ALIASES", "REFUSED", "SOURCES", "translate"]
 
 ALIASES = {"learning_rate": "optimizer.lr", "learner": "optimizer.name"}
 """Accepted everywhere: RecBole's name -> ours."""
@@ -231,7 +231,9 @@ def _field(name: str, numerical: list[str], types: Mapping[str, str]) -> Values:
 
 def _loaded(values: Mapping[str, Any], types: Mapping[str, str]) -> list[str] | None:
     """Loaded columns, each once, in order; None where only the files know them."""
-    if _off(values.get("load_col")):
+    if "load_col" not in values:
+        return None
+    if _off(values["load_col"]):
         return list(types) or None
     return list(dict.fromkeys(name for names in _columns(values["load_col"]).values() for name in names))
 
@@ -350,5 +352,19 @@ _GROUPS: dict[Callable[[Mapping[str, Any], Mapping[str, str], Values, Faults], N
     _machine: ("gpu_id", "use_gpu", "enable_amp", "log_wandb", "state"),
 }
 """Keys that are translated together. The labels come before the inputs, which leave them out."""
+
+SOURCES = {
+    **{name: (key,) for key, name in RENAMED.items()},
+    "tasks": ("threshold", "LABEL_FIELD"),
+    "fields": ("load_col",),
+    "split": ("benchmark_filename", "eval_args"),
+    "split_ratio": ("eval_args",),
+    "gradient_clip": ("clip_grad_norm",),
+    "accelerator": ("use_gpu", "gpu_id"),
+    "precision": ("enable_amp",),
+    "loggers": ("log_wandb",),
+    "quiet": ("state",),
+}
+"""For each setting that :func:`translate` makes, the keys of RecBole that it may come from."""
 
 _GROUPED = frozenset(key for keys in _GROUPS.values() for key in keys)

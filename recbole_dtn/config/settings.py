@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from recbole_dtn.config.choice import Balancer, Choice, Interaction, Loss, Metric
 from recbole_dtn.config.preprocess import PreprocessorOptions, read_options
 from recbole_dtn.config.strict import Count, NonNegative, Positive, Rate, Strict, Widths
+from recbole_dtn.registry import METRICS
 
 __all__ = [
     "SELECTED_ON_TEST",
@@ -46,6 +47,14 @@ RECBOLE_METRICS = {"auc": "mean_auc", "logloss": "mean_logloss"}
 def _our_metric(name: Any) -> Any:
     """RecBole's ``AUC`` and ``LogLoss`` are the means over the tasks."""
     return RECBOLE_METRICS.get(name.lower(), name) if isinstance(name, str) else name
+
+
+def _our_names(names: Any) -> Any:
+    """RecBole writes AUC, LogLoss, RMSE for what is auc, logloss, rmse here."""
+    if not isinstance(names, list):
+        return names
+    known = METRICS.names()
+    return [name.lower() if isinstance(name, str) and name.lower() in known else name for name in names]
 
 
 class FieldSettings(Strict):
@@ -153,7 +162,7 @@ class Settings(Strict):
     embedding_std: Positive
     embedding_dtype: Literal["float32", "bfloat16"]
     embedding_compression: CompressionSettings
-    embedding_backend: Literal["torch", "fbgemm", "torchrec"]
+    embedding_backend: Literal["torch", "fbgemm"]
     dropout: Rate
     shared_interaction: Interaction | None
     shared_interaction_dim: Count
@@ -172,7 +181,7 @@ class Settings(Strict):
     eval_step: Count
     stopping_step: Annotated[int, Field(ge=0)]
     valid_metric: Annotated[str, BeforeValidator(_our_metric)]
-    metrics: list[Metric] | None  # None: all that apply
+    metrics: Annotated[list[Metric] | None, BeforeValidator(_our_names)]  # None: all that apply
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     optimizer: OptimizerSettings
     embedding_optimizer: EmbeddingOptimizerSettings

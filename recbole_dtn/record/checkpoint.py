@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.vocabulary import Vocabularies
@@ -27,17 +27,30 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds. ``tables``: field names of every embedding table, by its key in ``state_dict``."""
+    """What a checkpoint holds.
+
+    Attributes:
+        balancer: state of the loss balancer.
+        tables: field names of every embedding table, by its key in ``state_dict``.
+    """
 
     state_dict: dict[str, Tensor]
     schema: DataSchema
     vocabularies: Vocabularies
     settings: dict[str, Any]
     epoch: int
+    balancer: dict[str, Tensor]
     tables: dict[str, list[str]]
 
 
-def write_checkpoint(path: Path, model: MultiTaskRecommender, vocabularies: Vocabularies, *, epoch: int) -> None:
+def write_checkpoint(
+    path: Path,
+    model: MultiTaskRecommender,
+    vocabularies: Vocabularies,
+    *,
+    epoch: int,
+    balancer: nn.Module | None = None,
+) -> None:
     """Write a checkpoint whole or not at all."""
     content = {
         "format": FORMAT,
@@ -46,6 +59,7 @@ def write_checkpoint(path: Path, model: MultiTaskRecommender, vocabularies: Voca
         "vocabularies": vocabularies.to_dict(),
         "settings": model.settings.dump(),
         "epoch": epoch,
+        "balancer": {} if balancer is None else {k: tensor.cpu() for k, tensor in balancer.state_dict().items()},
         "tables": {name: list(table.field_names) for name, table in _tables(model).items()},
     }
     temporary = path.with_name(f".{path.name}.writing")
@@ -66,6 +80,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         vocabularies=Vocabularies.from_dict(content["vocabularies"]),
         settings=content["settings"],
         epoch=content["epoch"],
+        balancer=content.get("balancer", {}),  # older checkpoints have none
         tables=content.get("tables", {}),
     )
 

@@ -90,7 +90,7 @@ def test_a_plugin_file_is_registered_built_and_checked(plugin: str) -> None:
         build_interactions([{"name": plugin, "scael": 3}], shape, 6)
     with pytest.raises(UsageError, match="scale: expected a number"):
         build_interactions([{"name": plugin, "scale": "much"}], shape, 6)
-    assert INTERACTIONS.entry(plugin).summary == "Products of neighbouring fields."
+    assert INTERACTIONS.entry(plugin).summary == "Products of neighbouring fields"
     check_interaction(plugin)
     check_interaction(plugin, scale=0.5)
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from recbole_dtn.layers import product
-from recbole_dtn.layers.product import linear
+from recbole_dtn.kernels import products as product
+from recbole_dtn.kernels.products import linear
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.registry import MODELS
 from recbole_dtn.testing.data import make_settings, tiny_features, tiny_schema
