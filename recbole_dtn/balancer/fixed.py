@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recbole_dtn.balancer.base import LossBalancer
+from recbole_dtn.balancer.step import Step
 from recbole_dtn.registry import BALANCERS
 from recbole_dtn.schema import TaskSpec
 
@@ -22,7 +23,7 @@ class Fixed(LossBalancer):
 
     >>> balancer = Fixed([TaskSpec("a", "binary", "a", weight=2.0), TaskSpec("b", "binary", "b")])
     >>> losses = torch.tensor([0.5, 0.25], requires_grad=True)
-    >>> balancer.backward(losses, torch.tensor(0.125), [], torch.Tensor.backward).item()
+    >>> balancer.backward(Step(losses, torch.tensor(0.125))).item()
     1.375
     >>> losses.grad
     tensor([2., 1.])
@@ -35,9 +36,7 @@ class Fixed(LossBalancer):
         # Not persistent: the weights are settings, and a checkpoint must not bring back those of another run.
         self.register_buffer("weights", torch.tensor([task.weight for task in tasks]), persistent=False)
 
-    def backward(
-        self, losses: Tensor, extra: Tensor, shared: Sequence[nn.Parameter], run: Callable[[Tensor], None]
-    ) -> Tensor:
-        total = (self.weights.to(losses.dtype) * losses).sum() + extra
-        run(total)
+    def backward(self, step: Step) -> Tensor:
+        total = (self.weights.to(step.losses.dtype) * step.losses).sum() + step.extra
+        step.run(total)
         return total.detach()

@@ -10,8 +10,8 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureType
 
 from recbole_dtn.bridge.translator import observed_rows
+from recbole_dtn.config.conditions import parse_condition
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.config.tasks import parse_condition
 from recbole_dtn.errors import UsageError, nearest
 
 __all__ = ["check_dataset", "check_fields", "check_labels"]

@@ -9,9 +9,9 @@ import recbole.model
 from recbole.config import Config
 
 from recbole_dtn.bridge.config import REFUSED
+from recbole_dtn.config.conditions import parse_condition
 from recbole_dtn.config.recbole_names import ALIASES
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.config.tasks import parse_condition
 from recbole_dtn.errors import UsageError, nearest
 
 __all__ = ["MEANS_ANOTHER", "SETTINGS_KEY", "WRITER", "is_stock_model", "label_column", "refuse_unknown"]

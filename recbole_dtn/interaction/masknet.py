@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from recbole_dtn.config.settings import Count
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
-from recbole_dtn.layers.first_order import first_order
+from recbole_dtn.kernels.masks import masked_projection
+from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.mlp import MLP
-from recbole_dtn.layers.product import Fusible, Linear, autocasting, outer, product
 from recbole_dtn.registry import INTERACTIONS
 
 __all__ = ["MaskBlock", "MaskNet"]
 
 
-class MaskBlock(Fusible):
+class MaskBlock(nn.Module):
     """One mask block: ``ReLU(LN(W (M * x)))`` with ``M = W_2 ReLU(W_1 v + b_1) + b_2``.
 
     v is the flat embedding, never normalised, whatever x is. ``W_1`` has ``reduction`` times the width of the mask
@@ -40,12 +40,7 @@ class MaskBlock(Fusible):
 
     def forward(self, embedding: Tensor, inputs: Tensor) -> Tensor:
         """Embedding (B, F*D) and inputs (B, I) -> (B, output width)."""
-        if not self.fused or autocasting(inputs) or torch.compiler.is_compiling():
-            return torch.relu(self.norm(self.project(self.mask(embedding) * inputs)))
-        inner, _, outer_map = self.mask
-        projected = _Masked.apply(  # type: ignore[no-untyped-call]
-            embedding, inputs, inner.weight, inner.bias, outer_map.weight, outer_map.bias, self.project.weight
-        )
+        projected = masked_projection(embedding, inputs, self.mask, self.project)
         output: Tensor = self.norm(projected).relu_()
         return output
 
@@ -141,43 +136,3 @@ class MaskNet(FeatureInteraction):
             mixed = torch.cat([block(raw, mixed) for block in self.blocks], dim=1)
         output: Tensor = self.head(self.mlp(mixed))
         return torch.relu(output) if self.output_activation == "relu" else output
-
-
-class _Masked(torch.autograd.Function):
-    """``W (M * x)`` with ``M = W_2 ReLU(W_1 v + b_1) + b_2``: the hidden layer, M and M * x are kept, nothing else."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        embedding: Tensor,
-        inputs: Tensor,
-        inner: Tensor,
-        inner_bias: Tensor,
-        last: Tensor,
-        last_bias: Tensor,
-        project: Tensor,
-    ) -> Tensor:
-        hidden = product(embedding, inner, inner_bias, "relu")
-        mask = product(hidden, last, last_bias)
-        masked = mask * inputs
-        ctx.save_for_backward(embedding, inputs, inner, last, project, hidden, mask, masked)
-        return product(masked, project)
-
-    @staticmethod
-    @first_order
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        embedding, inputs, inner, last, project, hidden, mask, masked = ctx.saved_tensors
-        to_masked = product(gradient, project.t())
-        to_inputs = to_masked * mask if ctx.needs_input_grad[1] else None
-        to_mask = to_masked.mul_(inputs)
-        to_hidden = product(to_mask, last.t())
-        torch.ops.aten.threshold_backward(to_hidden, hidden, 0, grad_input=to_hidden)
-        return (
-            product(to_hidden, inner.t()) if ctx.needs_input_grad[0] else None,
-            to_inputs,
-            outer(to_hidden, embedding),
-            to_hidden.sum(0),
-            outer(to_mask, hidden),
-            to_mask.sum(0),
-            outer(gradient, masked),
-        )

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import InputType, ModelType
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_dtn import bridge
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.interaction.base import FieldShape
+from recbole_dtn.kernels.choice import set_fused
 from recbole_dtn.layers.compression import Compression
 from recbole_dtn.layers.embedding import EmbeddingTable
-from recbole_dtn.layers.product import set_fused
 from recbole_dtn.layers.table import RowTable
 from recbole_dtn.loss.tasks import TaskLosses
 from recbole_dtn.model.front import Front
@@ -127,6 +127,14 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         """Score a batch."""
         raise NotImplementedError
 
+    def task_parameters(self) -> Sequence[Collection[nn.Parameter]] | None:
+        """The parameters that each task's logit and loss depend on, one collection for each task.
+
+        None: a balancer that needs to know finds them by :func:`recbole_dtn.balancer.reach.find_reach`. A model whose
+        rows take different paths (routed experts) declares them.
+        """
+        return None
+
     # ---- what every model has -----------------------------------------------------------------------------------
 
     @classmethod
@@ -222,7 +230,8 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
             I, the width of the input.
         """
         self.embedding = self.new_embedding()
-        self.front = front = self.new_front()
+        front = self.new_front()
+        self.front = front
         return front.output_dim
 
     def input(self, features: Features) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,13 +28,23 @@ def sparse_gradients(settings: Settings) -> bool:
     return settings.embedding_optimizer.name != "adam"
 
 
-def build_optimizer(model: MultiTaskRecommender, settings: Settings) -> CombinedOptimizer:
+def build_optimizer(
+    model: MultiTaskRecommender,
+    settings: Settings,
+    balancer: Sequence[nn.Parameter] = (),
+    balancer_lr: float | None = None,
+) -> CombinedOptimizer:
     """Dense parameters by ``optimizer``, tables and codebooks by ``embedding_optimizer``.
 
     ``weight_decay`` is decoupled and applies to dense weights that :func:`decays` names; ``adam`` and ``adamw`` are
     therefore the same here. Tables never decay: ``embedding_l2`` is for them. ``embedding_optimizer.name: adam`` is
     ``torch.optim.Adam`` over the whole table, as RecBole's own trainer has it, bit for bit. Also tells the tables
     whether their gradients are to be sparse (:func:`sparse_gradients`).
+
+    Args:
+        model: the model. settings: of the run.
+        balancer: parameters that a loss balancer learns, for an Adam of their own as the last part.
+        balancer_lr: its learning rate; None for that of ``optimizer``. They do not decay.
     """
     tables = list({id(table.weight): table.weight for table in model.tables() if table.weight.requires_grad}.values())
     held = {id(weight) for weight in tables}
@@ -58,6 +69,10 @@ def build_optimizer(model: MultiTaskRecommender, settings: Settings) -> Combined
         chosen = [weight for weight in tables if (id(weight) in by_fbgemm) == fused]
         if chosen:
             parts.append(_tables(chosen, settings, fused=fused))
+    if balancer:
+        shared = settings.optimizer
+        lr = shared.lr if balancer_lr is None else balancer_lr
+        parts.append(torch.optim.Adam(balancer, lr=lr, betas=shared.betas, eps=shared.eps, foreach=True))
     return CombinedOptimizer(parts)
 
 
@@ -80,8 +95,8 @@ def _dense(groups: list[dict[str, Any]], settings: Settings, *, exact: bool) -> 
         return torch.optim.SGD(groups, lr=options.lr, foreach=True)
     if options.name == "adagrad":
         return torch.optim.Adagrad(groups, lr=options.lr, eps=options.eps, foreach=True)
-    # One fused kernel over a model's hundreds of small parameters: 7 times as fast on a CPU as one after another. It
-    # rounds the last bit differently, so the setting that reproduces RecBole's trainer goes without.
+    # torch's fused kernel over a model's hundreds of small parameters is 7 times as fast on a CPU as one update after
+    # another. It rounds the last bit differently, so the setting that reproduces RecBole's trainer goes without.
     fast = {group["params"][0].device.type for group in groups} <= {"cpu", "cuda"} and not exact
     how = {"fused": True} if fast else {"foreach": True}
     return torch.optim.Adam(groups, lr=options.lr, betas=options.betas, eps=options.eps, **how)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.vocabulary import Vocabularies
@@ -27,17 +27,30 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds. ``tables``: field names of every embedding table, by its key in ``state_dict``."""
+    """What a checkpoint holds.
+
+    Attributes:
+        balancer: state of the loss balancer.
+        tables: field names of every embedding table, by its key in ``state_dict``.
+    """
 
     state_dict: dict[str, Tensor]
     schema: DataSchema
     vocabularies: Vocabularies
     settings: dict[str, Any]
     epoch: int
+    balancer: dict[str, Tensor]
     tables: dict[str, list[str]]
 
 
-def write_checkpoint(path: Path, model: MultiTaskRecommender, vocabularies: Vocabularies, *, epoch: int) -> None:
+def write_checkpoint(
+    path: Path,
+    model: MultiTaskRecommender,
+    vocabularies: Vocabularies,
+    *,
+    epoch: int,
+    balancer: nn.Module | None = None,
+) -> None:
     """Write a checkpoint whole or not at all."""
     content = {
         "format": FORMAT,
@@ -46,6 +59,7 @@ def write_checkpoint(path: Path, model: MultiTaskRecommender, vocabularies: Voca
         "vocabularies": vocabularies.to_dict(),
         "settings": model.settings.dump(),
         "epoch": epoch,
+        "balancer": {} if balancer is None else {k: tensor.cpu() for k, tensor in balancer.state_dict().items()},
         "tables": {name: list(table.field_names) for name, table in _tables(model).items()},
     }
     temporary = path.with_name(f".{path.name}.writing")
@@ -66,6 +80,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         vocabularies=Vocabularies.from_dict(content["vocabularies"]),
         settings=content["settings"],
         epoch=content["epoch"],
+        balancer=content.get("balancer", {}),  # older checkpoints have none
         tables=content.get("tables", {}),
     )
 
@@ -112,34 +127,7 @@ def initialise_from(model: MultiTaskRecommender, vocabularies: Vocabularies, fol
     old = read_checkpoint(folder)
     current = model.state_dict()
     tables = _tables(model)
-    faults = [
-        f"{name}: {'missing there' if name not in old.state_dict else tuple(old.state_dict[name].shape)} "
-        f"against {tuple(tensor.shape)} here"
-        for name, tensor in current.items()
-        if name not in tables and (name not in old.state_dict or old.state_dict[name].shape != tensor.shape)
-    ]
-    faults += [f"{name}: missing there" for name in tables if name not in old.state_dict]
-    faults += [
-        f"{name}: rows of {old.state_dict[name].shape[1]} numbers there, of {current[name].shape[1]} here"
-        for name in tables
-        if name in old.state_dict and old.state_dict[name].shape[1] != current[name].shape[1]
-    ]
-    if faults:
-        own = set(type(model.settings).model_fields) - set(Settings.model_fields)
-        now = model.settings.dump()
-        differing = [
-            f"{key}: {old.settings.get(key)} there, {now[key]} here"
-            for key in ("model", "embedding_size", *sorted(own))
-            if old.settings.get(key) != now[key]
-        ]
-        if old.settings["model"] != now["model"]:
-            differing = differing[:1]  # another model's own settings explain nothing
-        shown = differing or faults[:5]
-        more = f"\n  and {len(faults) - 5} more" if not differing and len(faults) > 5 else ""
-        raise UsageError(
-            f"init_from={folder}: that run ({old.settings['model']} on {old.settings['dataset']}) does not fit this "
-            "model; give both the same model settings and fields:\n  " + "\n  ".join(shown) + more
-        )
+    _refuse_misfit(model, old, folder, tables)
     matched = {
         name: match_rows(
             _of_fields(model.schema, table.field_names),
@@ -162,6 +150,46 @@ def initialise_from(model: MultiTaskRecommender, vocabularies: Vocabularies, fol
 def _of_fields(schema: DataSchema, names: Collection[str] | None) -> DataSchema:
     """The schema of a table's fields; None: all fields."""
     return schema.select(i for i, spec in enumerate(schema.fields) if names is None or spec.name in names)
+
+
+def _refuse_misfit(
+    model: MultiTaskRecommender, old: Checkpoint, folder: Path, tables: dict[str, EmbeddingTable]
+) -> None:
+    """Compare names and shapes of all parameters but the number of rows of tables.
+
+    Raises:
+        UsageError: naming the settings that differ or, where they are equal, the first five parameters that do.
+    """
+    current = model.state_dict()
+    faults = [
+        f"{name}: {'missing there' if name not in old.state_dict else tuple(old.state_dict[name].shape)} "
+        f"against {tuple(tensor.shape)} here"
+        for name, tensor in current.items()
+        if name not in tables and (name not in old.state_dict or old.state_dict[name].shape != tensor.shape)
+    ]
+    faults += [f"{name}: missing there" for name in tables if name not in old.state_dict]
+    faults += [
+        f"{name}: rows of {old.state_dict[name].shape[1]} numbers there, of {current[name].shape[1]} here"
+        for name in tables
+        if name in old.state_dict and old.state_dict[name].shape[1] != current[name].shape[1]
+    ]
+    if not faults:
+        return
+    own = set(type(model.settings).model_fields) - set(Settings.model_fields)
+    now = model.settings.dump()
+    differing = [
+        f"{key}: {old.settings.get(key)} there, {now[key]} here"
+        for key in ("model", "embedding_size", *sorted(own))
+        if old.settings.get(key) != now[key]
+    ]
+    if old.settings["model"] != now["model"]:
+        differing = differing[:1]  # another model's own settings explain nothing
+    shown = differing or faults[:5]
+    more = f"\n  and {len(faults) - 5} more" if not differing and len(faults) > 5 else ""
+    raise UsageError(
+        f"init_from={folder}: that run ({old.settings['model']} on {old.settings['dataset']}) does not fit this "
+        "model; give both the same model settings and fields:\n  " + "\n  ".join(shown) + more
+    )
 
 
 def match_rows(

@@ -8,18 +8,23 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from recbole_dtn.balancer.base import LossBalancer
+from recbole_dtn.balancer.processes import mean_over_processes
+from recbole_dtn.balancer.reach import Reach, find_reach
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
 from recbole_dtn.layers.stages import stage
 from recbole_dtn.loss.tasks import loss_weights
-from recbole_dtn.metric.tasks import MultiTaskMetrics
+from recbole_dtn.metric.tasks import new_metrics
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.optim.build import build_optimizer, sparse_gradients
+from recbole_dtn.optim.combined import CombinedOptimizer
 from recbole_dtn.optim.schedule import build_schedule
 from recbole_dtn.registry import BALANCERS
 from recbole_dtn.training.compiled import compiled_forward
+from recbole_dtn.training.step import TrainingStep
 
 __all__ = ["GateMeans", "TrainingModule"]
 
@@ -79,13 +84,19 @@ class TrainingModule(lightning.LightningModule):
         self.steps_per_epoch = steps_per_epoch
         tasks = model.schema.tasks
         self.balancer: LossBalancer = BALANCERS.build(settings.balancer, tasks)
-        self.metrics = MultiTaskMetrics(tasks)
+        self.metrics = new_metrics(settings, tasks)
         self.gate_means = GateMeans(model.gate_names)
         self.latest: dict[str, dict[str, float | None]] = {}
         """Metrics of the last evaluation; None where undefined."""
-        self.parameters_of_model = tuple(model.parameters())
+        self.latest_factors: dict[str, dict[str, float | None]] = {}
+        self.steps_taken = 0
+        self.known_reach: Reach | None = None
+        # DDP expects a gradient of every parameter in every backward pass; those of a balancer are averaged here.
+        self._ddp_params_and_buffers_to_ignore = [f"balancer.{name}" for name, _ in self.balancer.named_parameters()]
         self.loss_sum = torch.zeros(())
         self.loss_steps = 0
+        self.means_wanted = type(self.balancer).epoch_start is not LossBalancer.epoch_start
+        self.task_sums = torch.zeros(2, len(tasks))
 
     def forward(self, features: Features) -> ModelOutput:
         output: ModelOutput = (self.compiled or self.model)(features)
@@ -97,7 +108,7 @@ class TrainingModule(lightning.LightningModule):
     # ---- training -----------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = build_optimizer(self.model, self.settings)
+        optimizer = build_optimizer(self.model, self.settings, [*self.balancer.parameters()], self.balancer.lr)
         schedule = build_schedule(
             optimizer, self.settings.scheduler, steps_per_epoch=self.steps_per_epoch, epochs=self.settings.epochs
         )
@@ -105,6 +116,10 @@ class TrainingModule(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.loss_sum, self.loss_steps = torch.zeros((), device=self.device), 0
+        if self.means_wanted:
+            sums, steps = mean_over_processes([self.task_sums])[0] if self.steps_taken else (None, None)
+            self.balancer.epoch_start(self.current_epoch, None if sums is None else sums / steps)
+            self.task_sums = torch.zeros(2, len(self.model.schema.tasks), device=self.device)
 
     def training_step(self, batch: Features, batch_idx: int) -> None:
         optimizer = self.optimizers()
@@ -112,20 +127,46 @@ class TrainingModule(lightning.LightningModule):
         optimizer.zero_grad()
         output = self(batch)
         with stage("loss"):
-            losses = self.model.task_losses(batch, output, self._observed_per_process(batch))
+            observed = self._observed_per_process(batch)
+            losses = self.model.task_losses(batch, output, observed)
             extra = losses.new_zeros(())
             for term in (*output.auxiliary.values(), *self.model.penalties().values()):
                 extra = extra + term
+        step = TrainingStep(self, batch, output, losses, extra, observed)
         with stage("backward"):
-            total = self.balancer.backward(losses, extra, self.parameters_of_model, self._backward)
+            total = self._balance(step)
         with stage("optimiser"):
             optimizer.step()
+        self.balancer.after_step(step)
         schedule = self.lr_schedulers()
         assert schedule is not None
         assert not isinstance(schedule, list | torch.optim.lr_scheduler.ReduceLROnPlateau)
         schedule.step()
         self.loss_sum += total.detach()
         self.loss_steps += 1
+        self.steps_taken += 1
+
+    def _balance(self, step: TrainingStep) -> Tensor:
+        """The balancer's backward pass; the scalar to log."""
+        total = self.balancer.backward(step)
+        own = [parameter for parameter in self.balancer.parameters() if parameter.grad is not None]
+        for parameter, mean in zip(own, mean_over_processes([p.grad for p in own if p.grad is not None]), strict=True):
+            parameter.grad = mean
+        if self.means_wanted:
+            self.task_sums += torch.stack([step.losses.detach() * step.observed, step.observed.float()])
+        return total
+
+    def reach(self, batch: Features) -> Reach:
+        """The model's parameters by the tasks that depend on them, found when a balancer first asks."""
+        if self.known_reach is None:
+            self.known_reach = find_reach(self.model, batch)
+        return self.known_reach
+
+    def update_balancer(self) -> None:
+        """Step the optimiser of the balancer's own parameters alone, from their unscaled gradients."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, CombinedOptimizer)
+        optimizer.parts[-1].step()
 
     def _observed_per_process(self, batch: Features) -> Tensor | None:
         """What each task's loss is divided by, (T,), when the batch is spread over processes.
@@ -139,10 +180,14 @@ class TrainingModule(lightning.LightningModule):
         torch.distributed.all_reduce(total)
         return total / self.trainer.world_size
 
-    def _backward(self, loss: Tensor) -> None:
+    def run_backward(self, loss: Tensor, *, retain_graph: bool) -> None:
+        """Backward of a scalar, scaled under fp16. DDP reduces gradients in the pass that does not keep the graph."""
+        wrapper = self.trainer.strategy.model
+        if isinstance(wrapper, DistributedDataParallel):
+            wrapper.require_backward_grad_sync = not retain_graph
         # Lightning keeps autocast on during the whole step; it is for forward passes alone.
         with torch.autocast(self.device.type, enabled=False):
-            self.manual_backward(loss)
+            self.manual_backward(loss, retain_graph=retain_graph)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # Here, and not in training_step: under fp16 the gradients are unscaled only now.
@@ -160,8 +205,12 @@ class TrainingModule(lightning.LightningModule):
     def _evaluate(self, batch: Features) -> None:
         output = self(batch)
         with stage("metrics"):
-            self.metrics.update(output.logits, batch.labels, batch.observed, batch.sample_weight)
+            self.metrics.add_batch(batch, output)
             self.gate_means.update(output.gates)
+
+    def _end_evaluation(self) -> None:
+        with stage("metrics"):
+            self.latest, self.latest_factors = self.metrics.compute(), self.metrics.compute_factors()
 
     def on_validation_epoch_start(self) -> None:
         self._start_evaluation()
@@ -170,12 +219,11 @@ class TrainingModule(lightning.LightningModule):
         self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
-        with stage("metrics"):
-            self.latest = self.metrics.compute()
+        self._end_evaluation()
         self.log_dict(
             {
                 f"valid/{task}_{metric}": value
-                for task, values in self.latest.items()
+                for task, values in {**self.latest, **self.latest_factors}.items()
                 for metric, value in values.items()
                 if value is not None
             },
@@ -189,4 +237,4 @@ class TrainingModule(lightning.LightningModule):
         self._evaluate(batch)
 
     def on_test_epoch_end(self) -> None:
-        self.latest = self.metrics.compute()
+        self._end_evaluation()

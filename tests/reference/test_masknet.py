@@ -9,7 +9,7 @@ import torch
 
 from recbole_dtn.interaction.base import FieldShape
 from recbole_dtn.interaction.masknet import MaskNet
-from recbole_dtn.layers.product import set_fused
+from recbole_dtn.kernels.choice import set_fused
 from recbole_dtn.testing.interactions import check_equation
 
 FIELDS, WIDTH = 3, 4

@@ -8,11 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as functional
 
-from recbole_dtn.layers.pages import PAGE, huge_pages
+from recbole_dtn.kernels.pages import PAGE, huge_pages
+from recbole_dtn.layers.rows import touched_rows
 from recbole_dtn.layers.table import RowTable
 from recbole_dtn.optim.combined import CombinedOptimizer
 from recbole_dtn.optim.lazy import LazyAdam
-from recbole_dtn.optim.rows import RowOptimizer, rounded_at_random, touched_rows
+from recbole_dtn.optim.rows import RowOptimizer, rounded_at_random
 from recbole_dtn.optim.rowwise import SGD, Adagrad, RowwiseAdagrad
 
 ROWS, DIM = 9, 3
