@@ -23,7 +23,6 @@ from recbole_dtn.config.faults import Fault, declared, describe, faults_of, repo
 from recbole_dtn.config.layers import command_line, config_layers, ours
 from recbole_dtn.config.preprocess import option_kinds
 from recbole_dtn.config.properties import properties_folder, read_tree
-from recbole_dtn.config.recbole_files import from_recbole
 from recbole_dtn.config.recbole_names import ALIASES
 from recbole_dtn.config.schema import field_of
 from recbole_dtn.config.settings import Settings
@@ -71,8 +70,7 @@ def resolve(overrides: Sequence[str] | Mapping[str, Any] = (), *, config_files: 
     """
     faults: list[Fault] = []
     line = command_line(overrides, faults)
-    layers = config_layers(line.pop("config_files", None), config_files, faults)
-    files = [ours(from_recbole(layer, faults), faults) for layer in layers]
+    files = [ours(layer, faults) for layer in config_layers(line.pop("config_files", None), config_files, faults)]
     line = ours(line, faults)
     base = read_tree(properties_folder() / "overall.yaml", name="overall.yaml", lines=False)
     given = Branch("")
