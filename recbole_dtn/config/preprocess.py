@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 
 from pydantic_core import PydanticCustomError
 
+from recbole_dtn.config.choice import keyword_options
 from recbole_dtn.config.datasets import dataset_values, protocols
 from recbole_dtn.config.faults import declared, read_model
 from recbole_dtn.config.strict import Strict
 from recbole_dtn.config.tree import from_python, plain
 from recbole_dtn.errors import UsageError
-from recbole_dtn.registry import PREPROCESSORS, resolve
+from recbole_dtn.registry import BUILT_IN, PREPROCESSORS, resolve
 
 __all__ = [
     "PreprocessOptions",
@@ -45,7 +46,7 @@ def read_options(preprocessor: Any, given: Any) -> Any:
     Raises:
         ValidationError: for an unknown option, a wrong type or a value out of range.
     """
-    if isinstance(given, PreprocessOptions):
+    if isinstance(given, Strict):
         return given
     model = _options_class(preprocessor)
     if model is None and not isinstance(given, Mapping):
@@ -60,7 +61,7 @@ class PreprocessorOptions:
         """What is expected, in words."""
         return "a map"
 
-    def options_class(self, tree: Any, parent: Any) -> type[PreprocessOptions] | None:
+    def options_class(self, tree: Any, parent: Any) -> type[Strict] | None:
         """The class whose fields the keys are, for messages."""
         return _options_class(getattr(parent.get("preprocessor"), "value", None))
 
@@ -84,12 +85,13 @@ def outcome_columns(preprocessor: str | None) -> tuple[str, ...]:
     (True, ())
     """
     model = _options_class(preprocessor)
-    return () if model is None else model.outcomes
+    return () if model is None else getattr(model, "outcomes", ())
 
 
 def option_model(preprocessor: str) -> type[PreprocessOptions]:
     """The class of a preprocessor's options."""
-    return _options_class(preprocessor) or PreprocessOptions
+    model = _options_class(preprocessor)
+    return model if model is not None and issubclass(model, PreprocessOptions) else PreprocessOptions
 
 
 def option_kinds(preprocessor: Any) -> dict[str, Any]:
@@ -119,11 +121,15 @@ def _spelled(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _options_class(preprocessor: Any) -> type[PreprocessOptions] | None:
+def _options_class(preprocessor: Any) -> type[Strict] | None:
+    """The declared options; of a plug-in without such a class, the keyword-only arguments of its constructor."""
     if not isinstance(preprocessor, str):
         return None
     try:
-        found: type[PreprocessOptions] | None = resolve(PREPROCESSORS.entry(preprocessor).options_class)
+        entry = PREPROCESSORS.entry(preprocessor)
     except UsageError:
         return None  # said elsewhere
+    if entry.options_class is None and entry.origin != BUILT_IN:
+        return keyword_options(PREPROCESSORS.load(preprocessor), leave_out=("name",))
+    found: type[Strict] | None = resolve(entry.options_class)
     return found
