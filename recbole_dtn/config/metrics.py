@@ -84,12 +84,13 @@ def metric_faults(settings: Settings) -> Iterator[tuple[str, str]]:
     chosen = None if settings.metrics is None else [choice.name for choice in settings.metrics]
     if chosen is not None:
         yield from _misplaced(chosen, settings)
-    given = {"grouped": settings.group_field is not None, "domains": settings.domain_field is not None}
-    known, name = known_valid_metrics(settings.tasks, chosen, **given), settings.valid_metric
+    grouped, domains = settings.group_field is not None, settings.domain_field is not None
+    known = known_valid_metrics(settings.tasks, chosen, grouped=grouped, domains=domains)
+    name = settings.valid_metric
     if name in known:
         return
     metric = metric_of(name, [task.name for task in settings.tasks])
-    if chosen is not None and name in known_valid_metrics(settings.tasks, **given):
+    if chosen is not None and name in known_valid_metrics(settings.tasks, grouped=grouped, domains=domains):
         yield "valid_metric", f"{name!r} is not computed: add {metric} to metrics, or choose one of {', '.join(known)}"
     elif name in known_valid_metrics(settings.tasks, grouped=True, domains=True):
         needed = "group_field" if METRICS.attributes(metric).get("needs_group") else "domain_field"

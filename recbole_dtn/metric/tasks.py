@@ -43,7 +43,7 @@ class ColumnMetrics:
             if (kind := _metric_class(name)).task_kind == task.kind
         }
 
-    def update(self, *rows: Tensor | None) -> None:
+    def update(self, *rows: Any) -> None:
         """Add rows, as :meth:`TaskMetric.update` takes them."""
         for metric in self.found.values():
             metric.update(*rows)

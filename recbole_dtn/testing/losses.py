@@ -65,13 +65,17 @@ def _check_elementwise(loss: TaskLoss, logits: Tensor, labels: Tensor) -> None:
     assert torch.equal(column, loss(logits[:, 0], labels[:, 0])), "the same rows give another loss the second time"
     wide = loss(logits, labels)
     assert wide.shape == logits.shape, f"(B, T) logits give a loss of shape {tuple(wide.shape)}"
-    close = {"rtol": 1e-5, "atol": 1e-6} if logits.dtype is torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
+    rtol, atol = (1e-5, 1e-6) if logits.dtype is torch.float32 else (1e-12, 1e-12)
     for position in range(logits.shape[1]):
         alone = loss(logits[:, position].contiguous(), labels[:, position].contiguous())
-        torch.testing.assert_close(wide[:, position], alone, **close, msg="(B, T) differs from its columns")
+        torch.testing.assert_close(
+            wide[:, position], alone, rtol=rtol, atol=atol, msg="(B, T) differs from its columns"
+        )
     for rows in (slice(0, 1), slice(0, 0), slice(5, 9)):
         some = loss(logits[rows, 0], labels[rows, 0])
-        torch.testing.assert_close(some, column[rows], **close, msg="the loss of a row depends on the other rows")
+        torch.testing.assert_close(
+            some, column[rows], rtol=rtol, atol=atol, msg="the loss of a row depends on the other rows"
+        )
 
 
 def _check_gradient(loss: TaskLoss, logits: Tensor, labels: Tensor) -> None:

@@ -153,7 +153,7 @@ def _check_batches(case: _Case) -> None:
     for _ in range(3):
         order = torch.randperm(ROWS, generator=draw)
         _same(case.value(case.rows.take(order)), whole, "another order of the rows, some of them tied")
-        parts = [case.rows.take(part) for part in order.split(17)]
+        parts = [case.rows.take(part) for part in torch.split(order, 17)]
         _same(case.value(*parts[:2], case.rows.take(order[:0]), *parts[2:]), whole, "several batches, one without rows")
 
 
@@ -178,12 +178,12 @@ def _check_processes(case: _Case) -> None:
 
 def _check_state(case: _Case) -> None:
     whole, metric = case.value(case.rows), case.new()
-    metric = metric.to("meta").half()
+    metric.to("meta").half()
     for value in metric.metric_state.values():
         if isinstance(value, Tensor):
             assert value.device.type == "cpu", "the state leaves the CPU when the module is moved"
             assert value.dtype is not torch.float16, "the state changes its type when the module does"
-    for rows in torch.arange(ROWS).split(50):
+    for rows in torch.split(torch.arange(ROWS), 50):
         case.update(metric, case.rows.take(rows))
         metric.compute()
     _same(float(metric.compute()), whole, "compute between two batches")

@@ -67,7 +67,7 @@ def run_recbole(
     name, valid = str(run.record.settings["valid_metric"]), run.record.valid
     return {
         "best_valid_score": None if valid is None else select(valid, name),
-        "valid_score_bigger": higher_is_better(name),
+        "valid_score_bigger": higher_is_better(name, [task.name for task in run.record.tasks]),
         "best_valid_result": None if valid is None else _flat(valid),
         "test_result": None if run.test is None else _flat(run.test),
         "run_folder": run.folder,
