@@ -364,7 +364,7 @@ def test_list_datasets_says_which_are_prepared(shown: Shown, tmp_path: Path) -> 
         (["test", "--run=gone"], "no run record at gone: expected a run folder"),
         (["leaderboard", "--models=DTN"], "--datasets is needed"),
         (["leaderboard", "rnu", "--models=DTN", "--datasets=ml-100k"], "unknown word 'rnu'; did you mean 'run'?"),
-        (["leaderboard", "--models=DTN,PLEE", "--datasets=ml-100k"], "unknown model 'PLEE': did you mean 'PLE'?"),
+        (["leaderboard", "--models=DTN,PLEE", "--datasets=ml-100k"], "unknown model 'PLEE': did you mean 'PLE'"),
     ],
 )
 def test_a_command_called_wrongly(shown: Shown, words: list[str], message: str) -> None:
@@ -383,7 +383,8 @@ def test_test_prints_the_metrics_as_a_table_or_as_json(
         seen.append((folder, moved))
         metrics = {"like": {"auc": 0.12345678, "ne": None}, "love": {"auc": 0.5, "ne": 1.0}}
         record = types.SimpleNamespace(status=status, interrupted_at="epoch 3, step 7", selected_on_test=False)
-        return types.SimpleNamespace(record=record, test=lambda: metrics)
+        found = types.SimpleNamespace(tasks=metrics, factors={})
+        return types.SimpleNamespace(record=record, evaluate=lambda: found)
 
     stand_in(monkeypatch, "recbole_dtn.serving.load", load=load)
     monkeypatch.setattr("recbole_dtn.record.record.read_record", lambda folder: None)
