@@ -426,14 +426,15 @@ def test_help_lists_and_wrong_settings_load_no_heavy_library(tmp_path: Path) -> 
     calls = [
         *("--help", "--model=DTN --help", "--epoch=1", "--dataset=nothing", "--dry_run", "list interactions"),
         *("list datasets", "preprocess --help", "data --help", "preprocess nothing", "test", "leaderboard"),
-        *("list models", "data cache list"),
+        *("list models", "data cache list", "--help=all", "--help=optm", "list losses", "list preprocessors"),
+        *("test --rnu=x", "data validate --alll", "leaderboard --help"),
     ]
     done = subprocess.run(
         [sys.executable, "-c", script, *calls],
         capture_output=True, text=True, cwd=tmp_path, check=True, timeout=120,
         env={"PYTHONPATH": str(Path(recbole_dtn.__file__).parents[1]), "PATH": ""},
     )  # fmt: skip
-    assert done.stdout.splitlines()[-1] == "RESULT [0, 0, 2, 2, 0, 0, 0, 0, 0, 2, 2, 2, 0, 0] []"
+    assert done.stdout.splitlines()[-1] == "RESULT [0, 0, 2, 2, 0, 0, 0, 0, 0, 2, 2, 2, 0, 0, 0, 2, 0, 0, 2, 2, 0] []"
 
 
 def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
