@@ -40,6 +40,7 @@ class FieldSpec:
         weights: name of the ``float_seq`` column whose values weight a ``token_seq`` field, if any.
         bins: for a ``float`` field the quantile edges when it is binned (then it is an id field); empty if continuous.
         mean, std: for a continuous float, the training split's statistics; the value is ``(raw - mean) / std``.
+        clip: largest magnitude of that value; None: no limit.
     """
 
     name: str
@@ -51,6 +52,7 @@ class FieldSpec:
     bins: tuple[float, ...] = ()
     mean: float = 0.0
     std: float = 1.0
+    clip: float | None = None
 
     @property
     def single_id(self) -> bool:

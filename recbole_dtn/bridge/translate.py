@@ -49,11 +49,7 @@ def translate(model_class: type, config: Any, dataset: Any) -> Translator:
     check_labels(settings, dataset, config, labels)
     schema, vocabularies = _encode(settings, dataset)
     with_ids = [spec.name for spec in schema.fields if spec.kind != "float"]
-    with_ids += [
-        name
-        for name in (settings.domain_field, settings.group_field)
-        if name is not None and name in dataset.field2id_token
-    ]
+    with_ids += [name for name in (settings.domain_field, settings.group_field) if name and name in dataset.field2type]
     tokens = {name: dataset.field2id_token[name].tolist() for name in dict.fromkeys(with_ids)}
     return Translator(settings, schema, vocabularies, tokens=tokens, label_columns=labels)
 

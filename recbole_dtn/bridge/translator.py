@@ -122,7 +122,7 @@ class Translator:
             elif spec.bins:
                 ids[:, position] = spec.offset + _bins(plain_float(column), spec)
             else:
-                dense.append(((plain_float(column).double() - spec.mean) / spec.std).float().unsqueeze(1))
+                dense.append(_standardised(plain_float(column), spec).unsqueeze(1))
         labels, observed = self._labels(batch, rows, device)
         weight = self.settings.weight_field
         return Features(
@@ -216,6 +216,12 @@ def _column(batch: Batch, name: str) -> Tensor:
     if name not in batch:
         raise UsageError(f"the batch has no column {name!r}, which the model needs: {nearest(name, batch.columns)}")
     return batch[name]
+
+
+def _standardised(values: Tensor, spec: FieldSpec) -> Tensor:
+    """As :meth:`recbole_dtn.data.floats.FloatStatistics.standardise` does it: NaN stays NaN."""
+    found = (values.double() - spec.mean) / spec.std
+    return (found if spec.clip is None else found.clamp(-spec.clip, spec.clip)).float()
 
 
 def _bins(values: Tensor, spec: FieldSpec) -> Tensor:

@@ -287,6 +287,10 @@ def _show_numbers(console: Console, fields: Sequence[FieldInfo]) -> None:
             shown = (found.mean, found.std, found.smallest, quantiles[0], quantiles[2], quantiles[4], found.largest)
             rows.append([field.name, split, *(number(value, 4) for value in shown)])
     _table(console, "numbers", columns, rows)
+    for field in fields:
+        for split, found in (field.numbers or {}).items():
+            if found.clipped:
+                say(console, f"- {field.name}, {split}: {count(found.clipped)} values count as the field's clip")
 
 
 def _show_lengths(console: Console, fields: Sequence[FieldInfo]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from pydantic_core import PydanticCustomError
 
 from recbole_dtn.config.datasets import dataset_values, protocols
-from recbole_dtn.config.faults import declared, read_model
+from recbole_dtn.config.faults import read_model
 from recbole_dtn.config.strict import Strict
 from recbole_dtn.config.tree import from_python, plain
 from recbole_dtn.errors import UsageError
@@ -21,7 +21,6 @@ from recbole_dtn.registry import PREPROCESSORS, resolve
 __all__ = [
     "PreprocessOptions",
     "PreprocessorOptions",
-    "option_kinds",
     "option_model",
     "option_words",
     "outcome_columns",
@@ -47,7 +46,7 @@ def read_options(preprocessor: Any, given: Any) -> Any:
     """
     if isinstance(given, PreprocessOptions):
         return given
-    model = _options_class(preprocessor)
+    model = option_model(preprocessor)
     if model is None and not isinstance(given, Mapping):
         raise PydanticCustomError("preprocess", "expected a map")
     return plain(from_python(given, "")) if model is None else model.model_validate(given)
@@ -62,7 +61,7 @@ class PreprocessorOptions:
 
     def options_class(self, tree: Any, parent: Any) -> type[PreprocessOptions] | None:
         """The class whose fields the keys are, for messages."""
-        return _options_class(getattr(parent.get("preprocessor"), "value", None))
+        return option_model(getattr(parent.get("preprocessor"), "value", None))
 
 
 def preprocess_options(preprocessor: str, given: Any) -> PreprocessOptions:
@@ -73,7 +72,7 @@ def preprocess_options(preprocessor: str, given: Any) -> PreprocessOptions:
     """
     if isinstance(given, PreprocessOptions):
         return given
-    model = option_model(preprocessor)
+    model = option_model(preprocessor) or PreprocessOptions
     return read_model(model, from_python(dict(given), ""), of=f"options of {preprocessor}", prefix="preprocess")
 
 
@@ -83,19 +82,8 @@ def outcome_columns(preprocessor: str | None) -> tuple[str, ...]:
     >>> "play_time_ms" in outcome_columns("kuairand"), outcome_columns(None)
     (True, ())
     """
-    model = _options_class(preprocessor)
+    model = option_model(preprocessor)
     return () if model is None else model.outcomes
-
-
-def option_model(preprocessor: str) -> type[PreprocessOptions]:
-    """The class of a preprocessor's options."""
-    return _options_class(preprocessor) or PreprocessOptions
-
-
-def option_kinds(preprocessor: Any) -> dict[str, Any]:
-    """Names and types of a preprocessor's options; none where there is no preprocessor or it declares none."""
-    model = _options_class(preprocessor)
-    return {} if model is None else declared(model)
 
 
 def option_words(preprocessor: str, options: PreprocessOptions) -> list[str]:
@@ -119,7 +107,8 @@ def _spelled(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _options_class(preprocessor: Any) -> type[PreprocessOptions] | None:
+def option_model(preprocessor: Any) -> type[PreprocessOptions] | None:
+    """The class of a preprocessor's options; None where there is no such preprocessor or it declares none."""
     if not isinstance(preprocessor, str):
         return None
     try:

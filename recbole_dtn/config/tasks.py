@@ -78,13 +78,16 @@ def _refuse_duplicates(key: str, names: Iterable[str]) -> None:
         seen.add(name)
 
 
-_BINS = FieldSettings.model_fields["bins"].default  # what a resolved settings.yaml spells out for every field
+# What a resolved settings.yaml spells out for every field, so that it is no fault of a token's.
+_BINS, _CLIP = (FieldSettings.model_fields[key].default for key in ("bins", "clip"))
 
 
 def _check_field_options(settings: Settings) -> None:
     for spec in settings.fields:
-        if spec.type != "float" and (spec.encoding != "standardise" or spec.bins != _BINS):
-            raise UsageError(f"field {spec.name!r}: encoding and bins are for type float, not {spec.type}")
+        if spec.type != "float" and (spec.encoding != "standardise" or spec.bins != _BINS or spec.clip != _CLIP):
+            raise UsageError(f"field {spec.name!r}: encoding, bins and clip are for type float, not {spec.type}")
+        if spec.encoding == "bins" and spec.clip != _CLIP:
+            raise UsageError(f"field {spec.name!r}: clip needs encoding: standardise")
         if spec.type == "float" and spec.encoding == "standardise" and spec.bins != _BINS:
             raise UsageError(f"field {spec.name!r}: bins needs encoding: bins")
         if spec.type == "float" and spec.min_count is not None:

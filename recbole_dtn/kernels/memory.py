@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from recbole_dtn.kernels.choice import are_fused
+from recbole_dtn.kernels.choice import are_fused, autocasting
 from recbole_dtn.kernels.memory_chunks import Memory, PairCodes, Sides, recall
 from recbole_dtn.kernels.products import linear
 
@@ -97,7 +98,7 @@ def _by_chunks(memory: PairMemory, codes: PairCodes, embeddings: Tensor, reader:
         tensors = replace(tensors, embeddings=embeddings.to(kind), inner=inner, last=last)
     penalised = table.training and table.l2 > 0.0
     # Look-ups are float32 under autocast too.
-    with torch.autocast(embeddings.device.type, enabled=False):
+    with torch.autocast(embeddings.device.type, enabled=False) if autocasting(embeddings) else nullcontext():
         found, penalty = recall(tensors, codes, memory.sides, sparse=table.sparse, penalised=penalised)
     table.penalty = table.l2 * penalty / len(embeddings) if penalised else None
     return output + (linear(found.flatten(1), to_memory) if memory.shrinks else found)

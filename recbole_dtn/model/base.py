@@ -230,7 +230,8 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
             I, the width of the input.
         """
         self.embedding = self.new_embedding()
-        self.front = front = self.new_front()
+        front = self.new_front()
+        self.front = front
         return front.output_dim
 
     def input(self, features: Features) -> Tensor:

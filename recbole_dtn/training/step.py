@@ -63,7 +63,8 @@ class TrainingStep(Step):
     @cached_property
     def scale(self) -> float:
         scaler = getattr(self.module.trainer.precision_plugin, "scaler", None)
-        return 1.0 if scaler is None else float(scaler.get_scale())
+        # Not get_scale(): the scaler sets itself up when it first scales something.
+        return 1.0 if scaler is None else float(scaler.scale(self.losses.new_ones(())))
 
     def run(self, loss: Tensor, retain_graph: bool = False) -> None:
         self.module.run_backward(loss, retain_graph=retain_graph)

@@ -195,7 +195,7 @@ TASKS = [{"name": "click", "label": "rating", "condition": "rating >= 4"}]
         ({"tasks": [{**TASKS[0], "after": ["buy"]}]}, "'after' names 'buy'"),
         ({"tasks": [{**TASKS[0], "after": ["click"]}]}, "a cycle"),
         ({"tasks": [{**TASKS[0], "kind": "regression"}]}, "a regression has no condition"),
-        ({"fields": [{"name": "u", "encoding": "bins"}]}, "encoding and bins are for type float"),
+        ({"fields": [{"name": "u", "encoding": "bins"}]}, "encoding, bins and clip are for type float"),
         ({"fields": [{"name": "u", "weights": "w"}]}, "pooling and weights are for type token_seq"),
         ({"fields": [{"name": "u", "type": "float", "min_count": 2}]}, "min_count is for tokens"),
         ({"split": "time"}, "needs time_field"),
