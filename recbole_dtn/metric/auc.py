@@ -19,16 +19,17 @@ __all__ = ["ExactAUC", "exact_auc"]
 
 Scores = NDArray[Any]
 SLICE = 1 << 14
-"""Scores looked up at a time: they and the scores among which they fall stay in a core's cache."""
+"""Scores searched for at a time. They and the part of the other class that they fall into fit in a core's cache."""
 LEAST_PER_THREAD = 1 << 18
 
 
 def exact_auc(scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> float:
     """P(score of a positive > score of a negative) + P(equal) / 2, exactly: ties count half.
 
-    Any increasing function of the probability will do as a score; logits do not saturate. Without weights each class
-    is sorted by itself, and for every score of the smaller class those of the other below it and equal to it are
-    counted, in integers: no rounding for up to 4e9 rows. On a CPU torch's threads share the work.
+    A score may be any increasing function of the probability; logits are best, as they do not saturate. Without
+    weights each class is sorted separately. For every score of the smaller class, the scores of the other class below
+    it and equal to it are counted in integers, which are exact for up to 4e9 rows. On a CPU the work is spread over
+    torch's threads.
 
     Args:
         scores: (N,) floats. labels: (N,), positive above 0.5. weights: (N,) weights of the rows, or None.
@@ -53,24 +54,24 @@ def exact_auc(scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> 
 
 
 def _sortable(scores: Tensor) -> Tensor:
-    """In float32 where that keeps every value, else in float64."""
+    """As float32 where that holds every value, else as float64."""
     wide = scores.dtype is torch.float64 or not scores.is_floating_point()
     return scores.double() if wide else scores.float()
 
 
 def _auc_of_classes(positives: Scores, negatives: Scores) -> float:
-    """AUC of two arrays of scores, which are sorted where they lie."""
+    """AUC of two arrays of scores; both are sorted in place."""
     pairs = len(positives) * len(negatives)
     if not pairs:
         return math.nan
     swapped = len(negatives) < len(positives)
     few, many = (negatives, positives) if swapped else (positives, negatives)
-    # The larger class in one piece per thread: the count is a sum over its pieces, so they are never merged.
+    # The larger class is cut into one piece per thread. The count is a sum over the pieces, so they are never merged.
     threads = max(1, min(torch.get_num_threads(), len(many) // LEAST_PER_THREAD))
     pieces = [few, *np.array_split(many, threads)]
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(np.ndarray.sort, pieces))
-        if any(math.isnan(piece[-1]) for piece in pieces):  # they are sorted to the end
+        if any(math.isnan(piece[-1]) for piece in pieces):  # NaN sorts last
             return math.nan
         below = sum(pool.map(_twice_below, [few] * threads, pieces[1:]))
     return (2 * pairs - below if swapped else below) / (2 * pairs)
@@ -78,6 +79,7 @@ def _auc_of_classes(positives: Scores, negatives: Scores) -> float:
 
 def _twice_below(few: Scores, many: Scores) -> int:
     """Twice the pairs of a score of ``few`` and a smaller one of ``many``, plus the pairs of equals; both sorted."""
+    # ``low`` is how many of ``many`` lie below the whole slice. Only the part that the slice spans is searched.
     total = low = 0
     for start in range(0, len(few), SLICE):
         part = few[start : start + SLICE]
@@ -94,7 +96,7 @@ def _twice_below(few: Scores, many: Scores) -> int:
 
 
 def _device_auc(positives: Tensor, negatives: Tensor) -> float:
-    """AUC of two tensors of scores by torch's own sort and look-up, as an accelerator wants it."""
+    """AUC of two tensors of scores by torch's sort and search, for tensors on an accelerator."""
     pairs = len(positives) * len(negatives)
     if not pairs or bool(positives.isnan().any()) or bool(negatives.isnan().any()):
         return math.nan
@@ -108,7 +110,7 @@ def _weighted_auc(scores: Tensor, positive: Tensor, weights: Tensor) -> float:
         return math.nan
     mass = weights.detach().double()
     ordered, order = torch.sort(scores)
-    ends = _group_ends(ordered)
+    ends = _group_ends(ordered)  # rows with one score count together, so that ties count half
     positives = torch.where(positive, mass, 0.0)[order].cumsum(0)[ends]
     negatives = torch.where(positive, 0.0, mass)[order].cumsum(0)[ends]
     wins = (_steps(positives) * (2 * negatives - _steps(negatives))).sum()

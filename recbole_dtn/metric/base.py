@@ -1,4 +1,4 @@
-"""The contract of a metric of one task: rows masked, state on the CPU, and a gather in which every row counts once."""
+"""The contract of a metric of one task: rows masked, state on the CPU, and a gather that counts every row once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether predictions are right on average."""
+"""Calibration: the mean prediction against the mean label."""
 
 from __future__ import annotations
 

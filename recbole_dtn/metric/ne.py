@@ -14,7 +14,7 @@ __all__ = ["NormalisedEntropy", "entropy"]
 
 
 def entropy(rate: float) -> float:
-    """``-p log p - (1 - p) log(1 - p)`` in nats; NaN where only one class occurs (or none at all).
+    """``-p log p - (1 - p) log(1 - p)`` in nats; NaN where at most one class occurs.
 
     >>> round(entropy(0.5), 6), entropy(0.0)
     (0.693147, nan)

@@ -1,4 +1,4 @@
-"""The one number that selects the best epoch."""
+"""The number that selects the best epoch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def select(metrics: Metrics, valid_metric: str) -> float | None:
     """The value of ``valid_metric``: ``mean_<metric>`` or ``<task>_<metric>``; None where undefined.
 
     Raises:
-        KeyError: for a name that no task has; the settings check it long before
+        KeyError: for a name that no task has; settings are checked earlier
             (:func:`recbole_dtn.config.metrics.known_valid_metrics`).
 
     >>> select({"click": {"auc": 0.7, "logloss": 0.3}}, "click_logloss")
