@@ -1,4 +1,4 @@
-"""A finished run, loaded again: to score new rows, and to repeat its test."""
+"""Load a finished run, to score new rows or to repeat its test."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class LoadedRun:
 
     @torch.inference_mode()
     def scores(self, features: Features) -> Tensor:
-        """Score a ready batch (``vocabularies.encode``, or a loader's), without a frame on either side.
+        """Score a ready batch (``vocabularies.encode``, or a loader's), without data frames.
 
         Returns:
             (B, T) float64, as :func:`probabilities` gives it.
@@ -150,7 +150,7 @@ def probabilities(logits: Tensor, tasks: Sequence[TaskSpec]) -> Tensor:
 
 
 def load(folder: str | Path, **overrides: Any) -> LoadedRun:
-    """Load a run by its folder; ``overrides`` (such as ``data_path=...``) replace settings of where things are.
+    """Load a run by its folder; ``overrides`` (such as ``data_path=...``) replace settings for paths.
 
     Raises:
         DataError: when the folder holds no record or no checkpoint.

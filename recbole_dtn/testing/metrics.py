@@ -1,4 +1,4 @@
-"""What every metric must keep to: the checks that our own pass, for the author of a plug-in."""
+"""The contract of a metric as a check, for the tests of this project and of plug-ins."""
 
 from __future__ import annotations
 
