@@ -30,6 +30,7 @@ from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError
 from recbole_dtn.layers.stages import stage
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
+from recbole_dtn.model.front import Front
 
 __all__ = ["CompiledForward", "check_compiler", "compiled_forward"]
 
@@ -132,7 +133,13 @@ def _options(mode: str) -> dict[str, Any]:
 
 
 def _keep_outside(model: nn.Module) -> None:
-    """Break the graph at every module that owns a table; at the table itself where the model is the owner."""
+    """Break the graph at every module that owns a table; at the table itself where the model is the owner.
+
+    A front that only flattens stays outside with the table before it: alone it would be a graph of its own.
+    """
+    for front in model.modules():
+        if isinstance(front, Front) and front.interaction is None:
+            setattr(front, "forward", torch.compiler.disable(front.forward))  # noqa: B010 (mypy: a method)
     for owner, table in list(_tables(model)):
         part = table if owner is model else owner
         for name in ("forward", "prepare", "look_up"):

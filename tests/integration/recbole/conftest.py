@@ -40,10 +40,15 @@ SETTINGS: dict[str, Any] = {
 }
 SMALL: dict[str, dict[str, Any]] = {
     "DTN": {"module_dim": 8, "tower_hidden": [4], "interactions": ["gdcn", {"name": "memonet", "codes": 20}]},
+    "ESMM": {"tower_hidden": [8]},
     "MMoE": {"experts": 2, "expert_hidden": [8], "tower_hidden": [4]},
+    "OMoE": {"experts": 2, "expert_hidden": [8], "tower_hidden": [4]},
+    "PEPNet": {"tower_hidden": [8], "domain_field": "user"},
     "PLE": {"expert_hidden": [8], "tower_hidden": [4]},
+    "PPNet": {"tower_hidden": [8]},
     "SharedBottom": {"bottom_hidden": [8], "tower_hidden": [4]},
     "SingleTask": {"hidden": [8]},
+    "STEM": {"expert_hidden": [8], "gate_hidden": [4], "tower_hidden": [4]},
 }
 
 
