@@ -231,6 +231,18 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         x: Tensor = self.front(self.embedding(features), features.ids)
         return x
 
+    def new_inputs(self, count: int) -> int:
+        """As :meth:`new_input` for ``count`` owners with a table each: ``self.embeddings`` and ``self.fronts``."""
+        self.embeddings = nn.ModuleList(self.new_embedding() for _ in range(count))
+        fronts = [self.new_front() for _ in range(count)]
+        self.fronts = nn.ModuleList(fronts)
+        return fronts[0].output_dim
+
+    def inputs(self, features: Features) -> list[Tensor]:
+        """As :meth:`input`, (B, I) for each owner."""
+        pairs = zip(self.embeddings, self.fronts, strict=True)
+        return [front(embedding(features), features.ids) for embedding, front in pairs]
+
     def tables(self) -> list[RowTable]:
         """Every embedding table and codebook."""
         return [module for module in self.modules() if isinstance(module, RowTable)]

@@ -39,7 +39,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 def build(name: str, *, fused: bool, **settings: Any) -> MultiTaskRecommender:
     torch.manual_seed(1)
     model: MultiTaskRecommender = MODELS.load(name)(
-        make_settings(name, embedding_size=4, embedding_std=0.5, fused=fused, **settings), tiny_schema()
+        make_settings(name, embedding_size=4, embedding_std=0.5, fused=fused, **settings), tiny_schema(domains=3)
     )
     return model
 
