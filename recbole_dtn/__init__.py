@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from recbole_dtn.version import __version__
@@ -14,18 +15,19 @@ from recbole_dtn.version import __version__
 if TYPE_CHECKING:
     from recbole_dtn.serving.load import load
     from recbole_dtn.training.fit import fit
+    from recbole_dtn.training.quick_start import run_recbole
 
-__all__ = ["__version__", "fit", "load"]
+__all__ = ["__version__", "fit", "load", "run_recbole"]
+
+LAZY = {
+    "fit": "recbole_dtn.training.fit",
+    "load": "recbole_dtn.serving.load",
+    "run_recbole": "recbole_dtn.training.quick_start",
+}
+"""Where the public names are. `import recbole_dtn` and errors of settings must not wait for torch and Lightning."""
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy: `import recbole_dtn` and the command line's errors must not wait for torch and Lightning.
-    if name == "fit":
-        from recbole_dtn.training.fit import fit
-
-        return fit
-    if name == "load":
-        from recbole_dtn.serving.load import load
-
-        return load
+    if name in LAZY:
+        return getattr(importlib.import_module(LAZY[name]), name)
     raise AttributeError(f"module 'recbole_dtn' has no attribute {name!r}")

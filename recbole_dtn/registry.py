@@ -214,7 +214,7 @@ def load_plugins(paths: Iterable[str]) -> list[str]:
     return loaded
 
 
-MODELS = Registry("model", "recbole_dtn.models", ("presets", "task_kinds", "needs_domain", "min_tasks", "max_tasks"))
+MODELS = Registry("model", "recbole_dtn.models", ("presets", "task_kinds", "needs_domain", "min_tasks"))
 INTERACTIONS = Registry("interaction", "recbole_dtn.interactions")
 LOSSES = Registry("loss", "recbole_dtn.losses", ("task_kind",))
 BALANCERS = Registry("balancer", "recbole_dtn.balancers")

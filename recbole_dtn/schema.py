@@ -1,4 +1,4 @@
-"""What every room speaks: fields, tasks and the schema of an encoded data set.
+"""Fields, tasks and the schema of an encoded data set: plain values that every package uses.
 
 The three classes are frozen, hold plain Python values only (no tensor, no file handle), and turn into JSON and back,
 so that a checkpoint or a cache can carry them.
@@ -40,6 +40,7 @@ class FieldSpec:
         weights: name of the ``float_seq`` column whose values weight a ``token_seq`` field, if any.
         bins: for a ``float`` field the quantile edges when it is binned (then it is an id field); empty if continuous.
         mean, std: for a continuous float, the training split's statistics; the value is ``(raw - mean) / std``.
+        clip: largest magnitude of that value; None: no limit.
     """
 
     name: str
@@ -51,6 +52,7 @@ class FieldSpec:
     bins: tuple[float, ...] = ()
     mean: float = 0.0
     std: float = 1.0
+    clip: float | None = None
 
     @property
     def single_id(self) -> bool:

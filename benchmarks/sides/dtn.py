@@ -79,7 +79,7 @@ def train(fused: bool, steps: int, rows: int, modules: list[str], place: Place) 
 
 def multiply(onednn: bool, steps: int, rows: int, place: Place) -> dict[str, object]:
     """The rate of GDCN's and MaskNet's products: forward, gradient of the input, gradient of the weight."""
-    from recbole_dtn.layers import product
+    from recbole_dtn.kernels import products as product
 
     product.prefers_onednn = lambda: onednn  # type: ignore[assignment]
     rates, total = [], 0.0

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from recbole_dtn.balancer.processes import count_processes
 from recbole_dtn.data.features import Features
-from recbole_dtn.layers.product import Fusible, set_fused
+from recbole_dtn.kernels.choice import Fusible, set_fused
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 
 __all__ = ["Reach", "find_reach"]

@@ -1,4 +1,4 @@
-"""What is refused of a RecBole Dataset: labels that RecBole reads as inputs, values that it has changed."""
+"""Checks of a RecBole Dataset: it is refused where RecBole takes a label for an input or has changed values."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureType
 
 from recbole_dtn.bridge.translator import observed_rows
+from recbole_dtn.config.conditions import parse_condition
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.config.tasks import parse_condition
 from recbole_dtn.errors import UsageError, nearest
 
 __all__ = ["check_dataset", "check_fields", "check_labels"]
@@ -30,6 +30,7 @@ def check_dataset(dataset: Dataset) -> None:
 
 def check_fields(settings: Settings, dataset: Dataset, config: Config) -> None:
     """Every input column is loaded, has the type of its field, and holds the values of the files."""
+    _check_numbered(settings, dataset)
     for spec in settings.fields:
         for name, kind in ((spec.name, spec.type), *([(spec.weights, "float_seq")] if spec.weights else [])):
             if name not in dataset.field2type:
@@ -45,6 +46,20 @@ def check_fields(settings: Settings, dataset: Dataset, config: Config) -> None:
             raise UsageError(f"field {spec.name!r} is in two atomic files, and RecBole leaves it without ids: drop one")
         if spec.weights in config["numerical_features"]:
             raise UsageError(f"weights {spec.weights!r} must not be among numerical_features")
+
+
+def _check_numbered(settings: Settings, dataset: Dataset) -> None:
+    """The domain's column is loaded; it and the group's (which may be missing: RecBole groups nothing) are tokens."""
+    for key, name in (("domain_field", settings.domain_field), ("group_field", settings.group_field)):
+        if name in dataset.field2type and dataset.field2type[name] != FeatureType.TOKEN:
+            raise UsageError(
+                f"{key} {name!r}: expected a column of type token, found :{dataset.field2type[name].value}"
+            )
+    if settings.domain_field is not None and settings.domain_field not in dataset.field2type:
+        raise UsageError(
+            f"domain_field {settings.domain_field!r}: RecBole's Dataset has no such column; "
+            f"{nearest(settings.domain_field, dataset.field2type)} (load_col: ~ loads every column)"
+        )
 
 
 def check_labels(settings: Settings, dataset: Dataset, config: Config, labels: Mapping[str, str]) -> None:

@@ -1,7 +1,8 @@
-"""What a model calls when RecBole constructs it: settings, vocabularies and schema of the training Dataset."""
+"""Settings, vocabularies and schema from the pair (Config, training Dataset) that RecBole constructs a model with."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,14 @@ def translate(model_class: type, config: Any, dataset: Any) -> Translator:
     check_fields(settings, dataset, config)
     check_labels(settings, dataset, config, labels)
     schema, vocabularies = _encode(settings, dataset)
-    tokens = {spec.name: dataset.field2id_token[spec.name].tolist() for spec in schema.fields if spec.kind != "float"}
+    with_ids = [spec.name for spec in schema.fields if spec.kind != "float"]
+    with_ids += [name for name in (settings.domain_field, settings.group_field) if name and name in dataset.field2type]
+    tokens = {name: dataset.field2id_token[name].tolist() for name in dict.fromkeys(with_ids)}
     return Translator(settings, schema, vocabularies, tokens=tokens, label_columns=labels)
 
 
 def _settings_of(model_class: type, config: Config, dataset: Dataset) -> Settings:
-    """Settings that the config carries; else those the user gave it, over the shipped defaults."""
+    """The settings that the config holds; else those that the user gave it, over the shipped defaults."""
     carried = config[SETTINGS_KEY]
     if isinstance(carried, Settings):
         expected = MODELS.load(carried.model)
@@ -74,7 +77,7 @@ def _settings_of(model_class: type, config: Config, dataset: Dataset) -> Setting
 
 
 def _fields_of(dataset: Dataset, config: Config, labels: set[str]) -> list[dict[str, str]]:
-    """What RecBole itself would take as inputs: every token column, and floats among ``numerical_features``."""
+    """RecBole's own inputs: every token column, and the floats among ``numerical_features``."""
     kinds = {FeatureType.TOKEN: "token", FeatureType.TOKEN_SEQ: "token_seq", FeatureType.FLOAT: "float"}
     return [
         {"name": name, "type": kinds[kind]}
@@ -96,11 +99,15 @@ def _encode(settings: Settings, dataset: Dataset) -> tuple[DataSchema, Vocabular
         seen = torch.bincount(column.flatten(), minlength=len(tokens)).tolist()
         counts[spec.name] = dict(zip(tokens[1:], seen[1:], strict=True))  # 0 is padding
     vocabularies = Vocabularies.from_counts(settings.fields, counts, floats, min_count=settings.min_count)
+    if settings.domain_field is not None:
+        # As our own reader: the tokens of all splits, in the order of their bytes.
+        domains = sorted(dataset.field2id_token[settings.domain_field].tolist()[1:], key=str.encode)
+        vocabularies = replace(vocabularies, domains=tuple(domains), domain_field=settings.domain_field)
     return make_schema(settings.fields, settings.tasks, vocabularies, settings), vocabularies
 
 
 def _training_column(dataset: Dataset, name: str) -> Tensor:
-    """A column over the training interactions, joined in where it is a user's or an item's."""
+    """A column with one value per training interaction; a user's or item's column is joined."""
     column: Tensor
     for features, key in ((dataset.user_feat, dataset.uid_field), (dataset.item_feat, dataset.iid_field)):
         if name not in dataset.inter_feat and features is not None and name in features:

@@ -1,4 +1,4 @@
-"""Batches of another reader (its own ids, padded sequences), such as RecBole's, as :class:`Features`."""
+"""RecBole's batches (ids of its own, padded sequences) as :class:`Features`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from recbole_dtn.config.conditions import parse_condition
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.config.tasks import parse_condition
 from recbole_dtn.data.condition import to_expression
 from recbole_dtn.data.features import Features, MultiValued
 from recbole_dtn.data.vocabulary import Vocabularies
@@ -22,7 +22,7 @@ __all__ = ["Batch", "Translator", "observed_rows", "plain_float"]
 
 
 class Batch(Protocol):
-    """What is asked of a foreign batch; RecBole's Interaction is one."""
+    """What the translator reads of a batch; RecBole's Interaction has it."""
 
     @property
     def columns(self) -> list[str]: ...
@@ -32,11 +32,12 @@ class Batch(Protocol):
 
 
 class Translator:
-    """Encodes foreign batches with the vocabularies of the training split, so that models see :class:`Features` only.
+    """Encodes RecBole's batches with the vocabularies of the training split.
 
     Args:
         settings, schema, vocabularies: what the model is built from.
-        tokens: for each field with ids, the token of each foreign id; the foreign id 0 is padding, or absent.
+        tokens: for each field with ids, and for the domain's and the group's column, the token of each of RecBole's
+            ids; its id 0 is padding, or absent.
         label_columns: for each task, the column that holds its label.
     """
 
@@ -55,16 +56,30 @@ class Translator:
         self.adopt(schema, vocabularies)
 
     def adopt(self, schema: DataSchema, vocabularies: Vocabularies) -> None:
-        """Encode with these vocabularies from now on (those of a checkpoint, say)."""
+        """Encode with these vocabularies from now on (those of a checkpoint, say).
+
+        Raises:
+            UsageError: where they number the domains of a column that is not there.
+        """
         self.schema, self.vocabularies = schema, vocabularies
         self._rows = {
             spec.name: spec.offset + torch.tensor(vocabularies.lookup(spec.name, ["", *self._tokens[spec.name][1:]]))
             for spec in schema.fields
             if spec.kind != "float"
         }
+        domain, group = vocabularies.domain_field, self.settings.group_field
+        if domain is not None and domain not in self._tokens:
+            raise UsageError(f"domain_field {domain!r}: this data set has no such column; set domain_field to it")
+        if domain is not None:
+            place = {token: number for number, token in enumerate(vocabularies.domains)}
+            self._numbers = {domain: torch.tensor([-1, *(place.get(token, -1) for token in self._tokens[domain][1:])])}
+        else:
+            self._numbers = {}
+        if group is not None and group in self._tokens:
+            self._numbers[group] = _byte_order(self._tokens[group])
 
     def check_vocabularies(self, saved: Mapping[str, Any]) -> None:
-        """Refuse what another training split taught, under which the weights would mean other tokens.
+        """Refuse saved vocabularies that differ from these: the saved rows of the table belong to other tokens.
 
         Raises:
             UsageError: naming the first field that differs.
@@ -80,6 +95,11 @@ class Translator:
                     f"field {spec.name!r}: the saved model learned another vocabulary than this training split has; "
                     "load it over the split it was trained on"
                 )
+        if self.vocabularies.domains != other.domains:
+            raise UsageError(
+                f"domain_field {self.vocabularies.domain_field!r}: the saved model has the domains "
+                f"{', '.join(other.domains) or 'none'}, this data set {', '.join(self.vocabularies.domains) or 'none'}"
+            )
 
     def features(self, batch: Batch) -> Features:
         """B rows: tokens (B,), token sequences (B, L) padded with 0, floats (B,) or (B, 2), labels (B,).
@@ -102,7 +122,7 @@ class Translator:
             elif spec.bins:
                 ids[:, position] = spec.offset + _bins(plain_float(column), spec)
             else:
-                dense.append(((plain_float(column).double() - spec.mean) / spec.std).float().unsqueeze(1))
+                dense.append(_standardised(plain_float(column), spec).unsqueeze(1))
         labels, observed = self._labels(batch, rows, device)
         weight = self.settings.weight_field
         return Features(
@@ -112,14 +132,42 @@ class Translator:
             labels=labels,
             observed=observed,
             sample_weight=plain_float(batch[weight]) if weight is not None and weight in batch else None,
+            domain=self._domain(batch),
+            group=self._number(self.settings.group_field, batch),
         )
 
-    def _look_up(self, spec: FieldSpec, foreign: Tensor) -> Tensor:
-        """Foreign ids -> rows of the fused table."""
+    def _domain(self, batch: Batch) -> Tensor | None:
+        """(B,) the number of each row's domain, as :class:`Vocabularies` has it.
+
+        Raises:
+            UsageError: for a row without a domain, or with one that the model does not know.
+        """
+        name = self.vocabularies.domain_field
+        if name is None:
+            return None
+        found = self._number(name, batch)
+        if found is None or bool((found < 0).any()):
+            raise UsageError(
+                f"domain_field {name!r}: expected one of {', '.join(self.vocabularies.domains)} in every row; found "
+                + ("no such column" if found is None else "a row without one")
+            )
+        return found
+
+    def _number(self, name: str | None, batch: Batch) -> Tensor | None:
+        """(B,) the number of each value of a column; None where the column is not there."""
+        if name is None or name not in self._numbers or name not in batch:
+            return None
+        numbers, ids = self._numbers[name], batch[name]
+        if numbers.device != ids.device:
+            numbers = self._numbers[name] = numbers.to(ids.device)
+        return numbers[ids]
+
+    def _look_up(self, spec: FieldSpec, ids: Tensor) -> Tensor:
+        """Rows of the fused table for RecBole's ids, in their shape."""
         rows = self._rows[spec.name]
-        if rows.device != foreign.device:
-            rows = self._rows[spec.name] = rows.to(foreign.device)
-        return rows[foreign]
+        if rows.device != ids.device:
+            rows = self._rows[spec.name] = rows.to(ids.device)
+        return rows[ids]
 
     def _many(self, spec: FieldSpec, padded: Tensor, batch: Batch) -> MultiValued:
         present = padded > 0
@@ -151,6 +199,14 @@ def observed_rows(condition: str | None, batch: Batch, rows: int, device: torch.
     return torch.tensor(holds.to_list(), dtype=torch.bool, device=device)
 
 
+def _byte_order(tokens: Sequence[str]) -> Tensor:
+    """The number of each of RecBole's ids: tokens in the order of their bytes, from 0; absent (id 0) comes last."""
+    order = sorted(range(1, len(tokens)), key=lambda number: tokens[number].encode())
+    numbers = torch.full((len(tokens),), len(order))
+    numbers[torch.tensor(order, dtype=torch.int64)] = torch.arange(len(order))
+    return numbers
+
+
 def plain_float(column: Tensor) -> Tensor:
     """A float column (B,); where it is among RecBole's ``numerical_features`` it is (B, 2), value and 1."""
     return column[:, 0] if column.dim() == 2 else column
@@ -160,6 +216,12 @@ def _column(batch: Batch, name: str) -> Tensor:
     if name not in batch:
         raise UsageError(f"the batch has no column {name!r}, which the model needs: {nearest(name, batch.columns)}")
     return batch[name]
+
+
+def _standardised(values: Tensor, spec: FieldSpec) -> Tensor:
+    """As :meth:`recbole_dtn.data.floats.FloatStatistics.standardise` does it: NaN stays NaN."""
+    found = (values.double() - spec.mean) / spec.std
+    return (found if spec.clip is None else found.clamp(-spec.clip, spec.clip)).float()
 
 
 def _bins(values: Tensor, spec: FieldSpec) -> Tensor:

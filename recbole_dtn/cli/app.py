@@ -1,4 +1,4 @@
-"""Dispatch of the commands, and the one place where an error becomes a message and an exit code."""
+"""Runs a command, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 import recbole_dtn
 from recbole_dtn.errors import RecBoleDTNError, UsageError, nearest
@@ -18,10 +17,10 @@ COMMANDS = {
     "train": "train and test one model (the command when none is named)",
     "preprocess": "raw files to atomic files: a known set, or one table of your own",
     "data": "info, validate, split: look at a data set; cache list, cache clear",
-    "list": "models, interactions, datasets, metrics, balancers: what is registered",
+    "list": "models, interactions, balancers, losses, metrics, preprocessors, datasets",
     "test": "test a finished run again from its checkpoint",
-    "index": "write the index of built-in methods (for contributors)",
     "leaderboard": "run models x data sets x seeds and write their table",
+    "index": "write the index of built-in methods (for contributors)",
 }
 INTERRUPTED = 130
 
@@ -50,9 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        from recbole_dtn.report.faults import describe_fault
+
         hint = "" if debug else "; --debug shows the traceback"
-        message = " ".join(str(error).split()) or "no message"
-        return _fail(f"error: this is a bug: {type(error).__name__}: {message} ({_place(error)}){hint}", 1, debug)
+        return _fail(f"error: {describe_fault(error)}{hint}", 1, debug)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -66,11 +66,17 @@ def _dispatch(words: list[str]) -> int:
         raise UsageError(f"unknown command {command!r}; {nearest(command, COMMANDS)}; settings are --key=value")
     # One file per command: a command's imports are paid by who runs it.
     module = importlib.import_module(f"recbole_dtn.cli.{command}")
-    if "--help" in words or "-h" in words:
-        print(module.help_text([word for word in words if word not in ("--help", "-h")]))
+    if any(word.partition("=")[0] in ("--help", "-h") for word in words):
+        print(module.help_text(_help_words(command, words)))
         return 0
     code: int = module.run(words)
     return code
+
+
+def _help_words(command: str, words: list[str]) -> list[str]:
+    """The words that say which help is asked for; ``data --help=info`` is ``data info --help``."""
+    asked = [word for word in words if word not in ("--help", "-h")]
+    return asked if command == "train" else [word.removeprefix("--help=") for word in asked]
 
 
 def _fail(message: str, code: int, debug: bool) -> int:
@@ -78,11 +84,3 @@ def _fail(message: str, code: int, debug: bool) -> int:
         traceback.print_exc(file=sys.stderr)
     print(message, file=sys.stderr)
     return code
-
-
-def _place(error: BaseException) -> str:
-    """File and line that raised, the innermost of our own where there is one."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).is_relative_to(Path(__file__).parents[1])]
-    frame = (own or list(frames))[-1]
-    return f"{Path(frame.filename).name}:{frame.lineno}"

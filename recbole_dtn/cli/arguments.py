@@ -1,4 +1,4 @@
-"""The words of a command: options and flags through argparse, with this program's messages and its help."""
+"""Parsing of a command's options and flags by argparse, with our messages; the help is made of the same options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Command(argparse.ArgumentParser):
         usage: what follows the name in the help's first lines; one line each.
         about: paragraphs of the help, before the options. after: those behind them.
         settings: whether a ``--key=value`` that is no option of the command is kept as a setting; else it is an error.
-        place: what is said where words stand that the command does not take.
+        place: hint for a word that the command does not take.
 
     >>> command = Command("test", usage=["--run=FOLDER"])
     >>> command.option("run", "FOLDER", "a run's folder", required=True)
@@ -75,7 +75,7 @@ class Command(argparse.ArgumentParser):
             self.shown.append((f"--{name}={metavar if default is None else default}", text))
 
     def flag(self, name: str, text: str) -> None:
-        """Add an option without a value; ``--name=true`` and ``--name=false`` are understood."""
+        """Add an option without a value. ``--name=true`` and ``--name=false`` are accepted too."""
         self.add_argument(f"--{name}", dest=name, action="store_true")
         self.kinds[name] = "flag"
         if text:
@@ -138,7 +138,7 @@ class Command(argparse.ArgumentParser):
                 yield word
 
     def error(self, message: str) -> NoReturn:
-        """As argparse calls it; an error is a message and an exit code here, never an exit of its own."""
+        """Raise a UsageError where argparse would exit."""
         raise UsageError(f"{self.prog}: {message}")
 
     def help_text(self) -> str:
@@ -223,7 +223,7 @@ def folder_name(name: str) -> str:
     """The name of a data set's folder, checked.
 
     Raises:
-        UsageError: for a path, or a name that stock RecBole or a shell would stumble over.
+        UsageError: for a path, or a name with spaces or signs that RecBole or a shell misreads.
     """
     if re.search(r"\s", name):
         without = "_".join(name.split())

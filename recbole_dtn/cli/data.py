@@ -44,11 +44,11 @@ VALIDATE = Command(
     usage=["--dataset=NAME [--data_path=dataset] [--all]", "FOLDER [--all]"],
     about="""
 Checks every line of the atomic files of a data set, or of a folder that holds one under its own name: header and types,
-number of columns, numbers, UTF-8, line ends, blank lines, interactions at all, keys of the side files (repeated, empty,
-or missing), spaces around tokens, and what stock RecBole would misread. With --dataset, whose fields and tasks are
-known, also: columns that they need, labels and conditions, lists of weights as long as their lists, times, weights and
-domains. Faults of one kind in one file are shown together, with their number and first three lines; a warning is what
-can be read.
+number of columns, numbers, UTF-8, line ends, blank lines, whether there are interactions, keys of the side files
+(repeated, empty, or missing), spaces around tokens, and what stock RecBole would misread. With --dataset, whose
+fields and tasks are known, also: columns that they need, labels and conditions, lists of weights as long as their
+lists, times, weights and domains. Faults of one kind in one file are shown together, with their number and first
+three lines. A warning marks what can still be read.
 """,
     after="Exits with 2 when there is a fault that makes the files unreadable, else with 0.",
     settings=True,
@@ -219,6 +219,6 @@ def _cache(words: list[str]) -> int:
 
 
 def _folder_name(dataset: str | None, data_path: Path) -> str | None:
-    """The folder of a data set, by which its caches are named."""
+    """The name of a data set's folder, which its caches have too."""
     file = None if dataset is None else dataset_yaml(dataset, data_path)
     return dataset if file is None else str(read_yaml(file).get("folder") or dataset)

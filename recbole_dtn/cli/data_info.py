@@ -36,9 +36,8 @@ COMMAND = Command(
     usage=["--dataset=NAME [--quick] [--json=FILE|-] [--html=FILE] [settings of the data]"],
     about="""
 What a data set holds, in tables of at most 100 columns:
-  splits        rows; rows that have the same inputs within a split, and other labels for them; rows of valid and
-                test whose inputs are those of a training row, and rows of test whose inputs are those of a
-                validation row
+  splits        rows; rows with equal inputs within a split, and those of them with different labels; rows of valid
+                and test whose inputs occur in training, and rows of test whose inputs occur in validation
   tasks         observed rows, positives, their rate and its standard error; the standard error of an AUC of 0.7
                 at that many positives: the differences a split can show; how the tasks occur together
   fields        type, file, vocabulary, shares of missing values and of values whose token has an id; the most
@@ -166,7 +165,7 @@ def _show_splits(console: Console, info: DataInfo) -> None:
 
 
 def _show_shared(console: Console, info: DataInfo) -> None:
-    """Rows whose inputs an earlier split has too."""
+    """Rows whose inputs occur in an earlier split."""
     rows = []
     for split, found in (info.duplicates or {}).items():
         for earlier, counts in (
@@ -263,7 +262,7 @@ def _token_row(field: FieldInfo, room: int) -> list[str]:
 
 
 def _room(names: Iterable[str], *others: int) -> int:
-    """What a last column may fill beside the names and columns of the other widths."""
+    """Width left for the last column, beside the names and the columns of the other widths."""
     longest = max((len(clipped(name, LONGEST)) for name in names), default=0)
     return WIDTH - longest - sum(others) - BETWEEN * (1 + len(others))
 
@@ -288,6 +287,10 @@ def _show_numbers(console: Console, fields: Sequence[FieldInfo]) -> None:
             shown = (found.mean, found.std, found.smallest, quantiles[0], quantiles[2], quantiles[4], found.largest)
             rows.append([field.name, split, *(number(value, 4) for value in shown)])
     _table(console, "numbers", columns, rows)
+    for field in fields:
+        for split, found in (field.numbers or {}).items():
+            if found.clipped:
+                say(console, f"- {field.name}, {split}: {count(found.clipped)} values count as the field's clip")
 
 
 def _show_lengths(console: Console, fields: Sequence[FieldInfo]) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import yaml
 from rich.console import Console
 
+from recbole_dtn.config.choice import Choice, options_class
 from recbole_dtn.config.datasets import has_atomic_files
 from recbole_dtn.config.load import Resolved, settings_digest
+from recbole_dtn.config.properties import flow_yaml
 from recbole_dtn.config.settings import SELECTED_ON_TEST, Settings
-from recbole_dtn.registry import PREPROCESSORS
+from recbole_dtn.registry import PREPROCESSORS, REGISTRIES
 from recbole_dtn.report.console import say
 from recbole_dtn.report.tables import show_table
 
@@ -38,29 +40,41 @@ def show(resolved: Resolved, console: Console) -> None:
 def setting_rows(resolved: Resolved) -> list[tuple[str, str, str]]:
     """A row per setting: dotted key, value as one would write it, source."""
     rows = []
-    for key, value in resolved.settings.dump().items():
-        parts = {f"{key}.{inner}": item for inner, item in value.items()} if isinstance(value, dict) else {key: value}
-        for name, item in parts.items():
-            if name in ("fields", "tasks"):
-                source = resolved.sources.get(name, "")
-                rows += [(f"{name}[{i}]", _flow(part), source) for i, part in enumerate(_as_written(resolved, name))]
-            else:
-                rows.append((name, _flow(item), resolved.sources.get(name, resolved.sources.get(key, ""))))
+    settings, sources = resolved.settings, resolved.sources
+    for key, value in settings.dump().items():
+        source = sources.get(key, "")
+        if key in ("fields", "tasks"):
+            entries = [entry.model_dump(exclude_defaults=True) for entry in getattr(settings, key)]
+            rows += [(f"{key}[{i}]", flow_yaml(entry), source) for i, entry in enumerate(entries)]
+            continue
+        written = _short(getattr(settings, key), value)
+        parts = {f"{key}.{inner}": item for inner, item in written.items()} if isinstance(written, dict) else {}
+        for name, item in (parts or {key: written}).items():
+            rows.append((name, flow_yaml(item), sources.get(name, source)))
     return rows
 
 
-def _as_written(resolved: Resolved, name: str) -> list[dict[str, object]]:
-    """Each field or task without the keys that have their default."""
-    return [part.model_dump(exclude_defaults=True) for part in getattr(resolved.settings, name)]
+def _short(value: Any, dumped: Any) -> Any:
+    """A setting without the options of its methods that have their defaults; ``dumped`` for one that names none."""
+    if isinstance(value, Choice):
+        differing = _differing(value)
+        return {"name": value.name, **differing} if differing else value.name
+    if isinstance(value, list) and value and all(isinstance(item, Choice) for item in value):
+        return [_short(item, None) for item in value]
+    return dumped
 
 
-def _flow(value: object) -> str:
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False, allow_unicode=True)
-    return text.removesuffix("\n").removesuffix("\n...")
+def _differing(choice: Choice) -> dict[str, Any]:
+    for registry in REGISTRIES:
+        if choice.name in registry.names():
+            fields = options_class(registry, choice.name).model_fields
+            if fields.keys() == choice.options.keys():
+                return {key: item for key, item in choice.options.items() if item != fields[key].default}
+    return dict(choice.options)
 
 
 def what_is_missing(settings: Settings) -> str | None:
-    """What a run would do first, where the atomic files are not there yet; None where they are."""
+    """How a run would first make the atomic files; None where they exist."""
     folder = Path(settings.data_path) / (settings.folder or settings.dataset)
     if has_atomic_files(folder):
         return None

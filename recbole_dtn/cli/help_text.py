@@ -1,4 +1,4 @@
-"""How help texts call the program, and the lines that they are made of."""
+"""The program's name in help texts, and the folding of their lines."""
 
 from __future__ import annotations
 

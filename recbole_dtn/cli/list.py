@@ -14,13 +14,17 @@ from recbole_dtn.report.tables import show_table
 
 __all__ = ["help_text", "run"]
 
-KINDS: dict[str, Registry] = {f"{registry.kind}s": registry for registry in REGISTRIES}
+KINDS: dict[str, Registry] = {f"{registry.kind}s".replace("sss", "sses"): registry for registry in REGISTRIES}
 DATASETS = "datasets"
 
 COMMAND = Command(
     "list",
-    usage=[f"{'|'.join((*KINDS, DATASETS))}"],
-    about="What is registered: name, paper, summary, and where each comes from.",
+    usage=["KIND [--plugins=a.py,b.py]", "datasets [--data_path=dataset]"],
+    about=f"""
+What is registered: name, paper, summary, and where each comes from. KIND is one of {", ".join(KINDS)}.
+
+datasets shows the shipped data sets and the folders under data_path: state, tasks, folder.
+""",
 )
 COMMAND.option("plugins", "a.py,b.py", "show what these files register, too")
 COMMAND.option("data_path", "FOLDER", "datasets: folder where prepared ones are looked for", default="dataset")
@@ -79,7 +83,7 @@ def _datasets(data_path: Path) -> list[tuple[str, str, str, str]]:
         else:
             state = _unprepared(values.get("preprocessor"), data_path)
         if shadows(name, data_path):
-            state += ", own YAML in place of the shipped one"
+            state += ", own YAML in place of the shipped one" if file else ", in place of the shipped data set"
         if values.get("selected_on_test"):
             state += ", selected on the test set"
         tasks = ", ".join(str(task.get("name")) for task in values.get("tasks") or [])
@@ -88,7 +92,7 @@ def _datasets(data_path: Path) -> list[tuple[str, str, str, str]]:
 
 
 def _unprepared(preprocessor: str | None, data_path: Path) -> str:
-    """What training would find first, as far as that is told without opening a file."""
+    """The state of a data set without atomic files, judged without opening a file."""
     if preprocessor is None:
         return "files missing"
     if PREPROCESSORS.entry(preprocessor).options_class is None:

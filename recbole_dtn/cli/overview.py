@@ -1,18 +1,19 @@
-"""The help that teaches: how to begin, the commands, and every setting with its type, default and meaning."""
+"""The help of training: how to begin on two screens, and each section of the settings by its name."""
 
 from __future__ import annotations
 
-import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 from recbole_dtn.cli.app import COMMANDS
-from recbole_dtn.cli.help_text import PROGRAM, help_width
+from recbole_dtn.cli.help_text import PROGRAM, aligned, wrapped
 from recbole_dtn.config.choice import options_class
 from recbole_dtn.config.faults import declared, describe
 from recbole_dtn.config.load import settings_class
 from recbole_dtn.config.properties import KeyHelp, key_help, option_help, properties_folder
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.registry import INTERACTIONS, MODELS, Entry, load_plugins
+from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.registry import MODELS, PREPROCESSORS, REGISTRIES, Entry, Registry, load_plugins
 
 __all__ = ["overview"]
 
@@ -25,6 +26,7 @@ EXAMPLES = (
     ('--config_files="a.yaml b.yaml"', "settings of files"),
     ("--model=PLE --dry_run", "settings, size, time"),
     ("--model=PLE --help", "the settings of PLE"),
+    ("--help=optim", "one section of the settings"),
     ("list models", "what there is"),
     ("preprocess table --help", "data of your own"),
 )
@@ -35,6 +37,7 @@ SWITCHES = (
     ("--debug", "show the traceback of an error"),
     ("--version", "print the version"),
     ("--help, -h", "this; `<command> --help` for a command's own"),
+    ("--help=NAME", "a section, a setting or a method: --help=optim, --help=epochs, --help=gdcn; --help=all"),
 )
 
 SYNTAX = (
@@ -43,32 +46,25 @@ SYNTAX = (
     "Later wins: defaults < model < data set < config_files < command line."
 )
 
+OFTEN = (
+    *("model", "dataset", "data_path", "output_dir", "embedding_size", "dropout", "balancer", "epochs"),
+    *("train_batch_size", "stopping_step", "valid_metric", "seed", "optimizer.lr", "devices"),
+)
+"""Settings that the first help shows."""
+
 
 def overview(words: list[str]) -> str:
-    """The whole help; with ``--model=X`` among the words, X's own settings and then those that all models share.
+    """The help on two screens; with ``--help=NAME`` among the words one section, setting or method; with ``--model=X``
+    the model's own settings.
 
     Raises:
-        UsageError: for an unknown model, or a plug-in file that cannot be read.
+        UsageError: for an unknown name, with the nearest; or a plug-in file that cannot be read.
     """
-    model = _given(words, "model")
+    topic, model = _given(words, "help"), _given(words, "model")
     load_plugins([path for path in (_given(words, "plugins") or "").strip("[]").split(",") if path.strip()])
-    width = help_width()
-    shared = _settings(key_help(properties_folder() / "overall.yaml"), Settings, width)
-    if model is not None:
-        parts = [*_own_settings(model, width), "", f"settings that every model has; `{PROGRAM} --help` has the rest:"]
-        return "\n".join([*parts, *shared])
-    parts = ["recbole_dtn: multi-task CTR / CVR models for RecBole, trained under Lightning.", ""]
-    for example, meaning in EXAMPLES:
-        parts += _aligned(f"  {PROGRAM} {example}", meaning, width, 60)
-    parts += ["", "commands (each has its own --help):"]
-    for name, summary in COMMANDS.items():
-        parts += _aligned(f"  {name}", summary, width, 15)
-    parts += ["", "switches:"]
-    for name, text in SWITCHES:
-        parts += _aligned(f"  {name}", text, width, 19)
-    parts += ["", *textwrap.wrap(SYNTAX, width, break_on_hyphens=False)]
-    own = f"models: {', '.join(MODELS.names())}; `{PROGRAM} --model=NAME --help` shows a model's own settings"
-    return "\n".join([*parts, *shared, "", *textwrap.wrap(own, width, break_on_hyphens=False)])
+    if topic is not None:
+        return "\n".join(_topic(topic))
+    return "\n".join(_start() if model is None else _model(model))
 
 
 def _given(words: list[str], key: str) -> str | None:
@@ -79,44 +75,111 @@ def _given(words: list[str], key: str) -> str | None:
     return None
 
 
-def _own_settings(model: str, width: int) -> list[str]:
-    entry, cls = MODELS.entry(model), settings_class(model)
-    heading = _heading(f"settings of {model}", entry, width)
-    own = {*cls.model_fields} - {*Settings.model_fields}
-    changed = {key for key, info in cls.model_fields.items() if key not in own and not info.is_required()}
-    keys = option_help(cls, [key for key in cls.model_fields if key in own | changed])
-    options = _interactions(width) if "interactions" in own else []
-    return [*heading, *(_settings(keys, cls, width) if keys else ["  none of its own"]), *options]
+def _shared() -> list[KeyHelp]:
+    return key_help(properties_folder() / "overall.yaml")
 
 
-def _heading(title: str, entry: Entry, width: int) -> list[str]:
-    paper = f"; {entry.paper}" if entry.paper else ""
-    return textwrap.wrap(f"{title} ({entry.summary}{paper}):", width, break_on_hyphens=False)
+# ---- the first help -------------------------------------------------------------------------------------------------
 
 
-def _interactions(width: int) -> list[str]:
-    """The options that an entry of ``interactions`` may have."""
-    lines = []
-    for name in INTERACTIONS.names():
-        entry = INTERACTIONS.entry(name)
-        lines += ["", *_heading(f"options of {name}", entry, width)]
-        model = options_class(INTERACTIONS, name)
-        kinds = declared(model)
-        for key in option_help(model, list(kinds)):
-            default = f"{key.key}: {key.default}" if key.default else key.key
-            lines += _aligned(f"  {default}", _meaning(describe(kinds[key.key]), key.comment), width)
+def _start() -> list[str]:
+    keys = _shared()
+    lines = ["recbole_dtn: multi-task CTR / CVR models for RecBole, trained under Lightning.", ""]
+    for example, meaning in EXAMPLES:
+        lines += aligned(f"  {PROGRAM} {example}", meaning, 60)
+    lines += ["", "commands (each has its own --help):"]
+    for name, summary in COMMANDS.items():
+        lines += aligned(f"  {name}", summary, 15)
+    lines += ["", "switches:"]
+    for name, text in SWITCHES:
+        lines += aligned(f"  {name}", text, 19)
+    lines += ["", *wrapped(SYNTAX), "", "settings that are often given:"]
+    lines += _settings([key for key in keys if key.key in OFTEN], Settings)
+    lines += ["", *wrapped(f"all settings by section; `{PROGRAM} --help=SECTION` explains them:")]
+    for section, names in _sections(keys).items():
+        lines += aligned(f"  {section}", ", ".join(dict.fromkeys(name.partition(".")[0] for name in names)), 12)
+    return [*lines, "", *wrapped(f"models, each with `{PROGRAM} --model=NAME --help`: {', '.join(MODELS.names())}")]
+
+
+def _sections(keys: Iterable[KeyHelp]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        found.setdefault(key.section, []).append(key.key)
+    return found
+
+
+# ---- one thing ------------------------------------------------------------------------------------------------------
+
+
+def _topic(name: str) -> list[str]:
+    """A section of the settings, a setting or a map of settings, a method, or everything."""
+    keys = _shared()
+    if name == "all":
+        return _everything(keys)
+    chosen = [key for key in keys if name in (key.section, key.key, key.key.partition(".")[0])]
+    lines = [f"settings: {name}", *_settings(chosen, Settings)] if chosen else []
+    for registry in REGISTRIES:
+        if name in registry.names():
+            lines += ["", *_method(registry, name)] if lines else _method(registry, name)
+    if not lines:
+        known = [*_sections(keys), *(key.key for key in keys), *(one for each in REGISTRIES for one in each.names())]
+        raise UsageError(f"--help: no section, setting or method is called {name!r}; {nearest(name, [*known, 'all'])}")
     return lines
 
 
-def _settings(keys: list[KeyHelp], model: type[Settings], width: int) -> list[str]:
+def _everything(keys: list[KeyHelp]) -> list[str]:
+    lines = ["settings that every model has:"]
+    for section in _sections(keys):
+        lines += ["", f"  -- {section}", *_settings([key for key in keys if key.section == section], Settings)]
+    for registry in REGISTRIES:
+        for name in registry.names() if registry is not PREPROCESSORS else ():
+            lines += ["", *_method(registry, name)]
+    return lines
+
+
+def _method(registry: Registry, name: str) -> list[str]:
+    """The options of a method; of a model its settings, of a preprocessor where its files come from."""
+    if registry is MODELS:
+        return _model(name)
+    if registry is PREPROCESSORS:
+        from recbole_dtn.cli.raw_set import set_help
+
+        return set_help(name).splitlines()
+    model = options_class(registry, name)
+    kinds = declared(model)
+    lines = _heading(f"options of the {registry.kind} {name}", registry.entry(name))
+    for key in option_help(model, list(kinds)):
+        default = f"{key.key}: {key.default}" if key.default else key.key
+        lines += aligned(f"  {default}", _meaning(describe(kinds[key.key]), key.comment))
+    return lines if kinds else [*lines, "  none"]
+
+
+def _model(name: str) -> list[str]:
+    """A model's own settings, and shared ones that have another default in it."""
+    cls = settings_class(name)
+    own = {*cls.model_fields} - {*Settings.model_fields}
+    changed = {key for key, info in cls.model_fields.items() if key not in own and not info.is_required()}
+    keys = option_help(cls, [key for key in cls.model_fields if key in own | changed])
+    lines = _heading(f"settings of {name}", MODELS.entry(name))
+    lines += _settings(keys, cls) if keys else ["  none of its own"]
+    if "interactions" in own:
+        hint = f"The options of each interaction: `{PROGRAM} --help=gdcn`; `{PROGRAM} list interactions` names them."
+        lines += ["", *wrapped(hint)]
+    return [*lines, "", *wrapped(f"Settings that every model has: `{PROGRAM} --help`.")]
+
+
+def _heading(title: str, entry: Entry) -> list[str]:
+    paper = f"; {entry.paper}" if entry.paper else ""
+    return wrapped(f"{title} ({entry.summary}{paper}):")
+
+
+# ---- lines ----------------------------------------------------------------------------------------------------------
+
+
+def _settings(keys: list[KeyHelp], model: type[Settings]) -> list[str]:
     lines: list[str] = []
-    section = ""
     for key in keys:
-        if key.section != section:
-            section = key.section
-            lines.append(f"\n  -- {section}")
-        head = f"  --{key.key}={key.default}"
-        lines += _aligned(head, _meaning(_type(key.key, model), key.comment), width)
+        lines += aligned(f"  --{key.key}={key.default}", _meaning(_type(key.key, model), key.comment))
     return lines
 
 
@@ -126,14 +189,6 @@ def _meaning(kind: str, comment: str) -> str:
         return kind
     spelled = kind.startswith("one of") and " | " in comment
     return comment if spelled or kind in PLAIN else f"{kind}: {comment}"
-
-
-def _aligned(head: str, body: str, width: int, column: int = 34) -> list[str]:
-    """Head, then body from a fixed column on, folded; a long head has its line for itself."""
-    folded = textwrap.wrap(body, width - column, break_on_hyphens=False)
-    if len(head) >= column:
-        return [head, *(" " * column + line for line in folded)]
-    return [head.ljust(column) + folded[0], *(" " * column + line for line in folded[1:])]
 
 
 def _type(key: str, model: type[Settings]) -> str:

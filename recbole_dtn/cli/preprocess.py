@@ -142,9 +142,7 @@ def run(words: list[str]) -> int:
             lambda text: say(console, text),
             meter=meter,
             overwrite=given.overwrite,
-            max_rejected=read_yaml(properties_folder() / "overall.yaml")["max_rejected"]
-            if rejected is None
-            else rejected,
+            max_rejected=rejected,
             strict=given.strict,
         )
     say(console, f"next: {PROGRAM} --dataset={_dataset_name(name, folder)}{path_option(data_path)}")

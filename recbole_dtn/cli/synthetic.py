@@ -50,7 +50,7 @@ Example:
   {PROGRAM} preprocess aliccp --raw=dataset/aliccp-synthetic/raw --name=aliccp-synthetic
 """,
     settings=True,
-    place="options only",
+    place="expected options only",
 )
 COMMAND.option("like", "LAYOUT", "aliccp, aliexpress, kuairand or census-income", required=True)
 COMMAND.option(

@@ -43,14 +43,15 @@ def run(words: list[str]) -> int:
     if loaded.record.status == "interrupted":
         at = f" at {loaded.record.interrupted_at}" if loaded.record.interrupted_at else ""
         print(f"this run was interrupted{at}: no test of it was finished before this one", file=sys.stderr)
-    found = loaded.test()
+    found = loaded.evaluate()
     if given.json:
         flag = {"selected_on_test": True} if loaded.record.selected_on_test else {}
-        print(json.dumps({"run": folder, "test": found, **flag}, indent=2, allow_nan=False))
+        factors = {"factors": found.factors} if found.factors else {}
+        print(json.dumps({"run": folder, "test": found.tasks, **factors, **flag}, indent=2, allow_nan=False))
         return 0
     console = make_console()
     say(console, f"test of {folder}")
     if loaded.record.selected_on_test:
         say(console, f"warning: {SELECTED_ON_TEST}")
-    show_table(console, *metric_rows(found))
+    show_table(console, *metric_rows({**found.tasks, **found.factors}))
     return 0

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from recbole_dtn.config.faults import Fault
-from recbole_dtn.config.metrics import known_valid_metrics
+from recbole_dtn.config.metrics import metric_faults
+from recbole_dtn.config.models import misfits
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.tree import Branch, Items, Leaf
 from recbole_dtn.errors import UsageError, nearest
-from recbole_dtn.registry import PREPROCESSORS
+from recbole_dtn.registry import MODELS, PREPROCESSORS
 from recbole_dtn.schema import topological_order
 
 __all__ = ["ACCELERATORS", "check_values"]
@@ -60,12 +61,12 @@ def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str
     if getattr(settings.preprocess, "protocol", None) == "mtreclib" and not settings.selected_on_test:
         yield "preprocess.protocol", "mtreclib selects on the test set: use a data set of that name, which says so"
     if not {"tasks", "dataset"} & set(faulty):
-        metrics = known_valid_metrics(settings.tasks)
-        if settings.valid_metric not in metrics and not any(task.kind == "binary" for task in settings.tasks):
-            yield "valid_metric", f"{settings.valid_metric!r} needs a binary task; choose one of {', '.join(metrics)}"
-        elif settings.valid_metric not in metrics:
-            yield "valid_metric", f"unknown metric {settings.valid_metric!r}; {nearest(settings.valid_metric, metrics)}"
+        yield from metric_faults(settings)
         yield from _chain(getattr(settings, "task_chain", None), settings)
+        if settings.tasks and "model" not in faulty:
+            kinds = {task.name: task.kind for task in settings.tasks}
+            asked = MODELS.attributes(settings.model)
+            yield from misfits(settings.model, asked, kinds, has_domain=settings.domain_field is not None)
     if settings.accelerator not in ACCELERATORS:
         yield (
             "accelerator",

@@ -102,7 +102,8 @@ def choose(registry: Registry, spec: Any) -> Choice:
     from recbole_dtn.config.tree import from_python
 
     kind = CHOICES[registry.kind]
-    one: Any = create_model("One", __base__=Strict, **{registry.kind: (kind, ...)})
+    fields: dict[str, Any] = {registry.kind: (kind, ...)}
+    one: Any = create_model("One", __base__=Strict, **fields)
     found: Choice = getattr(read_model(one, from_python({registry.kind: spec}, "")), registry.kind)
     return found
 

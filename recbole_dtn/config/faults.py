@@ -64,6 +64,7 @@ def read_model(model: type[M], tree: Tree, *, of: str = "settings", prefix: str 
         UsageError: one message with every fault, each with its key and where it was written.
 
     >>> from recbole_dtn.config.settings import OptimizerSettings
+    >>> from recbole_dtn.config.tree import from_python
     >>> read_model(OptimizerSettings, from_python({"name": "adam", "lr": "fast"}, "call"))
     Traceback (most recent call last):
     recbole_dtn.errors.UsageError: 3 settings are wrong:
@@ -161,6 +162,7 @@ class _Place:
     model: type[BaseModel] | None = None
     missing: bool = False
     owner: str = ""
+    order: tuple[int, ...] = ()
 
 
 def faults_of(
@@ -176,13 +178,14 @@ def faults_of(
     for one in error.errors(include_url=False):
         found_at.append((_walk(_Place(prefix, tree, model, model, owner=owner), one["loc"]), dict(one)))
     # Each member of a union has its errors: those of the member that has the written form are kept.
+    found_at.sort(key=lambda pair: pair[0].order)
     deepest = {place.key for place, _ in found_at}
     faults = []
-    for place, one in found_at:
-        inside = any(key != place.key and key.startswith((f"{place.key}.", f"{place.key}[")) for key in deepest)
-        if inside and isinstance(place.tree, Branch | Items):
+    for place, details in found_at:
+        within = any(key != place.key and key.startswith((f"{place.key}.", f"{place.key}[")) for key in deepest)
+        if within and isinstance(place.tree, Branch | Items):
             continue
-        faults.append(Fault(place.key or "settings", _message(place, one), place.tree.where))
+        faults.append(Fault(place.key or "settings", _message(place, details), place.tree.where))
     return list(dict.fromkeys(faults))
 
 
@@ -191,8 +194,16 @@ def _walk(place: _Place, loc: tuple[int | str, ...]) -> _Place:
     for part in loc:
         step = _step(place, part)
         if step is not None:
+            step.order = (*place.order, _position(place.tree, part))
             place = step
     return place
+
+
+def _position(tree: Tree, part: int | str) -> int:
+    """Where a part of a value stands in it; what is missing comes last."""
+    if isinstance(tree, Branch):
+        return list(tree).index(str(part)) if part in tree else len(tree)
+    return part if isinstance(part, int) else 0
 
 
 def _step(place: _Place, part: int | str) -> _Place | None:
@@ -201,7 +212,9 @@ def _step(place: _Place, part: int | str) -> _Place | None:
             arguments = get_args(kind)
             if get_origin(kind) in SEQUENCES and arguments:
                 item = arguments[min(part, len(arguments) - 1)]
-                inside = place.tree[part] if isinstance(place.tree, Items) and part < len(place.tree) else place.tree
+                if isinstance(place.tree, Items) and part >= len(place.tree):
+                    return None
+                inside = place.tree[part] if isinstance(place.tree, Items) else place.tree
                 return _at(f"{place.key}[{part}]", inside, item, place)
         return None
     key = f"{place.key}.{part}" if place.key and not place.key.endswith("--") else f"{place.key}{part}"
@@ -237,7 +250,7 @@ def _message(place: _Place, error: Mapping[str, Any]) -> str:
     if kind == "extra_forbidden" and place.model is not None:
         known = nearest(place.key.rpartition(".")[2].removeprefix("--"), place.model.model_fields)
         return f"{place.owner} has no such option; {known}" if place.owner else f"unknown key; {known}"
-    if kind == "missing" or place.missing:
+    if place.missing:
         what = f"{place.owner} needs this option" if place.owner else "is missing"
         return f"{what}; expected {describe(place.annotation)}"
     if kind in ("value_error", "usage"):

@@ -9,9 +9,9 @@ from typing import Any
 
 from recbole_dtn.config.faults import Fault
 from recbole_dtn.config.properties import properties_folder, read_tree
-from recbole_dtn.config.recbole_names import ALIASES, REFUSED
+from recbole_dtn.config.recbole_names import ALIASES, REFUSED, SOURCES, translate
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.config.tree import CHOICES, Branch, Leaf, Tree, as_choice, from_python, merge, parse_text, show
+from recbole_dtn.config.tree import CHOICES, Branch, Leaf, Tree, as_choice, from_python, merge, parse_text, plain, show
 from recbole_dtn.errors import UsageError
 from recbole_dtn.shipped import builtin_index
 
@@ -100,14 +100,26 @@ def config_layers(given: Tree | None, first: Sequence[str | Path], faults: list[
     layers = []
     for text in texts:
         try:
-            layers.append(read_tree(_config_file(text), name=text))
+            layers.append(_from_recbole(read_tree(_config_file(text), name=text), faults))
         except UsageError as error:
             faults.append(Fault("config_files", str(error), ""))
     return layers
 
 
+def _from_recbole(layer: Branch, faults: list[Fault]) -> Branch:
+    """A file's layer with RecBole's keys translated into ours; what has no counterpart is a fault."""
+    settings, unknown = translate(plain(layer))
+    faults.extend(Fault(key, f"is RecBole's setting; {line}", layer[key].where) for key, line in unknown)
+    made = Branch(layer.where)
+    for key, value in settings.items():
+        written = next(layer[source] for source in (key, *SOURCES.get(key, ())) if source in layer)
+        # What is unchanged stays as written: its text is parsed to the type that the setting declares.
+        made[key] = written if plain(written) == value else from_python(value, written.where)
+    return made
+
+
 def _config_file(text: str) -> Path:
-    """The file itself, else a shipped one named as under properties/ (``model/DTN-paper-size.yaml``)."""
+    """The file itself, else a shipped one named as under properties/ (``model/DTN-released.yaml``)."""
     path = Path(text).expanduser()
     if not path.is_absolute() and not path.exists() and ".." not in path.parts:
         inside = properties_folder() / path

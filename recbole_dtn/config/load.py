@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ from recbole_dtn.config.datasets import dataset_layer
 from recbole_dtn.config.digest import settings_digest, settings_yaml
 from recbole_dtn.config.faults import Fault, declared, describe, faults_of, report
 from recbole_dtn.config.layers import command_line, config_layers, ours
-from recbole_dtn.config.preprocess import option_kinds
+from recbole_dtn.config.preprocess import option_model
 from recbole_dtn.config.properties import properties_folder, read_tree
 from recbole_dtn.config.recbole_names import ALIASES
 from recbole_dtn.config.schema import field_of
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.suggest import suggest
-from recbole_dtn.config.tree import NAMED, Branch, Items, Leaf, Tree, from_python, merge, places, plain, values
+from recbole_dtn.config.tree import NAMED, Branch, Items, Tree, from_python, merge, places, plain, values
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import MODELS, load_plugins
 from recbole_dtn.shipped import builtin_index
@@ -85,6 +86,8 @@ def resolve(overrides: Sequence[str] | Mapping[str, Any] = (), *, config_files: 
     faults.extend(_unknown_keys(merged, model))
     settings = _build(merged, model or Settings, defaults, faults)
     if faults or settings is None:
+        written = list(merged)
+        faults.sort(key=lambda fault: written.index(fault.top) if fault.top in written else -1)
         raise report(faults)
     return Resolved(settings, places(merged))
 
@@ -110,16 +113,22 @@ def settings_class(name: str) -> type[Settings]:
     Raises:
         UsageError: for an unknown model, or a ``settings_class`` that is no subclass of :class:`Settings`.
     """
-    entry = MODELS.entry(name)
-    if entry.options is not None:
-        fields: dict[str, Any] = {key: field_of(schema, CHOICES) for key, schema in entry.options.items()}
-        made = create_model(f"{name}Settings", __base__=Settings, **fields)
-        made.presets = entry.attributes.get("presets", {})
-        return made
+    if MODELS.entry(name).options is not None:
+        return _indexed_settings(name)
     found = getattr(MODELS.load(name), "settings_class", None) or Settings
     if not (isinstance(found, type) and issubclass(found, Settings)):
         raise UsageError(f"model {name!r}: settings_class must be a subclass of recbole_dtn.config.settings.Settings")
     return found
+
+
+@cache
+def _indexed_settings(name: str) -> type[Settings]:
+    """The settings class of a built-in model, made from the index."""
+    entry = MODELS.entry(name)
+    fields: dict[str, Any] = {key: field_of(schema, CHOICES) for key, schema in (entry.options or {}).items()}
+    made = create_model(f"{name}Settings", __base__=Settings, **fields)
+    made.presets = entry.attributes.get("presets", {})
+    return made
 
 
 def _head(tree: Branch) -> dict[str, Any]:
@@ -156,7 +165,7 @@ def _model_layer(name: str | None, tree: Tree, faults: list[Fault]) -> tuple[typ
     where = f"model/{name}.yaml" if MODELS.entry(name).options is not None else f"defaults of {model.__name__}"
     layer = Branch(where)
     for key, info in model.model_fields.items():
-        default = info.get_default(call_default_factory=True)  # type: ignore[call-arg]
+        default = info.get_default(call_default_factory=True)
         if default is not PydanticUndefined:
             layer[key] = from_python(default, where)
     return model, layer
@@ -175,8 +184,7 @@ def _unknown_keys(merged: Branch, model: type[Settings] | None) -> Iterator[Faul
             whole = f"{key}.{next(iter(tree))}" if isinstance(tree, Branch) and tree else key
             yield Fault(key, f"unknown setting; {suggest(whole, _all_keys(model or Settings, merged))}", tree.where)
         if key in NAMED and isinstance(tree, Items):
-            names = [str(entry["name"].value) for entry in tree
-                     if isinstance(entry, Branch) and isinstance(entry.get("name"), Leaf)]  # type: ignore[union-attr] # fmt: skip
+            names = [values(entry).get("name") for entry in tree if isinstance(entry, Branch)]
             for name, where in tree.unknown.items():
                 yield Fault(f"{key}.{name}", f"no entry of {key} has this name; {nearest(name, names)}", where)
 
@@ -188,7 +196,8 @@ def _all_keys(model: type[Settings], merged: Branch) -> list[str]:
         for key, info in model.model_fields.items()
         for inner in getattr(info.annotation, "model_fields", {})
     ]
-    nested += [f"preprocess.{option}" for option in option_kinds(plain(merged["preprocessor"]))]
+    options = option_model(plain(merged["preprocessor"]))
+    nested += [f"preprocess.{option}" for option in getattr(options, "model_fields", ())]
     return [*model.model_fields, *nested, *ALIASES, *COMMAND_WORDS]
 
 

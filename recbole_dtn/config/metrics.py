@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-__all__ = ["higher_is_better", "known_valid_metrics"]
+from recbole_dtn.config.settings import Settings
+from recbole_dtn.errors import nearest
+from recbole_dtn.registry import METRICS
+
+__all__ = ["higher_is_better", "known_valid_metrics", "metric_faults", "metric_of"]
 
 
 class Task(Protocol):
@@ -19,31 +23,94 @@ class Task(Protocol):
     def pos_weight(self) -> float: ...
 
 
-def known_valid_metrics(tasks: Iterable[Task]) -> tuple[str, ...]:
-    """``mean_auc``, ``mean_logloss`` and, for each task, the metrics that can select an epoch.
+def known_valid_metrics(
+    tasks: Sequence[Task], metrics: Sequence[str] | None = None, *, grouped: bool = False, domains: bool = False
+) -> tuple[str, ...]:
+    """Every name that can select an epoch: ``mean_<metric>`` over the tasks that have it, then ``<task>_<metric>``.
 
-    Calibration cannot (best at 1, not at an end); ``ne`` is undefined for a task with ``pos_weight``.
+    A metric without a direction cannot (calibration is best at 1), nor one that is undefined for a task with
+    ``pos_weight``.
+
+    Args:
+        tasks: the tasks. metrics: names of the metrics that are computed; None: every registered one that applies.
+        grouped: whether rows have a group. domains: whether they have a domain.
 
     >>> from recbole_dtn.schema import TaskSpec
-    >>> known_valid_metrics([TaskSpec("click", "binary", "c"), TaskSpec("stay", "regression", "s")])
-    ('mean_auc', 'mean_logloss', 'click_auc', 'click_logloss', 'click_ne', 'stay_rmse', 'stay_mae')
+    >>> tasks = [TaskSpec("click", "binary", "c", pos_weight=2.0), TaskSpec("stay", "regression", "s")]
+    >>> known_valid_metrics(tasks, ["auc", "calibration", "ne", "rmse"])
+    ('mean_auc', 'mean_rmse', 'click_auc', 'stay_rmse')
     """
-    means: list[str] = []
-    names: list[str] = []
-    for task in tasks:
-        if task.kind == "binary":
-            means = ["mean_auc", "mean_logloss"]
-            names += [f"{task.name}_auc", f"{task.name}_logloss"]
-            names += [f"{task.name}_ne"] if task.pos_weight == 1.0 else []
-        else:
-            names += [f"{task.name}_rmse", f"{task.name}_mae"]
-    return (*means, *names)
+    names = METRICS.names() if metrics is None else metrics
+    found = [(task.name, name) for task in tasks for name in names if _selects(name, task, grouped, domains)]
+    means = [name for name in names if any(name == metric for _, metric in found)]
+    return (*(f"mean_{name}" for name in means), *(f"{task}_{metric}" for task, metric in found))
 
 
-def higher_is_better(valid_metric: str) -> bool:
-    """Whether larger values of ``valid_metric`` are better: of the AUC they are, of losses and errors not.
+def _selects(name: str, task: Task, grouped: bool, domains: bool) -> bool:
+    about = METRICS.attributes(name)
+    return (
+        about.get("task_kind") == task.kind
+        and about.get("higher_is_better") is not None
+        and not (about.get("needs_calibrated") and task.pos_weight != 1.0)
+        and (grouped or not about.get("needs_group"))
+        and (domains or not about.get("needs_domain"))
+    )
 
-    >>> higher_is_better("click_auc"), higher_is_better("mean_logloss")
+
+def metric_of(valid_metric: str, tasks: Iterable[str]) -> str:
+    """The metric in ``mean_<metric>`` or ``<task>_<metric>``, or an empty text where there is none such.
+
+    >>> metric_of("long_view_auc", ["long", "long_view"]), metric_of("mean_f1", [])
+    ('auc', '')
+    """
+    for task in (*tasks, "mean"):
+        metric = valid_metric.removeprefix(f"{task}_")
+        if metric != valid_metric and metric in METRICS.names():
+            return metric
+    return ""
+
+
+def higher_is_better(valid_metric: str, tasks: Iterable[str]) -> bool:
+    """Whether larger values of ``valid_metric`` are better, as its metric declares.
+
+    >>> higher_is_better("click_auc", ["click"]), higher_is_better("mean_logloss", ["click"])
     (True, False)
     """
-    return valid_metric.rpartition("_")[2] == "auc"
+    return bool(METRICS.attributes(metric_of(valid_metric, tasks))["higher_is_better"])
+
+
+def metric_faults(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Key and message of what is wrong in ``metrics`` and ``valid_metric``."""
+    chosen = None
+    if settings.metrics is not None:
+        yield from _misplaced([choice.name for choice in settings.metrics], settings)
+        chosen = list(dict.fromkeys(choice.name for choice in settings.metrics))
+    grouped, domains = settings.group_field is not None, settings.domain_field is not None
+    name, known = settings.valid_metric, known_valid_metrics(settings.tasks, chosen, grouped=grouped, domains=domains)
+    if name in known:
+        return
+    metric = metric_of(name, [task.name for task in settings.tasks])
+    instead = f"choose one of {', '.join(known)}" if known else "compute one that can select an epoch"
+    if chosen is not None and name in known_valid_metrics(settings.tasks, grouped=grouped, domains=domains):
+        yield "valid_metric", f"{name!r} is not computed: add {metric} to metrics, or {instead}"
+    elif name in known_valid_metrics(settings.tasks, grouped=True, domains=True):
+        needed = "group_field" if METRICS.attributes(metric).get("needs_group") else "domain_field"
+        yield "valid_metric", f"{name!r} needs {needed}: set it, or {instead}"
+    elif all(task.kind != "binary" for task in settings.tasks):
+        yield "valid_metric", f"{name!r} needs a binary task; {instead}"
+    else:
+        yield "valid_metric", f"unknown metric {name!r}; {nearest(name, known)}"
+
+
+def _misplaced(chosen: Sequence[str], settings: Settings) -> Iterator[tuple[str, str]]:
+    kinds = {task.kind for task in settings.tasks}
+    for number, name in enumerate(chosen):
+        about = METRICS.attributes(name)
+        if name in chosen[:number]:
+            yield "metrics", f"{name!r} is listed twice; keep one"
+        elif about.get("task_kind") not in kinds:
+            yield "metrics", f"{name!r} is for {about.get('task_kind')} tasks, and there are none; leave it out"
+        elif about.get("needs_group") and settings.group_field is None:
+            yield "metrics", f"{name!r} needs group_field, the column of groups such as users; set it, or leave it out"
+        elif about.get("needs_domain") and settings.domain_field is None:
+            yield "metrics", f"{name!r} needs domain_field, the column of domains; set it, or leave it out"

@@ -116,7 +116,7 @@ def option_help(model: type[BaseModel], names: Iterable[str]) -> list[KeyHelp]:
 
 
 def _default(info: FieldInfo) -> str:
-    default = info.get_default(call_default_factory=True)  # type: ignore[call-arg]
+    default = info.get_default(call_default_factory=True)
     return "" if default is PydanticUndefined else flow_yaml(default)
 
 

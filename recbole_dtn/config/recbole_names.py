@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["ALIASES", "REFUSED", "translate"]
+__all__ = ["ALIASES", "REFUSED", "SOURCES", "translate"]
 
 ALIASES = {"learning_rate": "optimizer.lr", "learner": "optimizer.name"}
 """Accepted everywhere: RecBole's name -> ours."""
@@ -57,7 +57,6 @@ REFUSED = {
     # evaluation
     "eval_args": "set split, split_ratio and split_seed",
     "repeatable": "rows are labelled, nothing is ranked; leave it out",
-    "metrics": "every metric is reported; the one that selects is valid_metric",
     "topk": "rows are labelled, nothing is ranked; leave it out",
     "valid_metric_bigger": "valid_metric knows its direction; leave it out",
     "metric_decimal_place": "leave it out; records keep every digit",
@@ -232,7 +231,9 @@ def _field(name: str, numerical: list[str], types: Mapping[str, str]) -> Values:
 
 def _loaded(values: Mapping[str, Any], types: Mapping[str, str]) -> list[str] | None:
     """Loaded columns, each once, in order; None where only the files know them."""
-    if _off(values.get("load_col")):
+    if "load_col" not in values:
+        return None
+    if _off(values["load_col"]):
         return list(types) or None
     return list(dict.fromkeys(name for names in _columns(values["load_col"]).values() for name in names))
 
@@ -270,7 +271,7 @@ def _split(values: Mapping[str, Any], types: Mapping[str, str], ours: Values, fa
         return
     parts, args = values.get("benchmark_filename"), values.get("eval_args")
     if not _off(parts):
-        if list(parts) == ["train", "valid", "test"]:
+        if list(parts or ()) == ["train", "valid", "test"]:
             ours["split"] = "given"
         else:
             faults.append(("benchmark_filename", "rename the files to <name>.train.inter, .valid.inter, .test.inter "
@@ -310,7 +311,7 @@ def _training(values: Mapping[str, Any], types: Mapping[str, str], ours: Values,
     clip = values.get("clip_grad_norm")
     if not _off(clip) and "gradient_clip" not in values:
         norm = clip.get("max_norm") if isinstance(clip, Mapping) else None
-        if norm is None or _number(clip.get("norm_type", 2)) != 2:
+        if norm is None or not isinstance(clip, Mapping) or _number(clip.get("norm_type", 2)) != 2:
             faults.append(("clip_grad_norm", "only the 2-norm can be clipped: write gradient_clip: 5.0"))
         else:
             ours["gradient_clip"] = norm
@@ -351,5 +352,19 @@ _GROUPS: dict[Callable[[Mapping[str, Any], Mapping[str, str], Values, Faults], N
     _machine: ("gpu_id", "use_gpu", "enable_amp", "log_wandb", "state"),
 }
 """Keys that are translated together. The labels come before the inputs, which leave them out."""
+
+SOURCES = {
+    **{name: (key,) for key, name in RENAMED.items()},
+    "tasks": ("threshold", "LABEL_FIELD"),
+    "fields": ("load_col",),
+    "split": ("benchmark_filename", "eval_args"),
+    "split_ratio": ("eval_args",),
+    "gradient_clip": ("clip_grad_norm",),
+    "accelerator": ("use_gpu", "gpu_id"),
+    "precision": ("enable_amp",),
+    "loggers": ("log_wandb",),
+    "quiet": ("state",),
+}
+"""For each setting that :func:`translate` makes, the keys of RecBole that it may come from."""
 
 _GROUPED = frozenset(key for keys in _GROUPS.values() for key in keys)

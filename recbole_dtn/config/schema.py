@@ -22,8 +22,9 @@ def schema_of(info: FieldInfo) -> dict[str, Any]:
     >>> schema_of(FieldInfo(annotation=int, default=2, description="layers"))
     {'type': 'integer', 'default': 2, 'description': 'layers'}
     """
-    schema = TypeAdapter(Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation).json_schema()
-    default = info.get_default(call_default_factory=True)  # type: ignore[call-arg]
+    kind: Any = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
+    schema = TypeAdapter(kind).json_schema()
+    default = info.get_default(call_default_factory=True)
     if default is not PydanticUndefined:
         schema["default"] = to_jsonable_python(default)
     if info.description:

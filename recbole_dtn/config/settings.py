@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from recbole_dtn.config.choice import Balancer, Choice, Interaction, Loss, Metric
 from recbole_dtn.config.preprocess import PreprocessorOptions, read_options
 from recbole_dtn.config.strict import Count, NonNegative, Positive, Rate, Strict, Widths
+from recbole_dtn.registry import METRICS
 
 __all__ = [
     "SELECTED_ON_TEST",
@@ -48,6 +49,14 @@ def _our_metric(name: Any) -> Any:
     return RECBOLE_METRICS.get(name.lower(), name) if isinstance(name, str) else name
 
 
+def _our_names(names: Any) -> Any:
+    """RecBole writes AUC, LogLoss, RMSE for what is auc, logloss, rmse here."""
+    if not isinstance(names, list):
+        return names
+    known = METRICS.names()
+    return [name.lower() if isinstance(name, str) and name.lower() in known else name for name in names]
+
+
 class FieldSettings(Strict):
     """One entry of a data set's ``fields:``. Defaults here are the meaning of a key left out."""
 
@@ -56,6 +65,7 @@ class FieldSettings(Strict):
     min_count: Count | None = None  # None: the data set's min_count
     encoding: Literal["standardise", "bins"] = "standardise"  # floats only
     bins: Annotated[int, Field(ge=2, le=10_000)] = 10  # quantile bins, floats with encoding: bins
+    clip: Positive | None = 10.0  # largest magnitude of a standardised float, in standard deviations; None: no limit
     pooling: Literal["sum", "mean"] | None = None  # None: the setting `pooling`
     weights: str | None = None  # float_seq column that weights a token_seq
     count_parts: list[Literal["train", "valid", "test"]] | None = None  # None: training alone; for published protocols
@@ -153,7 +163,7 @@ class Settings(Strict):
     embedding_std: Positive
     embedding_dtype: Literal["float32", "bfloat16"]
     embedding_compression: CompressionSettings
-    embedding_backend: Literal["torch", "fbgemm", "torchrec"]
+    embedding_backend: Literal["torch", "fbgemm"]
     dropout: Rate
     shared_interaction: Interaction | None
     shared_interaction_dim: Count
@@ -172,7 +182,7 @@ class Settings(Strict):
     eval_step: Count
     stopping_step: Annotated[int, Field(ge=0)]
     valid_metric: Annotated[str, BeforeValidator(_our_metric)]
-    metrics: list[Metric] | None  # None: all that apply
+    metrics: Annotated[list[Metric] | None, BeforeValidator(_our_names)]  # None: all that apply
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     optimizer: OptimizerSettings
     embedding_optimizer: EmbeddingOptimizerSettings

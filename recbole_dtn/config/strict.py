@@ -34,7 +34,8 @@ class Strict(BaseModel):
     """Frozen; an unknown key, NaN and infinity are errors.
 
     Values may be text, as YAML and the command line have them: pydantic turns it into the declared type. Text stays
-    text where text is declared (``007``), ``a,b`` is a list where a list is declared and text is not.
+    text where text is declared (``007``), ``a,b`` is a list where a list is declared and text is not, and so is ``a``
+    unless a number is declared beside the list.
     """
 
     model_config = ConfigDict(
@@ -53,15 +54,18 @@ class Strict(BaseModel):
 def _read(value: Any, annotation: Any) -> Any:
     """What pydantic is given in place of a value that it would read otherwise than a user means it."""
     kinds = list(members(annotation))
-    if isinstance(value, bool) and bool not in kinds:
-        return str(value).lower()  # pydantic takes true for the number 1
+    if isinstance(value, bool):
+        # pydantic takes true for the number 1: an object of no declared type is refused
+        return value if {bool, Any} & set(kinds) else object()
+    if not isinstance(value, str | int | float):
+        return value
+    options = [option for kind in kinds if get_origin(kind) is Literal for option in get_args(kind)]
+    for option in options:
+        if str(option) == str(value):
+            return option
     if not isinstance(value, str):
         return value
-    for kind in kinds:
-        if get_origin(kind) is Literal:
-            for option in get_args(kind):
-                if str(option) == value:
-                    return option
-    if any(get_origin(kind) in SEQUENCES for kind in kinds) and str not in kinds and value:
+    one = "," not in value and {int, float} & set(kinds)  # a number where a number or a list is declared
+    if any(get_origin(kind) in SEQUENCES for kind in kinds) and str not in kinds and value and not one:
         return [part.strip() for part in value.split(",")]
     return value

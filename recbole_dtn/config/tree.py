@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, NoReturn
@@ -19,7 +19,7 @@ from recbole_dtn.errors import UsageError
 
 __all__ = [
     "CHOICES", "Branch", "Items", "Leaf", "Tree", "as_choice", "found", "from_python", "is_null", "merge",
-    "parse_text", "place", "places", "plain", "show", "values",
+    "parse_text", "places", "plain", "show", "values",
 ]  # fmt: skip
 
 CHOICES = ("balancer", "shared_interaction")
@@ -188,9 +188,9 @@ def parse_text(text: str, name: str, *, lines: bool = True) -> Tree:
         line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UsageError(f"{name}{line}: not valid YAML: {error.problem or error.context}") from error
     except yaml.reader.ReaderError as error:
-        line = text[: error.position].count("\n") + 1
+        number = text[: error.position].count("\n") + 1
         raise UsageError(
-            f"{name}, line {line}: not valid YAML: the control character {chr(error.character)!r} is not allowed; "
+            f"{name}, line {number}: not valid YAML: the control character {chr(error.character)!r} is not allowed; "
             "remove it, or write it as an escape in double quotes"
         ) from error
 
@@ -205,7 +205,7 @@ class _Loader(yaml.SafeLoader):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem=f"more than {DEEPEST} levels of maps and lists", problem_mark=mark)
         self.depth += 1
-        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
@@ -312,20 +312,6 @@ def _changed(entries: Items, changes: Branch) -> Items:
             entry = merge(entry, change)
         changed.append(entry)
     return changed
-
-
-def place(tree: Tree, loc: Sequence[str | int]) -> str:
-    """Where the value at ``loc`` (keys, and positions in lists) was written, or the nearest value that holds it."""
-    for part in loc:
-        inner: Tree | None = None
-        if isinstance(tree, Branch):
-            inner = tree.get(str(part))
-        elif isinstance(tree, Items) and isinstance(part, int) and part < len(tree):
-            inner = tree[part]
-        if inner is None:
-            break
-        tree = inner
-    return tree.where
 
 
 def places(tree: Branch, prefix: str = "") -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from recbole_dtn.config.tasks import AllOf, AnyOf, Comparison, Condition, Membership, Negation
+from recbole_dtn.config.conditions import AllOf, AnyOf, Comparison, Condition, Membership, Negation
 from recbole_dtn.errors import UsageError
 
 __all__ = ["to_expression"]
@@ -19,7 +19,7 @@ def to_expression(condition: Condition, dtypes: Mapping[str, pl.DataType]) -> pl
     numeric value (``is_click == 1`` holds for ``"1"`` and ``"1.0"``); a quoted text compared with a number column is
     read as a number.
 
-    >>> from recbole_dtn.config.tasks import parse_condition
+    >>> from recbole_dtn.config.conditions import parse_condition
     >>> frame = pl.DataFrame({"rating": [3.0, 5.0, None]})
     >>> frame.select(y=to_expression(parse_condition("rating >= 4"), frame.schema))["y"].to_list()
     [False, True, None]

@@ -176,7 +176,7 @@ def _write_floats(
                 yield values[chosen], counts
 
     _refuse_overflow(spec.name, table, raw)
-    known = FloatStatistics.from_blocks(training, spec.bins if spec.encoding == "bins" else None)
+    known = FloatStatistics.from_blocks(training, spec.bins if spec.encoding == "bins" else None, clip=spec.clip)
     binned = bool(known.edges)
     dtype = narrowest(known.size - 1) if binned else np.float32
     missing = _Tally(table)

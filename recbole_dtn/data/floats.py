@@ -1,4 +1,4 @@
-"""Number fields: mean and deviation or quantile edges of the training rows, and what values become by them."""
+"""Number fields: mean and deviation or quantile edges of the training rows, and the encoded value of each float."""
 
 from __future__ import annotations
 
@@ -21,25 +21,31 @@ Weighted = tuple[npt.NDArray[Any], npt.NDArray[np.int64] | None]
 
 @dataclass(frozen=True)
 class FloatStatistics:
-    """Mean and standard deviation of the training rows, or quantile ``edges`` (not empty) when binned."""
+    """Mean and standard deviation of the training rows, or quantile ``edges`` (not empty) when binned.
+
+    ``clip`` is the largest magnitude of a standardised value; None: no limit.
+    """
 
     mean: float = 0.0
     std: float = 1.0
     edges: tuple[float, ...] = ()
+    clip: float | None = None
 
     @classmethod
-    def from_values(cls, values: npt.NDArray[Any], bins: int | None) -> FloatStatistics:
+    def from_values(cls, values: npt.NDArray[Any], bins: int | None, *, clip: float | None = None) -> FloatStatistics:
         """From the training rows' values; NaN is absent. Values count as float32, as every reader has them.
 
         >>> FloatStatistics.from_values(np.array([1.0, 3.0, np.nan]), None)
-        FloatStatistics(mean=2.0, std=1.0, edges=())
+        FloatStatistics(mean=2.0, std=1.0, edges=(), clip=None)
         >>> FloatStatistics.from_values(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), 2).edges
         (3.0,)
         """
-        return cls.from_blocks(lambda: iter([(values, None)]), bins)
+        return cls.from_blocks(lambda: iter([(values, None)]), bins, clip=clip)
 
     @classmethod
-    def from_blocks(cls, blocks: Callable[[], Iterator[Weighted]], bins: int | None) -> FloatStatistics:
+    def from_blocks(
+        cls, blocks: Callable[[], Iterator[Weighted]], bins: int | None, *, clip: float | None = None
+    ) -> FloatStatistics:
         """As :meth:`from_values`, a block of values at a time; ``blocks()`` begins again at the first.
 
         Each block is values and how often each counts (None: once). Quantiles keep four bytes per present value.
@@ -52,7 +58,7 @@ class FloatStatistics:
             total += len(values) if counts is None else int(counts.sum())
             sums.append(float(values.sum() if counts is None else (values * counts).sum()))
         if not total:
-            return cls()
+            return cls(clip=clip)
         mean = math.fsum(sums) / total
         squares = []
         for values, counts in _present(blocks):
@@ -60,7 +66,7 @@ class FloatStatistics:
             apart *= apart
             squares.append(float(apart.sum() if counts is None else (apart * counts).sum()))
         std = math.sqrt(math.fsum(squares) / total)
-        return cls(mean=mean, std=std if std > 0 else 1.0)
+        return cls(mean=mean, std=std if std > 0 else 1.0, clip=clip)
 
     @property
     def size(self) -> int:
@@ -68,8 +74,16 @@ class FloatStatistics:
         return FIRST_TOKEN + len(self.edges) + 1 if self.edges else FIRST_TOKEN
 
     def standardise(self, values: npt.NDArray[Any]) -> Floats:
-        """``(value - mean) / std``; NaN stays NaN."""
-        return ((values.astype(np.float32).astype(np.float64) - self.mean) / self.std).astype(np.float32)
+        """``(value - mean) / std``, within ``[-clip, clip]``; NaN stays NaN.
+
+        >>> FloatStatistics(mean=2.0, std=0.5, clip=10.0).standardise(np.array([3.0, 1e30, -np.inf, np.nan])).tolist()
+        [2.0, 10.0, -10.0, nan]
+        """
+        with np.errstate(over="ignore"):  # a new row's number may be beyond float32: infinite, then clipped
+            found = (values.astype(np.float32).astype(np.float64) - self.mean) / self.std
+            if self.clip is not None:
+                np.clip(found, -self.clip, self.clip, out=found)
+            return found.astype(np.float32)
 
 
 def _present(blocks: Callable[[], Iterator[Weighted]]) -> Iterator[Weighted]:

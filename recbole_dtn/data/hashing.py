@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Floats", "Ints", "Keys", "bits", "effects", "mix", "rng", "text_key", "uniform"]
+__all__ = ["GOLDEN", "Floats", "Ints", "Keys", "bits", "effects", "mix", "rng", "text_key", "uniform"]
 
 Keys = NDArray[np.uint64]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""The increment of splitmix64, 2^64 over the golden ratio."""
 
 
 def mix(keys: ArrayLike) -> Keys:

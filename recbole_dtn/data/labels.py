@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from recbole_dtn.config.conditions import parse_condition
 from recbole_dtn.config.settings import Settings, TaskSettings
-from recbole_dtn.config.tasks import parse_condition, task_columns
+from recbole_dtn.config.tasks import task_columns
 from recbole_dtn.data.columns import Tables
 from recbole_dtn.data.condition import to_expression
 from recbole_dtn.data.layout import ArrayWriter, SplitLayout

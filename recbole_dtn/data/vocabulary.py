@@ -176,7 +176,7 @@ class Vocabularies:
         for spec in fields:
             if spec.type == "float":
                 bins = spec.bins if spec.encoding == "bins" else None
-                made[spec.name] = FloatStatistics.from_values(floats[spec.name], bins)
+                made[spec.name] = FloatStatistics.from_values(floats[spec.name], bins, clip=spec.clip)
             else:
                 tokens = pl.Series(list(counts[spec.name]), dtype=pl.String)
                 numbers = np.fromiter(counts[spec.name].values(), np.int64, len(tokens))
@@ -209,7 +209,9 @@ class Vocabularies:
             if isinstance(found, TokenVocabulary):
                 content[name] = {"tokens": found.series.str.join("\n").first() or "", "rare": found.rare}
             else:
-                content[name] = {"mean": found.mean, "std": found.std, "edges": list(found.edges)}
+                content[name] = {
+                    "mean": found.mean, "std": found.std, "edges": list(found.edges), "clip": found.clip
+                }  # fmt: skip
         return {"fields": content, "domains": list(self.domains), "domain_field": self.domain_field}
 
     @classmethod
@@ -221,7 +223,9 @@ class Vocabularies:
                 tokens = content["tokens"].split("\n") if content["tokens"] else []
                 fields[name] = TokenVocabulary(pl.Series(tokens, dtype=pl.String), content["rare"])
             else:
-                fields[name] = FloatStatistics(content["mean"], content["std"], tuple(content["edges"]))
+                fields[name] = FloatStatistics(
+                    content["mean"], content["std"], tuple(content["edges"]), content.get("clip")
+                )
         return cls(fields, tuple(data["domains"]), data["domain_field"])
 
     def encode(self, frame: pl.DataFrame, schema: DataSchema) -> Features:
@@ -371,7 +375,7 @@ def make_schema(
         known = vocabularies.fields[spec.name]
         numbers: dict[str, Any] = {}
         if isinstance(known, FloatStatistics):
-            numbers = {"bins": known.edges, "mean": known.mean, "std": known.std}
+            numbers = {"bins": known.edges, "mean": known.mean, "std": known.std, "clip": known.clip}
         elif known.rare == 0:
             zero_unknown.append(position)
         made.append(

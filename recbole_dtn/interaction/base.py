@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from recbole_dtn.layers.product import Fusible
+from recbole_dtn.kernels.choice import Fusible
 from recbole_dtn.registry import INTERACTIONS
 
 __all__ = ["FeatureInteraction", "FieldShape", "WithAuxiliary", "register_interaction"]

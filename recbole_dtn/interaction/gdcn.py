@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from recbole_dtn.config.settings import Count
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
-from recbole_dtn.layers.first_order import first_order
+from recbole_dtn.kernels.crosses import gated_cross
+from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.mlp import MLP
-from recbole_dtn.layers.product import Linear, autocasting, outer, product, product_plus, product_times
 from recbole_dtn.registry import INTERACTIONS
 
 __all__ = ["GDCN"]
@@ -70,13 +70,8 @@ class GDCN(FeatureInteraction):
     def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Tensor:
         """Embeddings (B, F, D) -> (B, O); ``ids`` and ``shared`` are not read."""
         first = current = embeddings.flatten(1)
-        by_hand = self.fused and not (autocasting(first) or torch.compiler.is_compiling())
         for cross, gate in zip(self.crosses, self.gates, strict=True):
-            if by_hand and isinstance(cross, nn.Linear):
-                weights = cross.weight, cross.bias, gate.weight
-                current = _GatedCross.apply(first, current, *weights)  # type: ignore[no-untyped-call]
-            else:
-                current = first * cross(current) * torch.sigmoid(gate(current)) + current
+            current = gated_cross(first, current, cross, gate)
         if self.structure == "stacked":
             output: Tensor = self.head(self.mlp(current))
         else:
@@ -89,39 +84,3 @@ def _square(width: int, rank: int | None, *, bias: bool) -> nn.Module:
     if rank is None:
         return Linear(width, width, bias=bias)
     return nn.Sequential(Linear(width, rank, bias=False), Linear(rank, width, bias=bias))
-
-
-class _GatedCross(torch.autograd.Function):
-    """``c_0 * (W_c c + b) * sigmoid(W_g c) + c`` in three passes over (B, F*D).
-
-    With s = sigmoid(W_g c) and p = (W_c c + b) * s, which the products write themselves, the backward pass needs no
-    other value: d(W_c c) = g c_0 s and d(W_g c) = g c_0 p (1 - s). Both lie side by side, so that the gradients of c
-    and of the two weights are one product each.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, first: Tensor, current: Tensor, cross: Tensor, bias: Tensor, gate: Tensor) -> Tensor:
-        passed = product(current, gate, None, "sigmoid")
-        crossed = product_times(current, cross, bias, passed)
-        ctx.save_for_backward(first, current, cross, gate, passed, crossed)
-        return torch.addcmul(current, first, crossed)
-
-    @staticmethod
-    @first_order
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        first, current, cross, gate, passed, crossed = ctx.saved_tensors
-        width = current.shape[1]
-        scaled = gradient * first
-        sides = gradient.new_empty(len(gradient), 2 * width)
-        to_cross, to_gate = sides[:, :width], sides[:, width:]
-        torch.mul(scaled, passed, out=to_cross)
-        scaled.mul_(crossed)
-        torch.addcmul(scaled, scaled, passed, value=-1, out=to_gate)
-        weights = outer(sides, current)
-        return (
-            gradient * crossed,
-            product_plus(sides, torch.cat([cross, gate]).t(), gradient),
-            weights[:width],
-            to_cross.sum(0),
-            weights[width:],
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from itertools import combinations
 from typing import Annotated, Any, Literal, cast
 
@@ -13,82 +13,17 @@ from torch import Tensor, nn
 from recbole_dtn.config.settings import Count
 from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
-from recbole_dtn.interaction.memory import Memory, PairCodes, Sides, recall
+from recbole_dtn.kernels.hashes import PairHash, hash_pairs
+from recbole_dtn.kernels.memory import PairCodes, PairMemory, Sides, read_memory
+from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.mlp import MLP
-from recbole_dtn.layers.product import Linear, linear
 from recbole_dtn.layers.table import RowTable
 from recbole_dtn.registry import INTERACTIONS
 
 __all__ = ["MemoNet", "PairHash", "hash_pairs"]
 
-PairHash = Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
-"""``(ids (B, F), left (P,), right (P,), hashes, codes) -> (B, P, hashes)`` codewords in [0, codes)."""
-
 CODE_STD = 0.01
 """Standard deviation of fresh codewords, as in the MemoNet authors' code."""
-
-
-def _signed(value: int) -> int:
-    """The 64 bits of ``value`` as torch reads them: two's complement."""
-    return value - 2**64 if value >= 2**63 else value
-
-
-HASHED_AT_ONCE = 2**16
-"""Hash values computed together: half a MiB."""
-
-GOLDEN = _signed(0x9E3779B97F4A7C15)
-FIRST_FACTOR = _signed(0xBF58476D1CE4E5B9)
-SECOND_FACTOR = _signed(0x94D049BB133111EB)
-
-
-def _shift(bits: Tensor, count: int) -> Tensor:
-    """Logical shift to the right (torch's ``>>`` of a negative int64 carries the sign in)."""
-    return (bits >> count).bitwise_and_((1 << (64 - count)) - 1)
-
-
-def _mix(bits: Tensor) -> Tensor:
-    """One step of splitmix64 (Steele et al., OOPSLA 2014) on every element; int64 products wrap around."""
-    return _mix_(bits.clone())
-
-
-def _mix_(bits: Tensor) -> Tensor:
-    """:func:`_mix` in place."""
-    bits.add_(GOLDEN)
-    bits.bitwise_xor_(_shift(bits, 30)).mul_(FIRST_FACTOR)
-    bits.bitwise_xor_(_shift(bits, 27)).mul_(SECOND_FACTOR)
-    return bits.bitwise_xor_(_shift(bits, 31))
-
-
-def hash_pairs(ids: Tensor, left: Tensor, right: Tensor, hashes: int, codes: int) -> Tensor:
-    """Codewords of every pair of field values, under every hash function.
-
-    With mix = splitmix64 and i = left[p], j = right[p]::
-
-        h_k(i, v_i, j, v_j) = mix( mix(mix(mix(k) ^ i) ^ v_i) ^ mix(mix(j) ^ v_j) )  without its sign bit,  mod codes
-
-    Both halves are computed once a field, not once a pair: only the last step is as large as the result.
-
-    Args:
-        ids: (B, F) int64. left, right: (P,) positions of each pair's fields.
-        hashes: m, the functions are k = 0 .. m-1. codes: n.
-
-    Returns:
-        (B, P, m) int64 in [0, codes).
-
-    >>> hash_pairs(torch.tensor([[3, 8]]), torch.tensor([0]), torch.tensor([1]), 2, 1000).shape
-    torch.Size([1, 1, 2])
-    """
-    fields = torch.arange(ids.shape[1], device=ids.device)
-    seeds = _mix(torch.arange(hashes, device=ids.device))
-    first = _mix(_mix(seeds ^ fields[:, None]) ^ ids[:, :, None])  # (B, F, m)
-    second = _mix(_mix(fields) ^ ids)[:, :, None]  # (B, F, 1)
-    found = ids.new_empty(len(ids), len(left), hashes)
-    rows = max(1, HASHED_AT_ONCE // (len(left) * hashes))
-    for start in range(0, len(ids), rows):  # what a step writes is still in the cache when the next one reads it
-        part = slice(start, start + rows)
-        mixed = first[part].index_select(1, left).bitwise_xor_(second[part].index_select(1, right))
-        torch.remainder(_mix_(mixed).bitwise_and_(2**63 - 1), codes, out=found[part])
-    return found
 
 
 @INTERACTIONS.register("memonet", paper="Zhang et al., 2022 (arXiv 2211.01334)")
@@ -201,63 +136,21 @@ class MemoNet(FeatureInteraction):
     def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Tensor:
         """Embeddings (B, F, D), ids (B, F), what :meth:`prepare` returned or None -> (B, O)."""
         codes: PairCodes = self.prepare(ids) if shared is None else shared
-        # A codebook larger than the batch's pairs is not worth a pass over all of it.
-        if self.fused and 0 < self.codes <= len(ids) * codes.pairs:
-            return self._fused(embeddings, codes)
-        codewords = self.codebook.look_up(codes.indices, batch_size=len(ids)).flatten(2)  # (B, P, m*C)
-        if self.restore == "amr":
-            pairs = torch.cat([embeddings[:, self.left], embeddings[:, self.right]], dim=2)
-            codewords = codewords * self.code_mask(pairs)
-        flat = embeddings.flatten(1)
-        memory = self._shrink(self.restorer(codewords), flat)
-        output: Tensor = self.head(self.mlp(torch.cat([flat, memory.flatten(1)], dim=1)))
-        return output
-
-    def _fused(self, embeddings: Tensor, codes: PairCodes) -> Tensor:
-        """The same without a tensor of all pairs."""
-        flat, width = embeddings.flatten(1), self.shape.flat_dim
-        attention = self.attention(flat) if self.shrink == "attentive" else None
-        # What first reads [flat(e) ; flat(z)] reads both apart: nothing is copied side by side.
         reader = cast(nn.Linear, self.mlp.layers[0] if len(self.mlp.layers) else self.head)
-        to_flat, to_memory = reader.weight[:, :width], reader.weight[:, width:]
-        output = linear(flat, to_flat, reader.bias)
-        if self.shrink == "none":
-            output = output + self._recall(embeddings, codes, None, to_memory)
-        else:
-            output = output + linear(self._recall(embeddings, codes, attention, None).flatten(1), to_memory)
+        output = read_memory(self._memory(), codes, embeddings, reader)  # W [flat(e) ; flat(z)] + b
         if len(self.mlp.layers):
             output = self.head(self.mlp.layers[1:](output))
         return output
 
-    def _recall(self, embeddings: Tensor, codes: PairCodes, attention: Tensor | None, weight: Tensor | None) -> Tensor:
-        """z (B, q, D), or its product (B, O) with ``weight`` (O, P*D); sets the codebook's penalty."""
-        table, kind = self.codebook, self.codebook.weight.dtype
-        attentive = self.restore == "amr"
-        inner, last = (cast(nn.Linear, self.code_mask[place]).weight for place in (0, 2)) if attentive else (None, None)
-        memory = Memory(
-            table.weight,
-            self.restorer.weight,
-            embeddings.to(kind) if attentive else None,
-            inner,
-            last,
-            None if attention is None else attention.to(kind),
-            weight,
+    def _memory(self) -> PairMemory:
+        return PairMemory(
+            self.codebook,
+            self.restorer,
+            self.code_mask if self.restore == "amr" else None,
+            self.attention if self.shrink == "attentive" else None,
+            Sides(self.left, self.right, self.left_of, self.right_of, self.belongs),
+            shrinks=self.shrink != "none",
         )
-        sides = Sides(self.left, self.right, self.left_of, self.right_of, self.belongs)
-        penalised = self.training and table.l2 > 0.0
-        # Look-ups are float32 under autocast too.
-        with torch.autocast(embeddings.device.type, enabled=False):
-            output, penalty = recall(memory, codes, sides, sparse=table.sparse, penalised=penalised)
-        table.penalty = table.l2 * penalty / len(embeddings) if penalised else None
-        return output
-
-    def _shrink(self, restored: Tensor, flat: Tensor) -> Tensor:
-        """(B, P, D) -> (B, q, D), or unchanged with ``shrink: none``."""
-        if self.shrink == "none":
-            return restored
-        if self.shrink == "attentive":
-            restored = restored * self.attention(flat)[:, :, None]
-        return torch.matmul(self.belongs, restored)
 
 
 def _two_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

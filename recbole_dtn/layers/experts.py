@@ -9,21 +9,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from recbole_dtn.layers.product import Fusible, linear
+from recbole_dtn.kernels.choice import Fusible
+from recbole_dtn.kernels.experts import deeper_layer, first_layers
 
-__all__ = ["Experts", "is_small", "run_together", "side_by_side"]
-
-FEW_ROWS = 32
-"""Up to so many rows, laying out the experts' weights side by side takes longer than their products."""
+__all__ = ["Experts", "run_together"]
 
 
 class Experts(Fusible):
     """K perceptrons of one shape over one input, the first layer of all of them as one product.
 
     ``E_k(x)``: Linear, ReLU and dropout for every width; no width at all is the identity. Layer l of all experts is
-    one parameter (K, in, out), each expert's part initialised as ``nn.Linear`` is. Plain, deeper layers are one
-    batched product; fused they are one product per expert, since a batched one reaches a quarter of the speed on a CPU
-    (three products (4096, 368) x (368, 736): 74 ms batched, 62 one by one in MKL, 27 in oneDNN, one thread).
+    one parameter (K, in, out), each expert's part initialised as ``nn.Linear`` is.
 
     Args:
         input_dim: I. hidden: width of each layer. count: K. dropout: after each layer.
@@ -57,39 +53,17 @@ class Experts(Fusible):
     def after_first(self, first: Tensor) -> Tensor:
         """First layers' outputs (B, K, H_1) -> (B, K, H): dropout, and the deeper layers.
 
-        Each tensor lies in memory as the plain path's does, so that the same seed drops the same units.
+        Each tensor has the layout of the plain path's in memory, so that the same seed drops the same units.
         """
         current: Tensor = self.dropout(first.transpose(0, 1))
         for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
-            parts = zip(current, weight.transpose(1, 2), bias.squeeze(1), strict=True)
-            current = self.dropout(torch.stack([linear(part, own, shift, "relu") for part, own, shift in parts]))
+            current = self.dropout(deeper_layer(current, weight, bias))
         return current.transpose(0, 1)
-
-
-def is_small(x: Tensor) -> bool:
-    """Few rows, and no gradient is asked for."""
-    return len(x) <= FEW_ROWS and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
-
-
-def side_by_side(groups: Sequence[Experts]) -> tuple[Tensor, Tensor]:
-    """First layers of all experts as one: weight (I, sum of K * width), bias (sum of K * width,)."""
-    weights = [group.weights[0].transpose(0, 1).flatten(1) for group in groups]
-    biases = [group.biases[0].flatten() for group in groups]
-    return (weights[0], biases[0]) if len(groups) == 1 else (torch.cat(weights, dim=1), torch.cat(biases))
 
 
 def run_together(groups: Sequence[Experts], x: Tensor) -> list[Tensor]:
     """Several groups of experts over one input: (B, I) -> (B, K, H) of each, all first layers as one product."""
     if not all(len(group.weights) for group in groups):
         return [group(x) for group in groups]
-    if is_small(x):
-        firsts = [torch.baddbmm(group.biases[0], x.expand(group.count, -1, -1), group.weights[0]) for group in groups]
-        pairs = zip(groups, firsts, strict=True)
-        return [group.after_first(torch.relu(first).transpose(0, 1)) for group, first in pairs]
-    weight, bias = side_by_side(groups)
-    first = linear(x, weight.t(), bias, "relu")
-    if len(groups) == 1:  # a split of one part would copy its gradient
-        return [groups[0].after_first(first.unflatten(1, (groups[0].count, -1)))]  # type: ignore[no-untyped-call]
-    parts = torch.split(first, [group.count * group.weights[0].shape[2] for group in groups], dim=1)
-    pairs = zip(groups, parts, strict=True)
-    return [group.after_first(part.unflatten(1, (group.count, -1))) for group, part in pairs]  # type: ignore[no-untyped-call]
+    firsts = first_layers([group.weights[0] for group in groups], [group.biases[0] for group in groups], x)
+    return [group.after_first(first) for group, first in zip(groups, firsts, strict=True)]

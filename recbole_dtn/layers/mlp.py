@@ -7,7 +7,9 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from recbole_dtn.layers.product import Fusible, Linear, linear
+from recbole_dtn.kernels.choice import Fusible
+from recbole_dtn.kernels.products import linear
+from recbole_dtn.layers.linear import Linear
 
 __all__ = ["MLP", "Tower"]
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from recbole_dtn.layers.first_order import first_order
-from recbole_dtn.layers.pages import huge_pages
+from recbole_dtn.kernels.first_order import first_order
+from recbole_dtn.kernels.pages import huge_pages
 
 __all__ = ["LookUp", "RowTable"]
 

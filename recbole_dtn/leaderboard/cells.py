@@ -136,7 +136,7 @@ def _refuse_reserved(overrides: Sequence[str]) -> None:
 
 
 def _refuse_devices(settings: Settings) -> None:
-    """Lightning starts the processes of further devices by running the whole command again, board and all."""
+    """Refuse several devices: Lightning starts a process per device by running the whole command, board included."""
     text = str(settings.devices).strip()
     named = text.startswith("[") or "," in text
     one = len([item for item in text.strip("[]").split(",") if item.strip()]) == 1 if named else text == "1"

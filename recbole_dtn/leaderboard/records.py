@@ -34,9 +34,8 @@ class Recorded:
 def read_finished(output_dirs: Iterable[Path]) -> Recorded:
     """Read every record below the folders; interrupted and failed runs fill no cell.
 
-    A record that cannot be read (torn, of another version) is reported in ``unreadable`` and left out: one bad file
-    must not take a board of good ones with it. Run folders begin with the time they were made, so that the order of
-    their names is the order of the runs.
+    A record that cannot be read (incomplete, of another version) is reported in ``unreadable`` and left out; the others
+    count. The name of a run's folder begins with the time at which it was made, so sorting by name sorts by time.
     """
     found = Recorded()
     for output_dir in dict.fromkeys(output_dirs):

@@ -27,7 +27,7 @@ CSV_COLUMNS = (
 MARK = "†"
 """Behind the name of a row whose numbers were selected on the test set."""
 CLAIMS_NEED = 10
-"""Seeds below which a board is descriptive: five cannot reach p < .05 in a two-sided Wilcoxon test."""
+"""Seeds below which a board makes no claim: with five a two-sided Wilcoxon test cannot reach p < .05."""
 
 
 # ---- cells of the table ---------------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ def spread(values: Summary | None, seeds: int) -> str:
 
 
 def labels(rows: Sequence[BoardRow]) -> list[str]:
-    """A name per row: the model, what tells rows of one model on one data set apart, and the mark where it is due."""
+    """A name per row: the model, a digest where its rows on one data set differ, the mark of selection on test."""
     named = []
     for row in rows:
         same = [other for other in rows if (other.dataset, other.model) == (row.dataset, row.model)]
@@ -90,7 +90,7 @@ def _cells(rows: Sequence[BoardRow]) -> list[list[str]]:
 
 
 def notes(rows: Sequence[BoardRow]) -> list[str]:
-    """What a reader must know to read the rows of one data set rightly."""
+    """Notes on the rows of one data set: seeds, selection on the test set, different data, weights of positives."""
     names = labels(rows)
     seeds = dict.fromkeys(", ".join(map(str, row.seeds)) for row in rows)
     if len(seeds) == 1:

@@ -16,6 +16,7 @@ from recbole_dtn.leaderboard.render import print_board, write_board
 from recbole_dtn.leaderboard.statistics import summarise
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.console import say
+from recbole_dtn.report.faults import plugin_fault
 from recbole_dtn.report.text import decimal
 
 __all__ = ["present_fingerprint", "run_board"]
@@ -121,7 +122,7 @@ class _Session:
         except RecBoleDTNError as error:
             self._fail(cell, str(error))
         except Exception as error:  # whatever stops one cell must not stop the cells after it
-            self._fail(cell, f"{type(error).__name__}: {error}")
+            self._fail(cell, plugin_fault(error) or f"{type(error).__name__}: {error}")
         else:
             if record.status == "interrupted":
                 say(self.console, "interrupted")

@@ -97,7 +97,7 @@ def summarise(records: Iterable[RunRecord]) -> list[BoardRow]:
 
 
 def _ran_as(run: RunRecord) -> tuple[Any, ...]:
-    """What changes a run's speed and not its result."""
+    """The settings that change a run's speed but not its result."""
     return tuple(str(run.settings.get(name)) for name in ("accelerator", "devices", "threads", "compile", "profile"))
 
 

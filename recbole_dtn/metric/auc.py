@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
-from torchmetrics.utilities.distributed import gather_all_tensors
 
-from recbole_dtn.metric.base import TaskMetric
+from recbole_dtn.metric.base import Rows
+from recbole_dtn.metric.kept import KeepingMetric
 from recbole_dtn.registry import METRICS
 
 __all__ = ["ExactAUC", "exact_auc"]
@@ -22,8 +21,6 @@ Scores = NDArray[Any]
 SLICE = 1 << 14
 """Scores looked up at a time: they and the scores among which they fall stay in a core's cache."""
 LEAST_PER_THREAD = 1 << 18
-PARTS, BLOCK = 128, 1 << 18
-"""So many tensors of a state are put together to one, unless they hold a block already."""
 
 
 def exact_auc(scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> float:
@@ -131,11 +128,12 @@ def _steps(cumulated: Tensor) -> Tensor:
 
 
 @METRICS.register("auc", paper="Hanley and McNeil, 1982")
-class ExactAUC(TaskMetric):
+class ExactAUC(KeepingMetric):
     """Area under the ROC curve, exact, ties counted half.
 
-    Undefined (NaN) where only one class is observed. Keeps 4 bytes a row, 8 with sample weights: the scores of each
-    class apart, since their order does not matter. ``compute`` needs as much again while it puts a class together.
+    Undefined (NaN) where only one class is observed. Keeps 4 bytes a row (8 where logits are float64), and as much
+    again with sample weights: the scores of each class apart, since their order does not matter. ``compute`` needs as
+    much again to join a class.
 
     >>> metric = ExactAUC()
     >>> metric.update(torch.tensor([-1.0, 2.0, 0.0]), torch.tensor([0.0, 1.0, 1.0]))
@@ -144,48 +142,21 @@ class ExactAUC(TaskMetric):
     """
 
     higher_is_better = True
-    positives: list[Tensor] | Tensor
-    negatives: list[Tensor] | Tensor
-    positive_weights: list[Tensor] | Tensor
-    negative_weights: list[Tensor] | Tensor
+    kept = ("positives", "negatives", "positive_weights", "negative_weights")
 
-    STATES = ("positives", "negatives", "positive_weights", "negative_weights")
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in self.STATES:
-            self.add_state(name, default=[], dist_reduce_fx="cat")
-
-    def add(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> None:
-        positive = labels.float().numpy() > 0.5
-        self._keep("positives", logits, positive)
-        self._keep("negatives", logits, ~positive)
-        if weights is not None:
-            self._keep("positive_weights", weights, positive)
-            self._keep("negative_weights", weights, ~positive)
+    def add(self, rows: Rows) -> None:
+        positive = rows.labels.float().numpy() > 0.5
+        self._keep("positives", rows.logits, positive)
+        self._keep("negatives", rows.logits, ~positive)
+        if rows.weights is not None:
+            self._keep("positive_weights", rows.weights, positive)
+            self._keep("negative_weights", rows.weights, ~positive)
 
     def _keep(self, name: str, values: Tensor, rows: NDArray[np.bool_]) -> None:
-        parts = getattr(self, name)
-        assert isinstance(parts, list)
-        parts.append(torch.from_numpy(values.float().numpy()[rows]))
-        if len(parts) >= PARTS and len(parts[-PARTS]) < BLOCK:  # a tensor of few scores takes more memory than they do
-            parts[-PARTS:] = [torch.cat(parts[-PARTS:])]
-
-    def _sync_dist(self, dist_sync_fn: Any = gather_all_tensors, process_group: Any = None) -> None:
-        # A process without a row must send an empty tensor of the type that the others send.
-        for name in self.STATES:
-            setattr(self, name, [self._whole(name)])
-        super()._sync_dist(dist_sync_fn, process_group)
-
-    def _whole(self, name: str) -> Tensor:
-        """A state as one tensor, float32."""
-        parts = getattr(self, name)
-        if not len(parts):
-            return torch.empty(0)
-        return dim_zero_cat(parts) if isinstance(parts, Tensor) or len(parts) > 1 else parts[0]
+        self.keep(name, torch.from_numpy(values.numpy()[rows]))  # numpy selects by a mask faster than torch
 
     def compute(self) -> Tensor:
-        positives, negatives, *weights = map(self._whole, self.STATES)
+        positives, negatives, *weights = map(self.whole, self.kept)
         rows, weighted = len(positives) + len(negatives), len(weights[0]) + len(weights[1])
         if weighted not in (0, rows):
             raise ValueError(f"sample weights of all rows or of none: {weighted} weights for {rows} rows")

@@ -1,10 +1,11 @@
-"""What every metric of one task shares: masking, state on the CPU, and a gather in which every row counts once."""
+"""The contract of a metric of one task: rows masked, state on the CPU, and a gather in which every row counts once."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from recbole_dtn.errors import UsageError
 from recbole_dtn.schema import TaskKind
 
-__all__ = ["TaskMetric", "gather_on_cpu", "value_or_none"]
+__all__ = ["Rows", "TaskMetric", "gather_on_cpu", "undefined", "value_or_none"]
 
 
 def value_or_none(value: Tensor) -> float | None:
@@ -27,11 +29,64 @@ def value_or_none(value: Tensor) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def undefined() -> Tensor:
+    """NaN, as :meth:`TaskMetric.compute` returns it where the metric is undefined.
+
+    >>> undefined()
+    tensor(nan, dtype=torch.float64)
+    """
+    return torch.full((), math.nan, dtype=torch.float64)
+
+
 def gather_on_cpu(tensor: Tensor, group: Any = None) -> list[Tensor]:
     """``tensor`` of every process, in rank order; first dimensions may differ. Back on the CPU whatever the backend."""
     if torch.distributed.get_backend(group) == "nccl":
         tensor = tensor.cuda()
     return [part.cpu() for part in gather_all_tensors(tensor, group)]
+
+
+def _wide(values: Tensor) -> Tensor:
+    """On the CPU; float64 stays, and everything else becomes float32."""
+    values = values.detach().cpu()
+    return values if values.dtype is torch.float64 else values.float()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows in which one task is observed, on the CPU.
+
+    Attributes:
+        logits: (N,), before the sigmoid (binary) or the predicted value (regression); float32, or float64 where the
+            model computes in float64.
+        labels: (N,), 0 or 1 (binary), or the true value.
+        weights: (N,) sample weights, or None.
+        group: (N,) int64, the group of each row (the setting ``group_field``), or None.
+        domain: (N,) int64, the domain of each row (the setting ``domain_field``), or None.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    weights: Tensor | None = None
+    group: Tensor | None = None
+    domain: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    @property
+    def mass(self) -> Tensor:
+        """(N,) float64: what each row counts, its sample weight or 1."""
+        return torch.ones(len(self), dtype=torch.float64) if self.weights is None else self.weights.double()
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(N,) float64: the sigmoid of the logits."""
+        return torch.sigmoid(self.logits.double())
+
+    def take(self, rows: Tensor) -> Rows:
+        """The rows where ``rows``, (N,) bool, is true."""
+        parts = (self.logits, self.labels, self.weights, self.group, self.domain)
+        return Rows(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
 
 
 class TaskMetric(Metric):
@@ -42,14 +97,37 @@ class TaskMetric(Metric):
 
     Attributes:
         task_kind: kind of task that the metric is for.
+        higher_is_better: True or False where the metric can select an epoch; None where neither end is best.
         needs_calibrated: whether the metric reads a prediction as a probability of the data, so that it means nothing
             for a task trained with ``pos_weight``.
+        needs_group: whether ``Rows.group`` must be there. needs_domain: whether ``Rows.domain`` must be.
+
+    >>> class Accuracy(TaskMetric):
+    ...     higher_is_better = True
+    ...
+    ...     def __init__(self) -> None:
+    ...         super().__init__()
+    ...         self.add_sum("right")
+    ...         self.add_sum("rows")
+    ...
+    ...     def add(self, rows: Rows) -> None:
+    ...         self.right += (rows.mass * ((rows.logits > 0) == (rows.labels > 0.5))).sum()
+    ...         self.rows += rows.mass.sum()
+    ...
+    ...     def compute(self) -> Tensor:
+    ...         return self.right / self.rows
+    >>> metric = Accuracy()
+    >>> metric.update(torch.tensor([1.0, -2.0, 3.0, 9.0]), torch.tensor([1.0, 0.0, 0.0, 1.0]))
+    >>> metric.compute()
+    tensor(0.7500, dtype=torch.float64)
     """
 
     full_state_update = False
     is_differentiable = False
     task_kind: ClassVar[TaskKind] = "binary"
     needs_calibrated: ClassVar[bool] = False
+    needs_group: ClassVar[bool] = False
+    needs_domain: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__(dist_sync_fn=gather_on_cpu)
@@ -62,7 +140,13 @@ class TaskMetric(Metric):
         self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(
-        self, logits: Tensor, labels: Tensor, observed: Tensor | None = None, sample_weight: Tensor | None = None
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        observed: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        group: Tensor | None = None,
+        domain: Tensor | None = None,
     ) -> None:
         """Add rows.
 
@@ -71,18 +155,22 @@ class TaskMetric(Metric):
             labels: (N,), 0 or 1 (binary), or the true value.
             observed: (N,) bool; rows where it is false do not count, whatever their label is. None: all count.
             sample_weight: (N,) or None. Either every update of a metric has it or none has.
+            group, domain: (N,) int64, or None.
+
+        Raises:
+            UsageError: without the group or domain that the metric needs.
         """
-        logits, labels = logits.detach().cpu(), labels.detach().cpu()
-        weights = None if sample_weight is None else sample_weight.detach().cpu()
-        if observed is not None:
-            rows = observed.cpu()
-            logits, labels = logits[rows], labels[rows]
-            weights = None if weights is None else weights[rows]
-        self.add(logits, labels, weights)
+        for name, needed, given in (("group", self.needs_group, group), ("domain", self.needs_domain, domain)):
+            if needed and given is None:
+                raise UsageError(f"{type(self).__name__} needs the {name} of every row: set {name}_field")
+        weights = None if sample_weight is None else _wide(sample_weight)
+        group, domain = (None if part is None else part.cpu() for part in (group, domain))
+        rows = Rows(_wide(logits), labels.detach().cpu(), weights, group, domain)
+        self.add(rows if observed is None else rows.take(observed.cpu()))
 
     @abstractmethod
-    def add(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> None:
-        """Add (N,) observed rows to the state; all tensors are on the CPU."""
+    def add(self, rows: Rows) -> None:
+        """Add observed rows to the state."""
 
     @abstractmethod
     def compute(self) -> Tensor:

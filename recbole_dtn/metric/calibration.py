@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor
 
-from recbole_dtn.metric.base import TaskMetric
+from recbole_dtn.metric.base import Rows, TaskMetric, undefined
 from recbole_dtn.registry import METRICS
 
 __all__ = ["Calibration"]
@@ -19,6 +16,7 @@ class Calibration(TaskMetric):
 
     Undefined without a positive.
 
+    >>> import torch
     >>> metric = Calibration()
     >>> metric.update(torch.zeros(4), torch.tensor([0.0, 1.0, 0.0, 0.0]))
     >>> metric.compute()
@@ -35,12 +33,9 @@ class Calibration(TaskMetric):
         self.add_sum("predicted")
         self.add_sum("positives")
 
-    def add(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> None:
-        mass = torch.ones((), dtype=torch.float64) if weights is None else weights.double()
-        self.predicted += (mass * torch.sigmoid(logits.double())).sum()
-        self.positives += (mass * labels.double()).sum()
+    def add(self, rows: Rows) -> None:
+        self.predicted += (rows.mass * rows.probabilities).sum()
+        self.positives += (rows.mass * rows.labels.double()).sum()
 
     def compute(self) -> Tensor:
-        if self.positives <= 0:
-            return torch.full((), math.nan, dtype=torch.float64)
-        return self.predicted / self.positives
+        return self.predicted / self.positives if self.positives > 0 else undefined()

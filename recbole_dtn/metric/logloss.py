@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as functional
 from torch import Tensor
 
-from recbole_dtn.metric.base import TaskMetric
+from recbole_dtn.metric.base import Rows, TaskMetric
 from recbole_dtn.registry import METRICS
 
 __all__ = ["LogLoss"]
@@ -34,12 +34,11 @@ class LogLoss(TaskMetric):
         self.add_sum("loss")
         self.add_sum("weight")
 
-    def add(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> None:
-        mass = None if weights is None else weights.double()
+    def add(self, rows: Rows) -> None:
         self.loss += functional.binary_cross_entropy_with_logits(
-            logits.double(), labels.double(), weight=mass, reduction="sum"
+            rows.logits.double(), rows.labels.double(), weight=rows.mass, reduction="sum"
         )
-        self.weight += len(logits) if mass is None else mass.sum()
+        self.weight += rows.mass.sum()
 
     def compute(self) -> Tensor:
         return self.loss / self.weight

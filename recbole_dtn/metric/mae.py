@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from recbole_dtn.metric.base import TaskMetric
+from recbole_dtn.metric.base import Rows, TaskMetric
 from recbole_dtn.registry import METRICS
 from recbole_dtn.schema import TaskKind
 
@@ -36,10 +36,9 @@ class MAE(TaskMetric):
         self.add_sum("error")
         self.add_sum("weight")
 
-    def add(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> None:
-        error = self._error(logits.double() - labels.double())
-        self.error += error.sum() if weights is None else (weights.double() * error).sum()
-        self.weight += len(logits) if weights is None else weights.double().sum()
+    def add(self, rows: Rows) -> None:
+        self.error += (rows.mass * self._error(rows.logits.double() - rows.labels.double())).sum()
+        self.weight += rows.mass.sum()
 
     def _error(self, difference: Tensor) -> Tensor:
         return difference.abs()

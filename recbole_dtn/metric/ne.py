@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor
 
+from recbole_dtn.metric.base import Rows
 from recbole_dtn.metric.logloss import LogLoss
 from recbole_dtn.registry import METRICS
 
@@ -43,9 +44,9 @@ class NormalisedEntropy(LogLoss):
         super().__init__()
         self.add_sum("positives")
 
-    def add(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> None:
-        super().add(logits, labels, weights)
-        self.positives += labels.double().sum() if weights is None else (weights.double() * labels.double()).sum()
+    def add(self, rows: Rows) -> None:
+        super().add(rows)
+        self.positives += (rows.mass * rows.labels.double()).sum()
 
     def compute(self) -> Tensor:
         return self.loss / self.weight / entropy(float(self.positives / self.weight))

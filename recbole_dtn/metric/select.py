@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from recbole_dtn.config.metrics import higher_is_better
-
 __all__ = ["is_better", "mean_auc", "mean_of", "select"]
 
 Metrics = Mapping[str, Mapping[str, float | None]]
@@ -37,22 +35,27 @@ def select(metrics: Metrics, valid_metric: str) -> float | None:
     >>> select({"click": {"auc": 0.7, "logloss": 0.3}}, "click_logloss")
     0.3
     """
-    task, _, metric = valid_metric.rpartition("_")
-    if task in metrics:  # before "mean": a task may bear that name
-        return metrics[task][metric]
-    if task == "mean":
+    for task, found in metrics.items():  # before "mean": a task may bear that name
+        for metric, value in found.items():
+            if valid_metric == f"{task}_{metric}":
+                return value
+    metric = valid_metric.removeprefix("mean_")
+    if metric != valid_metric and any(metric in found for found in metrics.values()):
         return mean_of(metrics, metric)
     raise KeyError(valid_metric)
 
 
-def is_better(valid_metric: str, new: float | None, best: float | None) -> bool:
-    """Whether ``new`` beats ``best`` strictly, in the metric's own direction; an undefined value never does.
+def is_better(higher: bool, new: float | None, best: float | None) -> bool:
+    """Whether ``new`` beats ``best`` strictly; an undefined value never does.
 
-    >>> is_better("mean_auc", 0.8, 0.7), is_better("mean_logloss", 0.8, 0.7), is_better("mean_auc", 0.8, None)
+    Args:
+        higher: whether larger values are better (:func:`recbole_dtn.config.metrics.higher_is_better`).
+
+    >>> is_better(True, 0.8, 0.7), is_better(False, 0.8, 0.7), is_better(True, 0.8, None)
     (True, False, True)
     """
     if new is None:
         return False
     if best is None:
         return True
-    return new > best if higher_is_better(valid_metric) else new < best
+    return new > best if higher else new < best

@@ -1,86 +1,215 @@
-"""All metrics of all tasks of a split."""
+"""All metrics of all tasks of a split, and of the factors that a model gives."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
+from recbole_dtn.config.settings import Settings
+from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError
-from recbole_dtn.metric.base import TaskMetric, value_or_none
+from recbole_dtn.metric.base import TaskMetric, gather_on_cpu, value_or_none
+from recbole_dtn.metric.finite import check_logits
 from recbole_dtn.registry import METRICS
 from recbole_dtn.schema import TaskSpec
 
-__all__ = ["MultiTaskMetrics"]
+if TYPE_CHECKING:
+    from recbole_dtn.model.base import Factor, ModelOutput
 
-ORDER = ("auc", "logloss", "ne", "calibration", "rmse", "mae")
+__all__ = ["MultiTaskMetrics", "new_metrics"]
+
+ORDER = ("auc", "gauc", "logloss", "ne", "calibration", "rmse", "mae")
 """Order of the built-in metrics in tables and records; those of plug-ins follow by name."""
+Found = dict[str, dict[str, float | None]]
 
 
-class MultiTaskMetrics(nn.Module):
-    """Every registered metric of every task, each over the rows where its task is observed.
+class ColumnMetrics:
+    """The metrics of one task or factor.
 
-    A binary task has ``auc``, ``logloss``, ``ne``, ``calibration``; a regression task ``rmse``, ``mae``; plug-ins add
-    to the kind that they name. Under several processes with any number of rows each, every row counts once.
+    Args:
+        task: the task whose labels are read. metrics: name and options of each metric; those for the other kind of
+            task are left out. calibrated: whether predictions are probabilities of the data.
+    """
+
+    def __init__(self, task: TaskSpec, metrics: Mapping[str, Mapping[str, Any]], *, calibrated: bool) -> None:
+        self.calibrated = calibrated
+        self.found: dict[str, TaskMetric] = {
+            name: kind(**options)
+            for name, options in metrics.items()
+            if (kind := _metric_class(name)).task_kind == task.kind
+        }
+
+    def update(self, *rows: Any) -> None:
+        """Add rows, as :meth:`TaskMetric.update` takes them."""
+        for metric in self.found.values():
+            metric.update(*rows)
+
+    def compute(self) -> dict[str, float | None]:
+        """Value by metric; None where undefined."""
+        values = {name: value_or_none(metric.compute()) for name, metric in self.found.items()}
+        if self.calibrated:
+            return values
+        return {name: None if self.found[name].needs_calibrated else value for name, value in values.items()}
+
+    def reset(self) -> None:
+        """Forget all rows."""
+        for metric in self.found.values():
+            metric.reset()
+
+
+class MultiTaskMetrics:
+    """The metrics of every task, each over the rows where its task is observed.
+
+    A metric that reads predictions as probabilities (``ne``, ``calibration``) is None for a task with ``pos_weight``.
+    Under several processes with any number of rows each, every row counts once.
+
+    Factors (``ModelOutput.factors``) have the metrics of the task whose label they predict, on the rows that they are
+    about: pCVR over the clicked rows where the purchase is observed, as ``buy@click``. That is the same name whichever
+    model gives it; a second factor of the same label and condition goes by its own name.
 
     Args:
         tasks: the T tasks, in the order of the columns.
+        metrics: options by name of the metrics to compute; None: every registered one that applies.
+        grouped: whether rows come with a group. domains: whether they come with a domain.
 
     Raises:
         UsageError: for a registered metric that is not a :class:`TaskMetric`.
     """
 
-    def __init__(self, tasks: Sequence[TaskSpec]) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        tasks: Sequence[TaskSpec],
+        metrics: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        grouped: bool = False,
+        domains: bool = False,
+    ) -> None:
         self.tasks = tuple(tasks)
-        names = sorted(METRICS.names(), key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
-        classes = {name: _metric_class(name) for name in names}
-        # A list, because a task may have a name that a ModuleDict refuses.
-        self.names = [[name for name in names if classes[name].task_kind == task.kind] for task in self.tasks]
-        self.metrics = nn.ModuleList(nn.ModuleList(classes[name]() for name in names) for names in self.names)
+        self.chosen = _all_metrics(grouped, domains) if metrics is None else dict(metrics)
+        self.columns = [ColumnMetrics(task, self.chosen, calibrated=task.pos_weight == 1.0) for task in self.tasks]
+        self.factors: dict[str, ColumnMetrics] = {}
+        self._factor_tasks: dict[str, tuple[int, int]] = {}
 
-    def _of_task(self, position: int) -> list[tuple[str, TaskMetric]]:
-        modules = self.metrics[position]
-        assert isinstance(modules, nn.ModuleList)
-        found: list[tuple[str, TaskMetric]] = []
-        for name, module in zip(self.names[position], modules, strict=True):
-            assert isinstance(module, TaskMetric)
-            found.append((name, module))
-        return found
+    @property
+    def names(self) -> list[list[str]]:
+        """The metrics of each task."""
+        return [list(column.found) for column in self.columns]
 
-    def update(self, logits: Tensor, labels: Tensor, observed: Tensor, sample_weight: Tensor | None = None) -> None:
+    def add_batch(self, features: Features, output: ModelOutput) -> None:
+        """Add a batch with what the model made of it.
+
+        Raises:
+            DataError: for a logit that is not finite.
+        """
+        self.update(
+            output.logits,
+            features.labels,
+            features.observed,
+            features.sample_weight,
+            group=features.group,
+            domain=features.domain,
+            row=features.row,
+        )
+        taken: set[str] = set()
+        for name, factor in output.factors.items():
+            key = f"{factor.label}@{factor.observed_by}"
+            key = f"{name}@{factor.observed_by}" if key in taken else key
+            taken.add(key)
+            self._add_factor(key, factor, features)
+
+    def update(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        observed: Tensor,
+        sample_weight: Tensor | None = None,
+        *,
+        group: Tensor | None = None,
+        domain: Tensor | None = None,
+        row: Tensor | None = None,
+    ) -> None:
         """Add a batch.
 
         Args:
-            logits: (B, T). labels: (B, T). observed: (B, T) bool. sample_weight: (B,) or None.
+            logits: (B, T). labels: (B, T). observed: (B, T) bool. sample_weight, group, domain: (B,) or None.
+            row: (B,) number of each row in the data, for messages; None: its place in the batch.
+
+        Raises:
+            DataError: for a logit that is not finite.
         """
         logits, labels, observed = logits.detach().cpu(), labels.cpu(), observed.cpu()
-        weights = None if sample_weight is None else sample_weight.cpu()
-        for position in range(len(self.tasks)):
+        check_logits(logits, [task.name for task in self.tasks], row)
+        given = [None if part is None else part.cpu() for part in (sample_weight, group, domain)]
+        for position, column in enumerate(self.columns):
             rows = observed[:, position]
-            scores, truth = logits[rows, position], labels[rows, position]
-            mass = None if weights is None else weights[rows]
-            for _, metric in self._of_task(position):
-                metric.update(scores, truth, sample_weight=mass)
+            rest = [None if part is None else part[rows] for part in given]
+            column.update(logits[rows, position], labels[rows, position], None, *rest)
 
-    def compute(self) -> dict[str, dict[str, float | None]]:
-        """``{task: {metric: value}}`` over all processes; None where undefined.
+    def _add_factor(self, name: str, factor: Factor, features: Features) -> None:
+        names = [task.name for task in self.tasks]
+        position, condition = names.index(factor.label), names.index(factor.observed_by)
+        self._new_factor(name, position, condition)
+        check_logits(factor.logit.detach().unsqueeze(1), [name], features.row)
+        happened = features.observed[:, condition] & (features.labels[:, condition] > 0.5)
+        self.factors[name].update(
+            factor.logit,
+            features.labels[:, position],
+            features.observed[:, position] & happened,
+            features.sample_weight,
+            features.group,
+            features.domain,
+        )
 
-        ``ne`` and ``calibration`` are None for a task with ``pos_weight``: its predictions are no probabilities.
-        """
-        found: dict[str, dict[str, float | None]] = {}
-        for position, task in enumerate(self.tasks):
-            values = {name: value_or_none(metric.compute()) for name, metric in self._of_task(position)}
-            if task.pos_weight != 1.0:
-                values.update({name: None for name, metric in self._of_task(position) if metric.needs_calibrated})
-            found[task.name] = values
-        return found
+    def _new_factor(self, name: str, position: int, condition: int) -> None:
+        if name not in self.factors:
+            calibrated = all(self.tasks[task].pos_weight == 1.0 for task in (position, condition))
+            self.factors[name] = ColumnMetrics(self.tasks[position], self.chosen, calibrated=calibrated)
+            self._factor_tasks[name] = position, condition
+
+    def _agree_on_factors(self) -> None:
+        """Give every process the factors of all of them, in one order: one without a batch has heard of none."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            told = gather_on_cpu(torch.tensor(list(json.dumps(self._factor_tasks).encode()), dtype=torch.uint8))
+            for text in told:
+                for name, (position, condition) in json.loads(bytes(text.tolist())).items():
+                    self._new_factor(name, position, condition)
+                    self.factors[name] = self.factors.pop(name)  # to the end
+
+    def compute(self) -> Found:
+        """``{task: {metric: value}}`` over all processes; None where undefined."""
+        return {task.name: column.compute() for task, column in zip(self.tasks, self.columns, strict=True)}
+
+    def compute_factors(self) -> Found:
+        """``{"buy@click": {metric: value}}`` over all processes, empty for a model without factors."""
+        self._agree_on_factors()
+        return {name: column.compute() for name, column in self.factors.items()}
 
     def reset(self) -> None:
         """Forget all rows."""
-        for position in range(len(self.tasks)):
-            for _, metric in self._of_task(position):
-                metric.reset()
+        for column in (*self.columns, *self.factors.values()):
+            column.reset()
+
+
+def new_metrics(settings: Settings, tasks: Sequence[TaskSpec]) -> MultiTaskMetrics:
+    """The metrics that the settings ask for."""
+    chosen = None if settings.metrics is None else {choice.name: choice.options for choice in settings.metrics}
+    return MultiTaskMetrics(
+        tasks, chosen, grouped=settings.group_field is not None, domains=settings.domain_field is not None
+    )
+
+
+def _all_metrics(grouped: bool, domains: bool) -> dict[str, Mapping[str, Any]]:
+    names = sorted(METRICS.names(), key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    kinds = {name: _metric_class(name) for name in names}
+    return {
+        name: {}
+        for name, kind in kinds.items()
+        if (grouped or not kind.needs_group) and (domains or not kind.needs_domain)
+    }
 
 
 def _metric_class(name: str) -> type[TaskMetric]:

@@ -12,13 +12,14 @@ from recbole.utils import InputType, ModelType
 from torch import Tensor, nn
 
 from recbole_dtn import bridge
+from recbole_dtn.config.models import misfits
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.interaction.base import FieldShape
+from recbole_dtn.kernels.choice import set_fused
 from recbole_dtn.layers.compression import Compression
 from recbole_dtn.layers.embedding import EmbeddingTable
-from recbole_dtn.layers.product import set_fused
 from recbole_dtn.layers.table import RowTable
 from recbole_dtn.loss.tasks import TaskLosses
 from recbole_dtn.model.front import Front
@@ -82,7 +83,8 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
     task_kinds: ClassVar[frozenset[str]] = frozenset({"binary", "regression"})
     """Kinds of task that the model takes."""
     min_tasks: ClassVar[int] = 1
-    """Fewest tasks that the model works with."""
+    max_tasks: ClassVar[int | None] = None
+    """Fewest and most tasks that the model works with; None: any number."""
     needs_domain: ClassVar[bool] = False
     """Whether ``Features.domain`` must be there (the setting ``domain_field``)."""
 
@@ -144,20 +146,10 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         Raises:
             UsageError: naming the model and the task, or what is missing.
         """
-        kinds = " and ".join(sorted(cls.task_kinds))
-        for task in schema.tasks:
-            if task.kind not in cls.task_kinds:
-                raise UsageError(
-                    f"tasks: {task.name!r} is a {task.kind} task, and {cls.__name__} takes {kinds} tasks only: leave "
-                    "that task out, or choose another model"
-                )
-        if schema.num_tasks < cls.min_tasks:
-            raise UsageError(
-                f"tasks: {cls.__name__} needs {cls.min_tasks} tasks or more; found {schema.num_tasks} "
-                f"({', '.join(schema.task_names)})"
-            )
-        if cls.needs_domain and not schema.num_domains:
-            raise UsageError(f"domain_field: {cls.__name__} reads the domain of every row; name its column")
+        asked = {name: getattr(cls, name) for name in ("task_kinds", "min_tasks", "max_tasks", "needs_domain")}
+        kinds = {task.name: task.kind for task in schema.tasks}
+        for setting, message in misfits(cls.__name__, asked, kinds, has_domain=schema.num_domains > 0):
+            raise UsageError(f"{setting}: {message}")
 
     def new_embedding(self, *, dim: int | None = None, fields: Sequence[int] | None = None) -> EmbeddingTable:
         """A fused table; to be called in ``build``.
@@ -209,7 +201,8 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
     @property
     def flat_dim(self) -> int:
         """F * D."""
-        return self.schema.num_fields * self.settings.embedding_size
+        width: int = self.schema.num_fields * self.settings.embedding_size
+        return width
 
     def new_front(self) -> Front:
         """A module ``embeddings (B, F, D), ids (B, F) -> (B, I)``, I its ``output_dim``; to be called in ``build``.
@@ -229,7 +222,8 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
             I, the width of the input.
         """
         self.embedding = self.new_embedding()
-        self.front = front = self.new_front()
+        front = self.new_front()
+        self.front = front
         return front.output_dim
 
     def input(self, features: Features) -> Tensor:

@@ -15,8 +15,8 @@ from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.interaction.base import FeatureInteraction
 from recbole_dtn.interaction.build import build_interactions
+from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.mlp import Tower
-from recbole_dtn.layers.product import Linear
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.model.front import interact
 from recbole_dtn.model.owners import owner_names
@@ -251,7 +251,7 @@ class TaskSelector(nn.Module):
         return torch.stack([column.expand(batch) for column in columns], 1).repeat_interleave(count, dim=1)
 
 
-@MODELS.register("DTN", paper="Deep Multiple Task-specific Feature Interactions Network (arXiv 2408.11611)")
+@MODELS.register("DTN", paper="Deep Multiple Task-specific Feature Interactions Network, arXiv 2408.11611")
 class DTN(MultiTaskRecommender):
     """Task-specific interaction modules, selected by gates and a task-sensitive network.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import Field
 
 from recbole_dtn.config.settings import Count, Settings, Widths
@@ -25,6 +24,8 @@ class MMoESettings(Settings):
 
     experts: Annotated[Count, Field(description="number of shared experts")] = 4
     expert_hidden: Annotated[Widths, Field(description="widths of each expert's layers (ReLU)")] = [128]
+    gate_hidden: Annotated[Widths, Field(description="hidden widths of each gate's MLP (ReLU); [] is the paper's")] = []
+    gate_bias: Annotated[bool, Field(description="whether the last map of each gate has a bias")] = False
     tower_hidden: Annotated[Widths, Field(description="hidden widths of each task's tower")] = [64]
 
 
@@ -32,7 +33,8 @@ class MMoESettings(Settings):
 class MMoE(MultiTaskRecommender):
     """Shared experts, one softmax gate and one tower per task.
 
-    ``h_t = sum_k softmax(W_t x)_k E_k(x);  logit_t = tower_t(h_t)`` (eq. 6-8).
+    ``h_t = sum_k softmax(W_t x)_k E_k(x);  logit_t = tower_t(h_t)`` (eq. 6-8). Published code has gates with hidden
+    layers, ``softmax(W_t MLP_t(x) + b_t)``: ``gate_hidden`` and ``gate_bias``.
     """
 
     settings_class: ClassVar = MMoESettings
@@ -41,7 +43,9 @@ class MMoE(MultiTaskRecommender):
         """The embedding, K experts, T gates and T towers."""
         width = self.new_input()
         self.experts = Experts(width, settings.expert_hidden, count=settings.experts, dropout=settings.dropout)
-        self.gates = SoftmaxGates(width, choices=settings.experts, count=schema.num_tasks)
+        self.gates = SoftmaxGates(
+            width, settings.experts, schema.num_tasks, hidden=settings.gate_hidden, bias=settings.gate_bias
+        )
         self.towers = Towers(
             self.experts.output_dim, settings.tower_hidden, count=schema.num_tasks, dropout=settings.dropout
         )
@@ -51,10 +55,6 @@ class MMoE(MultiTaskRecommender):
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T), and each task's weights over the experts (B, K)."""
         x = self.input(features)
-        if self.experts.fused:
-            mixed, weights = mixtures([self.experts], [*self.gates.gates], [[0]] * self.schema.num_tasks, x)
-        else:
-            weights = self.gates(x).unbind(1)
-            mixed = torch.einsum("btk,bkh->bth", torch.stack(weights, dim=1), self.experts(x))
+        mixed, weights = mixtures([self.experts], self.gates, [[0]] * self.schema.num_tasks, x)  # (B, T, H)
         gates = dict(zip(self.schema.task_names, weights, strict=True))
         return ModelOutput(logits=self.towers(mixed), gates=gates, shared=x)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -14,25 +13,26 @@ from recbole_dtn.data.features import Features
 from recbole_dtn.layers.experts import Experts
 from recbole_dtn.layers.gates import SoftmaxGate
 from recbole_dtn.layers.mixture import mixtures
-from recbole_dtn.layers.product import Fusible
 from recbole_dtn.layers.towers import Towers
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.model.owners import SHARED, owner_names
 from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import DataSchema
 
-__all__ = ["PLE", "ExtractionLevel"]
+__all__ = ["PLE", "ExtractionLevel", "PLESettings"]
 
 
-class ExtractionLevel(Fusible):
+class ExtractionLevel(nn.Module):
     """One level of PLE (eq. 1-6): each owner's experts read the owner's own input; gates read it too.
 
     Task t mixes ``[own experts, shared experts]``; the shared gate mixes ALL experts of the level
     ``[task 1's, ..., task T's, shared]`` and is absent on the last level, whose shared mix nothing would read.
+    ``shared_gate: shared``, as in published code, mixes the shared experts alone.
 
     Args:
         input_dim: I. hidden: widths of an expert. tasks: T. task_experts: experts of each task.
         shared_experts: shared ones. last: whether this is the last level. dropout: inside the experts.
+        gate_hidden, gate_bias: of every gate. shared_gate: ``all`` or ``shared``.
     """
 
     def __init__(
@@ -45,13 +45,25 @@ class ExtractionLevel(Fusible):
         shared_experts: int,
         last: bool,
         dropout: float,
+        gate_hidden: Sequence[int] = (),
+        gate_bias: bool = False,
+        shared_gate: Literal["all", "shared"] = "all",
     ) -> None:
         super().__init__()
         counts = [task_experts] * tasks + [shared_experts]
-        self.experts = nn.ModuleList(Experts(input_dim, hidden, count=count, dropout=dropout) for count in counts)
-        self.gates = nn.ModuleList(SoftmaxGate(input_dim, task_experts + shared_experts) for _ in range(tasks))
-        self.shared_gate = None if last else SoftmaxGate(input_dim, sum(counts))
-        self.output_dim = hidden[-1] if hidden else input_dim
+        experts = [Experts(input_dim, hidden, count=count, dropout=dropout) for count in counts]
+        self.experts = nn.ModuleList(experts)
+        self.reads = [[task, tasks] for task in range(tasks)]
+
+        def new_gate(choices: int) -> SoftmaxGate:
+            return SoftmaxGate(input_dim, choices, hidden=gate_hidden, bias=gate_bias)
+
+        self.gates = nn.ModuleList(new_gate(task_experts + shared_experts) for _ in range(tasks))
+        self.shared_gate: SoftmaxGate | None = None
+        if not last:
+            self.reads.append([*range(tasks + 1)] if shared_gate == "all" else [tasks])
+            self.shared_gate = new_gate(sum(counts[group] for group in self.reads[-1]))
+        self.output_dim = experts[0].output_dim
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """One level.
@@ -63,22 +75,9 @@ class ExtractionLevel(Fusible):
             The mixes (B, owners, H): of each task, then (but on the last level) of the shared owner; and each task's
             weights (B, own + shared experts).
         """
-        first = inputs[0]
         gates = [*self.gates] if self.shared_gate is None else [*self.gates, self.shared_gate]
-        if self.fused and all(read is first for read in inputs):  # the first level, where all owners read x
-            shared = len(self.gates)
-            reads = [*([task, shared] for task in range(shared)), [*range(shared + 1)]]
-            together, weights = mixtures([*self.experts], gates, reads[: len(gates)], first)
-            return together, weights[:shared]
-        outputs = [experts(read) for experts, read in zip(self.experts, inputs, strict=True)]  # (B, K, H) per owner
-        weights = [gate(read) for gate, read in zip(gates, inputs[: len(gates)], strict=True)]
-        mixed = [
-            torch.einsum("bk,bkh->bh", weight, torch.cat([own, outputs[-1]], dim=1))
-            for weight, own in zip(weights[: len(self.gates)], outputs[:-1], strict=True)
-        ]
-        if self.shared_gate is not None:
-            mixed.append(torch.einsum("bk,bkh->bh", weights[-1], torch.cat(outputs, dim=1)))
-        return torch.stack(mixed, dim=1), weights[: len(self.gates)]
+        mixed, weights = mixtures([*self.experts], gates, self.reads, inputs)
+        return mixed, weights[: len(self.gates)]
 
 
 class PLESettings(Settings):
@@ -88,6 +87,12 @@ class PLESettings(Settings):
     shared_experts: Annotated[Count, Field(description="shared experts per level")] = 2
     task_experts: Annotated[Count, Field(description="experts of each task per level")] = 2
     expert_hidden: Annotated[Widths, Field(description="widths of each expert's layers (ReLU)")] = [128]
+    gate_hidden: Annotated[Widths, Field(description="hidden widths of each gate's MLP (ReLU); [] is the paper's")] = []
+    gate_bias: Annotated[bool, Field(description="whether the last map of each gate has a bias")] = False
+    shared_gate: Annotated[
+        Literal["all", "shared"],
+        Field(description="experts of a level that the shared gate mixes: all (paper) or shared (published code)"),
+    ] = "all"
     tower_hidden: Annotated[Widths, Field(description="hidden widths of each task's tower")] = [64]
 
 
@@ -115,6 +120,9 @@ class PLE(MultiTaskRecommender):
                 shared_experts=settings.shared_experts,
                 last=level == settings.levels - 1,
                 dropout=settings.dropout,
+                gate_hidden=settings.gate_hidden,
+                gate_bias=settings.gate_bias,
+                shared_gate=settings.shared_gate,
             )
             self.levels.append(extraction)
             width = extraction.output_dim

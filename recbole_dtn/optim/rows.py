@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_dtn.layers.pages import huge_pages
+from recbole_dtn.kernels.pages import huge_pages
 from recbole_dtn.layers.rows import touched_rows
 
 __all__ = ["RowOptimizer", "keep_wide_states", "rounded_at_random"]

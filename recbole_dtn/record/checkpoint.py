@@ -127,34 +127,7 @@ def initialise_from(model: MultiTaskRecommender, vocabularies: Vocabularies, fol
     old = read_checkpoint(folder)
     current = model.state_dict()
     tables = _tables(model)
-    faults = [
-        f"{name}: {'missing there' if name not in old.state_dict else tuple(old.state_dict[name].shape)} "
-        f"against {tuple(tensor.shape)} here"
-        for name, tensor in current.items()
-        if name not in tables and (name not in old.state_dict or old.state_dict[name].shape != tensor.shape)
-    ]
-    faults += [f"{name}: missing there" for name in tables if name not in old.state_dict]
-    faults += [
-        f"{name}: rows of {old.state_dict[name].shape[1]} numbers there, of {current[name].shape[1]} here"
-        for name in tables
-        if name in old.state_dict and old.state_dict[name].shape[1] != current[name].shape[1]
-    ]
-    if faults:
-        own = set(type(model.settings).model_fields) - set(Settings.model_fields)
-        now = model.settings.dump()
-        differing = [
-            f"{key}: {old.settings.get(key)} there, {now[key]} here"
-            for key in ("model", "embedding_size", *sorted(own))
-            if old.settings.get(key) != now[key]
-        ]
-        if old.settings["model"] != now["model"]:
-            differing = differing[:1]  # another model's own settings explain nothing
-        shown = differing or faults[:5]
-        more = f"\n  and {len(faults) - 5} more" if not differing and len(faults) > 5 else ""
-        raise UsageError(
-            f"init_from={folder}: that run ({old.settings['model']} on {old.settings['dataset']}) does not fit this "
-            "model; give both the same model settings and fields:\n  " + "\n  ".join(shown) + more
-        )
+    _refuse_misfit(model, old, folder, tables)
     matched = {
         name: match_rows(
             _of_fields(model.schema, table.field_names),
@@ -177,6 +150,46 @@ def initialise_from(model: MultiTaskRecommender, vocabularies: Vocabularies, fol
 def _of_fields(schema: DataSchema, names: Collection[str] | None) -> DataSchema:
     """The schema of a table's fields; None: all fields."""
     return schema.select(i for i, spec in enumerate(schema.fields) if names is None or spec.name in names)
+
+
+def _refuse_misfit(
+    model: MultiTaskRecommender, old: Checkpoint, folder: Path, tables: dict[str, EmbeddingTable]
+) -> None:
+    """Compare names and shapes of all parameters but the number of rows of tables.
+
+    Raises:
+        UsageError: naming the settings that differ or, where they are equal, the first five parameters that do.
+    """
+    current = model.state_dict()
+    faults = [
+        f"{name}: {'missing there' if name not in old.state_dict else tuple(old.state_dict[name].shape)} "
+        f"against {tuple(tensor.shape)} here"
+        for name, tensor in current.items()
+        if name not in tables and (name not in old.state_dict or old.state_dict[name].shape != tensor.shape)
+    ]
+    faults += [f"{name}: missing there" for name in tables if name not in old.state_dict]
+    faults += [
+        f"{name}: rows of {old.state_dict[name].shape[1]} numbers there, of {current[name].shape[1]} here"
+        for name in tables
+        if name in old.state_dict and old.state_dict[name].shape[1] != current[name].shape[1]
+    ]
+    if not faults:
+        return
+    own = set(type(model.settings).model_fields) - set(Settings.model_fields)
+    now = model.settings.dump()
+    differing = [
+        f"{key}: {old.settings.get(key)} there, {now[key]} here"
+        for key in ("model", "embedding_size", *sorted(own))
+        if old.settings.get(key) != now[key]
+    ]
+    if old.settings["model"] != now["model"]:
+        differing = differing[:1]  # another model's own settings explain nothing
+    shown = differing or faults[:5]
+    more = f"\n  and {len(faults) - 5} more" if not differing and len(faults) > 5 else ""
+    raise UsageError(
+        f"init_from={folder}: that run ({old.settings['model']} on {old.settings['dataset']}) does not fit this "
+        "model; give both the same model settings and fields:\n  " + "\n  ".join(shown) + more
+    )
 
 
 def match_rows(

@@ -33,8 +33,9 @@ class TaskRecord(BaseModel):
 class RunRecord(BaseModel):
     """What one run did. A number that is undefined (an AUC over one class) or not reached is null, never 0.
 
-    ``valid`` and ``test`` map task -> {auc, logloss, ne, calibration}; ``gate_weights`` maps task -> {owner/module:
-    mean weight over the test rows}; ``wall_seconds`` has prepare, train, test; sizes are in bytes. With
+    ``valid`` and ``test`` map task -> metric -> value; ``factors`` maps both to the same for a model's factors,
+    such as ``buy@click`` (pCVR over the clicked rows). ``gate_weights`` maps task -> {owner/module: mean weight
+    over the test rows}; ``wall_seconds`` has prepare, train, test; sizes are in bytes. With
     ``selected_on_test`` the best epoch was chosen on rows of the test set: the numbers are optimistic.
     """
 
@@ -56,6 +57,7 @@ class RunRecord(BaseModel):
     tasks: list[TaskRecord]
     valid: dict[str, dict[str, float | None]] | None
     test: dict[str, dict[str, float | None]] | None
+    factors: dict[str, dict[str, dict[str, float | None]]] = {}
     best_epoch: int | None
     epochs: int
     parameters: dict[str, int]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +19,31 @@ from recbole_dtn.data.features import Features
 from recbole_dtn.data.loader import BatchLoader
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import DataError, UsageError
-from recbole_dtn.metric.tasks import MultiTaskMetrics
+from recbole_dtn.metric.finite import check_logits
+from recbole_dtn.metric.tasks import new_metrics
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.preprocess.prepare import prepare
 from recbole_dtn.record.checkpoint import read_checkpoint
 from recbole_dtn.record.record import RunRecord, read_record
 from recbole_dtn.registry import MODELS, load_plugins
+from recbole_dtn.schema import TaskSpec
 from recbole_dtn.training.allocator import keep_large_blocks
 
-__all__ = ["LoadedRun", "load"]
+__all__ = ["Evaluation", "LoadedRun", "load", "probabilities"]
+
+SMALLEST, LARGEST = torch.finfo(torch.float64).tiny, math.nextafter(1.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics on one split; None where undefined.
+
+    Attributes:
+        tasks: ``{task: {metric: value}}``. factors: the same of the model's factors (``buy@click``), empty without any.
+    """
+
+    tasks: dict[str, dict[str, float | None]]
+    factors: dict[str, dict[str, float | None]]
 
 
 class LoadedRun:
@@ -51,10 +71,10 @@ class LoadedRun:
             batch_size: rows scored at a time.
 
         Returns:
-            One column per task, in the frame's row order: the probability of a binary task, the value of a regression.
+            One float64 column per task, in the frame's row order, as :func:`probabilities` gives it.
 
         Raises:
-            UsageError: when a column is missing.
+            UsageError: when a column is missing. DataError: for a score that is not finite.
         """
         if not isinstance(frame, pl.DataFrame):
             raise UsageError(
@@ -66,8 +86,9 @@ class LoadedRun:
         for start in range(0, max(frame.height, 1), batch_size):
             features = self.vocabularies.encode(frame.slice(start, batch_size), schema)
             if len(features):
-                parts.append(self.scores(features))
-        scores = torch.cat(parts) if parts else torch.empty(0, schema.num_tasks)
+                rows = torch.arange(start, start + len(features))
+                parts.append(self.scores(dataclasses.replace(features, row=rows)))
+        scores = torch.cat(parts) if parts else torch.empty(0, schema.num_tasks, dtype=torch.float64)
         return pl.DataFrame({name: scores[:, column].numpy() for column, name in enumerate(schema.task_names)})
 
     @torch.inference_mode()
@@ -75,29 +96,57 @@ class LoadedRun:
         """Score a ready batch (``vocabularies.encode``, or a loader's), without a frame on either side.
 
         Returns:
-            (B, T): the probability of a binary task, the value of a regression.
+            (B, T) float64, as :func:`probabilities` gives it.
+
+        Raises:
+            DataError: for a score that is not finite; it names the task and the row (``features.row``, or the place in
+                the batch).
         """
-        found: Tensor = self.model.probabilities(self.model(features).logits)
-        return found
+        logits = self.model(features).logits
+        check_logits(logits, self.model.schema.task_names, features.row)
+        return probabilities(logits, self.model.schema.tasks)
+
+    def test(self, split: str = "test") -> dict[str, dict[str, float | None]]:
+        """Metrics of the tasks on a split of the run's own data, read again from its files."""
+        return self.evaluate(split).tasks
 
     @torch.inference_mode()
-    def test(self, split: str = "test") -> dict[str, dict[str, float | None]]:
-        """Metrics on a split of the run's own data, read again from its files."""
+    def evaluate(self, split: str = "test") -> Evaluation:
+        """Metrics of the tasks and of the model's factors on a split of the run's own data, read again from its files.
+
+        Raises:
+            DataError: when the data has changed since the run, or a logit is not finite.
+        """
         prepared = prepare(self.settings)
         if prepared.fingerprint != self.record.data_fingerprint:
             raise DataError(
                 f"the data under {self.settings.data_path} has changed since this run (fingerprint "
                 f"{prepared.fingerprint}, recorded {self.record.data_fingerprint}): its test numbers cannot be repeated"
             )
-        metrics = MultiTaskMetrics(prepared.schema.tasks)
+        metrics = new_metrics(self.settings, prepared.schema.tasks)
         dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.bfloat16}.get(self.settings.precision)
         loader = BatchLoader(prepared.splits[split], self.settings.eval_batch_size, shuffle=False, seed=0)
         for batch in loader:
             # On a CPU Lightning runs both mixed precisions in bfloat16.
             with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None, cache_enabled=False):
                 output = self.model(batch)
-            metrics.update(output.logits, batch.labels, batch.observed, batch.sample_weight)
-        return metrics.compute()
+            metrics.add_batch(batch, output)
+        return Evaluation(metrics.compute(), metrics.compute_factors())
+
+
+def probabilities(logits: Tensor, tasks: Sequence[TaskSpec]) -> Tensor:
+    """(B, T) float64: the probability of a binary task, the value itself of a regression.
+
+    In float32 the sigmoid of 17 and more is 1. Here a probability is never 0 or 1: where float64 saturates too (from
+    37 up and -708 down) it is the nearest number inside.
+
+    >>> tasks = (TaskSpec("click", "binary", "c"), TaskSpec("stay", "regression", "s"))
+    >>> probabilities(torch.tensor([[20.0, 3.5], [800.0, -1.0]]), tasks).tolist()
+    [[0.9999999979388463, 3.5], [0.9999999999999999, -1.0]]
+    """
+    values = logits.double()
+    chances = torch.sigmoid(values).clamp(SMALLEST, LARGEST)
+    return torch.where(torch.tensor([task.kind == "binary" for task in tasks], device=values.device), chances, values)
 
 
 def load(folder: str | Path, **overrides: Any) -> LoadedRun:

@@ -2,7 +2,17 @@
 
 from recbole_dtn.testing.balancers import check_balancer
 from recbole_dtn.testing.interactions import check_equation, check_interaction
+from recbole_dtn.testing.losses import check_loss
+from recbole_dtn.testing.metrics import check_metric
 from recbole_dtn.testing.models import check_model
 from recbole_dtn.testing.preprocess import check_preprocessor
 
-__all__ = ["check_balancer", "check_equation", "check_interaction", "check_model", "check_preprocessor"]
+__all__ = [
+    "check_balancer",
+    "check_equation",
+    "check_interaction",
+    "check_loss",
+    "check_metric",
+    "check_model",
+    "check_preprocessor",
+]

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape, WithAuxiliary
+from recbole_dtn.kernels.choice import set_fused
 from recbole_dtn.registry import INTERACTIONS
+from recbole_dtn.testing.devices import check_one_device
 
 __all__ = ["check_equation", "check_interaction"]
 
@@ -41,7 +43,8 @@ def check_interaction(cls_or_name: type[FeatureInteraction] | str, **options: An
     the output is (B, O) for one row and for seven, finite, of the embeddings' type (float32 and float64), the same
     twice in eval mode, the same with ``shared`` from :meth:`~FeatureInteraction.prepare` and without; each row
     depends on itself only; the inputs are left as they were; only a method with ``reads_ids`` depends on the ids; a
-    gradient reaches every parameter and the embeddings; a deep copy and a state_dict give the same output.
+    gradient reaches every parameter and the embeddings; a deep copy and a state_dict give the same output; forward,
+    backward and a step of an optimiser stay on one device.
 
     Args:
         cls_or_name: the class, or the name under which it is registered.
@@ -131,6 +134,8 @@ def _strengthened(module: FeatureInteraction) -> FeatureInteraction:
 
 def _entries(gradient: Tensor, count: int = 4) -> list[int]:
     """Positions of the largest gradients and, evenly spread, of others."""
+    if not len(gradient):
+        return []
     largest = gradient.abs().topk(min(count, len(gradient))).indices.tolist()
     return sorted({*largest, *np.linspace(0, len(gradient) - 1, count, dtype=int).tolist()})
 
@@ -353,15 +358,18 @@ def _gradients(case: _Case) -> None:
         assert parameter.grad is not None
         gradient = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
         case.require(bool(gradient.isfinite().all()), f"the gradient of {name} is not finite")
-        case.require(bool(gradient.any()), f"the gradient of {name} is zero everywhere")
+        case.require(bool(gradient.any()) or not gradient.numel(), f"the gradient of {name} is zero everywhere")
 
 
 def _copies(case: _Case) -> None:
     expected = case.output()
     duplicate = copy.deepcopy(case.module)
     case.require(case.near(case.output(module=duplicate), expected), "a deep copy gives another output")
-    mine = {parameter.data_ptr() for parameter in case.module.parameters()}
-    theirs = {parameter.data_ptr() for parameter in duplicate.parameters()}
+    # A parameter without entries has no memory: its pointer is 0 in every copy.
+    mine, theirs = (
+        {parameter.data_ptr() for parameter in module.parameters() if parameter.numel()}
+        for module in (case.module, duplicate)
+    )
     case.require(not mine & theirs, "a deep copy shares parameters with the module, so owners would not be independent")
     fresh = case.build().double()
     fresh.load_state_dict(case.module.state_dict())
@@ -369,6 +377,27 @@ def _copies(case: _Case) -> None:
         case.near(case.output(module=fresh), expected),
         "a new module with the old one's state_dict gives another output: something it depends on is not saved",
     )
+
+
+def _one_device(case: _Case) -> None:
+    """Forward, backward and a step of Adam on the meta device, fused and plain."""
+    for fused in (True, False):
+        module = set_fused(copy.deepcopy(case.module), fused).to("meta").train()
+        embeddings = case.embeddings.to("meta").requires_grad_()
+        found: list[Tensor] = []
+
+        def forward(module: Any = module, embeddings: Tensor = embeddings, found: list[Tensor] = found) -> None:
+            output, loss = _split(module(embeddings, case.ids.to("meta")))
+            found.append(output.sum() if loss is None else output.sum() + loss)
+
+        def backward(found: list[Tensor] = found) -> None:
+            found[0].backward()  # type: ignore[no-untyped-call]
+
+        check_one_device(f"{case.name}: forward", forward)
+        if found:  # else an operation could not run without values
+            check_one_device(f"{case.name}: backward", backward)
+            optimizer = torch.optim.Adam(module.parameters(), lr=0.1)
+            check_one_device(f"{case.name}: a step of Adam", optimizer.step)
 
 
 CHECKS = (
@@ -380,6 +409,7 @@ CHECKS = (
     _shared,
     _gradients,
     _copies,
+    _one_device,
 )
 POORER_CHECKS = tuple(check for check in CHECKS if check is not _gradients)
 """With one field, attention among fields or sums over pairs rightly have no gradient."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from dataclasses import replace
 from typing import Any
@@ -11,9 +12,11 @@ from torch import Tensor
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
+from recbole_dtn.errors import UsageError
+from recbole_dtn.kernels.choice import Fusible
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.registry import MODELS
-from recbole_dtn.schema import DataSchema
+from recbole_dtn.schema import DataSchema, TaskSpec
 from recbole_dtn.testing.data import make_settings, take_rows, tiny_features, tiny_schema
 
 __all__ = ["check_model"]
@@ -25,9 +28,12 @@ def check_model(model: str | type[MultiTaskRecommender], **settings: Any) -> Non
     """Check a model against its contract, on fields of every kind and one, two and four tasks.
 
     Shapes and finite values (a batch of one row included); a gradient for every parameter; gates that are weights and
-    have names; rows that do not depend on each other, nor on labels or row numbers; the same output twice in
-    evaluation; a state that can be saved and loaded; sparse gradients equal to dense ones; losses that ignore labels
-    which are not observed; logits and gradients under bfloat16 autocast.
+    have names; factors of known tasks; a shared representation that every task reads; rows that do not depend on each
+    other, nor on labels or row numbers; the same output twice in evaluation; a state that can be saved and loaded;
+    sparse gradients equal to dense ones; losses that ignore labels which are not observed; logits and gradients under
+    bfloat16 autocast; the same numbers with ``fused: false``; a training step on torch's ``meta`` device, where a
+    tensor made on another device is an error; tasks of a kind that the model does not take, or domains that are
+    missing, refused.
 
     Args:
         model: a registered name, or the class. settings: its own settings, to check them too.
@@ -38,8 +44,10 @@ def check_model(model: str | type[MultiTaskRecommender], **settings: Any) -> Non
     >>> check_model("SharedBottom", bottom_hidden=[8], tower_hidden=[])
     """
     chosen = {"embedding_size": 4, "embedding_std": 0.5, **settings}
-    for tasks in (2, 1, 4):
-        schema = tiny_schema(tasks=tasks, weighted=tasks == 4)
+    cls: type[MultiTaskRecommender] = MODELS.load(model) if isinstance(model, str) else model
+    domains = 3 if cls.needs_domain else 0
+    for tasks in (each for each in (2, 1, 4) if each >= cls.min_tasks):
+        schema = tiny_schema(tasks=tasks, weighted=tasks == 4, domains=domains or (3 if tasks == 4 else 0))
         built = _build(model, chosen, schema, seed=tasks)
         features = tiny_features(schema, ROWS, seed=tasks, masked=True)
         _check_output(built, features)
@@ -49,8 +57,12 @@ def check_model(model: str | type[MultiTaskRecommender], **settings: Any) -> Non
         _check_sparse(built, features)
         _check_masks(built, features)
         _check_mixed_precision(built, features)
-    for schema in (tiny_schema(multi=(), dense=0), tiny_schema(tokens=2, multi=("sum",), dense=2)):
+        _check_fused(built, _build(model, {**chosen, "fused": False}, schema, seed=tasks), features)
+        _check_meta(built, features)
+    for kinds in ({"multi": (), "dense": 0}, {"tokens": 2, "multi": ("sum",), "dense": 2}):
+        schema = tiny_schema(domains=domains, **kinds)  # type: ignore[arg-type]
         _check_output(_build(model, chosen, schema, seed=7), tiny_features(schema, ROWS))
+    _check_tasks(model, cls, chosen, domains)
 
 
 def _build(
@@ -75,6 +87,8 @@ def _check_output(model: MultiTaskRecommender, features: Features) -> None:
                 assert loss.dim() == 0, f"auxiliary loss {name!r} must be a scalar, has shape {tuple(loss.shape)}"
                 assert loss.isfinite(), f"auxiliary loss {name!r} is {loss.item()}"
             _check_gates(model, output, len(batch))
+            _check_factors(model, output, len(batch))
+            _check_shared(model, output, len(batch))
 
 
 def _check_gates(model: MultiTaskRecommender, output: ModelOutput, rows: int) -> None:
@@ -96,6 +110,26 @@ def _check_gates(model: MultiTaskRecommender, output: ModelOutput, rows: int) ->
         assert torch.allclose(sums, groups, atol=1e-5), (
             f"gates of {task!r} must sum to a whole number (1 per softmax), sum to {sums[0].item():.6g}"
         )
+
+
+def _check_factors(model: MultiTaskRecommender, output: ModelOutput, rows: int) -> None:
+    for name, factor in output.factors.items():
+        for task in (factor.label, factor.observed_by):
+            assert task in model.schema.task_names, f"factor {name!r}: {task!r} is no task"
+        shape = tuple(factor.logit.shape)
+        assert shape == (rows,), f"factor {name!r}: its logit has shape {shape}, expected ({rows},)"
+        assert factor.logit.isfinite().all(), f"factor {name!r} is not finite"
+
+
+def _check_shared(model: MultiTaskRecommender, output: ModelOutput, rows: int) -> None:
+    if output.shared is None:
+        return
+    shape = tuple(output.shared.shape)
+    assert len(shape) == 2, f"shared has shape {shape}, expected ({rows}, H)"
+    assert shape[0] == rows, f"shared has shape {shape}, expected ({rows}, H)"
+    for name, logits in zip(model.schema.task_names, output.logits.unbind(1), strict=True):
+        (gradient,) = torch.autograd.grad(logits.sum(), output.shared, retain_graph=True, allow_unused=True)
+        assert gradient is not None, f"task {name!r} does not read `shared`: a balancer would get no gradient of it"
 
 
 def _gradients(model: MultiTaskRecommender, features: Features) -> dict[str, Tensor]:
@@ -185,3 +219,59 @@ def _check_mixed_precision(model: MultiTaskRecommender, features: Features) -> N
     for name, parameter in model.named_parameters():
         assert parameter.grad is None or parameter.grad.isfinite().all(), f"bfloat16: gradient of {name} is not finite"
     model.zero_grad()
+
+
+def _check_fused(model: MultiTaskRecommender, plain: MultiTaskRecommender, features: Features) -> None:
+    left = [name for name, part in plain.named_modules() if isinstance(part, Fusible) and part.fused]
+    assert not left, f"with fused: false these parts stay fused: {left[:3]}"
+    if model.settings.dropout > 0:
+        return
+    plain.load_state_dict(model.state_dict())
+    expected = _gradients(plain, features)
+    found = _gradients(model, features)
+    assert torch.allclose(model(features).logits, plain(features).logits, atol=1e-5), "fused and plain logits differ"
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name], gradient, atol=1e-5), f"{name}: the fused gradient is not the plain one"
+
+
+def _check_meta(model: MultiTaskRecommender, features: Features) -> None:
+    """A tensor that a model makes without its batch's device is on the CPU, and does not mix with others here."""
+    elsewhere = copy.deepcopy(model).to("meta")
+    optimizer = torch.optim.Adam(elsewhere.parameters())
+    try:
+        gradients = _gradients(elsewhere, features.to("meta"))
+        optimizer.step()
+    except (RuntimeError, NotImplementedError) as error:
+        raise AssertionError(f"a training step on another device (meta) failed: {error}") from error
+    for name, gradient in gradients.items():
+        assert gradient.is_meta, f"the gradient of {name} is on {gradient.device}, its parameter on meta"
+
+
+def _check_tasks(
+    model: str | type[MultiTaskRecommender], cls: type[MultiTaskRecommender], chosen: dict[str, Any], domains: int
+) -> None:
+    number = TaskSpec("seconds", "regression", "seconds")
+    schema = tiny_schema(tasks=[*tiny_schema(tasks=max(1, cls.min_tasks)).tasks, number], domains=domains)
+    if "regression" in cls.task_kinds:
+        built, features = _build(model, chosen, schema, seed=8), tiny_features(schema, ROWS)
+        _check_output(built, features)
+        _check_gradients(built, features)
+    else:
+        _check_refused(model, chosen, schema, ["seconds", cls.__name__])
+    if cls.min_tasks > 1:
+        _check_refused(model, chosen, tiny_schema(tasks=cls.min_tasks - 1, domains=domains), [cls.__name__])
+    if cls.needs_domain:
+        _check_refused(model, chosen, tiny_schema(tasks=max(2, cls.min_tasks)), ["domain_field", cls.__name__])
+
+
+def _check_refused(
+    model: str | type[MultiTaskRecommender], chosen: dict[str, Any], schema: DataSchema, named: list[str]
+) -> None:
+    told = ""
+    try:
+        _build(model, chosen, schema, seed=9)
+    except UsageError as error:
+        told = str(error)
+    assert told, f"{named[-1]} was built for a data set that it says it does not take"
+    missing = [word for word in named if word not in told]
+    assert not missing, f"the refusal does not name {missing}: {told}"

@@ -13,9 +13,10 @@ __all__ = ["KEEP_ABOVE", "MAP_ABOVE", "keep_large_blocks"]
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 MAP_ABOVE = 2**28
-"""Blocks below this many bytes are taken from memory that is kept, not mapped anew and cleared page by page."""
+"""Bytes of the largest block that comes from the heap, which is reused, instead of from a new mapping, which the kernel
+clears page by page."""
 KEEP_ABOVE = 2**29
-"""Free memory at the end of the heap is given back only beyond this many bytes."""
+"""Bytes of free memory at the end of the heap beyond which glibc returns them to the system."""
 
 
 def keep_large_blocks(load: Callable[[], Any] | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""What happens around the training loop: the best epoch is kept, the clock is read, the user sees progress."""
+"""Callbacks of training: keep the best epoch, measure samples per second, show progress."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as lightning
 
+from recbole_dtn.config.metrics import higher_is_better
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import RecBoleDTNError
@@ -29,18 +30,23 @@ class BestKeeper(lightning.Callback):
 
     def __init__(self, settings: Settings, vocabularies: Vocabularies, path: Path) -> None:
         self.settings = settings
+        self.tasks = [task.name for task in settings.tasks]
         self.vocabularies = vocabularies
         self.path = path
         self.best: float | None = None
         self.best_epoch: int | None = None
         self.valid: dict[str, dict[str, float | None]] | None = None
+        self.factors: dict[str, dict[str, float | None]] = {}
         self.worse = 0
         self.epochs = 0
         self.interrupted_at: str | None = None
 
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        self._check_loss(trainer, pl_module)  # before the logits are looked at: it says more
+
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
-        self._check_loss(trainer, pl_module)
         name = self.settings.valid_metric
         value = select(pl_module.latest, name)
         if value is None or not math.isfinite(value):
@@ -49,8 +55,9 @@ class BestKeeper(lightning.Callback):
                 "choose another valid_metric or another split"
             )
         epoch = trainer.current_epoch + 1
-        if self.best is None or is_better(name, value, self.best):
-            self.best, self.best_epoch, self.valid, self.worse = value, epoch, pl_module.latest, 0
+        if is_better(higher_is_better(name, self.tasks), value, self.best):
+            self.best, self.best_epoch, self.worse = value, epoch, 0
+            self.valid, self.factors = pl_module.latest, pl_module.latest_factors
             if trainer.is_global_zero:
                 write_checkpoint(
                     self.path, pl_module.model, self.vocabularies, epoch=epoch, balancer=pl_module.balancer

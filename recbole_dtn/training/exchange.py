@@ -1,4 +1,4 @@
-"""Checkpoints across the border: of a model that RecBole built and trained, and into one."""
+"""Checkpoints of models that RecBole built: writing them in our format, and loading ours into them."""
 
 from __future__ import annotations
 

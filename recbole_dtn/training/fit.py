@@ -159,6 +159,7 @@ class _Outcome:
     keeper: BestKeeper
     clock: Clock
     test: dict[str, dict[str, float | None]] | None = None
+    factors: dict[str, dict[str, float | None]] = field(default_factory=dict)
     gates: dict[str, dict[str, float]] = field(default_factory=dict)
     wall_seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "test": 0.0})
 
@@ -191,7 +192,8 @@ def _train(
             trainer.strategy.barrier()
             model.load_state_dict(read_weights(folder))
             trainer.test(module, datamodule=data, verbose=False)
-        outcome.test, outcome.gates = module.latest, module.gate_means.compute()
+        outcome.test, outcome.factors = module.latest, module.latest_factors
+        outcome.gates = module.gate_means.compute()
         seconds["test"] = time.perf_counter() - start - seconds["train"]
     except SystemExit:
         # Lightning turns Ctrl-C into an exit once its callbacks have heard of it; the record is still to be written.
@@ -226,6 +228,7 @@ def _record(
         tasks=[TaskRecord(name=t.name, label=t.label, after=list(t.after)) for t in prepared.schema.tasks],
         valid=keeper.valid,
         test=outcome.test,
+        factors={name: found for name, found in (("valid", keeper.factors), ("test", outcome.factors)) if found},
         best_epoch=keeper.best_epoch,
         epochs=keeper.epochs,
         parameters=model.count_parameters(),

@@ -17,8 +17,8 @@ __all__ = ["EpochOrder", "Loaders"]
 class Loaders(lightning.LightningDataModule):
     """The loaders of this process: each rank's own share of the rows, known once the trainer is.
 
-    Batches are cut two ahead in a thread, on a CPU too: with two cores, steps of MMoE took 4 % less time than with none
-    before rows were packed, and as long since (docs/loader.md). For a GPU they are put into page-locked memory there.
+    A thread cuts two batches ahead, on a CPU too, where it costs no measurable time (docs/loader.md). For a GPU it also
+    copies them into page-locked memory.
     """
 
     PREFETCH = 2

@@ -17,7 +17,7 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
 from recbole_dtn.layers.stages import stage
 from recbole_dtn.loss.tasks import loss_weights
-from recbole_dtn.metric.tasks import MultiTaskMetrics
+from recbole_dtn.metric.tasks import new_metrics
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.optim.build import build_optimizer, sparse_gradients
 from recbole_dtn.optim.combined import CombinedOptimizer
@@ -84,10 +84,11 @@ class TrainingModule(lightning.LightningModule):
         self.steps_per_epoch = steps_per_epoch
         tasks = model.schema.tasks
         self.balancer: LossBalancer = BALANCERS.build(settings.balancer, tasks)
-        self.metrics = MultiTaskMetrics(tasks)
+        self.metrics = new_metrics(settings, tasks)
         self.gate_means = GateMeans(model.gate_names)
         self.latest: dict[str, dict[str, float | None]] = {}
         """Metrics of the last evaluation; None where undefined."""
+        self.latest_factors: dict[str, dict[str, float | None]] = {}
         self.steps_taken = 0
         self.known_reach: Reach | None = None
         # DDP expects a gradient of every parameter in every backward pass; those of a balancer are averaged here.
@@ -204,8 +205,12 @@ class TrainingModule(lightning.LightningModule):
     def _evaluate(self, batch: Features) -> None:
         output = self(batch)
         with stage("metrics"):
-            self.metrics.update(output.logits, batch.labels, batch.observed, batch.sample_weight)
+            self.metrics.add_batch(batch, output)
             self.gate_means.update(output.gates)
+
+    def _end_evaluation(self) -> None:
+        with stage("metrics"):
+            self.latest, self.latest_factors = self.metrics.compute(), self.metrics.compute_factors()
 
     def on_validation_epoch_start(self) -> None:
         self._start_evaluation()
@@ -214,12 +219,11 @@ class TrainingModule(lightning.LightningModule):
         self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
-        with stage("metrics"):
-            self.latest = self.metrics.compute()
+        self._end_evaluation()
         self.log_dict(
             {
                 f"valid/{task}_{metric}": value
-                for task, values in self.latest.items()
+                for task, values in {**self.latest, **self.latest_factors}.items()
                 for metric, value in values.items()
                 if value is not None
             },
@@ -233,4 +237,4 @@ class TrainingModule(lightning.LightningModule):
         self._evaluate(batch)
 
     def on_test_epoch_end(self) -> None:
-        self.latest = self.metrics.compute()
+        self._end_evaluation()

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: a trace and a table of stages, from a few steps of it."""
+"""The time of a run by stage: a trace and a table, from a few of its steps."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ STAGES = (
     *("load", "forward", "embed", "interact", "experts", "gate", "tower"),
     *("loss", "backward", "optimiser", "metrics"),
 )
-"""In the order of a step. "forward" is a compiled one as a whole; "experts" holds their gates where they are fused.
-What a step does beside them (fusion, balancing, hooks) is "other"."""
+"""The stages in the order of a step. "forward" is a compiled forward pass as a whole; "experts" includes the gates
+where both are fused. The rest of a step (fusion, balancing, hooks) is "other"."""
 WARM_UP, STEPS, BATCHES = 3, 20, 20
 WHOLE = "whole"
 

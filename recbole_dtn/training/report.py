@@ -126,7 +126,7 @@ class Report:
                 f"{METRIC_NAMES.get(key, key)} {decimal(values[key], 4)}"
                 for key in ("auc", "logloss", "rmse", "mae")
                 if key in values
-            ]
+            ] or [f"{METRIC_NAMES.get(key, key)} {decimal(value, 4)}" for key, value in values.items()]
             parts.append(f"{task} {' '.join(shown)}")
         if rate is not None:
             parts.append(f"{rate:,.0f} samples/s")
@@ -155,7 +155,8 @@ class Report:
             self.show(f"interrupted at {record.interrupted_at}; {kept}; there is no test result")
         if record.test is not None:
             mark = " (selected on the test set)" if record.selected_on_test else ""
-            self.result(f"test{mark}, best epoch {record.best_epoch} of {record.epochs}", record.test)
+            found = {**record.test, **record.factors.get("test", {})}
+            self.result(f"test{mark}, best epoch {record.best_epoch} of {record.epochs}", found)
         self.gates(record.gate_weights)
         for sign in failure_signs(record):
             self.show(f"note: {sign}")

@@ -1,4 +1,4 @@
-"""What a reader should know of a run, before it starts and when it has ended."""
+"""Warnings about a run: about its data before it starts, about its gates when it has ended."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["failure_signs", "large_targets"]
 COLLAPSED = 0.95
 UNIFORM = 0.005
 LARGE = 25.0
-"""Loss of a regression task at its start, times its weight, from which it drowns a binary one (at most ln 2)."""
+"""Loss of a regression task at its start, times its weight, above which it outweighs a binary one (at most ln 2)."""
 LOOKED_AT = 1 << 20
 
 
 def large_targets(tasks: list[TaskSettings], train: Split) -> list[str]:
-    """Sentences about regression tasks whose squared error would drown the other tasks' losses.
+    """Sentences about regression tasks whose squared error would outweigh the other tasks' losses.
 
     Args:
         tasks: of the data set. train: its training rows; at most the first 2^20 of them are looked at.
@@ -31,7 +31,7 @@ def large_targets(tasks: list[TaskSettings], train: Split) -> list[str]:
         square = float(np.mean(values**2)) if len(values) else 0.0
         if task.kind == "regression" and task.weight * square > LARGE and len(tasks) > 1:
             found.append(
-                f"task {task.name!r}: its targets are large (mean square {square:.3g}), so that its loss would drown "
+                f"task {task.name!r}: its targets are large (mean square {square:.3g}), so its loss would outweigh "
                 f"the others': give it a weight of about {1 / square:.1g} in tasks, or write the target in other units"
             )
     return found

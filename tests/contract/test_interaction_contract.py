@@ -90,7 +90,7 @@ def test_a_plugin_file_is_registered_built_and_checked(plugin: str) -> None:
         build_interactions([{"name": plugin, "scael": 3}], shape, 6)
     with pytest.raises(UsageError, match="scale: expected a number"):
         build_interactions([{"name": plugin, "scale": "much"}], shape, 6)
-    assert INTERACTIONS.entry(plugin).summary == "Products of neighbouring fields."
+    assert INTERACTIONS.entry(plugin).summary == "Products of neighbouring fields"
     check_interaction(plugin)
     check_interaction(plugin, scale=0.5)
 
@@ -136,6 +136,24 @@ class ZeroStart(Right):
         return self.scale * super().forward(embeddings, ids)
 
 
+class EmptyParameter(Right):
+    """A parameter without entries, as a linear map of no inputs has."""
+
+    def __init__(self, shape: FieldShape, output_dim: int) -> None:
+        super().__init__(shape, output_dim)
+        self.none = nn.Parameter(torch.empty(output_dim, 0))
+
+    def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Any:
+        return super().forward(embeddings, ids) + self.none.sum(1)
+
+
+class CountsRows(Right):
+    """An operation whose result has a size that depends on the data: it cannot run on the meta device."""
+
+    def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Any:
+        return super().forward(embeddings, ids) + 0.0 * len((embeddings.sum((1, 2)) > 0).nonzero())
+
+
 class Refuses(Right):
     def __init__(self, shape: FieldShape, output_dim: int) -> None:
         super().__init__(shape, output_dim)
@@ -143,7 +161,7 @@ class Refuses(Right):
             raise UsageError("needs two id fields")
 
 
-@pytest.mark.parametrize("method", [Right, Auxiliary, ZeroStart, Refuses])
+@pytest.mark.parametrize("method", [Right, Auxiliary, ZeroStart, EmptyParameter, CountsRows, Refuses])
 def test_what_is_right_passes(method: type[FeatureInteraction]) -> None:
     check_interaction(method)
 
@@ -296,6 +314,31 @@ class Uncopied(Right):
         return self
 
 
+class MakesOnTheCpu(Right):
+    """What every operation of forward makes must be on the device of the embeddings."""
+
+    def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Any:
+        return super().forward(embeddings, ids) @ torch.eye(self.output_dim, dtype=embeddings.dtype)
+
+
+class AddsInPlaceOnTheCpu(Right):
+    def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Any:
+        output = super().forward(embeddings, ids)
+        output += torch.zeros(len(ids), self.output_dim)
+        return output
+
+
+class KeepsATensorOffTheModule(Right):
+    """Neither a parameter nor a buffer, so that ``module.to(device)`` leaves it where it is."""
+
+    def __init__(self, shape: FieldShape, output_dim: int) -> None:
+        super().__init__(shape, output_dim)
+        self.ones = [torch.ones(output_dim)]
+
+    def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Any:
+        return super().forward(embeddings, ids) * self.ones[0].to(embeddings.dtype)
+
+
 @pytest.mark.parametrize(
     ("method", "sentence"),
     [
@@ -322,6 +365,9 @@ class Uncopied(Right):
         (VectorLoss, r"the auxiliary loss has shape \(64,\)"),
         (Unsaved, "something it depends on is not saved"),
         (Uncopied, "a deep copy shares parameters"),
+        (MakesOnTheCpu, "forward: mm reads tensors on cpu and meta"),
+        (AddsInPlaceOnTheCpu, "forward: add_ reads tensors on cpu and meta"),
+        (KeepsATensorOffTheModule, "forward: mul reads tensors on cpu and meta"),
         (nn.Linear, "is not a subclass of FeatureInteraction"),
     ],
 )

@@ -1,74 +1,132 @@
-"""Every registered metric and balancer keeps its contract."""
-
-import math
+"""Every registered metric passes the shipped checks, and the checks find the faults that they are for."""
 
 import pytest
 import torch
+from torch import Tensor
 
-from recbole_dtn.metric.base import TaskMetric
+from recbole_dtn.metric.base import Rows, TaskMetric
 from recbole_dtn.metric.tasks import MultiTaskMetrics
 from recbole_dtn.registry import METRICS
 from recbole_dtn.schema import TaskSpec
+from recbole_dtn.testing import check_metric
+
+OPTIONS = [("gauc", {"weights": "equal"})]
 
 
-def rows(metric: TaskMetric, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    draw = torch.Generator().manual_seed(count)
-    labels = torch.randn(count, generator=draw)
-    return torch.randn(count, generator=draw), (labels > 0).float() if metric.task_kind == "binary" else labels
+@pytest.mark.parametrize("name", METRICS.names())
+def test_the_shipped_checks_pass(name: str) -> None:
+    check_metric(name)
 
 
-@pytest.fixture(params=METRICS.names())
-def metric(request: pytest.FixtureRequest) -> TaskMetric:
-    found = METRICS.load(request.param)()
-    assert isinstance(found, TaskMetric)
-    return found
+@pytest.mark.parametrize(("name", "options"), OPTIONS)
+def test_they_pass_with_other_options(name: str, options: dict) -> None:
+    check_metric(name, **options)
 
 
-def test_it_is_a_float64_scalar(metric: TaskMetric) -> None:
-    metric.update(*rows(metric, 40))
-    value = metric.compute()
-    assert value.shape == ()
-    assert value.dtype == torch.float64
-    assert math.isfinite(value)
-
-
-def test_nothing_observed_is_nan(metric: TaskMetric) -> None:
-    logits, labels = rows(metric, 4)
-    metric.update(logits, labels, torch.zeros(4, dtype=torch.bool))
-    assert math.isnan(metric.compute())
-
-
-def test_masked_rows_do_not_count_even_as_nan(metric: TaskMetric) -> None:
-    logits, labels = rows(metric, 40)
-    observed = torch.arange(40) % 3 > 0
-    metric.update(logits, torch.where(observed, labels, torch.nan), observed)
-    masked = metric.compute().item()
-    metric.reset()
-    metric.update(logits[observed], labels[observed])
-    assert masked == metric.compute().item()
-
-
-def test_batches_and_order_do_not_matter(metric: TaskMetric) -> None:
-    logits, labels = rows(metric, 60)
-    metric.update(logits, labels)
-    whole = metric.compute().item()
-    metric.reset()
-    for part in torch.randperm(60).split(17):
-        metric.update(logits[part], labels[part])
-    assert metric.compute().item() == pytest.approx(whole, abs=1e-12)
-
-
-def test_an_integer_weight_is_that_many_rows(metric: TaskMetric) -> None:
-    logits, labels = rows(metric, 30)
-    counts = torch.arange(30) % 4
-    metric.update(logits, labels, sample_weight=counts.float())
-    weighted = metric.compute().item()
-    metric.reset()
-    metric.update(logits.repeat_interleave(counts), labels.repeat_interleave(counts))
-    assert weighted == pytest.approx(metric.compute().item(), abs=1e-12)
-
-
-def test_every_metric_is_reported_for_a_task_of_its_kind(metric: TaskMetric) -> None:
+@pytest.mark.parametrize("name", METRICS.names())
+def test_every_metric_is_reported_for_a_task_of_its_kind(name: str) -> None:
     tasks = (TaskSpec("a", "binary", "a"), TaskSpec("b", "regression", "b"))
-    reported = MultiTaskMetrics(tasks).names[0 if metric.task_kind == "binary" else 1]
-    assert type(metric) in {METRICS.load(name) for name in reported}
+    binary, regression = MultiTaskMetrics(tasks, grouped=True, domains=True).names
+    kind = METRICS.attributes(name)["task_kind"]
+    assert (name in binary, name in regression) == (kind == "binary", kind == "regression")
+
+
+class Mean(TaskMetric):
+    """A sound metric, of which each fault below is a small change: the mean logit."""
+
+    higher_is_better = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_sum("total")
+        self.add_sum("rows")
+
+    def add(self, rows: Rows) -> None:
+        self.total += (rows.mass * rows.logits.double()).sum()
+        self.rows += rows.mass.sum()
+
+    def compute(self) -> Tensor:
+        return self.total / self.rows
+
+
+class Zero(Mean):
+    def compute(self) -> Tensor:
+        return self.total / self.rows if self.rows > 0 else self.total
+
+
+class Infinite(Mean):
+    def compute(self) -> Tensor:
+        return super().compute() if self.rows != 1 else self.rows / 0
+
+
+class Float(Mean):
+    def compute(self) -> Tensor:
+        return super().compute().float()
+
+
+class Unweighted(Mean):
+    def add(self, rows: Rows) -> None:
+        super().add(Rows(rows.logits, rows.labels))
+
+
+class Ordered(Mean):
+    def add(self, rows: Rows) -> None:
+        super().add(rows)
+        if len(rows) > 1:
+            self.total += rows.logits[0].double() * 1e-3
+
+
+class Unmasked(Mean):
+    def update(self, logits, labels, observed=None, *rest) -> None:
+        super().update(logits, labels, None if observed is None or observed.any() else observed, *rest)
+
+
+class Forgetful(Mean):
+    def reset(self) -> None:
+        rows = self.rows
+        super().reset()
+        self.rows = rows
+
+
+class Overwriting(Mean):
+    def add(self, rows: Rows) -> None:
+        super().add(rows)
+        rows.logits.zero_()
+
+
+class Unsummed(Mean):
+    def __init__(self) -> None:
+        super().__init__()
+        self._reductions["rows"] = torch.mean
+
+
+class Moving(Mean):
+    def _apply(self, fn, *args, **kwargs):
+        return super(TaskMetric, self)._apply(fn, *args, **kwargs)
+
+
+def test_a_sound_metric_passes() -> None:
+    check_metric(Mean)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Zero, "compute without any row is NaN"),
+        (Infinite, "one row: the value is inf"),
+        (Float, "compute returns float64, not torch.float32"),
+        (Unweighted, "sample weights 0, 1, 2 and 3"),
+        (Ordered, "another order of the rows"),
+        (Unmasked, "rows that are not observed count"),
+        (Forgetful, "reset leaves rows behind|after reset"),
+        (Overwriting, "the tensors given to update are changed"),
+        (Unsummed, "two processes with 30 and 50 rows"),
+        (Moving, "the state leaves the CPU"),
+        (torch.nn.Module, "Module is not a TaskMetric"),
+        (type("Sided", (Mean,), {"task_kind": "ranking"}), "task_kind is 'ranking'"),
+        (type("Flagged", (Mean,), {"needs_group": "user"}), "needs_group is True or False"),
+    ],
+)
+def test_the_checks_find(kind: type, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_metric(kind)

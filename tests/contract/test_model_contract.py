@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from recbole_dtn.kernels.choice import Fusible, set_fused
 from recbole_dtn.layers.towers import Towers
-from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
+from recbole_dtn.model.base import Factor, ModelOutput, MultiTaskRecommender
 from recbole_dtn.registry import MODELS
 from recbole_dtn.testing.models import check_model
 
@@ -21,6 +22,12 @@ OTHER_SETTINGS = [
     ("MMoE", {"experts": 3, "expert_hidden": [6, 5], "dropout": 0.2}),
     ("PLE", {"levels": 3, "expert_hidden": [8], "shared_experts": 1, "task_experts": 3}),
     ("PLE", {"levels": 2, "expert_hidden": [8], "tower_hidden": [], "dropout": 0.2}),
+    ("MMoE", {"gate_hidden": [5], "gate_bias": True}),
+    ("PLE", {"levels": 2, "shared_gate": "shared", "gate_hidden": [5, 4], "gate_bias": True}),
+    ("STEM", {"levels": 2, "task_experts": 2, "gate_hidden": [], "gate_bias": False, "dropout": 0.2}),
+    ("PEPNet", {"tower_hidden": [], "gate_fields": ["t1", "t0"], "gate_embedding_size": 3}),
+    ("PPNet", {"tower_hidden": [6], "dropout": 0.2}),
+    ("ESMM", {"tower_hidden": []}),
     ("SharedBottom", {"bottom_hidden": [], "tower_hidden": []}),
     ("SingleTask", {"hidden": []}),
 ]
@@ -150,6 +157,63 @@ class IgnoresSparse(Plain):
         pass
 
 
+class SharedThatNothingReads(Plain):
+    def forward(self, features):
+        output = super().forward(features)
+        return ModelOutput(output.logits, output.gates, shared=self.embedding(features).flatten(1))
+
+
+class FactorOfNoTask(Plain):
+    def forward(self, features):
+        output = super().forward(features)
+        factor = Factor(output.logits[:, 0], label="purchase", observed_by="click")
+        return ModelOutput(output.logits, output.gates, factors={"cvr": factor})
+
+
+class FactorPerTask(Plain):
+    def forward(self, features):
+        output = super().forward(features)
+        factor = Factor(output.logits, label="click", observed_by="click")
+        return ModelOutput(output.logits, output.gates, factors={"cvr": factor})
+
+
+class OnTheCPU(Plain):
+    def forward(self, features):
+        output = super().forward(features)
+        return ModelOutput(output.logits + torch.zeros(len(features), 1), output.gates)
+
+
+class TwoThings(Fusible):
+    """Twice as much where it is fused."""
+
+    def forward(self, logits):
+        return logits * (2 if self.fused else 1)
+
+
+class FusedDiffers(Plain):
+    def build(self, settings, schema):
+        super().build(settings, schema)
+        self.last = TwoThings()
+
+    def forward(self, features):
+        output = super().forward(features)
+        return ModelOutput(self.last(output.logits), output.gates)
+
+
+class StaysFused(Plain):
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        set_fused(self, True)
+
+
+class TakesWhatItRefuses(Plain):
+    task_kinds = frozenset({"binary"})
+
+    @classmethod
+    def check_tasks(cls, schema):
+        pass
+
+
 def test_a_plug_in_passes():
     check_model(Plain)
 
@@ -170,6 +234,13 @@ def test_a_plug_in_passes():
         (NotFinite, "logits are not finite in a batch of 48"),
         (OwnLoss, "label that is not observed changes the loss"),
         (IgnoresSparse, "has a dense gradient after set_sparse"),
+        (SharedThatNothingReads, "task 'click' does not read `shared`"),
+        (FactorOfNoTask, "factor 'cvr': 'purchase' is no task"),
+        (FactorPerTask, r"factor 'cvr': its logit has shape \(48, 2\), expected \(48,\)"),
+        (OnTheCPU, r"a training step on another device \(meta\) failed"),
+        (FusedDiffers, "fused and plain logits differ"),
+        (StaysFused, "with fused: false these parts stay fused: .*towers"),
+        (TakesWhatItRefuses, "TakesWhatItRefuses was built for a data set that it says it does not take"),
     ],
 )
 def test_the_check_finds_a_fault(faulty, message):

@@ -140,7 +140,7 @@ def test_predicting_takes_the_values_of_the_files(data_path):
 
 def test_what_needs_neither_torch_nor_recbole_loads_neither(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from recbole_dtn.config.tasks import parse_condition;"
+        "import sys; from pathlib import Path; from recbole_dtn.config.conditions import parse_condition;"
         "parse_condition('a > 1'); assert not {'torch', 'recbole', 'polars'} & set(sys.modules);"
         "from recbole_dtn.preprocess.movielens.preprocessor import MovieLens100K;"
         "MovieLens100K(None, Path(sys.argv[1])).run();"

@@ -326,3 +326,45 @@ def test_a_module_of_the_wrong_width_is_named(small_fit: Fit, monkeypatch: pytes
 def test_predict_wants_a_polars_frame(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"expected a polars.DataFrame, found dict"):
         load(folder).predict({"user_id": ["1"]})  # type: ignore[arg-type]
+
+
+PLUGIN = """\
+from torch import Tensor, nn
+from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
+from recbole_dtn.registry import INTERACTIONS
+
+@INTERACTIONS.register("first_field_{name}")
+class FirstField(FeatureInteraction):
+    '''A linear map of the first field's embedding.'''
+    def __init__(self, shape: FieldShape, output_dim: int) -> None:
+        super().__init__(shape, output_dim)
+        self.head = nn.Linear(shape.embedding_dim, output_dim)
+    def forward(self, embeddings: Tensor, ids: Tensor, shared=None) -> Tensor:
+        {fault}return self.head(embeddings[:, 0])
+"""
+
+
+def test_a_run_with_a_plugin_is_tested_from_any_folder(
+    small_fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN.format(name="one", fault=""))
+    monkeypatch.chdir(tmp_path)
+    run = small_fit("DTN", interactions=["first_field_one"], plugins=["mine.py"], epochs=1)
+    assert yaml.safe_load((run.folder / "settings.yaml").read_text())["plugins"] == [str(tmp_path / "mine.py")]
+    monkeypatch.chdir("/")
+    assert main(["test", f"--run={run.folder}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["test"]["like"]["auc"] == pytest.approx(
+        run.test["like"]["auc"], abs=1e-6
+    )
+
+
+def test_a_plugin_that_fails_in_training_is_named(
+    small_fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str], dtn_run: Run
+) -> None:
+    (tmp_path / "faulty.py").write_text(PLUGIN.format(name="two", fault="ids + None; "))
+    words = [f"--plugins={tmp_path}/faulty.py", "--interactions=[first_field_two]", "--model=DTN", "--dataset=ml-100k"]
+    where = dtn_run.record.settings
+    words += [f"--data_path={where['data_path']}", f"--output_dir={tmp_path}/runs", "--limit_rows=3000", "--quiet"]
+    assert main([*words, "--accelerator=cpu"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: plug-in {tmp_path}/faulty.py:12 raised TypeError: unsupported operand")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from recbole_dtn.balancer.base import LossBalancer
-from recbole_dtn.layers.product import Fusible
+from recbole_dtn.kernels.choice import Fusible
 from recbole_dtn.schema import TaskSpec
 from recbole_dtn.testing.balancers import BalancerStep, Losses
 from recbole_dtn.testing.numeric import Array

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FeatureInteraction, WithAuxiliary
@@ -65,10 +66,15 @@ def test_regression_predecessor_has_no_probability():
 
 
 def test_no_modules_and_a_task_named_shared_are_refused():
-    with pytest.raises(UsageError, match="at least one interaction module"):
+    with pytest.raises(ValidationError, match="interactions\n  List should have at least 1 item"):
         build(case("two tasks")[0], interactions=[])
     with pytest.raises(UsageError, match="'shared' is the name of what all tasks share"):
         build(tiny_schema(tasks=chain_of(shared=())))
+
+
+def test_a_shared_interaction_is_refused():
+    with pytest.raises(UsageError, match="shared_interaction: DTN has modules of its own"):
+        build(case("two tasks")[0], shared_interaction={"name": "gdcn"})
 
 
 def test_normalised_scale_keeps_a_running_mean():

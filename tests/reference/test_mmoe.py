@@ -42,7 +42,9 @@ def reference(p, schema, features, experts, masks=None, uniform=False):
     outputs = expert_outputs(p, x, "experts", experts, masks)
     logits = []
     for t in range(schema.num_tasks):
-        gate = softmax(x @ p[f"gates.gates.{t}.linear.weight"].T * (0 if uniform else 1))
+        hidden = mlp(p, f"gates.gates.{t}.hidden.layers", x)
+        bias = p.get(f"gates.gates.{t}.linear.bias", 0.0)
+        gate = softmax((hidden @ p[f"gates.gates.{t}.linear.weight"].T + bias) * (0 if uniform else 1))
         h = sum(gate[:, k, None] * outputs[k] for k in range(experts))
         logits.append(tower(p, t, h, masks))
     return np.stack(logits, 1)
@@ -64,6 +66,24 @@ def test_equals_numpy(rows, tasks, experts, hidden, tower_hidden):
     features = tiny_features(schema, rows)
     model = build(schema, experts=experts, expert_hidden=hidden, tower_hidden=tower_hidden)
     check_reference(model, lambda m: m(features).logits, lambda p: reference(p, schema, features, experts))
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+@pytest.mark.parametrize(("hidden", "bias"), [([5], False), ([6, 4], True), ([], True)])
+@pytest.mark.parametrize("experts", [[5], [6, 5]])
+def test_gates_with_hidden_layers_and_a_bias(rows, hidden, bias, experts):
+    """The reading of published code; it differs from the paper's by more than rounding."""
+    schema = tiny_schema(tasks=3)
+    features = tiny_features(schema, rows)
+    model = build(schema, experts=3, expert_hidden=experts, gate_hidden=hidden, gate_bias=bias, tower_hidden=[4])
+    gate = model.gates.gates[0]
+    assert [layer.out_features for layer in gate.hidden.layers if hasattr(layer, "out_features")] == hidden
+    assert (gate.linear.bias is not None) == bias
+    check_reference(model, lambda m: m(features).logits, lambda p: reference(p, schema, features, 3))
+    without = {name: 0 * value if ".linear.bias" in name else value for name, value in parameters_of(model).items()}
+    if bias:
+        changed = reference(without, schema, features, 3) - reference(parameters_of(model), schema, features, 3)
+        assert np.abs(changed).max() > 1e-2
 
 
 def test_gates_are_a_linear_softmax_over_experts():

@@ -39,17 +39,23 @@ def mix(gate, choices):
     return sum(gate[:, k, None] * choice for k, choice in enumerate(choices))
 
 
-def reference(p, schema, features, levels, masks=None, last_gates=None):
+def weigh(p, prefix, x):
+    hidden = mlp(p, f"{prefix}.hidden.layers", x)
+    return softmax(hidden @ p[f"{prefix}.linear.weight"].T + p.get(f"{prefix}.linear.bias", 0.0))
+
+
+def reference(p, schema, features, levels, masks=None, last_gates=None, shared_gate="all"):
     x = embed(p["embedding.table.weight"], schema, features).reshape(len(features), -1)
     tasks = schema.num_tasks
     h = [x] * (tasks + 1)  # each task's input, the shared owner's last
     for level in range(levels):
         experts = [expert_outputs(p, h[o], f"levels.{level}.experts.{o}", masks) for o in range(tasks + 1)]
-        gates = [softmax(h[t] @ p[f"levels.{level}.gates.{t}.linear.weight"].T) for t in range(tasks)]
+        gates = [weigh(p, f"levels.{level}.gates.{t}", h[t]) for t in range(tasks)]
         mixed = [mix(gates[t], experts[t] + experts[tasks]) for t in range(tasks)]
         if level < levels - 1:
-            gate = softmax(h[tasks] @ p[f"levels.{level}.shared_gate.linear.weight"].T)
-            mixed.append(mix(gate, [output for owned in experts for output in owned]))
+            gate = weigh(p, f"levels.{level}.shared_gate", h[tasks])
+            read = experts if shared_gate == "all" else experts[tasks:]
+            mixed.append(mix(gate, [output for owned in read for output in owned]))
         h = mixed
     if last_gates is not None:
         last_gates.extend(gates)
@@ -90,6 +96,37 @@ def test_equals_numpy_at_other_sizes(sizes):
     features = tiny_features(schema, 5)
     model = build(schema, levels=2, **sizes)
     check_reference(model, lambda m: m(features).logits, lambda p: reference(p, schema, features, 2))
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+@pytest.mark.parametrize("levels", [1, 3])
+@pytest.mark.parametrize(("hidden", "bias"), [([5], False), ([6, 4], True), ([], True)])
+def test_gates_with_hidden_layers_and_a_bias(rows, levels, hidden, bias):
+    schema = tiny_schema()
+    features = tiny_features(schema, rows)
+    model = build(schema, levels=levels, gate_hidden=hidden, gate_bias=bias)
+    assert (model.levels[0].gates[0].linear.bias is not None) == bias
+    check_reference(model, lambda m: m(features).logits, lambda p: reference(p, schema, features, levels), entries=2)
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+@pytest.mark.parametrize("shared_experts", [1, 3])
+def test_a_shared_gate_over_the_shared_experts_alone(rows, shared_experts):
+    """The reading of published code; the paper's mixes all experts of the level."""
+    schema = tiny_schema(tasks=3)
+    features = tiny_features(schema, rows)
+    model = build(schema, levels=3, shared_gate="shared", shared_experts=shared_experts)
+    assert [level.shared_gate and level.shared_gate.linear.out_features for level in model.levels] == [
+        shared_experts,
+        shared_experts,
+        None,
+    ]
+    check_reference(
+        model,
+        lambda m: m(features).logits,
+        lambda p: reference(p, schema, features, 3, shared_gate="shared"),
+        entries=2,
+    )
 
 
 def test_gates_are_those_of_the_last_level():

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from recbole_dtn.balancer.reach import Reach, find_reach
-from recbole_dtn.layers.product import Fusible
+from recbole_dtn.kernels.choice import Fusible
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.registry import MODELS
 from recbole_dtn.testing.data import make_settings, tiny_features, tiny_schema

@@ -1,4 +1,4 @@
-"""Commands, exit codes and messages; what stands behind a command is tested in its own room."""
+"""Commands, exit codes and messages; what a command calls is tested with its package."""
 
 from __future__ import annotations
 
@@ -40,23 +40,56 @@ def test_version(shown: Shown) -> None:
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_help_shows_every_setting_with_type_default_and_comment(shown: Shown, flag: str) -> None:
+def test_help_fits_two_screens_and_names_every_setting_by_section(shown: Shown, flag: str) -> None:
     code, out, err = shown(flag)
     assert (code, err) == (0, "")
-    missing = [name for name in Settings.model_fields if f"--{name}=" not in out and f"--{name}." not in out]
-    assert missing == []
-    assert "  --epochs=10                     an integer >= 1: most epochs" in out.splitlines()
-    assert "  --split_seed=2020               an integer: seed of the random split" in out
-    assert "  --model=DTN                     model to train; see `list models`" in out.splitlines()
-    assert [line for line in out.splitlines() if line.startswith("  -- ")][:3] == [
-        "  -- what",
-        "  -- where",
-        "  -- data",
-    ]
+    lines = out.splitlines()
+    assert len(lines) <= 100, "two screens of 50 lines"
+    assert max(len(line) for line in lines) <= 100
+    listed = out[out.index("all settings by section") :]
+    assert [name for name in Settings.model_fields if not re.search(rf"\b{name}\b", listed)] == []
+    assert "  --epochs=10                     an integer >= 1: most epochs" in lines
+    assert "  --model=DTN                     model to train; see `list models`" in lines
     for word in ("train", "preprocess", "data", "list", "test", "leaderboard", "--dry_run", "--model=PLE"):
         assert word in out
     assert "module_dim" not in out
-    assert max(len(line) for line in out.splitlines()) <= 100
+
+
+def test_help_of_everything_has_every_setting_with_type_default_and_comment(shown: Shown) -> None:
+    code, out, err = shown("--help=all")
+    assert (code, err) == (0, "")
+    missing = [name for name in Settings.model_fields if f"--{name}=" not in out and f"--{name}." not in out]
+    assert missing == []
+    assert "  --split_seed=2020               an integer: seed of the random split" in out
+    sections = [line for line in out.splitlines() if line.startswith("  -- ")]
+    assert sections[:3] == ["  -- what", "  -- where", "  -- data"]
+    assert "settings of PLE (" in out
+    assert "options of the interaction masknet (" in out
+
+
+@pytest.mark.parametrize(
+    ("topic", "there", "elsewhere"),
+    [
+        ("optim", ["--optimizer.lr=", "--scheduler.gamma=", "--embedding_optimizer.name="], "--epochs="),
+        ("training", ["--epochs=10", "--seed="], "--optimizer.lr="),
+        ("scheduler", ["--scheduler.gamma=0.9", "--scheduler.name="], "--optimizer.lr="),
+        ("epochs", ["an integer >= 1: most epochs"], "--seed="),
+        ("masknet", ["options of the interaction masknet (", "  blocks: 2                       an integer"], "--"),
+        ("PLE", ["settings of PLE (", "--levels=1"], "--epochs="),
+    ],
+)
+def test_help_of_one_thing(shown: Shown, topic: str, there: list[str], elsewhere: str) -> None:
+    code, out, err = shown(f"--help={topic}")
+    assert (code, err) == (0, "")
+    assert [text for text in there if text not in out] == []
+    assert elsewhere not in out
+
+
+def test_help_of_an_unknown_thing_names_the_nearest(shown: Shown) -> None:
+    code, out, err = shown("--help=optm")
+    assert (code, out) == (2, "")
+    assert "no section, setting or method is called 'optm'; did you mean 'optim'" in err
+    assert shown("data", "--help=info")[1].startswith("python run_recbole_dtn.py data info ")
 
 
 @pytest.mark.parametrize(("columns", "width"), [(80, 80), (60, 80), (96, 96), (200, 110)])
@@ -65,22 +98,22 @@ def test_help_fills_the_terminal_and_no_more(
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(columns))
-    for words in (["--help"], ["--model=DTN", "--help"]):
+    for words in (["--help"], ["--help=all"]):
         lengths = [len(line) for line in shown(*words)[1].splitlines()]
         assert width - 5 < max(lengths) <= width
     for command in ("list", "test", "leaderboard"):
-        assert max(len(line) for line in shown(command, "--help")[1].splitlines()) <= 80
+        assert max(len(line) for line in shown(command, "--help")[1].splitlines()) <= width
 
 
-def test_help_of_a_model_adds_its_keys_and_its_interactions(shown: Shown) -> None:
+def test_help_of_a_model_is_its_own_settings(shown: Shown) -> None:
     _, out, _ = shown("--model=DTN", "--help")
     assert out.startswith("settings of DTN (")
-    assert out.index("--module_dim") < out.index("options of masknet") < out.index("--dataset=")
     assert "  --module_dim=64                 an integer >= 1: common output width O of the modules" in out
-    assert "  blocks: 2                       an integer >= 1: mask blocks" in out
+    assert "--help=gdcn" in out
+    assert "--dataset=" not in out
     _, out, _ = shown("--help", "--model", "PLE")
     assert "--levels=1" in out
-    assert "masknet" not in out
+    assert "--help=gdcn" not in out
 
 
 def test_help_of_an_unknown_model(shown: Shown) -> None:
@@ -208,7 +241,7 @@ def test_dry_run_shows_each_setting_with_its_source_and_trains_nothing(shown: Sh
     assert table["optimizer.eps"] == ["1.0e-08", "overall.yaml"]
     assert table["module_dim"] == ["64", "model/DTN.yaml"]
     assert table["fields[7]"] == ["{name: genres, type: token_seq}", "dataset/ml-100k.yaml"]
-    assert table["interactions"] == ["[{name: gdcn}, {name: masknet, blocks: 3}]", "command line"]
+    assert table["interactions"] == ["[gdcn, {name: masknet, blocks: 3}]", "command line"]
     assert (
         "there are no atomic files in dataset/ml-100k-mt yet: a run would first make them by `preprocess ml-100k`"
         in out
@@ -218,7 +251,7 @@ def test_dry_run_shows_each_setting_with_its_source_and_trains_nothing(shown: Sh
 
 
 def test_a_long_value_pushes_no_other_row_aside(shown: Shown) -> None:
-    modules = ", ".join(["gdcn"] * 20)
+    modules = ", ".join(["gdcn"] * 40)
     lines = shown("--dry_run", f"--interactions=[{modules}]", "--seed=7")[1].splitlines()
     (seed,) = [line for line in lines if line.startswith("seed ")]
     (long,) = [line for line in lines if line.startswith("interactions ")]
@@ -282,6 +315,8 @@ def test_dry_run_tells_the_size_where_the_files_are(
         ("interactions", "gdcn", ["Wang et al., CIKM 2023", "gated deep cross network", "built-in"]),
         ("metrics", "auc", ["area under the ROC curve"]),
         ("balancers", "fixed", ["sum of the task losses"]),
+        ("losses", "bce", ["binary cross-entropy"]),
+        ("preprocessors", "kuairand", ["Gao et al., CIKM 2022", "KuaiRand 1K, Pure or 27K"]),
         ("datasets", "ml-100k", ["made at first use", "like, love"]),
     ],
 )
@@ -289,7 +324,7 @@ def test_list(shown: Shown, kind: str, name: str, words: list[str]) -> None:
     code, out, err = shown("list", kind)
     assert (code, err) == (0, "")
     (line,) = [line for line in out.splitlines() if line.startswith(f"{name} ")]
-    assert [word for word in words if word not in line] == []
+    assert [word for word in words if word.lower() not in line.lower()] == []
 
 
 def test_list_shows_a_plugins_file(shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +336,7 @@ def test_list_shows_a_plugins_file(shown: Shown, tmp_path: Path, monkeypatch: py
     (tmp_path / "plug.py").write_text(text)
     _, out, _ = shown("list", "balancers", "--plugins=plug.py")
     (line,) = [line for line in out.splitlines() if line.startswith("mine ")]
-    assert "Mine." in line
+    assert "  Mine  " in line
     assert "plug" in line
 
 
@@ -313,6 +348,7 @@ def test_list_datasets_says_which_are_prepared(shown: Shown, tmp_path: Path) -> 
     lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
     assert "  prepared  " in lines["ml-100k"]
     assert "atomic files, no YAML" in lines["bare"]
+    assert "ml-100k-mt" not in lines, "the folder of ml-100k, no data set of its own"
     assert ", selected on the test set  " in lines["aliexpress-nl-mtreclib"]
     assert "selected on" not in lines["aliexpress-nl"]
 
@@ -320,7 +356,7 @@ def test_list_datasets_says_which_are_prepared(shown: Shown, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["list"], "list: name one of balancers, datasets, interactions, metrics, models"),
+        (["list"], "list: name one of balancers, datasets, interactions, losses, metrics, models, preprocessors"),
         (["list", "model"], "list: unknown kind 'model'; did you mean 'models'?"),
         (["list", "models", "--plugin=x"], "unknown option --plugin; did you mean '--plugins'?"),
         (["test"], "--run is needed"),
@@ -329,7 +365,7 @@ def test_list_datasets_says_which_are_prepared(shown: Shown, tmp_path: Path) -> 
         (["test", "--run=gone"], "no run record at gone: expected a run folder"),
         (["leaderboard", "--models=DTN"], "--datasets is needed"),
         (["leaderboard", "rnu", "--models=DTN", "--datasets=ml-100k"], "unknown word 'rnu'; did you mean 'run'?"),
-        (["leaderboard", "--models=DTN,PLEE", "--datasets=ml-100k"], "unknown model 'PLEE': did you mean 'PLE'?"),
+        (["leaderboard", "--models=DTN,PLEE", "--datasets=ml-100k"], "unknown model 'PLEE': did you mean 'PLE'"),
     ],
 )
 def test_a_command_called_wrongly(shown: Shown, words: list[str], message: str) -> None:
@@ -348,7 +384,8 @@ def test_test_prints_the_metrics_as_a_table_or_as_json(
         seen.append((folder, moved))
         metrics = {"like": {"auc": 0.12345678, "ne": None}, "love": {"auc": 0.5, "ne": 1.0}}
         record = types.SimpleNamespace(status=status, interrupted_at="epoch 3, step 7", selected_on_test=False)
-        return types.SimpleNamespace(record=record, test=lambda: metrics)
+        found = types.SimpleNamespace(tasks=metrics, factors={})
+        return types.SimpleNamespace(record=record, evaluate=lambda: found)
 
     stand_in(monkeypatch, "recbole_dtn.serving.load", load=load)
     monkeypatch.setattr("recbole_dtn.record.record.read_record", lambda folder: None)
@@ -373,7 +410,7 @@ def test_leaderboard_passes_its_cells_and_settings_on(
     stand_in(monkeypatch, "recbole_dtn.leaderboard.cells", parse_seeds=lambda text: [text])
     words = ["--models=DTN, MMoE", "--datasets", "ml-100k", "--seeds=2", "--epochs=1", "--dropout", "0.1", "--output=o"]
     assert shown(*start, *words) == (0, "", "")
-    assert seen == [(["DTN", "MMoE"], ["ml-100k"], ["2"], ["--epochs=1", "--dropout", "0.1"], Path("o"))]
+    assert seen == [(["DTN", "MMoE"], ["ml-100k"], ["2"], ["--epochs=1", "--dropout=0.1"], Path("o"))]
 
 
 # ---- what it costs --------------------------------------------------------------------------------------------------
@@ -390,14 +427,15 @@ def test_help_lists_and_wrong_settings_load_no_heavy_library(tmp_path: Path) -> 
     calls = [
         *("--help", "--model=DTN --help", "--epoch=1", "--dataset=nothing", "--dry_run", "list interactions"),
         *("list datasets", "preprocess --help", "data --help", "preprocess nothing", "test", "leaderboard"),
-        *("list models", "data cache list"),
+        *("list models", "data cache list", "--help=all", "--help=optm", "list losses", "list preprocessors"),
+        *("test --rnu=x", "data validate --alll", "leaderboard --help"),
     ]
     done = subprocess.run(
         [sys.executable, "-c", script, *calls],
         capture_output=True, text=True, cwd=tmp_path, check=True, timeout=120,
         env={"PYTHONPATH": str(Path(recbole_dtn.__file__).parents[1]), "PATH": ""},
     )  # fmt: skip
-    assert done.stdout.splitlines()[-1] == "RESULT [0, 0, 2, 2, 0, 0, 0, 0, 0, 2, 2, 2, 0, 0] []"
+    assert done.stdout.splitlines()[-1] == "RESULT [0, 0, 2, 2, 0, 0, 0, 0, 0, 2, 2, 2, 0, 0, 0, 2, 0, 0, 2, 2, 0] []"
 
 
 def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
@@ -412,3 +450,52 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(timeout=120) == 0
+
+
+# ---- plug-ins -------------------------------------------------------------------------------------------------------
+
+BROKEN = """\
+from recbole_dtn.preprocess.base import Preprocessor
+from recbole_dtn.registry import PREPROCESSORS
+
+@PREPROCESSORS.register("broken")
+class Broken(Preprocessor):
+    '''Raises.'''
+    default_name = "broken"
+    source = "nowhere"
+    def write(self, work):
+        return {} + 1
+"""
+
+
+def test_a_fault_in_a_plugin_names_its_file_and_is_no_bug(
+    shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recbole_dtn.registry import PREPROCESSORS
+
+    PREPROCESSORS.names()
+    monkeypatch.setattr(PREPROCESSORS, "_entries", dict(PREPROCESSORS._entries))
+    (tmp_path / "broken.py").write_text(BROKEN)
+    (tmp_path / "raw").mkdir()
+    code, _, err = shown("preprocess", "broken", "--plugins=broken.py", "--raw=raw")
+    assert code == 1
+    assert err.startswith(f"error: plug-in {tmp_path}/broken.py:10 raised TypeError: unsupported operand")
+    assert "this is a bug" not in err
+
+
+def test_settings_name_their_plugins_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import yaml
+
+    from recbole_dtn.config.load import resolve, settings_yaml
+
+    (tmp_path / "plug.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    resolved = resolve(["--plugins=plug.py"])
+    assert yaml.safe_load(settings_yaml(resolved))["plugins"] == [str(tmp_path / "plug.py")]
+    monkeypatch.chdir("/")
+    assert resolve(config_files=[write(tmp_path, settings_yaml(resolved))]).settings.dump() == resolved.settings.dump()
+
+
+def write(folder: Path, text: str) -> Path:
+    (folder / "settings.yaml").write_text(text)
+    return folder / "settings.yaml"

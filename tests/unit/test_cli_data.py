@@ -358,8 +358,8 @@ def test_validate_shows_faults_of_a_kind_together(shown: Shown, tmp_path: Path) 
     ("words", "own"),
     [
         (["data", "info"], "shares of missing values"),
-        (["data", "validate"], "--all    every fault"),
-        (["data", "split"], "--overwrite    replace a data set NEW"),
+        (["data", "validate"], "--all  every fault on a line"),
+        (["data", "split"], "--overwrite  replace a data set NEW"),
         (["data", "cache"], "data cache clear"),
         (["preprocess", "table"], "list_separator"),
     ],

@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 import recbole_dtn
-from recbole_dtn.config.preprocess import option_kinds
-from recbole_dtn.registry import PREPROCESSORS
+from recbole_dtn.config.preprocess import option_model
 
 Shown = Callable[..., tuple[int, str, str]]
 PROGRAM = "python run_recbole_dtn.py "
@@ -159,9 +158,9 @@ def test_the_help_of_a_set_says_what_each_option_means(shown: Shown, name: str) 
     code, out, err = shown("preprocess", name, "--help")
     assert (code, err) == (0, "")
     assert max(map(len, out.splitlines())) <= 110
-    model = PREPROCESSORS.options(name)
+    model = option_model(name)
     text = " ".join(out.split())
-    for option in option_kinds(name):
+    for option in model.model_fields:
         if option != "protocol":
             assert f"--{option}=" in text
             described = model.model_fields[option].description

@@ -82,7 +82,7 @@ BAD = [
     ("--task_chain={love: [lik]}", "task_chain: unknown task 'lik'; did you mean 'like'?"),
     ("--task_chain={love: [like], like: [love]}", "task_chain: a cycle among like, love"),
     ("--task_chain=off", "task_chain: expected one of dataset or a map; found 'off'"),
-    ("--experts=3", "experts: is a setting of MMoE, not of DTN"),
+    ("--experts=3", "experts: is a setting of MMoE, OMoE, not of DTN"),
     ("--init_from=gone", "init_from: expected the folder of a run; found 'gone'"),
     ("--config_files=gone.yaml", "config_files: gone.yaml: no such file"),
     ("stray", "'stray': unexpected word; settings are --key=value or --key value"),
@@ -94,7 +94,7 @@ BAD = [
     ("--checkpoint_dir=x", "checkpoint_dir: is RecBole's setting; run folders go to output_dir"),
     ("--show_progress=false", "show_progress: is RecBole's setting; it is progress"),
     ("--eval_args={}", "eval_args: is RecBole's setting; set split, split_ratio and split_seed"),
-    ("--metrics=[AUC]", "metrics: is RecBole's setting"),
+    ("--metrics=[acu]", "metrics[0]: unknown metric 'acu': did you mean 'auc'"),
     ("--learner=rmsprop", "optimizer.name: expected one of adam, adamw, sgd, adagrad; found 'rmsprop'"),
 ]  # fmt: skip
 

@@ -91,7 +91,7 @@ def test_a_shipped_config_file_is_found_by_its_name_from_any_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     resolved = resolve(["--config_files=model/PLE.yaml", "--model=PLE"])
-    assert resolved.sources["levels"] == "model/PLE.yaml:2"
+    assert resolved.sources["levels"] == "model/PLE.yaml:3"
 
 
 def test_values_take_their_declared_type() -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from recbole_dtn.config.load import resolve
 from recbole_dtn.config.recbole_names import REFUSED, translate
 from recbole_dtn.config.settings import Settings
+from recbole_dtn.errors import UsageError
 
 TYPICAL = """
 gpu_id: '0'
@@ -51,6 +53,7 @@ valid_metric: AUC
 eval_batch_size: 4096
 metric_decimal_place: 6
 """
+EVAL_ARGS = next(line for line in TYPICAL.splitlines() if line.startswith("eval_args"))
 
 
 def test_a_typical_file_is_translated_whole() -> None:
@@ -151,6 +154,39 @@ def test_named_with_the_line_to_write(given: dict[str, Any], line: str) -> None:
     (fault,) = translate(given)[1]
     assert fault[0] in given
     assert line in fault[1]
+
+
+def test_a_recbole_file_beside_a_shipped_data_set(tmp_path: Path) -> None:
+    file = tmp_path / "user.yaml"
+    file.write_text(TYPICAL.replace("numerical_features: [age]", "numerical_features: ~"))
+    resolved = resolve(["--model=MMoE", "--dataset=ml-100k", f"--config_files={file}", "--epochs=3"])
+    settings = resolved.settings
+    assert [(task.name, task.condition) for task in settings.tasks] == [("label", "rating >= 4")]
+    assert [field.name for field in settings.fields] == ["user_id", "item_id", "age", "gender"]
+    assert (settings.split, settings.split_ratio, settings.time_field) == ("time", (8.0, 1.0, 1.0), "timestamp")
+    assert (settings.epochs, settings.optimizer.lr, settings.gradient_clip) == (3, 0.003, 5.0)
+    assert (settings.valid_metric, [metric.name for metric in settings.metrics or []]) == (
+        "mean_auc",
+        ["auc", "logloss"],
+    )
+    assert resolved.sources["split"] == f"{file}:{1 + TYPICAL.splitlines().index(EVAL_ARGS)}"
+    assert resolved.sources["output_dir"] == f"{file}:8"
+
+
+def test_what_a_file_cannot_say_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "user.yaml"
+    file.write_text("epochs: 2\n\neval_args: {mode: full, group_by: none}\nworker: 4\nepoch: 3\n")
+    with pytest.raises(UsageError) as error:
+        resolve([f"--config_files={file}", "--gpu_id=0"])
+    lines = str(error.value).splitlines()
+    assert lines[0] == "4 settings are wrong:"
+    for start, end in (
+        ("  eval_args: is RecBole's setting; rows are labelled, nothing is ranked: write mode", f"({file}:3)"),
+        ("  worker: is RecBole's setting;", f"({file}:4)"),
+        ("  epoch: unknown setting; did you mean 'epochs'", f"({file}:5)"),
+        ("  gpu_id: is RecBole's setting; choose the device", "(command line)"),
+    ):
+        assert next(line for line in lines if line.startswith(start)).endswith(end)
 
 
 def test_our_keys_in_the_same_file_win() -> None:

@@ -1,18 +1,22 @@
 """Conditions: what they parse to, where they fail, and what they mean over rows with missing values."""
 
+import ast
+
 import polars as pl
 import pytest
 
-from recbole_dtn.config.load import resolve
-from recbole_dtn.config.tasks import (
+from recbole_dtn.config.conditions import (
+    NESTING,
     AllOf,
     AnyOf,
     Comparison,
     Membership,
     Negation,
-    check_fields_and_tasks,
+    _condition,
     parse_condition,
 )
+from recbole_dtn.config.load import resolve
+from recbole_dtn.config.tasks import check_fields_and_tasks
 from recbole_dtn.data.condition import to_expression
 from recbole_dtn.errors import UsageError
 
@@ -63,6 +67,101 @@ def test_a_fault_names_its_position(source, position, expected):
     assert expected in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("source", "position", "expected"),
+    [
+        ("1 < a < 2", 1, "a column, found '1'"),
+        ("10914 == 1", 1, "a column, found '10914'"),
+        ("a < 2 < 3", 7, "'and', 'or' or the end, found '<'"),
+        ("a == b", 6, "a number or a quoted text, found 'b'"),
+        ("len(a) == 1", 4, "found '('"),
+        ("a[0] == 1", 2, "found '['"),
+        ("`a`.b == 1", 4, "found '.'"),
+        ("a + 1 == 2", 3, "found '+'"),
+        ("a == 1 + 1", 8, "found '+'"),
+        ("a == - 1", 6, "found '-'"),
+        ("a == --1", 6, "found '-'"),
+        ("a == f'x'", 6, "found 'f'"),
+        ("a == rb'x'", 6, "found 'rb'"),
+        ("a == 'x' 'y'", 10, "found \"'y'\""),
+        ("a == '''x'''", 8, "found \"'x'\""),
+        ("a == 1_000", 6, "found '1_000'"),
+        ("a == 0x10", 6, "found '0x10'"),
+        ("a == 1j", 6, "found '1j'"),
+        ("a == True", 6, "found 'True'"),
+        ("lambda: a == 1", 7, "found ':'"),
+        ("a == 1 if b else 2", 8, "found 'if'"),
+        ("(a := 1)", 4, "found ':'"),
+        ("a is 1", 3, "found 'is'"),
+        ("a not `in` [1]", 7, "'in', found '`in`'"),
+        ("a in (1, 2)", 6, "'['"),
+        ("a in []", 7, "a number or a quoted text, found ']'"),
+        ("a in [1, ]", 10, "a number or a quoted text, found ']'"),
+        ("a in [1 2]", 9, "',' or ']', found '2'"),
+        ("(a) == 1", 3, "found ')'"),
+        ("a == (1)", 6, "found '('"),
+        ("a == 1, b == 1", 7, "found ','"),
+        ("(a == 1,)", 8, "')', found ','"),
+        ("a == 1)", 7, "'and', 'or' or the end, found ')'"),
+        ("a == 1 # b", 8, "found '#'"),
+        ("a == 1; b", 7, "found ';'"),
+        ("a == 1\0", 7, "found '\\x00'"),
+        ("größe == 'ß' und", 14, "found 'und'"),
+        ("`` == 1", 1, "found '`'"),
+    ],
+)
+def test_other_python_is_refused_with_its_position(source, position, expected):
+    with pytest.raises(UsageError) as caught:
+        parse_condition(source)
+    assert f"position {position}: expected " in str(caught.value)
+    assert str(caught.value).endswith(expected) or f"{expected}, found" in str(caught.value)
+
+
+COLUMNS = ["109_14", "1_000", "0x10", "1j", "1e", "1.5.3", "a-b.c", "ﬁ", "٣a", "lambda", "_7", "and-x", "In"]
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_column_is_the_word_that_was_written(column):
+    first, second = Comparison("é", "!=", 1.0), Membership(column, ("1",))
+    assert parse_condition(f"é != 1 or not {column} in ['1']") == AnyOf((first, Negation(second)))
+    assert parse_condition(f"`é`!=1 or not`{column}`in['1']") == AnyOf((first, Negation(second)))
+
+
+def test_texts_white_space_and_numbers_are_read_as_written():
+    assert parse_condition(r"a == '\n'") == Comparison("a", "==", r"\n")
+    assert parse_condition("a == '\\'") == Comparison("a", "==", "\\")
+    assert parse_condition("`a\nb\0\"` == '\n#{x}\0'") == Comparison('a\nb\0"', "==", "\n#{x}\0")
+    assert parse_condition("\n a\n==\u00a01\r\n") == Comparison("a", "==", 1.0)
+    assert parse_condition("a == 007") == Comparison("a", "==", 7.0)
+    assert parse_condition("a < 1" + "0" * 5000) == Comparison("a", "<", float("inf"))
+
+
+def test_nesting_is_bounded_and_length_is_not():
+    deep = "(" * NESTING + "a == 1" + ")" * NESTING
+    assert parse_condition(deep) == Comparison("a", "==", 1.0)
+    assert parse_condition(" or ".join([f"not {deep[1:-1]}"] * 50)) == AnyOf(
+        (Negation(Comparison("a", "==", 1.0)),) * 50
+    )
+    for start in ("(", "not ", "not("):
+        with pytest.raises(UsageError, match=f"expected at most {NESTING} nested parentheses and 'not', found"):
+            parse_condition(start * 5000 + "a == 1")
+    values = tuple(float(value) for value in range(2000))
+    column = "9" * 20_000 + "x"
+    assert parse_condition(f"{column} in [{', '.join(map(str, values))}]") == Membership(column, values)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("f(x)", "x.y == x", "x < x < x", "x == x + x", "-x", "x in (x, x)", "x in [x, f(x)]", "x is x", "lambda: x"),
+        *("f'{x}'", "x if x else x", "[x for x in x]", "(x := x)", "x == 1", "(x,)", "x[0]", "x", "x in [*x]"),
+    ],
+)
+def test_no_other_kind_of_node_passes(source):
+    with pytest.raises(UsageError, match="is not allowed in a condition"):
+        _condition(ast.parse(source, mode="eval").body, {"x": "a"})
+
+
 def test_a_missing_value_decides_nothing_unless_the_rest_does():
     assert evaluate("a >= 4", a=[3.0, 4.0, None, float("nan")]) == [False, True, None, None]
     assert evaluate("a >= 4 or b == 1", a=[None, None], b=[1.0, 0.0]) == [True, None]
@@ -96,7 +195,7 @@ TASKS = [{"name": "click", "label": "rating", "condition": "rating >= 4"}]
         ({"tasks": [{**TASKS[0], "after": ["buy"]}]}, "'after' names 'buy'"),
         ({"tasks": [{**TASKS[0], "after": ["click"]}]}, "a cycle"),
         ({"tasks": [{**TASKS[0], "kind": "regression"}]}, "a regression has no condition"),
-        ({"fields": [{"name": "u", "encoding": "bins"}]}, "encoding and bins are for type float"),
+        ({"fields": [{"name": "u", "encoding": "bins"}]}, "encoding, bins and clip are for type float"),
         ({"fields": [{"name": "u", "weights": "w"}]}, "pooling and weights are for type token_seq"),
         ({"fields": [{"name": "u", "type": "float", "min_count": 2}]}, "min_count is for tokens"),
         ({"split": "time"}, "needs time_field"),

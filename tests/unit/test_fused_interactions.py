@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from recbole_dtn.interaction import memory
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
-from recbole_dtn.layers import product
-from recbole_dtn.layers.product import set_fused
+from recbole_dtn.kernels import memory_chunks as memory
+from recbole_dtn.kernels import products as product
+from recbole_dtn.kernels.choice import set_fused
 from recbole_dtn.registry import INTERACTIONS
 
 WIDE = FieldShape(5, 4, (0, 2, 3), (9, 30, 50, 4, 2))
@@ -163,7 +163,7 @@ def test_a_large_codebook_is_not_passed_over_for_a_small_batch(monkeypatch: pyte
     seen = []
     real = memory.recall
     monkeypatch.setattr(
-        "recbole_dtn.interaction.memonet.recall", lambda *given, **more: seen.append(1) or real(*given, **more)
+        "recbole_dtn.kernels.memory.recall", lambda *given, **more: seen.append(1) or real(*given, **more)
     )
     for codes, fused in ((12, 1), (13, 0)):
         seen.clear()

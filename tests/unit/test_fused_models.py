@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 from recbole_dtn.config.load import settings_digest
 from recbole_dtn.errors import UsageError
-from recbole_dtn.interaction import memory
-from recbole_dtn.layers import product
+from recbole_dtn.kernels import memory_chunks as memory
+from recbole_dtn.kernels import products as product
+from recbole_dtn.kernels.choice import Fusible, set_fused
+from recbole_dtn.kernels.products import linear, outer, product_plus, product_times
 from recbole_dtn.layers.experts import Experts, run_together
 from recbole_dtn.layers.gates import SoftmaxGate, weigh_together
+from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.mlp import MLP
-from recbole_dtn.layers.product import Fusible, Linear, linear, outer, product_plus, product_times, set_fused
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.registry import MODELS
 from recbole_dtn.testing.data import make_settings, tiny_features, tiny_schema

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from recbole_dtn.layers.experts import FEW_ROWS, Experts, run_together
+from recbole_dtn.kernels.choice import FEW_ROWS
+from recbole_dtn.layers.experts import Experts, run_together
 
 
 @pytest.mark.parametrize("hidden", [[5], [5, 3]])

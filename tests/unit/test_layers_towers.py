@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from recbole_dtn.layers import towers as module
-from recbole_dtn.layers.product import set_fused
+from recbole_dtn.kernels import towers as module
+from recbole_dtn.kernels.choice import set_fused
 from recbole_dtn.layers.towers import Towers
 
 TASKS, ROWS, WIDTH = 3, 40, 6
@@ -31,8 +31,14 @@ def made(hidden: list[int], dropout: float = 0.0) -> Towers:
 
 
 def batched(towers: Towers, x: Tensor) -> bool:
-    layers = [*zip(*(tower.linear_maps() for tower in towers.towers), strict=True)]  # type: ignore[operator]
-    return towers._batched(layers, x)
+    """Whether a forward pass takes the batched products."""
+    seen: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "recbole_dtn.layers.towers.batched_towers", lambda *given: seen.append(1) or module.batched_towers(*given)
+        )
+        towers(x)
+    return bool(seen)
 
 
 @pytest.mark.parametrize("hidden", [[], [5], [7, 4]])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from recbole_dtn.metric import auc
+from recbole_dtn.metric import auc, kept
 from recbole_dtn.metric.auc import ExactAUC, exact_auc
 
 
@@ -165,8 +165,8 @@ def test_scores_given_are_left_as_they_are() -> None:
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_small_parts_are_put_together_and_nothing_is_lost(weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auc, "PARTS", 4)
-    monkeypatch.setattr(auc, "BLOCK", 50)
+    monkeypatch.setattr(kept, "PARTS", 4)
+    monkeypatch.setattr(kept, "BLOCK", 50)
     scores, labels = draw("ties")
     weights = torch.tensor(np.random.default_rng(4).random(len(scores)).astype(np.float32))
     metric = ExactAUC()
@@ -179,10 +179,21 @@ def test_small_parts_are_put_together_and_nothing_is_lost(weighted: bool, monkey
         )
         if start == 1000:
             metric.compute()  # in the middle: it may put scores in order, but not lose the weights that go with them
-    parts = [part for name in metric.STATES for part in getattr(metric, name)]
+    parts = [part for name in metric.kept for part in getattr(metric, name)]
     assert sum(part.nbytes for part in parts) == (8 if weighted else 4) * len(scores)
-    assert max(len(getattr(metric, name)) for name in metric.STATES) < len(scores) / 20 / 2
+    assert max(len(getattr(metric, name)) for name in metric.kept) < len(scores) / 20 / 2
     mass = weights.numpy() if weighted else None
     assert metric.compute().item() == pytest.approx(roc_auc_score(labels, scores, sample_weight=mass), abs=1e-9)
     metric.reset()
     assert math.isnan(metric.compute())
+
+
+def test_float64_scores_keep_their_order() -> None:
+    # In float32 all four are equal, and the AUC 1/2.
+    scores, labels = torch.tensor([1.0, 1 + 1e-9, 1 + 2e-9, 1 + 3e-9], dtype=torch.float64), torch.tensor([0, 1, 0, 1])
+    for weights in (None, torch.ones(4)):
+        metric = ExactAUC()
+        for row in range(4):
+            part = slice(row, row + 1)
+            metric.update(scores[part], labels[part], sample_weight=None if weights is None else weights[part])
+        assert metric.compute().item() == 0.75

@@ -7,36 +7,57 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
+from recbole_dtn.data.features import Features
 from recbole_dtn.metric.tasks import MultiTaskMetrics
+from recbole_dtn.model.base import Factor, ModelOutput
 from recbole_dtn.schema import TaskSpec
 
 TASKS = (TaskSpec("a", "binary", "a"), TaskSpec("b", "binary", "b"), TaskSpec("c", "regression", "c"))
 ROWS = 101
 
 
-def update(metrics: MultiTaskMetrics, rows: torch.Tensor, weighted: bool) -> None:
+CASES = [(weighted, dtype) for weighted in (False, True) for dtype in (torch.float32, torch.float64)]
+
+
+def update(metrics: MultiTaskMetrics, rows: torch.Tensor, weighted: bool, dtype: torch.dtype) -> None:
     draw = torch.Generator().manual_seed(5)
-    logits = torch.randn(ROWS, 3, generator=draw)
+    logits = torch.randn(ROWS, 4, generator=draw)
     labels = (torch.rand(ROWS, 3, generator=draw) < 0.4).float()
     observed = torch.rand(ROWS, 3, generator=draw) < 0.7
     observed[30:, 1] = False  # all observed rows of b are on one process
     weights = torch.rand(ROWS, generator=draw)
+    group = torch.randint(8, (ROWS,), generator=draw)
     for part in rows.split(40):
-        metrics.update(logits[part], labels[part], observed[part], weights[part] if weighted else None)
+        features = Features(
+            ids=torch.zeros(len(part), 1, dtype=torch.int64),
+            labels=labels[part],
+            observed=observed[part],
+            sample_weight=weights[part] if weighted else None,
+            group=group[part],
+        )
+        # Only the process of the first rows computes in float64, as if the others had another build of torch.
+        scores = logits[part].to(dtype if bool((part < 30).any()) else torch.float32)
+        output = ModelOutput(scores[:, :3], factors={"d": Factor(scores[:, 3], "a", "b")})
+        if len(part) or metrics.factors:  # at first, a process without rows has heard of no factor
+            metrics.add_batch(features, output)
+
+
+def results(metrics: MultiTaskMetrics) -> dict:
+    return {**metrics.compute(), **metrics.compute_factors()}
 
 
 def run(rank: int, folder: str, cut: int) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     found = []
-    for weighted in (False, True):
-        metrics = MultiTaskMetrics(TASKS)
+    for weighted, dtype in CASES:
+        metrics = MultiTaskMetrics(TASKS, grouped=True)
         rows = torch.arange(ROWS)[:cut] if rank == 0 else torch.arange(ROWS)[cut:]
-        update(metrics, rows, weighted)
-        metrics.compute()  # the second call must not count the gathered rows again
-        found.append(metrics.compute())
-        update(metrics, rows, weighted)
-        found.append(metrics.compute())
+        update(metrics, rows, weighted, dtype)
+        results(metrics)  # the second call must not count the gathered rows again
+        found.append(results(metrics))
+        update(metrics, rows, weighted, dtype)
+        found.append(results(metrics))
     Path(folder, f"{rank}.json").write_text(json.dumps(found))
     distributed.destroy_process_group()
 
@@ -45,13 +66,15 @@ def run(rank: int, folder: str, cut: int) -> None:
 def test_uneven_rows_count_once(tmp_path: Path, cut: int) -> None:
     multiprocessing.spawn(run, args=(str(tmp_path), cut), nprocs=2)
     expected = []
-    for weighted in (False, True):
-        metrics = MultiTaskMetrics(TASKS)
+    for weighted, dtype in CASES:
+        metrics = MultiTaskMetrics(TASKS, grouped=True)
         for _ in range(2):
-            update(metrics, torch.arange(ROWS), weighted)
-            expected.append(metrics.compute())
+            update(metrics, torch.arange(ROWS), weighted, dtype)
+            expected.append(results(metrics))
+    assert None not in (expected[0]["a"]["gauc"], expected[0]["a@b"]["auc"], expected[0]["a@b"]["logloss"])
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         for ours, theirs in zip(found, expected, strict=True):
+            assert list(ours) == list(theirs)
             for task, values in theirs.items():
                 assert ours[task] == pytest.approx(values, abs=1e-12)

@@ -5,10 +5,17 @@ import pytest
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
-from recbole_dtn.config.metrics import known_valid_metrics
+from recbole_dtn.config.metrics import higher_is_better, known_valid_metrics
+from recbole_dtn.data.features import Features
+from recbole_dtn.errors import DataError, UsageError
+from recbole_dtn.metric.base import Rows, TaskMetric
 from recbole_dtn.metric.select import is_better, mean_auc, select
 from recbole_dtn.metric.tasks import MultiTaskMetrics
+from recbole_dtn.model.base import Factor, ModelOutput
+from recbole_dtn.registry import METRICS, MODELS
 from recbole_dtn.schema import TaskSpec
+from recbole_dtn.testing.data import make_settings, take_rows, tiny_features, tiny_schema
+from recbole_dtn.training.module import TrainingModule
 
 TASKS = (
     TaskSpec("click", "binary", "c"),
@@ -75,7 +82,11 @@ def test_reset_forgets() -> None:
 
 
 def test_metrics_add_nothing_to_checkpoints() -> None:
-    assert filled(True).state_dict() == {}
+    schema, settings = tiny_schema(), make_settings("MMoE", group_field=None)
+    module = TrainingModule(MODELS.load("MMoE")(settings, schema), settings)
+    batch = tiny_features(schema, 9)
+    module.metrics.add_batch(batch, module(batch))
+    assert {name.partition(".")[0] for name in module.state_dict()} == {"model"}
 
 
 def test_select_reads_means_and_tasks() -> None:
@@ -91,24 +102,168 @@ def test_select_reads_means_and_tasks() -> None:
         select(found, "e_auc")
 
 
+def test_task_and_metric_names_with_underscores_are_told_apart() -> None:
+    found = {"a": {"b_auc": 0.1, "auc": 0.2}, "a_b": {"ne": 0.3}}
+    assert select(found, "a_b_auc") == 0.1
+    assert select(found, "a_b_ne") == 0.3
+    assert select(found, "mean_b_auc") == 0.1
+    for wrong in ("mean_b", "a_b", "mean", "auc", "mean_ae"):
+        with pytest.raises(KeyError):
+            select(found, wrong)
+
+
 def test_every_known_name_can_be_selected() -> None:
     found = filled(False).compute()
     names = known_valid_metrics(TASKS)
     assert names == (
-        "mean_auc", "mean_logloss", "click_auc", "click_logloss", "click_ne", "buy_auc", "buy_logloss",
-        "stay_rmse", "stay_mae",
+        "mean_auc", "mean_logloss", "mean_mae", "mean_ne", "mean_rmse",
+        "click_auc", "click_logloss", "click_ne", "buy_auc", "buy_logloss", "stay_mae", "stay_rmse",
     )  # fmt: skip
     assert all(isinstance(select(found, name), float) for name in names)
-    assert known_valid_metrics(TASKS[2:]) == ("stay_rmse", "stay_mae")
+    assert known_valid_metrics(TASKS[2:]) == ("mean_mae", "mean_rmse", "stay_mae", "stay_rmse")
+    assert known_valid_metrics(TASKS[1:2]) == ("mean_auc", "mean_logloss", "buy_auc", "buy_logloss")
+    assert known_valid_metrics(TASKS[:1], ["gauc", "ne"]) == ("mean_ne", "click_ne")
+    assert known_valid_metrics(TASKS[:1], ["gauc"], grouped=True) == ("mean_gauc", "click_gauc")
 
 
 def test_direction() -> None:
-    for name in ("mean_auc", "click_auc"):
-        assert is_better(name, 0.8, 0.7)
-        assert not is_better(name, 0.7, 0.7)
+    names = [task.name for task in TASKS]
+    for name in ("mean_auc", "click_auc", "buy_gauc"):
+        assert higher_is_better(name, names)
     for name in ("mean_logloss", "click_ne", "stay_rmse", "stay_mae"):
-        assert is_better(name, 0.7, 0.8)
-        assert not is_better(name, 0.8, 0.8)
-    assert is_better("mean_auc", 0.1, None)
-    assert not is_better("mean_auc", None, 0.1)
-    assert not is_better("mean_auc", None, None)
+        assert not higher_is_better(name, names)
+    assert is_better(True, 0.8, 0.7)
+    assert not is_better(True, 0.7, 0.7)
+    assert is_better(False, 0.7, 0.8)
+    assert not is_better(False, 0.8, 0.8)
+    assert is_better(True, 0.1, None)
+    assert not is_better(True, None, 0.1)
+    assert not is_better(True, None, None)
+
+
+# ---- which metrics --------------------------------------------------------------------------------------------------
+
+
+@METRICS.register("test-share-of-domain")
+class ShareOfDomain(TaskMetric):
+    """Share of the rows that are of domain 1."""
+
+    higher_is_better = True
+    needs_domain = True
+
+    def __init__(self, *, domain: int = 1) -> None:
+        super().__init__()
+        self.domain = domain
+        self.add_sum("own")
+        self.add_sum("rows")
+
+    def add(self, rows: Rows) -> None:
+        assert rows.domain is not None
+        self.own += (rows.mass * (rows.domain == self.domain)).sum()
+        self.rows += rows.mass.sum()
+
+    def compute(self) -> torch.Tensor:
+        return self.own / self.rows
+
+
+def test_metrics_that_need_a_group_or_a_domain_are_computed_where_there_is_one() -> None:
+    assert MultiTaskMetrics(TASKS[:1]).names == [["auc", "logloss", "ne", "calibration"]]
+    assert MultiTaskMetrics(TASKS[:1], grouped=True).names == [["auc", "gauc", "logloss", "ne", "calibration"]]
+    assert MultiTaskMetrics(TASKS[:1], domains=True).names[0][-1] == "test-share-of-domain"
+
+
+def test_chosen_metrics_keep_their_order_and_have_their_options() -> None:
+    metrics = MultiTaskMetrics(TASKS, {"mae": {}, "test-share-of-domain": {"domain": 0}, "auc": {}}, domains=True)
+    assert metrics.names == [["test-share-of-domain", "auc"], ["test-share-of-domain", "auc"], ["mae"]]
+    logits, labels, observed, _ = batch()
+    domain = torch.arange(300) % 3
+    metrics.update(logits, labels, observed, domain=domain)
+    rows = observed[:, 0]
+    found = metrics.compute()
+    assert found["click"]["test-share-of-domain"] == pytest.approx(
+        float((domain[rows] == 0).double().mean()), abs=1e-12
+    )
+    assert found["click"]["auc"] == pytest.approx(roc_auc_score(labels[rows, 0], logits[rows, 0]), abs=1e-9)
+
+
+def test_a_metric_without_the_group_that_it_needs_says_so() -> None:
+    with pytest.raises(UsageError, match="GAUC needs the group of every row: set group_field"):
+        MultiTaskMetrics(TASKS[:1], {"gauc": {}}).update(torch.zeros(2, 1), torch.ones(2, 1), torch.ones(2, 1).bool())
+
+
+# ---- factors --------------------------------------------------------------------------------------------------------
+
+
+def with_factor(rows: int = 400, weighted: bool = True) -> tuple[Features, ModelOutput]:
+    """A batch in which buy follows click, with a factor cvr."""
+    draw = torch.Generator().manual_seed(8)
+    click = (torch.rand(rows, generator=draw) < 0.5).float()
+    buy = click * (torch.rand(rows, generator=draw) < 0.4)
+    labels = torch.stack([click, buy, torch.zeros(rows)], 1)
+    observed = torch.rand(rows, 3, generator=draw) < 0.8
+    features = Features(
+        ids=torch.zeros(rows, 1, dtype=torch.int64),
+        dense=torch.empty(rows, 0),
+        labels=torch.where(observed, labels, torch.nan),
+        observed=observed,
+        sample_weight=torch.rand(rows, generator=draw) if weighted else None,
+        group=torch.randint(9, (rows,), generator=draw),
+    )
+    logits = torch.randn(rows, 4, generator=draw)
+    return features, ModelOutput(logits[:, :3], factors={"cvr": Factor(logits[:, 3], "buy", "click")})
+
+
+def test_a_factor_is_evaluated_over_the_rows_that_it_is_about() -> None:
+    features, output = with_factor()
+    metrics = MultiTaskMetrics((TASKS[0], TaskSpec("buy", "binary", "b"), TASKS[2]), grouped=True)
+    for part in torch.arange(400).split(150):
+        rows = take_rows(features, part.tolist())
+        factor = Factor(output.factors["cvr"].logit[part], "buy", "click")
+        metrics.add_batch(rows, ModelOutput(output.logits[part], factors={"cvr": factor}))
+    found = metrics.compute_factors()
+    assert list(found) == ["buy@click"]
+    assert list(found["buy@click"]) == ["auc", "gauc", "logloss", "ne", "calibration"]
+    # Clicked and seen to be clicked, and whether bought is seen too.
+    rows = (features.observed[:, 0] & features.observed[:, 1] & (features.labels[:, 0] == 1)).numpy()
+    truth, scores = features.labels[rows, 1].numpy(), output.factors["cvr"].logit[rows].double().numpy()
+    mass = features.sample_weight[rows].double().numpy()
+    assert 50 < rows.sum() < 150
+    assert found["buy@click"]["auc"] == pytest.approx(roc_auc_score(truth, scores, sample_weight=mass), abs=1e-9)
+    chances = 1 / (1 + np.exp(-scores))
+    assert found["buy@click"]["logloss"] == pytest.approx(log_loss(truth, chances, sample_weight=mass), abs=1e-9)
+    expected = np.average(chances, weights=mass) / np.average(truth, weights=mass)
+    assert found["buy@click"]["calibration"] == pytest.approx(expected, abs=1e-9)
+    assert list(metrics.compute()) == ["click", "buy", "stay"]
+    metrics.reset()
+    assert set(metrics.compute_factors()["buy@click"].values()) == {None}
+
+
+def test_a_factor_of_a_task_with_pos_weight_is_not_calibrated() -> None:
+    features, output = with_factor(weighted=False)
+    metrics = MultiTaskMetrics(TASKS)  # buy has a pos_weight
+    metrics.add_batch(features, output)
+    found = metrics.compute_factors()["buy@click"]
+    assert (found["ne"], found["calibration"]) == (None, None)
+    assert found["auc"] is not None
+
+
+def test_a_second_factor_of_the_same_label_goes_by_its_own_name() -> None:
+    features, output = with_factor()
+    factors = {**output.factors, "imputed": Factor(output.logits[:, 1], "buy", "click")}
+    metrics = MultiTaskMetrics(TASKS)
+    metrics.add_batch(features, ModelOutput(output.logits, factors=factors))
+    assert list(metrics.compute_factors()) == ["buy@click", "imputed@click"]
+
+
+def test_a_factor_that_is_not_finite_is_refused() -> None:
+    features, output = with_factor()
+    logit = output.factors["cvr"].logit.clone()
+    logit[7] = torch.inf
+    with pytest.raises(DataError, match=r"the logit of task 'buy@click' is inf in row 7"):
+        MultiTaskMetrics(TASKS).add_batch(
+            features, ModelOutput(output.logits, factors={"cvr": Factor(logit, "buy", "click")})
+        )
+
+
+def test_a_model_without_factors_has_none() -> None:
+    assert filled(True).compute_factors() == {}

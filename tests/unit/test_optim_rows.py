@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as functional
 
-from recbole_dtn.layers.pages import PAGE, huge_pages
+from recbole_dtn.kernels.pages import PAGE, huge_pages
 from recbole_dtn.layers.rows import touched_rows
 from recbole_dtn.layers.table import RowTable
 from recbole_dtn.optim.combined import CombinedOptimizer

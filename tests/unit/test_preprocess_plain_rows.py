@@ -23,7 +23,7 @@ from recbole_dtn.preprocess.table.spec import TableSpec
 
 SPEC = "fields: [{name: user}, {name: price, type: float}, {name: item}]\ntasks: [{name: click, label: click}]\n"
 HEADER = "user,price,item,click"
-PLAIN = "ann,3,b,1\nNorman,-12,,0\n,0.25,n o,0\né,1e+16,-,1\n"
+PLAIN = "ann,3,b,1\nNorman,-12,,0\n,25,n o,0\né,9007199254740991,-,1\n"
 
 
 def made(folder, data, *, parsed=False, spec=SPEC, block_bytes=1 << 20, name="raw.csv", separator=","):
@@ -86,7 +86,8 @@ def test_after_refused_blocks_some_are_not_looked_at():
 
 @pytest.mark.parametrize(
     "row",
-    ["ann,3.0,b,1", "ann,03,b,1", "ann,+3,b,1", "ann,-0,b,1", "ann,3,b,1.0", "ann,3,b,2", "ann,3,b,", "ann,,b,1",
+    ["ann,3.0,b,1", "ann,0.25,b,1", "ann,9007199254740993,b,1", "ann,1e+16,b,1",
+     "ann,03,b,1", "ann,+3,b,1", "ann,-0,b,1", "ann,3,b,1.0", "ann,3,b,2", "ann,3,b,", "ann,,b,1",
      "ann,nan,b,1", "ann,inf,b,1", "ann, 3,b,1", "ann,1e400,b,1", "ann,3,b,true", "ann,3,b", "ann,3,b,1,", "", "\r",
      "a\tb,3,b,1", '"ann",3,b,1', 'a"n,3,b"b,1', "ann%41,3,b,1", "NA,3,b,1", "ann,3,[PAD],1", "ann,3,-nan,1",
      "\ufeff,3,b,1", "a\x7f,3,b,1", "a\x00,3,b,1", "ann,3,b\r,1"]

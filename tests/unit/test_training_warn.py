@@ -1,4 +1,4 @@
-"""What is said before a run: regression targets that would drown the other tasks."""
+"""What is said before a run: regression targets that would outweigh the other tasks."""
 
 from __future__ import annotations
 

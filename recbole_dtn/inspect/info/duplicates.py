@@ -1,8 +1,9 @@
 """Rows with the same inputs, within splits and between them, in bounded memory.
 
 The inputs of a row become a 128-bit number: per field a bijective mix of its id (or of a number's float32 bits), added
-up, twice. Two different rows are taken for the same with a probability of about 2^-128 per pair. Rows are parted by
-that number, on disk where they are many, and each part is sorted on its own.
+up, twice. Two different rows are taken for the same with a probability of about 2^-128 per pair. Rows are partitioned
+by that number, on disk where they are many, and Polars groups one partition at a time: memory depends on the size of a
+partition, not on the number of rows.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
+from recbole_dtn.data.hashing import GOLDEN, mix
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.store import Column
 from recbole_dtn.errors import DataError
@@ -22,30 +25,20 @@ from recbole_dtn.inspect.info.report import DuplicateInfo
 from recbole_dtn.inspect.info.view import StoreView, ragged, value_cuts
 from recbole_dtn.schema import FieldSpec
 
-__all__ = ["duplicates", "mix"]
+__all__ = ["duplicates"]
 
-PART_ROWS = 1 << 20
-MOST_PARTS = 256
+PART_ROWS = 1 << 18
+"""Rows of a partition, about: Polars takes some 100 MB to group that many."""
+MOST_PARTS = 512
 SIDE_ROWS_IN_MEMORY = 1 << 22
 EXACT_TASKS = 30
-WORDS = 4  # two of the hash, labels with the split in the two lowest bits, count
-EARLIER = (0, 1)  # train and valid, which later splits are compared with
-GOLDEN = 0x9E3779B97F4A7C15
+INPUTS = ["first", "second"]
+"""The two words of the hash of a row's inputs."""
+COLUMNS = [*INPUTS, "labels", "rows"]
+"""A record, 32 bytes: inputs, labels (with the split in the two lowest bits), and how many interactions have them."""
+EARLIER = (0, 1)
+"""Train and valid, which later splits are compared with."""
 Words = npt.NDArray[np.uint64]
-
-
-def mix(words: Words) -> Words:
-    """The finaliser of splitmix64 (Steele et al., OOPSLA 2014), a bijection of the 64-bit numbers, in place.
-
-    >>> mix(np.array([0x9E3779B97F4A7C15], np.uint64)).tolist() == [0xE220A8397B1DCDAF]
-    True
-    """
-    words ^= words >> np.uint64(30)
-    words *= np.uint64(0xBF58476D1CE4E5B9)
-    words ^= words >> np.uint64(27)
-    words *= np.uint64(0x94D049BB133111EB)
-    words ^= words >> np.uint64(31)
-    return words
 
 
 def duplicates(view: StoreView, scratch: Path | None = None, meter: Meter = silent) -> dict[str, DuplicateInfo]:
@@ -56,7 +49,7 @@ def duplicates(view: StoreView, scratch: Path | None = None, meter: Meter = sile
         scratch: where rows wait on disk when they are many (32 bytes a row); the system's own folder by default.
         meter: told how far it is.
     """
-    tallies = [_Tally() for _ in view.bounds]
+    tallies = [_SplitTally() for _ in view.bounds]
     try:
         with tempfile.TemporaryDirectory(prefix=".hashing-", dir=scratch) as folder:
             _count(view, Path(folder), tallies, meter)
@@ -71,7 +64,7 @@ def duplicates(view: StoreView, scratch: Path | None = None, meter: Meter = sile
     }
 
 
-def _info(rows: int, split: int, tally: _Tally) -> DuplicateInfo:
+def _info(rows: int, split: int, tally: _SplitTally) -> DuplicateInfo:
     shared = {
         name: (tally.shared[earlier], tally.shared[earlier] / rows, tally.shared_same[earlier])
         if earlier < split
@@ -81,14 +74,14 @@ def _info(rows: int, split: int, tally: _Tally) -> DuplicateInfo:
     return DuplicateInfo(rows, tally.distinct, tally.repeated, tally.conflicting, *shared["train"], *shared["valid"])
 
 
-def _count(view: StoreView, folder: Path, tallies: list[_Tally], meter: Meter) -> None:
+def _count(view: StoreView, folder: Path, tallies: list[_SplitTally], meter: Meter) -> None:
     total = sum(view.rows.values())
     rows = _RowHashes(view, folder)
-    parts = _Parts(max(1, min(MOST_PARTS, -(-total // PART_ROWS))), folder)
+    parts = _Partitions(max(1, min(MOST_PARTS, -(-total // PART_ROWS))), folder)
     done = 0
     for index, split in enumerate(view.bounds):
         for start, stop in view.blocks(split):
-            parts.add(_reduced(_records(view, rows, index, start, stop)))
+            parts.add(_records(view, rows, index, start, stop))
             done += stop - start
             meter("hashing rows", done, total)
     for number, records in enumerate(parts.read()):
@@ -127,10 +120,10 @@ class _RowHashes:
         sums = np.zeros((2, stop - start), np.uint64)
         for position, spec, column in self.fields.get(kind, []):
             first = _field_words(column, start, stop, continuous=spec.continuous)
-            first += np.uint64((position + 1) * GOLDEN % 2**64)
-            sums[0] += mix(first)
-            first += np.uint64(GOLDEN)
-            sums[1] += mix(first)
+            first += _field_constant(position)
+            first = mix(first)
+            sums[0] += first
+            sums[1] += mix(first + GOLDEN)
         return sums
 
     def of(self, start: int, stop: int) -> Words:
@@ -139,6 +132,11 @@ class _RowHashes:
         for kind, hashes in self.side.items():
             sums += hashes[:, np.asarray(self.view.store.pointers[kind][start:stop])]
         return sums
+
+
+def _field_constant(position: int) -> np.uint64:
+    """Added to the words of a field (or task), so that equal values of two fields give different words."""
+    return np.uint64((position + 1) * int(GOLDEN) % 2**64)
 
 
 def _field_words(column: Column, start: int, stop: int, *, continuous: bool) -> Words:
@@ -161,13 +159,11 @@ def _list_words(column: Column, start: int, stop: int) -> Words:
     for first, last in value_cuts(column, start, stop):
         values, lengths = ragged(column, first, last)
         words = values.astype(np.uint64)
-        words += np.uint64(GOLDEN)
-        mix(words)
+        words = mix(words + GOLDEN)
         if column.weights is not None:
             assert column.offsets is not None
             at = int(column.offsets[first])
-            words ^= _float_words(np.asarray(column.weights[at : at + len(values)]))
-            mix(words)
+            words = mix(words ^ _float_words(np.asarray(column.weights[at : at + len(values)])))
         filled = lengths > 0
         if filled.any():
             starts = np.cumsum(lengths) - lengths
@@ -175,13 +171,12 @@ def _list_words(column: Column, start: int, stop: int) -> Words:
     return sums
 
 
-def _records(view: StoreView, rows: _RowHashes, split: int, start: int, stop: int) -> Words:
-    """(n, 4): hash, hash, labels and split, 1."""
-    out = np.empty((stop - start, WORDS), np.uint64)
-    out[:, :2] = rows.of(start, stop).T
-    out[:, 2] = (_label_words(view, start, stop) << np.uint64(2)) | np.uint64(split)
-    out[:, 3] = 1
-    return out
+def _records(view: StoreView, rows: _RowHashes, split: int, start: int, stop: int) -> pl.DataFrame:
+    """Records (:data:`COLUMNS`) of the interactions ``start`` to ``stop``, which belong to one split."""
+    first, second = rows.of(start, stop)
+    labels = (_label_words(view, start, stop) << np.uint64(2)) | np.uint64(split)
+    columns = (first, second, labels, np.ones(stop - start, np.uint64))
+    return _merged(pl.DataFrame(dict(zip(COLUMNS, columns, strict=True))))
 
 
 def _label_words(view: StoreView, start: int, stop: int) -> Words:
@@ -197,74 +192,54 @@ def _label_words(view: StoreView, start: int, stop: int) -> Words:
             words |= state << np.uint64(2 * position)
             continue
         bits = _float_words(labels[:, position]) | (seen.astype(np.uint64) << np.uint64(32))
-        words += mix(bits + np.uint64((position + 1) * GOLDEN % 2**64))
+        words += mix(bits + _field_constant(position))
     return words
 
 
-# ---- parts and counts ---------------------------------------------------------------------------------------------
+# ---- partitions and counts ----------------------------------------------------------------------------------------
 
 
-class _Parts:
-    """Records parted by their hash: in memory when there is one part, else in a file each."""
+class _Partitions:
+    """Records partitioned by their hash: in memory when there is one partition, else in a file each."""
 
     def __init__(self, count: int, folder: Path) -> None:
         self.count, self.folder = count, folder
-        self.kept: list[Words] = []
+        self.kept: list[pl.DataFrame] = []
 
-    def add(self, records: Words) -> None:
+    def add(self, records: pl.DataFrame) -> None:
         if self.count == 1:
             self.kept.append(records)
             return
-        part = (((records[:, 0] >> np.uint64(32)) * np.uint64(self.count)) >> np.uint64(32)).astype(np.int64)
-        order = np.argsort(part, kind="stable")
-        ends = np.cumsum(np.bincount(part, minlength=self.count))
-        for number, (start, stop) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-            if stop > start:
-                with (self.folder / f"{number}.records").open("ab") as file:
-                    records[order[start:stop]].tofile(file)
+        numbered = records.with_columns(number=pl.col("first") % self.count)
+        for (number,), chosen in numbered.partition_by("number", include_key=False, as_dict=True).items():
+            with (self.folder / f"{number}.records").open("ab") as file:
+                chosen.to_numpy().tofile(file)
 
-    def read(self) -> Iterator[Words]:
-        """Each part, equal records counted together."""
+    def read(self) -> Iterator[pl.DataFrame]:
+        """Each partition, equal records merged."""
         if self.count == 1:
-            yield _reduced(np.concatenate(self.kept)) if self.kept else np.empty((0, WORDS), np.uint64)
+            yield _merged(pl.concat(self.kept)) if self.kept else pl.DataFrame(schema=dict.fromkeys(COLUMNS, pl.UInt64))
             return
         for number in range(self.count):
-            found = np.empty((0, WORDS), np.uint64)
+            found = pl.DataFrame(schema=dict.fromkeys(COLUMNS, pl.UInt64))
             path = self.folder / f"{number}.records"
             if path.is_file():
                 with path.open("rb") as file:
-                    while len(block := np.fromfile(file, np.uint64, PART_ROWS * WORDS)):
-                        found = _reduced(np.concatenate([found, block.reshape(-1, WORDS)]))
+                    # Merged a piece at a time: one row that is repeated everywhere makes a partition long, not large.
+                    while len(words := np.fromfile(file, np.uint64, PART_ROWS * len(COLUMNS))):
+                        piece = pl.DataFrame(words.reshape(-1, len(COLUMNS)), schema=COLUMNS, orient="row")
+                        found = _merged(pl.concat([found, piece]))
                 path.unlink()
             yield found
 
 
-def _reduced(records: Words) -> Words:
-    """Equal records as one, their counts added up (neighbours after sorting; a rare miss is mended later)."""
-    if len(records) < 2:
-        return records
-    key = records[:, 0] ^ mix(records[:, 2] + np.uint64(GOLDEN))
-    records = records[np.argsort(key)]
-    starts = np.flatnonzero(_changes(records[:, 0], records[:, 1], records[:, 2]))
-    if len(starts) == len(records):
-        return records
-    out: Words = records[starts]
-    out[:, 3] = np.add.reduceat(records[:, 3], starts)
-    return out
-
-
-def _changes(*columns: Words) -> npt.NDArray[np.bool_]:
-    """Where a row differs from the one before it; the first does."""
-    changed = np.ones(len(columns[0]), np.bool_)
-    if len(changed):
-        changed[1:] = False
-        for column in columns:
-            changed[1:] |= column[1:] != column[:-1]
-    return changed
+def _merged(records: pl.DataFrame) -> pl.DataFrame:
+    """Equal records as one, their interactions added up."""
+    return records.group_by(*INPUTS, "labels").agg(pl.col("rows").sum())
 
 
 @dataclass
-class _Tally:
+class _SplitTally:
     distinct: int = 0
     repeated: int = 0
     conflicting: int = 0
@@ -272,43 +247,26 @@ class _Tally:
     shared_same: list[int] = field(default_factory=lambda: [0, 0])  # ... with its labels too
 
 
-def _tally(records: Words, tallies: list[_Tally]) -> None:
-    records = records[np.argsort(records[:, 0])]
-    changed = _changes(records[:, 0])
-    alone = changed & np.append(changed[1:], True)
-    _tally_alone(records[alone], tallies)
-    if not alone.all():
-        _tally_groups(records[~alone], tallies)
+def _tally(records: pl.DataFrame, tallies: list[_SplitTally]) -> None:
+    """Add one partition to the tallies of the splits; equal inputs are always in the same partition."""
+    split = (pl.col("labels") & 3).alias("split")
+    labelled = [*INPUTS, "labels"]
+    parts = records.with_columns(split, pl.col("labels") // 4).partition_by("split", include_key=False, as_dict=True)
+    found = {number: chosen for (number,), chosen in parts.items()}
+    inputs = {
+        number: chosen.group_by(INPUTS).agg(pl.col("rows").sum(), combinations=pl.len())
+        for number, chosen in found.items()
+    }
+    for number, rows in inputs.items():
+        tally = tallies[number]
+        tally.distinct += rows.height
+        tally.repeated += _sum(rows.filter(pl.col("rows") > 1))
+        tally.conflicting += _sum(rows.filter(pl.col("combinations") > 1))
+        for earlier in (part for part in EARLIER if part < number and part in found):
+            tally.shared[earlier] += _sum(rows.join(inputs[earlier], on=INPUTS, how="semi"))
+            tally.shared_same[earlier] += _sum(found[number].join(found[earlier], on=labelled, how="semi"))
 
 
-def _tally_alone(records: Words, tallies: list[_Tally]) -> None:
-    """Inputs with one combination of labels, in one split."""
-    splits = records[:, 2] & np.uint64(3)
-    for index, tally in enumerate(tallies):
-        counts = records[:, 3][splits == index]
-        tally.distinct += len(counts)
-        tally.repeated += int(counts[counts > 1].sum())
-
-
-def _tally_groups(records: Words, tallies: list[_Tally]) -> None:
-    """Inputs with several; sorted in full, so that nothing rests on half a hash."""
-    records = records[np.lexsort((records[:, 2], records[:, 1], records[:, 0]))]
-    starts = np.flatnonzero(_changes(records[:, 0], records[:, 1], records[:, 2]))
-    counts = np.add.reduceat(records[:, 3], starts).astype(np.int64)
-    records = records[starts]
-    labels, splits = records[:, 2] >> np.uint64(2), records[:, 2] & np.uint64(3)
-    inputs = np.cumsum(_changes(records[:, 0], records[:, 1])) - 1
-    same = np.cumsum(_changes(records[:, 0], records[:, 1], labels)) - 1
-    groups = int(inputs[-1]) + 1
-    found_in = [np.bincount(inputs[splits == split], minlength=groups) > 0 for split in EARLIER]
-    same_in = [np.bincount(same[splits == split], minlength=int(same[-1]) + 1) > 0 for split in EARLIER]
-    for index, tally in enumerate(tallies):
-        here = splits == index
-        rows = np.bincount(inputs[here], counts[here], groups).astype(np.int64)
-        combinations = np.bincount(inputs[here], minlength=groups)
-        tally.distinct += int(np.count_nonzero(rows))
-        tally.repeated += int(rows[rows > 1].sum())
-        tally.conflicting += int(rows[combinations > 1].sum())
-        for split in EARLIER:
-            tally.shared[split] += int(rows[found_in[split]].sum())
-            tally.shared_same[split] += int(counts[here & same_in[split][same]].sum())
+def _sum(records: pl.DataFrame) -> int:
+    """Interactions that records stand for."""
+    return int(records["rows"].sum())

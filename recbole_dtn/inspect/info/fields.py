@@ -167,7 +167,8 @@ def _number_split(
     view: StoreView, spec: FieldSpec, column: Column, split: str, rows: int
 ) -> tuple[FieldSplit, Numbers]:
     """Moments over all rows; they are added up in standardised units, where nothing cancels."""
-    present, total, squares = 0, 0.0, 0.0
+    present, clipped, total, squares = 0, 0, 0.0, 0.0
+    bound = np.inf if spec.clip is None else float(np.float32(spec.clip))
     smallest, largest = np.inf, -np.inf
     for start, stop, repeats in view.stretches(column, split):
         values = np.asarray(column.values[start:stop]).astype(np.float64)
@@ -177,6 +178,7 @@ def _number_split(
             continue
         weights = np.ones(len(values)) if repeats is None else repeats[kept].astype(np.float64)
         present += int(weights.sum())
+        clipped += int(weights[np.abs(values) >= bound].sum())
         total += float(weights @ values)
         squares += float(weights @ np.square(values))
         smallest, largest = min(smallest, float(values.min())), max(largest, float(values.max()))
@@ -197,6 +199,7 @@ def _number_split(
         largest=_in_units(largest, spec),
         quantiles=tuple(_in_units(float(value), spec) for value in quantiles),
         sampled=len(taken),
+        clipped=clipped,
     )
 
 

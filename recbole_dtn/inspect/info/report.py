@@ -86,6 +86,7 @@ class Numbers:
     """The present values of a number in one split, in the units of the file (float32); None where there is none.
 
     ``quantiles`` are those of 1, 25, 50, 75 and 99 %, of all rows or of ``sampled`` rows evenly spaced in the split.
+    ``clipped`` values lie at or beyond the field's ``clip`` and count as that bound in all of these.
     """
 
     mean: float | None
@@ -94,6 +95,7 @@ class Numbers:
     largest: float | None
     quantiles: tuple[float, ...]
     sampled: int
+    clipped: int = 0
 
 
 @dataclass(frozen=True)

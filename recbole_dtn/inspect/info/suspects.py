@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from recbole_dtn.data.hashing import mix
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.store import Column
-from recbole_dtn.inspect.info.duplicates import mix
 from recbole_dtn.inspect.info.report import SingleFieldAuc
 from recbole_dtn.inspect.info.view import StoreView, ragged_of
 from recbole_dtn.schema import FieldSpec

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
+from recbole_dtn.config.conditions import parse_condition
 from recbole_dtn.config.settings import Settings, TaskSettings
-from recbole_dtn.config.tasks import parse_condition, task_columns
+from recbole_dtn.config.tasks import task_columns
 from recbole_dtn.data.atomic import FileFault, Header, missing_mask, parse_floats
 from recbole_dtn.data.condition import to_expression
 from recbole_dtn.data.sources import Side, Sources, needed_columns

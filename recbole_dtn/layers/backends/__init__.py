@@ -1,4 +1,4 @@
-"""Other libraries that look the embedding table up: FBGEMM and TorchRec. The default, torch, needs neither."""
+"""Another library that looks the embedding table up: FBGEMM. The default, torch, does not need it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import torch
 
 from recbole_dtn.layers.backends.fbgemm import FbgemmTable
 from recbole_dtn.layers.backends.packages import require
-from recbole_dtn.layers.backends.torchrec import TorchRecTable
 from recbole_dtn.layers.table import RowTable
 
-__all__ = ["FbgemmTable", "TorchRecTable", "new_table", "require"]
+__all__ = ["FbgemmTable", "new_table", "require"]
 
-TABLES: dict[str, type[RowTable]] = {"torch": RowTable, "fbgemm": FbgemmTable, "torchrec": TorchRecTable}
+TABLES: dict[str, type[RowTable]] = {"torch": RowTable, "fbgemm": FbgemmTable}
 
 
 def new_table(backend: str, rows: int, dim: int, *, std: float, dtype: torch.dtype = torch.float32) -> RowTable:
-    """The embedding table of a backend: ``torch``, ``fbgemm`` or ``torchrec``.
+    """The embedding table of a backend: ``torch`` or ``fbgemm``.
 
     The weights are the same numbers under the same name whatever the backend, so that a checkpoint of one loads into
     another.

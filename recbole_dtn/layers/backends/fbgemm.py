@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_dtn.errors import UsageError
-from recbole_dtn.layers.backends.base import OtherTable
+from recbole_dtn.layers.table import LookUp, RowTable
 
 __all__ = ["RULES", "FbgemmTable", "TableBatched"]
 
@@ -83,11 +83,13 @@ class TableBatched:
             self(rows).backward(gradient)  # type: ignore[no-untyped-call]
 
 
-class FbgemmTable(OtherTable):
+class FbgemmTable(RowTable):
     """A table whose rows FBGEMM's kernel gathers, and FBGEMM's rule updates (``optim.fbgemm``).
 
-    Between the two, gradients are ordinary sparse ones. FBGEMM's usual way, an update inside the backward pass, would
-    see the losses of one task at a time, gradients still scaled by AMP, and those of one process alone.
+    The weight stays the parameter of the model, under the same name: checkpoints, optimisers, AMP and DDP see the same
+    table. Between look-up and update, gradients are ordinary sparse ones. FBGEMM's usual way, an update inside the
+    backward pass, would see the losses of one task at a time, gradients still scaled by AMP, and those of one process
+    alone.
 
     Raises:
         UsageError: for a width that is no multiple of 4, or a type other than float32.
@@ -101,6 +103,13 @@ class FbgemmTable(OtherTable):
             )
         super().__init__(rows, dim, std=std, dtype=dtype, **options)
         self._kernels: Sequence[TableBatched] = ()  # none or one; in a tuple, so that it is no submodule
+
+    def look_up(self, rows: Tensor, *, batch_size: int) -> Tensor:
+        """As :meth:`RowTable.look_up`."""
+        found: Tensor
+        scale = self.l2 / batch_size if self.training else 0.0
+        found, self.penalty = LookUp.apply(self.weight, rows, self.sparse, scale, self.gather)  # type: ignore[no-untyped-call]
+        return found
 
     def gather(self, rows: Tensor) -> Tensor:
         """Rows (any shape of int64) -> the same shape + (dim,), without a gradient."""

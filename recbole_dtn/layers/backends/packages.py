@@ -9,11 +9,8 @@ from recbole_dtn.errors import UsageError
 
 __all__ = ["require"]
 
-PACKAGES = {"torch": "torch", "fbgemm": "fbgemm_gpu", "torchrec": "torchrec"}
-INSTALL = {
-    "fbgemm": "pip install fbgemm-gpu, or fbgemm-gpu-cpu for a torch without CUDA (never both)",
-    "torchrec": "pip install --no-deps torchrec, after fbgemm-gpu or fbgemm-gpu-cpu, tensordict and pyre-extensions",
-}
+PACKAGES = {"torch": "torch", "fbgemm": "fbgemm_gpu"}
+INSTALL = {"fbgemm": "pip install fbgemm-gpu, or fbgemm-gpu-cpu for a torch without CUDA (never both)"}
 
 
 @cache

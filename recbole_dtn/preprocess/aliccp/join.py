@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
+from recbole_dtn.data.hashing import GOLDEN, mix
 from recbole_dtn.data.progress import Meter
 from recbole_dtn.data.write import replace_file
 from recbole_dtn.preprocess.aliccp.counts import IdCounts
@@ -59,14 +60,8 @@ def raw_name(kind: str, part: str) -> str:
 def valid_rows(rows: Ints, seed: int, share: float) -> Flags:
     """Which rows are drawn for validation: a hash of the seed and the row's number (SplitMix64) against the share."""
     with np.errstate(over="ignore"):
-        mixed = _mix(np.uint64(seed) + rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+        mixed = mix(np.uint64(seed) + rows.astype(np.uint64) * GOLDEN)
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share
-
-
-def _mix(words: Words) -> Words:
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
 
 
 def in_order(function: Callable[[S], T], items: Iterator[S], workers: int) -> Iterator[T]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recbole_dtn.config.tasks import parse_condition
+from recbole_dtn.config.conditions import parse_condition
 from recbole_dtn.preprocess.lines import LINE
 from recbole_dtn.preprocess.rejects import Tally
 from recbole_dtn.preprocess.table.plan import Plan

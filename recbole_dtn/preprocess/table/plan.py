@@ -8,9 +8,10 @@ from typing import Any
 
 import polars as pl
 
+from recbole_dtn.config.conditions import parse_condition
 from recbole_dtn.config.properties import read_tree
 from recbole_dtn.config.settings import TaskSettings
-from recbole_dtn.config.tasks import parse_condition, task_columns
+from recbole_dtn.config.tasks import task_columns
 from recbole_dtn.data.condition import to_expression
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.preprocess.table.spec import SpecField, TableSpec

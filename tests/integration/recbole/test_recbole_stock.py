@@ -100,7 +100,7 @@ def test_a_model_also_builds_from_settings_and_schema(toy: Any) -> None:
 
 
 def test_a_stock_config_is_enough(toy: Any) -> None:
-    config = toy.stock_config(MMoE, experts=3, unload_col={"inter": ["buy"]})
+    config = toy.stock_config(MMoE, experts=3, unload_col={"inter": ["buy"]}, metrics=["AUC"], valid_metric="AUC")
     train, valid, _ = toy.loaders(config)
     model = MMoE(config, train.dataset)
     assert model.settings.experts == 3

@@ -11,6 +11,7 @@ import torch
 from recbole.data import create_dataset
 from recbole.data.interaction import Interaction
 
+from recbole_dtn.config.load import resolve
 from recbole_dtn.data.loader import BatchLoader
 from recbole_dtn.errors import UsageError
 from recbole_dtn.model.mmoe import MMoE
@@ -112,6 +113,72 @@ def test_a_label_is_observed_where_its_condition_holds(toy: Any) -> None:
     tasks[1]["observed_when"] = "item == 1"
     with pytest.raises(UsageError, match="observed_when 'item == 1' reads 'item', which is no :float column"):
         toy.built(tasks=tasks, fields=[{"name": "user"}])
+
+
+def with_tabs(toy: Any) -> list[str]:
+    """Write the set with a column ``tab``; its tokens are not in the order of their bytes, and test has one more."""
+    names = ["b", "10", "9"]
+    for rows in toy.rows.values():
+        for number, row in enumerate(rows):
+            row["tab"] = names[number % 3]
+    toy.rows["test"][0]["tab"] = "é"
+    toy.write(types={"user": "token", "item": "token", "tab": "token", "price": "float", "click": "float"})
+    return ["10", "9", "b", "é"]
+
+
+TABS = {
+    "fields": [{"name": "user"}, {"name": "item"}, {"name": "price", "type": "float"}],
+    "tasks": [{"name": "click", "label": "click"}], "domain_field": "tab", "group_field": "user",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["ours", "stock"])
+def test_domain_and_group_are_numbered_as_our_reader_does(toy: Any, kind: str) -> None:
+    domains = with_tabs(toy)
+    if kind == "ours":
+        _, model, loaders = toy.built(**TABS)
+    else:
+        config = toy.stock_config(MMoE, **TABS | {"numerical_features": ["price"]})
+        loaders = toy.loaders(config)
+        model = MMoE(config, loaders[0].dataset)
+    assert model.schema.num_domains == 4
+    assert model.translator.vocabularies.domains == tuple(domains)
+    features = model.translator.features(next(iter(loaders[2]))[0])
+    assert features.domain.tolist() == [domains.index(row["tab"]) for row in toy.rows["test"]]
+    users = sorted({row["user"] for rows in toy.rows.values() for row in rows})
+    assert features.group.tolist() == [users.index(row["user"]) for row in toy.rows["test"]]
+    given = {**TABS, "model": "MMoE", "dataset": "toy", "data_path": str(toy.data_path), "split": "given"}
+    ours = prepare(resolve(given).settings)
+    mine = next(iter(BatchLoader(ours.splits["test"], 80, shuffle=False, seed=0)))
+    assert ours.vocabularies.domains == tuple(domains)
+    assert torch.equal(mine.domain, features.domain)
+    assert torch.equal(mine.group, features.group)
+
+
+def test_a_row_without_a_domain_and_an_unloaded_domain_are_refused(toy: Any) -> None:
+    with_tabs(toy)
+    with pytest.raises(UsageError, match=r"domain_field 'tab': RecBole's Dataset has no such column.*load_col"):
+        toy.built(**TABS, unload_col={"inter": ["tab"]})
+    toy.rows["test"][3]["tab"] = ""
+    toy.write(types={"user": "token", "item": "token", "tab": "token", "price": "float", "click": "float"})
+    _, model, (_, _, test) = toy.built(**TABS)
+    with pytest.raises(UsageError, match="domain_field 'tab': expected one of 10, 9, b, é in every row; found a row"):
+        model.translator.features(next(iter(test))[0])
+    _, model, (_, _, test) = toy.built(**{**TABS, "domain_field": None, "group_field": "tab"})
+    group = model.translator.features(next(iter(test))[0]).group
+    assert group[3].item() == 4 == group.max().item()  # absent values come last
+    with pytest.raises(UsageError, match=r"domain_field 'price': expected a column of type token, found :float"):
+        toy.built(**{**TABS, "domain_field": "price"})
+
+
+def test_a_checkpoint_of_other_domains_is_refused(toy: Any) -> None:
+    with_tabs(toy)
+    _, model, _ = toy.built(**TABS)
+    toy.rows["test"][0]["tab"] = "b"
+    toy.write(types={"user": "token", "item": "token", "tab": "token", "price": "float", "click": "float"})
+    _, other, _ = toy.built(**TABS)
+    with pytest.raises(UsageError, match=r"the saved model has the domains 10, 9, b, é, this data set 10, 9, b$"):
+        other.load_other_parameter(model.other_parameter())
 
 
 def test_scoring_needs_no_labels(toy: Any) -> None:

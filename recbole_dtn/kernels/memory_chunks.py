@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from recbole_dtn.layers.first_order import first_order
-from recbole_dtn.layers.product import outer, product
+from recbole_dtn.kernels.first_order import first_order
+from recbole_dtn.kernels.products import outer, product
 
 __all__ = ["Memory", "PairCodes", "Sides", "recall"]
 

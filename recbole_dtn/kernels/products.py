@@ -13,51 +13,22 @@ from __future__ import annotations
 import math
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as functional
-from torch import Tensor, nn
+from torch import Tensor
 
-from recbole_dtn.layers.first_order import first_order
+from recbole_dtn.kernels.choice import autocasting
+from recbole_dtn.kernels.first_order import first_order
 
-__all__ = [
-    "Fusible",
-    "Linear",
-    "autocasting",
-    "linear",
-    "outer",
-    "product",
-    "product_plus",
-    "product_times",
-    "set_fused",
-]
+__all__ = ["linear", "outer", "prefers_onednn", "product", "product_plus", "product_times"]
 
 Activation = Literal["none", "relu", "sigmoid"]
-M = TypeVar("M", bound=nn.Module)
 
 LEAST_WORK, LEAST_COLUMNS = 1_000_000, 8
 """Below so many multiplications, or so few outputs, a call of oneDNN (10 us, weights laid out anew) costs more than it
 saves."""
-
-
-class Fusible(nn.Module):
-    """A module with two ways to compute one thing: fused (the default), and plain, which is its oracle."""
-
-    fused = True
-
-
-def set_fused(module: M, fused: bool) -> M:
-    """Make every :class:`Fusible` part of ``module`` compute fused or plain; the parameters are the same."""
-    for part in module.modules():
-        if isinstance(part, Fusible):
-            part.fused = fused
-    return module
-
-
-def autocasting(x: Tensor) -> bool:
-    """Whether autocast is on for the device of ``x``."""
-    return torch.is_autocast_enabled(x.device.type)
 
 
 @cache
@@ -163,14 +134,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Ac
         return torch.relu(found) if activation == "relu" else torch.sigmoid(found)
     output: Tensor = _Linear.apply(x, weight, bias, activation)  # type: ignore[no-untyped-call]
     return output
-
-
-class Linear(nn.Linear, Fusible):
-    """``nn.Linear`` by :func:`linear`."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(..., I) -> (..., O)."""
-        return linear(input, self.weight, self.bias) if self.fused else super().forward(input)
 
 
 class _Linear(torch.autograd.Function):

@@ -1,0 +1,6 @@
+"""Computations written by hand for speed, each beside the plain formula that it must equal.
+
+A function here takes tensors and ``nn.Linear`` maps, and returns what its docstring's formula says. Inside it either
+evaluates the formula with torch's operations (plain), or runs an autograd Function with a backward pass of its own
+(fused). :func:`recbole_dtn.kernels.choice.by_hand` chooses; the setting ``fused: false`` makes all of them plain.
+"""

@@ -1,0 +1,57 @@
+"""Where a computation is chosen: written by hand (fused), or torch's own operations one by one (plain)."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Fusible", "are_fused", "autocasting", "by_hand", "few_rows", "set_fused"]
+
+M = TypeVar("M", bound=nn.Module)
+
+FEW_ROWS = 32
+"""Up to so many rows, laying out the weights of several layers side by side takes longer than their products."""
+
+
+class Fusible(nn.Module):
+    """A module with two ways to compute one thing: fused (the default), and plain, which is its oracle."""
+
+    fused = True
+
+
+def set_fused(module: M, fused: bool) -> M:
+    """Make every :class:`Fusible` part of ``module`` compute fused or plain; the parameters are the same."""
+    for part in module.modules():
+        if isinstance(part, Fusible):
+            part.fused = fused
+    return module
+
+
+def by_hand(x: Tensor, *parts: nn.Module) -> bool:
+    """Whether an operation of ``parts`` on ``x`` runs as it is written by hand.
+
+    That is so where every part is fused, unless autocast is on (the hand-written code has no rule for mixed types) or
+    a compiler is tracing (it generates code of its own).
+    """
+    if torch.compiler.is_compiling() or autocasting(x):
+        return False
+    return are_fused(*parts)
+
+
+def are_fused(*parts: nn.Module) -> bool:
+    """Whether every part has two ways to compute, and is set to the fused one."""
+    return all(isinstance(part, Fusible) and part.fused for part in parts)
+
+
+def autocasting(x: Tensor) -> bool:
+    """Whether autocast is on for the device of ``x``."""
+    kind = x.device.type
+    # torch raises for a device without autocast, such as "meta".
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
+def few_rows(x: Tensor) -> bool:
+    """Few rows, and no gradient is asked for."""
+    return len(x) <= FEW_ROWS and not (torch.is_grad_enabled() or torch.compiler.is_compiling())

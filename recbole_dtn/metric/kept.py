@@ -1,0 +1,60 @@
+"""Base of a metric that no sums give: it keeps numbers of every row until the end."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from recbole_dtn.metric.base import TaskMetric
+
+__all__ = ["KeepingMetric"]
+
+PARTS, BLOCK = 128, 1 << 18
+"""This many tensors of a state are joined to one, unless they have a block of rows already."""
+TYPES = (torch.float32, torch.float64, torch.int32, torch.int64)
+
+
+class KeepingMetric(TaskMetric):
+    """A metric whose state is one growing column, or several, of numbers: float32, float64, int32 or int64.
+
+    Attributes:
+        kept: names of the columns.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in self.kept:
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def keep(self, name: str, values: Tensor) -> None:
+        """Append ``values`` (N,) to a column."""
+        parts = getattr(self, name)
+        assert isinstance(parts, list)
+        parts.append(values)
+        # An object of a few rows takes more memory than its rows do. Joined in groups of PARTS, each row is copied
+        # once or twice, and not once per batch as it would be in one growing tensor.
+        if len(parts) >= PARTS and len(parts[-PARTS]) < BLOCK:
+            parts[-PARTS:] = [torch.cat(parts[-PARTS:])]
+
+    def whole(self, name: str) -> Tensor:
+        """A column as one tensor; of the widest type that it was given."""
+        parts = getattr(self, name)
+        if not len(parts):
+            return torch.empty(0)
+        return dim_zero_cat(parts) if isinstance(parts, Tensor) or len(parts) > 1 else parts[0]
+
+    def _sync_dist(self, dist_sync_fn: Any = gather_all_tensors, process_group: Any = None) -> None:
+        # All processes must send tensors of one type: those without a row, and those with float32 where another has
+        # float64, take the widest.
+        columns = [self.whole(name) for name in self.kept]
+        types = torch.tensor([TYPES.index(column.dtype) if len(column) else -1 for column in columns])
+        widest = torch.stack(dist_sync_fn(types, process_group)).amax(0).clamp(min=0).tolist()
+        for name, column, index in zip(self.kept, columns, widest, strict=True):
+            setattr(self, name, [column.to(TYPES[index])])
+        super()._sync_dist(dist_sync_fn, process_group)

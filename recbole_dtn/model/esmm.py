@@ -1,0 +1,91 @@
+"""ESMM, the entire space multi-task model (Ma et al., SIGIR 2018)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from recbole_dtn.config.settings import Settings, Widths
+from recbole_dtn.data.features import Features
+from recbole_dtn.errors import UsageError
+from recbole_dtn.layers.probability import logit_of_product
+from recbole_dtn.layers.towers import Towers
+from recbole_dtn.model.base import Factor, ModelOutput, MultiTaskRecommender
+from recbole_dtn.registry import MODELS
+from recbole_dtn.schema import DataSchema, topological_order
+
+__all__ = ["ESMM", "ESMMSettings"]
+
+
+class ESMMSettings(Settings):
+    """Settings of :class:`ESMM`."""
+
+    tower_hidden: Annotated[Widths, Field(description="hidden widths of each task's tower")] = [128, 64]
+
+
+@MODELS.register("ESMM", paper="Ma et al., SIGIR 2018")
+class ESMM(MultiTaskRecommender):
+    """Towers on shared embeddings; a task's probability is its own times its predecessor's.
+
+    ``p_t = p_s * sigmoid(tower_t(x))``, s the task that ``after`` names; ``p_t = sigmoid(tower_t(x))`` without one.
+    For click and purchase: ``pCTCVR = pCTR * pCVR`` (eq. 1). Both losses run over the entire space, so the label of a
+    later task must be the joint one (purchase = click and purchase). The product is taken on log-odds
+    (:func:`logit_of_product`). ``factors`` has each conditional probability, such as pCVR, as ``purchase|click``.
+
+    Raises:
+        UsageError: without a chain of tasks, for a task after several others, or for a label that is observed in
+            fewer rows than that of the task before.
+    """
+
+    settings_class: ClassVar = ESMMSettings
+    task_kinds = frozenset({"binary"})
+    min_tasks = 2
+
+    def build(self, settings: ESMMSettings, schema: DataSchema) -> None:
+        """The embedding and T towers."""
+        self.predecessors = _predecessors(schema)
+        chain = {task.name: task.after for task in schema.tasks}
+        self.order = [schema.task_names.index(name) for name in topological_order(chain)]
+        width = self.new_input()
+        self.towers = Towers(width, settings.tower_hidden, count=schema.num_tasks, dropout=settings.dropout)
+
+    def forward(self, features: Features) -> ModelOutput:
+        """A batch -> logits (B, T), and the conditional probability of every task that has a predecessor."""
+        x = self.input(features)  # (B, I)
+        own = self.towers(x.unsqueeze(1).expand(-1, self.schema.num_tasks, -1)).unbind(1)
+        names = self.schema.task_names
+        logits: dict[int, Tensor] = {}
+        factors: dict[str, Factor] = {}
+        for task in self.order:
+            before = self.predecessors[task]
+            if before is None:
+                logits[task] = own[task]
+                continue
+            logits[task] = logit_of_product(logits[before], own[task])
+            factors[f"{names[task]}|{names[before]}"] = Factor(own[task], label=names[task], observed_by=names[before])
+        return ModelOutput(torch.stack([logits[t] for t in sorted(logits)], dim=1), factors=factors, shared=x)
+
+
+def _predecessors(schema: DataSchema) -> list[int | None]:
+    """Each task's predecessor, by position."""
+    if not any(task.after for task in schema.tasks):
+        raise UsageError(
+            "tasks: ESMM needs tasks in a chain, such as {name: purchase, after: [click]}; no task here has `after`"
+        )
+    for task in schema.tasks:
+        if len(task.after) > 1:
+            raise UsageError(
+                f"tasks: {task.name!r} comes after {', '.join(task.after)}; in ESMM a task comes after one other at "
+                "most: name the last one before it"
+            )
+        before = next((other for other in schema.tasks if other.name in task.after), None)
+        if before is not None and before.observed_when != task.observed_when:
+            raise UsageError(
+                f"tasks: {task.name!r} is observed when {task.observed_when or 'always'}, {before.name!r} when "
+                f"{before.observed_when or 'always'}; ESMM trains both over the same rows: remove observed_when and "
+                f"give {task.name!r} the joint label (such as condition: click == 1 and buy == 1)"
+            )
+    return [schema.task_names.index(task.after[0]) if task.after else None for task in schema.tasks]

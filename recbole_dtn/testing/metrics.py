@@ -1,0 +1,255 @@
+"""What every metric must keep to: the checks that our own pass, for the author of a plug-in."""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_dtn.metric.base import TaskMetric
+from recbole_dtn.registry import METRICS
+
+__all__ = ["check_metric"]
+
+ROWS, GROUPS = 80, 6
+TOLERANCE = 1e-12
+FLAGS = ("needs_calibrated", "needs_group", "needs_domain")
+
+
+def check_metric(cls_or_name: type[TaskMetric] | str, **options: Any) -> None:
+    """Check that a metric keeps its contract.
+
+    The value is a float64 scalar; NaN without a row, and a number or NaN, not an error and not an infinity, where
+    only one class or one row is observed; rows that are not observed count nothing, NaN included; batches, their order
+    and the order of tied rows change nothing; a row of weight 2 is that row twice, and one of weight 0 is none; two
+    processes, one of them without a row too, give the value of one, twice in a row; the state stays on the CPU and in
+    its type when the module is moved; ``compute`` in between and ``reset`` leave nothing behind; float64 and bfloat16
+    logits are taken, and the tensors given are left as they were.
+
+    Args:
+        cls_or_name: the class, or the name under which it is registered.
+        options: the metric's own options, where the defaults are not to be checked.
+
+    Raises:
+        AssertionError: with a sentence that says what is wrong.
+
+    >>> check_metric("logloss")
+    """
+    kind = METRICS.load(cls_or_name) if isinstance(cls_or_name, str) else cls_or_name
+    assert isinstance(kind, type), f"expected a class, found {kind!r}"
+    assert issubclass(kind, TaskMetric), f"{kind.__name__} is not a TaskMetric"
+    assert kind.task_kind in ("binary", "regression"), f"task_kind is {kind.task_kind!r}"
+    assert kind.higher_is_better in (True, False, None), "higher_is_better is True, False or None"
+    for flag in FLAGS:
+        assert isinstance(getattr(kind, flag), bool), f"{flag} is True or False, a class attribute"
+    case = _Case(lambda: kind(**options), _draw(kind.task_kind))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*``compute`` method .* before the ``update`` method")
+        for check in CHECKS:
+            check(case)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """(N,) each; ``weights`` only where a check gives some."""
+
+    logits: Tensor
+    labels: Tensor
+    group: Tensor
+    domain: Tensor
+    weights: Tensor | None = None
+
+    def take(self, rows: Tensor) -> _Batch:
+        weights = None if self.weights is None else self.weights[rows]
+        return _Batch(self.logits[rows], self.labels[rows], self.group[rows], self.domain[rows], weights)
+
+
+@dataclass(frozen=True)
+class _Case:
+    new: Callable[[], TaskMetric]
+    rows: _Batch
+
+    def update(self, metric: TaskMetric, batch: _Batch, observed: Tensor | None = None) -> None:
+        metric.update(batch.logits, batch.labels, observed, batch.weights, batch.group, batch.domain)
+
+    def value(self, *batches: _Batch) -> float:
+        metric = self.new()
+        for batch in batches:
+            self.update(metric, batch)
+        return float(metric.compute())
+
+
+def _draw(kind: str) -> _Batch:
+    """Rows with ties among the scores, in groups of which each has both classes."""
+    draw = torch.Generator().manual_seed(2020)
+    group = torch.arange(ROWS) % GROUPS
+    labels = (torch.rand(ROWS, generator=draw) < 0.4).float()
+    labels[:GROUPS], labels[GROUPS : 2 * GROUPS] = 0.0, 1.0
+    logits = (torch.randn(ROWS, generator=draw) * 4).round() / 4
+    if kind == "regression":
+        labels = torch.randn(ROWS, generator=draw)
+    return _Batch(logits, labels, group, torch.randint(2, (ROWS,), generator=draw))
+
+
+def _same(found: float, expected: float, what: str) -> None:
+    equal = math.isclose(found, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    assert equal or (math.isnan(found) and math.isnan(expected)), f"{what}: {found} instead of {expected}"
+
+
+# ---- the checks -----------------------------------------------------------------------------------------------------
+
+
+def _check_value(case: _Case) -> None:
+    metric, batch = case.new(), case.rows
+    before = replace(batch, logits=batch.logits.clone(), labels=batch.labels.clone())
+    case.update(metric, batch)
+    value = metric.compute()
+    assert value.shape == (), f"compute returns a scalar, not a tensor of shape {tuple(value.shape)}"
+    assert value.dtype is torch.float64, f"compute returns float64, not {value.dtype}"
+    assert math.isfinite(value), f"80 ordinary rows give {float(value)}"
+    unchanged = torch.equal(batch.logits, before.logits) and torch.equal(batch.labels, before.labels)
+    assert unchanged, "the tensors given to update are changed"
+    for dtype in (torch.float64, torch.bfloat16):  # the scores are quarters, which both types hold
+        _same(case.value(replace(batch, logits=batch.logits.to(dtype))), float(value), f"logits of {dtype}")
+
+
+def _check_nothing(case: _Case) -> None:
+    none, metric = torch.zeros(ROWS, dtype=torch.bool), case.new()
+    assert math.isnan(case.value()), "compute without any row is NaN (undefined), never 0"
+    case.update(metric, case.rows, none)
+    assert math.isnan(metric.compute()), "compute is NaN (undefined) where no row is observed, never 0"
+
+
+def _check_one_class(case: _Case) -> None:
+    every = torch.arange(ROWS)
+    parts = {"one row": every[:1]}
+    if case.new().task_kind == "binary":
+        parts |= {f"labels of {label:g} only": every[case.rows.labels == label] for label in (0.0, 1.0)}
+    for what, rows in parts.items():
+        value = case.value(case.rows.take(rows))
+        assert not math.isinf(value), f"{what}: the value is {value}; where it is undefined it is NaN"
+
+
+def _check_masking(case: _Case) -> None:
+    observed, metric = torch.arange(ROWS) % 3 > 0, case.new()
+    holes = replace(
+        case.rows,
+        labels=torch.where(observed, case.rows.labels, math.nan),
+        logits=torch.where(observed, case.rows.logits, math.nan),
+    )
+    case.update(metric, holes, observed)
+    _same(float(metric.compute()), case.value(case.rows.take(observed)), "rows that are not observed count")
+
+
+def _check_batches(case: _Case) -> None:
+    whole = case.value(case.rows)
+    draw = torch.Generator().manual_seed(1)
+    for _ in range(3):
+        order = torch.randperm(ROWS, generator=draw)
+        _same(case.value(case.rows.take(order)), whole, "another order of the rows, some of them tied")
+        parts = [case.rows.take(part) for part in torch.split(order, 17)]
+        _same(case.value(*parts[:2], case.rows.take(order[:0]), *parts[2:]), whole, "several batches, one without rows")
+
+
+def _check_weights(case: _Case) -> None:
+    counts = torch.arange(ROWS) % 4
+    found = case.value(replace(case.rows, weights=counts.float()))
+    repeated = case.value(case.rows.take(torch.arange(ROWS).repeat_interleave(counts)))
+    _same(found, repeated, "sample weights 0, 1, 2 and 3, against each row that many times")
+    ones = case.value(replace(case.rows, weights=torch.ones(ROWS)))
+    _same(ones, case.value(case.rows), "sample weights of 1, against none")
+
+
+def _check_processes(case: _Case) -> None:
+    weighted = replace(case.rows, weights=torch.rand(ROWS, generator=torch.Generator().manual_seed(3)))
+    for batch in (case.rows, weighted, replace(case.rows, logits=case.rows.logits.double())):
+        whole = case.value(batch)
+        for cut in (30, ROWS):
+            parts = [batch.take(torch.arange(ROWS)[:cut]), batch.take(torch.arange(ROWS)[cut:])]
+            for found in _in_two_processes(case, parts):
+                _same(found, whole, f"two processes with {cut} and {ROWS - cut} rows, against one")
+
+
+def _check_state(case: _Case) -> None:
+    whole, metric = case.value(case.rows), case.new()
+    metric.to("meta").half()
+    for value in metric.metric_state.values():
+        if isinstance(value, Tensor):
+            assert value.device.type == "cpu", "the state leaves the CPU when the module is moved"
+            assert value.dtype is not torch.float16, "the state changes its type when the module does"
+    for rows in torch.split(torch.arange(ROWS), 50):
+        case.update(metric, case.rows.take(rows))
+        metric.compute()
+    _same(float(metric.compute()), whole, "compute between two batches")
+    metric.reset()
+    assert math.isnan(metric.compute()), "reset leaves rows behind"
+    case.update(metric, case.rows)
+    _same(float(metric.compute()), whole, "the same rows after reset")
+
+
+CHECKS = (
+    _check_value,
+    _check_nothing,
+    _check_one_class,
+    _check_masking,
+    _check_batches,
+    _check_weights,
+    _check_processes,
+    _check_state,
+)
+
+
+# ---- two processes, played by two threads ---------------------------------------------------------------------------
+
+
+class _Meeting:
+    """Stands in for ``all_gather`` between two threads: each gets what both have given, in rank order."""
+
+    def __init__(self) -> None:
+        self.barrier = threading.Barrier(2, timeout=30)
+        self.given: list[Tensor] = [torch.empty(0), torch.empty(0)]
+
+    def gather_of(self, rank: int) -> Callable[..., list[Tensor]]:
+        def gather(tensor: Tensor, group: Any = None) -> list[Tensor]:
+            self.given[rank] = tensor
+            self.barrier.wait()
+            both = list(self.given)
+            self.barrier.wait()
+            assert both[0].dtype is both[1].dtype, f"processes gather {both[0].dtype} and {both[1].dtype}"
+            return [part.clone() for part in both]
+
+        return gather
+
+
+def _in_two_processes(case: _Case, parts: list[_Batch]) -> list[float]:
+    """The value that each of two processes computes, and computes again."""
+    meeting, found, errors = _Meeting(), [], []
+
+    def run(rank: int) -> None:
+        try:
+            metric = case.new()
+            metric.dist_sync_fn, metric.distributed_available_fn = meeting.gather_of(rank), lambda: True
+            if len(parts[rank].logits):
+                case.update(metric, parts[rank])
+            first = float(metric.compute())
+            metric._computed = None  # so that it gathers again: rows gathered once must not count twice
+            found.extend([first, float(metric.compute())])
+        except Exception as error:
+            errors.append(error)
+            meeting.barrier.abort()
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told = next((error for error in errors if not isinstance(error, threading.BrokenBarrierError)), None)
+    if told is not None or errors:
+        raise AssertionError(f"two processes: {told or 'one gathers more often than the other'}") from told
+    return found

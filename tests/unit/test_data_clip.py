@@ -1,0 +1,120 @@
+"""Standardised floats are clipped alike by the cache, for new rows and for RecBole's batches."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from recbole_dtn.bridge.translator import Translator
+from recbole_dtn.config.load import resolve
+from recbole_dtn.data.vocabulary import Vocabularies
+from recbole_dtn.errors import UsageError
+from recbole_dtn.inspect.info.inspect import inspect
+from recbole_dtn.inspect.info.report import to_json
+from recbole_dtn.preprocess.prepare import prepare
+from recbole_dtn.registry import MODELS
+from recbole_dtn.serving.load import LoadedRun
+
+HEADER = "u:token\tx:float\ty:float"
+PARTS = {
+    "train": ["a\t1\t0", "b\t3\t1", "a\t5\t0", "b\t\t1"],  # mean 3, standard deviation sqrt(8 / 3)
+    "valid": ["a\t1e30\t0", "b\t-1e30\t1", "a\t7\t0"],
+    "test": ["a\t19\t0", "b\t20\t1"],  # 9.80 and 10.41 standard deviations above the mean
+}
+STD = np.sqrt(8 / 3)
+
+
+class Batch(dict):
+    """A foreign batch: columns by name."""
+
+    columns = property(lambda self: list(self))
+
+    def __len__(self) -> int:
+        return len(self["x"])
+
+
+def prepared_with(tmp_path, **field):
+    folder = tmp_path / "toy"
+    folder.mkdir(exist_ok=True)
+    for part, rows in PARTS.items():
+        (folder / f"toy.{part}.inter").write_text("\n".join([HEADER, *rows]) + "\n")
+    fields = [{"name": "u"}, {"name": "x", "type": "float", **field}]
+    values = {"model": "MMoE", "dataset": "toy", "data_path": str(tmp_path), "split": "given", "fields": fields}
+    settings = resolve({**values, "tasks": [{"name": "y", "label": "y"}]}).settings
+    return settings, prepare(settings)
+
+
+def dense(prepared, part):
+    split = prepared.splits[part]
+    return split.batch(np.arange(split.rows)).dense[:, 0].numpy()
+
+
+RAW = {part: [float(row.split("\t")[1] or "nan") for row in rows] for part, rows in PARTS.items()}
+
+
+@pytest.mark.parametrize(("field", "bound"), [({}, 10.0), ({"clip": 1.5}, 1.5), ({"clip": None}, np.inf)])
+def test_the_cache_new_rows_and_foreign_batches_agree(tmp_path, field, bound):
+    settings, prepared = prepared_with(tmp_path, **field)
+    known = Vocabularies.from_dict(json.loads(json.dumps(prepared.vocabularies.to_dict())))
+    assert known.fields["x"] == prepared.vocabularies.fields["x"]
+    tokens = {"u": ["[PAD]", "a", "b"]}
+    translator = Translator(settings, prepared.schema, known, tokens=tokens, label_columns={"y": "y"})
+    for part, raw in RAW.items():
+        standardised = (np.array(raw, np.float32).astype(np.float64) - 3) / STD
+        expected = np.clip(standardised, -bound, bound).astype(np.float32)
+        np.testing.assert_array_equal(dense(prepared, part), expected)
+        frame = pl.DataFrame({"u": ["a"] * len(raw), "x": raw})
+        np.testing.assert_array_equal(known.encode(frame, prepared.schema).dense[:, 0].numpy(), expected)
+        batch = Batch(u=torch.ones(len(raw), dtype=torch.int64), x=torch.tensor(raw))
+        np.testing.assert_array_equal(translator.features(batch).dense[:, 0].numpy(), expected)
+
+
+def test_values_within_the_bound_are_unchanged_to_the_last_bit(tmp_path):
+    _, clipped = prepared_with(tmp_path)
+    _, free = prepared_with(tmp_path, clip=None)
+    np.testing.assert_array_equal(dense(clipped, "train"), dense(free, "train"))
+    assert dense(clipped, "test")[0] == dense(free, "test")[0] < 10
+    assert dense(clipped, "test")[1] == 10 < dense(free, "test")[1]
+
+
+def test_scores_of_outliers_are_probabilities_within_0_and_1(tmp_path):
+    torch.manual_seed(0)
+    settings, prepared = prepared_with(tmp_path)
+    run = LoadedRun(MODELS.load("MMoE")(settings, prepared.schema), settings, prepared.vocabularies, None)
+    frame = pl.DataFrame({"u": ["a"] * 5, "x": [1e30, -1e30, 1e300, float("inf"), 3.0 + 10 * STD]})
+    scores = run.scores(prepared.vocabularies.encode(frame, prepared.schema))[:, 0].numpy()
+    assert ((scores > 0) & (scores < 1)).all()
+    assert scores[0] == scores[2] == scores[3] == pytest.approx(scores[4], rel=1e-6)
+
+
+def test_a_value_beyond_float32_is_clipped_without_a_warning(tmp_path, recwarn):
+    _, prepared = prepared_with(tmp_path)
+    frame = pl.DataFrame({"u": ["a", "a"], "x": [1e300, -1e300]})
+    assert prepared.vocabularies.encode(frame, prepared.schema).dense[:, 0].tolist() == [10.0, -10.0]
+    assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
+
+
+def test_data_info_counts_what_is_clipped(tmp_path):
+    _, prepared = prepared_with(tmp_path)
+    found = to_json(inspect(prepared, quick=True))["fields"][1]["numbers"]
+    assert {part: found[part]["clipped"] for part in PARTS} == {"train": 0, "valid": 2, "test": 1}
+    assert found["valid"]["largest"] == pytest.approx(3 + 10 * STD)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"name": "u", "clip": 3}, "field 'u': encoding, bins and clip are for type float, not token"),
+        ({"name": "x", "type": "float", "encoding": "bins", "clip": 3}, "field 'x': clip needs encoding: standardise"),
+        ({"name": "x", "type": "float", "clip": 0}, "fields[0].clip"),
+    ],
+)
+def test_a_clip_that_means_nothing_is_refused(tmp_path, field, message):
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "toy.inter").write_text(f"{HEADER}\na\t1\t0\n")
+    values = {"model": "MMoE", "dataset": "toy", "data_path": str(tmp_path), "fields": [field]}
+    with pytest.raises(UsageError) as caught:
+        prepare(resolve({**values, "tasks": [{"name": "y", "label": "y"}]}).settings)
+    assert message in str(caught.value)
