@@ -95,16 +95,15 @@ class MovesOthers(LossBalancer):
 
 
 class LosesItself(LossBalancer):
-    """Its softmax over no task at all is NaN."""
+    """The mean over no task is NaN."""
 
     def __init__(self, tasks: Sequence[TaskSpec]) -> None:
         super().__init__(tasks)
         self.logits = nn.Parameter(torch.zeros(len(tasks)))
 
     def backward(self, step: Step) -> Tensor:
-        weights = torch.softmax(self.logits.masked_fill(~step.observed, -torch.inf), 0)
-        total = torch.where(step.observed, weights.detach() * step.losses, 0.0).sum() + step.extra
-        step.run(total - torch.where(step.observed, weights * step.values, 0.0).sum())
+        total = step.losses.sum() + step.extra
+        step.run(total + (self.logits * step.values).sum() / step.observed.sum())
         return total.detach()
 
 
