@@ -1,4 +1,4 @@
-"""The entries of the columnar cache as files: which are there and complete. Neither torch nor polars is needed."""
+"""List and remove entries of the columnar cache. Needs neither torch nor polars."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def complete_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of an entry whose files all have their size; None when there is none or the entry is torn."""
+    """The manifest of an entry whose files all have their size; None when the entry is missing or incomplete."""
     manifest = read_json(folder / MANIFEST)
     if manifest is None or manifest.get("format") != FORMAT:
         return None
@@ -52,7 +52,7 @@ def complete_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def cache_list(data_path: str | Path, cache_dir: str | Path | None = None) -> list[CacheEntry]:
-    """Every cache entry of the data sets under ``data_path`` (or ``cache_dir``), torn ones too, none being built."""
+    """Cache entries under ``data_path`` (or ``cache_dir``): incomplete ones too, but none that is being built."""
     roots = [Path(cache_dir)] if cache_dir is not None else []
     pairs = [(folder.name, folder) for root in roots if root.is_dir() for folder in sorted(root.iterdir())]
     if cache_dir is None and Path(data_path).is_dir():

@@ -1,4 +1,4 @@
-"""Our split and labels as files that stock RecBole trains on."""
+"""Write our splits and labels as files that stock RecBole trains on."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _refuse_weight(settings: Settings, sources: Sources) -> None:
 
 
 def _gaps(prepared: PreparedData, log: Callable[[str], None]) -> list[str]:
-    """The number fields, whose absent values stay empty cells; says which have some."""
+    """The float fields, whose missing values stay empty cells; logs those that have any."""
     fields = [field for field in prepared.summary.fields if field.kind == "float"]
     rows = prepared.summary.rows
     for field in fields:
