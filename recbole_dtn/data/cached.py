@@ -45,10 +45,10 @@ def complete_manifest(folder: Path) -> dict[str, Any] | None:
     if manifest is None or manifest.get("format") != FORMAT:
         return None
     try:
-        torn = any((folder / name).stat().st_size != size for name, size in manifest["files"].items())
+        incomplete = any((folder / name).stat().st_size != size for name, size in manifest["files"].items())
     except (OSError, KeyError, TypeError, AttributeError):
         return None
-    return None if torn else manifest
+    return None if incomplete else manifest
 
 
 def cache_list(data_path: str | Path, cache_dir: str | Path | None = None) -> list[CacheEntry]:
