@@ -1,4 +1,4 @@
-"""What every room speaks: fields, tasks and the schema of an encoded data set.
+"""Fields, tasks and the schema of an encoded data set: plain values that every package uses.
 
 The three classes are frozen, hold plain Python values only (no tensor, no file handle), and turn into JSON and back,
 so that a checkpoint or a cache can carry them.

@@ -13,7 +13,7 @@ from recbole_dtn.cli.help_text import PROGRAM, aligned, wrapped
 from recbole_dtn.config.datasets import dataset_values, protocols, refuse_shipped
 from recbole_dtn.config.faults import Fault, declared, describe, faults_of, report
 from recbole_dtn.config.layers import command_line_tree
-from recbole_dtn.config.preprocess import option_model, preprocess_options
+from recbole_dtn.config.preprocess import PreprocessOptions, option_model, preprocess_options
 from recbole_dtn.config.properties import properties_folder
 from recbole_dtn.config.tree import Branch, from_python
 from recbole_dtn.config.tree import values as values_of
@@ -56,7 +56,7 @@ def make(set_name: str, given: Namespace) -> RawSet:
     Raises:
         UsageError: for an unknown protocol or option, or a wrong value.
     """
-    model = option_model(set_name)
+    model = option_model(set_name) or PreprocessOptions
     texts, unknown = own_options(given.settings, model.model_fields)
     owner, known_options = f"preprocess {set_name}", [*SWITCHES, *model.model_fields]
     faults = [Fault(f"--{key}", f"{owner} has no such option; {nearest(key, known_options)}", "") for key in unknown]

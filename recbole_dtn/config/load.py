@@ -21,7 +21,7 @@ from recbole_dtn.config.datasets import dataset_layer
 from recbole_dtn.config.digest import settings_digest, settings_yaml
 from recbole_dtn.config.faults import Fault, declared, describe, faults_of, report
 from recbole_dtn.config.layers import command_line, config_layers, ours
-from recbole_dtn.config.preprocess import option_kinds
+from recbole_dtn.config.preprocess import option_model
 from recbole_dtn.config.properties import properties_folder, read_tree
 from recbole_dtn.config.recbole_names import ALIASES
 from recbole_dtn.config.schema import field_of
@@ -196,7 +196,8 @@ def _all_keys(model: type[Settings], merged: Branch) -> list[str]:
         for key, info in model.model_fields.items()
         for inner in getattr(info.annotation, "model_fields", {})
     ]
-    nested += [f"preprocess.{option}" for option in option_kinds(plain(merged["preprocessor"]))]
+    options = option_model(plain(merged["preprocessor"]))
+    nested += [f"preprocess.{option}" for option in getattr(options, "model_fields", ())]
     return [*model.model_fields, *nested, *ALIASES, *COMMAND_WORDS]
 
 

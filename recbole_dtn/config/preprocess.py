@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from recbole_dtn.config.choice import keyword_options
 from recbole_dtn.config.datasets import dataset_values, protocols
-from recbole_dtn.config.faults import declared, read_model
+from recbole_dtn.config.faults import read_model
 from recbole_dtn.config.strict import Strict
 from recbole_dtn.config.tree import from_python, plain
 from recbole_dtn.errors import UsageError
@@ -22,7 +22,6 @@ from recbole_dtn.registry import BUILT_IN, PREPROCESSORS, resolve
 __all__ = [
     "PreprocessOptions",
     "PreprocessorOptions",
-    "option_kinds",
     "option_model",
     "option_words",
     "outcome_columns",
@@ -48,7 +47,7 @@ def read_options(preprocessor: Any, given: Any) -> Any:
     """
     if isinstance(given, Strict):
         return given
-    model = _options_class(preprocessor)
+    model = option_model(preprocessor)
     if model is None and not isinstance(given, Mapping):
         raise PydanticCustomError("preprocess", "expected a map")
     return plain(from_python(given, "")) if model is None else model.model_validate(given)
@@ -63,7 +62,7 @@ class PreprocessorOptions:
 
     def options_class(self, tree: Any, parent: Any) -> type[Strict] | None:
         """The class whose fields the keys are, for messages."""
-        return _options_class(getattr(parent.get("preprocessor"), "value", None))
+        return option_model(getattr(parent.get("preprocessor"), "value", None))
 
 
 def preprocess_options(preprocessor: str, given: Any) -> PreprocessOptions:
@@ -74,7 +73,8 @@ def preprocess_options(preprocessor: str, given: Any) -> PreprocessOptions:
     """
     if isinstance(given, PreprocessOptions):
         return given
-    model = option_model(preprocessor)
+    found = option_model(preprocessor)
+    model = found if found is not None and issubclass(found, PreprocessOptions) else PreprocessOptions
     return read_model(model, from_python(dict(given), ""), of=f"options of {preprocessor}", prefix="preprocess")
 
 
@@ -84,20 +84,8 @@ def outcome_columns(preprocessor: str | None) -> tuple[str, ...]:
     >>> "play_time_ms" in outcome_columns("kuairand"), outcome_columns(None)
     (True, ())
     """
-    model = _options_class(preprocessor)
-    return () if model is None else getattr(model, "outcomes", ())
-
-
-def option_model(preprocessor: str) -> type[PreprocessOptions]:
-    """The class of a preprocessor's options."""
-    model = _options_class(preprocessor)
-    return model if model is not None and issubclass(model, PreprocessOptions) else PreprocessOptions
-
-
-def option_kinds(preprocessor: Any) -> dict[str, Any]:
-    """Names and types of a preprocessor's options; none where there is no preprocessor or it declares none."""
-    model = _options_class(preprocessor)
-    return {} if model is None else declared(model)
+    outcomes: tuple[str, ...] = getattr(option_model(preprocessor), "outcomes", ())
+    return outcomes
 
 
 def option_words(preprocessor: str, options: PreprocessOptions) -> list[str]:
@@ -121,8 +109,11 @@ def _spelled(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _options_class(preprocessor: Any) -> type[Strict] | None:
-    """The declared options; of a plug-in without such a class, the keyword-only arguments of its constructor."""
+def option_model(preprocessor: Any) -> type[Strict] | None:
+    """The class of a preprocessor's options; None where there is no such preprocessor or it declares none.
+
+    The options of a plug-in without such a class are the keyword-only arguments of its constructor.
+    """
     if not isinstance(preprocessor, str):
         return None
     try:

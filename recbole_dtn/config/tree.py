@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, NoReturn
@@ -19,7 +19,7 @@ from recbole_dtn.errors import UsageError
 
 __all__ = [
     "CHOICES", "Branch", "Items", "Leaf", "Tree", "as_choice", "found", "from_python", "is_null", "merge",
-    "parse_text", "place", "places", "plain", "show", "values",
+    "parse_text", "places", "plain", "show", "values",
 ]  # fmt: skip
 
 CHOICES = ("balancer", "shared_interaction")
@@ -312,20 +312,6 @@ def _changed(entries: Items, changes: Branch) -> Items:
             entry = merge(entry, change)
         changed.append(entry)
     return changed
-
-
-def place(tree: Tree, loc: Sequence[str | int]) -> str:
-    """Where the value at ``loc`` (keys, and positions in lists) was written, or the nearest value that holds it."""
-    for part in loc:
-        inner: Tree | None = None
-        if isinstance(tree, Branch):
-            inner = tree.get(str(part))
-        elif isinstance(tree, Items) and isinstance(part, int) and part < len(tree):
-            inner = tree[part]
-        if inner is None:
-            break
-        tree = inner
-    return tree.where
 
 
 def places(tree: Branch, prefix: str = "") -> dict[str, str]:

@@ -31,8 +31,7 @@ def raw_set(settings: Settings, name: str) -> RawSet:
     assert settings.preprocessor is not None
     maker: type[RawSet] = PREPROCESSORS.load(settings.preprocessor)
     raw = Path(settings.raw) if settings.raw is not None else None
-    options = preprocess_options(settings.preprocessor, settings.preprocess)
-    return maker(raw, Path(settings.data_path), name=name, options=options, base={})
+    return maker(raw, Path(settings.data_path), name=name, options=settings.preprocess, base={})
 
 
 def preprocessor_of(settings: Settings, name: str) -> Preprocessor:
