@@ -163,7 +163,7 @@ class Translator:
         return numbers[foreign]
 
     def _look_up(self, spec: FieldSpec, foreign: Tensor) -> Tensor:
-        """Foreign ids -> rows of the fused table."""
+        """Foreign ids -> rows of the joint table."""
         rows = self._rows[spec.name]
         if rows.device != foreign.device:
             rows = self._rows[spec.name] = rows.to(foreign.device)

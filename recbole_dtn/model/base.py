@@ -160,7 +160,7 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
             raise UsageError(f"domain_field: {cls.__name__} reads the domain of every row; name its column")
 
     def new_embedding(self, *, dim: int | None = None, fields: Sequence[int] | None = None) -> EmbeddingTable:
-        """A fused table; to be called in ``build``.
+        """A joint table; to be called in ``build``.
 
         Args:
             dim: width of an embedding; None: the setting ``embedding_size``.
