@@ -274,7 +274,7 @@ class Vocabularies:
         )
 
     def _look_up(self, columns: Mapping[int, pl.Series], schema: DataSchema, ids: Ids) -> None:
-        """Write the rows of the fused table into ``ids``, all single-valued columns in one query."""
+        """Write the rows of the joint table into ``ids``, all single-valued columns in one query."""
         names = [schema.fields[position].name for position in columns]
         for name in names:
             if name not in self._places:
