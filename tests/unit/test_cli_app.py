@@ -348,6 +348,7 @@ def test_list_datasets_says_which_are_prepared(shown: Shown, tmp_path: Path) -> 
     lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
     assert "  prepared  " in lines["ml-100k"]
     assert "atomic files, no YAML" in lines["bare"]
+    assert "ml-100k-mt" not in lines, "the folder of ml-100k, no data set of its own"
     assert ", selected on the test set  " in lines["aliexpress-nl-mtreclib"]
     assert "selected on" not in lines["aliexpress-nl"]
 
