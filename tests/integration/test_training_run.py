@@ -128,7 +128,8 @@ def test_the_recorded_test_numbers_come_again(dtn_run: Run, folder: Path, capsys
 
 def test_a_checkpoint_is_plain_values(folder: Path) -> None:
     content = torch.load(folder / "checkpoint.ckpt", weights_only=True)
-    assert set(content) == {"format", "state_dict", "schema", "vocabularies", "settings", "epoch"}
+    keys = {"format", "state_dict", "balancer", "tables", "schema", "vocabularies", "settings", "epoch"}
+    assert set(content) == keys
     checkpoint = read_checkpoint(folder)
     assert checkpoint.schema.task_names == ("like", "love")
     sizes = {spec.name: spec.size - 2 for spec in checkpoint.schema.fields if spec.kind != "float"}
