@@ -1,9 +1,10 @@
-"""DTN under RecBole's own Dataset and Trainer, with two labels, on MovieLens-100K (docs/recbole.md explains it).
+"""DTN with two labels under RecBole's Dataset and Trainer, on MovieLens-100K (docs/recbole.md explains it).
 
     python examples/recbole_stock.py
 
-The set is derived from the files inside RecBole's wheel, its splits are written as RecBole's benchmark parts, and the
-ten lines of ``train`` are RecBole's own, but for ``recbole_config`` and ``evaluate_tasks``.
+The data set is derived from the files inside RecBole's wheel, and its splits are written as RecBole's benchmark parts.
+The lines of ``train`` are those of any RecBole script, but for ``recbole_config``, ``RecBoleTrainer`` and
+``evaluate_tasks``.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from recbole.data import create_dataset, data_preparation
-from recbole.trainer import Trainer
 from recbole.utils import init_seed
 
-from recbole_dtn.bridge import evaluate_tasks, recbole_config
+from recbole_dtn.bridge import RecBoleTrainer, evaluate_tasks, recbole_config
 from recbole_dtn.config.load import resolve
 from recbole_dtn.model.dtn import DTN
 from recbole_dtn.preprocess.export import write_given_splits
@@ -28,13 +28,14 @@ def write_files(data_path: str, **settings: Any) -> None:
 
 
 def train(data_path: str, **overrides: Any) -> dict[str, dict[str, float]]:
-    """Train with RecBole's Trainer; test metrics per task."""
+    """Train with RecBole's Trainer; test metrics of the best epoch per task."""
     config = recbole_config("DTN", "ml-100k-given", data_path, overrides)
     init_seed(config["seed"], config["reproducibility"])
     train_data, valid_data, test_data = data_preparation(config, create_dataset(config))
     model = DTN(config, train_data.dataset).to(config["device"])
-    trainer = Trainer(config, model)
-    trainer.fit(train_data, valid_data, saved=False, show_progress=config["show_progress"])
+    trainer = RecBoleTrainer(config, model)
+    trainer.fit(train_data, valid_data, show_progress=config["show_progress"])
+    trainer.evaluate(test_data, load_best_model=True)
     return evaluate_tasks(trainer, test_data)
 
 

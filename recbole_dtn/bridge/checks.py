@@ -1,4 +1,4 @@
-"""What is refused of a RecBole Dataset: labels that RecBole reads as inputs, values that it has changed."""
+"""Checks of a RecBole Dataset: it is refused where RecBole takes a label for an input or has changed values."""
 
 from __future__ import annotations
 

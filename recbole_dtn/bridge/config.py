@@ -19,7 +19,7 @@ NUMPY_NAMES = {
     "bool": "bool_", "int": "int_", "float": "float64", "complex": "complex128", "object": "object_", "str": "str_",
     "long": "int_", "unicode": "str_", "float_": "float64", "complex_": "complex128", "unicode_": "str_",
 }  # fmt: skip
-"""Names that RecBole 1.2.1 uses and numpy has dropped, with what they stood for."""
+"""Names that RecBole 1.2.1 uses and numpy has removed, with the names that replace them."""
 
 REFUSED = {
     "gpu_id": "RecBole writes it into CUDA_VISIBLE_DEVICES: set that variable yourself, and use_gpu",
@@ -46,8 +46,8 @@ class RecBoleConfig(Config):  # type: ignore[misc]
     """RecBole's Config without its side effects; takes the same arguments.
 
     The stock class reads sys.argv, evaluates strings as Python, overwrites CUDA_VISIBLE_DEVICES, patches
-    yaml.FullLoader for the whole process, hands a class the YAML of the stock model that shares its name, breaks
-    under numpy 2, and ties a set named ``ml-100k`` to its own folder. This one does none of that.
+    yaml.FullLoader for the whole process, gives a class the YAML of the stock model that shares its name, fails
+    under numpy 2, and reads a set named ``ml-100k`` from a folder of its own. This one does none of that.
 
     Raises:
         UsageError: for a key of :data:`REFUSED`.

@@ -10,7 +10,7 @@ __all__ = ["evaluate_tasks"]
 
 
 def evaluate_tasks(trainer: Trainer, data: Any) -> dict[str, dict[str, float]]:
-    """Evaluate every task with RecBole's Trainer, which knows one label: once per task, with the metrics of its config.
+    """Evaluate each task in turn with RecBole's Trainer (which has one label) and the metrics of its config.
 
     Args:
         trainer: RecBole's Trainer of one of our models. data: its validation or test loader.

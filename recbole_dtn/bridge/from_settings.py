@@ -36,7 +36,7 @@ def recbole_config(
         overrides: our settings by name (only beside a model's name) and any key of RecBole's.
 
     Returns:
-        The config; our settings travel in it under :data:`SETTINGS_KEY`.
+        The config; it holds our settings under :data:`SETTINGS_KEY`.
 
     Raises:
         UsageError: for a key that neither side knows, a key that does harm, or missing files.
@@ -53,9 +53,7 @@ def recbole_config(
         name = dataset or settings.folder or settings.dataset
         ours = [key for key in given if key in type(model).model_fields and key not in MEANS_ANOTHER]
         if ours:
-            raise UsageError(
-                f"{', '.join(ours)}: set it in the Settings; beside them only RecBole's own keys may stand"
-            )
+            raise UsageError(f"{', '.join(ours)}: set it in the Settings; only RecBole's keys can be given beside them")
     model_class = MODELS.load(settings.model)
     if not isinstance(settings, model_class.settings_class):  # as the index has it: a class that pickle does not find
         settings = model_class.settings_class.model_validate(settings.dump())
@@ -72,7 +70,7 @@ def recbole_config(
 
 
 def _headers(folder: Path, name: str, parts: Any) -> dict[str, tuple[str, ...]]:
-    """Columns of the ``inter`` files (of their first part), and of ``user`` and ``item`` where those are."""
+    """Columns of the ``inter`` file (the first part), and of the ``user`` and ``item`` files that exist."""
     files = [folder / f"{name}.{part}.inter" for part in parts] if parts else [folder / f"{name}.inter"]
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
@@ -87,7 +85,7 @@ def _headers(folder: Path, name: str, parts: Any) -> dict[str, tuple[str, ...]]:
 def _keys(settings: Settings, headers: Mapping[str, tuple[str, ...]]) -> tuple[str | None, str | None]:
     """USER_ID_FIELD and ITEM_ID_FIELD: the keys of the user and item files; RecBole wants both or neither.
 
-    Where one of the files is not there, a token field stands in for its key.
+    Where one of the files is missing, a token field is taken for its key.
     """
     found = {
         kind: next((name for name in headers[kind] if name in headers["inter"]), None)
@@ -102,7 +100,7 @@ def _keys(settings: Settings, headers: Mapping[str, tuple[str, ...]]) -> tuple[s
 
 
 def _recbole_values(settings: Settings, path: Path, headers: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
-    """What RecBole needs to be told, from our settings."""
+    """RecBole's keys with the values that our settings give them."""
     user, item = _keys(settings, headers)
     name, _, metric = settings.valid_metric.rpartition("_")
     first = name if name in {task.name for task in settings.tasks} else settings.tasks[0].name
@@ -133,7 +131,7 @@ def _recbole_values(settings: Settings, path: Path, headers: Mapping[str, tuple[
 
 
 def _warn_unfollowed(settings: Settings) -> None:
-    """One warning that names the settings which RecBole's Trainer has no counterpart for."""
+    """One warning that names the settings which RecBole's Trainer ignores."""
     unfollowed = {
         "weight_decay": settings.weight_decay > 0,
         "gradient_clip": settings.gradient_clip is not None,

@@ -17,19 +17,19 @@ from recbole_dtn.errors import UsageError, nearest
 __all__ = ["MEANS_ANOTHER", "SETTINGS_KEY", "WRITER", "is_stock_model", "label_column", "refuse_unknown"]
 
 SETTINGS_KEY = "recbole_dtn"
-"""Key of a RecBole Config under which our Settings travel."""
+"""Key of a RecBole Config that holds our Settings."""
 
 MEANS_ANOTHER = frozenset({"model", "dataset", "data_path", "metrics", "valid_metric", "weight_decay"})
 """Keys that RecBole and our settings both have, and that a stock Config sets in RecBole's sense."""
 
 WRITER = "recbole_dtn.preprocess.export.write_given_splits"
-"""What messages name as the writer of files in given splits."""
+"""The function that messages name: it writes a data set's splits as RecBole's files."""
 
 
 def label_column(settings: Settings, task: str, columns: Collection[str]) -> str:
-    """The column that holds a task's label in RecBole's files: named as the task, or the label itself.
+    """The column of RecBole's files that holds a task's label: the one named as the task, else the task's ``label``.
 
-    RecBole knows no conditions, so a label that a condition derives must lie in a column of its own.
+    RecBole has no conditions, so a label that a condition derives needs a column of its own.
     """
     spec = next(each for each in settings.tasks if each.name == task)
     if spec.condition is not None and task in parse_condition(spec.condition).columns():
@@ -48,7 +48,7 @@ def label_column(settings: Settings, task: str, columns: Collection[str]) -> str
 
 
 def refuse_unknown(given: Iterable[str], config: Config, ours: set[str]) -> None:
-    """RecBole ignores a misspelt key; here it is an error."""
+    """Refuse keys that neither side has; RecBole ignores them."""
     known = {key for keys in config.parameters.values() for key in keys} | set(config.internal_config_dict)
     known |= {*ours, *ALIASES, *REFUSED, "model", "dataset", "discretization", SETTINGS_KEY}
     for key in given:

@@ -1,4 +1,4 @@
-"""What a model calls when RecBole constructs it: settings, vocabularies and schema of the training Dataset."""
+"""Settings, vocabularies and schema from the pair (Config, training Dataset) that RecBole constructs a model with."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def translate(model_class: type, config: Any, dataset: Any) -> Translator:
 
 
 def _settings_of(model_class: type, config: Config, dataset: Dataset) -> Settings:
-    """Settings that the config carries; else those the user gave it, over the shipped defaults."""
+    """The settings that the config holds; else those that the user gave it, over the shipped defaults."""
     carried = config[SETTINGS_KEY]
     if isinstance(carried, Settings):
         expected = MODELS.load(carried.model)
@@ -77,7 +77,7 @@ def _settings_of(model_class: type, config: Config, dataset: Dataset) -> Setting
 
 
 def _fields_of(dataset: Dataset, config: Config, labels: set[str]) -> list[dict[str, str]]:
-    """What RecBole itself would take as inputs: every token column, and floats among ``numerical_features``."""
+    """RecBole's own inputs: every token column, and the floats among ``numerical_features``."""
     kinds = {FeatureType.TOKEN: "token", FeatureType.TOKEN_SEQ: "token_seq", FeatureType.FLOAT: "float"}
     return [
         {"name": name, "type": kinds[kind]}
@@ -107,7 +107,7 @@ def _encode(settings: Settings, dataset: Dataset) -> tuple[DataSchema, Vocabular
 
 
 def _training_column(dataset: Dataset, name: str) -> Tensor:
-    """A column over the training interactions, joined in where it is a user's or an item's."""
+    """A column with one value per training interaction; a user's or item's column is joined."""
     column: Tensor
     for features, key in ((dataset.user_feat, dataset.uid_field), (dataset.item_feat, dataset.iid_field)):
         if name not in dataset.inter_feat and features is not None and name in features:

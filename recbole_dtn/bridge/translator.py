@@ -1,4 +1,4 @@
-"""Batches of another reader (its own ids, padded sequences), such as RecBole's, as :class:`Features`."""
+"""RecBole's batches (ids of its own, padded sequences) as :class:`Features`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Batch", "Translator", "observed_rows", "plain_float"]
 
 
 class Batch(Protocol):
-    """What is asked of a foreign batch; RecBole's Interaction is one."""
+    """What the translator reads of a batch; RecBole's Interaction has it."""
 
     @property
     def columns(self) -> list[str]: ...
@@ -32,12 +32,12 @@ class Batch(Protocol):
 
 
 class Translator:
-    """Encodes foreign batches with the vocabularies of the training split, so that models see :class:`Features` only.
+    """Encodes RecBole's batches with the vocabularies of the training split.
 
     Args:
         settings, schema, vocabularies: what the model is built from.
-        tokens: for each field with ids, and for the domain's and the group's column, the token of each foreign id; the
-            foreign id 0 is padding, or absent.
+        tokens: for each field with ids, and for the domain's and the group's column, the token of each of RecBole's
+            ids; its id 0 is padding, or absent.
         label_columns: for each task, the column that holds its label.
     """
 
@@ -79,7 +79,7 @@ class Translator:
             self._numbers[group] = _byte_order(self._tokens[group])
 
     def check_vocabularies(self, saved: Mapping[str, Any]) -> None:
-        """Refuse what another training split taught, under which the weights would mean other tokens.
+        """Refuse saved vocabularies that differ from these: the saved rows of the table belong to other tokens.
 
         Raises:
             UsageError: naming the first field that differs.
@@ -157,17 +157,17 @@ class Translator:
         """(B,) the number of each value of a column; None where the column is not there."""
         if name is None or name not in self._numbers or name not in batch:
             return None
-        numbers, foreign = self._numbers[name], batch[name]
-        if numbers.device != foreign.device:
-            numbers = self._numbers[name] = numbers.to(foreign.device)
-        return numbers[foreign]
+        numbers, ids = self._numbers[name], batch[name]
+        if numbers.device != ids.device:
+            numbers = self._numbers[name] = numbers.to(ids.device)
+        return numbers[ids]
 
-    def _look_up(self, spec: FieldSpec, foreign: Tensor) -> Tensor:
-        """Foreign ids -> rows of the fused table."""
+    def _look_up(self, spec: FieldSpec, ids: Tensor) -> Tensor:
+        """Rows of the joint table for RecBole's ids, in their shape."""
         rows = self._rows[spec.name]
-        if rows.device != foreign.device:
-            rows = self._rows[spec.name] = rows.to(foreign.device)
-        return rows[foreign]
+        if rows.device != ids.device:
+            rows = self._rows[spec.name] = rows.to(ids.device)
+        return rows[ids]
 
     def _many(self, spec: FieldSpec, padded: Tensor, batch: Batch) -> MultiValued:
         present = padded > 0
@@ -200,7 +200,7 @@ def observed_rows(condition: str | None, batch: Batch, rows: int, device: torch.
 
 
 def _byte_order(tokens: Sequence[str]) -> Tensor:
-    """The number of each foreign id: tokens in the order of their bytes from 0, the absent one (id 0) last."""
+    """The number of each of RecBole's ids: tokens in the order of their bytes, from 0; absent (id 0) comes last."""
     order = sorted(range(1, len(tokens)), key=lambda number: tokens[number].encode())
     numbers = torch.full((len(tokens),), len(order))
     numbers[torch.tensor(order, dtype=torch.int64)] = torch.arange(len(order))

@@ -83,7 +83,7 @@ def _datasets(data_path: Path) -> list[tuple[str, str, str, str]]:
         else:
             state = _unprepared(values.get("preprocessor"), data_path)
         if shadows(name, data_path):
-            state += ", own YAML in place of the shipped one"
+            state += ", own YAML in place of the shipped one" if file else ", in place of the shipped data set"
         if values.get("selected_on_test"):
             state += ", selected on the test set"
         tasks = ", ".join(str(task.get("name")) for task in values.get("tasks") or [])

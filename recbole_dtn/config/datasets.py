@@ -57,14 +57,33 @@ def has_atomic_files(folder: Path) -> bool:
 
 
 def known_datasets(data_path: Path) -> tuple[str, ...]:
-    """Names that ``--dataset`` knows: the shipped ones and the folders under ``data_path``."""
-    return tuple(sorted({*shipped_names("dataset"), *prepared_datasets(data_path)}))
+    """Names that ``--dataset`` knows: the shipped ones and the folders under ``data_path``.
+
+    A folder that a shipped data set of another name keeps its files in is no data set of its own.
+    """
+    names = shipped_names("dataset")
+    kept_elsewhere = {folder for name in names if (folder := _shipped_folder(name)) != name}
+    prepared = [name for name in prepared_datasets(data_path) if dataset_yaml(name, data_path) is not None
+                or name not in kept_elsewhere]  # fmt: skip
+    return tuple(sorted({*names, *prepared}))
 
 
 def dataset_yaml(name: str, data_path: Path) -> Path | None:
-    """The YAML of a data set: ``<data_path>/<name>/<name>.yaml``, else the shipped one, else None."""
+    """The YAML of a data set: ``<data_path>/<name>/<name>.yaml``, else the shipped one, else None.
+
+    Atomic files in ``<data_path>/<name>`` are a user's own where the shipped data set of that name keeps its files in
+    another folder; the shipped YAML does not describe them.
+    """
     own = data_path / name / f"{name}.yaml"
-    return own if own.is_file() else shipped("dataset", name)
+    if own.is_file():
+        return own
+    elsewhere = shipped("dataset", name) is not None and _shipped_folder(name) != name
+    return None if elsewhere and has_atomic_files(data_path / name) else shipped("dataset", name)
+
+
+def _shipped_folder(name: str) -> str:
+    """The folder under ``data_path`` in which a shipped data set keeps its atomic files."""
+    return str(dataset_values(name, None).get("folder") or name)
 
 
 def dataset_layer(name: str | None, data_path: str | None, merged: Branch, faults: list[Fault]) -> Branch:
@@ -101,7 +120,7 @@ def _extended(file: Path, data_path: Path, seen: list[str]) -> Branch:
     if base is None or is_null(base):
         return layer
     other = str(plain(base))
-    found = dataset_yaml(other, data_path)
+    found = dataset_yaml(other, data_path) or shipped("dataset", other)
     if found is None:
         raise UsageError(f"{name}: extends {other!r}, an unknown data set; {_nearest(other, data_path)}")
     if found == file:  # a file of the user's own that extends the shipped one of its name
@@ -141,7 +160,7 @@ def protocols(preprocessor: str) -> dict[str, str]:
 
 
 def shadows(name: str, data_path: Path) -> bool:
-    """Whether a YAML under ``data_path`` takes the place of the shipped one of that name."""
+    """Whether a YAML or atomic files under ``data_path`` take the place of the shipped data set of that name."""
     return shipped("dataset", name) is not None and dataset_yaml(name, data_path) != shipped("dataset", name)
 
 
@@ -184,6 +203,8 @@ def _check_bare(name: str, data_path: Path, merged: Branch, faults: list[Fault])
             f"{data_path / folder} has atomic files, but nothing says what they mean: "
             f"write {own} with fields: and tasks:, or give both in config_files"
         )
+        if shipped("dataset", name) is not None:
+            message += f". To train on the shipped data set {name!r}, move them out of {data_path / name}"
         faults.append(Fault("dataset", message, where))
     elif not has_files:
         synthetic = _synthetic_command(name, data_path)

@@ -152,7 +152,7 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
             raise UsageError(f"{setting}: {message}")
 
     def new_embedding(self, *, dim: int | None = None, fields: Sequence[int] | None = None) -> EmbeddingTable:
-        """A fused table; to be called in ``build``.
+        """A joint table; to be called in ``build``.
 
         Args:
             dim: width of an embedding; None: the setting ``embedding_size``.

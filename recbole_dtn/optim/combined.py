@@ -18,11 +18,11 @@ DECAY = "decoupled_decay"
 class CombinedOptimizer(torch.optim.Optimizer):
     """Steps its parts in turn, after decoupled weight decay of the groups that ask for it.
 
-    Its ``param_groups`` are those of the parts, the same dictionaries, and its ``state`` is theirs: what a scheduler
-    writes into a group the part reads, and ``state_dict`` has the form of any torch optimiser.
+    It shares ``param_groups`` and ``state`` with its parts, so that a part sees what a scheduler writes into a group.
+    ``state_dict`` has the form of any torch optimiser's.
 
-    The decay multiplies by ``1 - lr * lambda`` (Loshchilov and Hutter, ICLR 2019) whatever the part is, so that it
-    means the same for Adam, Adagrad and SGD. Parameters without a gradient do not decay.
+    The decay multiplies weights by ``1 - lr * lambda`` (Loshchilov and Hutter, ICLR 2019), the same for Adam, Adagrad
+    and SGD. Parameters without a gradient do not decay.
 
     Args:
         parts: optimisers over disjoint parameters; at least one.
@@ -56,7 +56,7 @@ class CombinedOptimizer(torch.optim.Optimizer):
         """Copy each dense gradient whose elements lie in another order than its parameter's.
 
         ``backward()`` leaves none; ``torch.autograd.grad`` may give one, such as the transpose of a product. torch's
-        fused kernel walks both in memory order on a CPU and would pair the wrong elements.
+        one-kernel Adam walks both in memory order on a CPU and would pair the wrong elements.
         """
         for group in self.param_groups:
             for weight in group["params"]:

@@ -17,9 +17,10 @@ __all__ = ["FbgemmOptimizer"]
 class FbgemmOptimizer(RowOptimizer):
     """FBGEMM's ``EXACT_ROWWISE_ADAGRAD``, ``EXACT_ADAGRAD`` or ``EXACT_SGD``, in ``step`` and not in the backward.
 
-    A step gives FBGEMM's kernel the gradients of all look-ups, as losses, balancer, AMP and DDP have left them; the
-    kernel sums those of one row and moves the row. It costs one look-up more than FBGEMM's way. The state has the names
-    and shapes of :class:`RowwiseAdagrad` and :class:`Adagrad`, and can be loaded into them.
+    A step hands the gradients of all look-ups to FBGEMM's kernel, which sums those of each row and updates the row. By
+    then the balancer, AMP and DDP have done their part; updating inside the backward pass, as FBGEMM does, would save
+    one look-up. The state has the names and shapes of :class:`RowwiseAdagrad` and :class:`Adagrad`, and can be loaded
+    into them.
 
     Args:
         params: tables, each (R, D) float32, D a multiple of 4. rule: ``rowwise_adagrad``, ``adagrad`` or ``sgd``.

@@ -31,7 +31,7 @@ def rounded_at_random(values: Tensor) -> Tensor:
 
 
 def keep_wide_states(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Take the states of bfloat16 tables as they were saved: torch has just cast them to the type of the table."""
+    """Restore the states of bfloat16 tables in the type they were saved in; torch has cast them to the table's."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     places = [place for group in saved["param_groups"] for place in group["params"]]
     for weight, place in zip(weights, places, strict=True):

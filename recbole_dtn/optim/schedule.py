@@ -16,7 +16,7 @@ def schedule_factor(step: int, settings: SchedulerSettings, *, steps_per_epoch: 
     """The factor of optimiser step ``step``, counted from 0.
 
     With s the step, W the warm-up steps, E the steps of an epoch, N = E * epochs, m ``min_factor`` and
-    p = min(1, (s - W) / max(1, N - W)), the part of the way that is behind::
+    p = min(1, (s - W) / max(1, N - W)), the fraction of the steps after the warm-up that are done::
 
         s < W:        (s + 1) / W
         constant:     1

@@ -1,4 +1,4 @@
-"""Our split and labels as files that stock RecBole trains on."""
+"""A data set's splits and labels as files that stock RecBole can train on."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def write_given_splits(
 
     ``<name>.train.inter``, ``.valid.inter`` and ``.test.inter`` hold exactly the rows of our splits in their order, the
     keys and input fields, and the labels under the tasks' names; ``.user`` and ``.item`` hold the input fields that lie
-    there, and the weight goes along. Nothing else is written, since stock RecBole takes every token column for an
-    input: a group or domain column stays only where it is one. ``<name>.yaml`` beside them is
-    the data set for ``--dataset``.
+    there. The column of ``weight_field`` is written too. Stock RecBole takes every token column for an input, so that
+    no other column is written: those of ``group_field`` and ``domain_field`` only where they are inputs.
+    ``<name>.yaml`` beside them describes the data set for ``--dataset``.
 
     Args:
         settings: of the data set. target_folder: gets the files; stock RecBole wants it to be ``<data_path>/<name>``.
@@ -77,7 +77,9 @@ def write_given_splits(
                 of_side = {column: kind for column, kind in of_side.items() if column in {side.key, *inputs}}
                 batches = (batch.frame for batch in side.table.batches(list(of_side)))
                 written[file] = write_atomic(batches, work / file, of_side, escaped=True, gaps=gaps)
-        write_dataset_yaml(work / f"{name}.yaml", _yaml(settings, masked), f"The splits of {settings.dataset}, given.")
+        write_dataset_yaml(
+            work / f"{name}.yaml", _yaml(settings, masked), f"The splits of {settings.dataset}, as files."
+        )
     for file, rows in written.items():
         log(f"wrote {target_folder / file} ({rows:,} rows)")
     return target_folder
@@ -93,17 +95,17 @@ def _refuse(settings: Settings, prepared: PreparedData) -> None:
 
 
 def _refuse_weight(settings: Settings, sources: Sources) -> None:
-    """A weight goes along as a float column of the interactions; stock RecBole would take a token for an input."""
+    """The weight must be a float column of the interactions: stock RecBole takes a token column for an input."""
     name = settings.weight_field
     if name is not None and (name not in sources.inter.names or sources.inter.type_of(name) != "float"):
         raise UsageError(
-            f"weight_field {name!r}: expected a float column of the .inter file, so that the weights can go along; "
-            "preprocess the set with the weight there"
+            f"weight_field {name!r}: expected a float column of the .inter file (stock RecBole takes a token column "
+            "for an input); preprocess the set with the weight there"
         )
 
 
 def _gaps(prepared: PreparedData, log: Callable[[str], None]) -> list[str]:
-    """The number fields, whose absent values stay empty cells; says which have some."""
+    """Names of the float fields, whose absent values are written as empty cells; warns of those that have some."""
     fields = [field for field in prepared.summary.fields if field.kind == "float"]
     rows = prepared.summary.rows
     for field in fields:
@@ -144,7 +146,7 @@ def _part(
 
 
 def _yaml(settings: Settings, masked: dict[int, str]) -> dict[str, Any]:
-    """The data set's YAML: the same fields, labels ready made, splits given."""
+    """The data set's YAML: the same fields, a label column per task, ``split: given``."""
     kept = ("group_field", "domain_field", "weight_field", "min_count", "pooling")
     inputs = {spec.name for spec in settings.fields} - set(label_columns(settings))
     values = {key: value for key in kept if (value := getattr(settings, key)) is not None}

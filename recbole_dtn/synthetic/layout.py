@@ -1,7 +1,8 @@
-"""What the layouts share: parts cut into blocks, each block a pure function of (seed, part, block)."""
+"""The base of synthetic layouts: parts cut into blocks, each a pure function of (seed, part, block)."""
 
 from __future__ import annotations
 
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -9,20 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import polars as pl
+
 from recbole_dtn.data.hashing import rng
 from recbole_dtn.errors import UsageError
 from recbole_dtn.synthetic.faults import LineFile, Spoil
 from recbole_dtn.synthetic.planted import Effects, Field, Goal, Labels
 
-__all__ = ["BLOCK_ROWS", "DrawnBlock", "Part", "Place", "Plan", "SyntheticLayout"]
+__all__ = ["BLOCK_ROWS", "DrawnBlock", "Part", "Place", "Plan", "SyntheticLayout", "check_rates", "csv_lines"]
 
 BLOCK_ROWS = 65_536
-"""Rows of a block, whatever the machine: the files do not depend on it."""
+"""Rows of a block, the same on every machine: files of a seed are the same everywhere."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was asked for: rows, seed, and the numbers every layout knows.
+    """Rows, seed, and the options that every layout has.
 
     Args:
         rows: good rows over all parts. seed: of everything. faults: faulty rows of every kind and file.
@@ -133,7 +136,7 @@ class SyntheticLayout(ABC):
         return 0.0
 
     def notes(self) -> list[str]:
-        """What planted.json says besides."""
+        """Further notes for planted.json."""
         return []
 
     def most_informative(self) -> int:
@@ -145,3 +148,21 @@ class SyntheticLayout(ABC):
             if all(sum(one.name not in taken for one in goal.fields) >= k for goal in others):
                 return k
         return 1
+
+
+def check_rates(**rates: float) -> None:
+    """Refuse a rate or share that is not between 0 and 1.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    for name, rate in rates.items():
+        if not 0 < rate < 1:
+            raise UsageError(f"--{name}: expected a number between 0 and 1; found {rate}")
+
+
+def csv_lines(frame: pl.DataFrame) -> bytes:
+    """The rows of a frame as CSV, without a header."""
+    target = io.BytesIO()
+    frame.write_csv(target, include_header=False)
+    return target.getvalue()

@@ -273,6 +273,7 @@ def _check_unobserved(make: Make, tasks: int) -> None:
         assert (left[f"heads.{tasks - 1}"] == 0).all(), "a task without an observed row moves its own parameters"
     run.step([False] * tasks)  # nothing at all is observed
     assert all(gradient.isfinite().all() for gradient in run.gradients().values()), "nothing observed: not finite"
+    _check_own(run, "after a step in which nothing is observed")
 
 
 def _check_extremes(make: Make, tasks: int) -> None:
@@ -294,6 +295,14 @@ def _check_extremes(make: Make, tasks: int) -> None:
             assert total.isfinite(), f"{what} gradients: backward returned {total.item()}"
             for name, gradient in run.gradients().items():
                 assert gradient.isfinite().all(), f"{what} gradients of the tasks: that of {name} is not finite"
+        _check_own(run, f"after {what} gradients of the tasks")
+
+
+def _check_own(run: _Run, when: str) -> None:
+    for name, value in [*run.balancer.named_parameters(), *run.balancer.named_buffers()]:
+        # A buffer may mark with NaN what it does not know yet, such as a first loss.
+        finite = value.isfinite().all() if isinstance(value, nn.Parameter) else not value.isinf().any()
+        assert finite, f"the balancer's own {name!r} is not finite {when}"
 
 
 def _check_learns(make: Make) -> None:

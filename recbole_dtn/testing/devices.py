@@ -15,7 +15,7 @@ ACROSS = {"copy_", "_to_copy", "index", "index_put_", "_index_put_impl_"}
 """Operations that a GPU allows on tensors of two devices: copies, and looking up by an index on the CPU."""
 
 
-class _OneDevice(TorchDispatchMode):
+class _OneDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Every operation reads tensors of one device; a single number on the CPU goes with any."""
 
     def __torch_dispatch__(
@@ -49,7 +49,7 @@ def check_one_device(what: str, run: Callable[[], Any]) -> None:
     AssertionError: forward: mul reads tensors on cpu and meta: make each on the device of the input ...
     """
     try:
-        with _OneDevice():
+        with _OneDevice():  # type: ignore[no-untyped-call]
             run()
     except NotImplementedError:
         return

@@ -135,17 +135,22 @@ def _options(mode: str) -> dict[str, Any]:
 def _keep_outside(model: nn.Module) -> None:
     """Break the graph at every module that owns a table; at the table itself where the model is the owner.
 
-    A front that only flattens stays outside with the table before it: alone it would be a graph of its own.
+    A break within a function that the model's forward calls ends a graph of its own. So the steps that only flatten the
+    embeddings stay outside too.
     """
-    for front in model.modules():
-        if isinstance(front, Front) and front.interaction is None:
-            setattr(front, "forward", torch.compiler.disable(front.forward))  # noqa: B010 (mypy: a method)
     for owner, table in list(_tables(model)):
-        part = table if owner is model else owner
-        for name in ("forward", "prepare", "look_up"):
-            if hasattr(part, name):
-                call = getattr(part, name)
-                setattr(part, name, torch.compiler.disable(call))  # type: ignore[no-untyped-call]
+        _disable(table if owner is model else owner, "forward", "prepare", "look_up")
+    flat = [front for front in model.modules() if isinstance(front, Front) and front.interaction is None]
+    for front in flat:
+        _disable(front, "forward")
+    if getattr(model, "front", None) in flat:
+        _disable(model, "input")
+
+
+def _disable(part: nn.Module, *names: str) -> None:
+    for name in names:
+        if hasattr(part, name):
+            setattr(part, name, torch.compiler.disable(getattr(part, name)))  # type: ignore[no-untyped-call]
 
 
 def _tables(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from recbole_dtn.balancer import gradnorm, mgda, pcgrad, uncertainty  # noqa: F401
 from recbole_dtn.registry import BALANCERS
 from recbole_dtn.testing import check_balancer
 

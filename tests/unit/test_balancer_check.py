@@ -94,6 +94,19 @@ class MovesOthers(LossBalancer):
         return total.detach()
 
 
+class LosesItself(LossBalancer):
+    """The mean over no task is NaN."""
+
+    def __init__(self, tasks: Sequence[TaskSpec]) -> None:
+        super().__init__(tasks)
+        self.logits = nn.Parameter(torch.zeros(len(tasks)))
+
+    def backward(self, step: Step) -> Tensor:
+        total = step.losses.sum() + step.extra
+        step.run(total + (self.logits * step.values).sum() / step.observed.sum())
+        return total.detach()
+
+
 class Positional(Fixed):
     def __init__(self, tasks: Sequence[TaskSpec], strength: float = 1.0) -> None:
         super().__init__(tasks)
@@ -117,6 +130,7 @@ class WithoutDefault(Fixed):
         (Unscaled, "extra is re-weighted|the gradient under a scaler of"),
         (MakesDense, "the table's gradient must be sparse"),
         (MovesOthers, "task 0: its own parameters (follow others|do not go down its own loss)"),
+        (LosesItself, "the balancer's own 'logits' is not finite after a step in which nothing is observed"),
         (Positional, "option 'strength' must be keyword-only (after a *)"),
         (WithoutDefault, "option 'strength' needs a default"),
     ],

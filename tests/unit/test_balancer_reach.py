@@ -44,7 +44,9 @@ def under(model: nn.Module, *prefixes: str) -> set[str]:
     ("name", "settings", "own"),
     [
         ("MMoE", {}, ["gates.gates.{}.", TOWER]),
+        ("OMoE", {}, [TOWER]),
         ("SharedBottom", {}, [TOWER]),
+        ("STEM", {}, ["embeddings.{}.", "levels.0.experts.{}.", "levels.0.gates.{}.", TOWER]),
         ("SingleTask", {}, ["embeddings.{}.", "networks.towers.{}."]),
         ("PLE", {"levels": 1}, ["levels.0.gates.{}.", "levels.0.experts.{}.", TOWER]),
         # The first level's experts of a task are read by the shared gate, and so by all.
@@ -72,6 +74,13 @@ def test_a_task_that_reads_the_prediction_of_another_reaches_its_tower() -> None
     shared, specific, _ = named(model, find_reach(model, BATCH))
     assert under(model, "towers.0.", "selectors.0.") <= shared
     assert specific == [set(), under(model, "towers.1.", "selectors.1.")]
+
+
+def test_a_product_of_probabilities_shares_the_first_tower() -> None:
+    model = build("ESMM")
+    shared, specific, _ = named(model, find_reach(model, BATCH))
+    assert shared == under(model, "embedding.", "towers.towers.0.")
+    assert specific == [set(), under(model, "towers.towers.1.")]
 
 
 def test_a_task_without_an_observed_row_and_one_task() -> None:

@@ -37,6 +37,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "MMoE": {"expert_hidden": [6, 5], "tower_hidden": [4]},
     "PLE": {"expert_hidden": [6], "tower_hidden": [4], "levels": 2},
     "SingleTask": {},
+    "STEM": {"expert_hidden": [6], "tower_hidden": [4], "gate_hidden": [5]},
     "DTN": {"module_dim": 5, "interactions": ["gdcn"]},
 }
 
@@ -97,7 +98,7 @@ def assert_same(one: TrainingModule, other: TrainingModule, *, atol: float) -> N
 
 
 @pytest.mark.parametrize("table", ["lazy_adam", "adam"])
-@pytest.mark.parametrize("model", ["MMoE", "PLE", "SingleTask", "DTN"])
+@pytest.mark.parametrize("model", ["MMoE", "PLE", "SingleTask", "DTN", "STEM"])
 def test_the_sum_of_per_task_gradients_is_fixed(model: str, table: str) -> None:
     more = {"embedding_optimizer": {"name": table, "lr": None}}
     fixed = train(make_module("fixed", model, **more))

@@ -144,7 +144,7 @@ def test_resolved_settings_are_taken_as_they_are(toy: Path) -> None:
     settings = resolve(own).settings
     assert recbole_config(settings)[SETTINGS_KEY].dump() == settings.dump()
     with pytest.raises(
-        UsageError, match="experts: set it in the Settings; beside them only RecBole's own keys may stand"
+        UsageError, match="experts: set it in the Settings; only RecBole's keys can be given beside them"
     ):
         recbole_config(settings, overrides={"experts": 3})
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from recbole_dtn.config.datasets import INCOMPLETE, dataset_values, protocols
+from recbole_dtn.config.datasets import INCOMPLETE, dataset_values, known_datasets, protocols, shadows
 from recbole_dtn.config.load import resolve
 from recbole_dtn.errors import UsageError
 
@@ -81,3 +81,32 @@ def test_an_unfinished_folder_is_no_data_set(tmp_path):
     (tmp_path / "mine" / INCOMPLETE).touch()
     with pytest.raises(UsageError, match="unknown data set 'mine'"):
         resolve(given)
+
+
+def test_the_folder_of_a_shipped_data_set_is_not_listed_as_another(tmp_path):
+    folder = tmp_path / "ml-100k-mt"
+    folder.mkdir()
+    (folder / "ml-100k-mt.inter").write_text("a:token\n")
+    assert "ml-100k" in known_datasets(tmp_path)
+    assert "ml-100k-mt" not in known_datasets(tmp_path)
+    (folder / "ml-100k-mt.yaml").write_text(BASE)
+    assert "ml-100k-mt" in known_datasets(tmp_path)
+
+
+def test_a_users_own_files_win_over_the_shipped_data_set_of_their_name(tmp_path):
+    folder = tmp_path / "ml-100k"
+    folder.mkdir()
+    assert settings(tmp_path, "ml-100k").folder == "ml-100k-mt"
+    (folder / "ml-100k.inter").write_text("a:token\tt:float\nx\t1\n")
+    assert shadows("ml-100k", tmp_path)
+    with pytest.raises(
+        UsageError, match=r"ml-100k has atomic files, but nothing says .* shipped data set 'ml-100k', move"
+    ):
+        settings(tmp_path, "ml-100k")
+    given = {"fields": [{"name": "a"}], "tasks": [{"name": "t", "label": "t"}], "data_path": str(tmp_path)}
+    found = resolve({**given, "model": "MMoE", "dataset": "ml-100k"}).settings
+    assert (found.folder, found.preprocessor, [task.name for task in found.tasks]) == (None, None, ["t"])
+    write(tmp_path, "other", "extends: ml-100k\nfolder: ml-100k-mt\n")
+    assert [task.name for task in settings(tmp_path, "other").tasks] == ["like", "love"]
+    (folder / "ml-100k.yaml").write_text(BASE)
+    assert [task.name for task in settings(tmp_path, "ml-100k").tasks] == ["t"]

@@ -14,6 +14,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import init_seed
 
 from recbole_dtn.bridge import recbole_config
+from recbole_dtn.config.load import settings_class
 from recbole_dtn.registry import MODELS
 
 Row = dict[str, str]
@@ -38,18 +39,16 @@ SETTINGS: dict[str, Any] = {
     "accelerator": "cpu",
     "progress": False,
 }
-SMALL: dict[str, dict[str, Any]] = {
-    "DTN": {"module_dim": 8, "tower_hidden": [4], "interactions": ["gdcn", {"name": "memonet", "codes": 20}]},
-    "ESMM": {"tower_hidden": [8]},
-    "MMoE": {"experts": 2, "expert_hidden": [8], "tower_hidden": [4]},
-    "OMoE": {"experts": 2, "expert_hidden": [8], "tower_hidden": [4]},
-    "PEPNet": {"tower_hidden": [8], "domain_field": "user"},
-    "PLE": {"expert_hidden": [8], "tower_hidden": [4]},
-    "PPNet": {"tower_hidden": [8]},
-    "SharedBottom": {"bottom_hidden": [8], "tower_hidden": [4]},
-    "SingleTask": {"hidden": [8]},
-    "STEM": {"expert_hidden": [8], "gate_hidden": [4], "tower_hidden": [4]},
-}
+SMALL: dict[str, Any] = {
+    "interactions": ["gdcn", {"name": "memonet", "codes": 20}], "module_dim": 8, "hidden": [8], "bottom_hidden": [8],
+    "experts": 2, "expert_hidden": [8], "gate_hidden": [4], "tower_hidden": [4],
+}  # fmt: skip
+
+
+def small(model: str) -> dict[str, Any]:
+    """Small sizes of a model's own, and a domain where it needs one; a new model needs no entry here."""
+    own = {key: value for key, value in SMALL.items() if key in settings_class(model).model_fields}
+    return {**own, "domain_field": "user"} if MODELS.attributes(model).get("needs_domain") else own
 
 
 def draw_rows(count: int, seed: int) -> list[Row]:
@@ -80,7 +79,7 @@ class Toy:
     def __init__(self, data_path: Path) -> None:
         self.data_path = data_path
         self.rows = {part: draw_rows(count, seed) for seed, (part, count) in enumerate(SIZES.items())}
-        self.small = SMALL
+        self.small = small
         self.settings = {**SETTINGS, "output_dir": str(data_path / "runs")}
         self.write()
 
@@ -95,7 +94,7 @@ class Toy:
 
     def config(self, model: str = "MMoE", **values: Any) -> Any:
         """Our config."""
-        return recbole_config(model, "toy", self.data_path, {**self.settings, **SMALL[model], **values})
+        return recbole_config(model, "toy", self.data_path, {**self.settings, **small(model), **values})
 
     def stock_config(self, model: type, **values: Any) -> Any:
         """RecBole's own class, with the keys that a user has to set."""

@@ -60,9 +60,9 @@ def test_what_recbole_trained_scores_alike_on_our_side(toy: Any, tmp_path: Path,
     assert (scores - recbole_scores(model, test)).abs().max() <= 1e-6
 
 
-@pytest.mark.parametrize("name", ["DTN", "MMoE"])
+@pytest.mark.parametrize("name", ["DTN", "MMoE", "PEPNet"])
 def test_what_we_trained_scores_alike_on_recboles_side(toy: Any, name: str) -> None:
-    settings = {**toy.settings, **toy.small[name], "data_path": str(toy.data_path), "split": "given"}
+    settings = {**toy.settings, **toy.small(name), "data_path": str(toy.data_path), "split": "given"}
     run = fit(name, "toy", settings, quiet=True)
     ours = load(run.folder).predict(raw_frame(toy.rows["test"]))
     _, model, (_, _, test) = toy.built(name)
@@ -93,7 +93,7 @@ def test_a_checkpoint_brings_its_own_vocabularies(toy: Any, tmp_path: Path) -> N
 
 def test_compressed_fields_cross_the_border(toy: Any, tmp_path: Path) -> None:
     compressed = {"embedding_compression": {"method": "quotient_remainder", "above": 3, "collisions": 3}}
-    settings = {**toy.settings, **toy.small["MMoE"], **compressed, "data_path": str(toy.data_path), "split": "given"}
+    settings = {**toy.settings, **toy.small("MMoE"), **compressed, "data_path": str(toy.data_path), "split": "given"}
     run = fit("MMoE", "toy", settings, quiet=True)
     ours = load(run.folder).predict(raw_frame(toy.rows["test"]))
     _, model, (_, _, test) = toy.built(**compressed)

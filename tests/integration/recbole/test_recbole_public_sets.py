@@ -35,7 +35,7 @@ def made(request: pytest.FixtureRequest, toy: Any, tmp_path: Path) -> tuple[str,
 def test_stock_recbole_reads_the_files_as_we_do(made: tuple[str, Path], toy: Any) -> None:
     name, data_path = made
     settings = {"dataset": name, "embedding_size": 4, "accelerator": "cpu", "output_dir": str(data_path / "runs")}
-    config = recbole_config("MMoE", name, data_path, {**settings, **toy.small["MMoE"]})
+    config = recbole_config("MMoE", name, data_path, {**settings, **toy.small("MMoE")})
     datasets = create_dataset(config).build()
     ours = prepare(resolve([f"--dataset={name}", f"--data_path={data_path}"]).settings)
     for dataset, part in zip(datasets, ("train", "valid", "test"), strict=True):
@@ -51,7 +51,7 @@ def test_our_model_trains_under_the_stock_trainer(made: tuple[str, Path], toy: A
     name, data_path = made
     own = {"dataset": name, "embedding_size": 4, "accelerator": "cpu", "epochs": 1, "progress": False}
     config = recbole_config(
-        "MMoE", name, data_path, {**own, **toy.small["MMoE"], "output_dir": str(data_path / "runs")}
+        "MMoE", name, data_path, {**own, **toy.small("MMoE"), "output_dir": str(data_path / "runs")}
     )
     train, valid, _ = toy.loaders(config)
     torch.manual_seed(1)
