@@ -87,7 +87,7 @@ class DTNSettings(Settings):
 
 @dataclass(frozen=True)
 class DTNVariant:
-    """The four choices in which the authors' code differs from the paper (METHODS §1.2)."""
+    """The four choices in which the authors' code differs from the paper (docs/dtn.md)."""
 
     fusion: Fusion
     gate_input: GateInput
@@ -134,10 +134,10 @@ class InputAffine(nn.Module):
 
 
 class PredictionScale(nn.Module):
-    """What a task's modules are multiplied by when a later task reads them: its probability p, or p / mean(p).
+    """The factor of a task's modules where a later task reads them: the task's probability p, or p / mean(p).
 
-    The mean is a running one (``mean <- .99 mean + .01 batch mean``, starting at the first batch's), changed in
-    training only and without gradient; before any training it is 1.
+    mean(p) is a running mean: ``mean <- .99 mean + .01 batch mean``. It starts at the mean of the first batch, changes
+    in training only, and has no gradient. It is 1 before any training.
 
     Args:
         normalised: whether to divide by the running mean. detach: whether to stop the gradient through p.
@@ -255,10 +255,11 @@ class TaskSelector(nn.Module):
 class DTN(MultiTaskRecommender):
     """Task-specific interaction modules, selected by gates and a task-sensitive network.
 
-    Every owner o (a task, or S that is shared) has its own modules ``F_{o,j}(x)``, read by all tasks. Task t, in the
-    order of the chain, fuses ``GN(own)`` with ``TSN(others + shared)`` and ends in its tower; ``GN`` is a
-    softmax-gated sum, and TSN scales the modules of each direct predecessor by that predecessor's prediction.
-    ``variant: released`` is the authors' code (METHODS §1.2).
+    Every owner o (a task, or the shared owner S) has its own modules ``F_{o,j}(x)``, which all tasks read. The tasks
+    are computed in the order of the chain. Task t fuses ``GN(own)`` with ``TSN(others + shared)``; its tower reads the
+    result. ``GN`` is a softmax-gated sum. TSN scales the modules of each direct predecessor by that predecessor's
+    prediction.
+    ``variant: released`` is the authors' code (docs/dtn.md).
     """
 
     settings_class: ClassVar = DTNSettings
@@ -313,7 +314,7 @@ class DTN(MultiTaskRecommender):
         """A batch -> logits (B, T), and each task's weights over all modules (two groups, each summing to 1)."""
         embeddings = self.embedding(features)
         x = embeddings.flatten(1)
-        embeddings = x.view_as(embeddings)  # so that all that is read comes from x
+        embeddings = x.view_as(embeddings)  # the modules read x too, so that its gradient is complete
         outputs, auxiliary = self._interact(embeddings, features.ids)
         logits: dict[int, Tensor] = {}
         factors: dict[int, Tensor] = {}

@@ -8,14 +8,14 @@ from recbole_dtn.schema import DataSchema
 __all__ = ["SHARED", "owner_names"]
 
 SHARED = "shared"
-"""Name of the owner that belongs to no task, in gate names such as ``shared/gdcn``."""
+"""Name of the owner that all tasks share, in gate names such as ``shared/gdcn``."""
 
 
 def owner_names(schema: DataSchema, *, shared: bool) -> tuple[str, ...]:
     """The tasks in schema order, then (if ``shared``) the shared owner.
 
     Raises:
-        UsageError: when a task has the name of the shared owner.
+        UsageError: where a task is named ``shared``.
     """
     if SHARED in schema.task_names:
         raise UsageError(f"tasks: {SHARED!r} is the name of what all tasks share; give that task another name")

@@ -26,7 +26,7 @@ class ExtractionLevel(nn.Module):
     """One level of PLE (eq. 1-6): each owner's experts read the owner's own input; gates read it too.
 
     Task t mixes ``[own experts, shared experts]``; the shared gate mixes ALL experts of the level
-    ``[task 1's, ..., task T's, shared]`` and is absent on the last level, whose shared mix nothing would read.
+    ``[task 1's, ..., task T's, shared]``. It is absent on the last level, where nothing reads its mix.
     ``shared_gate: shared``, as in published code, mixes the shared experts alone.
 
     Args:

@@ -151,14 +151,14 @@ def take_rows(features: Features, rows: Sequence[int]) -> Features:
 
 
 PLAIN = {"dropout": 0.0, "embedding_l2": 0.0, "codebook_l2": 0.0}
-"""What a check of an equation starts from: tuned penalties and random masks are no part of it."""
+"""Dropout and penalties off, since no equation that is checked has them."""
 
 
 def make_settings(model: str | type[Any], **overrides: Any) -> Settings:
-    """Typed settings of a model: the shipped defaults without their regularisation, then ``overrides``, whole values by
-    top-level key.
+    """Typed settings of a model: the shipped defaults, dropout and penalties off, and ``overrides``.
 
-    What depends on a data set (such as the names in ``task_chain``) is not checked here.
+    An override replaces the whole value of a top-level key. What depends on a data set (such as the names in
+    ``task_chain``) is not checked here. A model that needs a domain field is given one named ``domain``.
 
     Args:
         model: a registered name, or a class, whose ``settings_class`` then has a default for each key of its own.

@@ -18,6 +18,7 @@ from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import DataSchema, TaskSpec
 from recbole_dtn.testing.data import make_settings, take_rows, tiny_features, tiny_schema
+from recbole_dtn.testing.devices import check_one_device
 
 __all__ = ["check_model"]
 
@@ -58,7 +59,7 @@ def check_model(model: str | type[MultiTaskRecommender], **settings: Any) -> Non
         _check_masks(built, features)
         _check_mixed_precision(built, features)
         _check_fused(built, _build(model, {**chosen, "fused": False}, schema, seed=tasks), features)
-        _check_meta(built, features)
+        _check_device(built, features)
     for kinds in ({"multi": (), "dense": 0}, {"tokens": 2, "multi": ("sum",), "dense": 2}):
         schema = tiny_schema(domains=domains, **kinds)  # type: ignore[arg-type]
         _check_output(_build(model, chosen, schema, seed=7), tiny_features(schema, ROWS))
@@ -234,17 +235,16 @@ def _check_fused(model: MultiTaskRecommender, plain: MultiTaskRecommender, featu
         assert torch.allclose(found[name], gradient, atol=1e-5), f"{name}: the fused gradient is not the plain one"
 
 
-def _check_meta(model: MultiTaskRecommender, features: Features) -> None:
-    """A tensor that a model makes without its batch's device is on the CPU, and does not mix with others here."""
+def _check_device(model: MultiTaskRecommender, features: Features) -> None:
     elsewhere = copy.deepcopy(model).to("meta")
     optimizer = torch.optim.Adam(elsewhere.parameters())
-    try:
-        gradients = _gradients(elsewhere, features.to("meta"))
+
+    def step() -> None:
+        for name, gradient in _gradients(elsewhere, features.to("meta")).items():
+            assert gradient.is_meta, f"the gradient of {name} is on {gradient.device}, its parameter on meta"
         optimizer.step()
-    except (RuntimeError, NotImplementedError) as error:
-        raise AssertionError(f"a training step on another device (meta) failed: {error}") from error
-    for name, gradient in gradients.items():
-        assert gradient.is_meta, f"the gradient of {name} is on {gradient.device}, its parameter on meta"
+
+    check_one_device("a training step", step)
 
 
 def _check_tasks(

@@ -1,4 +1,4 @@
-"""DTN against METHODS §1 in numpy: both variants, every option on its own, and chains of every shape."""
+"""DTN against its equations in numpy: both variants, every option on its own, and chains of every shape."""
 
 import itertools
 

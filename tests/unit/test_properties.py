@@ -44,6 +44,12 @@ def dotted(model: type[BaseModel]) -> set[str]:
     return keys
 
 
+def by_defaults(model: str) -> Settings:
+    """The settings of a model with no other word on the command line than what it cannot do without."""
+    needed = ["--domain_field=gender"] if MODELS.attributes(model).get("needs_domain") else []
+    return resolve([f"--model={model}", *needed]).settings
+
+
 def test_the_folder_is_the_repositorys_and_ships_every_kind() -> None:
     assert (properties_folder() / "overall.yaml").is_file()
     assert {"DTN", "MMoE", "PLE", "SharedBottom", "SingleTask"} <= set(MODEL_FILES)
@@ -93,7 +99,7 @@ def test_a_models_yaml_has_the_models_own_keys(name: str) -> None:
     own = MODELS.load(name).settings_class or Settings
     assert keys - shared == set(settings_class(name).model_fields) - shared == set(own.model_fields) - shared
     assert keys & shared <= {"dropout", "embedding_l2"}, "only what tuning gave the model a value of its own for"
-    resolved = resolve([f"--model={name}"]).settings
+    resolved = by_defaults(name)
     assert own.model_validate(resolved.dump()).dump() == resolved.dump()
     assert own.model_validate(resolved.dump()).effective() == resolved.effective()
 
@@ -112,8 +118,7 @@ def test_every_key_has_a_comment(file: Path) -> None:
 
 @pytest.mark.parametrize("name", MODELS.names())
 def test_every_model_resolves_by_its_defaults(name: str) -> None:
-    needed = ["--domain_field=gender"] if MODELS.attributes(name).get("needs_domain") else []
-    assert resolve([f"--model={name}", *needed]).settings.model == name
+    assert by_defaults(name).model == name
 
 
 @pytest.mark.parametrize("name", [name for name in MODEL_FILES if name not in builtin_index()["model"]])
