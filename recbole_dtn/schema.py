@@ -33,7 +33,7 @@ class FieldSpec:
     Attributes:
         name: column name in the atomic files.
         kind: ``token`` (one id), ``token_seq`` (many ids, pooled) or ``float`` (one number).
-        size: rows that the field owns in the fused embedding table: 2 + vocabulary for ids; 2 for a continuous
+        size: rows that the field owns in the joint embedding table: 2 + vocabulary for ids; 2 for a continuous
             float (row 0 absent, row 1 the learned direction that the value scales).
         offset: first of those rows.
         pooling: how a ``token_seq`` field is pooled, ``sum`` or ``mean``.
@@ -134,7 +134,7 @@ class DataSchema:
 
     @property
     def num_rows(self) -> int:
-        """Rows of the fused embedding table over all fields."""
+        """Rows of the joint embedding table over all fields."""
         return sum(spec.size for spec in self.fields)
 
     @cached_property

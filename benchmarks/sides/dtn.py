@@ -18,7 +18,7 @@ FIELDS, IDS, EXPONENT = 23, 999_995, 1.05
 
 
 def ids_of_a_batch(rows: int, sizes: list[int]) -> torch.Tensor:
-    """(rows, 23) Zipf-distributed rows of the fused table."""
+    """(rows, 23) Zipf-distributed rows of the joint table."""
     generator = torch.Generator().manual_seed(0)
     columns, offset = [], 0
     for size in sizes:

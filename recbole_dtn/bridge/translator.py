@@ -163,7 +163,7 @@ class Translator:
         return numbers[ids]
 
     def _look_up(self, spec: FieldSpec, ids: Tensor) -> Tensor:
-        """Rows of the fused table for RecBole's ids, in their shape."""
+        """Rows of the joint table for RecBole's ids, in their shape."""
         rows = self._rows[spec.name]
         if rows.device != ids.device:
             rows = self._rows[spec.name] = rows.to(ids.device)

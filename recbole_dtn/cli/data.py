@@ -205,7 +205,7 @@ def _cache(words: list[str]) -> int:
             entry.fingerprint,
             count(entry.rows),
             f"{entry.bytes / 1e6:,.1f} MB",
-            "complete" if entry.complete else "torn",
+            "complete" if entry.complete else "incomplete",
         )
         for entry in entries
     ]

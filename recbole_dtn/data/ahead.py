@@ -1,4 +1,4 @@
-"""A stage of a pipeline: items made ahead in a thread."""
+"""Compute the next items of an iterator in a thread, ahead of its consumer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _End:
 
 
 def ahead(items: Iterator[T], count: int) -> Generator[T]:
-    """The same items, up to ``count`` of them made ahead in a thread; an error in it is raised here, at its place.
+    """The same items, up to ``count`` of them computed ahead in a thread. An error is raised where its item would come.
 
     Closing it ends the thread.
 

@@ -1,6 +1,6 @@
 """RecBole's atomic files, read in blocks with Polars.
 
-An atomic file is UTF-8 text: a header ``name:type`` per column, tabs between columns, a row a line. Types are
+An atomic file is UTF-8 text: a header ``name:type`` per column, tabs between columns, one row per line. Types are
 ``token``, ``token_seq`` (values with a space between), ``float`` and ``float_seq``. A table may lie in several parts
 (``<name>.train.inter``, ...). Structure is checked on every read; a fault is reported with file and line.
 """
@@ -54,8 +54,8 @@ Tap = Callable[[Path, bytes], None]
 class FileFault:
     """Something wrong in a file (line 0: in the file or folder as a whole).
 
-    ``fatal``: it cannot be read; else stock RecBole alone would misread it. ``kind``: the reason without the row's own
-    value, by which faults are grouped; empty: the reason.
+    ``fatal``: the row cannot be read; otherwise only stock RecBole would misread it. ``kind`` is the reason without the
+    row's own value: faults of one kind are grouped. Empty: ``kind`` is the reason.
     """
 
     file: str
@@ -216,7 +216,7 @@ def _spelled(header: Header) -> str:
 
 
 def blocks(header: Header, tap: Tap | None = None) -> Iterator[tuple[bytes, int]]:
-    """Whole lines after the header, about ``BLOCK_BYTES`` at a time, with the number of the first."""
+    """Yield whole lines after the header, about ``BLOCK_BYTES`` at a time, with the line number of the first."""
     line = 2
     with header.path.open("rb") as file:
         first = file.read(header.length)
@@ -232,7 +232,7 @@ def blocks(header: Header, tap: Tap | None = None) -> Iterator[tuple[bytes, int]
 
 
 def count_bytes(data: bytes, byte: bytes) -> int:
-    """How often a byte is there: twice as fast as ``bytes.count``, and other threads go on meanwhile."""
+    """Count a byte. Twice as fast as ``bytes.count``, and numpy releases the interpreter lock meanwhile."""
     values, wanted = np.frombuffer(data, np.uint8), ord(byte)
     # In pieces that stay in the processor's cache with their comparison.
     return sum(
@@ -241,7 +241,7 @@ def count_bytes(data: bytes, byte: bytes) -> int:
 
 
 def parse_block(header: Header, block: bytes, first_line: int, columns: Sequence[str] | None) -> pl.DataFrame:
-    """A block as text columns; blank lines are no rows.
+    """Parse a block into text columns, skipping blank lines.
 
     Raises:
         DataError: at the first line of another shape than the header's.
@@ -249,7 +249,7 @@ def parse_block(header: Header, block: bytes, first_line: int, columns: Sequence
     wanted = list(header.names if columns is None else columns)
     frame = _read(header, block, wanted)
     if frame is None and _has_blank_line(block):
-        # Looked for only now: a blank line reads as a row without tabs, and most files have none.
+        # Only checked after a failure: most files have no blank line, and one reads as a row without tabs.
         frame = _read(header, BLANK_LINE.sub(b"", block), wanted)
     if frame is None:
         raise_first(structure_faults(header, block, first_line))
@@ -272,10 +272,10 @@ def _read(header: Header, rows: bytes, wanted: list[str], *, numbers: bool = Fal
     if len(header.names) == 1 and _has_blank_line(rows):
         return None
     places = [header.names.index(name) for name in wanted]
-    # Polars looks at the columns that it returns, and takes longer rows then.
+    # With a subset of columns, Polars checks only those and accepts rows with too many values.
     if len(wanted) < len(header.names) and not _is_even(rows, len(header.names)):
         return None
-    # It drops what looks like a byte order mark, which here is a value's: it gets a row to stand before it.
+    # Polars drops a leading byte order mark, which here belongs to a value: put a dummy row before it.
     added = b"0" + b"\t" * (len(header.names) - 1) + b"\n" if rows.startswith(BOM) else b""
     try:
         frame = pl.read_csv(

@@ -23,14 +23,14 @@ __all__ = ["WRITING", "building", "guarded", "is_building", "locked_folder"]
 PREFIX = ".building-"
 WRITING = ".writing-"
 PREFIXES = (PREFIX, WRITING, ".starting-")
-"""How folders under construction are called; the last is that of earlier versions."""
+"""Name prefixes of folders under construction; the last is that of earlier versions."""
 LOCK = ".lock"
 MINUTE = 60.0
 
 
 @contextmanager
 def building(root: Path) -> Iterator[Path]:
-    """A new folder in a cache's ``root`` that goes away at the end; what killed processes left there goes away first.
+    """Create a folder in a cache's ``root`` and remove it at the end; first remove what killed processes left there.
 
     Raises:
         OSError: when ``root`` cannot be written.
@@ -67,7 +67,7 @@ def locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 @contextmanager
 def guarded(root: Path) -> Iterator[bool]:
-    """For a moment the only process to begin or to clean up in ``root``; false where that cannot be told."""
+    """Hold the lock under which folders in ``root`` are created and removed; yields false where there are no locks."""
     try:
         handle = os.open(root, os.O_RDONLY)
     except OSError:  # a folder cannot be opened on every system
@@ -80,7 +80,7 @@ def guarded(root: Path) -> Iterator[bool]:
 
 
 def is_building(folder: Path) -> bool:
-    """Whether a process that lives builds a cache entry in this folder (true where that cannot be told)."""
+    """Whether a running process builds a cache entry in this folder (true where file locks do not exist)."""
     return folder.name.startswith(PREFIX) and _is_held(folder)
 
 
@@ -101,7 +101,8 @@ def _remove_dead(parent: Path, *, alone: bool) -> None:
     """Remove folders that no process holds.
 
     Args:
-        parent: of the folders. alone: whether nobody is between making a folder and locking it; else young ones stay.
+        parent: of the folders. alone: whether no other process can be between creating a folder and locking it; if one
+            can, recent folders stay.
     """
     for folder in parent.iterdir():
         if folder.name.startswith(PREFIXES) and folder.is_dir() and not folder.is_symlink():

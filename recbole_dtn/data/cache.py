@@ -1,7 +1,7 @@
 """The columnar cache on disk: one folder per fingerprint of the files and the data settings.
 
-A folder counts only with its manifest, which is written last and names every file with its size; anything else is
-torn and built again. A folder is built under another name and renamed when it is complete.
+An entry is complete when it has its manifest, which is written last and lists every file with its size. An incomplete
+entry is built again. A folder is built under another name and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def open_entry(folder: Path) -> Encoded | None:
-    """The contents of a complete entry; None when there is none or it is torn."""
+    """The contents of a complete entry; None when there is none or it is incomplete."""
     manifest = complete_manifest(folder)
     vocabularies = None if manifest is None else read_json(folder / VOCABULARIES)
     if manifest is None or vocabularies is None:
@@ -165,10 +165,10 @@ def _encoded(vocabularies: dict[str, Any], content: dict[str, Any]) -> Encoded:
 def open_or_build(
     settings: Settings, sources: Sources, *, log: Callable[[str], None], meter: Meter = silent
 ) -> tuple[Encoded, Path, bool]:
-    """The cache entry of a data set, its folder, and whether it was there.
+    """The cache entry of a data set, its folder, and whether it existed before.
 
-    A file whose digest is not known yet is read once, for its digest and to be encoded, where nothing is cached that
-    it might turn out to be.
+    A file whose digest is unknown is read only once, for its digest and for encoding, when the cache has no entry that
+    it could match.
 
     Raises:
         DataError: for faulty data, or a folder that cannot be written.
@@ -182,7 +182,7 @@ def open_or_build(
         encoded = open_entry(folder)
         if encoded is not None:
             return encoded, folder, True
-        log(f"encoding {sources.folder}{' again: its cache is torn' if folder.exists() else ''}")
+        log(f"encoding {sources.folder}{' again: its cache is incomplete' if folder.exists() else ''}")
     else:
         log(f"encoding {sources.folder}")
     encoded, folder = _build(settings, sources, reading, log)
@@ -194,7 +194,7 @@ def _has_entries(root: Path) -> bool:
 
 
 def _build(settings: Settings, sources: Sources, reading: _Reading, log: Callable[[str], None]) -> tuple[Encoded, Path]:
-    """Encode the data into a new entry, in the place of a torn one."""
+    """Encode the data into a new entry, which replaces an incomplete one."""
     root = cache_root(settings)
     try:
         with building(root) as work:
@@ -224,5 +224,5 @@ def _publish(target: Path, folder: Path) -> None:
     try:
         target.rename(folder)
     except OSError:
-        if open_entry(folder) is None:  # else another process has just built the same
+        if open_entry(folder) is None:  # otherwise another process has just built the same entry
             raise

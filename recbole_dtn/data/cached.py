@@ -1,4 +1,4 @@
-"""The entries of the columnar cache as files: which are there and complete. Neither torch nor polars is needed."""
+"""List and remove entries of the columnar cache. Needs neither torch nor polars."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def complete_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of an entry whose files all have their size; None when there is none or the entry is torn."""
+    """The manifest of an entry whose files all have their size; None when the entry is missing or incomplete."""
     manifest = read_json(folder / MANIFEST)
     if manifest is None or manifest.get("format") != FORMAT:
         return None
     try:
-        torn = any((folder / name).stat().st_size != size for name, size in manifest["files"].items())
+        incomplete = any((folder / name).stat().st_size != size for name, size in manifest["files"].items())
     except (OSError, KeyError, TypeError, AttributeError):
         return None
-    return None if torn else manifest
+    return None if incomplete else manifest
 
 
 def cache_list(data_path: str | Path, cache_dir: str | Path | None = None) -> list[CacheEntry]:
-    """Every cache entry of the data sets under ``data_path`` (or ``cache_dir``), torn ones too, none being built."""
+    """Cache entries under ``data_path`` (or ``cache_dir``): incomplete ones too, but none that is being built."""
     roots = [Path(cache_dir)] if cache_dir is not None else []
     pairs = [(folder.name, folder) for root in roots if root.is_dir() for folder in sorted(root.iterdir())]
     if cache_dir is None and Path(data_path).is_dir():

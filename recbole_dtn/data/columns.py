@@ -1,4 +1,4 @@
-"""The tables of a data set in scratch files, and their columns by interaction."""
+"""The tables of a data set in scratch files, and their columns in the order of the interactions."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Tables:
         return self._stored(name, start, stop).astype(np.int64)
 
     def keys(self, name: str) -> Codes:
-        """For every interaction a number that is the same where the column is: codes, or ranks of a float."""
+        """One number per interaction, equal where the column's values are equal: codes, or ranks of a float."""
         _, column = self._single(name)
         values = self._stored(name, 0, self.raw["inter"].rows)
         if isinstance(column, RawFloats):

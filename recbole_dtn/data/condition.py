@@ -13,7 +13,7 @@ __all__ = ["to_expression"]
 
 
 def to_expression(condition: Condition, dtypes: Mapping[str, pl.DataType]) -> pl.Expr:
-    """Boolean expression of ``condition``; null where a missing value leaves it undecided.
+    """Boolean expression of ``condition``; null where a missing value makes the result unknown.
 
     ``dtypes`` are the types of the frame it will run on. A number compared with a text column compares the text's
     numeric value (``is_click == 1`` holds for ``"1"`` and ``"1.0"``); a quoted text compared with a number column is

@@ -1,7 +1,7 @@
 """Second pass of encoding: splits, labels, and each column as its narrowest integers (:mod:`recbole_dtn.data.fields`).
 
-The interactions are stored in the order training, validation, test, so that a split is a stretch of every array. A
-side table is stored once; an interaction holds the number of its row.
+The interactions are stored in the order training, validation, test, so that a split is one slice of every array. A
+side table is stored once, and each interaction holds a row number of it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the arrays in the folder mean: the rest of a cache entry."""
+    """What the arrays of a cache entry mean: vocabularies, and counts per split, field and task."""
 
     vocabularies: Vocabularies
     rows: dict[str, int]
@@ -48,7 +48,7 @@ class Encoded:
 
 
 def check_count_parts(settings: Settings) -> None:
-    """Refuse ``count_parts`` where it has no meaning.
+    """Refuse ``count_parts`` where it has no effect.
 
     Raises:
         UsageError: naming the field.
@@ -81,8 +81,8 @@ def encode(
 
     Args:
         settings: fields, tasks, split. sources: the atomic files. target, scratch: empty folders.
-        log: told what was read though stock RecBole would misread it, with file and line.
-        meter: told how many fields are done. tap: shown the bytes of the files that are read, in a thread.
+        log: gets a message, with file and line, for each value that stock RecBole would misread.
+        meter: gets the number of encoded fields. tap: gets the bytes of the files as they are read, in a thread.
 
     Raises:
         DataError: for faulty files, a label that is missing or not binary, an empty split, a task without positives.
@@ -92,7 +92,7 @@ def encode(
 
 
 def _layout(settings: Settings, tables: Tables, scratch: Path) -> SplitLayout:
-    """Which rows the three splits have."""
+    """Assign every row to a split."""
     inter, ratio = tables.raw["inter"], settings.split_ratio
     rows = inter.rows
     if settings.split == "given":
@@ -132,7 +132,7 @@ def _ordered_parts(settings: Settings, tables: Tables) -> npt.NDArray[np.uint8]:
 
 
 class _Encoder:
-    """The work of :func:`encode` once tables and splits are there."""
+    """The second pass of :func:`encode`: every array of the cache entry, several at a time."""
 
     def __init__(self, settings: Settings, tables: Tables, layout: SplitLayout, target: Path, meter: Meter) -> None:
         self.settings, self.tables, self.layout, self.target = settings, tables, layout, target
@@ -147,6 +147,7 @@ class _Encoder:
             self._write("row.npy", narrowest(self.layout.rows), lambda block: np.arange(block.start, block.stop))
         for kind in self.tables.pointers:
             self._pointers(kind)
+        # The pointers come first: fields of side tables are counted by interaction (StoredTable.shown).
         work = self._work()
         with ThreadPoolExecutor(workers(len(work))) as pool:
             running = [pool.submit(self._do, task, columns) for task, columns in work]
@@ -167,7 +168,7 @@ class _Encoder:
         )
 
     def _work(self) -> list[tuple[Callable[[], Any], set[str]]]:
-        """What is to be done, each with the columns that it reads: labels, columns beside the fields, fields."""
+        """Tasks with the columns that each reads: labels, then weights, groups and domains, then one task per field."""
         settings = self.settings
         work: list[tuple[Callable[[], Any], set[str]]] = [
             (
@@ -182,7 +183,7 @@ class _Encoder:
         return work
 
     def _do(self, task: Callable[[], Any], columns: Iterable[str]) -> Any:
-        """Work, after which scratch files that nothing needs any more are deleted."""
+        """Run a task, then delete the scratch files of columns that no other task needs."""
         result = task()
         with self.lock:
             for name in columns:
@@ -201,7 +202,7 @@ class _Encoder:
         return made
 
     def _write(self, name: str, dtype: npt.DTypeLike, values: Callable[[RowBlock], Array]) -> None:
-        """An array over the interactions in the order of the splits: ``values`` of a block of them."""
+        """Write an array over the interactions in the order of the splits; ``values`` gives those of a block."""
         with ArrayWriter(self.target / name, dtype, (self.layout.rows,), self.layout.ends[:-1]) as out:
             for block in self.layout.blocks():
                 found = values(block)
@@ -209,8 +210,9 @@ class _Encoder:
                     out.write(part, found[chosen])
 
     def _pointers(self, kind: str) -> None:
-        """Pointers to a side table in the order of the splits, counted per split."""
+        """Write the pointers to a side table in the order of the splits, and count them per split and row."""
         raw, scratch = self.tables.raw[kind], self.tables.pointers[kind]
+        # One count per row of the side table, and a last one for interactions without a row there.
         shown = [np.zeros(raw.rows + 1, np.int64) for _ in PARTS]
         path, dtype = self.target / f"pointer.{kind}.npy", narrowest(raw.rows)
         with ArrayWriter(path, dtype, (self.layout.rows,), self.layout.ends[:-1]) as out:
@@ -251,6 +253,7 @@ class _Encoder:
         tokens = space.tokens()
         present = np.flatnonzero(~space.missing)
         order = present[tokens.gather(present).arg_sort().to_numpy()]
+        # numbers[code]: its rank among the present tokens. Code -1 finds the last element, the number of "missing".
         numbers = np.full(len(tokens) + 1, len(order), np.int64)
         numbers[order] = np.arange(len(order))
 

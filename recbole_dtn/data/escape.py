@@ -1,6 +1,6 @@
 """Reversible escaping of values that an atomic file cannot hold as they are.
 
-Stock RecBole reads some texts as something else without a word (``NA`` as missing, a leading quote as the start of a
+Stock RecBole silently reads some texts as something else (``NA`` as missing, a leading quote as the start of a
 quoted field, ...). Such characters are written as ``%XX``, the hexadecimal bytes of their UTF-8 form, as in a URL. A
 ``%`` is written ``%25`` only where two hexadecimal digits follow it, so ordinary text with a per cent sign stays as it
 is. Missing values and empty texts are the same thing: an empty cell.
@@ -43,7 +43,7 @@ HOSTILE_IN_SEQUENCE = rf"{HOSTILE}| "
 HOSTILE_SEQUENCE = rf"[\x00-\x1f\x7f]|%[0-9A-Fa-f]{{2}}|(?:^| )(?:[\"{BYTE_ORDER_MARK}]|(?:{_WORDS})(?: |$))|^ | $|  "
 """A text of values with a space between, one of which is hostile or empty."""
 _ODD_IN_WORDS = b"#<["
-"""Each word holds one of these, or is one of those that begin with N or n, or that behind a minus sign."""
+"""Every word contains one of these, or begins with N or n, perhaps after a minus sign."""
 _N_WORDS = [np.frombuffer(word.encode(), np.uint8) for word in _EVERY_WORD if word[0] in "Nn"]
 _PERCENT = re.compile(r"%([0-9A-Fa-f]{2})")
 
@@ -101,9 +101,9 @@ def escape_series(values: pl.Series, *, in_sequence: bool = False) -> pl.Series:
 
 
 def needs_escaping(data: bytes, rows: int, columns: int) -> Literal["no", "words", "characters"]:
-    r"""Whether rows written with nothing escaped hold what must be, told from all their bytes at once.
+    r"""Whether unescaped rows hold something that must be escaped, decided from all their bytes at once.
 
-    ``"words"``: perhaps, but no more than values that are a :data:`MISSING_WORDS` or ``[PAD]``.
+    ``"words"``: perhaps, but only values that equal one of :data:`MISSING_WORDS` or ``[PAD]``.
 
     >>> needs_escaping(b"1\tNo\n", 1, 2), needs_escaping(b"1\tNA\n", 1, 2), needs_escaping(b"1\t2\t\n", 1, 2)
     ('no', 'words', 'characters')
@@ -116,7 +116,7 @@ def needs_escaping(data: bytes, rows: int, columns: int) -> Literal["no", "words
 
 
 def _may_hold_word(data: bytes) -> bool:
-    """Whether some value of rows without other control characters may be one of the words."""
+    """Whether a value may be one of the words, in rows whose only control characters are tabs and line feeds."""
     if any(byte in data for byte in _ODD_IN_WORDS):
         return True
     if b"N" not in data and b"n" not in data:

@@ -15,7 +15,7 @@ __all__ = ["Features", "MultiValued"]
 class MultiValued:
     """The values of one multi-valued field over a batch.
 
-    ``values (V,)`` rows of the fused table; ``offsets (B+1,)``: row b owns ``values[offsets[b]:offsets[b+1]]``;
+    ``values (V,)`` rows of the joint table; ``offsets (B+1,)``: row b owns ``values[offsets[b]:offsets[b+1]]``;
     ``weights (V,)`` or None.
     """
 
@@ -29,7 +29,7 @@ class Features:
     """A batch of B rows, F fields, N continuous fields and T tasks.
 
     Attributes:
-        ids: (B, F) int64 rows of the fused table; -1 for a field without one id (multi-valued, continuous).
+        ids: (B, F) int64 rows of the joint table; -1 for a field without one id (multi-valued, continuous).
         multi: multi-valued fields by their position in the schema.
         dense: (B, N) float32, standardised values of ``schema.dense_fields``; NaN where absent.
         labels: (B, T) float32. observed: (B, T) bool. Both absent (T = 0 columns) when only predicting.

@@ -1,7 +1,7 @@
 """One input field of a data set: its vocabulary or statistics, and its column as the narrowest integers.
 
-A field goes through its scratch files twice, a block of rows at a time: once to count what training shows, once to
-write. A side table is stored once, with a last row that is absent in every field.
+The scratch files of a field are read twice, a block of rows at a time: once to count the values of training, once to
+write ids. A side table is stored once, with an extra last row in which every field is absent.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class StoredTable:
-    """A table and the order that its rows are stored in.
+    """A table and the order in which its rows are stored.
 
-    ``shown`` is None for the interactions. For a side table, ``shown[s][r]`` says how many interactions of split s
-    point to its row r; the last row stands for none.
+    ``shown`` is None for the interactions. For a side table, ``shown[s][r]`` is the number of interactions of split s
+    that point to its row r; those without a row point to the last one.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class StoredTable:
         return self.layout.rows + (self.shown is not None)
 
     def counted(self, block: RowBlock, parts: Sequence[int]) -> Iterator[tuple[Chosen, Array | None]]:
-        """Rows of a block that some splits show, with how often each counts (None: once)."""
+        """Rows of a block that belong to the splits ``parts``, with how often each counts (None: once)."""
         if self.shown is None:
             for part, chosen in block.pieces:
                 if part in parts:
@@ -62,14 +62,14 @@ class StoredTable:
 
 
 class _Tally:
-    """Interactions per split that have some property."""
+    """Counts the interactions of each split that have a property."""
 
     def __init__(self, table: StoredTable) -> None:
         self.table = table
         self.found = dict.fromkeys(PARTS, 0)
 
     def add(self, block: RowBlock, part: int, which: npt.NDArray[np.bool_]) -> None:
-        """``which`` of the rows of the block that stretch ``part`` has."""
+        """Count rows of a block: ``which`` is a mask over those that belong to split ``part``."""
         if self.table.shown is None:
             self.found[PARTS[part]] += int(np.count_nonzero(which))
         else:
@@ -77,7 +77,7 @@ class _Tally:
                 self.found[name] += int(shown[block.start : block.stop][which].sum())
 
     def add_absent(self) -> None:
-        """The interactions that no row of the side table belongs to."""
+        """Count the interactions that have no row in the side table."""
         if self.table.shown is not None:
             for name, shown in zip(PARTS, self.table.shown, strict=True):
                 self.found[name] += int(shown[-1])
@@ -123,12 +123,14 @@ def _vocabulary(
         counts = _counts(table, raw, [PARTS.index(part) for part in spec.count_parts])
     known, ids = TokenVocabulary.ranked(space.tokens(), counts, spec.min_count or min_count, training)
     ids[space.missing] = ABSENT
+    # Indexing with code -1 finds the appended last element, so an empty cell needs no special case.
     return known, np.append(ids, ABSENT).astype(narrowest(known.size - 1))
 
 
 def _counts(table: StoredTable, raw: RawTokens | RawSequences, parts: Sequence[int]) -> npt.NDArray[np.int64]:
-    """How often the rows of some splits show each code; never a missing word."""
+    """How often each code occurs in the splits ``parts``; 0 for a word that means a missing value."""
     assert raw.space is not None
+    # counts[c + 1] is that of code c; counts[0] takes the code -1 of empty cells and is dropped below.
     counts = np.zeros(raw.space.size + 1, np.int64)
     if isinstance(raw, RawTokens):
         for block in table.layout.blocks():
@@ -214,6 +216,7 @@ def _write_sequences(
             totals[part] += int(lengths[chosen].sum())
             missing.add(block, part, lengths[chosen] == 0)
     missing.add_absent()
+    # The values of a split are one stretch of the value array, which begins after those of the splits before it.
     total = sum(totals)
     firsts = np.cumsum([0, *totals[:-1]]).tolist()
     with ArrayWriter(base.with_suffix(".npy"), ids.dtype, (total,), firsts) as out:
@@ -228,7 +231,8 @@ def _write_sequences(
 
 
 def _write_offsets(path: Path, table: StoredTable, lengths: ScratchArray, firsts: list[int], total: int) -> None:
-    """Row r owns the values from its offset to the next one's."""
+    """Write offsets: row r owns the values from ``offsets[r]`` to ``offsets[r + 1]``."""
+    # offsets[0] = 0 is a stretch of its own; those of a split's rows follow, one place later than the rows.
     ends = list(firsts)
     starts = [0, *(start + 1 for start in table.layout.ends[:-1])]
     with ArrayWriter(path, narrowest(total), (table.stored_rows + 1,), starts) as out:
@@ -243,13 +247,14 @@ def _write_offsets(path: Path, table: StoredTable, lengths: ScratchArray, firsts
 
 
 def _value_blocks(layout: SplitLayout, lengths: ScratchArray) -> Iterator[tuple[RowBlock, Array, int]]:
-    """Blocks with about ``BLOCK_VALUES`` values at most, the lengths of their rows, and the place of their first."""
+    """Blocks of at most about ``BLOCK_VALUES`` values, the lengths of their rows, and the index of the first value."""
     first = 0
     for block in layout.blocks():
         found = lengths.read(block.start, block.stop).astype(np.int64)
         ends = np.cumsum(found)
         start = 0
         while start < len(block):
+            # At least one row per block: a single list may be longer than BLOCK_VALUES.
             before = int(ends[start - 1]) if start else 0
             stop = max(start + 1, int(np.searchsorted(ends, before + BLOCK_VALUES, side="right")))
             yield block.cut(start, stop), found[start:stop], first + before
@@ -258,7 +263,7 @@ def _value_blocks(layout: SplitLayout, lengths: ScratchArray) -> Iterator[tuple[
 
 
 def _pieces(layout: SplitLayout, raw: RawSequences, values: ScratchArray) -> Iterator[tuple[int, slice | Array, Array]]:
-    """Stretch, and places of its values among those of a block."""
+    """Per block: the split, the positions of its values among those of the block, and the values of the block."""
     for block, lengths, first in _value_blocks(layout, raw.lengths):
         found = values.read(first, first + int(lengths.sum()))
         for part, chosen in block.pieces:
@@ -266,9 +271,9 @@ def _pieces(layout: SplitLayout, raw: RawSequences, values: ScratchArray) -> Ite
 
 
 def _places(lengths: Array, chosen: Chosen) -> slice | Array:
-    """Where the values of some rows lie among those of all."""
+    """Positions of the values of the ``chosen`` rows among the values of all rows of a block."""
     ends = np.cumsum(lengths)
-    if isinstance(chosen, slice):
+    if isinstance(chosen, slice):  # neighbouring rows have neighbouring values: no copy is made
         return slice(int(ends[chosen.start] - lengths[chosen.start]), int(ends[chosen.stop - 1]))
     return ragged_positions((ends - lengths)[chosen], lengths[chosen])
 
@@ -300,6 +305,6 @@ def _writer(path: Path, dtype: npt.DTypeLike, table: StoredTable) -> ArrayWriter
 
 
 def _write_absent(out: ArrayWriter, table: StoredTable, value: float, *, part: int = 0) -> None:
-    """The last row of a side table."""
+    """Write the last row of a side table, in which the field is absent."""
     if table.shown is not None:
         out.write(part, np.array([value]))

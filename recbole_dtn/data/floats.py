@@ -53,6 +53,8 @@ class FloatStatistics:
         if bins is not None:
             edges = _quantiles(blocks, np.linspace(0, 1, bins + 1)[1:-1])
             return cls(edges=tuple(np.unique(edges.astype(np.float32)).astype(float).tolist()))
+        # Two passes and exact sums of the block sums (fsum): the result does not depend on how rows fall into blocks
+        # beyond the rounding within a block, and large means do not cancel as in E[x^2] - E[x]^2.
         total, sums = 0, []
         for values, counts in _present(blocks):
             total += len(values) if counts is None else int(counts.sum())
@@ -108,6 +110,8 @@ def _quantiles(blocks: Callable[[], Iterator[Weighted]], shares: npt.NDArray[np.
     total = len(values) if ends is None else int(ends[-1]) if len(ends) else 0
     if not total:
         return np.zeros(1)
+    # numpy's linear interpolation between the two order statistics around each place; with counts, an order
+    # statistic is found by the cumulated counts.
     place = (total - 1) * shares
     lower = np.floor(place).astype(np.int64)
     upper = np.minimum(lower + 1, total - 1)

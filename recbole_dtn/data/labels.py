@@ -1,4 +1,4 @@
-"""Labels and what is observed of them, from conditions over columns."""
+"""Labels, and where they are observed, from conditions over columns."""
 
 from __future__ import annotations
 

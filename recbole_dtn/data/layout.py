@@ -1,8 +1,8 @@
-"""Where each row of a table is stored, and arrays written in that order without holding any of it in memory.
+"""The order in which rows are stored, and arrays written in that order without holding them in memory.
 
 The interactions are stored in the order training, validation, test, each in the order of the files, so that a split is
-a stretch of every array. Work goes through a table in the order of its file, a block of rows at a time; the rows of a
-block that belong to one split are appended to that split's stretch.
+a contiguous stretch of every array. A table is read in the order of its file, a block of rows at a time, and the rows
+of a block that belong to one split are appended to that split's stretch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def narrowest(largest: int) -> npt.DTypeLike:
 
 @dataclass(frozen=True)
 class RowBlock:
-    """Rows ``start`` to ``stop`` of a table; ``pieces``: which of them, counted from ``start``, each stretch has."""
+    """Rows ``start`` to ``stop`` of a table; ``pieces``: per stretch, the rows it gets, counted from ``start``."""
 
     start: int
     stop: int
@@ -79,8 +79,10 @@ class SplitLayout:
         """From the stretch of each row; ``path``: of a scratch file."""
         totals = np.bincount(parts, minlength=count)
         ends = (0, *np.cumsum(totals).tolist())
-        if bool((parts[1:] >= parts[:-1]).all()):
+        if bool((parts[1:] >= parts[:-1]).all()):  # the files already have the order of the splits
             return cls(ends)
+        # Scratch file: block by block, the rows of split 0, then 1, then 2, each ascending and counted from the
+        # start of the block. int32 is enough: a block has at most BLOCK_ROWS rows.
         writer, counts = ScratchWriter(path, np.int32), []
         for start in range(0, len(parts), BLOCK_ROWS):
             block = parts[start : start + BLOCK_ROWS]
@@ -128,7 +130,8 @@ class ArrayWriter:
         with path.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
             begin, width = file.tell(), self.dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
-            file.truncate(begin + width * shape[0])
+            file.truncate(begin + width * shape[0])  # the full size at once; unwritten pages take no disk
+        # One open file per stretch, each at its own position: appending needs no seek and no memory map.
         self._files = [path.open("r+b") for _ in starts]
         for stretch, start in zip(self._files, starts, strict=True):
             stretch.seek(begin + start * width)

@@ -99,7 +99,7 @@ class BatchLoader:
 
     @property
     def in_blocks(self) -> bool:
-        """Whether there are more rows than are shuffled as a whole."""
+        """Whether there are too many rows to shuffle them as a whole."""
         return self.shuffle_rows is not None and self.split.rows > self.shuffle_rows
 
     def _shuffled(self) -> Order:

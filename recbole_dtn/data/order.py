@@ -1,4 +1,4 @@
-"""The order of an epoch: a permutation of all rows as a function of (seed, epoch), asked for a stretch at a time.
+"""The order of an epoch: a permutation of all rows as a function of (seed, epoch), evaluated a stretch at a time.
 
 Rows that fit in memory are permuted as a whole (:func:`shuffled`); more are read a block of contiguous rows at a time
 and mixed with many other blocks (:class:`BlockOrder`), since a page of a disk per value is too slow.
@@ -40,8 +40,8 @@ def shuffled(rows: int, *key: int) -> Order:
 def keyed_permutation(rows: int, *key: int) -> Order:
     """A pseudo-random bijection of ``0 .. rows - 1`` that takes no memory per row.
 
-    A Feistel network over the smallest power of two that holds all rows; a place that it sends beyond the last row is
-    sent on until it falls among them (cycle walking: Black and Rogaway, CT-RSA 2002), less than twice on average.
+    A Feistel network over the smallest power of two that holds all rows. It is applied again to a result beyond the
+    last row until the result is a row (cycle walking: Black and Rogaway, CT-RSA 2002), less than twice on average.
 
     >>> order = keyed_permutation(10, 0, 0)
     >>> sorted(order(np.arange(10)).tolist())
@@ -62,7 +62,7 @@ def keyed_permutation(rows: int, *key: int) -> Order:
 
 
 class BlockOrder:
-    """A permutation of rows that reads them in blocks: what is visited soon lies in few stretches of the files.
+    """A permutation of rows that reads them in blocks: rows visited close together lie in few stretches of the files.
 
     The rows, turned by a drawn number of places, are cut into blocks of contiguous rows, and the blocks are put into
     a drawn order. ``WINDOW_BLOCKS`` of them at a time are a window, whose rows are permuted as a whole. While one
@@ -125,7 +125,7 @@ class BlockOrder:
 
 
 def _feistel(values: npt.NDArray[np.uint64], bits: int, keys: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint64]:
-    """Numbers of ``bits`` bits sent to such numbers, one to one; the two halves may differ by a bit."""
+    """A bijection of the numbers of ``bits`` bits; the two halves may differ by one bit in length."""
     low = bits // 2
     widths = (bits - low, low)
     left = (values >> np.uint64(low)).astype(np.uint32)

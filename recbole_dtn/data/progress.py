@@ -1,7 +1,7 @@
-"""How long work in the data room tells how far it is, and the bars that show it.
+"""Progress reporting for long-running data steps.
 
-The rooms report to a :data:`Meter`; :func:`progress_meter` draws a bar a stage on a terminal, and a line a minute
-elsewhere.
+A step reports to a :data:`Meter`. :func:`progress_meter` draws one bar per stage on a terminal, and prints a line per
+minute elsewhere.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Meter", "progress_meter", "silent"]
 
 Meter = Callable[[str, int, int], None]
-"""``meter(stage, done, total)``: the stage in words, how much of it is done and how much there is (bytes or rows)."""
+"""``meter(stage, done, total)``: the stage in words, and how much of its total is done (bytes or rows)."""
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -30,7 +30,7 @@ SECONDS_BETWEEN_LINES = 60.0
 
 @contextmanager
 def progress_meter(console: Console, *, show: bool = True) -> Iterator[Meter]:
-    """``with progress_meter(console) as meter``: what the data room reports to ``meter`` is shown.
+    """``with progress_meter(console) as meter``: shows what is reported to ``meter``.
 
     Args:
         console: where. show: whether to show anything (the setting ``progress``).

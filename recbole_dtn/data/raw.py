@@ -1,8 +1,8 @@
 """First pass of encoding: the columns of a table as codes and numbers in scratch files.
 
-Each distinct text of a column gets a code in a name space of its own, shared by the tables that have the column, so
-that a key has the same code on both sides of a join. Texts are numbered by a Polars ``Categories``; plain integers that
-lie close together are their own numbers. What stays in memory is a few blocks of rows and the distinct texts.
+Each distinct text of a column gets a code in the column's name space. Tables that share a column share its name space,
+so that a key has the same code on both sides of a join. Texts are numbered by a Polars ``Categories``; integers in a
+narrow range are their own codes. Only a few blocks of rows and the distinct texts are in memory.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MOST_THREADS = 8
 NO_CODE = 2**32 - 1
 """-1 in 32 bits without a sign."""
 WIDEST = 1 << 21
-"""Integers are counted by where they lie this close together; memory is set aside for each number between."""
+"""Widest range of integers that are their own codes: memory is allocated for every number of the range."""
 
 Codes = npt.NDArray[np.int32]
 
@@ -54,7 +54,7 @@ class NameSpace(ABC):
 
     @abstractmethod
     def tokens(self) -> pl.Series:
-        """The distinct texts in the order of their codes (made anew each time); only when every table has been read."""
+        """The distinct texts in the order of their codes, computed at each call; call it after every table was read."""
 
     @cached_property
     def missing(self) -> npt.NDArray[np.bool_]:
@@ -63,16 +63,16 @@ class NameSpace(ABC):
 
 
 class Texts(NameSpace):
-    """Any texts, numbered as they are met."""
+    """Any texts, numbered in the order of their first occurrence."""
 
     def __init__(self) -> None:
         self.dtype = pl.Categorical(pl.Categories.random())
-        # Polars forgets the texts of a Categories once no column of that type is left.
+        # Polars drops the texts of a Categories when its last column is freed: keep an empty one alive.
         self._alive = pl.Series([], dtype=self.dtype)
         self.size = 0
 
     def coded(self, texts: pl.Expr) -> pl.Expr:
-        """Unsigned codes of texts, null for null; they are to be shown to :meth:`codes`."""
+        """Unsigned codes of texts, null for null; pass the result to :meth:`codes`."""
         return texts.cast(self.dtype).to_physical()
 
     def codes(self, found: pl.Series) -> Codes:
@@ -89,7 +89,7 @@ class Texts(NameSpace):
 
 
 class Integers(NameSpace):
-    """Plain integers from ``low`` to ``high``, whose codes are the integers less ``low``."""
+    """Integers from ``low`` to ``high`` without leading zeros or signs; the code of n is ``n - low``."""
 
     def __init__(self, low: int, high: int) -> None:
         self.low, self.size = low, max(0, high - low + 1)
@@ -142,9 +142,9 @@ class RawFloats:
 
 @dataclass(frozen=True)
 class RawSequences:
-    """Values of all rows end to end, and how many each row has.
+    """The values of all rows end to end, and the number of values of each row.
 
-    They are codes of a ``token_seq``, or numbers of a ``float_seq`` (float32), which has no name space.
+    Values are codes of a ``token_seq``, or numbers of a ``float_seq`` (float32), which has no name space.
     """
 
     space: NameSpace | None
@@ -201,7 +201,7 @@ class _FloatSink:
 class _TokenSink:
     """Appends one column of tokens to a scratch file.
 
-    As long as every text is a plain integer, they are stored themselves, which takes a fifth of the time of a look-up.
+    Integers are stored as they are until another text occurs: that takes a fifth of the time of a look-up.
 
     Args:
         name: of the column. base: of its files. space: shared with another table; None for a column by itself.
@@ -228,22 +228,23 @@ class _TokenSink:
         self.values.append(self.space.codes(found))
 
     def _all_plain(self, texts: pl.Series, numbers: pl.Series) -> bool:
-        """Whether each text is how its number is written, and the numbers lie close enough to count them by."""
+        """Whether each text is the shortest spelling of its number, and the numbers lie in a narrow range."""
         if numbers.null_count() != texts.null_count():
             return False
+        # The cast to Int32 accepts "+7", "007" and " 7" too, which are other tokens than "7".
         present = numbers.drop_nulls().to_numpy()
         if len(present):
             low, high = min(self.low, int(present.min())), max(self.high, int(present.max()))
             if low < 0 or high - low >= WIDEST:
                 return False
-            # No other spelling of a number is as short: signs, zeros in front and spaces all add to the length.
+            # Signs, leading zeros and spaces all make a text longer, so equal total lengths mean shortest spellings.
             if int(texts.str.len_bytes().sum()) != _digits(present):
                 return False
             self.low, self.high = low, high
         return True
 
     def _from_integers(self) -> Texts:
-        """Store what was stored as integers as codes of texts."""
+        """Convert the integers stored so far to codes of texts."""
         space, done = Texts(), self.values.close()
         self.values = ScratchWriter(self.base.with_suffix(".texts"), np.int32)
         for start in range(0, done.size, BLOCK_ROWS):
@@ -257,12 +258,13 @@ class _TokenSink:
         codes = self.values.close()
         if self.space is not None:
             return RawTokens(self.space, codes)
+        # The file has the integers; `low` is subtracted on reading. Empty column: low = high + 1 = 0.
         low = min(self.low, self.high + 1)
         return RawTokens(Integers(low, self.high), replace(codes, offset=low))
 
 
 def _digits(numbers: npt.NDArray[np.int32]) -> int:
-    """How many digits numbers from 0 up have together.
+    """The total number of digits of non-negative numbers.
 
     >>> _digits(np.array([0, 7, 10, 1234], np.int32))
     8
@@ -285,7 +287,7 @@ class _SequenceSink:
             self.values = ScratchWriter(base.with_suffix(".values"), np.float32)
 
     def add(self, batch: Batch) -> None:
-        """The sequences of a block; several blocks are not added at the same time."""
+        """Append the sequences of a block; blocks are appended one after another."""
         lists = batch.frame[self.name].str.split(" ")
         texts = lists.explode(empty_as_null=False, keep_nulls=False)
         if (texts == "").any():  # several spaces between two values, or one at an end
@@ -353,7 +355,7 @@ def read_raw(
             rows = 0
             with closing(table.batches(columns, part=part, tap=tap)) as batches:
                 for batch in _limited(batches, limit):
-                    # One call for all columns, so that Polars works on them at the same time.
+                    # One call for all columns: Polars computes them in parallel.
                     found = batch.frame.select(sink.expression() for sink in sinks.values())
                     for sink in sinks.values():
                         sink.add(batch.frame[sink.name], found[sink.name])
@@ -369,7 +371,7 @@ def _add_sequences(batch: Batch, sink: _SequenceSink) -> None:
 
 
 def workers(tasks: int) -> int:
-    """Threads for so many tasks: the cores at hand, few enough that their blocks of rows stay small."""
+    """Number of threads for ``tasks`` tasks: one per core, at most ``MOST_THREADS``, as each holds a block of rows."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(tasks, cores, MOST_THREADS))
 

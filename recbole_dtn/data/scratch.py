@@ -1,4 +1,4 @@
-"""Numbers in scratch files, written and read a block at a time: what is on disk does not count as memory."""
+"""Numbers in scratch files, written and read a block at a time, so that they need no memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class ScratchArray:
-    """``size`` numbers of one type in a file; ``offset`` is taken off those that are read, down to -1 at most."""
+    """``size`` numbers of one type in a file; ``offset`` is subtracted when they are read, and -1 stays -1."""
 
     path: Path
     dtype: np.dtype[Any]

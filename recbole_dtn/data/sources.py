@@ -1,4 +1,4 @@
-"""Which atomic files a data set has, and in which of them each column lies."""
+"""The atomic files of a data set, and the file that each column is in."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Sources:
     sides: tuple[Side, ...]
 
     def owner(self, column: str, *, wanted_by: str) -> str:
-        """``inter``, ``user`` or ``item``: where a column lies.
+        """The table that has a column: ``inter``, ``user`` or ``item``.
 
         Raises:
             DataError: when no file has it.

@@ -1,4 +1,4 @@
-"""Which row is for training (0), validation (1) or test (2)."""
+"""The split of each row: training (0), validation (1) or test (2)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIGN = np.uint64(1 << 63)
 
 
 def cut(rows: int, ratio: Sequence[float]) -> tuple[int, int]:
-    """Where to cut ``rows`` in order: the ends of training and validation. Training takes the remainders.
+    """The ends of training and validation among ``rows`` rows in order. Training takes the remainder.
 
     >>> cut(10, (0.8, 0.1, 0.1)), cut(9, (8, 1, 1))
     ((8, 9), (9, 9))
@@ -41,7 +41,7 @@ def random_split(rows: int, ratio: Sequence[float], seed: int) -> Parts:
     [1, 2, 0, 0, 0]
     """
     order = np.arange(rows, dtype=np.int32 if rows < 2**31 else np.int64)
-    np.random.default_rng(seed).shuffle(order)  # what permutation(rows) gives, in half of its memory
+    np.random.default_rng(seed).shuffle(order)  # the same as permutation(rows), in half of its memory
     return _cut_order(order, ratio)
 
 
@@ -49,7 +49,7 @@ def time_split(times: Times, rows: int, ratio: Sequence[float]) -> Parts:
     """The earliest rows for training, the latest for test; rows of one time keep the order of the file.
 
     Args:
-        times: begins anew with each call and gives the times of all rows, a block at a time; none is missing.
+        times: each call iterates over the times of all rows from the start, a block at a time; none is missing.
         rows: how many. ratio: of the splits.
 
     >>> time_split(lambda: iter([np.array([3.0, 1.0]), np.array([2.0, 4.0])]), 4, (0.5, 0.25, 0.25)).tolist()
@@ -60,6 +60,7 @@ def time_split(times: Times, rows: int, ratio: Sequence[float]) -> Parts:
         if end == rows:
             continue
         limit, earlier = _at_rank(times, end)
+        # Of the rows with the time at the cut, the first ones of the file stay on the earlier side.
         early_ties, start = end - earlier, 0
         for block in times():
             later = block >= limit
@@ -73,6 +74,8 @@ def time_split(times: Times, rows: int, ratio: Sequence[float]) -> Parts:
 
 def _at_rank(times: Times, rank: int) -> tuple[float, int]:
     """The time at place ``rank`` (from 0) in their order, and how many are smaller: 16 bits found with each reading."""
+    # Radix selection, most significant 16 bits first: each pass counts the next 16 bits of the keys that begin with
+    # the bits found so far. Four passes over the times, and 512 KiB of memory for any number of rows.
     found, earlier = np.uint64(0), 0
     for shift in (48, 32, 16, 0):
         counts = np.zeros(1 << 16, np.int64)
@@ -90,6 +93,7 @@ def _at_rank(times: Times, rank: int) -> tuple[float, int]:
 
 def _ordered_bits(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
     """Unsigned integers in the order of the numbers (0 and -0 are the same)."""
+    # Flip all bits of negative numbers and the sign bit of the others: unsigned order is then numeric order.
     bits = (values + 0.0).view(np.uint64)
     return np.where(bits & _SIGN, ~bits, bits | _SIGN)
 
@@ -105,7 +109,7 @@ def user_time_split(user: npt.NDArray[Any], time: npt.NDArray[np.float64], ratio
     sorted_user = user[order]
     starts = np.flatnonzero(np.r_[True, sorted_user[1:] != sorted_user[:-1]]) if len(order) else np.empty(0, np.int64)
     counts = np.diff(np.append(starts, len(order)))
-    position = np.arange(len(order)) - np.repeat(starts, counts)
+    position = np.arange(len(order)) - np.repeat(starts, counts)  # of each row within its user, by time
     total = sum(ratio)
     valid, test = ((counts * (share / total) + 1e-9).astype(np.int64) for share in ratio[1:])
     first = np.repeat(counts - valid - test, counts)

@@ -1,4 +1,4 @@
-"""A data set's files take their places together: a faulty input changes nothing, and nothing is overwritten unasked."""
+"""Move all files of a data set into place together: faulty input changes nothing, no file is overwritten unasked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SUFFIXES = (".inter", ".user", ".item", ".yaml")
 def dataset_files(folder: Path) -> list[Path]:
     """The files that make a folder a data set: ``.inter``, ``.user``, ``.item`` and ``.yaml``, sorted.
 
-    None count where an earlier process ended while it moved them there.
+    None are returned where an earlier process ended while it moved them there.
     """
     if not folder.is_dir() or (folder / INCOMPLETE).exists():
         return []

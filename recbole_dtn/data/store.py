@@ -21,7 +21,7 @@ __all__ = ["Column", "Split", "Store", "load_array", "ragged_positions", "will_n
 Array = npt.NDArray[Any]
 
 PACKED_BYTES = 384 << 20
-"""The most memory that :meth:`Split.pack` takes: training promises to stay within its table, its state and 1 GiB."""
+"""Largest size of packed ids: training is to stay within its table, its optimiser state and 1 GiB."""
 PACKED_AT_A_TIME = 1 << 14
 """Rows that are packed at a time, in the processor's cache."""
 
@@ -149,8 +149,8 @@ class Split:
         """Keep a copy of the ids of all rows in memory, row by row, where it fills at most ``limit`` bytes.
 
         Rows in random order then cost a read or two of memory each, not one of every column: 4,096 of 4 M rows of 23
-        fields take a fifth of the time (docs/loader.md). Ids are packed once; what :meth:`batch` and :meth:`batches`
-        give is the same. Nothing happens where the memory cannot be had.
+        fields take a fifth of the time (docs/loader.md). Ids are packed once; :meth:`batch` and :meth:`batches`
+        return the same values. Without enough memory, nothing is packed.
         """
         schema = self.store.schema
         shape = self.rows, schema.num_fields
@@ -177,8 +177,8 @@ class Split:
     def batches(self, indices: npt.NDArray[Any], size: int) -> Iterator[Features]:
         """The same in batches of ``size``, the last one maybe smaller.
 
-        Each column is gathered once for many batches, while it is in the processor's cache; what is gathered is let
-        go before it exceeds ``HELD_VALUES`` (but one batch). A batch is memory of its own.
+        Each column is gathered once for many batches, while it is in the processor's cache. At most ``HELD_VALUES``
+        gathered values are held at a time (but at least one batch). A batch owns its memory.
 
         Args:
             indices: (N,) integers below ``rows``.
@@ -226,6 +226,7 @@ class _Stretch:
         """(N, F) rows of the table, a column after another in memory; -1 in fields without a single id."""
         schema = self.store.schema
         dtype = np.dtype(np.int32 if schema.num_rows < 2**31 else np.int64)
+        # (F, N): a field's ids are written to contiguous memory; batches are cut from the transpose.
         columns = np.empty((schema.num_fields, len(self.rows)), dtype)
         for position, (spec, ids) in enumerate(zip(schema.fields, columns, strict=True)):
             if position in schema.id_fields:

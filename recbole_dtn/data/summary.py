@@ -1,4 +1,4 @@
-"""What encoding counted, as it is kept in a cache entry."""
+"""Counts taken during encoding, as a cache entry stores them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vocabularies of the training split, and the schema they make.
+"""Vocabularies of the training split, and the schema built from them.
 
 Ids are local to a field: 0 absent, 1 unknown or rarer than ``min_count``, then the training tokens by count
 (descending), ties by bytes. Tokens are kept as the atomic files spell them (:mod:`recbole_dtn.data.escape`); raw
@@ -62,8 +62,10 @@ class TokenVocabulary:
         >>> known.series.to_list(), ids.tolist()
         (['b', 'a'], [3, 2, 1])
         """
+        # Only frequent tokens are sorted: most tokens of a large field are rare.
         codes = np.flatnonzero(counts >= max(min_count, 1))
         frame = pl.DataFrame({"code": codes, "token": tokens.gather(codes), "count": counts[codes]})
+        # Ties by bytes make the ids independent of the order in which the files are read.
         kept = frame.sort(["count", "token"], descending=[True, False])
         ids = np.full(len(tokens), UNKNOWN, np.int64)
         ids[kept["code"].to_numpy()] = np.arange(FIRST_TOKEN, FIRST_TOKEN + kept.height)
@@ -76,7 +78,7 @@ class TokenVocabulary:
         return FIRST_TOKEN + len(self.series)
 
     def look_up(self, column: str) -> pl.Expr:
-        """Place of each text of ``column`` among the tokens, null for none. To be kept: it holds the hash table."""
+        """Position of each text of ``column`` among the tokens, null for none. The expression owns the hash table."""
         return pl.col(column).cast(pl.Enum(self.series), strict=False).to_physical().cast(pl.Int64)
 
     @cached_property
@@ -85,7 +87,7 @@ class TokenVocabulary:
 
     @cached_property
     def literal(self) -> bool:
-        """Whether some token was not written by our writer, so that raw values are looked up as they are."""
+        """Whether some token is not in the form that ``escape`` writes: raw values are then looked up as they are."""
         suspects = self.series.filter(self.series.str.contains("%[0-9A-Fa-f]{2}"))
         return not all(is_escaped_form(token) for token in suspects)
 
@@ -100,8 +102,8 @@ class TokenVocabulary:
     def spelled(self, values: pl.Series, *, in_sequence: bool = False) -> pl.Series:
         """Raw values as the tokens are spelled.
 
-        Where no token needs escaping or was escaped, a value that would be escaped is unknown in either spelling, so
-        that the values need no look.
+        Where no token is escaped, a value that would be escaped is unknown in either spelling: no per-value check is
+        needed.
         """
         if (self._plain_in_sequence if in_sequence else self._plain) or self.literal:
             return values
@@ -118,7 +120,7 @@ class TokenVocabulary:
 
 
 def _filled(places: npt.NDArray[Any]) -> Ids:
-    """Integers from what Polars gives as floats where some are null: -1 in their stead."""
+    """Integers from a Polars result that is float where some values are null; nulls are replaced by -1."""
     if places.dtype.kind != "f":
         return places
     return np.where(np.isnan(places), -1, places).astype(np.int64)
@@ -139,7 +141,7 @@ Vocabulary = TokenVocabulary | FloatStatistics
 
 @dataclass(frozen=True)
 class Vocabularies:
-    """What the training split taught about each field; enough to encode new rows.
+    """Tokens and statistics of each field in the training split; enough to encode new rows.
 
     Attributes:
         fields: per field its tokens, or its float statistics.
@@ -272,7 +274,7 @@ class Vocabularies:
         )
 
     def _look_up(self, columns: Mapping[int, pl.Series], schema: DataSchema, ids: Ids) -> None:
-        """Write the rows of the fused table into ``ids``, all single-valued columns in one query."""
+        """Write the rows of the joint table into ``ids``, all single-valued columns in one query."""
         names = [schema.fields[position].name for position in columns]
         for name in names:
             if name not in self._places:
@@ -281,10 +283,12 @@ class Vocabularies:
                 self._places[name] = known.look_up(name)
         texts = pl.DataFrame([column.alias(name) for name, column in zip(names, columns.values(), strict=True)])
         select = texts.select if texts.height >= ROWS_PER_THREAD else texts.select_seq
+        # places: (B, S) for the S single-valued columns; -1 (a negative id) where a text is no token.
         places = _filled(select([self._places[name] for name in names]).to_numpy())
         offsets = [schema.fields[position].offset for position in columns]
         found = places + (np.array(offsets) + FIRST_TOKEN)
         tokens = list(columns.values())
+        # Only columns with a text that is no token are corrected: absent (0) or unknown (1).
         for number in np.flatnonzero((places < 0).any(axis=0)):
             found[:, number] = offsets[number] + _from_places(places[:, number], tokens[number])
         ids[:, list(columns)] = found
@@ -349,7 +353,7 @@ def _many(columns: Mapping[str, pl.Series], spec: FieldSpec, known: TokenVocabul
             raise UsageError(f"field {spec.name!r} and its weights {spec.weights!r} differ in length in some row")
         rows = rows.with_columns(weight=weights)
         exploded.append("weight")
-    # An empty list may give a null; neither that nor an empty text is a value.
+    # Exploding an empty list gives a null; neither a null nor an empty text is a value.
     rows = rows.explode(exploded)
     rows = rows.with_columns(value=_texts(rows["value"], spec.name)).filter(pl.col("value").fill_null("") != "")
     offsets = np.zeros(len(column) + 1, np.int64)

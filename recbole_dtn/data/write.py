@@ -1,4 +1,4 @@
-"""Writing atomic files that both stock RecBole and this package read as what was meant."""
+"""Write atomic files that stock RecBole and this package read alike."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = ["ReadyRows", "number_texts", "replace_file", "write_atomic", "write_d
 
 BATCH_ROWS = 1 << 18
 LONG = 1e16
-"""Texts of numbers from here on have an exponent."""
+"""Numbers from here on are spelled with an exponent."""
 
 
 @dataclass(frozen=True)
 class ReadyRows:
-    """``height`` rows in the very bytes that :func:`write_atomic` makes of them."""
+    """``height`` rows, already in the bytes that :func:`write_atomic` would write."""
 
     data: bytes
     height: int
@@ -111,7 +111,7 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
-        # mkstemp makes files that only their owner reads.
+        # mkstemp creates files that only their owner can read.
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
@@ -137,7 +137,7 @@ def _in_bytes(text: pl.DataFrame) -> bytes:
 
 
 def _escaped(text: pl.DataFrame, types: Mapping[str, str]) -> bytes:
-    """The rows in bytes; their tokens are looked at one by one only where the bytes hold what might be hostile."""
+    """The rows as bytes. Tokens are checked one by one only where the bytes may hold something to escape."""
     data = _in_bytes(text)
     needed = needs_escaping(data, text.height, text.width)
     if needed == "no":

@@ -1,1 +1,1 @@
-"""What a data set holds (`data info`) and which of its rows are faulty (`data validate`)."""
+"""Statistics of a data set (`data info`) and its faulty rows (`data validate`)."""

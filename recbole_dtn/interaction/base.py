@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from recbole_dtn.kernels.choice import Fusible
-from recbole_dtn.registry import INTERACTIONS
 
-__all__ = ["FeatureInteraction", "FieldShape", "WithAuxiliary", "register_interaction"]
-
-C = TypeVar("C", bound="type[FeatureInteraction]")
+__all__ = ["FeatureInteraction", "FieldShape", "WithAuxiliary"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,7 @@ class FieldShape:
     Attributes:
         num_fields: F. embedding_dim: D.
         id_fields: positions of the fields with one id per row (``ids`` is -1 elsewhere).
-        field_sizes: rows of each field in the fused table, length F.
+        field_sizes: rows of each field in the joint table, length F.
     """
 
     num_fields: int
@@ -47,7 +44,8 @@ class WithAuxiliary(NamedTuple):
 class FeatureInteraction(Fusible):
     """Base of every interaction. A subclass takes its options as keyword-only numbers and strings.
 
-    A method that has a faster way to the same numbers takes it where ``self.fused`` is true (the setting ``fused``).
+    Maps of :mod:`recbole_dtn.layers` and functions of :mod:`recbole_dtn.kernels` follow the setting ``fused`` by
+    themselves. A method with a faster way of its own takes it where ``self.fused`` is true.
 
     Args:
         shape: sizes of the input.
@@ -74,18 +72,10 @@ class FeatureInteraction(Fusible):
         """Interact.
 
         Args:
-            embeddings: (B, F, D). ids: (B, F) rows of the fused table, -1 for a field without one id.
+            embeddings: (B, F, D). ids: (B, F) rows of the joint table, -1 for a field without one id.
             shared: what :meth:`prepare` returned for this batch, or None (then the module prepares by itself).
 
         Returns:
             (B, O), or :class:`WithAuxiliary`.
         """
         raise NotImplementedError
-
-
-def register_interaction(name: str, *, paper: str = "", options: Any = None) -> Callable[[C], C]:
-    """Register an interaction under ``name``, so that ``--interactions`` knows it.
-
-    The options of a plug-in are the keyword-only arguments of its constructor, with their type hints and defaults.
-    """
-    return INTERACTIONS.register(name, paper=paper, options=options)

@@ -51,7 +51,7 @@ class MemoNet(FeatureInteraction):
         shape: sizes of the input. output_dim: O.
         codes: n. code_dim: C; None: D. hashes: m.
         restore: linear (LMR) or attentive (AMR) memory restoring.
-        shrink: how the pairs are gathered up.
+        shrink: how the pairs of a field are summed; ``none`` keeps all pairs.
         attention_dim: rows of W_a.
         hidden: widths of the MLP, ReLU after each; none leaves one linear map.
         top_fields: q, only pairs among the q id fields of the largest size (ties: the earlier field); None: all.
@@ -103,7 +103,7 @@ class MemoNet(FeatureInteraction):
         self.register_buffer("left", torch.tensor([i for i, _ in pairs]), persistent=False)
         self.register_buffer("right", torch.tensor([j for _, j in pairs]), persistent=False)
 
-        # 1 where the pair has the field: a product sums each field's pairs, in a fixed order.
+        # 1 where the pair has the field: one product sums the pairs of each field, in a fixed order.
         for name, sides, fields in (
             ("left_of", {0}, range(shape.num_fields)),
             ("right_of", {1}, range(shape.num_fields)),

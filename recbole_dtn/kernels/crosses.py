@@ -34,9 +34,8 @@ def gated_cross(first: Tensor, current: Tensor, cross: nn.Module, gate: nn.Modul
 class _GatedCross(torch.autograd.Function):
     """``c_0 * (W_c c + b) * sigmoid(W_g c) + c`` in three passes over (B, F*D).
 
-    With s = sigmoid(W_g c) and p = (W_c c + b) * s, which the products write themselves, the backward pass needs no
-    other value: d(W_c c) = g c_0 s and d(W_g c) = g c_0 p (1 - s). Both lie side by side, so that the gradients of c
-    and of the two weights are one product each.
+    The products write s = sigmoid(W_g c) and p = (W_c c + b) * s themselves, and the backward pass needs nothing else:
+    d(W_c c) = g c_0 s and d(W_g c) = g c_0 p (1 - s).
     """
 
     @staticmethod
@@ -52,6 +51,7 @@ class _GatedCross(torch.autograd.Function):
         first, current, cross, gate, passed, crossed = ctx.saved_tensors
         width = current.shape[1]
         scaled = gradient * first
+        # Layout: d(W_c c), then d(W_g c), side by side: the gradients of c and of both weights are one product each.
         sides = gradient.new_empty(len(gradient), 2 * width)
         to_cross, to_gate = sides[:, :width], sides[:, width:]
         torch.mul(scaled, passed, out=to_cross)

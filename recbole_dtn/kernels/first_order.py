@@ -1,4 +1,4 @@
-"""Backward passes that are written by hand, and have no gradient of their own."""
+"""Hand-written backward passes, which cannot be differentiated again."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["first_order"]
 def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate the backward pass of an autograd Function that can be differentiated once.
 
-    torch's ``once_differentiable`` fails only where the gradient that comes in has a gradient itself; otherwise the
-    part of a second-order gradient that runs through this operation would be missing without a word.
+    torch's ``once_differentiable`` raises only where the incoming gradient requires a gradient itself. In every other
+    case the part of a second-order gradient that runs through this operation would be missing silently.
 
     Raises:
         UsageError: in a backward pass with ``create_graph=True``.
@@ -28,7 +28,7 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
     >>> found, _ = LookUp.apply(table, torch.tensor([1]), False, 0.0, lambda rows: table[rows])
     >>> torch.autograd.grad(found.sum(), table, create_graph=True)
     Traceback (most recent call last):
-    recbole_dtn.errors.UsageError: LookUp: create_graph=True asks for a gradient of a gradient, ...
+    recbole_dtn.errors.UsageError: LookUp: create_graph=True asks for a second-order gradient, ...
     """
     once = once_differentiable(backward)
 
@@ -37,7 +37,7 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             name = type(ctx).__name__.removesuffix("Backward")
             raise UsageError(
-                f"{name}: create_graph=True asks for a gradient of a gradient, and this operation has but a first: "
+                f"{name}: create_graph=True asks for a second-order gradient, and this operation has none: "
                 "set fused: false (and embedding_l2: 0), or take the gradient without create_graph"
             )
         return once(ctx, *gradients)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_dtn.kernels.choice import are_fused, autocasting
-from recbole_dtn.kernels.memory_chunks import Memory, PairCodes, Sides, recall
+from recbole_dtn.kernels.memory_chunks import MemoryTensors, PairCodes, Sides, recall
 from recbole_dtn.kernels.products import linear
 
 __all__ = ["Codebook", "PairCodes", "PairMemory", "Sides", "read_memory"]
@@ -87,7 +87,7 @@ def _by_chunks(memory: PairMemory, codes: PairCodes, embeddings: Tensor, reader:
     to_flat, to_memory = reader.weight[:, : flat.shape[1]], reader.weight[:, flat.shape[1] :]
     output = linear(flat, to_flat, reader.bias)
     table, kind = memory.codebook, memory.codebook.weight.dtype
-    tensors = Memory(
+    tensors = MemoryTensors(
         codebook=table.weight,
         restorer=memory.restorer.weight,
         attention=None if attention is None else attention.to(kind),

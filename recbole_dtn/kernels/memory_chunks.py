@@ -1,13 +1,17 @@
-"""MemoNet's memory in one autograd Function: gathered, restored and shrunk a few rows at a time, and again in backward.
+"""MemoNet's memory in one autograd Function, a chunk of rows at a time.
 
-Written plainly, every pair of a batch is a vector in memory several times over: (B, P, m*C) codewords, their gradient,
-(B, P, D) restored vectors, and so on. Here a chunk of rows passes through the caches from the look-up to the result;
-nothing of size B*P*D is kept. Besides:
+The plain formula keeps several vectors for every pair of a batch: its codewords (B, P, m*C), their gradient, the
+restored vectors (B, P, D), and so on. Here a chunk of rows is looked up, restored and shrunk while it is in the cache.
+The backward pass computes the chunk's restored vectors again. No tensor of size B*P*D is kept. Besides:
 
-* Linear restoring is applied to the codebook first, ``r = sum_k W_r^(k) c_k``: n products in place of B*P, after which
-  a pair is the sum of m gathered rows.
-* The codebook's gradient sums the look-ups of one codeword by a sorted order, found once for all owners.
-* What all pairs of a field sum to is one product with a 0/1 matrix.
+* Linear restoring is applied to the codebook first, ``r = sum_k W_r^(k) c_k``. That takes n products instead of B*P;
+  a pair is then the sum of m rows.
+* The gradient of the codebook adds up the look-ups of each codeword in sorted order. The order is found once a batch
+  and shared by all owners.
+* Summing the pairs of each field is one product with a 0/1 matrix.
+
+Layouts: shrinking reads a chunk as (P, rows, D), so that this product runs over the leading axis without a copy.
+Without shrinking the head reads a chunk as (rows, P*D), so the pairs come second.
 """
 
 from __future__ import annotations
@@ -22,10 +26,10 @@ from torch import Tensor
 from recbole_dtn.kernels.first_order import first_order
 from recbole_dtn.kernels.products import outer, product
 
-__all__ = ["Memory", "PairCodes", "Sides", "recall"]
+__all__ = ["MemoryTensors", "PairCodes", "Sides", "recall"]
 
 CHUNK = 2**20
-"""Numbers (rows x P x D) of a chunk: 4 MiB. Half and twice as many measured the same on a core with 1 MiB of L2."""
+"""Numbers (rows x P x D) in a chunk: 4 MiB. Half and twice as many take the same time on a core with 1 MiB of L2."""
 
 
 class PairCodes:
@@ -37,7 +41,7 @@ class PairCodes:
 
     def __init__(self, indices: Tensor, *, codes: int, width: int) -> None:
         self.indices, self.codes, self.width = indices, codes, width
-        self._layouts: dict[bool, Layout] = {}
+        self._chunked: dict[bool, ChunkedCodes] = {}
         self._counts: Tensor | None = None
 
     @property
@@ -51,15 +55,15 @@ class PairCodes:
             self._counts = torch.bincount(self.indices.flatten(), minlength=self.codes)
         return self._counts
 
-    def layout(self, pairs_first: bool) -> Layout:
-        """The codewords in chunks that lie (P, rows), or (rows, P)."""
-        if pairs_first not in self._layouts:
-            self._layouts[pairs_first] = Layout(self, pairs_first)
-        return self._layouts[pairs_first]
+    def chunked(self, pairs_first: bool) -> ChunkedCodes:
+        """The codewords in chunks of layout (P, rows), or (rows, P)."""
+        if pairs_first not in self._chunked:
+            self._chunked[pairs_first] = ChunkedCodes(self, pairs_first)
+        return self._chunked[pairs_first]
 
 
-class Layout:
-    """Codewords in chunks of rows, and for the backward pass in the order of the codewords.
+class ChunkedCodes:
+    """The codewords of a batch in chunks of rows, and for the backward pass in sorted order.
 
     Attributes:
         chunks: slices of the batch's rows. pairs: P. hashes: m. codes: n.
@@ -77,6 +81,7 @@ class Layout:
     def keys(self, chunk: int) -> Tensor:
         """(pairs and rows of the chunk, m) int32: codeword plus n times the number of the hash."""
         if chunk not in self._keys:
+            # int32 halves what the look-ups read. The keys of hash k are k*n to (k+1)*n - 1: its rows of the table.
             apart = self.indices[self.chunks[chunk]] + self.codes * torch.arange(
                 self.hashes, device=self.indices.device
             )
@@ -92,23 +97,31 @@ class Layout:
             values: (pairs and rows, width), the same for all hashes, with ``total`` (m * n, width); or one each,
                 (pairs and rows * m, width), with ``total`` (n, width).
         """
+        # One value serves all m hashes of a pair (linear restoring), or each hash has its own (attentive).
         each = len(total) == self.codes and self.hashes > 1
         source, starts, rows = self._order(chunk, each, len(total))
         summed = functional.embedding_bag(source, values, starts, mode="sum")
         if rows is None:
             total += summed
-        else:  # distinct rows
+        else:  # the rows are distinct, so adding by a copy is safe
             total.index_copy_(0, rows, total.index_select(0, rows).add_(summed))
 
     def _order(self, chunk: int, each: bool, size: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Positions of values sorted by codeword, where each codeword begins, and which they are (None: all)."""
+        """The look-ups of a chunk sorted by codeword.
+
+        Returns:
+            For each look-up in that order the row of ``values`` that it adds; where the look-ups of each codeword
+            begin; and which codewords they are, or None for all of them.
+        """
         if (chunk, each) not in self._orders:
             keys = self.keys(chunk).flatten()
             keys = keys % self.codes if each else keys
+            # Stable: equal codewords keep the order of the rows, so that a sum has the same rounding every time.
             ordered, order = torch.sort(keys, stable=True)
             source = (order if each else order.div_(self.hashes, rounding_mode="floor")).to(torch.int32)
             count = torch.bincount(ordered, minlength=size)
             rows = None
+            # A chunk with fewer look-ups than the table has rows cannot touch them all: list those that it does.
             if size > len(keys):
                 rows = count.nonzero().squeeze(1)
                 count = count[rows]
@@ -119,7 +132,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Sides:
-    """Which fields a pair is of, as 0/1 matrices: a product with one sums the pairs of each field.
+    """The two fields of each pair, and 0/1 matrices whose product with the pairs sums those of each field.
 
     Attributes:
         left, right: (P,) positions of the pair's fields. left_of, right_of: (F, P), 1 where the field is that one.
@@ -134,7 +147,7 @@ class Sides:
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryTensors:
     """What the memory is made of.
 
     Attributes:
@@ -153,28 +166,30 @@ class Memory:
     weight: Tensor | None = None
 
 
-def recall(memory: Memory, codes: PairCodes, sides: Sides, *, sparse: bool, penalised: bool) -> tuple[Tensor, Tensor]:
+def recall(
+    memory: MemoryTensors, codes: PairCodes, sides: Sides, *, sparse: bool, penalised: bool
+) -> tuple[Tensor, Tensor]:
     """Look up, restore and shrink.
 
     Args:
         memory: tensors. codes: codewords. sides: fields of the pairs.
-        sparse: whether the codebook's gradient is sparse. penalised: whether the second result is wanted.
+        sparse: whether the codebook's gradient is sparse. penalised: whether to compute the second result.
 
     Returns:
-        z (B, q, D), or with ``weight`` the product (B, O); and half the sum over look-ups of ``|codeword|^2`` (0 where
-        it is not wanted).
+        z (B, q, D), or with ``weight`` the product (B, O); and ``1/2 * sum |codeword|^2`` over the look-ups (0 unless
+        ``penalised``).
     """
     found: tuple[Tensor, Tensor] = _Recall.apply(  # type: ignore[no-untyped-call]
-        codes.layout(memory.weight is None), sides, sparse, penalised,
+        codes.chunked(memory.weight is None), sides, sparse, penalised,
         memory.codebook, memory.restorer, memory.embeddings, memory.inner, memory.last, memory.attention, memory.weight,
     )  # fmt: skip
     return found
 
 
-class _Linear:
-    """Linear restoring: rows of the codebook times W_r, one part per hash."""
+class _LinearRestoring:
+    """Linear restoring: the codebook times the part of W_r of each hash, then sums of m rows."""
 
-    def __init__(self, codes: Layout, codebook: Tensor, restorer: Tensor) -> None:
+    def __init__(self, codes: ChunkedCodes, codebook: Tensor, restorer: Tensor) -> None:
         self.codes, self.codebook = codes, codebook
         self.parts = restorer.chunk(codes.hashes, dim=1)
         self.table = torch.cat([product(codebook, part) for part in self.parts])  # (m*n, D)
@@ -199,16 +214,20 @@ class _Linear:
         return codebook, torch.cat([outer(gradient, self.codebook) for gradient in by_hash], 1), None, None, None
 
 
-class _Attentive:
-    """Attentive restoring: ``W_r (c * W_2 ReLU(W_1 [e_i ; e_j]))``; W_1's halves are applied to fields, not pairs."""
+class _AttentiveRestoring:
+    """Attentive restoring: ``W_r (c * W_2 ReLU(W_1 [e_i ; e_j]))``.
+
+    ``W_1 [e_i ; e_j]`` is the sum of a half of W_1 applied to e_i and the other applied to e_j. Each half is applied
+    to every field once: F times instead of P.
+    """
 
     def __init__(
-        self, codes: Layout, sides: Sides, codebook: Tensor, restorer: Tensor,
+        self, codes: ChunkedCodes, sides: Sides, codebook: Tensor, restorer: Tensor,
         embeddings: Tensor, inner: Tensor, last: Tensor,
     ) -> None:  # fmt: skip
         self.codes, self.sides, self.codebook, self.restorer = codes, sides, codebook, restorer
         self.embeddings, self.inner, self.last = embeddings, inner, last
-        self.axis = 0 if codes.pairs_first else 1
+        self.axis = 0 if codes.pairs_first else 1  # of the pairs, and of the fields of ``given``
         self.given = embeddings.transpose(0, 1) if codes.pairs_first else embeddings
         self.halves = inner.chunk(2, dim=1)
         self.totals: list[Tensor] | None = None
@@ -245,7 +264,7 @@ class _Attentive:
         restorer += outer(gradient, masked)
         to_masked = product(gradient, self.restorer.t())
         self.codes.add(chunk, (to_masked * mask).view(-1, codebook.shape[1]), codebook)
-        to_mask = to_masked.mul_(codewords)
+        to_mask = to_masked.mul_(codewords)  # in place: its last reader was the line above
         last += outer(to_mask, hidden)
         to_hidden = torch.ops.aten.threshold_backward(product(to_mask, self.last.t()), hidden, 0)
         rows = self._rows(chunk)
@@ -278,11 +297,11 @@ class _Recall(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, codes: Layout, sides: Sides, sparse: bool, penalised: bool,
+        ctx: Any, codes: ChunkedCodes, sides: Sides, sparse: bool, penalised: bool,
         codebook: Tensor, restorer: Tensor, embeddings: Tensor | None, inner: Tensor | None, last: Tensor | None,
         attention: Tensor | None, weight: Tensor | None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        ctx.set_materialize_grads(False)
+        ctx.set_materialize_grads(False)  # the penalty's gradient is None where it is not part of the loss
         ctx.codes, ctx.sides, ctx.sparse = codes, sides, sparse
         ctx.save_for_backward(codebook, restorer, embeddings, inner, last, attention, weight)
         restoring = _restoring(codes, sides, codebook, restorer, embeddings, inner, last)
@@ -291,7 +310,7 @@ class _Recall(torch.autograd.Function):
         output = codebook.new_empty(shape)
         for chunk, rows in enumerate(codes.chunks):
             pairs = restoring.restore(chunk)
-            if weight is not None:
+            if weight is not None:  # no shrinking: (rows, P*D) times the head's columns of the memory
                 output[rows] = product(pairs.view(-1, codes.pairs * width), weight)
                 continue
             pairs = pairs.view(codes.pairs, -1, width)
@@ -306,7 +325,7 @@ class _Recall(torch.autograd.Function):
     @staticmethod
     @first_order
     def backward(ctx: Any, gradient: Tensor | None, to_penalty: Tensor | None) -> tuple[Any, ...]:
-        codes: Layout = ctx.codes
+        codes: ChunkedCodes = ctx.codes
         sides: Sides = ctx.sides
         codebook, restorer, embeddings, inner, last, attention, weight = ctx.saved_tensors
         restoring = _restoring(codes, sides, codebook, restorer, embeddings, inner, last)
@@ -331,6 +350,7 @@ class _Recall(torch.autograd.Function):
         if to_penalty is not None:
             to_codebook += codebook * (codes.counts() * to_penalty).to(codebook.dtype).unsqueeze(1)
         if ctx.sparse:
+            # Every codeword that was looked up, in order, also with a gradient of 0: lazy optimisers count it.
             touched = codes.counts().nonzero().squeeze(1)
             to_codebook = torch.sparse_coo_tensor(
                 touched.unsqueeze(0), to_codebook[touched], codebook.shape, is_coalesced=True, check_invariants=False
@@ -346,9 +366,9 @@ def _tail(sides: Sides, restorer: Tensor, weight: Tensor | None) -> tuple[int, .
 
 
 def _restoring(
-    codes: Layout, sides: Sides, codebook: Tensor, restorer: Tensor,
+    codes: ChunkedCodes, sides: Sides, codebook: Tensor, restorer: Tensor,
     embeddings: Tensor | None, inner: Tensor | None, last: Tensor | None,
-) -> _Linear | _Attentive:  # fmt: skip
+) -> _LinearRestoring | _AttentiveRestoring:  # fmt: skip
     if embeddings is None or inner is None or last is None:
-        return _Linear(codes, codebook, restorer)
-    return _Attentive(codes, sides, codebook, restorer, embeddings, inner, last)
+        return _LinearRestoring(codes, codebook, restorer)
+    return _AttentiveRestoring(codes, sides, codebook, restorer, embeddings, inner, last)

@@ -14,7 +14,7 @@ from recbole_dtn.kernels.products import outer, product
 __all__ = ["expert_mixtures", "mix"]
 
 ROWS = 1024
-"""Rows whose gradients are worked out at a time, so that what one operation writes the next one finds in the cache."""
+"""Rows whose gradients are computed at a time, so that what one operation writes is still in the cache for the next."""
 
 
 def mix(weights: Sequence[Tensor], outputs: Sequence[Tensor], reads: Sequence[Sequence[int]]) -> Tensor:
@@ -58,12 +58,11 @@ def expert_mixtures(
 
 
 class _Mixtures(torch.autograd.Function):
-    """x (B, I), W (I, K * H), b (K * H,), gates (C, I) -> mixes (B, M, H) and the weights of all experts (B, M, K).
+    """:func:`expert_mixtures`; its second output has a column for every pair of gate and expert, (B, M, K).
 
-    ``index`` has the places of the C choices among the M * K, the others weigh 0; None: all of them, in order. In
-    backward the gradients of experts and choices lie side by side, so that x's and the weights' gradients are one
-    product each, and the ReLU's gradient is taken where the mix's has just been written. A step of MMoE (4 experts of
-    128, batch 4096) takes 6 to 7 % less time than with autograd over the same products, one of PLE 12 %.
+    ``index`` has the places of the C choices among the M * K (the others weigh 0), or is None for all of them in order.
+    A step of MMoE (4 experts of 128, batch 4096) takes 6 to 7 % less time than with autograd over the same products,
+    one of PLE 12 %.
     """
 
     @staticmethod
@@ -79,9 +78,9 @@ class _Mixtures(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         hidden = product(x, weight.t(), bias, "relu").unflatten(1, (experts, -1))  # type: ignore[no-untyped-call]
         logits = product(x, choices)
-        if index is not None:
+        if index is not None:  # a gate does not read every expert: the softmax gives -inf the weight 0
             logits = logits.new_full((len(x), mixes * experts), -torch.inf).index_copy_(1, index, logits)
-        # torch.softmax over so few columns takes four times as long; the largest of a row is never -inf.
+        # torch.softmax takes four times as long over so few columns. The largest of a row is never -inf.
         logits = logits.view(-1, mixes, experts)
         shares = logits.sub_(logits.amax(2, keepdim=True)).exp_()
         shares.div_(shares.sum(2, keepdim=True))
@@ -95,6 +94,8 @@ class _Mixtures(torch.autograd.Function):
         x, weight, choices, hidden, shares, index = ctx.saved_tensors
         rows, experts, width = hidden.shape
         columns = experts * width
+        # Layout: the gradients of the experts' outputs before the ReLU (K * H columns), then of the gates' logits (C).
+        # Side by side, the gradients of x and of both weights are one product each.
         gradient = x.new_empty(rows, columns + len(choices))
         to_hidden = gradient[:, :columns]
         to_bias = x.new_zeros(columns)
@@ -108,6 +109,7 @@ class _Mixtures(torch.autograd.Function):
             if to_shares is not None:
                 to_share += to_shares[part]
             to_logits = torch._softmax_backward_data(to_share, share, 2, share.dtype).flatten(1)
+            # The gradient of the ReLU goes into its place in the layout at once.
             target = to_hidden[part]
             unmasked = torch.bmm(share.transpose(1, 2), mixed).flatten(1)
             torch.ops.aten.threshold_backward.grad_input(unmasked, own.flatten(1), 0, grad_input=target)

@@ -1,4 +1,4 @@
-"""Memory of large tables in large pages, so that a look-up at random misses fewer address translations."""
+"""Large memory pages for large tables: a random look-up then misses fewer address translations."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def _libc() -> Any:
 
 
 def huge_pages(tensor: Tensor) -> Tensor:
-    """Ask Linux for pages of 2 MiB under a CPU tensor of several of them; the values are the same. Returns it.
+    """Ask Linux to keep a CPU tensor of 8 MiB or more in pages of 2 MiB, and return it; the values are the same.
 
-    To be called before the memory is written, when no page is there yet. An update of 94 thousand look-ups in a table
-    of 10 million rows takes 13 (row-wise Adagrad) to 16 % (lazy Adam) less time with it. Elsewhere, and where the
-    system refuses, nothing happens.
+    Call it before the memory is first written, when it has no pages yet. An update of 94 thousand look-ups in a table
+    of 10 million rows takes 13 (row-wise Adagrad) to 16 % (lazy Adam) less time with it. On other systems, and where
+    the system refuses, it does nothing.
 
     >>> import torch
     >>> huge_pages(torch.zeros(3)).tolist()

@@ -1,11 +1,12 @@
-"""Matrix products with what follows them, by the faster single-precision routine of the processor.
+"""Matrix products with their bias and activation, by the faster float32 routine of the processor.
 
 torch multiplies float32 on a CPU by MKL, whose widest code runs on Intel's processors alone. oneDNN, which comes with
 torch too, chooses by the instructions that the processor has: on an AMD Zen 5 it multiplies (4096, 368) x (368, 736) at
 250 GFLOP/s a core against MKL's 112, and it applies a ReLU, a sigmoid or a product as it writes the result. Elsewhere
 (GPUs, other types, Intel, builds without oneDNN) the same functions are torch's own operations.
 
-``product`` and its kin are for the inside of an autograd Function; :func:`linear` has a gradient.
+The functions named ``product`` and :func:`outer` have no gradient: they are for use inside an autograd Function.
+:func:`linear` has one.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ __all__ = ["linear", "outer", "prefers_onednn", "product", "product_plus", "prod
 Activation = Literal["none", "relu", "sigmoid"]
 
 LEAST_WORK, LEAST_COLUMNS = 1_000_000, 8
-"""Below so many multiplications, or so few outputs, a call of oneDNN (10 us, weights laid out anew) costs more than it
-saves."""
+"""Fewest multiplications and outputs for oneDNN. Below, a call takes longer than it saves: 10 us, and the weights are
+laid out anew."""
 
 
 @cache
@@ -57,13 +58,16 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
 
 
 def _dense(weight: Tensor) -> Tensor:
-    """As oneDNN wants it: rows or columns one after another; of a slice with gaps it has only a slow way."""
+    """``weight``, copied where neither rows nor columns are contiguous: oneDNN has only a slow path for that."""
     return weight if weight.is_contiguous() or weight.t().is_contiguous() else weight.contiguous()
 
 
 def _in_rows(x: Tensor) -> Tensor:
-    """``x`` laid out row by row, as oneDNN wants its left factor. torch copies a whole matrix that lies in columns by
-    one thread; its two halves are copied by all: (4096, 368) takes .65 ms on two threads instead of .98."""
+    """``x`` with contiguous rows, as oneDNN needs its left factor.
+
+    torch transposes a whole matrix with one thread, but two halves of it with all threads: (4096, 368) takes .65 ms on
+    two threads instead of .98.
+    """
     if x.is_contiguous() or not x.t().is_contiguous():
         return x.contiguous()
     return torch.cat(x.tensor_split(2, dim=1), dim=1)
@@ -112,7 +116,7 @@ def product_plus(x: Tensor, weight: Tensor, summand: Tensor) -> Tensor:
 
 def outer(gradient: Tensor, x: Tensor) -> Tensor:
     """``gradient^T x``: (B, O), (B, I) -> (O, I), the gradient of a weight."""
-    if gradient.shape[1] < x.shape[1]:  # the left factor is copied to lie in rows: let it be the narrower one
+    if gradient.shape[1] < x.shape[1]:  # the left factor is made contiguous: take the narrower one
         return product(gradient.t(), x.t())
     return product(x.t(), gradient.t()).t()
 
@@ -141,7 +145,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation) -> Tensor:
-        x = _in_rows(x)  # which product would do anyway, and outer once more in backward
+        x = _in_rows(x)  # once, for this product and for outer in backward
         output = product(x, weight, bias, activation)
         ctx.activation = activation
         ctx.save_for_backward(x, weight, None if activation == "none" else output)

@@ -1,4 +1,4 @@
-"""Fewer rows than tokens: large fields whose tokens share rows of the fused embedding table."""
+"""Fewer rows than tokens: large fields whose tokens share rows of the joint embedding table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from recbole_dtn.layers.table import RowTable
 from recbole_dtn.schema import FIRST_TOKEN, DataSchema
 
-__all__ = ["Block", "Compression", "SharedRows", "describe", "row_blocks"]
+__all__ = ["Compression", "RowBlock", "SharedRows", "describe", "row_blocks"]
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Compression:
 
 
 @dataclass(frozen=True)
-class Block:
-    """Where the rows of a field lie in the table: its own, then R, then Q.
+class RowBlock:
+    """The rows of a field in the table: its own, then R, then Q.
 
     Attributes:
         offset: first row. own: rows that belong to one id each: all of them where the field is not compressed.
@@ -76,7 +76,7 @@ class Block:
         return self.own + self.remainders + self.quotients
 
 
-def row_blocks(schema: DataSchema, compression: Compression | None) -> tuple[Block, ...]:
+def row_blocks(schema: DataSchema, compression: Compression | None) -> tuple[RowBlock, ...]:
     """The block of every field, in order; without compression they are the schema's offsets and sizes.
 
     Fields of tokens are compressed (single- and multi-valued), numbers and their bins are not, nor is a field whose
@@ -86,19 +86,19 @@ def row_blocks(schema: DataSchema, compression: Compression | None) -> tuple[Blo
     >>> schema = DataSchema((FieldSpec("a", "token", 5, 0), FieldSpec("b", "token", 102, 5)), ())
     >>> for block in row_blocks(schema, Compression("quotient_remainder", above=50, collisions=4)):
     ...     print(block)
-    Block(offset=0, own=5, remainders=0, quotients=0, shared=0)
-    Block(offset=5, own=2, remainders=25, quotients=4, shared=100)
+    RowBlock(offset=0, own=5, remainders=0, quotients=0, shared=0)
+    RowBlock(offset=5, own=2, remainders=25, quotients=4, shared=100)
     """
-    found: list[Block] = []
+    found: list[RowBlock] = []
     offset = 0
     for spec in schema.fields:
-        block = Block(offset, spec.size)
+        block = RowBlock(offset, spec.size)
         if compression is not None and spec.kind != "float" and spec.size - FIRST_TOKEN > compression.above:
             shared = max(spec.size - FIRST_TOKEN - compression.keep, 1)
             remainders = -(-shared // compression.collisions)
             quotients = -(-shared // remainders) if compression.paired else 0
             if remainders + quotients < shared:
-                block = Block(offset, spec.size - shared, remainders, quotients, shared)
+                block = RowBlock(offset, spec.size - shared, remainders, quotients, shared)
         found.append(block)
         offset += block.size
     return tuple(found)
@@ -127,9 +127,9 @@ def describe(schema: DataSchema, compression: Compression) -> str:
 class SharedRows(nn.Module):
     """Looks a batch up in a table with compressed fields: one gather, whatever the method.
 
-    Ids come as everywhere (rows of the schema's fused table), so that data, vocabularies and interactions know nothing
-    of compression. A table with quotients ends in one row of zeros: ids with a row of their own read it as their second
-    row, and as its gradient is 0 it stays zero.
+    Ids are rows of the schema's joint table, as in the rest of the package: only the look-up depends on compression. A
+    table with quotients ends in one row of zeros. Ids with a row of their own read it as their second row; its gradient
+    is 0, so it stays zero.
 
     Args:
         schema: fields. compression: the method. groups: field positions of the columns of each part that
@@ -145,7 +145,7 @@ class SharedRows(nn.Module):
         self.product = compression.operation == "product"
         self.zeros = sum(block.size for block in self.blocks)
         self.num_rows = self.zeros + (1 if compression.paired else 0)
-        self.groups = nn.ModuleList(_Columns(schema, self.blocks, group, self.zeros) for group in groups)
+        self.groups = nn.ModuleList(_IdsToRows(schema, self.blocks, group, self.zeros) for group in groups)
 
     @torch.no_grad()
     def initialise(self, weight: Tensor, std: float) -> None:
@@ -181,20 +181,20 @@ class SharedRows(nn.Module):
             for chunk, each in zip(chunks, placed, strict=False)
         ]
 
-    def _combined(self, chunk: Tensor, second: Tensor, placed: _Placed) -> Tensor:
+    def _combined(self, chunk: Tensor, second: Tensor, placed: _PartRows) -> Tensor:
         """The part's vectors (n, D) with those of its paired columns made of two rows."""
         assert placed.second is not None
         dim = chunk.shape[1]
         vectors = chunk.view(*placed.first.shape, dim)
         first = vectors if placed.columns is None else vectors.index_select(1, placed.columns)
         own = (placed.second == self.zeros).unsqueeze(-1)
-        # The mask keeps the row of zeros out of the vectors, and without a gradient.
+        # Where an id has a row of its own, 1 or 0 stands in for the row of zeros, which then gets no gradient.
         second = second.view(*placed.second.shape, dim).masked_fill(own, 1.0 if self.product else 0.0)
         both = first * second if self.product else first + second
         return (both if placed.columns is None else vectors.index_copy(1, placed.columns, both)).view(-1, dim)
 
 
-class _Placed(NamedTuple):
+class _PartRows(NamedTuple):
     """Rows of a part (n, C); second rows (n, P) of its paired columns, or None; which those are, None for all."""
 
     first: Tensor
@@ -202,10 +202,10 @@ class _Placed(NamedTuple):
     columns: Tensor | None
 
 
-class _Columns(nn.Module):
+class _IdsToRows(nn.Module):
     """From ids of some fields, one to a column, to rows of the table."""
 
-    def __init__(self, schema: DataSchema, blocks: Sequence[Block], fields: Sequence[int], zeros: int) -> None:
+    def __init__(self, schema: DataSchema, blocks: Sequence[RowBlock], fields: Sequence[int], zeros: int) -> None:
         super().__init__()
         chosen = [blocks[position] for position in fields]
         paired = [column for column, block in enumerate(chosen) if block.quotients]
@@ -218,7 +218,7 @@ class _Columns(nn.Module):
         self.register_buffer("start", numbers([schema.fields[i].offset for i in fields]), persistent=False)
         self.register_buffer("offset", numbers([block.offset for block in chosen]), persistent=False)
         self.register_buffer("own", numbers([block.own for block in chosen]), persistent=False)
-        # A field that is not compressed has no id beyond its own rows: any divisor but 0 will do.
+        # A field that is not compressed has no id beyond its own rows; its divisor is 1, since it must not be 0.
         self.register_buffer("remainders", numbers([max(1, block.remainders) for block in chosen]), persistent=False)
         self.register_buffer("paired", numbers(paired), persistent=False)
         self.start: Tensor
@@ -227,15 +227,15 @@ class _Columns(nn.Module):
         self.remainders: Tensor
         self.paired: Tensor
 
-    def forward(self, ids: Tensor) -> _Placed:
+    def forward(self, ids: Tensor) -> _PartRows:
         local = ids - self.start
         rank = local - self.own
         first = self.offset + torch.where(rank < 0, local, self.own + rank % self.remainders)
         if not self.some:
-            return _Placed(first, None, None)
+            return _PartRows(first, None, None)
         behind = self.offset + self.own + self.remainders
         if not self.all:
             rank, behind = rank.index_select(1, self.paired), behind.index_select(0, self.paired)
         divisor = self.remainders if self.all else self.remainders.index_select(0, self.paired)
         second = torch.where(rank < 0, self.zeros, behind + rank // divisor)
-        return _Placed(first, second, None if self.all else self.paired)
+        return _PartRows(first, second, None if self.all else self.paired)

@@ -10,5 +10,5 @@ PREFIX = "stage: "
 
 
 def stage(name: str) -> record_function:
-    """A context whose time a profiler counts as a stage; without one it costs some microseconds."""
+    """A context whose time a profiler counts as a stage. Without a profiler it costs some microseconds."""
     return record_function(PREFIX + name)

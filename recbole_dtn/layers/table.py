@@ -1,4 +1,4 @@
-"""A table of rows that a batch looks up: the fused embedding table, and a codebook."""
+"""A table of rows that a batch looks up: the joint embedding table, and a codebook."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["LookUp", "RowTable"]
 class RowTable(nn.Embedding):
     """``rows`` vectors of width ``dim``, initialised N(0, std), kept in ``dtype`` and looked up in float32.
 
-    A subclass of ``nn.Embedding`` because DDP learns only from that class that a gradient may be sparse.
+    A subclass of ``nn.Embedding``, since DDP expects sparse gradients of that class alone.
 
     Attributes:
         sparse: whether gradients are sparse (for lazy and row-wise optimisers); the trainer sets it.
@@ -60,7 +60,7 @@ def _widened(found: Tensor) -> Tensor:
 
 
 class LookUp(torch.autograd.Function):
-    """Rows, and ``scale / 2`` times the sum of their squares: both gradients meet in one pass over the look-ups.
+    """The rows looked up, and ``scale / 2`` times the sum of their squares; one pass computes both gradients.
 
     ``gather`` takes rows of the table; the second output is None where ``scale`` is 0.
     """

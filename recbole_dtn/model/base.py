@@ -152,7 +152,7 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
             raise UsageError(f"{setting}: {message}")
 
     def new_embedding(self, *, dim: int | None = None, fields: Sequence[int] | None = None) -> EmbeddingTable:
-        """A fused table; to be called in ``build``.
+        """A joint table; to be called in ``build``.
 
         Args:
             dim: width of an embedding; None: the setting ``embedding_size``.
@@ -230,6 +230,18 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         """What the networks of most models read, (B, I): the embeddings, flat or after ``shared_interaction``."""
         x: Tensor = self.front(self.embedding(features), features.ids)
         return x
+
+    def new_inputs(self, count: int) -> int:
+        """As :meth:`new_input` for ``count`` owners with a table each: ``self.embeddings`` and ``self.fronts``."""
+        self.embeddings = nn.ModuleList(self.new_embedding() for _ in range(count))
+        fronts = [self.new_front() for _ in range(count)]
+        self.fronts = nn.ModuleList(fronts)
+        return fronts[0].output_dim
+
+    def inputs(self, features: Features) -> list[Tensor]:
+        """As :meth:`input`, (B, I) for each owner."""
+        pairs = zip(self.embeddings, self.fronts, strict=True)
+        return [front(embedding(features), features.ids) for embedding, front in pairs]
 
     def tables(self) -> list[RowTable]:
         """Every embedding table and codebook."""

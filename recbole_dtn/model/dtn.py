@@ -205,7 +205,7 @@ class GatedGroup(nn.Module):
 
 
 class TaskSelector(nn.Module):
-    """One task's choice among the modules of all owners: two gated groups {own} and {others + shared}, fused.
+    """One task's choice among the modules of all owners: two gated groups {own} and {others + shared}.
 
     Args:
         position: the task's place among the owners. owners: their number W. modules: m of each owner.
@@ -239,8 +239,8 @@ class TaskSelector(nn.Module):
             return own, own_weights
         modules = torch.cat([outputs[owner] for owner in self.others], dim=1)
         rest, rest_weights = self.rest(x, modules, self._scale(outputs, scales))
-        fused = torch.cat([own, rest], dim=1) if self.concat else own + rest
-        return fused, torch.cat([own_weights, rest_weights], dim=1)
+        mixed = torch.cat([own, rest], dim=1) if self.concat else own + rest
+        return mixed, torch.cat([own_weights, rest_weights], dim=1)
 
     def _scale(self, outputs: list[Tensor], scales: Mapping[int, Tensor]) -> Tensor | None:
         if not scales:
@@ -321,8 +321,8 @@ class DTN(MultiTaskRecommender):
         needed = {before for many in self.predecessors for before in many}
         for task in self.order:
             scales = {before: factors[before] for before in self.predecessors[task]}
-            fused, gates[self.owners[task]] = self.selectors[task](x, outputs, scales)
-            logits[task] = self.towers[task](fused)
+            mixed, gates[self.owners[task]] = self.selectors[task](x, outputs, scales)
+            logits[task] = self.towers[task](mixed)
             if task in needed:
                 factors[task] = self.scales[task](logits[task])
         return ModelOutput(

@@ -45,7 +45,7 @@ class Front(nn.Module):
 
     Attributes:
         output_dim: F * D, or the interaction's O.
-        penalty: the weighted loss of the interaction in the last forward; None without one.
+        penalty: the weighted loss of the interaction in the last training forward; None without one.
     """
 
     def __init__(
@@ -62,5 +62,5 @@ class Front(nn.Module):
         if self.interaction is None:
             return embeddings.flatten(1)
         output, loss = interact(self.interaction, embeddings, ids, self.interaction.prepare(ids))
-        self.penalty = None if loss is None or not self.aux_weight else self.aux_weight * loss
+        self.penalty = self.aux_weight * loss if loss is not None and self.training and self.aux_weight else None
         return output

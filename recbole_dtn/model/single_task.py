@@ -6,7 +6,6 @@ from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import nn
 
 from recbole_dtn.config.settings import Rate, Settings, Widths
 from recbole_dtn.data.features import Features
@@ -36,13 +35,9 @@ class SingleTask(MultiTaskRecommender):
 
     def build(self, settings: SingleTaskSettings, schema: DataSchema) -> None:
         """T embeddings and T networks."""
-        self.embeddings = nn.ModuleList(self.new_embedding() for _ in schema.tasks)
-        fronts = [self.new_front() for _ in schema.tasks]
-        self.fronts = nn.ModuleList(fronts)
-        self.networks = Towers(fronts[0].output_dim, settings.hidden, count=schema.num_tasks, dropout=settings.dropout)
+        width = self.new_inputs(schema.num_tasks)
+        self.networks = Towers(width, settings.hidden, count=schema.num_tasks, dropout=settings.dropout)
 
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T)."""
-        parts = zip(self.embeddings, self.fronts, strict=True)
-        inputs = [front(embedding(features), features.ids) for embedding, front in parts]  # T times (B, I)
-        return ModelOutput(logits=self.networks(torch.stack(inputs, dim=1)))
+        return ModelOutput(logits=self.networks(torch.stack(self.inputs(features), dim=1)))

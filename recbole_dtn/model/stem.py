@@ -102,12 +102,9 @@ class STEM(MultiTaskRecommender):
     def build(self, settings: STEMSettings, schema: DataSchema) -> None:
         """T + 1 embeddings, the levels and T towers."""
         owners = owner_names(schema, shared=True)
-        self.embeddings = nn.ModuleList(self.new_embedding() for _ in owners)
-        fronts = [self.new_front() for _ in owners]
-        self.fronts = nn.ModuleList(fronts)
+        width = self.new_inputs(len(owners))
         self.levels = nn.ModuleList()
         counts = [settings.task_experts] * schema.num_tasks + [settings.shared_experts]
-        width = fronts[0].output_dim
         for number in range(1, settings.levels + 1):
             level = STEMLevel(
                 width,
@@ -126,8 +123,7 @@ class STEM(MultiTaskRecommender):
 
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T), and each task's last weights over all experts."""
-        parts = zip(self.embeddings, self.fronts, strict=True)
-        mixed = [front(embedding(features), features.ids) for embedding, front in parts]  # (B, I) per owner
+        mixed = self.inputs(features)  # (B, I) per owner
         for level in self.levels:
             mixed, weights = level(mixed)
         return ModelOutput(

@@ -56,7 +56,7 @@ class CombinedOptimizer(torch.optim.Optimizer):
         """Copy each dense gradient whose elements lie in another order than its parameter's.
 
         ``backward()`` leaves none; ``torch.autograd.grad`` may give one, such as the transpose of a product. torch's
-        fused kernel walks both in memory order on a CPU and would pair the wrong elements.
+        one-kernel Adam walks both in memory order on a CPU and would pair the wrong elements.
         """
         for group in self.param_groups:
             for weight in group["params"]:

@@ -18,16 +18,16 @@ from recbole_dtn.preprocess.rejects import FAILED, REJECTED, Rejects
 __all__ = ["RECORD", "Preprocessor", "Work", "read_record"]
 
 RECORD = "preprocess.json"
-"""What made a folder's atomic files: the set, its options, and the rows in and out."""
+"""File that records how a folder's atomic files were made: the set, its options, and the rows in and out."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one preprocessing works with.
+    """Folders and callbacks of one preprocessing run.
 
     Attributes:
-        folder: gets the files; they are moved together when all went well. scratch: for what is only passing through.
-        log: told what the user should know, a line at a time. meter: told how far the work is.
+        folder: write the files here; they are moved into place together at the end. scratch: for temporary files.
+        log: gets messages for the user, a line at a time. meter: gets the progress.
         rejects: of faulty rows.
     """
 
@@ -41,8 +41,7 @@ class Work:
 class Preprocessor(ABC):
     """Makes the atomic files of one data set; deterministic, and safe to run again.
 
-    A run that ends early, however that comes, leaves the data set's folder as it was; what it had written elsewhere is
-    removed by the next run.
+    A run that fails or is killed leaves the data set's folder unchanged; the next run removes its temporary files.
 
     Args:
         raw: folder of the raw files; None: ``<data_path>/<set>/raw``, or none needed.
@@ -74,7 +73,7 @@ class Preprocessor(ABC):
         """
 
     def meaning(self) -> dict[str, Any] | None:
-        """The data set's YAML, to be written beside the files; None where a shipped one says it, or ``write`` does."""
+        """The data set's YAML, written beside the files; None where it is shipped, or ``write`` writes it."""
         return None
 
     def record(self) -> dict[str, Any]:
@@ -91,17 +90,17 @@ class Preprocessor(ABC):
         strict: bool = False,
         with_meaning: bool = True,
     ) -> Path:
-        """Write the files and say what was written; returns their folder.
+        """Write the files and log what was written; returns their folder.
 
         Args:
             log: told what was written. meter: told how far it is.
             overwrite: replace a data set of that name, with all of its files.
             max_rejected: largest share of faulty rows of a raw table. strict: stop at the first faulty row.
-            with_meaning: write the data set's YAML as well, where it says what no other says.
+            with_meaning: also write the data set's YAML, where :meth:`meaning` gives one.
 
         Raises:
-            UsageError: when there is one and ``overwrite`` is not given; files that would be written again as they
-                are (of a set whose raw files are installed) do not count.
+            UsageError: when a data set is there and ``overwrite`` is not given, unless its raw files are installed and
+                the same files would be written.
             TooManyRejectedError: for too many faulty rows; ``rejected.tsv`` in the data set's folder lists them, or
                 ``rejected.failed.tsv`` where a data set stays there.
         """
@@ -144,7 +143,7 @@ class Preprocessor(ABC):
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """What made the atomic files of a folder; None where that was not recorded."""
+    """The record of how a folder's atomic files were made; None where there is none."""
     try:
         content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -38,7 +38,7 @@ def preprocessor_of(settings: Settings, name: str) -> Preprocessor:
     """The preprocessor that makes a run's atomic files.
 
     Raises:
-        DataError: when training cannot run it by itself, since nobody said where its raw files are.
+        DataError: when its raw files are not installed and the setting ``raw`` does not name their folder.
     """
     assert settings.preprocessor is not None
     maker: type[Preprocessor] = PREPROCESSORS.load(settings.preprocessor)
@@ -57,7 +57,7 @@ def preprocessor_of(settings: Settings, name: str) -> Preprocessor:
 
 
 def check_files(settings: Settings) -> None:
-    """What can be said about a run's files at once: whether they, or the raw ones that they are made of, are there.
+    """Check that a run's atomic files exist, or the raw files that they are made from, before torch is imported.
 
     Raises:
         UsageError: for fields and tasks that cannot be right. DataError: for missing files, atomic files that were made
@@ -73,13 +73,13 @@ def check_files(settings: Settings) -> None:
     made = preprocessor_of(settings, folder.name)
     if not isinstance(made, RawSet):
         return
-    archives = (".zip", *TARS)  # which are read through to be listed: not twice
+    archives = (".zip", *TARS)  # listing an archive reads all of it: it is listed once, when it is opened
     if not any(path.name.lower().endswith(archives) for path in made.raw.rglob("*")):
         made.open_raw()
 
 
 def check_record(settings: Settings, folder: Path) -> None:
-    """Refuse atomic files that were made with other options than the settings say.
+    """Refuse atomic files that were made with other options than those in the settings.
 
     Raises:
         DataError: naming the options, and the command that makes the files again.

@@ -1,4 +1,4 @@
-"""Raw text tables in blocks of whole rows; rows of another shape are rejected with their lines."""
+"""Read raw text tables in blocks of whole rows, and reject malformed rows with their line numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LINE = "\x00line"
 BLOCK_BYTES = 1 << 25
 QUEUED = 2
 HELD_BYTES = 1 << 27
-"""Longest quoted value: a quote that nothing closes must not hold the rest of the file."""
+"""Longest quoted value, in bytes: an unclosed quote must not collect the rest of the file in memory."""
 MISPLACED = "misplaced quote"
 QUOTE_HINT = (
     "a quote stands around a whole value, or doubled inside one; of a table where quotes are ordinary characters, "
@@ -42,10 +42,10 @@ class Lines:
 def line_blocks(
     raw: RawFile, *, quote: str | None = None, block_bytes: int = BLOCK_BYTES, meter: Meter = silent
 ) -> Generator[Lines, None, None]:
-    """A file in blocks of whole rows, read ahead by a thread; CRLF is read as LF, a byte order mark is passed over.
+    """Yield a file in blocks of whole rows, read ahead by a thread; CRLF becomes LF, a byte order mark is skipped.
 
     Args:
-        raw: the file. quote: the quoting character, between two of which a line feed ends no row.
+        raw: the file. quote: the quoting character; a line feed inside quotes does not end a row.
         block_bytes: about how many bytes a block has. meter: told how far the reading is.
 
     Raises:
@@ -58,13 +58,14 @@ def _read_blocks(raw: RawFile, quote: str | None, block_bytes: int, meter: Meter
     line, rest, start = 1, b"", True
     stage = f"reading {raw.name}"
     with raw.open() as (stream, position):
+        # `rest` is the incomplete row at the end of the last block; `line` is the number of its first line.
         while data := stream.read(block_bytes):
             if start:
                 data, start = data.removeprefix(BOM), False
             rest += data
             cut = _cut(rest, quote)
             if not cut and len(rest) > HELD_BYTES:
-                cut = rest.rfind(b"\n") + 1  # a quote that nothing closes: its line is at fault, not all after it
+                cut = rest.rfind(b"\n") + 1  # an unclosed quote: only its own line is faulty
             if not cut:
                 continue
             block, rest = rest[:cut], rest[cut:]
@@ -77,25 +78,26 @@ def _read_blocks(raw: RawFile, quote: str | None, block_bytes: int, meter: Meter
 
 
 def _normalised(block: bytes, quote: str | None) -> bytes:
-    """CRLF as LF, but within quotes, where it is part of a value."""
+    """Replace CRLF by LF, except inside quotes, where it is part of a value."""
     if b"\r" not in block:
         return block
     if quote is None or quote.encode() not in block:
         return block.replace(b"\r\n", b"\n")
     array = np.frombuffer(block, np.uint8)
+    # True at a carriage return (13) outside quotes that a line feed (10) follows.
     ends = (array[:-1] == 13) & (array[1:] == 10) & (_inside(array, quote)[:-1] == 0)
     kept: bytes = array[np.append(~ends, True)].tobytes()
     return kept
 
 
 def _cut(data: bytes, quote: str | None) -> int:
-    """Where the last whole row ends."""
+    """The end of the last complete row, 0 where there is none."""
     end = data.rfind(b"\n") + 1
     if quote is None or quote.encode() not in data:
         return end
     if data.count(quote.encode(), 0, end) % 2 == 0:
         return end
-    # The last line feed is inside quotes: the last one outside has an even number of quotes before it.
+    # The last line feed is inside quotes. Line feeds outside have an even number of quotes before them.
     array = np.frombuffer(data, np.uint8, count=end)
     outside = (array == 10) & (_inside(array, quote) == 0)
     found = np.flatnonzero(outside)
@@ -103,7 +105,8 @@ def _cut(data: bytes, quote: str | None) -> int:
 
 
 def _inside(array: npt.NDArray[np.uint8], quote: str) -> npt.NDArray[np.uint8]:
-    """1 between quotes (the closing quote itself counts as outside)."""
+    """Per byte, 1 inside quotes and 0 outside (closing quote: outside): the parity of the number of quotes so far."""
+    # uint8 overflows at 256 quotes, which leaves the parity as it is and takes an eighth of the memory of int64.
     parity: npt.NDArray[np.uint8] = np.cumsum(array == ord(quote), dtype=np.uint8) & np.uint8(1)
     return parity
 
@@ -119,10 +122,10 @@ def read_table(
     strip: bool = False,
     wanted: Sequence[str] | None = None,
 ) -> pl.DataFrame:
-    """A block as text columns and :data:`LINE`; an empty cell is null.
+    """Parse a block into text columns and :data:`LINE`; an empty cell is null.
 
-    Rows of another number of columns, with text that is not UTF-8, with a quote that is misplaced, and blank lines are
-    rejected. Every row counts in ``tally.rows_in``.
+    Rejected are blank lines, and rows with another number of columns, text that is not UTF-8 or a misplaced quote.
+    Every row counts in ``tally.rows_in``.
 
     Args:
         lines: the block. columns: names of all columns. tally: of the table. file: as messages call it.
@@ -142,7 +145,7 @@ def read_table(
 def _read(
     data: bytes, columns: Sequence[str], separator: str, quote: str | None, wanted: Sequence[str]
 ) -> pl.DataFrame | None:
-    """The rows, or None when some row is not as it should be."""
+    """The rows, or None when some row is malformed."""
     if not data:
         return pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
     array = np.frombuffer(data, np.uint8)
@@ -155,15 +158,15 @@ def _read(
     if shape is None:
         return None
     rows, separators = shape
-    # Polars fills short rows up with nulls: the separators must be as many as whole rows have.
+    # Polars pads short rows with nulls, so the number of separators is checked here.
     if separators != rows * (len(columns) - 1):
         return None
     read = wanted or columns[:1]
     names = sorted(read, key=columns.index)
-    # Polars looks at the columns that it returns, and takes longer rows then.
+    # With a subset of columns, Polars checks only those and accepts rows with too many values.
     if len(names) < len(columns) and not (_is_even(array, len(columns), separator, quote) and is_utf8(data)):
         return None
-    # Polars drops what looks like a byte order mark, which here is a value's: it gets a row to stand before it.
+    # Polars drops a leading byte order mark, which here belongs to a value: put a dummy row before it.
     added = ("x" + separator * (len(columns) - 1) + "\n").encode() if data.startswith(BOM) else b""
     try:
         frame = pl.read_csv(
@@ -193,10 +196,10 @@ def is_utf8(data: bytes) -> bool:
 def _shape(
     data: bytes, array: npt.NDArray[np.uint8], columns: int, separator: str, quote: str | None
 ) -> tuple[int, int] | None:
-    """How many rows and separators there are; None where there is a lone carriage return or a blank line.
+    """The numbers of rows and separators; None where there is a lone carriage return or a blank line.
 
-    (Polars drops a carriage return at the end of a value, and some blank lines. Of several columns, a blank line lacks
-    separators.)
+    Polars would drop a carriage return at the end of a value, and some blank lines. With several columns, a blank line
+    is noticed by its missing separators.
     """
     if quote is None:
         if b"\r" in data or (columns == 1 and (data.startswith(b"\n") or b"\n\n" in data)):
@@ -210,21 +213,24 @@ def _shape(
 
 
 def _is_even(array: npt.NDArray[np.uint8], columns: int, separator: str, quote: str | None) -> bool:
-    """Whether every row has as many values, where rows and separators are as many as whole rows have."""
+    """Whether every row has ``columns`` values, given that the total number of separators is right."""
     marks = (array == 10) | (array == ord(separator))
     if quote is not None:
         marks &= _inside(array, quote) == 0
+    # With the right total, rows are even exactly when every columns-th mark is a line feed.
     ends: npt.NDArray[np.bool_] = array[marks][columns - 1 :: columns] == 10
     return bool(ends.all())
 
 
 def _well_quoted(array: npt.NDArray[np.uint8], separator: str, quote: str) -> bool:
-    """Whether quotes stand around whole values only, or doubled inside them: how Polars and ``csv`` read alike."""
+    """Whether quotes only enclose whole values or are doubled inside them: Polars and ``csv`` then agree."""
     places = np.flatnonzero(array == ord(quote))
     if len(places) % 2:
         return False
     allowed = np.zeros(256, bool)
     allowed[[ord(separator), 10, ord(quote)]] = True
+    # An opening quote follows a separator, a line feed or a quote; a closing one precedes such a character. A doubled
+    # quote inside a value is a closing and an opening one side by side, so both sides are allowed.
     opening, closing = places[::2], places[1::2]
     before = allowed[array[opening - 1]] | (opening == 0)
     after = allowed[array[np.minimum(closing + 1, len(array) - 1)]]
@@ -235,6 +241,7 @@ def _line_numbers(lines: Lines, rows: int, quote: str | None) -> pl.Series:
     numbers = np.arange(lines.first, lines.first + rows)
     if quote is not None and quote.encode() in lines.data:
         array = np.frombuffer(lines.data, np.uint8)
+        # Row r begins on the line after the line feed that ends row r - 1; line feeds inside quotes count as lines.
         feeds = np.flatnonzero(array == 10)
         ends = np.flatnonzero(_inside(array, quote)[feeds] == 0)
         numbers = lines.first + np.append(0, ends[:-1] + 1)
@@ -275,8 +282,8 @@ def _read_slowly(
 def whole_rows(lines: Lines, quote: str | None, separator: str = ",") -> Iterator[tuple[int, bytes]]:
     """Rows without their line feeds, with the number of their first line; a quoted value may hold line feeds.
 
-    Where lines that an open quote joins make no row, the first of them is one by itself: it is at fault, and not those
-    after it.
+    An open quote joins its line with the following ones. Where the result is not well quoted, its first line is a
+    faulty row by itself, and reading goes on with the next line.
     """
     mark = None if quote is None else quote.encode()
     texts = lines.data.split(b"\n")[:-1]
@@ -297,7 +304,7 @@ def whole_rows(lines: Lines, quote: str | None, separator: str = ",") -> Iterato
 
 
 def row_fault(row: bytes, columns: int, separator: str, quote: str | None) -> str | None:
-    """What is wrong with a row, in words; None for nothing."""
+    """What is wrong with a row, in words; None when it is sound."""
     if not row or (columns > 1 and separator.encode() not in row and not row.strip()):
         return "blank line"
     try:
@@ -316,6 +323,6 @@ def row_fault(row: bytes, columns: int, separator: str, quote: str | None) -> st
 
 
 def _misquoted(text: str, separator: str, quote: str) -> bool:
-    """Whether a quoted part of a row is no whole value."""
+    """Whether a quote in a row does not enclose a whole value."""
     array = np.frombuffer(f"{text}\n".encode(), np.uint8)
     return not _well_quoted(array, separator, quote) or bool((_inside(array, quote)[array == 10] == 0).sum() != 1)

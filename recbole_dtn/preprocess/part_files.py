@@ -1,4 +1,4 @@
-"""Atomic files whose rows come in blocks of texts that are known to be harmless, several files at a time."""
+"""Write several atomic files at a time from blocks of texts that need no escaping."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["PartFiles", "TextTable", "keep_sound", "text_blocks", "text_blocks_w
 
 
 class TextTable:
-    """An atomic file that is being written into a folder that is moved into place when all went well.
+    """An atomic file under construction, in a staging folder.
 
     Columns are texts or integers without tabs, line breaks or leading quotes (digits, numbers, escaped tokens), and
     are written as they are: a number keeps its spelling.
@@ -29,7 +29,7 @@ class TextTable:
         path: the file. types: ``{column: type}`` in the order of the columns.
 
     Attributes:
-        rows: written by now.
+        rows: written so far.
     """
 
     def __init__(self, path: Path, types: Mapping[str, str]) -> None:

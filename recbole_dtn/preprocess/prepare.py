@@ -1,4 +1,4 @@
-"""From settings to encoded splits: find the files (or make them), then open or build the cache."""
+"""From settings to encoded splits: find or make the atomic files, then open or build the cache."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ __all__ = ["PreparedData", "Split", "open_sources", "prepare"]
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A data set, ready to be cut into batches.
+    """An encoded data set.
 
     Attributes:
-        splits: ``train``, ``valid``, ``test``. cached: whether the cache was there.
+        splits: ``train``, ``valid``, ``test``. cached: whether the cache entry existed before.
         folder: of the atomic files. cache_folder: of the encoded arrays.
     """
 
@@ -51,11 +51,11 @@ class PreparedData:
 def prepare(
     settings: Settings, *, log: Callable[[str], None] = lambda text: None, meter: Meter = silent
 ) -> PreparedData:
-    """Make a data set ready.
+    """Find or make the atomic files of a data set, and encode them unless the cache has them.
 
     Args:
-        settings: resolved settings. log: told what takes time, and what in the files is doubtful.
-        meter: told how far reading and encoding are; called from several threads.
+        settings: resolved settings. log: gets messages about slow steps and doubtful values.
+        meter: gets the progress of reading and encoding, from several threads.
 
     Raises:
         UsageError: for fields and tasks that cannot be right. DataError: for missing or faulty files.
@@ -118,9 +118,9 @@ def _make(settings: Settings, name: str, log: Callable[[str], None], meter: Mete
 
 
 def _warn_of_changes(settings: Settings, folder: Path, log: Callable[[str], None]) -> None:
-    """Say which raw files are others than those that the atomic files were made from, where it is known where they lie.
+    """Warn of raw files that have changed since the atomic files were made from them.
 
-    Without ``raw`` that is the default folder, where the files came from there: otherwise another set may lie there.
+    Without the setting ``raw`` only the default folder is checked, and only if the files came from there.
     """
     record = read_record(folder)
     recorded = record.get("raw") if record is not None and record.get("set") == settings.preprocessor else None

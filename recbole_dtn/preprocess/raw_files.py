@@ -35,11 +35,11 @@ Opener = Callable[[], "tuple[IO[bytes], Callable[[], int]]"]
 
 @dataclass(frozen=True)
 class RawFile:
-    """One raw file, wherever it lies.
+    """One raw file, plain, compressed or inside an archive.
 
     Attributes:
         name: as messages call it: ``sample_train.tar.gz/sample_skeleton_train.csv``.
-        size: what there is to read: bytes of the text where that is known, else of the compressed file.
+        size: bytes to read: of the text where its size is known, otherwise of the compressed file.
         path: of the file on disk, which may be an archive.
     """
 
@@ -50,7 +50,7 @@ class RawFile:
 
     @property
     def on_disk_compressed(self) -> bool:
-        """Whether reading takes the time of decompressing too, or of finding it in an archive."""
+        """Whether the file must be decompressed or found in an archive."""
         return self.path.name.lower().endswith((".zip", *TARS, *COMPRESSED))
 
     @property
@@ -82,7 +82,7 @@ class RawFile:
 
 
 class RawFolder:
-    """The raw files under a folder, asked for by their own names.
+    """The raw files under a folder, found by name.
 
     Args:
         folder: where they are; its subfolders are searched too. scratch: gets what must be unpacked to be read.
@@ -118,7 +118,7 @@ class RawFolder:
         ]
 
     def _archives(self, name: str) -> list[Path]:
-        """Archives in the folder; those first whose names share most words with the file that is looked for."""
+        """Archives in the folder, those whose names share most words with the wanted file first."""
         if not self.folder.is_dir():
             return []
         found = [path for path in self.folder.rglob("*") if path.name.lower().endswith((".zip", *TARS))]
@@ -126,7 +126,7 @@ class RawFolder:
         return sorted(found, key=lambda path: (-len(words & set(_words(path.name))), path))
 
     def _members(self, archive: Path) -> Iterator[RawFile]:
-        """Members of an archive, listed no further than is asked for (a .tar.gz is read through to be listed)."""
+        """Members of an archive, listed lazily: listing a .tar.gz decompresses it."""
         seen = self._seen.setdefault(archive, [])
         yield from seen
         if archive not in self._scans:
@@ -152,7 +152,7 @@ class RawFolder:
                 self.unseen += info.file_size
 
     def _unpacked(self, path: Path, info: zipfile.ZipInfo) -> Path:
-        """A zip inside a zip, copied out: its directory is at its end."""
+        """Copy a zip out of a zip: its directory is at its end, so it cannot be read as a stream."""
         if self._scratch is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="recbole_dtn-")
             self._scratch = Path(self._temporary.name)

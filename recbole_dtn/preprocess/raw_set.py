@@ -31,12 +31,12 @@ class RawSet(Preprocessor):
     Args:
         raw: folder of the raw files; None: ``<data_path>/<set>/raw``. data_path: gets ``<name>/``.
         name: of the data set; None: as the protocol's YAML is called, see :meth:`name_of`.
-        options: of the protocol. base: the values of the data set's YAML that the options belong to.
+        options: of the protocol. base: the values of the shipped YAML whose protocol the options are.
 
     Attributes:
         set_name: as the registry has it. files: what should lie in the raw folder, a line each, for messages.
         synthetic_rows: of the synthetic set that messages offer; 0: none is.
-        bytes_per_second: raw bytes that two cores get through, for the estimate of the time.
+        bytes_per_second: raw bytes that two cores process in a second, for the time estimate.
     """
 
     set_name: ClassVar[str]
@@ -115,7 +115,7 @@ class RawSet(Preprocessor):
         return [" ".join([PROGRAM, *command]) for command in commands]
 
     def announce(self) -> str:
-        """What a run will do and how long that takes; zips inside zips are not unpacked to know it.
+        """What a run will do and how long that takes; does not unpack zips inside zips.
 
         Raises:
             DataError: when raw files are missing.
@@ -130,7 +130,7 @@ class RawSet(Preprocessor):
         return self._announcement(plain, packed, slower=slower)
 
     def _announcement(self, plain: int, packed: int, *, slower: bool) -> str:
-        """Given bytes of text, bytes of files whose text is packed, and whether anything must be unpacked."""
+        """The announcement: bytes of plain text, bytes of compressed files, and whether anything must be unpacked."""
         time = duration((plain + TEXT_PER_BYTE * packed) / self.bytes_per_second)
         size = amount(plain + packed)
         if packed:
@@ -148,7 +148,7 @@ class RawSet(Preprocessor):
         return {"set": self.set_name, "options": options, "raw": {"given": self.raw_given, "files": self._stamps}}
 
     def meaning(self) -> dict[str, Any] | None:
-        """The base's values with what the options change, where the shipped YAML of this name does not say the same."""
+        """The base's values as the options change them; None where the shipped YAML of this name has the same."""
         values = self.adapted(dict(self.base))
         values["preprocessor"] = self.set_name
         values["preprocess"] = self.options.model_dump(mode="json", exclude_defaults=True)

@@ -1,6 +1,6 @@
-"""Faulty raw rows: counted, written to ``rejected.tsv`` with file, line and reason, and too many of them refused.
+"""Faulty raw rows: count them, write them to ``rejected.tsv`` with file, line and reason, and refuse too many of them.
 
-Nothing vanishes: of every table, rows read = rows written + rows dropped by a rule of the protocol + rows rejected.
+In each table, rows read = rows written + rows dropped by a rule of the protocol + rows rejected.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Tally:
     Attributes:
         name: of the table, in words. rows_in: rows read. written: rows that the data set got.
         dropped: rows that a rule of the protocol leaves out, by rule. rejected: faulty rows, by reason.
-        examples: of each reason the first row, in words, with what to do about it. unit: what rows are counted as.
-        watch: told the texts of rows that are rejected.
+        examples: by reason, a description of the first row with what to do about it. unit: what a row is called.
+        watch: gets the texts of rejected rows.
     """
 
     name: str
@@ -137,7 +137,7 @@ class Rejects:
             )
 
     def is_hopeless(self, tally: Tally) -> bool:
-        """Whether the rest of a table need not be read to know that it has too many rejected rows.
+        """Whether a table certainly has too many rejected rows, however its remaining rows are.
 
         The limit is one of the whole table, and faulty rows often stand together: a table of up to
         :data:`LARGEST_TABLE` rows is given up only when it would have too many even if no other row were faulty.
@@ -166,7 +166,7 @@ class Rejects:
         )
 
     def finish(self, log: Callable[[str], None]) -> None:
-        """Check the shares and the sums of all tables, and say them.
+        """Check the shares and the sums of all tables, and log them.
 
         Raises:
             TooManyRejectedError: when a table has too many rejected rows.

@@ -1,4 +1,4 @@
-"""Which raw files a data set was made from: enough to notice, at little cost, that there are others in their places."""
+"""Stamps of the raw files that a data set was made from: a cheap way to notice that they have changed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def changed(recorded: Iterable[Any], folder: Path) -> list[str]:
         try:
             if isinstance(name, str) and (folder / name).is_file() and _stamp(folder / name, folder) != stamp:
                 found.append(name)
-        except OSError:  # what cannot be read now says nothing
+        except OSError:  # a file that cannot be read now does not count as changed
             continue
     return found
 

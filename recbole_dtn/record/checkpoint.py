@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import DataError, UsageError
-from recbole_dtn.layers.compression import Block, Compression, row_blocks
+from recbole_dtn.layers.compression import Compression, RowBlock, row_blocks
 from recbole_dtn.layers.embedding import EmbeddingTable
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.schema import DataSchema
@@ -239,13 +239,13 @@ def match_rows(
     return torch.tensor(new, dtype=torch.int64), torch.tensor(from_old, dtype=torch.int64)
 
 
-def _way(block: Block, compression: Compression | None) -> tuple[Block, str | None]:
+def _way(block: RowBlock, compression: Compression | None) -> tuple[RowBlock, str | None]:
     """All that says which tokens share which row of a field, and how a vector is made of them."""
     made_by = compression.operation if compression is not None and block.quotients else None
     return replace(block, offset=0), made_by
 
 
-def _told(block: Block, compression: Compression | None) -> str:
+def _told(block: RowBlock, compression: Compression | None) -> str:
     """How a field's tokens share rows, in words."""
     if not block.shared or compression is None:
         return f"{block.own:,} rows, none shared"

@@ -1,1 +1,1 @@
-"""Raw files of known layouts with a planted model: which fields matter to which task is known, and the best AUC too."""
+"""Raw files of known layouts with a planted model: the relevant fields of each task and the best AUC are known."""

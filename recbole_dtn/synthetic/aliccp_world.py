@@ -1,4 +1,4 @@
-"""The users, shops and items behind a synthetic Ali-CCP: sizes, id ranges, and what each item is."""
+"""The users, shops and items of a synthetic Ali-CCP: sizes, id ranges, and attributes of the items."""
 
 from __future__ import annotations
 

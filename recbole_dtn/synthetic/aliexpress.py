@@ -169,7 +169,7 @@ class AliExpress(SyntheticLayout):
         zeros, top = _shape(name)
         if number in NEVER:
             return np.zeros(count, dtype=np.int64)
-        # From 0.0001 on, so that no reader meets an exponent; the planted effect is that of the number as written.
+        # At least 0.0001, so that no number is written with an exponent; the planted effect uses the number as written.
         values = np.round(np.maximum(random.random(count) * top, 1e-4), 6)
         return np.where(random.random(count) < zeros, 0.0, values)
 

@@ -123,7 +123,7 @@ class CensusIncome(SyntheticLayout):
 
     def open(self, place: Place) -> None:
         def make(kind: str, line: bytes) -> bytes:
-            if kind == "label":  # the label keeps the full stop that ends a line
+            if kind == "label":  # the label ends with a full stop, as in the real files
                 return line.rpartition(b", ")[0] + b", 7."
             return spoil(kind, line, number=0, separator=b", ")
 

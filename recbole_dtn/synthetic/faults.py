@@ -1,4 +1,4 @@
-"""Faulty rows on demand: inserted between good ones at known lines, so that a parser's rejections can be checked."""
+"""Insert faulty rows between good ones at known lines, so that a parser's rejections can be checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write a synthetic raw set: calibrate the planted model, draw block by block, write, and say what was planted."""
+"""Write a synthetic raw set: calibrate the planted model, draw and write block by block, record what was planted."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _write(layout: SyntheticLayout, folder: Path, log: Callable[[str], None], me
 
 
 def _calibration(parts: list[Part]) -> list[tuple[Part, int, int]]:
-    """Blocks of the set itself, spread evenly: all of a small set, so that its rates are met as well as they can be."""
+    """Evenly spread blocks of the set, all of them in a small set, on which rates are calibrated."""
     every = [(part, block, rows) for part in parts for block, rows in part.blocks()]
     if len(every) <= CALIBRATION_BLOCKS:
         return every
@@ -213,7 +213,7 @@ def refuse_output(output: Path, overwrite: bool) -> None:
 
 @contextmanager
 def _written(output: Path) -> Iterator[Path]:
-    """A folder beside ``output`` that takes its place when all went well; what killed runs left there goes away."""
+    """A folder beside ``output`` that replaces it at the end; removes what killed runs left there."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with locked_folder(output.parent, f"{WRITING}{output.name}-") as held:

@@ -1,4 +1,4 @@
-"""What the layouts share: parts cut into blocks, each block a pure function of (seed, part, block)."""
+"""The base of synthetic layouts: parts cut into blocks, each a pure function of (seed, part, block)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from recbole_dtn.synthetic.planted import Effects, Field, Goal, Labels
 __all__ = ["BLOCK_ROWS", "DrawnBlock", "Part", "Place", "Plan", "SyntheticLayout", "check_rates", "csv_lines"]
 
 BLOCK_ROWS = 65_536
-"""Rows of a block, whatever the machine: the files do not depend on it."""
+"""Rows of a block, the same on every machine: files of a seed are the same everywhere."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was asked for: rows, seed, and the numbers every layout knows.
+    """Rows, seed, and the options that every layout has.
 
     Args:
         rows: good rows over all parts. seed: of everything. faults: faulty rows of every kind and file.
@@ -136,7 +136,7 @@ class SyntheticLayout(ABC):
         return 0.0
 
     def notes(self) -> list[str]:
-        """What planted.json says besides."""
+        """Further notes for planted.json."""
         return []
 
     def most_informative(self) -> int:

@@ -1,4 +1,4 @@
-"""Text of feature lists from arrays, without a loop over rows: fixed slots of 8 bytes, then the empty bytes go.
+"""Build the text of feature lists from arrays without a loop over rows: fill slots of 8 bytes, then remove zero bytes.
 
 A feature takes three slots: separator, field and 0x02; id; 0x03 and value. Bytes that a slot does not need are 0, and
 no byte of the format is 0, so that removing every 0 joins the text.
@@ -102,5 +102,5 @@ def feature_lists(heads: Keys, groups: Sequence[Group], counts: Ints, u: Floats,
         words[at] = group.prefix
         words[at + 1] = number_slots(group.ids)
         words[at + 2] = group.values
-    words[first + width] &= ~np.uint64(0xFF)  # the first feature of a row has no separator before it
+    words[first + width] &= ~np.uint64(0xFF)  # no separator before the first feature of a row
     return words.tobytes().translate(None, b"\0")

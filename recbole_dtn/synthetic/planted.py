@@ -40,7 +40,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Goal:
-    """What a layout says of one task.
+    """The rate and candidate fields of one task, as a layout declares them.
 
     Args:
         name: of the task. rate: positives among the rows where it can be one (those of ``after``). after: the task
@@ -135,7 +135,7 @@ class Model:
     sketches: dict[tuple[str, str], AucSketch] = field(default_factory=dict)
 
     def needed(self) -> list[tuple[str, Field]]:
-        """Every (task, field) whose effect a block has to bring."""
+        """Every (task, field) whose effect a block must compute."""
         return [(task.goal.name, one) for task in self.tasks for one in task.fields]
 
     def calibrate(self, blocks: Sequence[Effects]) -> None:
@@ -190,7 +190,7 @@ class Model:
         return self.sketches.setdefault((part, name), AucSketch())
 
     def describe(self, parts: Sequence[str]) -> list[dict[str, Any]]:
-        """What planted.json says of the tasks."""
+        """The tasks for planted.json."""
         return [self._describe(task, parts) for task in self.tasks]
 
     def _describe(self, task: Task, parts: Sequence[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from recbole_dtn.config.load import resolve
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features, MultiValued
+from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import FIRST_TOKEN, DataSchema, FieldSpec, TaskSpec
 
 __all__ = ["make_settings", "take_rows", "tiny_features", "tiny_schema"]
@@ -169,7 +170,8 @@ def make_settings(model: str | type[Any], **overrides: Any) -> Settings:
     3
     """
     if isinstance(model, str):
-        defaults = resolve({"model": model}).settings
+        needed = {"domain_field": "domain"} if MODELS.attributes(model).get("needs_domain") else {}
+        defaults = resolve({"model": model, **needed}).settings
         return type(defaults).model_validate({**defaults.model_dump(), **PLAIN, **overrides})
     shared = resolve({"model": "SharedBottom"}).settings.model_dump(include=set(Settings.model_fields))
     kind: type[Settings] = model.settings_class or Settings

@@ -43,8 +43,8 @@ def check_interaction(cls_or_name: type[FeatureInteraction] | str, **options: An
     the output is (B, O) for one row and for seven, finite, of the embeddings' type (float32 and float64), the same
     twice in eval mode, the same with ``shared`` from :meth:`~FeatureInteraction.prepare` and without; each row
     depends on itself only; the inputs are left as they were; only a method with ``reads_ids`` depends on the ids; a
-    gradient reaches every parameter and the embeddings; a deep copy and a state_dict give the same output; forward,
-    backward and a step of an optimiser stay on one device.
+    gradient reaches every parameter and the embeddings; a deep copy, a state_dict and ``fused: false`` give the same
+    output; forward, backward and a step of an optimiser stay on one device.
 
     Args:
         cls_or_name: the class, or the name under which it is registered.
@@ -263,7 +263,7 @@ def _check_types(name: str, module: FeatureInteraction, embeddings: Tensor, ids:
 
 
 def _batch(shape: FieldShape, size: int) -> tuple[Tensor, Tensor]:
-    """Embeddings (B, F, D) of standard deviation .5 and ids (B, F) in the rows of one fused table."""
+    """Embeddings (B, F, D) of standard deviation .5 and ids (B, F) in the rows of one joint table."""
     embeddings = 0.5 * torch.randn(size, shape.num_fields, shape.embedding_dim, dtype=torch.float64)
     ids = torch.full((size, shape.num_fields), -1)
     for field in shape.id_fields:
@@ -379,6 +379,13 @@ def _copies(case: _Case) -> None:
     )
 
 
+def _fused_is_plain(case: _Case) -> None:
+    plain = set_fused(copy.deepcopy(case.module), False)
+    case.require(
+        case.near(case.output(module=plain), case.output()), "with fused: false the output differs, beyond rounding"
+    )
+
+
 def _one_device(case: _Case) -> None:
     """Forward, backward and a step of Adam on the meta device, fused and plain."""
     for fused in (True, False):
@@ -409,6 +416,7 @@ CHECKS = (
     _shared,
     _gradients,
     _copies,
+    _fused_is_plain,
     _one_device,
 )
 POORER_CHECKS = tuple(check for check in CHECKS if check is not _gradients)

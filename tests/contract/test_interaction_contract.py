@@ -52,10 +52,11 @@ PLUGIN = '''
     import torch
     from torch import Tensor, nn
 
-    from recbole_dtn.interaction.base import FeatureInteraction, FieldShape, register_interaction
+    from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
+    from recbole_dtn.registry import INTERACTIONS
 
 
-    @register_interaction("contract-bilinear", paper="nobody, 2024")
+    @INTERACTIONS.register("contract-bilinear", paper="nobody, 2024")
     class Bilinear(FeatureInteraction):
         """Products of neighbouring fields.
 
@@ -328,6 +329,11 @@ class AddsInPlaceOnTheCpu(Right):
         return output
 
 
+class FusedIsAnotherFormula(Right):
+    def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Any:
+        return super().forward(embeddings, ids) * (1.001 if self.fused else 1.0)
+
+
 class KeepsATensorOffTheModule(Right):
     """Neither a parameter nor a buffer, so that ``module.to(device)`` leaves it where it is."""
 
@@ -365,6 +371,7 @@ class KeepsATensorOffTheModule(Right):
         (VectorLoss, r"the auxiliary loss has shape \(64,\)"),
         (Unsaved, "something it depends on is not saved"),
         (Uncopied, "a deep copy shares parameters"),
+        (FusedIsAnotherFormula, "with fused: false the output differs"),
         (MakesOnTheCpu, "forward: mm reads tensors on cpu and meta"),
         (AddsInPlaceOnTheCpu, "forward: add_ reads tensors on cpu and meta"),
         (KeepsATensorOffTheModule, "forward: mul reads tensors on cpu and meta"),

@@ -47,6 +47,7 @@ RECORD_KEYS = [
     "tasks",
     "valid",
     "test",
+    "factors",
     "best_epoch",
     "epochs",
     "parameters",
@@ -73,7 +74,7 @@ def test_the_run_folder_holds_what_the_record_promises(dtn_run: Run, folder: Pat
     for part in ("valid", "test"):
         assert set(content[part]) == {"like", "love"}
         for values in content[part].values():
-            assert set(values) == {"auc", "logloss", "ne", "calibration"}
+            assert set(values) == {"auc", "gauc", "logloss", "ne", "calibration"}
             assert 0 <= values["auc"] <= 1
             assert values["logloss"] > 0
     assert set(content["wall_seconds"]) == {"prepare", "train", "test"}
@@ -127,7 +128,8 @@ def test_the_recorded_test_numbers_come_again(dtn_run: Run, folder: Path, capsys
 
 def test_a_checkpoint_is_plain_values(folder: Path) -> None:
     content = torch.load(folder / "checkpoint.ckpt", weights_only=True)
-    assert set(content) == {"format", "state_dict", "schema", "vocabularies", "settings", "epoch"}
+    keys = {"format", "state_dict", "balancer", "tables", "schema", "vocabularies", "settings", "epoch"}
+    assert set(content) == keys
     checkpoint = read_checkpoint(folder)
     assert checkpoint.schema.task_names == ("like", "love")
     sizes = {spec.name: spec.size - 2 for spec in checkpoint.schema.fields if spec.kind != "float"}

@@ -8,10 +8,11 @@ from pathlib import Path
 
 PLUGIN = '''
 from torch import Tensor, nn
-from recbole_dtn.interaction.base import FeatureInteraction, FieldShape, register_interaction
+from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
+from recbole_dtn.registry import INTERACTIONS
 
 
-@register_interaction("halved")
+@INTERACTIONS.register("halved")
 class Halved(FeatureInteraction):
     """W flat(e), halved."""
 

@@ -1,4 +1,4 @@
-"""The fused embedding table against field-by-field numpy, and by hand."""
+"""The joint embedding table against field-by-field numpy, and by hand."""
 
 import numpy as np
 import pytest

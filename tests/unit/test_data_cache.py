@@ -1,4 +1,4 @@
-"""The cache: reused when nothing changed, built again when something did or when it is torn."""
+"""The cache: reused when nothing changed, built again when something did or when it is incomplete."""
 
 import hashlib
 import json
@@ -143,7 +143,7 @@ def test_every_way_of_tearing_the_cache_is_noticed(settings):
         said = []
         again = prepare(settings(), log=said.append)
         assert not again.cached, name
-        assert any("torn" in text for text in said)
+        assert any("incomplete" in text for text in said)
         assert (folder / name).read_bytes() == data
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "format": -1}))

@@ -38,10 +38,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 def build(name: str, *, fused: bool, **settings: Any) -> MultiTaskRecommender:
     torch.manual_seed(1)
-    model: MultiTaskRecommender = MODELS.load(name)(
-        make_settings(name, embedding_size=4, embedding_std=0.5, fused=fused, **settings), tiny_schema()
-    )
-    return model
+    cls: type[MultiTaskRecommender] = MODELS.load(name)
+    schema = tiny_schema(domains=3 if cls.needs_domain else 0)
+    return cls(make_settings(name, embedding_size=4, embedding_std=0.5, fused=fused, **settings), schema)
 
 
 @pytest.fixture(params=["onednn", "torch"])

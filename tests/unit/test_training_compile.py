@@ -56,8 +56,7 @@ def build(name: str, *, mode: str = "none", **settings: Any) -> TrainingModule:
     torch.manual_seed(1)
     shared = {"embedding_size": 4, "embedding_std": 0.5, "embedding_l2": 0.1, "codebook_l2": 0.1}
     given = make_settings(name, **shared, train_batch_size=ROWS, compile=mode, **OPTIONS.get(name, {}), **settings)
-    cls: type[MultiTaskRecommender] = MODELS.load(name)
-    model = cls(given, tiny_schema(domains=3 if cls.needs_domain else 0))
+    model: MultiTaskRecommender = MODELS.load(name)(given, tiny_schema(domains=3))
     return TrainingModule(model, given).train()
 
 
@@ -109,7 +108,13 @@ def test_one_set_of_graphs_serves_every_full_batch(name: str, graphs: list[torch
     schema = module.model.schema
     step(module, tiny_features(schema, ROWS))
     first = len(graphs)
-    assert first == 1 or (name == "DTN" and first > 1), "only DTN's MemoNet breaks the graph again"
+<<<<<<< HEAD
+    broken = {"DTN": "MemoNet's look-ups", "PEPNet": "the embedding of domains, which EPNet's gate reads"}
+    assert first == 1 or (name in broken and first > 1), f"only these break the graph again: {broken}"
+=======
+    # DTN's MemoNet breaks the graph; STEM looks up in a comprehension, a frame that torch leaves by calling each part.
+    assert first == {"STEM": 2}.get(name, 1) or (name == "DTN" and first > 1)
+>>>>>>> cli
     for seed in range(1, 4):
         step(module, tiny_features(schema, ROWS, seed=seed))
     step(module, tiny_features(schema, ROWS - 7))  # an epoch's last batch

@@ -42,12 +42,12 @@ Words = npt.NDArray[np.uint64]
 
 
 def duplicates(view: StoreView, scratch: Path | None = None, meter: Meter = silent) -> dict[str, DuplicateInfo]:
-    """Count them in every split.
+    """Count rows with equal inputs in every split, and between splits.
 
     Args:
         view: the data.
-        scratch: where rows wait on disk when they are many (32 bytes a row); the system's own folder by default.
-        meter: told how far it is.
+        scratch: folder for records on disk when there are many rows (32 bytes each); by default the system's.
+        meter: gets the progress.
     """
     tallies = [_SplitTally() for _ in view.bounds]
     try:
@@ -93,7 +93,7 @@ def _count(view: StoreView, folder: Path, tallies: list[_SplitTally], meter: Met
 
 
 class _RowHashes:
-    """Two 64-bit sums per interaction; a side table's are taken once per row of its own."""
+    """Two 64-bit sums per interaction. Those of a side table are computed once per row of the side table."""
 
     def __init__(self, view: StoreView, folder: Path) -> None:
         self.view = view
@@ -140,7 +140,7 @@ def _field_constant(position: int) -> np.uint64:
 
 
 def _field_words(column: Column, start: int, stop: int, *, continuous: bool) -> Words:
-    """What a field holds in neighbouring rows, as one number a row."""
+    """One 64-bit number per row for the value of a field."""
     if column.offsets is not None:
         return _list_words(column, start, stop)
     values = np.asarray(column.values[start:stop])

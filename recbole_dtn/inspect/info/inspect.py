@@ -1,4 +1,4 @@
-"""All statistics of ``data info`` from prepared data, and what is odd about them, in words."""
+"""All statistics of ``data info`` from prepared data, with warnings in words."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def inspect(
     quick: bool = False,
     meter: Meter = silent,
 ) -> DataInfo:
-    """Take every statistic; memory grows with the vocabularies and side tables, not with the interactions.
+    """Compute every statistic. Memory depends on vocabularies and side tables, not on the number of interactions.
 
     Args:
         prepared: the data. dataset: its name, for the report. selected_on_test: its setting of that name.

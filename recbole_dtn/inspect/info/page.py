@@ -35,7 +35,7 @@ def _paired(info: DataInfo) -> dict[str, dict[str, dict[str, PairInfo]]]:
 
 
 def _best(info: DataInfo) -> dict[str, list[SingleFieldAuc]]:
-    """By task, the fields that tell it apart best alone."""
+    """By task, the fields that predict it best alone."""
     found: dict[str, list[SingleFieldAuc]] = {}
     for alone in info.single_field_auc or ():
         found.setdefault(alone.task, []).append(alone)

@@ -29,7 +29,7 @@ LARGEST = 6
 
 
 def plots(info: DataInfo) -> dict[str, Plot]:
-    """Every plot that the data have something for, by name."""
+    """The plots of a data set by name, without those that would be empty."""
     makers: Sequence[Callable[[DataInfo], Plot | None]] = (_splits, _rates, _together, _missing, _frequency, _lengths)
     with style():
         found = [maker(info) for maker in makers]

@@ -1,4 +1,4 @@
-"""How well each field alone tells each task apart: an input that does so almost perfectly may be an outcome."""
+"""How well each field alone predicts each task: an input that does so almost perfectly may be an outcome."""
 
 from __future__ import annotations
 

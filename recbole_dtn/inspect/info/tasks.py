@@ -1,4 +1,4 @@
-"""Positives, what a split can resolve, and how tasks occur together."""
+"""Positive rates with their standard errors, and how tasks occur together."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def task_infos(view: StoreView) -> tuple[tuple[TaskInfo, ...], tuple[PairInfo, .
 
 
 class _Sums:
-    """Sums over the rows of a split from which all is worked out; ``(T, T)``, over rows observed in both."""
+    """Sums over the rows of a split; each is ``(T, T)``, over rows where both tasks are observed."""
 
     def __init__(self, view: StoreView, split: str) -> None:
         self.tasks = view.schema.tasks

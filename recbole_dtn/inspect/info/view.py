@@ -1,4 +1,4 @@
-"""An encoded data set read in blocks: a column a split at a time, a side table's rows weighted by its interactions."""
+"""Read an encoded data set in blocks: a column of a split at a time, rows of side tables weighted by interactions."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def ragged(column: Column, start: int, stop: int) -> tuple[Array, Counts]:
 
 
 def ragged_of(column: Column, rows: npt.NDArray[np.int64]) -> tuple[Array, Counts]:
-    """The same for rows anywhere."""
+    """Values and lengths of the lists of any rows."""
     assert column.offsets is not None
     starts = np.asarray(column.offsets[rows]).astype(np.int64)
     lengths = np.asarray(column.offsets[rows + 1]).astype(np.int64) - starts

@@ -112,7 +112,7 @@ def _file(path: Path, meaning: Meaning | None, meter: Meter) -> Iterator[FileFau
 
 
 def _values(rows: Rows, told: set[str]) -> Iterator[FileFault]:
-    """Faults of the cells by the types of their columns; ``told`` remembers what is told once per column."""
+    """Faults of the cells by the types of their columns; ``told`` holds what was already reported for a column."""
     for column, kind in zip(rows.header.names, rows.header.types, strict=True):
         if kind == "float":
             yield from _numbers(rows, column)
@@ -151,7 +151,7 @@ def _tokens(rows: Rows, column: str, kind: str) -> Iterator[FileFault]:
 
 
 def _spelling(rows: Rows, column: str, kind: str, told: set[str]) -> Iterator[FileFault]:
-    """What reads well and is hardly meant, once per column."""
+    """Values that can be read but are probably not meant, reported once per column."""
     texts = rows.frame[column]
     outer = texts.str.starts_with(" ") | texts.str.ends_with(" ")
     if kind == "token":
@@ -179,7 +179,7 @@ def _sequence_numbers(rows: Rows, column: str) -> Iterator[FileFault]:
 
 
 def _keys(sources: Sources) -> Iterator[FileFault]:
-    """Side rows that are there twice or have no key, and interactions without one."""
+    """Rows of side tables with a repeated or empty key, and interactions without a row there."""
     for side in sources.sides:
         (header,) = side.table.headers
         seen: dict[str | None, int] = {}

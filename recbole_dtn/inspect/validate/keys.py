@@ -15,7 +15,7 @@ def empty_keys(path: Path, keys: Collection[str]) -> dict[str, int]:
     """Rows without a key: an empty cell, or a word such as ``NA`` that stock RecBole reads as one.
 
     Args:
-        path: of the file; rows that cannot be read are passed over. keys: columns; those that it lacks are left out.
+        path: of the file; unreadable rows are skipped. keys: columns; those missing in the file are skipped.
 
     Returns:
         The number of rows by column, of the columns that have any.

@@ -1,4 +1,4 @@
-"""What a data set's settings ask of its columns: fields, labels, conditions, times, weights."""
+"""Check columns against a data set's settings: fields, labels, conditions, times, weights."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Meaning:
 
     Attributes:
         owners: the table of each column that is there. unusable: columns of a type that cannot be read as needed.
-        refused: tasks whose condition cannot be asked of their columns.
+        refused: tasks whose condition does not fit the types of its columns.
     """
 
     settings: Settings
@@ -100,7 +100,7 @@ class Meaning:
     # ---- rows -----------------------------------------------------------------------------------------------------
 
     def faults(self, rows: Rows) -> Iterator[FileFault]:
-        """What is wrong in the rows of one block of any of the files."""
+        """Faults of the rows of one block of any file."""
         kind = self._kind(rows.header)
         if kind is None:
             return

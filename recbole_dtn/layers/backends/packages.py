@@ -1,4 +1,4 @@
-"""Whether the package of a backend is there, and works."""
+"""Checks that the package of a backend is installed and loads."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The aliccp preprocessor and its options; importing this package imports neither."""
+"""The aliccp preprocessor and its options, each imported from its own module."""

@@ -1,4 +1,4 @@
-"""How often each id of a field was seen, for the rule that rare ids become empty cells."""
+"""Occurrences of each id of a field, for the rule that rare ids become empty cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ali-CCP's four raw files as streams: users are written once, impressions get the key of their user."""
+"""Stream Ali-CCP's four raw files: each user is written once, each impression gets the key of its user."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def valid_rows(rows: Ints, seed: int, share: float) -> Flags:
 
 
 def in_order(function: Callable[[S], T], items: Iterator[S], workers: int) -> Iterator[T]:
-    """The results of a function, in the order of the items, a few of them made at the same time in threads."""
+    """The results of a function in the order of the items, computed by ``workers`` threads."""
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[T]] = deque()
     try:
@@ -86,7 +86,7 @@ class CommonRows:
         self.index = np.sort(index)
 
     def find(self, index: Words) -> Ints:
-        """The place of each index, -1 where there is none; rows of one user mostly follow each other."""
+        """The position of each index, -1 where there is none. Each run of equal indices is searched once."""
         changes = np.append(True, index[1:] != index[:-1])
         wanted = index[changes]
         places = np.searchsorted(self.index, wanted)
@@ -100,7 +100,7 @@ class CommonRows:
 
 @dataclass
 class Impressions:
-    """What a block of the skeleton holds beside its rows: the common row of each, and which rows a rule drops."""
+    """A block of the skeleton: the common row of each impression, which rows a rule drops, and the lines to write."""
 
     common: Ints
     dropped: Flags
@@ -304,7 +304,7 @@ class Join:
 
 
 class _Seen:
-    """The indices of the common rows so far: sorted words, some 16 bytes a row at most, where a set takes 90."""
+    """Indices of the common rows read so far, as sorted words: at most 16 bytes a row, where a set takes 90."""
 
     def __init__(self) -> None:
         self.sorted = np.empty(0, np.uint64)
@@ -336,7 +336,7 @@ def _among(index: Words, ordered: Words) -> Flags:
 
 
 class _AtomicFile:
-    """``with _AtomicFile(...) as file``: an atomic file whose lines begin with their line feed."""
+    """``with _AtomicFile(...) as file``: an atomic file written in lines that begin with a line feed."""
 
     def __init__(self, work: Work, name: str, types: Mapping[str, str]) -> None:
         self._target = replace_file(work.folder / name)

@@ -26,7 +26,7 @@ LISTS: tuple[FieldName, ...] = ("109_14", "110_14", "127_14", "150_14", "210", "
 
 
 class AliCCPOptions(PreprocessOptions):
-    """What the Ali-CCP files become."""
+    """Fields, lists, rare ids, dropped rows and the validation split of Ali-CCP."""
 
     protocol: str = "dtn23"
     fields: list[FieldName] = Field(

@@ -51,7 +51,7 @@ class AliCCP(RawSet):
         return join.write()
 
     def adapted(self, values: dict[str, Any]) -> dict[str, Any]:
-        """The fields that the options write, of the types that they give them."""
+        """The data set's fields as the options write them, with their types."""
         options = self.options
         described = {str(spec["name"]): dict(spec) for spec in values.get("fields", [])}
         fields: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Rows of Ali-CCP's raw files, a block at a time: where each feature's id and value stand, and which rows are faulty.
+"""Parse Ali-CCP's raw files a block at a time: the position of each feature's id and value, and the faulty rows.
 
 A feature list is ``field 0x02 id 0x03 value``, joined by 0x01. Nothing is copied out of the block: a feature is four
 positions, and its texts are checked in words of eight bytes (:mod:`recbole_dtn.preprocess.aliccp.words`).
@@ -92,7 +92,7 @@ COMMON = TableLayout(("common_feature_index", "feature_num", "feature_list"), tu
 
 @dataclass(frozen=True, order=True)
 class RowFault:
-    """A faulty row of a block: its place there, the reason in words, and the text to be shown."""
+    """A faulty row of a block: its number in the block, the reason, and the text to show."""
 
     row: int
     reason: str

@@ -1,7 +1,7 @@
-"""Rows of Ali-CCP as lines of an atomic file: every cell is laid into words of eight bytes, whose gaps then close up.
+"""Rows of Ali-CCP as lines of an atomic file: cells are laid out in words of eight bytes, then zero bytes are removed.
 
-A line begins with its line feed, so that a block of lines follows the text before it; the last one of a file is ended
-by whoever writes the file.
+A line begins with its line feed, so that a block of lines continues the text before it. The writer of the file adds
+the last line feed.
 """
 
 from __future__ import annotations

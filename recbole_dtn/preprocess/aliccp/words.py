@@ -1,4 +1,4 @@
-"""Texts of a block in words of eight bytes, so that digits are checked and cells are cut without a loop over them.
+"""Texts of a block as words of eight bytes, so that digits are checked and cells are cut without a Python loop.
 
 The first character of a text is the lowest byte of its word; bytes beyond its end are zero.
 """

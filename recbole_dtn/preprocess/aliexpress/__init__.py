@@ -1,1 +1,1 @@
-"""The aliexpress preprocessor and its options; importing this package imports neither."""
+"""The aliexpress preprocessor and its options, each imported from its own module."""

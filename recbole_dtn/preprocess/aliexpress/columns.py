@@ -48,7 +48,7 @@ class Table:
         self.numeric = [named[place] for place in numeric]
 
     def checks(self) -> dict[str, pl.Expr]:
-        """What must hold for each row, by what is said of a row for which it does not."""
+        """``{reason: condition}``: the condition holds for every sound row, the reason is reported for others."""
         found = {"column 1 (search_id): expected an integer": _is_integer(SEARCH)}
         for place, name in enumerate(self.columns[1:], 2):
             if name == LABEL:

@@ -1,4 +1,4 @@
-"""AliExpress search log: pages of results joined with the products they showed; click and conversion."""
+"""AliExpress search log: result pages joined with the products they show; click and conversion."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class AliExpress(RawSet):
         archives = {country: self.raw / f"aliexpress_{country}_datasets.zip" for country in COUNTRIES}
         if not all(archives[country].is_file() for country in self.options.countries):
             return super().announce()
-        # The zips inside would have to be copied out to be listed.
+        # Zips inside a zip must be unpacked before they can be listed.
         size = sum(archives[country].stat().st_size for country in self.options.countries)
         return self._announcement(0, size, slower=True)
 

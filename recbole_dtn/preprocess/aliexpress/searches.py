@@ -1,4 +1,4 @@
-"""Searches of one AliExpress file pair: which there are, and which training rows are held out for validation."""
+"""The searches of one pair of AliExpress files, and the training rows held out for validation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Searches:
     def __init__(self) -> None:
         self.refused: set[str] = set()
         self._dtype = pl.Categorical(pl.Categories.random())
-        # Polars forgets the texts of a Categories once no column of that type is left.
+        # Polars drops the texts of a Categories when its last column is freed: keep an empty one alive.
         self._alive = pl.Series([], dtype=self._dtype)
         self.known: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
         self._hashes: npt.NDArray[np.uint64] = np.zeros(0, np.uint64)
@@ -46,9 +46,9 @@ class Searches:
         return found
 
     def add(self, frame: pl.DataFrame, search: str, tally: Tally, file: str) -> pl.DataFrame:
-        """Take notice of rows of the user file; gives those of searches that were not there yet.
+        """Record rows of the user file; returns those of searches not seen before.
 
-        A row that is there again with the same values is dropped; with other values it is rejected.
+        A repeated row is dropped; a second row of a search with other values is rejected.
         """
         codes = self.codes(frame[search])
         hashes = frame.drop(LINE).hash_rows().to_numpy()
@@ -67,7 +67,7 @@ class Searches:
         return frame.filter(pl.Series(new))
 
     def refuse(self, rows: Sequence[str | bytes]) -> None:
-        """Take notice of rows (texts with commas) of the user file that are rejected."""
+        """Record rejected rows of the user file (texts with commas)."""
         for row in rows:
             text = row if isinstance(row, str) else row.decode("utf-8", errors="replace")
             self.refused.add(text.partition(",")[0])
@@ -108,7 +108,7 @@ class HeldOut:
         """Move the last ``share`` of the rows to ``valid``; returns how many.
 
         Raises:
-            DataError: when there is but one search.
+            DataError: when there is only one search.
         """
         codes = self._codes.close()
         cut = self._cut(codes.size, share)

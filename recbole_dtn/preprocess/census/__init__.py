@@ -1,1 +1,1 @@
-"""The census preprocessor and its options; importing this package imports neither."""
+"""The census preprocessor and its options, each imported from its own module."""

@@ -164,7 +164,7 @@ def census_fields(fields: list[dict[str, Any]], tasks: list[Any]) -> list[dict[s
 
 
 def _checks() -> dict[str, pl.Expr]:
-    """What every row must be."""
+    """``{reason: condition}``: the condition holds for every sound row, the reason is reported for others."""
     checks = {
         f"{name}: expected a number from 0 to {LARGEST:,}": pl.col(name)
         .cast(pl.Float64, strict=False)

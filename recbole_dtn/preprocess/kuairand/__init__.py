@@ -1,1 +1,1 @@
-"""The kuairand preprocessor and its options; importing this package imports neither."""
+"""The kuairand preprocessor and its options, each imported from its own module."""

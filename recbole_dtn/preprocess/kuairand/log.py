@@ -1,4 +1,4 @@
-"""The logs of KuaiRand: rows checked, inputs derived from the time, each row sent to the part of its day."""
+"""Read KuaiRand's logs: check rows, derive inputs from the time, and write each row to the part of its day."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LARGEST_MERGE = 1 << 21
 
 
 def integer(name: str) -> pl.Expr:
-    """Whether a text is an integer from 0, spelled as one writes it."""
+    """Whether a text is a non-negative integer without sign or leading zeros."""
     return pl.col(name).str.contains(INTEGER)
 
 
@@ -48,7 +48,7 @@ def _day() -> pl.Expr:
 
 
 def log_checks() -> dict[str, pl.Expr]:
-    """What must hold for a row, by what is said where it does not."""
+    """``{reason: condition}``: the condition holds for every sound row, the reason is reported for others."""
     minutes = pl.col("hourmin").cast(pl.Int32, strict=False)
     time = pl.col("time_ms").cast(pl.Int64, strict=False)
     return {
@@ -72,7 +72,7 @@ class SeenIds:
         self._count = 0
 
     def add(self, texts: pl.Series) -> None:
-        """Take notice of integers, spelled as texts."""
+        """Add integers, given as texts."""
         found = texts.unique().cast(pl.Int64).to_numpy()
         self._waiting.append(found)
         self._count += len(found)
@@ -102,7 +102,7 @@ class LogReader:
         self._valid_until = pl.lit(options.valid_until).str.to_date()
 
     def read(self, raw: RawFile, tally: Tally, *, random: bool) -> None:
-        """Write the rows of one log; those that no part gets are dropped, by rule."""
+        """Write the rows of one log; rows of days that belong to no part are dropped and counted."""
         checks = log_checks()
         route = self._random if random else self._standard
         with text_blocks_with_header(raw, COLUMNS, tally, meter=self.meter, block_bytes=BLOCK_BYTES) as frames:

@@ -135,7 +135,7 @@ def _task(name: Signal, chosen: Sequence[Signal]) -> dict[str, Any]:
     if name in TIME_WEIGHTS:
         return {"name": name, "kind": "regression", "label": name, "weight": TIME_WEIGHTS[name]}
     if name == "long_view" and "is_click" in chosen:
-        # A name of its own: stock RecBole knows no conditions, and takes the column that is called like the task.
+        # Not named like the raw column: stock RecBole has no conditions and reads the column with the task's name.
         condition = "long_view == 1 and is_click == 1"
         return {"name": CLICK_LONG_VIEW, "label": CLICK_LONG_VIEW, "condition": condition, "after": ["is_click"]}
     return {"name": name, "label": name}

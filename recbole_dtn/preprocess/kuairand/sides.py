@@ -67,7 +67,7 @@ def _write(
 
 
 class _Side:
-    """One table of features; ``gaps`` counts the numbers that are not known."""
+    """One table of features; ``gaps`` counts unknown numbers."""
 
     def __init__(
         self, raw: RawFile, key: str, types: Mapping[str, str], wanted: npt.NDArray[np.int64], tally: Tally
@@ -106,7 +106,7 @@ class _Side:
         return found
 
     def _new(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Rows whose id the logs have and that were not there yet."""
+        """Rows whose id occurs in the logs and was not written before."""
         ids = frame[self.key].cast(pl.Int64).to_numpy()
         places = np.searchsorted(self.wanted, ids)
         if len(self.wanted):
@@ -144,7 +144,7 @@ class _Side:
 
 
 def _sequence(lists: pl.Series) -> pl.Series:
-    """``12,65`` as ``12 65``, without what is unknown; few distinct lists are there, so they are worked on."""
+    """``12,65`` as ``12 65`` without unknown values. Only distinct lists are converted: there are few."""
     distinct = lists.unique().drop_nulls()
     odd = distinct.filter(~distinct.str.contains(r"^\d+(?:,\d+)*$"))
     spelled = lists.str.replace_all(",", " ", literal=True)

@@ -1,1 +1,1 @@
-"""The movielens preprocessor and its options; importing this package imports neither."""
+"""The movielens preprocessor and its options, each imported from its own module."""

@@ -1,1 +1,1 @@
-"""The table preprocessor and its options; importing this package imports neither."""
+"""The table preprocessor and its spec, each imported from its own module."""

@@ -1,4 +1,4 @@
-"""Missing and wrong numbers of a table: such rows are rejected, saying what to write in the spec."""
+"""Missing and invalid numbers of a table: such rows are rejected, with a message about what to write in the spec."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Numbers"]
 
 
 class Numbers:
-    """Makes the columns of a plan from blocks of rows, and rejects the rows whose numbers do not do.
+    """Computes the columns of a plan from blocks of rows, and rejects rows with an invalid number.
 
     Args:
         plan: what is written. schema: of the blocks. tally: counts the rows.
@@ -60,7 +60,7 @@ class Numbers:
         return made
 
     def warn(self, log: Callable[[str], None]) -> None:
-        """Say where numbers are missing that the spec keeps as empty cells."""
+        """Log the columns whose missing numbers stay empty cells, as the spec asks."""
         for name, (where, count) in self._gaps.items():
             log(
                 f"warning: {where}: column {name!r} has no number ({count:,} such rows); they stay empty cells, absent "
@@ -68,7 +68,7 @@ class Numbers:
             )
 
     def _good(self, block: TableBlock, frame: pl.DataFrame, doubtful: Sequence[str]) -> pl.Series:
-        """Reject rows, each for its first fault; which rows are good."""
+        """Reject faulty rows, each for its first fault; returns the mask of good rows."""
         good = np.ones(frame.height, bool)
         for name in doubtful:
             masks = frame.select(mask.alias(kind) for kind, mask in self._faults[name].items())
@@ -91,7 +91,7 @@ class Numbers:
         self.tally.reject(block.file, lines, reason, block.texts(lines), example=example)
 
     def _doubt(self, name: str) -> pl.Expr:
-        """Where a column may be at fault: cheaper than :meth:`_masks`."""
+        """Rows that may be faulty in a column: a cheaper test than :meth:`_masks`."""
         if name in self.plan.derived:
             return self._made[name].is_null()
         found = self.plan.number(name)
@@ -101,7 +101,7 @@ class Numbers:
         return ~sound.fill_null(value=False)
 
     def _list_masks(self, values: str, weights: str, schema: pl.Schema) -> dict[str, pl.Expr]:
-        """Where the weights of a list are no numbers, or not as many as its values."""
+        """Rows whose list weights are not numbers, or not as many as the values."""
         some = pl.element().filter(pl.element().is_not_null() & (pl.element().cast(pl.String) != ""))
         lists = {}
         for name in (values, weights):
@@ -116,7 +116,7 @@ class Numbers:
         }
 
     def _masks(self, name: str, schema: pl.Schema) -> dict[str, pl.Expr]:
-        """Where a column holds what it may not hold, and where it is missing."""
+        """Rows where a column has an invalid value, and rows where it is missing."""
         plan = self.plan
         made = self._made[name]
         if name in plan.derived:

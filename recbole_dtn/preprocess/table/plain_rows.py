@@ -1,7 +1,8 @@
-"""Rows of a text table that are an atomic file's but for the separator: their bytes are checked, and not parsed.
+"""Rows of a text table that differ from an atomic file only by the separator: their bytes are checked and copied.
 
-Parsing every value and printing it again takes most of the time of a table, and changes nothing where the data set has
-the table's columns in their order, nothing is quoted or hostile, and numbers are integers in their shortest spelling.
+Parsing every value and printing it again takes most of the time of a table. It changes nothing where the data set has
+the table's columns in their order, nothing is quoted or needs escaping, and numbers are integers in their shortest
+spelling.
 """
 
 from __future__ import annotations
@@ -21,19 +22,20 @@ __all__ = ["PlainRows"]
 
 LINE_FEED = ord("\n")
 LONGEST_PAUSE = 31
-"""Blocks."""
+"""Largest number of blocks that go to the parser unchecked."""
 EXACT = 2**53
 """Integers below it are exact in float64."""
 PIECE_BYTES = 1 << 17
-"""Pieces of a block that stay in the processor's cache from step to step: half the time of whole blocks."""
+"""Checked at a time, so that the bytes stay in the processor's cache: half the time of whole blocks."""
 Bytes = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.intp]
 
 
 class PlainRows:
-    """Takes blocks of rows over as they are, or not at all.
+    """Copies whole blocks of rows, or leaves them to the parser.
 
-    A table that refuses one block likely refuses the next: after each refusal in a row, more blocks are not looked at.
+    A block that cannot be copied is likely followed by others: after each such block in a row, twice as many blocks go
+    to the parser unchecked.
 
     Args:
         columns: of the table and the atomic file. floats: the positions of float columns. binary: of those, the labels
@@ -47,7 +49,7 @@ class PlainRows:
 
     @classmethod
     def of(cls, plan: Plan, schema: pl.Schema) -> PlainRows | None:
-        """For a plan that changes no value and no order of text columns ``schema``; else None."""
+        """For a plan that changes neither values nor the order of the text columns ``schema``; otherwise None."""
         reader, spec = plan.spec.reader, plan.spec
         changed = spec.filter is not None or plan.derived or plan.fill or plan.gaps or reader.strip
         padded = reader.separator is not None and len(reader.separator) > 1

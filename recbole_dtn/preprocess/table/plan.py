@@ -248,7 +248,7 @@ class Plan:
 
 
 def _shape_hint(columns: list[str]) -> str | None:
-    """What the names of the first line tell about a table that was read in the wrong way; None: nothing.
+    """A hint when the first line looks like a wrong separator or a missing header; None otherwise.
 
     >>> print(_shape_hint(["user;item"]))
     the first line is one column, 'user;item': if ";" parts its columns, write reader: {separator: ";"} in the spec

@@ -1,4 +1,4 @@
-"""Tables of a user's own in blocks of rows: CSV, TSV or Parquet, one file or several."""
+"""Read a user's tables in blocks of rows: CSV, TSV or Parquet, one file or several."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PARQUET = ".parquet"
 BATCH_ROWS = 1 << 18
 HEADER_BYTES = 1 << 20
 BLOCK_BYTES = 1 << 21
-"""Small blocks stay in the processor's cache and reuse their memory."""
+"""Small enough for the processor's cache, and for the allocator to reuse the memory of the last block."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def open_tables(files: Sequence[Path], reader: ReaderSpec) -> TextTables | Parqu
 
 
 def _kind(path: Path) -> str:
-    """The ending, but for a compression's."""
+    """The file name's ending, without that of a compression."""
     name = path.name.lower()
     for ending in COMPRESSED:
         name = name.removesuffix(ending)
@@ -234,7 +234,7 @@ class ParquetTables:
 
 @dataclass(frozen=True)
 class _RowTexts:
-    """Rows of a block by their lines."""
+    """The text of given lines of a block."""
 
     lines: Lines
     quote: str | None
@@ -282,7 +282,7 @@ def _check_same(path: Path, names: Sequence[str], first: Path, expected: Sequenc
 
 
 def _renamed(names: Sequence[str]) -> list[str]:
-    """Names that are different: the second ``x`` becomes ``x`` with a number behind it."""
+    """Distinct names: the second ``x`` becomes ``x#2``."""
     found: list[str] = []
     for name in names:
         new, count = name, 1

@@ -14,7 +14,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class ReaderSpec(Strict):
-    """How a text table is read; a Parquet file needs nothing of it."""
+    """How a text table is read; not used for Parquet files."""
 
     separator: str | None = None  # None: by the file's ending
     columns: list[str] | None = None  # names of the columns of a file without a header
