@@ -135,13 +135,8 @@ def _options(mode: str) -> dict[str, Any]:
 def _keep_outside(model: nn.Module) -> None:
     """Break the graph at every module that owns a table; at the table itself where the model is the owner.
 
-<<<<<<< HEAD
-    A break within a function that the model's forward calls ends a graph of its own. So the steps that only flatten
-    what was looked up stay outside too.
-=======
     A break within a function that the model's forward calls ends a graph of its own. So the steps that only flatten the
     embeddings stay outside too.
->>>>>>> cli
     """
     for owner, table in list(_tables(model)):
         _disable(table if owner is model else owner, "forward", "prepare", "look_up")
