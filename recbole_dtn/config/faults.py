@@ -233,7 +233,7 @@ def _step(place: _Place, part: int | str) -> _Place | None:
 
 def _at(key: str, tree: Tree, annotation: Any, parent: _Place) -> _Place:
     """A place with the class of its parts: a nested model, or the options of the method that ``tree`` names."""
-    for kind in [annotation, *members(annotation)]:
+    for kind in [annotation, *get_args(_strip(annotation)[0])]:  # a union's members with their markers
         bare, constraints = _strip(kind)
         if isinstance(bare, type) and issubclass(bare, BaseModel):
             return _Place(key, tree, annotation, bare)

@@ -76,6 +76,21 @@ def test_a_wrong_option_of_a_method_names_the_method() -> None:
     assert lines[3] == "  balancer.by: expected a number > 0; found '0' (command line)"
 
 
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--shared_interaction={name: gdcn, layer: 3}", "shared_interaction.layer: gdcn has no such option"),
+        ("--shared_interaction={name: gdcn, layers: 0}", "shared_interaction.layers: expected an integer >= 1"),
+        ("--tasks.like.loss={name: bce, gamma: 1}", "tasks[0].loss.gamma: bce has no such option; "),
+        ("--metrics=[{name: gauc, weights: users}]", "metrics[0].weights: expected one of impressions, equal"),
+    ],
+)  # fmt: skip
+def test_a_wrong_option_where_nothing_may_be_chosen_too(word: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        resolve([word])
+    assert str(error.value).startswith(message)
+
+
 def test_a_task_is_changed_by_its_name() -> None:
     settings = resolve(["--tasks.love.pos_weight=200", "--tasks.like.weight=3", "--fields.age.bins=5"]).settings
     assert {task.name: (task.weight, task.pos_weight) for task in settings.tasks} == {
@@ -200,7 +215,8 @@ def test_a_recbole_file_is_translated(tmp_path: Path) -> None:
     file = tmp_path / "recbole.yaml"
     file.write_text(
         "USER_ID_FIELD: user_id\nITEM_ID_FIELD: item_id\nLABEL_FIELD: like\nthreshold: {rating: 4}\n"
-        "load_col: {inter: [user_id, item_id, rating]}\neval_args: {split: {RS: [0.7, 0.2, 0.1]}, order: RO}\n"
+        "load_col: {inter: [user_id, item_id, rating]}\neval_args: {split: {RS: [0.7, 0.2, 0.1]}, "
+        "order: RO, group_by: none}\n"
         "epochs: 3\nlearning_rate: 0.01\nmetrics: [AUC, LogLoss]\nvalid_metric: AUC\n"
     )
     settings = resolve([f"--config_files={file}"]).settings
