@@ -217,7 +217,7 @@ def load_plugins(paths: Iterable[str]) -> list[str]:
 MODELS = Registry("model", "recbole_dtn.models", ("presets", "task_kinds", "needs_domain", "min_tasks"))
 INTERACTIONS = Registry("interaction", "recbole_dtn.interactions")
 LOSSES = Registry("loss", "recbole_dtn.losses", ("task_kind",))
-BALANCERS = Registry("balancer", "recbole_dtn.balancers")
+BALANCERS = Registry("balancer", "recbole_dtn.balancers", ("reads_weights",))
 METRICS = Registry(
     "metric", "recbole_dtn.metrics",
     ("task_kind", "higher_is_better", "needs_calibrated", "needs_group", "needs_domain"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +29,11 @@ class LossBalancer(nn.Module, ABC):
         tasks: the T tasks, in the order of the losses.
 
     Attributes:
+        reads_weights: whether it reads the ``weight`` of the tasks; where it does not, a run with weights warns.
         lr: learning rate of the balancer's own parameters; None for that of ``optimizer``.
     """
 
+    reads_weights: ClassVar[bool] = False
     lr: float | None = None
 
     def __init__(self, tasks: Sequence[TaskSpec]) -> None:

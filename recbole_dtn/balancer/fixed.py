@@ -29,6 +29,7 @@ class Fixed(LossBalancer):
     tensor([2., 1.])
     """
 
+    reads_weights = True
     weights: Tensor
 
     def __init__(self, tasks: Sequence[TaskSpec]) -> None:

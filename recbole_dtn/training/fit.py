@@ -32,7 +32,7 @@ from recbole_dtn.training.module import TrainingModule
 from recbole_dtn.training.profile import Profiler
 from recbole_dtn.training.report import Report
 from recbole_dtn.training.trainer import check_settings, is_first_process, new_trainer, quiet_lightning
-from recbole_dtn.training.warn import large_targets
+from recbole_dtn.training.warn import large_targets, unread_weights
 from recbole_dtn.version import __version__
 
 __all__ = ["Run", "fit", "fit_argv", "fit_settings"]
@@ -138,7 +138,7 @@ def _prepare(settings: Settings, report: Report) -> PreparedData:
 def _warnings(settings: Settings, prepared: PreparedData) -> list[str]:
     """What a reader should know of the data before the numbers come."""
     optimistic = [SELECTED_ON_TEST] if settings.selected_on_test else []
-    return [*optimistic, *large_targets(settings.tasks, prepared.splits["train"])]
+    return [*optimistic, *unread_weights(settings), *large_targets(settings.tasks, prepared.splits["train"])]
 
 
 def _model(settings: Settings, prepared: PreparedData, report: Report) -> MultiTaskRecommender:

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from recbole_dtn.config.settings import TaskSettings
+from recbole_dtn.config.settings import Settings, TaskSettings
 from recbole_dtn.preprocess.prepare import Split
 from recbole_dtn.record.record import RunRecord
+from recbole_dtn.registry import BALANCERS
 
-__all__ = ["failure_signs", "large_targets"]
+__all__ = ["failure_signs", "large_targets", "unread_weights"]
 
 COLLAPSED = 0.95
 UNIFORM = 0.005
 LARGE = 25.0
 """Loss of a regression task at its start, times its weight, above which it outweighs a binary one (at most ln 2)."""
 LOOKED_AT = 1 << 20
+
+
+def unread_weights(settings: Settings) -> list[str]:
+    """A sentence about weights of tasks that the chosen balancer does not read."""
+    weighted = [task.name for task in settings.tasks if task.weight != 1.0]
+    if not weighted or BALANCERS.attributes(settings.balancer.name).get("reads_weights"):
+        return []
+    return [
+        f"the balancer {settings.balancer.name} does not read the weight of {', '.join(weighted)}: it weighs the tasks "
+        "by itself (fixed reads them)"
+    ]
 
 
 def large_targets(tasks: list[TaskSettings], train: Split) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from recbole_dtn.config.load import resolve
 from recbole_dtn.preprocess.prepare import prepare
-from recbole_dtn.training.warn import large_targets
+from recbole_dtn.training.warn import large_targets, unread_weights
 
 
 def warnings_of(folder: Path, *, watched: int, weight: float, binary: bool = True) -> list[str]:
@@ -36,3 +36,11 @@ def test_large_targets_are_named_with_a_weight_that_fits(tmp_path: Path) -> None
 @pytest.mark.parametrize(("watched", "weight", "binary"), [(1, 1.0, True), (1000, 4e-7, True), (1000, 1.0, False)])
 def test_small_weighted_and_lonely_targets_are_fine(tmp_path: Path, watched: int, weight: float, binary: bool) -> None:
     assert warnings_of(tmp_path, watched=watched, weight=weight, binary=binary) == []
+
+
+def test_weights_of_tasks_that_a_balancer_does_not_read_are_told() -> None:
+    weighted = ["--tasks.love.weight=2"]
+    assert unread_weights(resolve(weighted).settings) == []
+    assert unread_weights(resolve(["--balancer=pcgrad"]).settings) == []
+    (told,) = unread_weights(resolve([*weighted, "--balancer=pcgrad"]).settings)
+    assert told.startswith("the balancer pcgrad does not read the weight of love: ")
