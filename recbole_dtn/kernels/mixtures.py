@@ -28,10 +28,12 @@ def mix(weights: Sequence[Tensor], outputs: Sequence[Tensor], reads: Sequence[Se
         (B, M, H).
     """
     if len(outputs) == 1:
-        return torch.einsum("bmk,bkh->bmh", torch.stack([*weights], dim=1), outputs[0])
-    chosen = [torch.cat([outputs[group] for group in read], dim=1) for read in reads]
-    pairs = zip(weights, chosen, strict=True)
-    return torch.stack([torch.einsum("bk,bkh->bh", weight, each) for weight, each in pairs], dim=1)
+        return torch.bmm(torch.stack([*weights], dim=1), outputs[0])
+    mixed = [
+        torch.bmm(weight.unsqueeze(1), torch.cat([outputs[group] for group in read], dim=1)).squeeze(1)
+        for weight, read in zip(weights, reads, strict=True)
+    ]
+    return torch.stack(mixed, dim=1)
 
 
 def expert_mixtures(

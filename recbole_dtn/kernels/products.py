@@ -87,8 +87,10 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: A
     """
     if _by_onednn(x, weight):
         x = _in_rows(x)
-        # oneDNN's ReLU turns NaN into 0, so that a broken model would score as a sound one.
-        apart = activation == "relu" and not all(map(_finite, (x, weight, bias)))
+        # oneDNN's ReLU turns NaN into 0, so that a broken model would score as a sound one: it is applied apart where
+        # something is not finite, or where the output is so small that this costs less than reading the weights.
+        small = 2 * len(x) <= weight.shape[1]
+        apart = activation == "relu" and (small or not all(map(_finite, (x, weight, bias))))
         written = "none" if apart else activation
         found: Tensor = torch.ops.mkldnn._linear_pointwise(x, _dense(weight), bias, written, [], "")
         return found.relu_() if apart else found

@@ -27,11 +27,11 @@ def worth_batching(layers: Sequence[Sequence[nn.Linear]], x: Tensor) -> bool:
         layers: per layer, the maps of the T towers. x: (B, T, H).
     """
     return (
-        by_hand(x, *(each for layer in layers for each in layer))
-        and len(layers[0]) > 1
-        and all(layer[0].weight.numel() <= WIDEST for layer in layers)
+        len(layers[0]) > 1
         and not few_rows(x)  # which have a quicker way
         and not (x.is_cpu and prefers_onednn())
+        and all(layer[0].weight.numel() <= WIDEST for layer in layers)
+        and by_hand(x, *(each for layer in layers for each in layer))
     )
 
 

@@ -22,17 +22,16 @@ class SoftmaxGate(nn.Module):
 
     Args:
         input_dim: I. choices: K. hidden: widths of the gate's MLP, ReLU after each. bias: whether there is a b.
+
+    Attributes:
+        is_one_product: whether the logits are ``W x`` and nothing else.
     """
 
     def __init__(self, input_dim: int, choices: int, *, hidden: Sequence[int] = (), bias: bool = False) -> None:
         super().__init__()
         self.hidden = MLP(input_dim, hidden)
         self.linear = Linear(self.hidden.output_dim, choices, bias=bias)
-
-    @property
-    def is_one_product(self) -> bool:
-        """Whether the logits are ``W x`` and nothing else."""
-        return not len(self.hidden.layers) and self.linear.bias is None
+        self.is_one_product = not hidden and not bias
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, I) -> (B, K), each row summing to 1."""
