@@ -79,8 +79,8 @@ def _write_parts(
     gaps: list[str],
 ) -> dict[str, int]:
     """Write the interactions of each split; returns ``{file: rows}``."""
-    weight = [settings.weight_field] if settings.weight_field is not None else []
-    kept = [column for column in sources.inter.names if column in {*_inputs(settings), *_keys(prepared, sources), *weight}]
+    wanted = {*_inputs(settings), *_keys(prepared, sources), settings.weight_field}
+    kept = [column for column in sources.inter.names if column in wanted]
     types = {column: sources.inter.type_of(column) for column in kept}
     types |= dict.fromkeys(prepared.schema.task_names, "float")
     types |= dict.fromkeys(masked.values(), "float")
@@ -96,8 +96,9 @@ def _write_sides(
 ) -> dict[str, int]:
     """Write the keys and input fields of the side tables that fields lie in; returns ``{file: rows}``."""
     written = {}
+    keys = _keys(prepared, sources)
     for side in sources.sides:
-        if side.key not in _keys(prepared, sources):
+        if side.key not in keys:
             continue
         file = f"{name}.{side.kind}"
         kept = [column for column in side.table.names if column in {side.key, *_inputs(settings)}]
