@@ -9,10 +9,11 @@ from typing import Any
 
 from recbole_dtn.config.faults import Fault
 from recbole_dtn.config.metrics import metric_faults
+from recbole_dtn.config.models import misfits
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.tree import Branch, Items, Leaf
 from recbole_dtn.errors import UsageError, nearest
-from recbole_dtn.registry import PREPROCESSORS
+from recbole_dtn.registry import MODELS, PREPROCESSORS
 from recbole_dtn.schema import topological_order
 
 __all__ = ["ACCELERATORS", "check_values"]
@@ -62,6 +63,10 @@ def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str
     if not {"tasks", "dataset"} & set(faulty):
         yield from metric_faults(settings)
         yield from _chain(getattr(settings, "task_chain", None), settings)
+        if settings.tasks and "model" not in faulty:
+            kinds = {task.name: task.kind for task in settings.tasks}
+            asked = MODELS.attributes(settings.model)
+            yield from misfits(settings.model, asked, kinds, has_domain=settings.domain_field is not None)
     if settings.accelerator not in ACCELERATORS:
         yield (
             "accelerator",

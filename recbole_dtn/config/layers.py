@@ -119,7 +119,7 @@ def _from_recbole(layer: Branch, faults: list[Fault]) -> Branch:
 
 
 def _config_file(text: str) -> Path:
-    """The file itself, else a shipped one named as under properties/ (``model/DTN-paper-size.yaml``)."""
+    """The file itself, else a shipped one named as under properties/ (``model/DTN-released.yaml``)."""
     path = Path(text).expanduser()
     if not path.is_absolute() and not path.exists() and ".." not in path.parts:
         inside = properties_folder() / path

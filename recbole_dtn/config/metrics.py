@@ -81,22 +81,23 @@ def higher_is_better(valid_metric: str, tasks: Iterable[str]) -> bool:
 
 def metric_faults(settings: Settings) -> Iterator[tuple[str, str]]:
     """Key and message of what is wrong in ``metrics`` and ``valid_metric``."""
-    chosen = None if settings.metrics is None else [choice.name for choice in settings.metrics]
-    if chosen is not None:
-        yield from _misplaced(chosen, settings)
+    chosen = None
+    if settings.metrics is not None:
+        yield from _misplaced([choice.name for choice in settings.metrics], settings)
+        chosen = list(dict.fromkeys(choice.name for choice in settings.metrics))
     grouped, domains = settings.group_field is not None, settings.domain_field is not None
-    known = known_valid_metrics(settings.tasks, chosen, grouped=grouped, domains=domains)
-    name = settings.valid_metric
+    name, known = settings.valid_metric, known_valid_metrics(settings.tasks, chosen, grouped=grouped, domains=domains)
     if name in known:
         return
     metric = metric_of(name, [task.name for task in settings.tasks])
+    instead = f"choose one of {', '.join(known)}" if known else "compute one that can select an epoch"
     if chosen is not None and name in known_valid_metrics(settings.tasks, grouped=grouped, domains=domains):
-        yield "valid_metric", f"{name!r} is not computed: add {metric} to metrics, or choose one of {', '.join(known)}"
+        yield "valid_metric", f"{name!r} is not computed: add {metric} to metrics, or {instead}"
     elif name in known_valid_metrics(settings.tasks, grouped=True, domains=True):
         needed = "group_field" if METRICS.attributes(metric).get("needs_group") else "domain_field"
-        yield "valid_metric", f"{name!r} needs {needed}: set it, or choose one of {', '.join(known)}"
+        yield "valid_metric", f"{name!r} needs {needed}: set it, or {instead}"
     elif all(task.kind != "binary" for task in settings.tasks):
-        yield "valid_metric", f"{name!r} needs a binary task; choose one of {', '.join(known)}"
+        yield "valid_metric", f"{name!r} needs a binary task; {instead}"
     else:
         yield "valid_metric", f"unknown metric {name!r}; {nearest(name, known)}"
 

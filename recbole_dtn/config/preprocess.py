@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 
 from pydantic_core import PydanticCustomError
 
+from recbole_dtn.config.choice import keyword_options
 from recbole_dtn.config.datasets import dataset_values, protocols
 from recbole_dtn.config.faults import read_model
 from recbole_dtn.config.strict import Strict
 from recbole_dtn.config.tree import from_python, plain
 from recbole_dtn.errors import UsageError
-from recbole_dtn.registry import PREPROCESSORS, resolve
+from recbole_dtn.registry import BUILT_IN, PREPROCESSORS, resolve
 
 __all__ = [
     "PreprocessOptions",
@@ -44,7 +45,7 @@ def read_options(preprocessor: Any, given: Any) -> Any:
     Raises:
         ValidationError: for an unknown option, a wrong type or a value out of range.
     """
-    if isinstance(given, PreprocessOptions):
+    if isinstance(given, Strict):
         return given
     model = option_model(preprocessor)
     if model is None and not isinstance(given, Mapping):
@@ -59,7 +60,7 @@ class PreprocessorOptions:
         """What is expected, in words."""
         return "a map"
 
-    def options_class(self, tree: Any, parent: Any) -> type[PreprocessOptions] | None:
+    def options_class(self, tree: Any, parent: Any) -> type[Strict] | None:
         """The class whose fields the keys are, for messages."""
         return option_model(getattr(parent.get("preprocessor"), "value", None))
 
@@ -72,7 +73,8 @@ def preprocess_options(preprocessor: str, given: Any) -> PreprocessOptions:
     """
     if isinstance(given, PreprocessOptions):
         return given
-    model = option_model(preprocessor) or PreprocessOptions
+    found = option_model(preprocessor)
+    model = found if found is not None and issubclass(found, PreprocessOptions) else PreprocessOptions
     return read_model(model, from_python(dict(given), ""), of=f"options of {preprocessor}", prefix="preprocess")
 
 
@@ -82,8 +84,8 @@ def outcome_columns(preprocessor: str | None) -> tuple[str, ...]:
     >>> "play_time_ms" in outcome_columns("kuairand"), outcome_columns(None)
     (True, ())
     """
-    model = option_model(preprocessor)
-    return () if model is None else model.outcomes
+    outcomes: tuple[str, ...] = getattr(option_model(preprocessor), "outcomes", ())
+    return outcomes
 
 
 def option_words(preprocessor: str, options: PreprocessOptions) -> list[str]:
@@ -107,12 +109,18 @@ def _spelled(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def option_model(preprocessor: Any) -> type[PreprocessOptions] | None:
-    """The class of a preprocessor's options; None where there is no such preprocessor or it declares none."""
+def option_model(preprocessor: Any) -> type[Strict] | None:
+    """The class of a preprocessor's options; None where there is no such preprocessor or it declares none.
+
+    The options of a plug-in without such a class are the keyword-only arguments of its constructor.
+    """
     if not isinstance(preprocessor, str):
         return None
     try:
-        found: type[PreprocessOptions] | None = resolve(PREPROCESSORS.entry(preprocessor).options_class)
+        entry = PREPROCESSORS.entry(preprocessor)
     except UsageError:
         return None  # said elsewhere
+    if entry.options_class is None and entry.origin != BUILT_IN:
+        return keyword_options(PREPROCESSORS.load(preprocessor), leave_out=("name",))
+    found: type[Strict] | None = resolve(entry.options_class)
     return found

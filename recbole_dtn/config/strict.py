@@ -34,7 +34,8 @@ class Strict(BaseModel):
     """Frozen; an unknown key, NaN and infinity are errors.
 
     Values may be text, as YAML and the command line have them: pydantic turns it into the declared type. Text stays
-    text where text is declared (``007``), ``a,b`` is a list where a list is declared and text is not.
+    text where text is declared (``007``), ``a,b`` is a list where a list is declared and text is not, and so is ``a``
+    unless a number is declared beside the list.
     """
 
     model_config = ConfigDict(
@@ -64,6 +65,7 @@ def _read(value: Any, annotation: Any) -> Any:
             return option
     if not isinstance(value, str):
         return value
-    if any(get_origin(kind) in SEQUENCES for kind in kinds) and str not in kinds and value:
+    one = "," not in value and {int, float} & set(kinds)  # a number where a number or a list is declared
+    if any(get_origin(kind) in SEQUENCES for kind in kinds) and str not in kinds and value and not one:
         return [part.strip() for part in value.split(",")]
     return value

@@ -8,6 +8,7 @@ from recbole_dtn.config.conditions import parse_condition
 from recbole_dtn.config.preprocess import outcome_columns
 from recbole_dtn.config.settings import FieldSettings, Settings, TaskSettings
 from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.registry import LOSSES
 from recbole_dtn.schema import topological_order
 
 __all__ = ["check_fields_and_tasks", "label_columns", "task_columns"]
@@ -57,6 +58,11 @@ def check_fields_and_tasks(settings: Settings) -> None:
         if task.kind == "regression" and task.condition is not None:
             raise UsageError(
                 f"task {task.name!r}: a regression has no condition; its label is the column {task.label!r}"
+            )
+        kind = task.kind if task.loss is None else LOSSES.attributes(task.loss.name).get("task_kind")
+        if task.loss is not None and kind != task.kind:
+            raise UsageError(
+                f"task {task.name!r}: loss {task.loss.name!r} is for {kind} tasks; this one is {task.kind}"
             )
     topological_order({task.name: tuple(task.after) for task in settings.tasks})
     _check_field_options(settings)

@@ -23,6 +23,7 @@ from recbole_dtn.data.escape import MISSING_WORDS
 from recbole_dtn.errors import DataError, nearest
 
 __all__ = [
+    "BOM",
     "TYPES",
     "AtomicTable",
     "Batch",
@@ -30,6 +31,7 @@ __all__ = [
     "Header",
     "Tap",
     "blocks",
+    "count_bytes",
     "missing_mask",
     "parse_block",
     "parse_floats",
@@ -226,12 +228,13 @@ def blocks(header: Header, tap: Tap | None = None) -> Iterator[tuple[bytes, int]
             if tap is not None:
                 tap(header.path, block)
             yield block, line
-            line += _count(block, b"\n")
+            line += count_bytes(block, b"\n")
 
 
-def _count(data: bytes, byte: bytes) -> int:
+def count_bytes(data: bytes, byte: bytes) -> int:
     """How often a byte is there: twice as fast as ``bytes.count``, and other threads go on meanwhile."""
     values, wanted = np.frombuffer(data, np.uint8), ord(byte)
+    # In pieces that stay in the processor's cache with their comparison.
     return sum(
         int(np.count_nonzero(values[at : at + COUNTED_BYTES] == wanted)) for at in range(0, len(values), COUNTED_BYTES)
     )
@@ -286,7 +289,7 @@ def _read(header: Header, rows: bytes, wanted: list[str], *, numbers: bool = Fal
     except pl.exceptions.PolarsError:
         return None
     frame = frame.slice(1) if added else frame
-    return frame.select(wanted) if _count(rows, b"\t") == frame.height * (len(header.names) - 1) else None
+    return frame.select(wanted) if count_bytes(rows, b"\t") == frame.height * (len(header.names) - 1) else None
 
 
 def _is_even(rows: bytes, columns: int) -> bool:

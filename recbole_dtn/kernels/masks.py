@@ -15,11 +15,11 @@ __all__ = ["masked_projection"]
 
 
 def masked_projection(embedding: Tensor, inputs: Tensor, mask: nn.Sequential, project: nn.Linear) -> Tensor:
-    """``W (M * x)`` with ``M = W_2 ReLU(W_1 v + b_1) + b_2``.
+    """``W (M * x) + b`` with ``M = W_2 ReLU(W_1 v + b_1) + b_2``.
 
     Args:
         embedding: v, (B, V). inputs: x, (B, I). mask: linear map V to A, ReLU, linear map A to I.
-        project: W, I to O.
+        project: W and b, I to O; b may be left out.
 
     Returns:
         (B, O).
@@ -27,7 +27,7 @@ def masked_projection(embedding: Tensor, inputs: Tensor, mask: nn.Sequential, pr
     inner, _, last = mask
     if by_hand(inputs, inner, last, project):
         projected: Tensor = _Masked.apply(  # type: ignore[no-untyped-call]
-            embedding, inputs, inner.weight, inner.bias, last.weight, last.bias, project.weight
+            embedding, inputs, inner.weight, inner.bias, last.weight, last.bias, project.weight, project.bias
         )
         return projected
     projected = project(mask(embedding) * inputs)
@@ -35,7 +35,7 @@ def masked_projection(embedding: Tensor, inputs: Tensor, mask: nn.Sequential, pr
 
 
 class _Masked(torch.autograd.Function):
-    """``W (M * x)`` with ``M = W_2 ReLU(W_1 v + b_1) + b_2``: the hidden layer, M and M * x are kept, nothing else."""
+    """:func:`masked_projection`: the hidden layer, M and M * x are kept for the backward pass, nothing else."""
 
     @staticmethod
     def forward(
@@ -47,12 +47,13 @@ class _Masked(torch.autograd.Function):
         last: Tensor,
         last_bias: Tensor,
         project: Tensor,
+        project_bias: Tensor | None,
     ) -> Tensor:
         hidden = product(embedding, inner, inner_bias, "relu")
         mask = product(hidden, last, last_bias)
         masked = mask * inputs
         ctx.save_for_backward(embedding, inputs, inner, last, project, hidden, mask, masked)
-        return product(masked, project)
+        return product(masked, project, project_bias)
 
     @staticmethod
     @first_order
@@ -71,4 +72,5 @@ class _Masked(torch.autograd.Function):
             outer(to_mask, hidden),
             to_mask.sum(0),
             outer(gradient, masked),
+            gradient.sum(0) if ctx.needs_input_grad[7] else None,
         )

@@ -13,7 +13,9 @@ __all__ = ["BCE"]
 
 @LOSSES.register("bce")
 class BCE(TaskLoss):
-    """Binary cross-entropy from logits: ``-y log s - (1 - y) log(1 - s)``, s = sigmoid(logit).
+    """Binary cross-entropy, from logits.
+
+    ``-y log s - (1 - y) log(1 - s)``, s = sigmoid(logit).
 
     >>> import torch
     >>> BCE()(torch.tensor([0.0, -100.0]), torch.tensor([1.0, 1.0]))

@@ -15,7 +15,9 @@ __all__ = ["MSE"]
 
 @LOSSES.register("mse")
 class MSE(TaskLoss):
-    """Squared error of a regression: ``(v - y)^2``.
+    """Squared error of a regression.
+
+    ``(v - y)^2``, v the predicted value.
 
     >>> import torch
     >>> MSE()(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 2.0]))

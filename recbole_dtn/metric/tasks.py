@@ -67,8 +67,9 @@ class MultiTaskMetrics:
     A metric that reads predictions as probabilities (``ne``, ``calibration``) is None for a task with ``pos_weight``.
     Under several processes with any number of rows each, every row counts once.
 
-    Factors (``ModelOutput.factors``) have the metrics of a binary task on the rows that they are about: pCVR over the
-    clicked rows where the purchase is observed, under the name ``cvr@click``.
+    Factors (``ModelOutput.factors``) have the metrics of the task whose label they predict, on the rows that they are
+    about: pCVR over the clicked rows where the purchase is observed, as ``buy@click``. That is the same name whichever
+    model gives it; a second factor of the same label and condition goes by its own name.
 
     Args:
         tasks: the T tasks, in the order of the columns.
@@ -113,8 +114,12 @@ class MultiTaskMetrics:
             domain=features.domain,
             row=features.row,
         )
+        taken: set[str] = set()
         for name, factor in output.factors.items():
-            self._add_factor(f"{name}@{factor.observed_by}", factor, features)
+            key = f"{factor.label}@{factor.observed_by}"
+            key = f"{name}@{factor.observed_by}" if key in taken else key
+            taken.add(key)
+            self._add_factor(key, factor, features)
 
     def update(
         self,
@@ -179,7 +184,7 @@ class MultiTaskMetrics:
         return {task.name: column.compute() for task, column in zip(self.tasks, self.columns, strict=True)}
 
     def compute_factors(self) -> Found:
-        """``{"cvr@click": {metric: value}}`` over all processes, empty for a model without factors."""
+        """``{"buy@click": {metric: value}}`` over all processes, empty for a model without factors."""
         self._agree_on_factors()
         return {name: column.compute() for name, column in self.factors.items()}
 

@@ -12,6 +12,7 @@ from recbole.utils import InputType, ModelType
 from torch import Tensor, nn
 
 from recbole_dtn import bridge
+from recbole_dtn.config.models import misfits
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError, nearest
@@ -82,7 +83,8 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
     task_kinds: ClassVar[frozenset[str]] = frozenset({"binary", "regression"})
     """Kinds of task that the model takes."""
     min_tasks: ClassVar[int] = 1
-    """Fewest tasks that the model works with."""
+    max_tasks: ClassVar[int | None] = None
+    """Fewest and most tasks that the model works with; None: any number."""
     needs_domain: ClassVar[bool] = False
     """Whether ``Features.domain`` must be there (the setting ``domain_field``)."""
 
@@ -144,20 +146,10 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         Raises:
             UsageError: naming the model and the task, or what is missing.
         """
-        kinds = " and ".join(sorted(cls.task_kinds))
-        for task in schema.tasks:
-            if task.kind not in cls.task_kinds:
-                raise UsageError(
-                    f"tasks: {task.name!r} is a {task.kind} task, and {cls.__name__} takes {kinds} tasks only: leave "
-                    "that task out, or choose another model"
-                )
-        if schema.num_tasks < cls.min_tasks:
-            raise UsageError(
-                f"tasks: {cls.__name__} needs {cls.min_tasks} tasks or more; found {schema.num_tasks} "
-                f"({', '.join(schema.task_names)})"
-            )
-        if cls.needs_domain and not schema.num_domains:
-            raise UsageError(f"domain_field: {cls.__name__} reads the domain of every row; name its column")
+        asked = {name: getattr(cls, name) for name in ("task_kinds", "min_tasks", "max_tasks", "needs_domain")}
+        kinds = {task.name: task.kind for task in schema.tasks}
+        for setting, message in misfits(cls.__name__, asked, kinds, has_domain=schema.num_domains > 0):
+            raise UsageError(f"{setting}: {message}")
 
     def new_embedding(self, *, dim: int | None = None, fields: Sequence[int] | None = None) -> EmbeddingTable:
         """A fused table; to be called in ``build``.

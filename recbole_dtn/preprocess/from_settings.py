@@ -19,7 +19,7 @@ from recbole_dtn.preprocess.raw_files import TARS
 from recbole_dtn.preprocess.raw_set import PROGRAM, RawSet, data_path_words
 from recbole_dtn.registry import PREPROCESSORS
 
-__all__ = ["check_files", "check_record", "make_again", "needs_raw_files", "raw_set"]
+__all__ = ["check_files", "check_record", "make_again", "preprocessor_of", "raw_set"]
 
 
 def raw_set(settings: Settings, name: str) -> RawSet:
@@ -32,6 +32,28 @@ def raw_set(settings: Settings, name: str) -> RawSet:
     maker: type[RawSet] = PREPROCESSORS.load(settings.preprocessor)
     raw = Path(settings.raw) if settings.raw is not None else None
     return maker(raw, Path(settings.data_path), name=name, options=settings.preprocess, base={})
+
+
+def preprocessor_of(settings: Settings, name: str) -> Preprocessor:
+    """The preprocessor that makes a run's atomic files.
+
+    Raises:
+        DataError: when training cannot run it by itself, since nobody said where its raw files are.
+    """
+    assert settings.preprocessor is not None
+    maker: type[Preprocessor] = PREPROCESSORS.load(settings.preprocessor)
+    if issubclass(maker, RawSet):
+        return raw_set(settings, name)
+    given, data_path = settings.preprocess, Path(settings.data_path)
+    options = given if isinstance(given, Mapping) else dict(given)
+    if not maker.bundled and settings.raw is None:
+        words = [f"--{key}={shlex.quote(str(value))}" for key, value in options.items()]
+        words = ["preprocess", settings.preprocessor, "--raw=FOLDER", *words, f"--data_path={data_path}"]
+        raise DataError(
+            f"{data_folder(settings)}: the atomic files are missing; get the raw files ({maker.source}) and run: "
+            + " ".join([PROGRAM, *words])
+        )
+    return maker(Path(settings.raw) if settings.raw is not None else None, data_path, name=name, **options)
 
 
 def check_files(settings: Settings) -> None:
@@ -48,24 +70,12 @@ def check_files(settings: Settings) -> None:
         hints = [name for name in (settings.user_field,) if name is not None]
         find_sources(folder, given=settings.split == "given", key_hints=hints)
         return
-    maker: type[Preprocessor] = PREPROCESSORS.load(settings.preprocessor)
-    if not issubclass(maker, RawSet):
-        if not maker.bundled:
-            raise needs_raw_files(settings, maker)
+    made = preprocessor_of(settings, folder.name)
+    if not isinstance(made, RawSet):
         return
-    made = raw_set(settings, folder.name)
     archives = (".zip", *TARS)  # which are read through to be listed: not twice
     if not any(path.name.lower().endswith(archives) for path in made.raw.rglob("*")):
         made.open_raw()
-
-
-def needs_raw_files(settings: Settings, maker: type[Preprocessor]) -> DataError:
-    """The error about a preprocessor that training cannot run by itself."""
-    data_path = Path(settings.data_path)
-    return DataError(
-        f"{data_folder(settings)}: the atomic files are missing; get the raw files ({maker.source}) and run: python "
-        f"run_recbole_dtn.py preprocess {settings.preprocessor} --raw=FOLDER --data_path={data_path}"
-    )
 
 
 def check_record(settings: Settings, folder: Path) -> None:

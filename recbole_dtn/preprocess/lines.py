@@ -10,21 +10,20 @@ import numpy.typing as npt
 import polars as pl
 
 from recbole_dtn.data.ahead import ahead
+from recbole_dtn.data.atomic import BOM, count_bytes
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.errors import DataError
 from recbole_dtn.preprocess.raw_files import RawFile
 from recbole_dtn.preprocess.rejects import Tally, shown
 
-__all__ = ["LINE", "Lines", "line_blocks", "read_table", "whole_rows"]
+__all__ = ["LINE", "Lines", "is_utf8", "line_blocks", "read_table", "whole_rows"]
 
 LINE = "\x00line"
 """Column of :func:`read_table`: the line of a row, from 1. No column of a data set can have that name."""
 BLOCK_BYTES = 1 << 25
-BOM = b"\xef\xbb\xbf"
 QUEUED = 2
 HELD_BYTES = 1 << 27
 """Longest quoted value: a quote that nothing closes must not hold the rest of the file."""
-COUNTED_BYTES = 1 << 18
 MISPLACED = "misplaced quote"
 QUOTE_HINT = (
     "a quote stands around a whole value, or doubled inside one; of a table where quotes are ordinary characters, "
@@ -70,7 +69,7 @@ def _read_blocks(raw: RawFile, quote: str | None, block_bytes: int, meter: Meter
                 continue
             block, rest = rest[:cut], rest[cut:]
             yield Lines(_normalised(block, quote), line)
-            line += _count(block, b"\n")
+            line += count_bytes(block, b"\n")
             meter(stage, position(), raw.size)
     if rest:
         yield Lines(_normalised(rest if rest.endswith(b"\n") else rest + b"\n", quote), line)
@@ -87,14 +86,6 @@ def _normalised(block: bytes, quote: str | None) -> bytes:
     ends = (array[:-1] == 13) & (array[1:] == 10) & (_inside(array, quote)[:-1] == 0)
     kept: bytes = array[np.append(~ends, True)].tobytes()
     return kept
-
-
-def _count(data: bytes, byte: bytes) -> int:
-    """How often a byte is there: faster than ``bytes.count``, and other threads go on meanwhile."""
-    values, wanted = np.frombuffer(data, np.uint8), ord(byte)
-    return sum(
-        int(np.count_nonzero(values[at : at + COUNTED_BYTES] == wanted)) for at in range(0, len(values), COUNTED_BYTES)
-    )
 
 
 def _cut(data: bytes, quote: str | None) -> int:
@@ -170,7 +161,7 @@ def _read(
     read = wanted or columns[:1]
     names = sorted(read, key=columns.index)
     # Polars looks at the columns that it returns, and takes longer rows then.
-    if len(names) < len(columns) and not (_is_even(array, len(columns), separator, quote) and _is_utf8(data)):
+    if len(names) < len(columns) and not (_is_even(array, len(columns), separator, quote) and is_utf8(data)):
         return None
     # Polars drops what looks like a byte order mark, which here is a value's: it gets a row to stand before it.
     added = ("x" + separator * (len(columns) - 1) + "\n").encode() if data.startswith(BOM) else b""
@@ -189,7 +180,8 @@ def _read(
     return frame.select(read) if frame.height == rows else None
 
 
-def _is_utf8(data: bytes) -> bool:
+def is_utf8(data: bytes) -> bool:
+    """Whether bytes are UTF-8; ASCII is found without decoding."""
     if not data.isascii():
         try:
             data.decode()
@@ -209,7 +201,7 @@ def _shape(
     if quote is None:
         if b"\r" in data or (columns == 1 and (data.startswith(b"\n") or b"\n\n" in data)):
             return None
-        return _count(data, b"\n"), _count(data, separator.encode())
+        return count_bytes(data, b"\n"), count_bytes(data, separator.encode())
     outside = _inside(array, quote) == 0
     feeds = (array == 10) & outside
     if feeds[0] or (feeds[:-1] & feeds[1:]).any() or ((array == 13) & outside).any():

@@ -20,11 +20,10 @@ from recbole_dtn.data.store import Column, Split, Store, load_array
 from recbole_dtn.data.summary import DataSummary, field_summaries
 from recbole_dtn.data.vocabulary import Vocabularies, make_schema
 from recbole_dtn.errors import DataError
-from recbole_dtn.preprocess.base import Preprocessor, read_record
-from recbole_dtn.preprocess.from_settings import check_record, make_again, needs_raw_files, raw_set
+from recbole_dtn.preprocess.base import read_record
+from recbole_dtn.preprocess.from_settings import check_record, make_again, preprocessor_of, raw_set
 from recbole_dtn.preprocess.raw_set import RawSet
 from recbole_dtn.preprocess.stamps import changed
-from recbole_dtn.registry import PREPROCESSORS
 from recbole_dtn.schema import DataSchema
 
 __all__ = ["PreparedData", "Split", "open_sources", "prepare"]
@@ -112,18 +111,9 @@ def open_sources(
 
 def _make(settings: Settings, name: str, log: Callable[[str], None], meter: Meter) -> None:
     """Make the atomic files of a data set from its raw files."""
-    assert settings.preprocessor is not None
-    maker: type[Preprocessor] = PREPROCESSORS.load(settings.preprocessor)
-    data_path = Path(settings.data_path)
-    made: Preprocessor
-    if issubclass(maker, RawSet):
-        found = raw_set(settings, name)
-        log(found.announce())
-        made = found
-    elif maker.bundled:
-        made = maker(Path(settings.raw) if settings.raw is not None else None, data_path, name=name)
-    else:
-        raise needs_raw_files(settings, maker)
+    made = preprocessor_of(settings, name)
+    if isinstance(made, RawSet):
+        log(made.announce())
     made.run(log, meter=meter, max_rejected=settings.max_rejected, strict=settings.strict, with_meaning=False)
 
 

@@ -34,7 +34,7 @@ class RunRecord(BaseModel):
     """What one run did. A number that is undefined (an AUC over one class) or not reached is null, never 0.
 
     ``valid`` and ``test`` map task -> metric -> value; ``factors`` maps both to the same for a model's factors,
-    such as ``cvr@click`` (pCVR over the clicked rows). ``gate_weights`` maps task -> {owner/module: mean weight
+    such as ``buy@click`` (pCVR over the clicked rows). ``gate_weights`` maps task -> {owner/module: mean weight
     over the test rows}; ``wall_seconds`` has prepare, train, test; sizes are in bytes. With
     ``selected_on_test`` the best epoch was chosen on rows of the test set: the numbers are optimistic.
     """

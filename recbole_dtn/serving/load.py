@@ -39,7 +39,7 @@ class Evaluation:
     """Metrics on one split; None where undefined.
 
     Attributes:
-        tasks: ``{task: {metric: value}}``. factors: the same of the model's factors (``cvr@click``), empty without any.
+        tasks: ``{task: {metric: value}}``. factors: the same of the model's factors (``buy@click``), empty without any.
     """
 
     tasks: dict[str, dict[str, float | None]]

@@ -13,7 +13,7 @@ from recbole_dtn.errors import UsageError
 from recbole_dtn.synthetic.aliccp_draw import VALUES_OF_INTENTIONS, Common, Tokens, common_rows, impressions
 from recbole_dtn.synthetic.aliccp_world import PROFILE, World
 from recbole_dtn.synthetic.faults import LineFile, spoil
-from recbole_dtn.synthetic.layout import BLOCK_ROWS, DrawnBlock, Part, Place, Plan, SyntheticLayout
+from recbole_dtn.synthetic.layout import BLOCK_ROWS, DrawnBlock, Part, Place, Plan, SyntheticLayout, check_rates
 from recbole_dtn.synthetic.packing import Group, feature_lists, hex_slots, number_slots, slots, small_slots
 from recbole_dtn.synthetic.planted import Field, Goal, Labels
 from recbole_dtn.synthetic.scores import pooled_effect, token_effect
@@ -64,10 +64,7 @@ class AliCCP(SyntheticLayout):
         buy_rate: float | None = None,
         per_user: float = 58.0,
     ) -> None:
-        if not 0 < test_share < 1:
-            raise UsageError(f"--test_share: expected a number between 0 and 1; found {test_share}")
-        if not 0 < click_rate < 1:
-            raise UsageError(f"--click_rate: expected a number between 0 and 1; found {click_rate}")
+        check_rates(test_share=test_share, click_rate=click_rate)
         if buy_rate is None:
             buy_rate = max(BUY_RATE, min(WANTED_BUYS / plan.rows, click_rate / 4))
         if not 0 < buy_rate < click_rate:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import zipfile
 from collections.abc import Sequence
@@ -16,7 +15,16 @@ import polars as pl
 from recbole_dtn.data.hashing import Floats, Ints, rng, uniform
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.synthetic.faults import LineFile, spoil
-from recbole_dtn.synthetic.layout import BLOCK_ROWS, DrawnBlock, Part, Place, Plan, SyntheticLayout
+from recbole_dtn.synthetic.layout import (
+    BLOCK_ROWS,
+    DrawnBlock,
+    Part,
+    Place,
+    Plan,
+    SyntheticLayout,
+    check_rates,
+    csv_lines,
+)
 from recbole_dtn.synthetic.planted import Field, Goal, Labels, number_effect
 from recbole_dtn.synthetic.scores import token_effect
 
@@ -102,8 +110,7 @@ class AliExpress(SyntheticLayout):
             raise UsageError(f"--countries: expected each of some of {', '.join(COUNTRIES)} once; found {countries!r}")
         if not 0 < buy_rate < click_rate < 1:
             raise UsageError(f"expected 0 < buy_rate < click_rate < 1; found {buy_rate} and {click_rate}")
-        if not 0 < test_share < 1:
-            raise UsageError(f"--test_share: expected a number between 0 and 1; found {test_share}")
+        check_rates(test_share=test_share)
         self.test_share, self.click_rate, self.buy_rate, self.zipped = test_share, click_rate, buy_rate, zipped
         self.files: dict[str, LineFile] = {}
         self.inner = ExitStack()
@@ -190,10 +197,10 @@ class AliExpress(SyntheticLayout):
     def write(self, block: DrawnBlock, labels: Labels) -> None:
         data, name = block.data, block.part.name
         users = pl.DataFrame({"search_id": data["search"]} | data["user"])
-        self.files[f"{name}|user"].write(_csv(users), len(users))
+        self.files[f"{name}|user"].write(csv_lines(users), len(users))
         label = (labels.label["click"] + labels.label["conversion"]).astype(np.int64)
         items = pl.DataFrame({"search_id": data["search"][data["owner"]]} | data["item"] | {"label": label})
-        self.files[f"{name}|item"].write(_csv(items), len(items))
+        self.files[f"{name}|item"].write(csv_lines(items), len(items))
 
     def finish(self) -> None:
         self.inner.close()
@@ -221,9 +228,3 @@ def _put(outer: zipfile.ZipFile, path: Path) -> None:
     with path.open("rb") as source, outer.open(_entry(path.name, zipfile.ZIP_STORED), "w", force_zip64=True) as target:
         shutil.copyfileobj(source, target, 1 << 20)
     path.unlink()
-
-
-def _csv(frame: pl.DataFrame) -> bytes:
-    target = io.BytesIO()
-    frame.write_csv(target, include_header=False)
-    return target.getvalue()

@@ -9,10 +9,9 @@ import numpy as np
 import polars as pl
 
 from recbole_dtn.data.hashing import Floats, effects, rng, text_key
-from recbole_dtn.errors import UsageError
 from recbole_dtn.synthetic.census_values import COLUMNS, shares
 from recbole_dtn.synthetic.faults import LineFile, spoil
-from recbole_dtn.synthetic.layout import DrawnBlock, Part, Place, Plan, SyntheticLayout
+from recbole_dtn.synthetic.layout import DrawnBlock, Part, Place, Plan, SyntheticLayout, check_rates
 from recbole_dtn.synthetic.planted import Field, Goal, Labels, number_effect
 
 __all__ = ["CensusIncome"]
@@ -44,9 +43,7 @@ class CensusIncome(SyntheticLayout):
     unit = "persons"
 
     def __init__(self, plan: Plan, *, income_rate: float = INCOME_RATE, never_rate: float = NEVER_RATE) -> None:
-        for name, rate in (("income_rate", income_rate), ("never_rate", never_rate)):
-            if not 0 < rate < 1:
-                raise UsageError(f"--{name}: expected a number between 0 and 1; found {rate}")
+        check_rates(income_rate=income_rate, never_rate=never_rate)
         self.income_rate, self.never_rate = income_rate, never_rate
         self.tables = {
             name: _Table(shares(name))

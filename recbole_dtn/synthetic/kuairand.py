@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,16 @@ from recbole_dtn.data.hashing import Floats, Ints, effects, rng
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.synthetic.faults import LineFile, spoil
 from recbole_dtn.synthetic.kuairand_features import STATISTICS, USER, VIDEO, Attributes
-from recbole_dtn.synthetic.layout import BLOCK_ROWS, DrawnBlock, Part, Place, Plan, SyntheticLayout
+from recbole_dtn.synthetic.layout import (
+    BLOCK_ROWS,
+    DrawnBlock,
+    Part,
+    Place,
+    Plan,
+    SyntheticLayout,
+    check_rates,
+    csv_lines,
+)
 from recbole_dtn.synthetic.planted import Field, Goal, Labels
 from recbole_dtn.synthetic.zipf import Scatter, Zipf
 
@@ -67,9 +75,7 @@ class KuaiRand(SyntheticLayout):
         version = version.lower()
         if version not in VERSIONS:
             raise UsageError(f"--version={version}: no such version; {nearest(version, VERSIONS)}")
-        for name, rate in (("click_rate", click_rate), ("long_rate", long_rate), ("like_rate", like_rate)):
-            if not 0 < rate < 1:
-                raise UsageError(f"--{name}: expected a number between 0 and 1; found {rate}")
+        check_rates(click_rate=click_rate, long_rate=long_rate, like_rate=like_rate)
         self.version, self.rates = version, (click_rate, long_rate, like_rate)
         standard, random, users, videos = VERSIONS[version]
         self.random_share = random / (standard + random)
@@ -208,19 +214,19 @@ class KuaiRand(SyntheticLayout):
             "tab": data["tab"],
         }
         frame = pl.DataFrame(made | rare).select(LOG)
-        self.files[block.part.name].write(_csv(frame), block.rows)
+        self.files[block.part.name].write(csv_lines(frame), block.rows)
 
     def finish(self) -> None:
         for start in range(0, self.users, BLOCK_ROWS):
             ids = np.arange(start, min(start + BLOCK_ROWS, self.users))
-            self.files["user_features"].write(_csv(self.attributes.user_table(ids)), len(ids))
+            self.files["user_features"].write(csv_lines(self.attributes.user_table(ids)), len(ids))
         pieces = sum(name.startswith("statistic") for name in self.files)
         for piece in range(pieces):
             last = self.videos * (piece + 1) // pieces
             for start in range(self.videos * piece // pieces, last, BLOCK_ROWS):
                 ids = np.arange(start, min(start + BLOCK_ROWS, last))
-                self.files["video_features_basic"].write(_csv(self.attributes.video_table(ids)), len(ids))
-                self.files[f"statistic{piece}"].write(_csv(self.attributes.statistics_table(ids)), len(ids))
+                self.files["video_features_basic"].write(csv_lines(self.attributes.video_table(ids)), len(ids))
+                self.files[f"statistic{piece}"].write(csv_lines(self.attributes.statistics_table(ids)), len(ids))
 
 
 def _fields(names: Sequence[str]) -> tuple[Field, ...]:
@@ -234,9 +240,3 @@ def _play_time(duration: Ints, click: Ints, long_view: Ints, u: Floats) -> Ints:
     high = np.where(long_view > 0, 2.5 * enough, np.where(click > 0, enough, 7_000))
     played: Ints = np.floor(low + u * (high - low)).astype(np.int64)
     return played
-
-
-def _csv(frame: pl.DataFrame) -> bytes:
-    target = io.BytesIO()
-    frame.write_csv(target, include_header=False)
-    return target.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -9,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import polars as pl
+
 from recbole_dtn.data.hashing import rng
 from recbole_dtn.errors import UsageError
 from recbole_dtn.synthetic.faults import LineFile, Spoil
 from recbole_dtn.synthetic.planted import Effects, Field, Goal, Labels
 
-__all__ = ["BLOCK_ROWS", "DrawnBlock", "Part", "Place", "Plan", "SyntheticLayout"]
+__all__ = ["BLOCK_ROWS", "DrawnBlock", "Part", "Place", "Plan", "SyntheticLayout", "check_rates", "csv_lines"]
 
 BLOCK_ROWS = 65_536
 """Rows of a block, whatever the machine: the files do not depend on it."""
@@ -145,3 +148,21 @@ class SyntheticLayout(ABC):
             if all(sum(one.name not in taken for one in goal.fields) >= k for goal in others):
                 return k
         return 1
+
+
+def check_rates(**rates: float) -> None:
+    """Refuse a rate or share that is not between 0 and 1.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    for name, rate in rates.items():
+        if not 0 < rate < 1:
+            raise UsageError(f"--{name}: expected a number between 0 and 1; found {rate}")
+
+
+def csv_lines(frame: pl.DataFrame) -> bytes:
+    """The rows of a frame as CSV, without a header."""
+    target = io.BytesIO()
+    frame.write_csv(target, include_header=False)
+    return target.getvalue()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from recbole_dtn.config.choice import keyword_options
 from recbole_dtn.errors import UsageError
 from recbole_dtn.inspect.validate import validate
 from recbole_dtn.preprocess.base import Preprocessor, Work
@@ -20,8 +25,9 @@ Make = Callable[[Path], Preprocessor]
 def check_preprocessor(make: Make, *, max_rejected: float = 0.0) -> None:
     """Run a preprocessor on its raw files and check what it leaves.
 
-    The atomic files are the same at a second run, byte for byte, and have no fault; what is there already is not
-    replaced unasked; a run that fails leaves nothing behind, and the next one is not disturbed by what a dead one left.
+    Its options are keyword-only arguments with a type, a description and a default of that type. The atomic files are
+    the same at a second run, byte for byte, and have no fault. A data set that is there is not replaced unless that is
+    asked for. A run that fails leaves nothing behind, and what a killed run left does not disturb the next one.
 
     Args:
         make: ``data_path -> preprocessor``, new at each call. max_rejected: share of faulty rows in the raw files.
@@ -32,12 +38,30 @@ def check_preprocessor(make: Make, *, max_rejected: float = 0.0) -> None:
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
         first = make(base / "first")
+        _check_options(type(first))
         folder = first.run(max_rejected=max_rejected)
         _check_files(folder, first.name)
         second = make(base / "second").run(max_rejected=max_rejected)
         assert _contents(folder) == _contents(second), f"{first.name}: a second run gave other files"
         _check_asks(make, base / "first", bundled=first.bundled and not first.raw_given)
         _check_failure(make, base / "third", max_rejected)
+
+
+def _check_options(kind: type[Preprocessor]) -> None:
+    """The constructor is ``(raw, data_path, *, name=None, **options)``, each option typed and described."""
+    parameters = inspect.signature(kind).parameters.values()
+    places = [one.name for one in parameters if one.kind is not inspect.Parameter.KEYWORD_ONLY]
+    assert places == ["raw", "data_path"], f"{kind.__name__}: expected (raw, data_path, *, ...), found {places}"
+    for name, info in keyword_options(kind, leave_out=("name", "options", "base")).model_fields.items():
+        assert info.description, f"{kind.__name__}: option {name!r} has no Field(description=...)"
+        if info.is_required():
+            continue
+        kinds: Any = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
+        try:
+            TypeAdapter(kinds).validate_python(info.default, strict=True)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise AssertionError(f"{kind.__name__}: the default of {name!r} is no such value: {reason}") from None
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

@@ -30,6 +30,7 @@ from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError
 from recbole_dtn.layers.stages import stage
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
+from recbole_dtn.model.front import Front
 
 __all__ = ["CompiledForward", "check_compiler", "compiled_forward"]
 
@@ -132,13 +133,24 @@ def _options(mode: str) -> dict[str, Any]:
 
 
 def _keep_outside(model: nn.Module) -> None:
-    """Break the graph at every module that owns a table; at the table itself where the model is the owner."""
+    """Break the graph at every module that owns a table; at the table itself where the model is the owner.
+
+    A break within a function that the model's forward calls ends a graph of its own. So the steps that only flatten what
+    was looked up stay outside too.
+    """
     for owner, table in list(_tables(model)):
-        part = table if owner is model else owner
-        for name in ("forward", "prepare", "look_up"):
-            if hasattr(part, name):
-                call = getattr(part, name)
-                setattr(part, name, torch.compiler.disable(call))  # type: ignore[no-untyped-call]
+        _disable(table if owner is model else owner, "forward", "prepare", "look_up")
+    flat = [front for front in model.modules() if isinstance(front, Front) and front.interaction is None]
+    for front in flat:
+        _disable(front, "forward")
+    if getattr(model, "front", None) in flat:
+        _disable(model, "input")
+
+
+def _disable(part: nn.Module, *names: str) -> None:
+    for name in names:
+        if hasattr(part, name):
+            setattr(part, name, torch.compiler.disable(getattr(part, name)))  # type: ignore[no-untyped-call]
 
 
 def _tables(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:

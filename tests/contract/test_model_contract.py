@@ -25,7 +25,7 @@ OTHER_SETTINGS = [
     ("MMoE", {"gate_hidden": [5], "gate_bias": True}),
     ("PLE", {"levels": 2, "shared_gate": "shared", "gate_hidden": [5, 4], "gate_bias": True}),
     ("STEM", {"levels": 2, "task_experts": 2, "gate_hidden": [], "gate_bias": False, "dropout": 0.2}),
-    ("PEPNet", {"tower_hidden": [], "gate_fields": ["t0", "m0", "d0"], "gate_embedding_size": 3}),
+    ("PEPNet", {"tower_hidden": [], "gate_fields": ["t1", "t0"], "gate_embedding_size": 3}),
     ("PPNet", {"tower_hidden": [6], "dropout": 0.2}),
     ("ESMM", {"tower_hidden": []}),
     ("SharedBottom", {"bottom_hidden": [], "tower_hidden": []}),

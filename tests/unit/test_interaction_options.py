@@ -1,11 +1,13 @@
 """Options of the interactions, and the modules that the setting ``interactions`` makes of them."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import nn
 
 from recbole_dtn.config.choice import choose
+from recbole_dtn.config.load import resolve
 from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FieldShape
 from recbole_dtn.interaction.build import build_interactions, module_names
@@ -50,6 +52,19 @@ def test_options_reach_their_own_module_only() -> None:
     assert tuple(memonet.codebook.weight.shape) == (20, 5)
     assert memonet.top_fields is None
     assert {module.output_dim for module in modules.values()} == {6}
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("128", 128), ("[128]", [128]), ("[128, 64]", [128, 64]), ("'128,64'", [128, 64])]
+)
+def test_a_number_or_a_list_is_read_as_it_is_written(written: str, meant: Any, tmp_path: Path) -> None:
+    """One number is no list of one: MaskNet's ``block_dim`` means another thing by each."""
+    words = f"[{{name: masknet, block_dim: {written}}}]"
+    (tmp_path / "mine.yaml").write_text(f"interactions: {words}\n", encoding="utf-8")
+    for given in ([f"--interactions={words}"], [f"--config_files={tmp_path}/mine.yaml"]):
+        (choice,) = resolve(["--model=DTN", *given]).settings.interactions  # type: ignore[attr-defined]
+        assert choice.options["block_dim"] == meant
+    assert resolve(["--model=DTN"]).settings.interactions[1].options["block_dim"] == 64  # type: ignore[attr-defined]
 
 
 def test_specs_are_left_as_they_were() -> None:

@@ -221,37 +221,45 @@ def test_a_factor_is_evaluated_over_the_rows_that_it_is_about() -> None:
         factor = Factor(output.factors["cvr"].logit[part], "buy", "click")
         metrics.add_batch(rows, ModelOutput(output.logits[part], factors={"cvr": factor}))
     found = metrics.compute_factors()
-    assert list(found) == ["cvr@click"]
-    assert list(found["cvr@click"]) == ["auc", "gauc", "logloss", "ne", "calibration"]
+    assert list(found) == ["buy@click"]
+    assert list(found["buy@click"]) == ["auc", "gauc", "logloss", "ne", "calibration"]
     # Clicked and seen to be clicked, and whether bought is seen too.
     rows = (features.observed[:, 0] & features.observed[:, 1] & (features.labels[:, 0] == 1)).numpy()
     truth, scores = features.labels[rows, 1].numpy(), output.factors["cvr"].logit[rows].double().numpy()
     mass = features.sample_weight[rows].double().numpy()
     assert 50 < rows.sum() < 150
-    assert found["cvr@click"]["auc"] == pytest.approx(roc_auc_score(truth, scores, sample_weight=mass), abs=1e-9)
+    assert found["buy@click"]["auc"] == pytest.approx(roc_auc_score(truth, scores, sample_weight=mass), abs=1e-9)
     chances = 1 / (1 + np.exp(-scores))
-    assert found["cvr@click"]["logloss"] == pytest.approx(log_loss(truth, chances, sample_weight=mass), abs=1e-9)
+    assert found["buy@click"]["logloss"] == pytest.approx(log_loss(truth, chances, sample_weight=mass), abs=1e-9)
     expected = np.average(chances, weights=mass) / np.average(truth, weights=mass)
-    assert found["cvr@click"]["calibration"] == pytest.approx(expected, abs=1e-9)
+    assert found["buy@click"]["calibration"] == pytest.approx(expected, abs=1e-9)
     assert list(metrics.compute()) == ["click", "buy", "stay"]
     metrics.reset()
-    assert set(metrics.compute_factors()["cvr@click"].values()) == {None}
+    assert set(metrics.compute_factors()["buy@click"].values()) == {None}
 
 
 def test_a_factor_of_a_task_with_pos_weight_is_not_calibrated() -> None:
     features, output = with_factor(weighted=False)
     metrics = MultiTaskMetrics(TASKS)  # buy has a pos_weight
     metrics.add_batch(features, output)
-    found = metrics.compute_factors()["cvr@click"]
+    found = metrics.compute_factors()["buy@click"]
     assert (found["ne"], found["calibration"]) == (None, None)
     assert found["auc"] is not None
+
+
+def test_a_second_factor_of_the_same_label_goes_by_its_own_name() -> None:
+    features, output = with_factor()
+    factors = {**output.factors, "imputed": Factor(output.logits[:, 1], "buy", "click")}
+    metrics = MultiTaskMetrics(TASKS)
+    metrics.add_batch(features, ModelOutput(output.logits, factors=factors))
+    assert list(metrics.compute_factors()) == ["buy@click", "imputed@click"]
 
 
 def test_a_factor_that_is_not_finite_is_refused() -> None:
     features, output = with_factor()
     logit = output.factors["cvr"].logit.clone()
     logit[7] = torch.inf
-    with pytest.raises(DataError, match=r"the logit of task 'cvr@click' is inf in row 7"):
+    with pytest.raises(DataError, match=r"the logit of task 'buy@click' is inf in row 7"):
         MultiTaskMetrics(TASKS).add_batch(
             features, ModelOutput(output.logits, factors={"cvr": Factor(logit, "buy", "click")})
         )

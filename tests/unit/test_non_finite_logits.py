@@ -31,7 +31,7 @@ def _routine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 def build(name: str, **settings: Any) -> MultiTaskRecommender:
     torch.manual_seed(0)
-    model: MultiTaskRecommender = MODELS.load(name)(make_settings(name, **settings), tiny_schema()).eval()
+    model: MultiTaskRecommender = MODELS.load(name)(make_settings(name, **settings), tiny_schema(domains=2)).eval()
     return model
 
 

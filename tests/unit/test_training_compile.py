@@ -56,7 +56,8 @@ def build(name: str, *, mode: str = "none", **settings: Any) -> TrainingModule:
     torch.manual_seed(1)
     shared = {"embedding_size": 4, "embedding_std": 0.5, "embedding_l2": 0.1, "codebook_l2": 0.1}
     given = make_settings(name, **shared, train_batch_size=ROWS, compile=mode, **OPTIONS.get(name, {}), **settings)
-    model: MultiTaskRecommender = MODELS.load(name)(given, tiny_schema())
+    cls: type[MultiTaskRecommender] = MODELS.load(name)
+    model = cls(given, tiny_schema(domains=3 if cls.needs_domain else 0))
     return TrainingModule(model, given).train()
 
 

@@ -14,6 +14,7 @@ import polars as pl
 
 from recbole_dtn.data.escape import needs_escaping
 from recbole_dtn.data.write import ReadyRows
+from recbole_dtn.preprocess.lines import is_utf8
 from recbole_dtn.preprocess.table.plan import Plan
 
 __all__ = ["PlainRows"]
@@ -85,7 +86,7 @@ class PlainRows:
         for piece in _pieces(text):
             array = np.frombuffer(piece, np.uint8)
             ends = self._ends(array)
-            if ends is None or needs_escaping(piece, *ends.shape) != "no" or not _is_utf8(piece):
+            if ends is None or needs_escaping(piece, *ends.shape) != "no" or not is_utf8(piece):
                 return None
             longer |= self._longer(array, ends)
             if not longer.isdisjoint(self.binary):
@@ -143,14 +144,4 @@ def _are_integers(text: bytes, wanted: Sequence[int], columns: int) -> bool:
         numbers = texts.cast(pl.Int64, strict=False)
         if numbers.null_count() or not (numbers.abs() < EXACT).all() or not (numbers.cast(pl.String) == texts).all():
             return False
-    return True
-
-
-def _is_utf8(text: bytes) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
     return True
