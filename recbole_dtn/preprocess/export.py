@@ -70,19 +70,28 @@ def write_given_splits(
         for part in PARTS:
             frames, file = _part(prepared, sources, kept, part, masked), f"{name}.{part}.inter"
             written[file] = write_atomic(frames, work / file, types, escaped=True, gaps=gaps)
-        for side in sources.sides:
-            if side.key in keys:
-                file = f"{name}.{side.kind}"
-                of_side = {column: side.table.type_of(column) for column in side.table.names}
-                of_side = {column: kind for column, kind in of_side.items() if column in {side.key, *inputs}}
-                batches = (batch.frame for batch in side.table.batches(list(of_side)))
-                written[file] = write_atomic(batches, work / file, of_side, escaped=True, gaps=gaps)
+        written |= _write_sides(sources, keys, inputs, work, name, gaps)
         write_dataset_yaml(
             work / f"{name}.yaml", _yaml(settings, masked), f"The splits of {settings.dataset}, as files."
         )
     for file, rows in written.items():
         log(f"wrote {target_folder / file} ({rows:,} rows)")
     return target_folder
+
+
+def _write_sides(
+    sources: Sources, keys: list[str], inputs: list[str], folder: Path, name: str, gaps: list[str]
+) -> dict[str, int]:
+    """Write the side tables whose keys the interactions have: key and inputs. Returns the rows of each file."""
+    written = {}
+    for side in sources.sides:
+        if side.key in keys:
+            kept = [column for column in side.table.names if column in {side.key, *inputs}]
+            types = {column: side.table.type_of(column) for column in kept}
+            batches = (batch.frame for batch in side.table.batches(kept))
+            file = f"{name}.{side.kind}"
+            written[file] = write_atomic(batches, folder / file, types, escaped=True, gaps=gaps)
+    return written
 
 
 def _refuse(settings: Settings, prepared: PreparedData) -> None:
