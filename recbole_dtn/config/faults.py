@@ -143,8 +143,7 @@ def describe(annotation: Any) -> str:
 def _list_of(item: Any) -> str:
     marker = _marker(_strip(item)[1])
     if marker is not None:
-        first = marker.registry.names()[0]
-        return f"a list of {marker.registry.kind}s, such as [{first}, {marker.example}]"
+        return f"a list of {marker.registry.kind}s, such as [{marker.name}, {marker.example}]"
     words = describe(item)
     return f"a list of ({words})" if " " in words else f"a list of {words}"
 

@@ -27,10 +27,12 @@ def ahead(items: Iterator[T], count: int) -> Generator[T]:
     >>> list(ahead(iter("abc"), 2))
     ['a', 'b', 'c']
     """
+    # One more item may be computed and waiting to be put.
     ready: queue.Queue[T | _End] = queue.Queue(count)
     stopped = threading.Event()
 
     def put(item: T | _End) -> bool:
+        # Put with a timeout, to notice that the consumer left while the queue was full.
         while not stopped.is_set():
             try:
                 ready.put(item, timeout=0.1)
@@ -48,6 +50,7 @@ def ahead(items: Iterator[T], count: int) -> Generator[T]:
         except BaseException as error:
             put(_End(error))
         finally:
+            # Closed by this thread: a generator that is running cannot be closed by another.
             if isinstance(items, Generator):
                 items.close()
 
@@ -60,4 +63,5 @@ def ahead(items: Iterator[T], count: int) -> Generator[T]:
             raise item.error
     finally:
         stopped.set()
+        # When ``ahead`` is closed, the files that ``items`` had open are closed too.
         thread.join()

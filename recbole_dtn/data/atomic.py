@@ -41,7 +41,9 @@ __all__ = [
 ]
 
 TYPES = ("token", "token_seq", "float", "float_seq")
+# Several blocks are in memory at a time: one is read, one parsed, and one with the caller.
 BLOCK_BYTES = 1 << 24
+# Bytes compared at a time by count_bytes.
 COUNTED_BYTES = 1 << 18
 BOM = b"\xef\xbb\xbf"
 BLANK_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
@@ -188,6 +190,7 @@ class AtomicTable:
         Raises:
             DataError: at the first row of another shape, text that is not UTF-8, or float that is no number.
         """
+        # Two threads: `_parsed` runs in one, and reads from another.
         return ahead(self._parsed(columns, part, tap), 1)
 
     def _parsed(self, columns: Sequence[str] | None, part: int | None, tap: Tap | None) -> Generator[Batch]:
@@ -195,6 +198,8 @@ class AtomicTable:
         for header in headers:
             with closing(ahead(blocks(header, tap), 1)) as found:
                 for block, first_line in found:
+                    # First with numbers parsed by Polars. What it cannot read is parsed again as text: to skip blank
+                    # lines, accept more spellings of numbers, or say what is wrong.
                     frame = _read(header, block, list(header.names if columns is None else columns), numbers=True)
                     if frame is None:
                         frame = parse_block(header, block, first_line, columns)
@@ -204,6 +209,7 @@ class AtomicTable:
         """File and line of a row counted over all parts (reads the file again: for messages only)."""
         for header in self.headers:
             for block, first_line in blocks(header):
+                # Blank lines are no rows.
                 rows = sum(1 for line in block.split(b"\n") if line.strip(b"\r"))
                 if row < rows:
                     return header.path, _line_of_row(block, first_line, row)
@@ -224,6 +230,7 @@ def blocks(header: Header, tap: Tap | None = None) -> Iterator[tuple[bytes, int]
             tap(header.path, first)
         while block := file.read(BLOCK_BYTES):
             if not block.endswith(b"\n"):
+                # Complete the last line (that of the file may lack its line feed).
                 block = b"".join((block, file.readline()))
             if tap is not None:
                 tap(header.path, block)
@@ -267,8 +274,10 @@ def _read(header: Header, rows: bytes, wanted: list[str], *, numbers: bool = Fal
         schema |= {name: pl.Float64 for name in wanted if header.type_of(name) == "float"}
     if not rows:
         return pl.DataFrame(schema={name: schema[name] for name in wanted})
+    # Polars takes CRLF for a line's end and keeps a lone carriage return as part of a value.
     if b"\r" in rows and rows.count(b"\r") != rows.count(b"\r\n"):
         return None
+    # With one column a blank line has the right number of tabs: the count below would not notice it.
     if len(header.names) == 1 and _has_blank_line(rows):
         return None
     places = [header.names.index(name) for name in wanted]
@@ -289,12 +298,15 @@ def _read(header: Header, rows: bytes, wanted: list[str], *, numbers: bool = Fal
     except pl.exceptions.PolarsError:
         return None
     frame = frame.slice(1) if added else frame
+    # Polars pads short rows with nulls. It refuses long ones, so a right total means that every row is right.
     return frame.select(wanted) if count_bytes(rows, b"\t") == frame.height * (len(header.names) - 1) else None
 
 
 def _is_even(rows: bytes, columns: int) -> bool:
     """Whether every line has as many tabs as the header."""
     array = np.frombuffer(rows, np.uint8)
+    # Every n-th mark must end a line. Some short rows pass: the total of tabs, checked after parsing, finds them. The
+    # last line may lack its line feed.
     marks = array[(array == ord("\n")) | (array == ord("\t"))]
     return bool((marks[columns - 1 :: columns] == ord("\n")).all()) and len(marks) % columns in (0, columns - 1)
 
@@ -307,6 +319,7 @@ def structure_faults(header: Header, block: bytes, first_line: int) -> list[File
     """Lines of another shape than the header's, lone carriage returns, and text that is not UTF-8."""
     found = []
     columns, name = len(header.names), str(header.path)
+    # Slow, line by line: for blocks with a fault only.
     for number, line in enumerate(block.split(b"\n"), first_line):
         line = line.removesuffix(b"\r")
         if not line:
@@ -356,6 +369,7 @@ def missing_mask(texts: pl.Series) -> pl.Series:
 def parse_floats(texts: pl.Series) -> pl.Series:
     """Texts as ``Float64``; null where they are no number."""
     numbers = texts.cast(pl.Float64, strict=False)
+    # Polars reads no number with spaces around it; pandas does.
     if numbers.null_count() > texts.null_count():
         numbers = texts.str.strip_chars().cast(pl.Float64, strict=False)
     return numbers
@@ -375,6 +389,7 @@ def _with_floats(batch: Batch) -> Batch:
             numbers = parse_floats(batch.frame[name])
             if numbers.null_count() > batch.frame[name].null_count() or not numbers.is_finite().all():
                 raise_first(float_faults(batch, name, numbers))
+                # What is left is a word such as "nan", which means a missing number.
                 numbers = numbers.fill_nan(None)
             floats.append(numbers)
     return Batch(batch.frame.with_columns(floats), batch.header, batch.block, batch.first_line)

@@ -36,6 +36,7 @@ def building(root: Path) -> Iterator[Path]:
         OSError: when ``root`` cannot be written.
     """
     root.mkdir(parents=True, exist_ok=True)
+    # Temporary files of JSON have no lock of their own; under the folder's lock none is being written.
     with guarded(root) as alone:
         for path in root.glob(f"{WRITING}*") if alone else ():
             if path.is_file():
@@ -54,6 +55,7 @@ def locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
         OSError: when ``parent`` cannot be written.
     """
     with guarded(parent) as alone:
+        # Under the folder's lock, no other process is between mkdtemp and its own lock.
         _remove_dead(parent, alone=alone)
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT)
@@ -62,6 +64,7 @@ def locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        # Closed last: until then the folder counts as held.
         os.close(lock)
 
 
@@ -107,6 +110,7 @@ def _remove_dead(parent: Path, *, alone: bool) -> None:
     for folder in parent.iterdir():
         if folder.name.startswith(PREFIXES) and folder.is_dir() and not folder.is_symlink():
             try:
+                # Without the lock, a folder of the last minute may be one whose process has not locked it yet.
                 may_be_new = not alone and time.time() - folder.stat().st_mtime < MINUTE
             except OSError:  # its own process has just removed it
                 continue

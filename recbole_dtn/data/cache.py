@@ -28,6 +28,7 @@ from recbole_dtn.errors import DataError
 __all__ = ["cache_root", "fingerprint", "open_entry", "open_or_build"]
 
 VOCABULARIES = "vocabularies.json"
+# Bytes read at a time for a digest alone.
 READ_BYTES = 1 << 22
 
 
@@ -48,12 +49,14 @@ def fingerprint(settings: Settings, sources: Sources) -> str:
 
 
 def _fingerprint(settings: Settings, digests: dict[str, str]) -> str:
+    # 20 hexadecimal digits are 80 bits, more than enough to tell the entries of one data set apart.
     described = {"format": FORMAT, "files": digests, **_data_settings(settings)}
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def _data_settings(settings: Settings) -> dict[str, Any]:
     dump = settings.dump()
+    # Settings that the chosen split does not read are left out, so that changing them does not encode again.
     ordered = settings.split in ("time", "user_time")
     return {
         "fields": [{key: value for key, value in spec.items() if key != "pooling"} for spec in dump["fields"]],
@@ -84,16 +87,20 @@ class _Reading:
         self.keys = {path: path.name.removeprefix(sources.folder.name) for path in self.paths}
         self.stamps = {path: _stamp(path) for path in self.paths}
         self.memo = read_json(self.memo_path) or {}
+        # Digests taken in an earlier run count while path, size and time of change are the same.
         self.known: dict[Path, str] = {}
         for path in self.paths:
             before = self.memo.get(self.keys[path])
             if isinstance(before, list) and before[0] == self.stamps[path]:
                 self.known[path] = before[1]
+        # Digests that are being taken, by file.
         self.running: dict[Path, Any] = {}
         self.done, self.total = 0, sum(stamp[1] for stamp in self.stamps.values())
 
     def __call__(self, path: Path, data: bytes) -> None:
         if path not in self.known:
+            # Bytes come in order, and one file is read at a time: the digest is complete when the file was read to its
+            # end.
             self.running.setdefault(path, hashlib.sha256()).update(data)
         self.done += len(data)
         self.meter(f"reading {path.name}", self.done, self.total)
@@ -116,6 +123,7 @@ class _Reading:
             DataError: when a file is another now than when reading began.
         """
         for path in self.paths:
+            # A file that changed while it was read may have been encoded half old, half new.
             if _stamp(path) != self.stamps[path]:
                 raise DataError(f"{path}: changed while it was read; run again when it is complete")
         self.known |= {path: digest.hexdigest() for path, digest in self.running.items()}
@@ -175,6 +183,7 @@ def open_or_build(
     """
     root = cache_root(settings)
     reading = _Reading(sources, root, meter)
+    # With a limit, encoding does not reach the ends of the files; with entries, the digest may save the encoding.
     if settings.limit_rows is not None or _has_entries(root):
         reading.read_rest()
     if len(reading.known) + len(reading.running) == len(reading.paths):
@@ -207,6 +216,7 @@ def _build(settings: Settings, sources: Sources, reading: _Reading, log: Callabl
             folder = root / _fingerprint(settings, reading.digests())
             _write_json(target / VOCABULARIES, encoded.vocabularies.to_dict())
             content = {key: value for key, value in vars(encoded).items() if key != "vocabularies"}
+            # The manifest comes last and is not among the files: an entry without it is incomplete.
             files = {path.name: path.stat().st_size for path in sorted(target.iterdir())}
             _write_json(target / MANIFEST, {"format": FORMAT, "files": files, "encoded": content})
             _publish(target, folder)
@@ -222,6 +232,7 @@ def _publish(target: Path, folder: Path) -> None:
     if folder.exists() and open_entry(folder) is None:
         shutil.rmtree(folder)
     try:
+        # Atomic: other processes see no entry or a complete one. It fails where a folder with files is there already.
         target.rename(folder)
     except OSError:
         if open_entry(folder) is None:  # otherwise another process has just built the same entry

@@ -45,6 +45,7 @@ def complete_manifest(folder: Path) -> dict[str, Any] | None:
     if manifest is None or manifest.get("format") != FORMAT:
         return None
     try:
+        # Sizes find files cut off by a full disk or a killed copy, without reading them.
         incomplete = any((folder / name).stat().st_size != size for name, size in manifest["files"].items())
     except (OSError, KeyError, TypeError, AttributeError):
         return None
@@ -85,5 +86,6 @@ def cache_clear(
     removed = [entry for entry in cache_list(data_path, cache_dir) if dataset in (None, entry.dataset)]
     for entry in removed:
         shutil.rmtree(entry.path)
+        # The digests of the data set's files are taken again.
         (entry.path.parent / DIGESTS).unlink(missing_ok=True)
     return removed

@@ -55,6 +55,8 @@ class Tables:
         if kind == "inter":
             return scratch.read(start, stop)
         if name not in self._whole:
+            # A column of a side table is read once and kept: pointers reach its rows in any order. The appended value
+            # is that of interactions without a row there, whose pointer is the number of rows.
             absent = np.nan if isinstance(column, RawFloats) else -1
             self._whole[name] = np.append(scratch.read(), np.array([absent], scratch.dtype))
         found: npt.NDArray[np.generic] = self._whole[name][self.pointers[kind].read(start, stop)]
@@ -69,6 +71,7 @@ class Tables:
         _, column = self._single(name)
         values = self._stored(name, 0, self.raw["inter"].rows)
         if isinstance(column, RawFloats):
+            # Ranks need the values of all rows; the missing ones (NaN) share a rank.
             return np.unique(values, return_inverse=True)[1].astype(np.int64)
         return values.astype(np.int64)
 
@@ -121,15 +124,19 @@ def _pointers(side: Side, inter: RawTable, table: RawTable, scratch: Path, log: 
     there, here = table.columns[side.key], inter.columns[side.key]
     assert isinstance(there, RawTokens)
     assert isinstance(here, RawTokens)
+    # Both tables share the name space of the key, and both are read by now: its size covers the codes of either.
     keys = there.codes.read()
     row_of = np.full(there.space.size + 1, table.rows, np.int32)
     row_of[keys] = np.arange(table.rows)
+    # The last row of a key wins, so a key that stands twice does not lead back to its first row.
     repeated = np.flatnonzero(row_of[keys] != np.arange(table.rows))
     if len(repeated):
         first = int(repeated[0])
         value = there.texts(keys[first : first + 1].astype(np.int64))[0]
         last = int(row_of[keys[first]])
         raise DataError(f"{table.where(last)}: {side.key} {value!r} is there twice (first on {table.where(first)})")
+    # Code -1 reads the last element. A row with an empty key has just written itself there; no interaction belongs to
+    # it.
     row_of[-1] = table.rows
     writer = ScratchWriter(scratch / f"pointer.{side.kind}", np.int32)
     absent, first_absent, value = 0, 0, None
@@ -156,6 +163,7 @@ def _warn_misread(table: RawTable, log: Callable[[str], None]) -> None:
     for name, column in table.columns.items():
         if isinstance(column, RawFloats) or column.space is None or isinstance(column.space, Integers):
             continue
+        # Integers (skipped above) can be none of these.
         tokens = column.space.tokens()
         reasons = {
             "is read as missing, as stock RecBole does": column.space.missing,
@@ -165,6 +173,7 @@ def _warn_misread(table: RawTable, log: Callable[[str], None]) -> None:
         for reason, which in reasons.items():
             if not which.any():
                 continue
+            # The appended False is for code -1, an empty cell.
             at, code, hits = _hits(column, np.append(which, False))
             if hits:
                 row = at if isinstance(column, RawTokens) else _row_of_value(column, at)
@@ -186,4 +195,5 @@ def _hits(column: RawTokens | RawSequences, which: npt.NDArray[np.bool_]) -> tup
 
 
 def _row_of_value(column: RawSequences, place: int) -> int:
+    # The first row that ends behind the place; side="right" passes over empty rows that end at it.
     return int(np.searchsorted(np.cumsum(column.lengths.read()), place, side="right"))

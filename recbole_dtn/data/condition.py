@@ -28,6 +28,7 @@ def to_expression(condition: Condition, dtypes: Mapping[str, pl.DataType]) -> pl
         case Negation(inner):
             return ~to_expression(inner, dtypes)
         case AllOf(parts):
+            # Three-valued logic, as in SQL: false and null is false, true and null is null.
             return pl.all_horizontal([to_expression(part, dtypes) for part in parts])
         case AnyOf(parts):
             return pl.any_horizontal([to_expression(part, dtypes) for part in parts])
@@ -54,6 +55,7 @@ def _operand(column: str, value: float | str, dtype: pl.DataType) -> pl.Expr:
         return pl.col(column)
     if dtype == pl.String:
         return pl.col(column).str.strip_chars().cast(pl.Float64, strict=False)
+    # NaN is a missing number. Polars compares it as the largest one; null makes the result unknown.
     return pl.col(column).cast(pl.Float64).fill_nan(None)
 
 

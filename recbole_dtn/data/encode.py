@@ -96,6 +96,7 @@ def _layout(settings: Settings, tables: Tables, scratch: Path) -> SplitLayout:
     inter, ratio = tables.raw["inter"], settings.split_ratio
     rows = inter.rows
     if settings.split == "given":
+        # The files are the splits, read one after another: no order is needed.
         layout = SplitLayout((0, *np.cumsum(inter.parts).tolist()))
     elif settings.split == "random":
         layout = SplitLayout.from_parts(random_split(rows, ratio, settings.split_seed), len(PARTS), scratch / "order")
@@ -117,6 +118,7 @@ def _ordered_parts(settings: Settings, tables: Tables) -> npt.NDArray[np.uint8]:
     assert name is not None
     blocks = list(SplitLayout((0, inter.rows)).blocks())
     for block in blocks:
+        # Checked first: NaN compares false with every time, and its rows would silently fall into training.
         missing = np.flatnonzero(np.isnan(tables.numbers(name, block.start, block.stop)))
         if len(missing):
             raise DataError(
@@ -143,6 +145,7 @@ class _Encoder:
         self.fields_done = 0
 
     def run(self) -> Encoded:
+        # Without an order, stored rows are in the order of the files and row numbers need no array.
         if self.layout.order is not None:
             self._write("row.npy", narrowest(self.layout.rows), lambda block: np.arange(block.start, block.stop))
         for kind in self.tables.pointers:
@@ -154,8 +157,10 @@ class _Encoder:
             try:
                 results = [each.result() for each in running]
             except BaseException:
+                # Without the cancellation, leaving ``with`` would run all waiting tasks before the error is raised.
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
+        # In the order of `_work`.
         labels, domains, *fields = results
         names = [spec.name for spec in self.settings.fields]
         vocabularies: dict[str, Vocabulary] = {name: known for name, (known, _) in zip(names, fields, strict=True)}
@@ -187,6 +192,7 @@ class _Encoder:
         result = task()
         with self.lock:
             for name in columns:
+                # Scratch files are about as large as the data: each is removed when its last reader is done.
                 self.users[name] -= 1
                 if not self.users[name]:
                     self.tables.column(name).remove()
@@ -221,8 +227,10 @@ class _Encoder:
                 for part, chosen in block.pieces:
                     found = pointers[chosen]
                     out.write(part, found)
+                    # bincount ends at the largest pointer of the block, mostly before the end of the side table.
                     counts = np.bincount(found)
                     shown[part][: len(counts)] += counts
+        # A side table is stored in the order of its file: one stretch, whatever the split of its interactions.
         self.stored[kind] = StoredTable(kind, raw, SplitLayout((0, raw.rows)), shown)
 
     # ---- columns beside the fields --------------------------------------------------------------------------------
@@ -251,6 +259,7 @@ class _Encoder:
             folder = self.tables.sources.folder
             raise DataError(f"{folder}: column {column!r} must be of type token to number its values")
         tokens = space.tokens()
+        # Sorted by bytes, so that the numbers do not depend on the order of the rows.
         present = np.flatnonzero(~space.missing)
         order = present[tokens.gather(present).arg_sort().to_numpy()]
         # numbers[code]: its rank among the present tokens. Code -1 finds the last element, the number of "missing".

@@ -64,6 +64,7 @@ def escape(token: str, *, in_sequence: bool = False) -> str:
 
 
 def _inner(text: str, in_sequence: bool) -> str:
+    # Per cent signs first: the escapes written below contain some.
     text = _PERCENT.sub(lambda match: "%25" + match[1], text)
     return re.sub(r"[\x00-\x1f\x7f ]" if in_sequence else r"[\x00-\x1f\x7f]", lambda match: _hex(match[0]), text)
 
@@ -93,6 +94,7 @@ def is_escaped_form(text: str) -> bool:
 def escape_series(values: pl.Series, *, in_sequence: bool = False) -> pl.Series:
     """:func:`escape` over a text column; only the few hostile values pass through Python."""
     pattern = HOSTILE_IN_SEQUENCE if in_sequence else HOSTILE
+    # Distinct values only: `replace` maps them back onto all rows.
     found = values.filter(values.str.contains(pattern).fill_null(False)).unique()
     if not len(found):
         return values
@@ -109,6 +111,7 @@ def needs_escaping(data: bytes, rows: int, columns: int) -> Literal["no", "words
     ('no', 'words', 'characters')
     """
     array = np.frombuffer(data, np.uint8)
+    # Each cell ends with a tab or a line feed: any further control character is inside a value.
     controls = np.count_nonzero(array < 32) != rows * columns or b"\x7f" in data
     if controls or b"%" in data or b'"' in data or (not data.isascii() and BYTE_ORDER_MARK.encode() in data):
         return "characters"
@@ -117,13 +120,17 @@ def needs_escaping(data: bytes, rows: int, columns: int) -> Literal["no", "words
 
 def _may_hold_word(data: bytes) -> bool:
     """Whether a value may be one of the words, in rows whose only control characters are tabs and line feeds."""
+    # Without any of these bytes, only the words with an N are left.
     if any(byte in data for byte in _ODD_IN_WORDS):
         return True
     if b"N" not in data and b"n" not in data:
         return False
+    # The line feed in front lets the first value begin like all others, after a control character.
     array = np.frombuffer(b"\n" + data, np.uint8)
     before = array[:-1]
     starts = np.flatnonzero(((array[1:] | 32) == ord("n")) & ((before < 32) | (before == ord("-")))) + 1
+    # ``found`` keeps the starts that match so far. The data end with a line feed, which no word holds, so that no index
+    # passes the end.
     for word in _N_WORDS:
         found = starts
         for at, byte in enumerate(word[1:], 1):

@@ -27,7 +27,9 @@ from recbole_dtn.schema import ABSENT, UNKNOWN
 
 __all__ = ["StoredTable", "write_field"]
 
+# Values of lists that are in memory at a time (8 to 16 MiB, as codes and then as positions).
 BLOCK_VALUES = 1 << 21
+# Vocabularies and statistics are those of the training split (position 0 of PARTS).
 TRAIN = (0,)
 Array = npt.NDArray[Any]
 
@@ -57,6 +59,8 @@ class StoredTable:
                 if part in parts:
                     yield chosen, None
         else:
+            # A side table has one piece per block. Its rows count as often as interactions of these splits point to
+            # them, so that the counts equal those of the joined table without joining it.
             counts = np.stack([self.shown[part][block.start : block.stop] for part in parts])
             yield slice(0, len(block)), counts.sum(0)
 
@@ -73,6 +77,7 @@ class _Tally:
         if self.table.shown is None:
             self.found[PARTS[part]] += int(np.count_nonzero(which))
         else:
+            # ``part`` is 0 for every row of a side table; the split is that of the interactions.
             for name, shown in zip(PARTS, self.table.shown, strict=True):
                 self.found[name] += int(shown[block.start : block.stop][which].sum())
 
@@ -80,6 +85,7 @@ class _Tally:
         """Count the interactions that have no row in the side table."""
         if self.table.shown is not None:
             for name, shown in zip(PARTS, self.table.shown, strict=True):
+                # The last count is that of interactions without a row there.
                 self.found[name] += int(shown[-1])
 
 
@@ -122,6 +128,7 @@ def _vocabulary(
     if spec.count_parts is not None:
         counts = _counts(table, raw, [PARTS.index(part) for part in spec.count_parts])
     known, ids = TokenVocabulary.ranked(space.tokens(), counts, spec.min_count or min_count, training)
+    # Words such as NA are absent values; their counts are 0, so that none has an id of its own.
     ids[space.missing] = ABSENT
     # Indexing with code -1 finds the appended last element, so an empty cell needs no special case.
     return known, np.append(ids, ABSENT).astype(narrowest(known.size - 1))
@@ -141,6 +148,7 @@ def _counts(table: StoredTable, raw: RawTokens | RawSequences, parts: Sequence[i
         for block, lengths, first in _value_blocks(table.layout, raw.lengths):
             values = raw.values.read(first, first + int(lengths.sum()))
             for chosen, weights in table.counted(block, parts):
+                # A row that counts n times gives n occurrences of each of its values.
                 repeated = None if weights is None else np.repeat(weights, lengths)
                 _add_counts(counts, values[_places(lengths, chosen)], repeated)
     counts = counts[1:]
@@ -149,6 +157,7 @@ def _counts(table: StoredTable, raw: RawTokens | RawSequences, parts: Sequence[i
 
 
 def _add_counts(counts: npt.NDArray[np.int64], codes: Array, weights: Array | None) -> None:
+    # With weights, bincount adds in float64, which is exact below 2^53 interactions.
     found = np.bincount(codes + 1, weights)
     counts[: len(found)] += found if weights is None else found.astype(np.int64)
 
@@ -179,6 +188,7 @@ def _write_floats(
 
     _refuse_overflow(spec.name, table, raw)
     known = FloatStatistics.from_blocks(training, spec.bins if spec.encoding == "bins" else None, clip=spec.clip)
+    # Bins are ids (0 absent, 1 unused, then the intervals); other numbers are standardised, NaN where absent.
     binned = bool(known.edges)
     dtype = narrowest(known.size - 1) if binned else np.float32
     missing = _Tally(table)
@@ -209,6 +219,7 @@ def _write_sequences(
     base: Path, spec: FieldSettings, table: StoredTable, raw: RawSequences, ids: Array
 ) -> dict[str, Any]:
     weights = None if spec.weights is None else _weights(spec.name, spec.weights, table, raw)
+    # First pass, over the lengths alone: where the values of each split begin.
     missing = _Tally(table)
     totals = [0] * len(table.layout.stretches())
     for block, lengths, _ in _value_blocks(table.layout, raw.lengths):
@@ -240,9 +251,11 @@ def _write_offsets(path: Path, table: StoredTable, lengths: ScratchArray, firsts
         for block in table.layout.blocks():
             found = lengths.read(block.start, block.stop)
             for part, chosen in block.pieces:
+                # The lengths are int32; their sum may not fit.
                 offsets = ends[part] + np.cumsum(found[chosen], dtype=np.int64)
                 out.write(part + 1, offsets)
                 ends[part] = int(offsets[-1])
+        # The absent row begins and ends at the last value: an empty list.
         _write_absent(out, table, total, part=1)
 
 
@@ -274,6 +287,7 @@ def _places(lengths: Array, chosen: Chosen) -> slice | Array:
     """Positions of the values of the ``chosen`` rows among the values of all rows of a block."""
     ends = np.cumsum(lengths)
     if isinstance(chosen, slice):  # neighbouring rows have neighbouring values: no copy is made
+        # A slice is never empty here: `RowBlock.cut` leaves empty pieces out.
         return slice(int(ends[chosen.start] - lengths[chosen.start]), int(ends[chosen.stop - 1]))
     return ragged_positions((ends - lengths)[chosen], lengths[chosen])
 
@@ -287,6 +301,7 @@ def _weights(name: str, weights: str, table: StoredTable, raw: RawSequences) -> 
         )
     found = table.raw.columns[weights]
     assert isinstance(found, RawSequences)
+    # Lengths must agree row by row; equal totals would pair values with the weights of other rows.
     for block in table.layout.blocks():
         mine, theirs = (column.lengths.read(block.start, block.stop) for column in (raw, found))
         differing = np.flatnonzero(mine != theirs)

@@ -128,6 +128,8 @@ def bin_ids(values: npt.NDArray[Any], edges: Sequence[float]) -> Ids:
     >>> bin_ids(np.array([2.0, 3.0, np.nan]), (3.0,)).tolist()
     [2, 3, 0]
     """
+    # The edges are compared as float32, which is what they were computed from: a value that equals an edge lies above
+    # it.
     narrow = values.astype(np.float32)
     ids = FIRST_TOKEN + np.searchsorted(np.asarray(edges, np.float32), narrow, side="right").astype(np.int64)
     ids[np.isnan(narrow)] = ABSENT

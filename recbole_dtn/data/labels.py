@@ -45,6 +45,7 @@ def write_labels(settings: Settings, tables: Tables, layout: SplitLayout, target
             observed = stack.enter_context(ArrayWriter(target / "observed.npy", np.bool_, shape, starts))
         for block in layout.blocks():
             found = [_task(task, tables, block.start, block.stop) for task in tasks]
+            # A regression's labels make the whole array float32; "unsafe" allows float64 to int8, which holds 0 and 1.
             values: npt.NDArray[Any] = np.stack([each for each, _ in found], 1, dtype=dtype, casting="unsafe")
             seen = np.stack([each for _, each in found], 1)
             for part, chosen in block.pieces:
@@ -68,8 +69,10 @@ def _task(
         frame = _frame(task, tables, start, stop)
     seen = np.ones(stop - start, np.bool_)
     if task.observed_when is not None:
+        # An undecided observed_when (a missing value) counts as not observed.
         seen = _evaluate(task.observed_when, frame).fill_null(False).to_numpy()
     if task.condition is not None:
+        # An undecided condition becomes NaN, which is refused below where the row is observed.
         found = _evaluate(task.condition, frame).cast(pl.Float64).to_numpy()
     else:
         found = tables.numbers(task.label, start, stop)
@@ -79,6 +82,7 @@ def _task(
         at = start + int(np.flatnonzero(wrong)[0])
         shown = _frame(task, tables, at, at + 1).row(0, named=True)
         raise DataError(_wrong_label(task, tables.raw["inter"].where(at), shown))
+    # Labels that are not observed are stored as 0, whatever the file has.
     return np.where(seen, found, 0), seen
 
 

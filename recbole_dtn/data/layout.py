@@ -54,6 +54,7 @@ class RowBlock:
                 if begin < end:
                     pieces.append((part, slice(begin - first, end - first)))
             else:
+                # ``chosen`` ascends, so that the rows of a range are a slice of it.
                 begin, end = np.searchsorted(chosen, [first, last]).tolist()
                 if begin < end:
                     pieces.append((part, chosen[begin:end] - np.int32(first)))
@@ -77,6 +78,7 @@ class SplitLayout:
     @classmethod
     def from_parts(cls, parts: npt.NDArray[np.uint8], count: int, path: Path) -> SplitLayout:
         """From the stretch of each row; ``path``: of a scratch file."""
+        # ends[s] is the first stored row of stretch s, and the last element the number of rows.
         totals = np.bincount(parts, minlength=count)
         ends = (0, *np.cumsum(totals).tolist())
         if bool((parts[1:] >= parts[:-1]).all()):  # the files already have the order of the splits
@@ -106,6 +108,7 @@ class SplitLayout:
         for index, start in enumerate(range(0, self.rows, BLOCK_ROWS)):
             stop = min(start + BLOCK_ROWS, self.rows)
             if self.order is None:
+                # The stretches relative to the block's start may lie before or behind it; `cut` keeps what is inside.
                 every = tuple((part, slice(a - start, b - start)) for part, (a, b) in enumerate(self.stretches()))
                 yield RowBlock(start, stop, every).cut(0, stop - start)
                 continue
@@ -138,6 +141,7 @@ class ArrayWriter:
 
     def write(self, part: int, values: Array) -> None:
         """Append rows to a stretch."""
+        # A view of the bytes: nothing is copied where the values have the type already.
         self._files[part].write(np.ascontiguousarray(values, self.dtype).data)
 
     def __enter__(self) -> ArrayWriter:

@@ -89,10 +89,13 @@ class BatchLoader:
         total, rank, ranks = self.split.rows, self.rank, self.world_size
         if self.shuffle:
             visited = self._shuffled()
+            # All ranks draw the same permutation and take turns in it, so that no row is seen by two of them. Left-over
+            # places at the end of the permutation are left out, other rows in each epoch.
             return lambda places: visited(rank + ranks * places)
         if self.even:
             start = rank * self.rows
         else:
+            # The first ``left`` ranks have one row more.
             each, left = divmod(total, ranks)
             start = rank * each + min(rank, left)
         return lambda places: start + places
@@ -111,10 +114,12 @@ class BatchLoader:
 
     def _batches(self) -> Iterator[Features]:
         if self.shuffle and not self.in_blocks:
+            # Only whole shuffles read rows at random from all of the columns.
             self.split.pack(min(PACKED_BYTES, machine_memory() // (8 * self.world_size)))
         order, size, first, batches = self.order(), self.batch_size, 0, 1
         while first < self.rows:
             stop = min(first + batches * size, self.rows)
+            # The order is worked out for many batches at once; each call doubles the number, from one.
             for batch in self.split.batches(order(np.arange(first, stop)), size):
                 yield batch.pin_memory() if self.pin else batch
             first, batches = stop, min(2 * batches, max(1, STRETCH // size))
@@ -128,6 +133,7 @@ def rows_in_memory(split: Split) -> int:
 
     Rounded so that machines of about the same memory shuffle alike.
     """
+    # Rounded up, so that the rows fit.
     each = max(1, -(-split.bytes // max(1, split.rows)))
     return 1 << max(10, (machine_memory() // (2 * each)).bit_length() - 1)
 
@@ -139,6 +145,7 @@ def machine_memory(
     found = [psutil.virtual_memory().total]
     for path in map(Path, limits):
         text = path.read_text().strip() if path.is_file() else ""
+        # Without a limit, version 2 of cgroups says "max" and version 1 a number beyond any memory.
         if text.isdigit():
             found.append(int(text))
     return min(found)

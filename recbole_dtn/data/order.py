@@ -18,7 +18,9 @@ Rows = npt.NDArray[np.int64]
 Order = Callable[[Rows], npt.NDArray[Any]]
 """From places in an epoch to the rows that are visited there."""
 
+# 16 MiB of int32.
 DRAWN_ROWS = 1 << 22
+# Rounds of the network: three for each half.
 ROUNDS = 6
 WINDOW_BLOCKS = 256
 """Blocks that are mixed at a time by a block shuffle."""
@@ -47,12 +49,15 @@ def keyed_permutation(rows: int, *key: int) -> Order:
     >>> sorted(order(np.arange(10)).tolist())
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
+    # At least two bits: each half of the network needs one.
     bits = max(2, int(rows - 1).bit_length())
     keys = np.random.default_rng(key).integers(0, 2**32, (ROUNDS, 2), dtype=np.uint32)
 
     def order(places: Rows) -> Rows:
         found = _feistel(places.astype(np.uint64), bits, keys)
         outside = np.flatnonzero(found >= rows)
+        # Each step stays on the cycle of its place, which is a row, so that it ends. Above two rows, more than half of
+        # the numbers are rows.
         while len(outside):
             found[outside] = _feistel(found[outside], bits, keys)
             outside = outside[found[outside] >= rows]
@@ -85,16 +90,21 @@ class BlockOrder:
         self.block = max(1, held // (2 * WINDOW_BLOCKS))
         count = rows // self.block
         windows = max(1, -(-count // WINDOW_BLOCKS))
+        # Every epoch cuts the blocks at other rows. The key ends with a number that no window has (they have 1 to
+        # ``windows``), and not with 0: numpy pads keys with zeros, so that (*key, 0) draws the same as key.
         self.turn = int(np.random.default_rng([*key, windows + 1]).integers(rows))
         # In the order of their visit; last what is left over, maybe nothing.
         self.blocks = np.append(shuffled(count, *key)(np.arange(count)), count)
+        # Windows differ by one block at most; a short last window would be mixed with few blocks.
         self.first_blocks = np.arange(windows) * count // windows
+        # The permutation of one window: an epoch visits places in ascending order.
         self._drawn: tuple[int, Order] = (-1, lambda places: places)
         self._told = 0
 
     def __call__(self, places: Rows) -> Rows:
         """Rows visited at ``places``."""
         if self.will_need is not None and len(places):
+            # All blocks up to one window ahead, each once, in the order of their visit.
             self._tell(int(places.max()) // self.block + WINDOW_BLOCKS + 1)
         windows = np.searchsorted(self.first_blocks, places // self.block, side="right") - 1
         visited = np.empty(len(places), np.int64)
@@ -105,6 +115,7 @@ class BlockOrder:
 
     def _visited(self, window: int, places: Rows) -> Rows:
         """Rows at places of one window: permuted within it, then sent to where its blocks lie."""
+        # Places where the windows begin. The last window also has the rows that fill no block.
         ends = [*self.first_blocks * self.block, self.rows]
         if self._drawn[0] != window:
             self._drawn = window, shuffled(int(ends[window + 1] - ends[window]), *self.key, window + 1)
@@ -118,6 +129,7 @@ class BlockOrder:
         for block in self.blocks[self._told : until].tolist():
             first, last = block * self.block, min((block + 1) * self.block, self.rows)
             start, stop = first + self.turn, last + self.turn
+            # A turned block may wrap around the last row: two stretches of the file.
             for low, high in ((start, min(stop, self.rows)), (max(start - self.rows, 0), stop - self.rows)):
                 if low < high:
                     self.will_need(low, high)
@@ -128,6 +140,7 @@ def _feistel(values: npt.NDArray[np.uint64], bits: int, keys: npt.NDArray[np.uin
     """A bijection of the numbers of ``bits`` bits; the two halves may differ by one bit in length."""
     low = bits // 2
     widths = (bits - low, low)
+    # Halves of at most 32 bits each: up to 2^64 rows.
     left = (values >> np.uint64(low)).astype(np.uint32)
     right = (values & np.uint64((1 << low) - 1)).astype(np.uint32)
     # `left` has widths[0] bits and `right` widths[1]; each round changes one of them by the other.

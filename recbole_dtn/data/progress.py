@@ -67,6 +67,7 @@ class _Lines:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
+        # Nothing is printed for a stage's end: short stages stay silent.
         if total and done < total and now - self.last >= SECONDS_BETWEEN_LINES:
             self.last = now
             self.console.print(f"{stage}: {done / total:.0%}", markup=False, soft_wrap=True)

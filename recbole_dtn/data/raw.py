@@ -66,6 +66,7 @@ class Texts(NameSpace):
     """Any texts, numbered in the order of their first occurrence."""
 
     def __init__(self) -> None:
+        # Each column has a Categories of its own, so that its codes run from 0 without gaps.
         self.dtype = pl.Categorical(pl.Categories.random())
         # Polars drops the texts of a Categories when its last column is freed: keep an empty one alive.
         self._alive = pl.Series([], dtype=self.dtype)
@@ -79,6 +80,7 @@ class Texts(NameSpace):
         """Codes that :meth:`coded` gave, -1 for null."""
         if found.null_count():
             found = found.fill_null(NO_CODE)
+        # The uint32 codes are reinterpreted, not converted: NO_CODE becomes -1 without a copy.
         codes = found.to_numpy().view(np.int32)
         if len(codes):
             self.size = max(self.size, int(codes.max()) + 1)
@@ -107,10 +109,12 @@ class RawTokens:
 
     def texts(self, codes: npt.NDArray[np.int64]) -> pl.Series:
         """Texts of some codes; missing ones are null."""
+        # Position ``size`` holds the null that stands for code -1.
         return self._texts.gather(np.where(codes < 0, self.space.size, codes))
 
     def numbers(self, codes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """The texts of some codes as numbers; NaN where they are none."""
+        # Code -1 reads the appended NaN.
         found: npt.NDArray[np.float64] = self._numbers[codes]
         return found
 
@@ -210,6 +214,7 @@ class _TokenSink:
     def __init__(self, name: str, base: Path, space: Texts | None) -> None:
         self.name, self.base, self.space = name, base, space
         self.values = ScratchWriter(base.with_suffix(".values"), np.int32)
+        # An empty range: every non-negative Int32 lies below ``low`` and above ``high``.
         self.low, self.high = 2**31, -1
 
     def expression(self) -> pl.Expr:
@@ -223,21 +228,24 @@ class _TokenSink:
             if self._all_plain(texts, found):
                 self.values.append(found.fill_null(-1).to_numpy())
                 return
+            # The first block with another text than plain integers of a narrow range: recode the rows so far, and read
+            # this block and all later ones as texts.
             self.space = self._from_integers()
             found = texts.to_frame().select(self.expression()).to_series()
         self.values.append(self.space.codes(found))
 
     def _all_plain(self, texts: pl.Series, numbers: pl.Series) -> bool:
         """Whether each text is the shortest spelling of its number, and the numbers lie in a narrow range."""
+        # A null that the text is not means that the cast failed: no integer, or one beyond 32 bits.
         if numbers.null_count() != texts.null_count():
             return False
-        # The cast to Int32 accepts "+7", "007" and " 7" too, which are other tokens than "7".
+        # The cast to Int32 accepts "+7" and "007" too, which are other tokens than "7".
         present = numbers.drop_nulls().to_numpy()
         if len(present):
             low, high = min(self.low, int(present.min())), max(self.high, int(present.max()))
             if low < 0 or high - low >= WIDEST:
                 return False
-            # Signs, leading zeros and spaces all make a text longer, so equal total lengths mean shortest spellings.
+            # A sign or a leading zero makes a text longer, so equal total lengths mean shortest spellings.
             if int(texts.str.len_bytes().sum()) != _digits(present):
                 return False
             self.low, self.high = low, high
@@ -269,6 +277,8 @@ def _digits(numbers: npt.NDArray[np.int32]) -> int:
     >>> _digits(np.array([0, 7, 10, 1234], np.int32))
     8
     """
+    # Every number has ``shortest`` digits, and one more for each power of ten that it reaches. The numbers are
+    # compared, not printed.
     shortest, longest = len(str(numbers.min())), len(str(numbers.max()))
     more = sum(int(np.count_nonzero(numbers >= 10**digits)) for digits in range(shortest, longest))
     return shortest * len(numbers) + more
@@ -288,11 +298,13 @@ class _SequenceSink:
 
     def add(self, batch: Batch) -> None:
         """Append the sequences of a block; blocks are appended one after another."""
+        # The values of all rows, end to end; an absent cell gives a null list and no value.
         lists = batch.frame[self.name].str.split(" ")
         texts = lists.explode(empty_as_null=False, keep_nulls=False)
         if (texts == "").any():  # several spaces between two values, or one at an end
             lists = lists.list.filter(pl.element() != "")
             texts = lists.explode(empty_as_null=False, keep_nulls=False)
+        # Lengths are taken after empty values were removed, so that they add up to the number of values.
         self.lengths.append(lists.list.len().fill_null(0).cast(pl.Int32).to_numpy())
         if isinstance(self.values, _TokenSink):
             self.values.add(texts, texts.to_frame().select(self.values.expression()).to_series())
@@ -310,6 +322,7 @@ class _SequenceSink:
 def _sequence_floats(batch: Batch, name: str, texts: pl.Series) -> pl.Series:
     numbers = parse_floats(texts).cast(pl.Float32)
     if numbers.null_count() or not numbers.is_finite().all():
+        # The flat values have no row numbers: the row is searched for only here, where there is a fault.
         wrong = (numbers.is_null() | ~numbers.is_finite()).fill_null(True)
         text = texts.filter(wrong)[0]
         row = next(i for i, cell in enumerate(batch.frame[name]) if cell is not None and text in cell.split(" "))
@@ -359,6 +372,7 @@ def read_raw(
                     found = batch.frame.select(sink.expression() for sink in sinks.values())
                     for sink in sinks.values():
                         sink.add(batch.frame[sink.name], found[sink.name])
+                    # One thread per column: each sink must get its blocks in order, and ``list`` waits for all of them.
                     list(pool.map(partial(_add_sequences, batch), sequences.values()))
                     rows += batch.frame.height
             parts.append(rows)

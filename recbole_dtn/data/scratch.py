@@ -29,6 +29,7 @@ class ScratchArray:
         if count == 0:
             return np.empty(0, self.dtype)
         found = np.fromfile(self.path, self.dtype, count, offset=start * self.dtype.itemsize)
+        # Stored -1 would become -1 - offset; all other numbers are at least ``offset``.
         return np.maximum(found - self.offset, -1) if self.offset else found
 
     def remove(self) -> None:

@@ -108,6 +108,7 @@ def _key(table: AtomicTable, inter: AtomicTable, hints: set[str]) -> str:
             f"{path}, line 1: shares no column with {inter.paths[0].name}, so its rows belong to no interaction "
             f"(its columns: {', '.join(table.names)})"
         )
+    # A named key wins; otherwise the first column of the side table that the interactions have too.
     key = next((name for name in shared if name in hints), shared[0])
     others = [name for name in shared if name != key]
     if others:
@@ -124,6 +125,7 @@ def _refuse_shared(sides: list[Side]) -> None:
     if len(sides) == 2:
         user, item = sides
         for name in user.table.names:
+            # The key of the users may be in both: it is a column of the interactions, where `_key` has checked it.
             if name in item.table.names and name != user.key:
                 raise DataError(f"{item.table.paths[0]}, line 1: column {name!r} is in {user.table.paths[0].name} too")
 

@@ -22,6 +22,7 @@ def cut(rows: int, ratio: Sequence[float]) -> tuple[int, int]:
     ((8, 9), (9, 9))
     """
     total = sum(ratio)
+    # Rounded down; 1e-9 makes up for rounding errors: 100 * 0.29 is just below 29.
     valid, test = (int(rows * share / total + 1e-9) for share in ratio[1:])
     return rows - valid - test, rows - test
 
@@ -29,6 +30,7 @@ def cut(rows: int, ratio: Sequence[float]) -> tuple[int, int]:
 def _cut_order(order: npt.NDArray[Any], ratio: Sequence[float]) -> Parts:
     first, second = cut(len(order), ratio)
     parts = np.zeros(len(order), np.uint8)
+    # Training (0) is what is left.
     parts[order[first:second]] = 1
     parts[order[second:]] = 2
     return parts
@@ -57,6 +59,7 @@ def time_split(times: Times, rows: int, ratio: Sequence[float]) -> Parts:
     """
     parts = np.zeros(rows, np.uint8)
     for end in cut(rows, ratio):
+        # No row is later than the last one.
         if end == rows:
             continue
         limit, earlier = _at_rank(times, end)
@@ -67,6 +70,7 @@ def time_split(times: Times, rows: int, ratio: Sequence[float]) -> Parts:
             tied = np.flatnonzero(block == limit)
             later[tied[:early_ties]] = False
             early_ties -= min(early_ties, len(tied))
+            # One cut after the other: a row behind both gets 1 twice, which is test.
             parts[start : start + len(block)] += later
             start += len(block)
     return parts
@@ -84,9 +88,11 @@ def _at_rank(times: Times, rank: int) -> tuple[float, int]:
             keys = keys[keys >> np.uint64(16) == found] if shift < 48 else keys
             counts += np.bincount((keys & np.uint64(0xFFFF)).astype(np.int64), minlength=1 << 16)
         ends = earlier + np.cumsum(counts)
+        # The first value of these 16 bits up to which there are more than ``rank`` keys.
         digit = int(np.searchsorted(ends, rank, side="right"))
         earlier = int(ends[digit] - counts[digit])
         found = (found << np.uint64(16)) | np.uint64(digit)
+    # The inverse of `_ordered_bits`.
     bits = found ^ (_SIGN if found & _SIGN else ~np.uint64(0))
     return float(np.array(bits).view(np.float64)), earlier
 
@@ -105,6 +111,7 @@ def user_time_split(user: npt.NDArray[Any], time: npt.NDArray[np.float64], ratio
     >>> user_time_split(user, time, (0.5, 0.25, 0.25)).tolist()
     [2, 1, 0, 0, 0]
     """
+    # By user, then time (lexsort takes the last key first); it is stable, so that ties keep the order of the file.
     order = np.lexsort((time, user))
     sorted_user = user[order]
     starts = np.flatnonzero(np.r_[True, sorted_user[1:] != sorted_user[:-1]]) if len(order) else np.empty(0, np.int64)
@@ -112,6 +119,7 @@ def user_time_split(user: npt.NDArray[Any], time: npt.NDArray[np.float64], ratio
     position = np.arange(len(order)) - np.repeat(starts, counts)  # of each row within its user, by time
     total = sum(ratio)
     valid, test = ((counts * (share / total) + 1e-9).astype(np.int64) for share in ratio[1:])
+    # Of each row, how many rows of its user are in training, and in training or validation.
     first = np.repeat(counts - valid - test, counts)
     second = np.repeat(counts - test, counts)
     parts = np.empty(len(order), np.uint8)

@@ -67,6 +67,7 @@ def staged(folder: Path, name: str, *, overwrite: bool, same: bool = False) -> I
     if not overwrite and not same:
         refuse_existing(folder)
     parent = folder.parent
+    # Folders that this call makes, and removes again if it fails.
     missing = [path for path in (parent, *parent.parents) if not path.exists()]
     try:
         try:
@@ -79,6 +80,7 @@ def staged(folder: Path, name: str, *, overwrite: bool, same: bool = False) -> I
                     yield work, scratch
                     _move(work, folder, name, overwrite)
                 except RecBoleDTNError as error:
+                    # Messages name the file where the user will find it, not the temporary one.
                     raise type(error)(str(error).replace(str(work), str(folder))) from None
         except OSError as error:
             raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from None
@@ -99,8 +101,10 @@ def _move(work: Path, folder: Path, name: str, overwrite: bool) -> None:
         if differing:
             _refuse(folder, differing)
     folder.mkdir(exist_ok=True)
+    # While the marker is there, the folder counts as no data set: a process killed between two moves leaves no mixture.
     unfinished.touch()
     for path in made:
+        # Same file system (``work`` lies beside ``folder``): a rename, no copy.
         os.replace(path, folder / path.name)
     stale = {REJECTED, FAILED}
     if replaced:

@@ -31,6 +31,7 @@ HELD_VALUES = 1 << 22
 
 def load_array(path: Path) -> Array:
     """A memory-mapped ``.npy`` file as a plain array (an empty one cannot be mapped)."""
+    # A file of 128 bytes is a header alone. A plain array is sliced many times faster than a memmap.
     array = np.load(path, mmap_mode="r", allow_pickle=False) if path.stat().st_size > 128 else np.load(path)
     return np.asarray(array).view(np.ndarray)
 
@@ -53,13 +54,16 @@ READ_AT_A_TIME = 1 << 17
 
 def will_need(array: Array, start: int, stop: int) -> None:
     """Ask the system to read ``array[start:stop]`` into memory, where it is a mapped file; nothing waits for it."""
+    # A view keeps its base; the last one is the map of the whole file.
     owner: Any = array
     while owner is not None and not isinstance(owner, mmap.mmap):
         owner = getattr(owner, "base", None)
     if owner is None or start >= stop or not hasattr(mmap, "MADV_WILLNEED"):
         return
+    # Offset of the array in the file: behind the header.
     base = array.ctypes.data - np.frombuffer(owner, np.uint8).ctypes.data
     begin, end = base + start * array.strides[0], base + stop * array.strides[0]
+    # madvise takes addresses at the start of a page.
     for at in range(begin - begin % mmap.PAGESIZE, end, READ_AT_A_TIME):
         owner.madvise(mmap.MADV_WILLNEED, at, min(READ_AT_A_TIME, end - at))
 
@@ -139,6 +143,7 @@ class Split:
             if column.offsets is None:
                 yield column.values, start, stop
                 continue
+            # Row r ends where row r + 1 begins.
             yield column.offsets, start, stop + 1
             first, last = int(column.offsets[start]), int(column.offsets[stop])
             yield column.values, first, last
@@ -155,6 +160,7 @@ class Split:
         schema = self.store.schema
         shape = self.rows, schema.num_fields
         size = shape[0] * shape[1] * np.dtype(np.int32).itemsize
+        # The table's rows must fit in int32.
         if self._packed is not None or not 0 < size <= limit or schema.num_rows >= 2**31:
             return
         try:
@@ -183,6 +189,7 @@ class Split:
         Args:
             indices: (N,) integers below ``rows``.
         """
+        # A whole number of batches. Packed rows are taken batch by batch: there is no column to read at once.
         stretch = max(1, HELD_VALUES // (size * max(1, self.store.schema.num_fields))) * size
         if self._packed is not None:
             stretch = size
@@ -205,8 +212,10 @@ class _Stretch:
     def __init__(self, store: Store, rows: npt.NDArray[np.int64], ids: Array | None = None) -> None:
         self.store, self.rows = store, rows
         schema = store.schema
+        # Rows of each table that the interactions read; a side table's last row is the absent one.
         self.rows_of = {"inter": rows} | {kind: pointer.take(rows) for kind, pointer in store.pointers.items()}
         self.ids = self._gathered_ids() if ids is None else ids
+        # (N fields, rows): a column after another, as the ids.
         self.dense = np.empty((len(schema.dense_fields), len(rows)), np.float32)
         for numbers, position in zip(self.dense, schema.dense_fields, strict=True):
             numbers[:] = self._taken(position)
@@ -215,6 +224,7 @@ class _Stretch:
             for position in schema.multi_fields
         ]
         self.labels, self.observed = _rows_of(store.labels, rows), _rows_of(store.observed, rows)
+        # Stored row numbers, unless the store has an array of those of the file, which then replaces them.
         self.extra = {"row": rows} | {name: values.take(rows) for name, values in store.extra.items()}
 
     def _taken(self, position: int) -> Array:
@@ -229,6 +239,7 @@ class _Stretch:
         # (F, N): a field's ids are written to contiguous memory; batches are cut from the transpose.
         columns = np.empty((schema.num_fields, len(self.rows)), dtype)
         for position, (spec, ids) in enumerate(zip(schema.fields, columns, strict=True)):
+            # Local ids plus the field's offset: rows of the joint table.
             if position in schema.id_fields:
                 np.add(self._taken(position), dtype.type(spec.offset), out=ids, dtype=dtype)
             else:
@@ -273,6 +284,7 @@ def _rows_of(array: Array, rows: npt.NDArray[np.int64]) -> Array:
 
 def _ragged(column: Column, rows: npt.NDArray[Any], offset: int) -> MultiValued:
     assert column.offsets is not None
+    # Widened before 1 is added: a pointer may be the largest number of its narrow type.
     starts = column.offsets[rows].astype(np.int64)
     lengths = column.offsets[rows.astype(np.int64) + 1].astype(np.int64) - starts
     positions = ragged_positions(starts, lengths)

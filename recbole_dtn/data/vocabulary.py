@@ -88,6 +88,7 @@ class TokenVocabulary:
     @cached_property
     def literal(self) -> bool:
         """Whether some token is not in the form that ``escape`` writes: raw values are then looked up as they are."""
+        # A foreign ``%41`` stands for itself: escaping it would look up ``%2541``.
         suspects = self.series.filter(self.series.str.contains("%[0-9A-Fa-f]{2}"))
         return not all(is_escaped_form(token) for token in suspects)
 
@@ -123,12 +124,14 @@ def _filled(places: npt.NDArray[Any]) -> Ids:
     """Integers from a Polars result that is float where some values are null; nulls are replaced by -1."""
     if places.dtype.kind != "f":
         return places
+    # Places are far below 2^53, so that float64 holds them exactly.
     return np.where(np.isnan(places), -1, places).astype(np.int64)
 
 
 def _from_places(places: Ids, tokens: pl.Series) -> Ids:
     """Local ids of tokens from their places in the vocabulary."""
     ids: Ids = places + FIRST_TOKEN
+    # Place -1 (no token) gives an id below FIRST_TOKEN; only these few texts are looked at to tell absent from unknown.
     missing = np.flatnonzero(ids < FIRST_TOKEN)
     if len(missing):
         others = tokens.gather(missing)
@@ -152,6 +155,7 @@ class Vocabularies:
     fields: Mapping[str, Vocabulary]
     domains: tuple[str, ...] = ()
     domain_field: str | None = None
+    # Caches: the tokens as Python texts, and the look-up expression (with its hash table) of each field.
     _lists: dict[str, list[str]] = field(default_factory=dict, compare=False, repr=False)
     _places: dict[str, pl.Expr] = field(default_factory=dict, compare=False, repr=False)
 
@@ -246,6 +250,7 @@ class Vocabularies:
         """
         rows = frame.height
         columns = {column.name: column for column in frame.iter_columns()}
+        # -1 stays in the columns of fields without a single id: multi-valued ones, and numbers that are not binned.
         ids = np.full((rows, schema.num_fields), -1, np.int64)
         multi: dict[int, MultiValued] = {}
         dense: list[Floats] = []
@@ -349,6 +354,7 @@ def _many(columns: Mapping[str, pl.Series], spec: FieldSpec, known: TokenVocabul
     exploded = ["value"]
     if spec.weights is not None:
         weights = _lists(_column(columns, spec.weights), spec.weights)
+        # Compared before empty values are dropped: a value and its weight are dropped together.
         if (weights.list.len() != column.list.len()).any():
             raise UsageError(f"field {spec.name!r} and its weights {spec.weights!r} differ in length in some row")
         rows = rows.with_columns(weight=weights)
@@ -356,6 +362,7 @@ def _many(columns: Mapping[str, pl.Series], spec: FieldSpec, known: TokenVocabul
     # Exploding an empty list gives a null; neither a null nor an empty text is a value.
     rows = rows.explode(exploded)
     rows = rows.with_columns(value=_texts(rows["value"], spec.name)).filter(pl.col("value").fill_null("") != "")
+    # Row r owns the values offsets[r] to offsets[r + 1]; bincount counts the values of each row, also of empty ones.
     offsets = np.zeros(len(column) + 1, np.int64)
     np.cumsum(np.bincount(rows["row"].to_numpy(), minlength=len(column)), out=offsets[1:])
     values = torch.from_numpy(known.raw_ids(rows["value"], in_sequence=True) + spec.offset)
@@ -374,6 +381,8 @@ def make_schema(
     """
     made: list[FieldSpec] = []
     zero_unknown: list[int] = []
+    # The joint table holds the rows of field 0, then of field 1, and so on; a continuous number has its FIRST_TOKEN
+    # rows too.
     offset = 0
     for position, spec in enumerate(fields):
         known = vocabularies.fields[spec.name]
@@ -381,6 +390,7 @@ def make_schema(
         if isinstance(known, FloatStatistics):
             numbers = {"bins": known.edges, "mean": known.mean, "std": known.std, "clip": known.clip}
         elif known.rare == 0:
+            # No training row has the id UNKNOWN: training cannot reach its embedding, which starts at zero.
             zero_unknown.append(position)
         made.append(
             FieldSpec(

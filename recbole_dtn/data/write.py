@@ -20,6 +20,7 @@ from recbole_dtn.errors import DataError, nearest
 
 __all__ = ["ReadyRows", "number_texts", "replace_file", "write_atomic", "write_dataset_yaml"]
 
+# Rows turned into text at a time.
 BATCH_ROWS = 1 << 18
 LONG = 1e16
 """Numbers from here on are spelled with an exponent."""
@@ -84,12 +85,14 @@ def number_texts(numbers: pl.Series) -> pl.Series:
     >>> number_texts(pl.Series([1.0, -3.0, 2.5, -0.0, 1e16, None])).to_list()
     ['1', '-3', '2.5', '0', '1e+16', None]
     """
+    # Integers are printed faster than floats, have no ".0" to remove and no sign of zero.
     integers = numbers.cast(pl.Int64, strict=False)
     whole = (integers == numbers) & (numbers.abs() < LONG)
     if whole.all():
         return integers.cast(pl.String)
     if not whole.any():
         return numbers.cast(pl.String)
+    # -0.0 equals 0 and becomes 0.0.
     return numbers.set(numbers == 0, 0.0).cast(pl.String).str.strip_suffix(".0")
 
 
@@ -138,6 +141,7 @@ def _in_bytes(text: pl.DataFrame) -> bytes:
 
 def _escaped(text: pl.DataFrame, types: Mapping[str, str]) -> bytes:
     """The rows as bytes. Tokens are checked one by one only where the bytes may hold something to escape."""
+    # Written first and checked as bytes: one scan for all columns, and most data need no escaping.
     data = _in_bytes(text)
     needed = needs_escaping(data, text.height, text.width)
     if needed == "no":
@@ -145,6 +149,7 @@ def _escaped(text: pl.DataFrame, types: Mapping[str, str]) -> bytes:
     escape = escape_words if needed == "words" else escape_series
     tokens = [text[name] for name, kind in types.items() if kind == "token"]
     written = [escape(column) for column in tokens]
+    # Escaping returns the same Series where it changes nothing.
     if all(after is before for after, before in zip(written, tokens, strict=True)):
         return data
     return _in_bytes(text.with_columns(written))
@@ -167,6 +172,7 @@ def _as_text(
             text = _sequence(column, kind, path, before)
         written.append(text.alias(name))
     if len(written) == 1:
+        # Readers skip blank lines, so the row would be lost.
         empty = (written[0].is_null() | (written[0] == "")).arg_true()
         if len(empty):
             where = f"{path}, line {before + int(empty[0]) + 2}"
@@ -209,6 +215,7 @@ def _sequence(column: pl.Series, kind: str, path: Path, before: int) -> pl.Serie
         odd = column.str.contains(HOSTILE_SEQUENCE).fill_null(False)
         if not odd.any():
             return column
+        # Only cells with something to escape are split into values.
         places = odd.arg_true()
         return column.clone().scatter(places, _joined(column.gather(places).str.split(" "), kind, path, before))
     lists = column.str.split(" ") if column.dtype == pl.String else column
@@ -220,6 +227,7 @@ def _sequence(column: pl.Series, kind: str, path: Path, before: int) -> pl.Serie
 def _joined(lists: pl.Series, kind: str, path: Path, before: int) -> pl.Series:
     """Lists as texts with a space between the values; a null or empty value is none."""
     values = lists.explode()
+    # Numbers need no escaping: lists are joined as they are, without a row for each value.
     if values.dtype.is_integer() or (values.dtype.is_float() and kind == "float_seq" and values.is_finite().all()):
         if kind == "float_seq":
             number = pl.element().cast(pl.Float64)
@@ -243,5 +251,6 @@ def _joined(lists: pl.Series, kind: str, path: Path, before: int) -> pl.Series:
     else:
         texts = escape_series(token_texts(rows["value"], path), in_sequence=True)
     joined = rows.with_columns(value=texts).group_by("row", maintain_order=True).agg(pl.col("value").str.join(" "))
+    # Rows without values are missing from the groups and come back as nulls.
     every = pl.DataFrame({"row": range(lists.len())})
     return every.join(joined, on="row", how="left", maintain_order="left")["value"]

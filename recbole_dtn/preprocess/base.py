@@ -104,6 +104,7 @@ class Preprocessor(ABC):
             TooManyRejectedError: for too many faulty rows; ``rejected.tsv`` in the data set's folder lists them, or
                 ``rejected.failed.tsv`` where a data set stays there.
         """
+        # Files made from installed raw files are the same each time: writing them again is no overwriting.
         same = self.bundled and not self.raw_given
         rejected = None
         try:
@@ -113,6 +114,7 @@ class Preprocessor(ABC):
                     written = self.write(Work(work, scratch, log, meter, rejects))
                     rejects.finish(log)
                 except TooManyRejectedError:
+                    # Kept in memory, as the staging folder is removed with the error.
                     rejected = (work / REJECTED).read_bytes()
                     raise
                 finally:
@@ -121,6 +123,7 @@ class Preprocessor(ABC):
         except TooManyRejectedError as error:
             if rejected is None:
                 raise
+            # Beside an intact data set the list of the failed run has a name of its own.
             listed = self.folder / (FAILED if dataset_files(self.folder) else REJECTED)
             with replace_file(listed) as target:
                 target.write(rejected)

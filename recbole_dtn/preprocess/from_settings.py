@@ -89,6 +89,7 @@ def check_record(settings: Settings, folder: Path) -> None:
         return
     wanted = preprocess_options(settings.preprocessor, settings.preprocess).model_dump(mode="json")
     found = record.get("options", {})
+    # An option that the record lacks counts as null.
     wrong = [
         f"{key}: {json.dumps(found.get(key))}, not {json.dumps(value)}"
         for key, value in wanted.items()

@@ -20,6 +20,7 @@ __all__ = ["LINE", "Lines", "is_utf8", "line_blocks", "read_table", "whole_rows"
 
 LINE = "\x00line"
 """Column of :func:`read_table`: the line of a row, from 1. No column of a data set can have that name."""
+# Bytes of a block, and how many blocks are read ahead of the parser.
 BLOCK_BYTES = 1 << 25
 QUEUED = 2
 HELD_BYTES = 1 << 27
@@ -73,6 +74,7 @@ def _read_blocks(raw: RawFile, quote: str | None, block_bytes: int, meter: Meter
             line += count_bytes(block, b"\n")
             meter(stage, position(), raw.size)
     if rest:
+        # The last row of a file may lack its line feed.
         yield Lines(_normalised(rest if rest.endswith(b"\n") else rest + b"\n", quote), line)
     meter(stage, raw.size, raw.size)
 
@@ -92,6 +94,7 @@ def _normalised(block: bytes, quote: str | None) -> bytes:
 
 def _cut(data: bytes, quote: str | None) -> int:
     """The end of the last complete row, 0 where there is none."""
+    # Most blocks: no quotes at all, or all of them closed before the last line feed.
     end = data.rfind(b"\n") + 1
     if quote is None or quote.encode() not in data:
         return end
@@ -150,9 +153,11 @@ def _read(
         return pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
     array = np.frombuffer(data, np.uint8)
     if quote is not None and quote.encode() in data:
+        # Polars and the csv module read misplaced quotes differently: such blocks are read row by row.
         if not _well_quoted(array, separator, quote):
             return None
     else:
+        # Without a quote in the block, no per-byte parity is needed.
         quote = None
     shape = _shape(data, array, len(columns), separator, quote)
     if shape is None:
@@ -161,6 +166,7 @@ def _read(
     # Polars pads short rows with nulls, so the number of separators is checked here.
     if separators != rows * (len(columns) - 1):
         return None
+    # At least one column, so that the frame has a height.
     read = wanted or columns[:1]
     names = sorted(read, key=columns.index)
     # With a subset of columns, Polars checks only those and accepts rows with too many values.
@@ -206,6 +212,8 @@ def _shape(
             return None
         return count_bytes(data, b"\n"), count_bytes(data, separator.encode())
     outside = _inside(array, quote) == 0
+    # A line feed at the start or after another one is a blank line; carriage returns outside quotes are lone, as CRLF
+    # was replaced.
     feeds = (array == 10) & outside
     if feeds[0] or (feeds[:-1] & feeds[1:]).any() or ((array == 13) & outside).any():
         return None
@@ -232,6 +240,7 @@ def _well_quoted(array: npt.NDArray[np.uint8], separator: str, quote: str) -> bo
     # An opening quote follows a separator, a line feed or a quote; a closing one precedes such a character. A doubled
     # quote inside a value is a closing and an opening one side by side, so both sides are allowed.
     opening, closing = places[::2], places[1::2]
+    # A quote at place 0 has nothing before it: index -1 reads the last byte, and the second condition decides.
     before = allowed[array[opening - 1]] | (opening == 0)
     after = allowed[array[np.minimum(closing + 1, len(array) - 1)]]
     return bool(before.all() and after.all())
@@ -273,6 +282,7 @@ def _read_slowly(
         texts = [row for _, row in found]
         example = f"{reason}: {shown(texts[0])}; {QUOTE_HINT}" if reason == MISPLACED else ""
         tally.reject(file, [number for number, _ in found], reason, texts, example=example)
+    # The sound rows together, by the same parser.
     frame = _read(b"".join(row + b"\n" for row in kept), columns, separator, quote, wanted)
     if frame is None or frame.height != len(kept):
         raise DataError(f"{file}: lines {lines.first} onwards cannot be read as a table of {len(columns)} columns")
@@ -295,6 +305,7 @@ def whole_rows(lines: Lines, quote: str | None, separator: str = ",") -> Iterato
     while at < len(texts):
         last = at
         if odd[at]:
+            # The next line with an odd number of quotes closes the open one; without such a line, this one is a row.
             last = next((later for later in range(at + 1, len(texts)) if odd[later]), at)
         row = b"\n".join(texts[at : last + 1])
         if last > at and _misquoted(row.decode("utf-8", errors="replace"), separator, quote or ""):
@@ -315,6 +326,7 @@ def row_fault(row: bytes, columns: int, separator: str, quote: str | None) -> st
     if quote is not None and quote in text:
         if _misquoted(text, separator, quote):
             return MISPLACED
+        # Every second piece is inside quotes: its carriage returns and separators are part of a value.
         quoted = text.split(quote)[1::2]
     if text.count("\r") > sum(part.count("\r") for part in quoted):
         return "a carriage return without a line feed"

@@ -81,11 +81,13 @@ def keep_sound(
             null counts as false. tally, file: where they are rejected. separator: between the values that are shown.
     """
     found = frame.select(expression.fill_null(value=False).alias(reason) for reason, expression in checks.items())
+    # One mask for the usual case, where all rows are sound.
     sound = found.select(pl.all_horizontal(pl.all())).to_series()
     if sound.all():
         return frame
     wrong, found = frame.filter(~sound), found.filter(~sound)
     shown = wrong.select(pl.concat_str(pl.exclude(LINE).fill_null(""), separator=separator)).to_series()
+    # Number of the first check that fails, per faulty row: each is rejected once.
     first = found.select(
         pl.coalesce(pl.when(~pl.col(reason)).then(pl.lit(number)) for number, reason in enumerate(checks))
     ).to_series()
@@ -140,6 +142,7 @@ def header_columns(file: str, header: bytes, needed: Sequence[str]) -> list[str]
     Raises:
         DataError: for a needed column that is not there, and a name that is there twice.
     """
+    # The first line of the file, taken as text: quotes around names are removed, a comma inside them is not expected.
     columns = [name.strip().strip('"') for name in header.decode("utf-8", errors="replace").split(",")]
     for name in needed:
         if columns.count(name) != 1:

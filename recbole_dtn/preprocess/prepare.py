@@ -140,12 +140,14 @@ def _warn_of_changes(settings: Settings, folder: Path, log: Callable[[str], None
 def _store(folder: Path, schema: DataSchema, encoded: Encoded) -> Store:
     columns = {}
     for position, spec in enumerate(schema.fields):
+        # As `write_field` names them: by the position of the field.
         base = f"f{position}"
         offsets = weights = None
         if spec.kind == "token_seq":
             offsets = load_array(folder / f"{base}.offsets.npy")
             weights = load_array(folder / f"{base}.weights.npy") if spec.weights is not None else None
         columns[spec.name] = Column(encoded.tables[spec.name], load_array(folder / f"{base}.npy"), offsets, weights)
+    # Pointers are opened only for side tables that some field lies in.
     used = {column.table for column in columns.values()} - {"inter"}
     extra = {
         name: load_array(folder / f"{name}.npy")
@@ -153,6 +155,7 @@ def _store(folder: Path, schema: DataSchema, encoded: Encoded) -> Store:
         if (folder / f"{name}.npy").is_file()
     }
     labels = load_array(folder / "labels.npy")
+    # One True with strides 0 stands for all rows: no memory.
     observed: npt.NDArray[np.bool_] = np.broadcast_to(np.True_, labels.shape)
     if any(task.observed_when is not None for task in schema.tasks):
         observed = load_array(folder / "observed.npy")

@@ -25,8 +25,10 @@ __all__ = ["TEXT_PER_BYTE", "RawFile", "RawFolder", "plain_file"]
 TEXT_PER_BYTE = 3.5
 """Bytes of text per byte of a compressed log, for estimates alone."""
 COMPRESSED = (".gz", ".zst")
+# Compressed bytes read at a time.
 ZSTD_BYTES = 1 << 17
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.zst")
+# Everything that cut-off or damaged files raise in the libraries used.
 READ_ERRORS = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, zstandard.ZstdError)
 
 Opener = Callable[[], "tuple[IO[bytes], Callable[[], int]]"]
@@ -95,11 +97,13 @@ class RawFolder:
     def __init__(self, folder: Path, scratch: Path | None = None, *, nested: bool = True) -> None:
         self.folder, self.nested, self.unseen = folder, nested, 0
         self._scratch = scratch
+        # Listings of archives that have begun, and the members so far: the next search goes on where one stopped.
         self._scans: dict[Path, Iterator[RawFile]] = {}
         self._seen: dict[Path, list[RawFile]] = {}
 
     def find(self, name: str) -> RawFile | None:
         """The file ``name``, also as ``name.gz`` or ``name.zst``, plain or in an archive; None when it is not there."""
+        # Plain files first: an archive beside its unpacked files is not read.
         for ending in ("", *COMPRESSED):
             for path in sorted(self.folder.rglob(f"{name}{ending}")) if self.folder.is_dir() else []:
                 if path.is_file():
@@ -128,6 +132,7 @@ class RawFolder:
     def _members(self, archive: Path) -> Iterator[RawFile]:
         """Members of an archive, listed lazily: listing a .tar.gz decompresses it."""
         seen = self._seen.setdefault(archive, [])
+        # Members that earlier searches listed.
         yield from seen
         if archive not in self._scans:
             scan = self._zip_members if archive.name.lower().endswith(".zip") else self._tar_members
@@ -188,6 +193,7 @@ def plain_file(path: Path, *, name: str | None = None) -> RawFile:
     """
 
     def opener() -> tuple[IO[bytes], Callable[[], int]]:
+        # The position is that in the compressed file: progress in units of ``size``.
         stream = path.open("rb")
         return stream, stream.tell
 
@@ -197,6 +203,7 @@ def plain_file(path: Path, *, name: str | None = None) -> RawFile:
 
 def _decompressed(name: str, size: int, path: Path, opener: Opener) -> RawFile:
     """The text inside a compressed file; its position is that in the compressed one."""
+    # A .tar.gz is decompressed by `_tar`, as its members are what is read.
     if not name.lower().endswith(COMPRESSED) or name.lower().endswith(TARS):
         return RawFile(name, size, path, opener)
 
@@ -245,6 +252,7 @@ class _ZstdReader(io.RawIOBase):
             if self._frame is None:
                 self._frame = zstandard.ZstdDecompressor().decompressobj()
             parts.append(self._frame.decompress(data))
+            # Bytes behind the end of a frame are the next frame (files joined by ``cat``, or made in parallel).
             data = b""
             if self._frame.eof:
                 data, self._frame = self._frame.unused_data, None
@@ -261,12 +269,14 @@ def _tar(path: Path) -> tarfile.TarFile:
     stream: IO[bytes] = path.open("rb")
     if path.name.lower().endswith(COMPRESSED) or path.name.lower().endswith(".tgz"):
         stream = _decompressor(stream, path.name)
+    # "r|" never seeks: decompressed streams can only go back by starting again.
     return tarfile.open(fileobj=stream, mode="r|")
 
 
 def _tar_opener(path: Path, member_name: str) -> Opener:
     def opener() -> tuple[IO[bytes], Callable[[], int]]:
         archive = _tar(path)
+        # Every opening reads the archive from its start to the member.
         for member in archive:
             if member.name == member_name:
                 stream = archive.extractfile(member)

@@ -110,6 +110,7 @@ class RawSet(Preprocessor):
             [f"preprocess {self.set_name}", f"--raw={folder}", *words, f"--name={name}", *place],
             [f"--dataset={name}", *place],
         ]
+        # Written last by the generator, so that the set is complete.
         if (raw / "planted.json").is_file():  # the raw files were generated before
             del commands[0]
         return [" ".join([PROGRAM, *command]) for command in commands]
@@ -122,6 +123,7 @@ class RawSet(Preprocessor):
         """
         folder = RawFolder(self.raw, nested=False)
         found, missing = folder.find_all(self.wanted())
+        # A missing file may lie in a zip inside a zip, which was not looked into: the run itself finds out.
         if missing and not folder.unseen:
             raise DataError(self.missing(missing))
         plain = sum(raw.size for raw in found.values() if not raw.packed)
@@ -154,6 +156,7 @@ class RawSet(Preprocessor):
         values["preprocess"] = self.options.model_dump(mode="json", exclude_defaults=True)
         shipped = dataset_values(self.name, None)
         given = shipped.get("preprocess") or {}
+        # Options are compared as parsed, so that a default written out equals one left out.
         if shipped and {**shipped, "preprocess": None} == {**values, "preprocess": None}:
             recorded = preprocess_options(self.set_name, given)
             if recorded == self.options:

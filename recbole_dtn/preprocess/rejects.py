@@ -18,6 +18,7 @@ from recbole_dtn.errors import TooManyRejectedError
 __all__ = ["FAILED", "REJECTED", "Rejects", "Tally", "shown"]
 
 HEADER = "file\tline\treason\ttext\n"
+# Characters of a row that are shown, and reasons of which a message shows an example.
 TEXT_SHOWN = 200
 EXAMPLES_SHOWN = 3
 EARLY_ROWS = 100_000
@@ -68,9 +69,11 @@ class Tally:
         where = f"{file}, {self.unit} {lines[0]}: {example or reason}"
         if not example and texts:
             where += f": {shown(texts[0])}"
+        # The first row of each reason explains it.
         self.examples.setdefault(reason, where)
         if self.watch is not None:
             self.watch(texts)
+        # Written before the limits are checked: the list has the row that broke them.
         self._owner.write(file, lines, reason, texts, where)
         if self._owner.is_hopeless(self):
             self._owner.check(self)
@@ -130,6 +133,7 @@ class Rejects:
         name, why = escape(file), escape(reason)
         self._file.writelines(f"{name}\t{line}\t{why}\t{text}\n" for line, text in zip(lines, written, strict=True))
         if self.strict:
+            # The list must be on disk before the error leaves: it is read again from there.
             self.close()
             raise TooManyRejectedError(
                 f"{example}; without --strict such rows are written to rejected.tsv and the run goes on, unless their "
@@ -175,6 +179,7 @@ class Rejects:
             self.check(tally)
         for tally in self.tables.values():
             total = tally.written + tally.dropped.total() + tally.rejected_rows
+            # A fault of the program, not of the data: no row may vanish without a count.
             if total != tally.rows_in:
                 raise RuntimeError(f"rows were lost or doubled: {tally.describe()}, which is {total:,}")
             log(tally.describe())

@@ -23,8 +23,11 @@ __all__ = ["AliCCP"]
 TEST_SHARE = 0.5042  # 43,016,840 of 85,316,975
 CLICK_RATE = 0.0405
 BUY_RATE = 0.0002
+# Fewer purchases than this say little about a model.
 WANTED_BUYS = 100
+# Largest count whose value has a text; histories end at 1,001.
 MOST_COUNT = 1100
+# Orders of the fields in a row that occur.
 ORDERS = 16
 USER = ("101", *PROFILE)
 HISTORY = ("109_14", "110_14", "127_14", "150_14")
@@ -38,6 +41,7 @@ FAULTS = {
 
 def _value_slots() -> Keys:
     """Words of the values by code, the negative codes at the end."""
+    # [0]: 1.0; [c]: ln(1 + c); [-j]: the j-th value of an intention, which a negative code reads from the end.
     counts = [f"{math.log1p(c):.5f}".rstrip("0") for c in range(1, MOST_COUNT + 1)]
     intentions = [f"{math.log1p(j / 12):.5f}".rstrip("0") for j in range(5, 5 + VALUES_OF_INTENTIONS)]
     return slots([b"\x03" + text.encode() for text in ("1.0", *counts, *reversed(intentions))])
@@ -111,6 +115,7 @@ class AliCCP(SyntheticLayout):
 
     def draw(self, part: Part, block: int, rows: int, needed: Sequence[tuple[str, Field]]) -> DrawnBlock:
         random = rng(self.plan.seed, f"rows|{part.name}", block)
+        # Impressions per user, about exponential with that mean; as many users as fill the block.
         per_row = np.clip(-self.per_user * np.log1p(-random.random(rows)), 1, 1000).astype(np.int64)
         ends = np.cumsum(per_row)
         count = int(np.searchsorted(ends, rows)) + 1
@@ -157,9 +162,11 @@ class AliCCP(SyntheticLayout):
         groups += [self._list(name, common.lists[name]) for name in HISTORY]
         counts = _counts(groups, common.count)
         head = np.empty((common.count, 4), dtype=np.uint64)
+        # Words in front of the list: line feed, index (two), number of features between commas.
         head[:, 0] = slots([b"\n"])[0]
         head[:, 1:3] = index
         head[:, 3] = _between_commas(counts.sum(1))
+        # Each row begins with the end of the row before; the file's first row has none.
         return feature_lists(head, groups, counts, u, self.orders["user"])[1:] + b"\n"
 
     def _skeleton_text(self, shown: Any, index: Keys, sample_id: Ints, labels: Labels, u: Floats) -> bytes:
@@ -177,6 +184,7 @@ class AliCCP(SyntheticLayout):
             padded = np.array([b"%08d" % k for k in (sample_id % 100_000_000).tolist()]).view(np.uint64)
             low = np.where(high > 0, padded, low)
         head[:, 1] = low
+        # Words of a skeleton row: line feed and sample id (two), labels, index (two), number of features.
         pair = (2 * labels.label["click"] + labels.label["buy"]).astype(np.int64)
         head[:, 2] = slots([b",0,0,", b",0,1,", b",1,0,", b",1,1,"])[pair]
         head[:, 3:5] = index[shown.owner]

@@ -17,11 +17,13 @@ FULL_ROWS = 85_316_975
 
 # Distinct ids of the real set's fields, read off the id ranges of its rows; ids are global, in this order.
 FULL = {"user": 446_000, "category": 12_000, "shop": 715_000, "brand": 240_000, "intention": 100_000}
+# Smallest sizes, for sets of few rows.
 LEAST = {"user": 20, "category": 60, "shop": 120, "brand": 60, "intention": 120}
 ITEMS_OF_SHOP = 6
 OUTSIDE = 4
 """Shops of histories per shop that has items on show."""
 PROFILE = {"121": 98, "122": 14, "124": 3, "125": 8, "126": 4, "127": 4, "128": 3, "129": 5}
+# Items whose attributes are computed at a time.
 CHUNK = 1 << 18
 EXPONENT = {"category": 0.95, "brand": 0.9, "intention": 0.84}
 BRANDLESS = 0.27
@@ -121,6 +123,7 @@ class World:
             row = np.repeat(np.arange(len(item)), length)
             nth = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)
             ranks = zipf.ranks(uniform(f"{self.seed}|intention", (row + start) * 64 + nth))
+            # Sorted and without repeats: an item has each intention once.
             keys = np.unique(row * size + ranks)
             counts.append(np.bincount(keys // size, minlength=len(item)))
             found.append((keys % size).astype(np.int32))

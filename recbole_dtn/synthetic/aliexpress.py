@@ -69,12 +69,14 @@ def _shape(name: str) -> tuple[float, float]:
     """Share of zeros and largest value of a number: the same in every set."""
     if int(name.partition("_")[2]) in NEVER:
         return 1.0, 0.0
+    # Without the seed of the set.
     first, second = uniform(f"aliexpress {name}", [0, 1])
     return (0.0, 0.15, 0.3, 0.5, 0.7)[int(first * 5)], (1.0, 0.8, 0.5, 0.2)[int(second * 4)]
 
 
 def _number(name: str) -> Field:
     zeros, top = _shape(name)
+    # Mean and deviation of: 0 with probability ``zeros``, otherwise even between 0 and ``top``.
     mean = (1 - zeros) * top / 2
     return Field(name, "number", round(mean, 6), round(((1 - zeros) * top**2 / 3 - mean**2) ** 0.5, 6))
 
@@ -148,6 +150,7 @@ class AliExpress(SyntheticLayout):
         shown = np.clip(-PER_SEARCH * np.log1p(-random.random(rows)), 1, 200).astype(np.int64)
         count = int(np.searchsorted(np.cumsum(shown), rows)) + 1
         owner = np.repeat(np.arange(count), shown[:count])[:rows]
+        # Ids grow by 1 to 9 and a block has at most BLOCK_ROWS searches: blocks do not overlap.
         search = block * BLOCK_ROWS * 10 + np.cumsum(1 + (random.random(count) * 9).astype(np.int64))
         user = {name: self._column(name, count, part, random) for name in columns_of("user")[1:]}
         item = {name: self._column(name, rows, part, random) for name in columns_of("item")[1:-1]}
@@ -198,6 +201,7 @@ class AliExpress(SyntheticLayout):
         data, name = block.data, block.part.name
         users = pl.DataFrame({"search_id": data["search"]} | data["user"])
         self.files[f"{name}|user"].write(csv_lines(users), len(users))
+        # 0 shown, 1 clicked, 2 bought: a conversion has a click.
         label = (labels.label["click"] + labels.label["conversion"]).astype(np.int64)
         items = pl.DataFrame({"search_id": data["search"][data["owner"]]} | data["item"] | {"label": label})
         self.files[f"{name}|item"].write(csv_lines(items), len(items))

@@ -9,6 +9,7 @@ from recbole_dtn.data.hashing import Floats
 __all__ = ["AucSketch"]
 
 BINS = 1 << 16
+# Bins of 0.00073 in log-odds. Rare events have log-odds far below 0, hence the asymmetry.
 LOW, HIGH = -32.0, 16.0
 
 
@@ -21,6 +22,7 @@ class AucSketch:
     """
 
     def __init__(self) -> None:
+        # [0]: negatives, [1]: positives; expected ones, and those drawn.
         self.mass = np.zeros((2, BINS))
         self.labels = np.zeros((2, BINS))
         self.rows = 0
@@ -33,10 +35,12 @@ class AucSketch:
             p: (n,) true probability. label: (n,) 0 or 1. weight: (n,) probability that the row counts at all.
             seen: (n,) 1 where it did count.
         """
+        # log1p keeps the digits of a small p.
         odds = np.log(p) - np.log1p(-p)
         where = np.clip(((odds - LOW) * (BINS / (HIGH - LOW))).astype(np.int64), 0, BINS - 1)
         w = np.ones_like(p) if weight is None else weight
         s = np.ones_like(p) if seen is None else seen
+        # A row counts as both classes in ``mass``, with the probability of each, and as one of them in ``labels``.
         for side, mass, drawn in ((0, w * (1 - p), s * (1 - label)), (1, w * p, s * label)):
             self.mass[side] += np.bincount(where, weights=mass, minlength=BINS)
             self.labels[side] += np.bincount(where, weights=drawn, minlength=BINS)
@@ -68,5 +72,6 @@ class AucSketch:
 def _auc(counts: Floats) -> float | None:
     negatives, positives = counts
     total = negatives.sum() * positives.sum()
+    # Negatives in lower bins; those in the same bin count half.
     below = np.cumsum(negatives) - negatives
     return float((positives * (below + negatives / 2)).sum() / total) if total else None

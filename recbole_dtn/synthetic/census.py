@@ -51,6 +51,7 @@ class CensusIncome(SyntheticLayout):
             if name not in (*AMOUNTS, "age", "instance_weight", "income_50k")
         }
         marital = shares("marital_stat")
+        # Drawn among the married and formerly married; the label then puts "Never married" over it.
         marital.pop(NEVER)
         self.tables["marital_stat"] = _Table(marital)
         self.files: dict[str, LineFile] = {}
@@ -97,10 +98,12 @@ class CensusIncome(SyntheticLayout):
         random = rng(self.plan.seed, f"rows|{part.name}", block)
         data: dict[str, Any] = {}
         for name in COLUMNS:
+            # Also for columns that do not use it: the stream of the others stays the same.
             u = random.random(rows)
             if name in self.tables:
                 data[name] = self.tables[name].codes(u)
             elif name == "age":
+                # 0 to 90, young ages more often.
                 data[name] = (91 * u**1.6).astype(np.int64)
             elif name in AMOUNTS:
                 data[name] = _amounts(u, *AMOUNTS[name])
@@ -117,6 +120,7 @@ class CensusIncome(SyntheticLayout):
         if one.kind == "number":
             found: Floats = number_effect(seed, task, one, np.array([float(text) for text in table.texts]))[values]
             return found
+        # One effect per distinct text, then one look-up per row.
         keys = np.array([text_key(text.strip()) for text in table.texts], dtype=np.uint64)
         found = effects(seed, task, one.name, keys)[values]
         return found

@@ -87,6 +87,7 @@ class LineFile:
 
     def write(self, data: bytes, rows: int) -> None:
         """Write a block of ``rows`` lines, each with its end."""
+        # All faults lie in the first block, which every size of set has.
         if rows and self.each and not self.rows and self.make is not None:
             data = self._planted(data)
         self._put(data)
@@ -103,11 +104,13 @@ class LineFile:
         good = data.split(b"\n")[:-1]
         kinds = [kind for kind in self.kinds for _ in range(self.each)]
         drawn = (self.random(2 * len(kinds)) * len(good)).astype(np.int64)
+        # Where faulty rows go, and the good rows that they are made from; kinds come in drawn order.
         places, models = np.sort(drawn[: len(kinds)]), drawn[len(kinds) :]
         turns = np.argsort(self.random(len(kinds)), kind="stable")
         lines: list[bytes] = []
         done = 0
         for place, model, turn in zip(places.tolist(), models.tolist(), turns.tolist(), strict=True):
+            # Good rows up to the next fault; their number and order stay.
             lines += good[done:place]
             done = place
             lines.append(self.make(kinds[turn], good[model]))

@@ -31,6 +31,7 @@ LAYOUTS = {
 }
 RECORD = "planted.json"
 FORMAT = 1
+# Blocks (of 65,536 rows) that weights and intercepts are solved on.
 CALIBRATION_BLOCKS = 4
 PLAN_OPTIONS = tuple(one.name for one in fields(Plan) if one.name not in ("rows", "seed"))
 
@@ -133,6 +134,7 @@ def _write(layout: SyntheticLayout, folder: Path, log: Callable[[str], None], me
     for done, (part, block, rows) in enumerate(chosen):
         meter("calibrating the planted model", done, len(chosen))
         sample.append(layout.draw(part, block, rows, needed).effects)
+    # Blocks are pure functions of seed and number: those drawn here are drawn again when they are written.
     model.calibrate(sample)
     del sample
     place = Place(folder, plan)
@@ -161,6 +163,7 @@ def _calibration(parts: list[Part]) -> list[tuple[Part, int, int]]:
     every = [(part, block, rows) for part in parts for block, rows in part.blocks()]
     if len(every) <= CALIBRATION_BLOCKS:
         return every
+    # The middles of four equal stretches.
     return [every[(2 * k + 1) * len(every) // (2 * CALIBRATION_BLOCKS)] for k in range(CALIBRATION_BLOCKS)]
 
 
@@ -221,6 +224,7 @@ def _written(output: Path) -> Iterator[Path]:
             work.mkdir()
             yield work
             work.chmod(0o755)
+            # The old set is put aside first and comes back if the new one cannot take its place.
             if output.exists():
                 os.replace(output, old)
             try:

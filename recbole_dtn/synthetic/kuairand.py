@@ -78,6 +78,7 @@ class KuaiRand(SyntheticLayout):
         check_rates(click_rate=click_rate, long_rate=long_rate, like_rate=like_rate)
         self.version, self.rates = version, (click_rate, long_rate, like_rate)
         standard, random, users, videos = VERSIONS[version]
+        # As in the published set; ids grow with the square root of the rows, so that frequent and rare ones are mixed.
         self.random_share = random / (standard + random)
         share = min(1.0, (plan.rows / (standard + random)) ** 0.5)
         self.users, self.videos = (
@@ -143,11 +144,13 @@ class KuaiRand(SyntheticLayout):
         random = rng(self.plan.seed, f"rows|{part.name}", block)
         is_random = part.group == "random"
         users = Scatter(self.users)(Zipf(self.users, 0.5).ranks(random.random(rows)))
+        # The random policy shows a small pool of videos, all equally often (exponent 0).
         pool = min(self.videos, RANDOM_VIDEOS) if is_random else self.videos
         videos = Scatter(self.videos)(Zipf(pool, 0.0 if is_random else 0.8).ranks(random.random(rows)))
         tab = Zipf(TABS, 1.2).ranks(random.random(rows))
         tab = np.where(tab == 0, 1, np.where(tab == 1, 0, tab))  # tab 1 is the most frequent
         start, end = self._span(part)
+        # Times ascend within a block and over the blocks of a part.
         share = (block * BLOCK_ROWS + np.sort(random.random(rows)) * rows) / part.rows
         time = MIDNIGHT + ((start + share * (end - start)) * DAY).astype(np.int64)
         found: dict[tuple[str, str], Floats] = {}
@@ -200,6 +203,7 @@ class KuaiRand(SyntheticLayout):
         made: dict[str, Any] = {
             "user_id": data["users"],
             "video_id": data["videos"],
+            # Day 0 is 8 April, day 23 is 1 May.
             "date": np.where(day < 23, 20220408 + day, 20220501 + day - 23),
             "hourmin": local % DAY // 3_600_000 * 100,
             "time_ms": data["time"],

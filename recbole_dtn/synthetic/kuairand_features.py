@@ -129,6 +129,7 @@ class Attributes:
 
     def tags(self, ids: Ints) -> tuple[Ints, Ints]:
         """(row, tag) of every tag of each video, ascending and without repeats; 3 % of videos have none."""
+        # One tag mostly, four at most.
         count = np.where(self._u("no tag", ids) < 0.03, 0, 1 + (MOST_TAGS * self._u("tags", ids) ** 3).astype(np.int64))
         row = np.repeat(np.arange(len(ids)), count)
         nth = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
@@ -138,6 +139,7 @@ class Attributes:
     def effect(self, task: str, name: str, users: Ints, videos: Ints) -> Floats:
         """The planted effect of an attribute on each row of a log."""
         if name == "tag":
+            # Tags are worked out once per video of the block.
             distinct, where = np.unique(videos, return_inverse=True)
             row, tag = self.tags(distinct)
             return pooled_effect(self.seed, task, name, tag, row, len(distinct))[where]

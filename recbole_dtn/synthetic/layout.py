@@ -55,6 +55,7 @@ class Part:
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         """Number and rows of each block."""
+        # The last block may be smaller.
         for block in range(-(-self.rows // BLOCK_ROWS)):
             yield block, min(BLOCK_ROWS, self.rows - block * BLOCK_ROWS)
 
@@ -88,6 +89,7 @@ class Place:
 
     def lines(self, name: str, stream: BinaryIO, kinds: Sequence[str] = (), make: Spoil | None = None) -> LineFile:
         """A file of lines that goes into an open stream."""
+        # A stream of its own: faults do not change the good rows.
         random = rng(self.plan.seed, f"faults|{name}", 0).random
         file = LineFile(name, stream, random, kinds, self.plan.faults, make)
         self.files.append(file)
@@ -143,6 +145,7 @@ class SyntheticLayout(ABC):
         """The most informative fields a task can have with any overlap."""
         first, *others = self.goals()
         count = len(first.fields)
+        # With overlap 0, each other task needs k fields that the first task does not take.
         for k in range(count, 0, -1):
             taken = {one.name for one in first.fields[:k]}
             if all(sum(one.name not in taken for one in goal.fields) >= k for goal in others):

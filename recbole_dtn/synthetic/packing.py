@@ -29,6 +29,7 @@ def slots(texts: Sequence[bytes]) -> Keys:
     return np.frombuffer(b"".join(text.ljust(8, b"\0") for text in texts), dtype=np.uint64).copy()
 
 
+# 0 to 9999 as text without and with leading zeros, and bytes as two hexadecimal digits.
 SHORT = np.frombuffer(b"".join(str(k).encode().ljust(4, b"\0") for k in range(10_000)), dtype=np.uint32)
 PADDED = np.frombuffer(b"".join(b"%04d" % k for k in range(10_000)), dtype=np.uint32)
 HEX = np.frombuffer(b"".join(b"%02x" % k for k in range(256)), dtype=np.uint16)
@@ -42,6 +43,7 @@ def number_slots(numbers: Ints) -> Keys:
     """
     high = numbers // 10_000
     low = numbers - high * 10_000
+    # Little-endian: the first digits are in the lower half of the word.
     both = SHORT[high].astype(np.uint64) | (PADDED[low].astype(np.uint64) << np.uint64(32))
     return np.where(high > 0, both, SHORT[low].astype(np.uint64))
 
@@ -57,6 +59,7 @@ def hex_slots(keys: Keys) -> Keys:
     >>> hex_slots(np.array([255], dtype=np.uint64)).tobytes()
     b'00000000000000ff'
     """
+    # Big-endian bytes, so that the most significant digits come first.
     digits = HEX[keys.astype(">u8").view(np.uint8).reshape(len(keys), 8)]
     return np.ascontiguousarray(digits).view(np.uint64)
 
@@ -85,10 +88,13 @@ def feature_lists(heads: Keys, groups: Sequence[Group], counts: Ints, u: Floats,
         orders: (K, G) permutations of the groups.
     """
     n, width = heads.shape
+    # order[r, k]: the group in place k of row r.
     order = orders[(u * len(orders)).astype(np.int64)]  # (n, G)
     placed = np.take_along_axis(counts, order, 1)
+    # starts[r, g]: features of row r before those of group g, in the row's order.
     starts = np.empty_like(counts)
     np.put_along_axis(starts, order, np.cumsum(placed, 1) - placed, 1)
+    # Words of each row, and where they begin.
     sizes = width + 3 * counts.sum(1)
     ends = np.cumsum(sizes)
     first = ends - sizes
@@ -97,6 +103,7 @@ def feature_lists(heads: Keys, groups: Sequence[Group], counts: Ints, u: Floats,
         words[first + column] = heads[:, column]
     for position, group in enumerate(groups):
         per_row = counts[:, position]
+        # Place of a feature among those of its group in its row.
         rank = np.arange(len(group.row)) - (np.cumsum(per_row) - per_row)[group.row]
         at = first[group.row] + width + 3 * (starts[group.row, position] + rank)
         words[at] = group.prefix

@@ -25,6 +25,7 @@ from recbole_dtn.synthetic.auc import AucSketch
 
 __all__ = ["Field", "Goal", "Labels", "Model", "Task", "choose", "number_effect"]
 
+# Halvings of the interval of intercepts: 80 / 2^60 is below their rounding to nine digits.
 STEPS = 60
 
 
@@ -85,12 +86,15 @@ def choose(goals: Sequence[Goal], count: int, overlap: float, signal: float) -> 
     >>> [list(task.spread) for task in choose(goals, 2, 0.5, 1.0)]
     [['x', 'y'], ['x', 'u']]
     """
+    # In the order of importance; the other tasks share a prefix of it.
     first = [one.name for one in goals[0].fields][:count]
     shared = first[: round(overlap * count)]
     falling = 1 - np.arange(count) / (2 * count)
+    # Variances of independent fields add up to signal^2.
     spread = signal * falling / np.sqrt((falling**2).sum())
     tasks = []
     for position, goal in enumerate(goals):
+        # A field of the first task that is not shared is not taken either, so that the overlap is exact.
         own = [one.name for one in goal.fields if one.name not in first]
         names = first if position == 0 else [*shared, *own][:count]
         tasks.append(Task(goal, {name: float(s) for name, s in zip(names, spread, strict=True)}))
@@ -99,6 +103,7 @@ def choose(goals: Sequence[Goal], count: int, overlap: float, signal: float) -> 
 
 def number_effect(seed: int, task: str, one: Field, x: Floats) -> Floats:
     """The effect of a number: ``slope (x - centre) / scale``."""
+    # The sign is that of a hash: some numbers raise the log-odds, others lower them.
     slope = 1.0 if effects(seed, task, one.name, [0])[0] >= 0 else -1.0
     return slope * (x - one.centre) / one.scale
 
@@ -143,15 +148,18 @@ class Model:
 
         A field that is the same in every row of ``blocks`` gets the weight 0.
         """
+        # P(y = 1 | x) of the tasks so far; ``after`` names one of them.
         reached: dict[str, Floats] = {}
         for task in self.tasks:
             name, after = task.goal.name, task.goal.after
             parts = {one: np.concatenate([block[name, one] for block in blocks]) for one in task.spread}
             for one, spread in task.spread.items():
                 deviation = float(parts[one].std())
+                # Rounded as planted.json stores them; the spread is then what the rounded weight gives.
                 task.weights[one] = round(spread / deviation, 9) if deviation > 1e-9 else 0.0
                 task.spread[one] = task.weights[one] * deviation
             score = np.sum([w * parts[one] for one, w in task.weights.items()], axis=0)
+            # The rate is that among rows where the task before is positive: rows count with the probability of that.
             before = np.ones_like(score) if after is None else reached[after]
             task.intercept = _solve(score, before, task.goal.rate)
             reached[name] = before * sigmoid(task.intercept + score)
@@ -166,8 +174,10 @@ class Model:
             score: Floats = np.sum([w * found[name, one] for one, w in task.weights.items()], axis=0)
             own[name] = sigmoid(task.intercept + score)
             drawn = (random(len(score)) < own[name]).astype(np.float64)
+            # A chain: a positive needs a positive of the task before.
             label[name] = drawn if after is None else drawn * label[after]
             joint[name] = own[name] if after is None else own[name] * joint[after]
+        # After the labels are drawn and before they are counted: the sketches see what is written.
         if self.stray:
             self._stray(label, joint, random)
         for task in self.tasks:
@@ -175,6 +185,7 @@ class Model:
             self._sketch(part, name).add(joint[name], label[name])
             if after is not None:
                 seen = self._sketch(part, f"{name}@{after}")
+                # Given the task before: expected weights by its probability, drawn ones by its label.
                 seen.add(own[name], label[name] * label[after], joint[after], label[after])
         return Labels(label, joint, own)
 
@@ -183,6 +194,7 @@ class Model:
         odd = random(len(label[first])) < self.stray
         label[first] = np.where(odd, 0.0, label[first])
         label[second] = np.where(odd, 1.0, label[second])
+        # The true probabilities include the stray rows, so that the best AUC is reachable.
         joint[first] = (1 - self.stray) * joint[first]
         joint[second] = self.stray + (1 - self.stray) * joint[second]
 
@@ -224,6 +236,7 @@ def _numbers(sketch: AucSketch) -> dict[str, float | int | None]:
 
 
 def _solve(score: Floats, before: Floats, rate: float) -> float:
+    # The mean probability rises with the intercept.
     low, high = -40.0, 40.0
     for _ in range(STEPS):
         middle = (low + high) / 2

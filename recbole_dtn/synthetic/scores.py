@@ -15,6 +15,7 @@ def token_effect(seed: int, task: str, field: str, ids: Ints) -> Floats:
     Args:
         ids: (n,) one integer token per row.
     """
+    # The effect of id 0 is computed for absent rows and not used.
     return np.where(ids >= 0, effects(seed, task, field, np.maximum(ids, 0)), 0.0)
 
 
@@ -24,6 +25,7 @@ def pooled_effect(seed: int, task: str, field: str, ids: Ints, row: Ints, rows: 
     Args:
         ids: (m,) tokens. row: (m,) the row of each. rows: how many rows there are.
     """
+    # Divided by sqrt(n): the sum of n independent effects then has variance 1 for any n.
     count = np.bincount(row, minlength=rows)
     total = np.bincount(row, weights=effects(seed, task, field, ids), minlength=rows)
     return np.asarray(total / np.sqrt(np.maximum(count, 1)), dtype=np.float64)

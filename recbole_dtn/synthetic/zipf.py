@@ -28,6 +28,7 @@ class Zipf:
     def ranks(self, u: Floats) -> Ints:
         """One rank per uniform number."""
         s, n = self.exponent, self.size + 1
+        # The inverse distribution function of the continuous law on [1, size + 1).
         x = np.exp(u * math.log(n)) if s == 1 else (1 + u * (n ** (1 - s) - 1)) ** (1 / (1 - s))
         ranks: Ints = np.clip(x.astype(np.int64) - 1, 0, self.size - 1)
         return ranks
@@ -45,6 +46,8 @@ class Scatter:
 
     def __call__(self, ranks: Ints) -> Ints:
         """The id of each rank, counted from 0."""
+        # Near the golden ratio of the size, so that neighbours lie far apart; coprime to the size, so that it is a
+        # bijection.
         step = max(1, int(self.size * 0.6180339887))
         while math.gcd(step, self.size) != 1:
             step += 1

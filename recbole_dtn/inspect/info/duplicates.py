@@ -29,7 +29,9 @@ __all__ = ["duplicates"]
 
 PART_ROWS = 1 << 18
 """Rows of a partition, about: Polars takes some 100 MB to group that many."""
+# Files that are open one at a time; beyond 2^27 rows partitions grow.
 MOST_PARTS = 512
+# 64 MiB of hashes; those of more rows are in a mapped file.
 SIDE_ROWS_IN_MEMORY = 1 << 22
 EXACT_TASKS = 30
 INPUTS = ["first", "second"]
@@ -77,6 +79,7 @@ def _info(rows: int, split: int, tally: _SplitTally) -> DuplicateInfo:
 def _count(view: StoreView, folder: Path, tallies: list[_SplitTally], meter: Meter) -> None:
     total = sum(view.rows.values())
     rows = _RowHashes(view, folder)
+    # Equal inputs have equal hashes and so lie in the same partition: partitions are counted one by one.
     parts = _Partitions(max(1, min(MOST_PARTS, -(-total // PART_ROWS))), folder)
     done = 0
     for index, split in enumerate(view.bounds):
@@ -120,9 +123,12 @@ class _RowHashes:
         sums = np.zeros((2, stop - start), np.uint64)
         for position, spec, column in self.fields.get(kind, []):
             first = _field_words(column, start, stop, continuous=spec.continuous)
+            # Without the field's constant, two fields that exchange their values would give the same sum. Sums wrap at
+            # 2^64.
             first += _field_constant(position)
             first = mix(first)
             sums[0] += first
+            # The second word is another mix of the same values: two rows must agree in both.
             sums[1] += mix(first + GOLDEN)
         return sums
 
@@ -130,6 +136,7 @@ class _RowHashes:
         """(2, n) for the interactions ``start`` to ``stop``."""
         sums = self._table("inter", start, stop)
         for kind, hashes in self.side.items():
+            # Sums do not depend on the order of the fields, so that the share of a side table is added as a whole.
             sums += hashes[:, np.asarray(self.view.store.pointers[kind][start:stop])]
         return sums
 
@@ -149,6 +156,7 @@ def _field_words(column: Column, start: int, stop: int, *, continuous: bool) -> 
 
 def _float_words(values: npt.NDArray[np.float32]) -> Words:
     plain = values.astype(np.float32) + np.float32(0)  # -0 is 0
+    # All NaNs get the same bits.
     plain[np.isnan(plain)] = np.nan
     return plain.view(np.uint32).astype(np.uint64)
 
@@ -163,9 +171,11 @@ def _list_words(column: Column, start: int, stop: int) -> Words:
         if column.weights is not None:
             assert column.offsets is not None
             at = int(column.offsets[first])
+            # A value counts together with its weight.
             words = mix(words ^ _float_words(np.asarray(column.weights[at : at + len(values)])))
         filled = lengths > 0
         if filled.any():
+            # reduceat gives the next value instead of 0 for an empty list: only filled lists are summed.
             starts = np.cumsum(lengths) - lengths
             sums[first - start : last - start][filled] = np.add.reduceat(words, starts[filled])
     return sums
@@ -174,6 +184,7 @@ def _list_words(column: Column, start: int, stop: int) -> Words:
 def _records(view: StoreView, rows: _RowHashes, split: int, start: int, stop: int) -> pl.DataFrame:
     """Records (:data:`COLUMNS`) of the interactions ``start`` to ``stop``, which belong to one split."""
     first, second = rows.of(start, stop)
+    # The hash of many tasks loses its two highest bits here.
     labels = (_label_words(view, start, stop) << np.uint64(2)) | np.uint64(split)
     columns = (first, second, labels, np.ones(stop - start, np.uint64))
     return _merged(pl.DataFrame(dict(zip(COLUMNS, columns, strict=True))))
@@ -188,6 +199,7 @@ def _label_words(view: StoreView, start: int, stop: int) -> Words:
     for position in range(len(tasks)):
         seen = observed[:, position]
         if exact:
+            # Two bits per task: 0 not observed, 1 negative, 2 positive. 30 tasks and the split take 62 bits.
             state = np.where(seen, np.where(labels[:, position] > 0, 2, 1), 0).astype(np.uint64)
             words |= state << np.uint64(2 * position)
             continue
@@ -210,6 +222,7 @@ class _Partitions:
         if self.count == 1:
             self.kept.append(records)
             return
+        # Any bits of a hash are as good as others.
         numbered = records.with_columns(number=pl.col("first") % self.count)
         for (number,), chosen in numbered.partition_by("number", include_key=False, as_dict=True).items():
             with (self.folder / f"{number}.records").open("ab") as file:
@@ -249,6 +262,7 @@ class _SplitTally:
 
 def _tally(records: pl.DataFrame, tallies: list[_SplitTally]) -> None:
     """Add one partition to the tallies of the splits; equal inputs are always in the same partition."""
+    # The records of one combination of labels: ``combinations`` counts how many an input has.
     split = (pl.col("labels") & 3).alias("split")
     labelled = [*INPUTS, "labels"]
     parts = records.with_columns(split, pl.col("labels") // 4).partition_by("split", include_key=False, as_dict=True)
@@ -263,6 +277,7 @@ def _tally(records: pl.DataFrame, tallies: list[_SplitTally]) -> None:
         tally.repeated += _sum(rows.filter(pl.col("rows") > 1))
         tally.conflicting += _sum(rows.filter(pl.col("combinations") > 1))
         for earlier in (part for part in EARLIER if part < number and part in found):
+            # A semi join keeps each row once, however often the earlier split has its inputs.
             tally.shared[earlier] += _sum(rows.join(inputs[earlier], on=INPUTS, how="semi"))
             tally.shared_same[earlier] += _sum(found[number].join(found[earlier], on=labelled, how="semi"))
 

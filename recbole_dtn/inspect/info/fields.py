@@ -16,6 +16,8 @@ from recbole_dtn.schema import ABSENT, FIRST_TOKEN, UNKNOWN, FieldSpec
 __all__ = ["QUANTILES", "SAMPLED", "field_info"]
 
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
+# Rows that quantiles are taken of, tokens that are listed, share of tokens in top_percent_share, ranks of a frequency
+# curve.
 SAMPLED = 1_000_000
 TOP = 5
 TOP_SHARE = 0.01
@@ -69,6 +71,7 @@ def _id_counts(view: StoreView, column: Column, split: str, size: int) -> tuple[
         if histogram is None:
             values = np.asarray(column.values[start:stop])
         else:
+            # A side table's row counts as often as it is pointed to, and so do the values of its list.
             values, lengths = ragged(column, start, stop)
             histogram = _added(histogram, _bincount(lengths, repeats, 0))
             repeats = None if repeats is None else np.repeat(repeats, lengths)
@@ -83,6 +86,7 @@ def _id_counts(view: StoreView, column: Column, split: str, size: int) -> tuple[
 def _bincount(values: npt.NDArray[np.int64], repeats: Counts | None, size: int) -> Counts:
     if repeats is None:
         return np.bincount(values, minlength=size)
+    # bincount adds weights in float64: exact below 2^53.
     return np.bincount(values, repeats.astype(np.float64), size).astype(np.int64)
 
 
@@ -99,6 +103,7 @@ def _id_split(counts: Counts, histogram: Counts | None, rows: int, *, binned: bo
     if histogram is None:
         missing, constant = int(counts[ABSENT]), np.count_nonzero(counts) <= 1
     else:
+        # A list is missing where it is empty.
         missing = int(histogram[0])
         constant = np.count_nonzero(histogram) <= 1 and np.count_nonzero(counts) <= 1
     return FieldSplit(
@@ -117,6 +122,7 @@ def _lengths(histogram: Counts) -> Lengths:
     longest = int(np.flatnonzero(histogram)[-1]) if rows else 0
     return Lengths(
         mean=float((histogram * np.arange(len(histogram))).sum() / max(rows, 1)),
+        # reached[n]: rows of length n at most.
         median=int(np.searchsorted(reached, rows * 0.5)),
         p95=int(np.searchsorted(reached, rows * 0.95 - 1e-9 * rows)),
         longest=longest,
@@ -126,6 +132,7 @@ def _lengths(histogram: Counts) -> Lengths:
 def _tokens(counts: Counts, spec: FieldSpec, vocabulary: Vocabulary) -> Tokens:
     present = int(counts[UNKNOWN:].sum())
     known = counts[FIRST_TOKEN:]
+    # Stable: ties keep the order of the ids.
     best = np.argsort(-known, kind="stable")[:TOP] if len(known) else np.empty(0, np.int64)
     best = best[known[best] > 0]
     ordered = np.sort(known)[::-1]
@@ -168,10 +175,12 @@ def _number_split(
 ) -> tuple[FieldSplit, Numbers]:
     """Moments over all rows; they are added up in standardised units, where nothing cancels."""
     present, clipped, total, squares = 0, 0, 0.0, 0.0
+    # As float32, in which the stored values were cut off.
     bound = np.inf if spec.clip is None else float(np.float32(spec.clip))
     smallest, largest = np.inf, -np.inf
     for start, stop, repeats in view.stretches(column, split):
         values = np.asarray(column.values[start:stop]).astype(np.float64)
+        # A side table's row that no interaction of the split points to does not count, not even for the extremes.
         kept = ~np.isnan(values) if repeats is None else ~np.isnan(values) & (repeats > 0)
         values = values[kept]
         if not len(values):
@@ -194,6 +203,7 @@ def _number_split(
     quantiles = np.quantile(values, QUANTILES) if len(values) else np.empty(0)
     return found, Numbers(
         mean=mean * spec.std + spec.mean,
+        # The difference may be just below 0 where all values are equal.
         std=float(np.sqrt(max(squares / present - mean**2, 0.0))) * spec.std,
         smallest=_in_units(smallest, spec),
         largest=_in_units(largest, spec),
@@ -210,5 +220,6 @@ def _in_units(value: float, spec: FieldSpec) -> float:
     0.0
     """
     found = value * spec.std + spec.mean
+    # A float32 has 24 significant bits.
     lost = abs(value) * spec.std * 2.0**-23
     return found if lost == 0 else round(found, -int(np.ceil(np.log10(lost)))) + 0.0

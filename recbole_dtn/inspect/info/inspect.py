@@ -46,6 +46,7 @@ def inspect(
     repeated, alone, sampled = None, None, None
     if not quick:
         root = prepared.cache_folder.parent
+        # Beside the cache entry, where there is room for data of this size; else the system's temporary folder.
         repeated = duplicates(view, root if os.access(root, os.W_OK) else None, meter)
         alone, sampled = single_field_aucs(view, meter)
     return DataInfo(

@@ -59,6 +59,7 @@ def _rates(info: DataInfo) -> Plot | None:
             found = task.splits[split]
             if found.rate is None:
                 continue
+            # A logarithmic axis cannot show 0 or less.
             low = min(2 * (found.rate_error or 0), found.rate * 0.999)
             error = [[low], [2 * (found.rate_error or 0)]]
             label = split if place == 0 else None
@@ -120,6 +121,7 @@ def _missing(info: DataInfo) -> Plot:
             label=split,
             markersize=4,
         )
+        # Training knows its own tokens: its coverage only shows how many are rare.
         known = [
             (100 * value, place)
             for place, field in zip(places, info.fields, strict=True)

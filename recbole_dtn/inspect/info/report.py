@@ -241,6 +241,7 @@ def _finite(value: Any) -> Any:
     >>> _finite({"a": [1.5, float("nan")], "b": (2, float("inf"))})
     {'a': [1.5, None], 'b': [2, None]}
     """
+    # JSON has neither NaN nor infinity.
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -15,6 +15,7 @@ from recbole_dtn.schema import FieldSpec
 __all__ = ["SUSPICIOUS", "grouped_auc", "single_field_aucs"]
 
 SUSPICIOUS = 0.95
+# Rows and list values that are read, fewest rows of a class in a half, bins of a number, and values for its edges.
 SAMPLED = 1_000_000
 SAMPLED_VALUES = 4_000_000
 FEWEST = 20
@@ -49,6 +50,7 @@ def single_field_aucs(view: StoreView, meter: Meter = silent) -> tuple[tuple[Sin
         The AUCs, field by field, and the number of rows.
     """
     rows = view.sample("train", SAMPLED)
+    # By a hash of the row: no pattern of the file decides the half.
     halves = (mix(rows.astype(np.uint64)) & np.uint64(1)).astype(np.int64)
     labels, observed = _labels(view, rows)
     found = []
@@ -73,6 +75,7 @@ def _labels(view: StoreView, rows: Ids) -> tuple[npt.NDArray[np.float32], npt.ND
     labels = np.empty((len(rows), view.schema.num_tasks), np.float32)
     observed = np.empty(labels.shape, np.bool_)
     for first, last in view.blocks("train"):
+        # ``rows`` ascends: those of a block are neighbours.
         low, high = np.searchsorted(rows, [first, last])
         block = view.labels(first, last)
         labels[low:high], observed[low:high] = (part[rows[low:high] - first] for part in block)
@@ -81,11 +84,14 @@ def _labels(view: StoreView, rows: Ids) -> tuple[npt.NDArray[np.float32], npt.ND
 
 def _rates(ids: Ids, halves: Ids, labels: Floats, size: int) -> tuple[Floats, Floats, Floats]:
     """Per half and id: rows, positives, and the id's score from the other half."""
+    # counts[half, id], by one bincount over (id, half).
     places = ids * 2 + halves
     counts = np.bincount(places, minlength=2 * size).reshape(size, 2).T.astype(np.float64)
     ones = np.bincount(places, labels, 2 * size).reshape(size, 2).T.astype(np.float64)
     overall = ones.sum(1, keepdims=True) / np.maximum(counts.sum(1, keepdims=True), 1)
+    # One row of the overall rate is added: rare values score near it, and a value unseen in a half scores it.
     scores: Floats = (ones + overall) / (counts + 1)
+    # Each half is scored by the other, or a field of unique values would predict every label.
     return counts, ones, scores[::-1]
 
 
@@ -116,8 +122,10 @@ class _Values:
 
 def _binned(values: npt.NDArray[np.float32]) -> tuple[Ids, int]:
     present = values[~np.isnan(values)]
+    # Some 100,000 values are enough for the edges of 256 bins.
     thin = present[:: max(1, len(present) // EDGE_ROWS)]
     edges = np.unique(np.quantile(thin, np.linspace(0, 1, BINS + 1)[1:-1])) if len(thin) else np.empty(0)
+    # 0: missing; from 1 on the bins.
     ids = 1 + np.searchsorted(edges.astype(np.float32), values, side="right").astype(np.int64)
     ids[np.isnan(values)] = 0
     return ids, len(edges) + 2
@@ -130,6 +138,7 @@ class _Lists:
         assert column.offsets is not None
         pointed = view.pointed(column.table, rows)
         total = int((np.asarray(column.offsets[pointed + 1]).astype(np.int64) - column.offsets[pointed]).sum())
+        # Every step-th row, so that lists of any length fit.
         self.step = max(1, -(-total // SAMPLED_VALUES))
         values, self.lengths = ragged_of(column, pointed[:: self.step])
         self.ids = values.astype(np.int64)
@@ -142,12 +151,14 @@ class _Lists:
         used = seen[owner]
         ids, owner = self.ids[used], owner[used]
         _, _, scores = _rates(ids, halves[owner], truth[owner], self.size)
+        # Per row the sum of its values' scores from the other half.
         sums = np.bincount(owner, scores[halves[owner], ids], len(seen))
         filled = self.lengths > 0
         score = np.where(filled, sums / np.maximum(self.lengths, 1), -1.0)  # empty is a value of its own
         found = 0.0
         for half in (0, 1):
             rows = seen & (halves == half)
+            # Each row is a group of its own: the score is a mean over its values.
             ones = truth[rows]
             if min(ones.sum(), (1 - ones).sum()) < FEWEST:
                 return None

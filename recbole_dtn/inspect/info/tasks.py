@@ -28,6 +28,7 @@ def auc_error(positives: int, negatives: int, auc: float = TYPICAL_AUC) -> float
     if positives <= 0 or negatives <= 0:
         return None
     both, pair = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    # The numerator; the denominator is the number of pairs.
     spread = auc * (1 - auc) + (positives - 1) * (both - auc**2) + (negatives - 1) * (pair - auc**2)
     return math.sqrt(spread / (positives * negatives))
 
@@ -59,6 +60,7 @@ class _Sums:
         for start, stop in view.blocks(split):
             labels, observed = view.labels(start, stop)
             seen, values = observed.astype(np.float64), labels.astype(np.float64)
+            # Products of (T, n) and (n, T): all pairs in one pass. Labels are 0 where they are not observed.
             self.both += seen.T @ seen
             self.first += values.T @ seen
             self.joint += values.T @ values
@@ -84,6 +86,7 @@ class _Sums:
         task, other = self.tasks[row], self.tasks[column]
         both, joint = float(self.both[row, column]), float(self.joint[row, column])
         ones, others = float(self.first[row, column]), float(self.first[column, row])
+        # The phi coefficient, from the counts of the 2 x 2 table.
         spread = ones * (both - ones) * others * (both - others)
         return PairInfo(
             split=split,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOCK_ROWS", "BLOCK_VALUES", "StoreView", "Stretch", "ragged", "ragged_of", "value_cuts"]
 
+# Rows and list values of a block.
 BLOCK_ROWS = 1 << 18
 BLOCK_VALUES = 1 << 21
 Array = npt.NDArray[Any]
@@ -62,6 +63,7 @@ class StoreView:
             size = self._side_rows(kind)
             for split in self.bounds:
                 counts = np.zeros(size, np.int64)
+                # A count as long as the side table is added per block: blocks are no shorter than it.
                 for start, stop in self.blocks(split, max(BLOCK_ROWS, size)):
                     counts += np.bincount(pointer[start:stop], minlength=size)
                 found[kind, split] = counts
@@ -90,6 +92,7 @@ class StoreView:
         """Up to ``limit`` rows of a split, evenly spaced; all of them where they are no more."""
         start, stop = self.bounds[split]
         taken = min(stop - start, limit)
+        # The k-th row is floor(k rows / taken): ascending and distinct.
         return start + np.arange(taken, dtype=np.int64) * (stop - start) // max(taken, 1)
 
 
@@ -98,6 +101,7 @@ def value_cuts(column: Column, start: int, stop: int) -> Iterator[tuple[int, int
     while start < stop:
         last = min(start + BLOCK_ROWS, stop)
         if column.offsets is not None and int(column.offsets[last]) - int(column.offsets[start]) > BLOCK_VALUES:
+            # The last row that ends within the limit; offsets ascend.
             limit = int(column.offsets[start]) + BLOCK_VALUES
             last = max(start + 1, start + int(np.searchsorted(column.offsets[start : last + 1], limit, "right")) - 1)
         yield start, last

@@ -88,6 +88,7 @@ def grouped(faults: Iterable[FileFault]) -> list[FaultGroup]:
     groups: dict[tuple[str, str, bool], FaultGroup] = {}
     for fault in faults:
         group = groups.setdefault((fault.file, fault.kind or fault.reason, fault.fatal), FaultGroup(fault, 0, []))
+        # Faults come in the order of checks, not of lines.
         group.first = min(group.first, fault)
         group.count += 1
         if len(group.lines) < LINES_KEPT or fault.line < group.lines[-1]:
@@ -101,6 +102,7 @@ def _file(path: Path, meaning: Meaning | None, meter: Meter) -> Iterator[FileFau
     except DataError:
         return  # told already
     size, told = path.stat().st_size, set[str]()
+    # Side tables may be empty.
     filled = path.suffix != ".inter"
     for rows in rows_of(header):
         filled = filled or len(rows.lines) > 0 or any(fault.fatal for fault in rows.faults)
@@ -184,6 +186,7 @@ def _keys(sources: Sources) -> Iterator[FileFault]:
         (header,) = side.table.headers
         seen: dict[str | None, int] = {}
         for rows in rows_of(header, [side.key]):
+            # In Python: the line of each key is kept, for the message about its second row.
             for row, value in enumerate(rows.frame[side.key]):
                 if value in seen:
                     shown = "(empty)" if value is None else repr(value)
@@ -198,6 +201,7 @@ def _keys(sources: Sources) -> Iterator[FileFault]:
                     )
                     yield rows.fault(row, reason, fatal=False)
         known = pl.Series(list(seen), dtype=pl.String).implode()
+        # The texts are held once, by ``known``.
         del seen
         for part in sources.inter.headers:
             for rows in rows_of(part, [side.key]):

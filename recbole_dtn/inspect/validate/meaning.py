@@ -149,6 +149,7 @@ class Meaning:
                 self.refused.add(task.name)
                 yield FileFault(str(self.sources.folder), 0, f"task {task.name!r}: {error}")
             return
+        # As encoding does it: an undecided observed_when is not observed.
         observed = seen.fill_null(False).to_numpy() & ~told
         if decided is not None:
             wrong, expected = decided.is_null().to_numpy(), f"({task.condition}) is undecided"
@@ -194,6 +195,7 @@ class Meaning:
             return _as_read(rows.frame[name], self.sources.inter.type_of(name)).alias(name)
         side = next(side for side in self.sources.sides if side.kind == kind)
         values = self._of_side(side)
+        # Left, in the order of the rows: null where the side table has no row.
         joined = rows.frame.select(side.key).join(values, on=side.key, how="left", maintain_order="left")
         return joined[name]
 
@@ -215,6 +217,7 @@ class Meaning:
             (header,) = side.table.headers
             frames = [rows.frame for rows in rows_of(header, [side.key, *names])]
             schema = dict.fromkeys([side.key, *names], pl.String)
+            # A repeated key is a fault of its own; the first row stands for it here.
             whole = pl.concat([pl.DataFrame(schema=schema), *frames]).unique(
                 side.key, keep="first", maintain_order=True
             )

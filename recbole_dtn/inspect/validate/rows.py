@@ -58,12 +58,14 @@ def rows_of(header: Header, columns: list[str] | None = None) -> Iterator[Rows]:
             if not wrong:
                 yield Rows(header, _empty(header, columns), (), [as_fault(error, header.path)], stop)
                 continue
+        # Lines of the block; as many rows mean that none is blank and the line of each follows from its place.
         texts = block.removesuffix(b"\n").count(b"\n") + 1
         if not wrong and frame.height == texts:
             yield Rows(header, frame, range(first_line, first_line + texts), [], stop)
             continue
         lines, kept, blank = _readable(block, first_line, {fault.line for fault in wrong})
         if wrong:
+            # Once more, without the faulty lines.
             frame = parse_block(header, b"\n".join(kept), first_line, columns)
         wrong += [FileFault(str(header.path), line, BLANK, fatal=False) for line in blank]
         yield Rows(header, frame, lines, wrong, stop)

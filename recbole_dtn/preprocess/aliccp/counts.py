@@ -26,6 +26,7 @@ class IdCounts:
 
     def __init__(self) -> None:
         self._dense = np.zeros(DENSE, np.int64)
+        # Ids from DENSE on: sorted, with their counts; and those not yet merged into them.
         self._large: tuple[Words, Ints] = (np.empty(0, np.uint64), np.empty(0, np.int64))
         self._waiting: list[tuple[Words, Ints]] = []
 
@@ -35,8 +36,10 @@ class IdCounts:
         if not small.all():
             self._waiting.append((ids[~small], weights[~small]))
             ids, weights = ids[small], weights[small]
+            # Merged when they are more than the merged ones: a merge costs in proportion to what was added.
             if sum(len(some) for some, _ in self._waiting) > max(MERGED_AT, len(self._large[0])):
                 self._merge()
+        # add.at counts an id as often as it occurs; ``dense[ids] += weights`` would count it once.
         np.add.at(self._dense, ids.astype(np.int64), weights)
 
     def _merge(self) -> None:
@@ -52,6 +55,7 @@ class IdCounts:
         large = self._large[0][self._large[1] >= least]
 
         def kept(ids: Words) -> Flags:
+            # Larger ids read the last element here, and are answered below.
             found: Flags = self._dense[np.minimum(ids, DENSE - 1).astype(np.int64)] >= least
             beyond = ids >= DENSE
             if beyond.any():

@@ -37,6 +37,7 @@ from recbole_dtn.preprocess.rejects import Tally
 __all__ = ["BLOCK_BYTES", "PARTS", "WORKERS", "Join", "raw_name", "valid_rows"]
 
 PARTS = ("train", "test")
+# Bytes of a block, and threads that parse blocks.
 BLOCK_BYTES = 1 << 22
 WORKERS = 2
 DUPLICATE = "common_feature_index stands in an earlier row"
@@ -60,6 +61,7 @@ def raw_name(kind: str, part: str) -> str:
 def valid_rows(rows: Ints, seed: int, share: float) -> Flags:
     """Which rows are drawn for validation: a hash of the seed and the row's number (SplitMix64) against the share."""
     with np.errstate(over="ignore"):
+        # The row's number in the file decides, so that the split does not depend on the size of blocks.
         mixed = mix(np.uint64(seed) + rows.astype(np.uint64) * GOLDEN)
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share
 
@@ -71,6 +73,7 @@ def in_order(function: Callable[[S], T], items: Iterator[S], workers: int) -> It
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
+            # No more than ``workers`` + 1 results are held, however slow the consumer is.
             if len(waiting) > workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -87,6 +90,7 @@ class CommonRows:
 
     def find(self, index: Words) -> Ints:
         """The position of each index, -1 where there is none. Each run of equal indices is searched once."""
+        # Impressions of one user stand together in the skeleton: most rows repeat the index before.
         changes = np.append(True, index[1:] != index[:-1])
         wanted = index[changes]
         places = np.searchsorted(self.index, wanted)
@@ -154,10 +158,12 @@ class Join:
 
     def _write_common(self, part: str, file: BinaryIO, rows: Counter[str]) -> CommonRows:
         columns, tally = self.columns[COMMON], self.work.rejects.table(f"common features, {part}")
+        # So that there is something to concatenate where the file is empty.
         index = [np.empty(0, np.uint64)]
 
         def made(block: FeatureBlock) -> tuple[list[Chosen], bytes]:
             chosen = [choose(block, column, self.kept, self.options.max_list) for column in columns]
+            # All good rows go to the one file of users.
             (lines,) = lines_of(block, part, np.where(block.good, 0, -1), 1, columns, chosen)
             return chosen, lines
 
@@ -226,6 +232,8 @@ class Join:
             return block, made(block)
 
         for block, found in self._blocks("common", part, task, meter):
+            # Duplicates are found here, in the order of the file; lines that a thread made with such a row are made
+            # again.
             yield (block, made(block)) if seen.refuse_duplicates(block) else (block, found)
 
     def _skeleton(
@@ -249,6 +257,7 @@ class Join:
                 if files > 1:
                     numbers = np.arange(block.rows) + (block.first_line - 1)
                     file[valid_rows(numbers, options.split_seed, options.valid_share)] = 1
+                # Not written.
                 file[~block.good | dropped] = -1
                 found.lines = lines_of(block, part, file, files, columns, chosen)
             return block, found
@@ -260,6 +269,7 @@ class Join:
             if column.many or column.last:
                 continue
             row = block.row[np.flatnonzero(block.code == column.code)]
+            # Features come row by row, so that repeated ones of a field are neighbours.
             twice = row[1:][row[1:] == row[:-1]]
             if len(twice):
                 block.refuse(np.unique(twice), REPEATED.format(column.name))
@@ -271,6 +281,9 @@ class Join:
 
         An id of a user counts once per impression of that user, or once per common row, as ``count`` says.
         """
+
+        # Three passes: the users' indices; the ids and users of the impressions; the ids of the users, weighted by how
+        # many impressions they have.
 
         def meter(stage: str, done: int, total: int) -> None:
             self.work.meter(f"counting ids, {stage}", done, total)
@@ -284,6 +297,7 @@ class Join:
         with closing(self._skeleton("train", common, meter, files=1, writing=False)) as skeleton:
             for block, found in skeleton:
                 weight = (block.good & ~found.dropped).astype(np.int64)
+                # add.at, as a user occurs many times in a block.
                 np.add.at(impressions, found.common[weight > 0], 1)
                 self._add(counts, block, found.chosen, weight)
 
@@ -314,12 +328,14 @@ class _Seen:
         """Refuse common rows whose index is there already; returns whether there was one."""
         rows = np.flatnonzero(block.good)
         index = block.index[rows]
+        # The first row of each index in this block stays, if no block before had it.
         _, first = np.unique(index, return_index=True)
         again = np.ones(len(index), bool)
         again[first] = False
         again |= _among(index, self.sorted) | np.isin(index, self.recent)
         block.refuse(rows[again], DUPLICATE)
         self.recent = np.append(self.recent, index[~again])
+        # Sorting all of them for each block would take quadratic time; a few recent ones are searched by themselves.
         if len(self.recent) > len(self.sorted) // 16:
             self.sorted = np.sort(np.append(self.sorted, self.recent))
             self.recent = self.recent[:0]

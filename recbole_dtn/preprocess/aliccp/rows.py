@@ -36,6 +36,7 @@ __all__ = ["COMMON", "SKELETON", "FeatureBlock", "RowFault", "TableLayout", "rea
 COMMA, LINE_FEED = 44, 10
 LARGEST_ID = (1 << 64) - 1
 ID_DIGITS = len(str(LARGEST_ID))
+# With the separator in front, at most eight words.
 VALUE_LENGTH = 63
 NUMBER = re.compile(rb"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 INDEX_DIGITS = 16
@@ -65,6 +66,8 @@ class TableLayout:
         self.index_column = columns.index("common_feature_index")
         self.names = np.array([word(name.encode()) for name in fields])
         self.shift = np.uint64(64 - 8)
+        # A field's name is one word. The highest byte of its product with the factor differs for all names: one look-up
+        # among 256 codes gives the field, and `known` compares the name itself.
         self.factor, places = self._perfect_hash()
         self.codes = np.zeros(256, np.uint8)
         self.codes[places] = np.arange(len(fields))
@@ -76,6 +79,7 @@ class TableLayout:
             places = (self.names * np.uint64(factor)) >> self.shift
             if len(np.unique(places)) == len(places):
                 return np.uint64(factor), places
+            # Knuth's generator; odd, so that no two words have the same product.
             factor = (factor * 6364136223846793005 + 1442695040888963407) % (1 << 64) | 1
 
     def known(self, names: Words) -> tuple[Any, Flags]:
@@ -142,6 +146,7 @@ class FeatureBlock:
                 continue
             self.good[row] = False
             whole = self.text.cut(int(self.starts[row]), int(self.ends[row]))
+            # A fault that any table can have (wrong number of columns, not UTF-8) is the better reason.
             general = row_fault(whole, len(self.layout.columns), ",", None)
             shown = whole if texts is None or general else texts[place]
             self.faults.append(RowFault(row, general or reason, shown))
@@ -163,6 +168,7 @@ class FeatureBlock:
     def numbers(self, features: Ints) -> Words:
         """The ids of features as numbers."""
         length = self.id_length[features]
+        # The first word has the separator and up to seven digits, each other one up to eight.
         found = decimal(self.ids[0][features] >> np.uint64(8), np.minimum(length, BYTES - 1))
         for place in range(1, len(self.ids)):
             more = np.clip(length - (BYTES * place - 1), 0, BYTES)
@@ -181,6 +187,7 @@ def read_block(lines: Lines, layout: TableLayout) -> FeatureBlock:
     """
     text = Text(lines.data)
     view = text.bytes[: text.size]
+    # The separators 1, 2, 3 and line feeds, in one scan. Other bytes up to 10 are marks too, which `_features` refuses.
     marks = np.flatnonzero(view <= LINE_FEED)
     line_ends = np.flatnonzero(view[marks] == LINE_FEED)
     ends = marks[line_ends]
@@ -191,11 +198,13 @@ def read_block(lines: Lines, layout: TableLayout) -> FeatureBlock:
     count = _features(block, marks, np.diff(line_ends, prepend=-1), commas[:, -1])
     _check_ids(block)
     _check_values(block)
+    # The number of features that the row says.
     at = commas[:, -2] + 1
     length = commas[:, -1] - at
     said = text.words(at, length)
     wrong = ~digits(said, mask(length, 0)) | (length < 1) | (length > BYTES)
     block.refuse(np.flatnonzero(wrong | (decimal(said, length) != count.astype(np.uint64))), BAD_COUNT)
+    # In the order of the rows: checks went column by column.
     block.faults.sort()
     return block
 
@@ -205,11 +214,13 @@ def _commas(block: FeatureBlock, found: Ints) -> Ints:
     each = len(block.layout.columns) - 1
     if len(found) == each * block.rows:
         grid = found.reshape(-1, each)
+        # The total is right. Each row has its commas if its first and last ones lie in it.
         if ((grid[:, 0] >= block.starts) & (grid[:, -1] < block.ends)).all():
             return grid
     counts = np.searchsorted(found, block.ends) - np.searchsorted(found, block.starts)
     right = counts == each
     grid = np.repeat(block.starts[:, None], each, axis=1)
+    # Only commas of sound rows are kept, so that the rest is a grid again.
     grid[right] = found[np.repeat(right, counts)].reshape(-1, each)
     block.refuse(np.flatnonzero(~right), BAD_COLUMNS)
     return grid
@@ -221,6 +232,7 @@ def _columns(block: FeatureBlock, commas: Ints) -> None:
     block.index_at = block.starts if place == 0 else commas[:, place - 1] + 1
     wrong = commas[:, place] - block.index_at != INDEX_DIGITS
     length = np.full(block.rows, INDEX_DIGITS)
+    # Two words of eight digits each, the first one being the upper half.
     high, valid = hexadecimal(block.text.words(block.index_at, length))
     low, valid_too = hexadecimal(block.text.words(block.index_at, length, 1))
     block.index = (high << np.uint64(32)) | low
@@ -234,6 +246,7 @@ def _columns(block: FeatureBlock, commas: Ints) -> None:
     block.refuse(np.flatnonzero(wrong), BAD_SAMPLE)
     for position, name in ((1, "click"), (2, "buy")):
         at = commas[:, position - 1] + 1
+        # uint8 wraps: characters below "0" become large and are refused as well.
         label = block.text.bytes[at] - np.uint8(ord("0"))
         block.refuse(np.flatnonzero((label > 1) | (commas[:, position] != at + 1)), BAD_LABEL.format(name))
         block.labels[name] = label
@@ -245,6 +258,7 @@ def _features(block: FeatureBlock, marks: Ints, each: Ints, last_comma: Ints) ->
     Args:
         marks: bytes up to 10, the line feeds among them. each: how many of them a row has. last_comma: of each row.
     """
+    # A feature has three marks: 2, 3, and then 1 or the line feed.
     whole = each % 3 == 0
     empty = (each == 1) & (last_comma == block.ends - 1)  # a row with no features at all
     block.refuse(np.flatnonzero(~whole & ~empty), BAD_FEATURE)
@@ -253,6 +267,7 @@ def _features(block: FeatureBlock, marks: Ints, each: Ints, last_comma: Ints) ->
     count = np.where(whole, each // 3, 0)
     block.row = np.repeat(np.arange(block.rows), count)
     second, third, end = np.ascontiguousarray(marks.reshape(-1, 3).T)
+    # Names begin behind the feature before, or in a row's first feature behind the last comma.
     at = np.empty_like(end)
     at[1:] = end[:-1] + 1
     filled = np.flatnonzero(count)
@@ -275,12 +290,15 @@ def _check_ids(block: FeatureBlock) -> None:
     if bad.any():
         length = np.where(bad, 0, length)
     for place in range(-(-(int(length.max(initial=0)) + 1) // BYTES)):
+        # With the separator in front, which the writer of the lines overwrites; it is left out of the check.
         kept = mask(length + 1, place)
         words = block.text.eight(block.id_at - 1, place) & kept
         block.ids.append(words)
         bad |= ~digits(words, kept & HIGH_SEVEN if place == 0 else kept)
     if block.ids:
+        # A leading zero: the byte behind the separator.
         bad |= ((block.ids[0] & np.uint64(0xFF00)) == np.uint64(0x3000)) & (length > 1)
+    # Only ids of 20 digits can be beyond 64 bits: Python compares them.
     for feature in np.flatnonzero((length == ID_DIGITS) & ~bad).tolist():
         bad[feature] = int(block.text.cut(block.id_at[feature], block.id_at[feature] + ID_DIGITS)) > LARGEST_ID
     block.refuse_features(bad, BAD_ID)
@@ -300,6 +318,7 @@ def _check_values(block: FeatureBlock) -> None:
         # Two points in a word leave more than one sign bit.
         plain &= simple & ((found & (found - np.uint64(1))) == 0)
         points += found != 0
+    # Digits with at most one point pass; signs and exponents are rare and are looked at one by one.
     for feature in np.flatnonzero(~bad & ~(plain & (points <= 1) & (length > points))).tolist():
         bad[feature] = not _is_number(
             block.text.cut(block.value_at[feature], block.value_at[feature] + length[feature])

@@ -83,6 +83,7 @@ def choose(block: FeatureBlock, column: Column, kept: Kept, most: int | None) ->
     features = np.flatnonzero(block.code == column.code)
     if column.last and len(features):
         row = block.row[features]
+        # The last of each run of features of one row.
         features = features[np.append(row[1:] != row[:-1], True)]
     if column.name in kept:
         features = features[kept[column.name](block.numbers(features))]
@@ -96,6 +97,7 @@ def choose(block: FeatureBlock, column: Column, kept: Kept, most: int | None) ->
 def _ranked(block: FeatureBlock, features: Ints) -> tuple[Ints, Ints]:
     row = block.row[features]
     count = np.bincount(row, minlength=block.rows)
+    # Rank: place among all features of the field minus the number of those in earlier rows.
     return np.arange(len(features)) - (np.cumsum(count) - count)[row], count
 
 
@@ -108,8 +110,11 @@ class _Page:
 
     def __init__(self, block: FeatureBlock, order: Ints, widths: Sequence[Ints]) -> None:
         self.block, self.order = block, order
+        # Line of each row; -1 for rows that are not written.
         self.line = np.full(block.rows, -1)
         self.line[order] = np.arange(len(order))
+        # (lines, columns). Cells lie line by line; starts[line * columns + column] is the first word of a cell, and the
+        # last element the end.
         table = np.stack(widths, axis=1)
         ends = np.cumsum(table)
         self.starts = np.append(ends - table.ravel(), ends[-1:]).reshape(-1)
@@ -132,8 +137,10 @@ class _Page:
             there = line >= 0
             line, features, rank = line[there], features[there], rank[there]
         cells = self.cells(column)
+        # An empty cell is its separator alone.
         self.words[cells[chosen.count[self.order] == 0]] = TAB
         at = cells[line] + rank * len(texts)
+        # The byte in front of a text becomes a tab, or a space between the values of a list.
         self.words[at] = (texts[0][features] & HIGH_SEVEN) | np.where(rank == 0, TAB, SPACE)
         for more in range(1, len(texts)):
             self.words[at + more] = texts[more][features]
@@ -141,6 +148,7 @@ class _Page:
     def lines(self, counts: Ints) -> list[bytes]:
         """The text, cut after so many lines each."""
         cuts = self.starts[np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]) * self.columns].tolist()
+        # No character of a cell is a zero byte: what is removed is padding.
         return [self.words[start:end].tobytes().translate(None, b"\0") for start, end in pairwise(cuts)]
 
 
@@ -157,10 +165,12 @@ def lines_of(
     Returns:
         Per file the lines of its rows in their order.
     """
+    # Rows by file, each file's in their order, without those of place -1 (which are sorted first).
     order = np.argsort(place, kind="stable")[np.count_nonzero(place < 0) :]
     if not len(order):
         return [b""] * files
     key, labels = _key(block, part, order), _labels(block, order)
+    # Words per cell: of the key, of each column (one at least, for the tab), and of the labels.
     widths = [np.full(len(order), key.shape[1])]
     pairs = []
     for column, some in zip(columns, chosen, strict=True):
@@ -189,6 +199,7 @@ def _labels(block: FeatureBlock, order: Ints) -> Words:
         return np.empty((len(order), 0), np.uint64)
     click, buy = (block.labels[name][order].astype(np.uint64) for name in ("click", "buy"))
     digits = np.stack([click, click & buy, buy], axis=1) + np.uint64(ord("0"))
+    # Two bytes per label: a tab and the digit.
     words: Words = TAB | (digits << np.uint64(8))
     return words
 

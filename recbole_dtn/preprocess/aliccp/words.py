@@ -15,7 +15,9 @@ Words = npt.NDArray[np.uint64]
 Flags = npt.NDArray[np.bool_]
 
 BYTES = 8
+# Zero bytes behind the text: more than the longest value, so that its last word can be read without a check.
 PADDING = 80
+# MASKS[n] keeps the first n bytes.
 MASKS = np.array([(1 << 8 * length) - 1 for length in range(BYTES + 1)], np.uint64)
 HIGH_SEVEN = np.uint64(0xFFFFFFFFFFFFFF00)
 """All bytes of a word but its first."""
@@ -55,6 +57,7 @@ class Text:
         words = np.zeros((self.size + PADDING) // BYTES, np.uint64)
         self.bytes = words.view(np.uint8)
         self.bytes[: self.size] = np.frombuffer(data, np.uint8)
+        # One word per byte of the text (stride 1): words that overlap, read at any address.
         self._words: Words = np.ndarray((len(self.bytes) - BYTES + 1,), "<u8", words.data, strides=(1,))
 
     def words(self, at: Ints, lengths: Ints, place: int = 0) -> Words:
@@ -73,6 +76,8 @@ class Text:
 def digits(words: Words, kept: Words) -> Flags:
     """Whether all bytes under the mask ``kept`` are decimal digits."""
     found = (words ^ ZEROS) & kept
+    # A digit is 0 to 9 after the exclusive or. Adding 0x76 sets the sign bit of 10 to 127; larger bytes have it
+    # already. A carry out of such a byte can only change words that are invalid anyway.
     valid: Flags = (((found + ABOVE_NINE) | found) & SIGNS) == 0
     return valid
 
@@ -80,8 +85,11 @@ def digits(words: Words, kept: Words) -> Flags:
 def plain_number(words: Words, kept: Words) -> tuple[Flags, Words]:
     """Whether all bytes under the mask are digits or points, and a word with the sign bit of each point set."""
     found = (words ^ ZEROS) & kept
+    # Zero in the bytes of points. The next line sets the sign bit of zero bytes alone, and no byte carries into
+    # another.
     other = found ^ POINT
     points = ~(((other & LOW_SEVEN) + LOW_SEVEN) | other | LOW_SEVEN) & SIGNS
+    # Points count as the digit 0.
     found &= ~((points >> np.uint64(7)) * np.uint64(0xFF))
     return (((found + ABOVE_NINE) | found) & SIGNS) == 0, points
 
@@ -92,6 +100,8 @@ def decimal(words: Words, lengths: Ints) -> Words:
     >>> decimal(np.array([word(b"120"), word(b"")]), np.array([3, 0])).tolist()
     [120, 0]
     """
+    # The last digit moves to the highest byte; zero bytes below count as leading zeros. Eight digits are then added up
+    # in pairs, fours and eights, each step by one product.
     shift = (BYTES * (BYTES - np.clip(lengths, 1, BYTES))).astype(np.uint64)
     found = (words << shift) & LOW_BITS
     found = ((found * np.uint64(10 * 256 + 1)) >> np.uint64(8)) & np.uint64(0x00FF00FF00FF00FF)
@@ -106,9 +116,12 @@ def hexadecimal(words: Words) -> tuple[Words, Flags]:
     >>> hex(number[0]), valid.tolist()
     ('0x91a8', [True, False])
     """
+    # Letters have bit 6 set: their low bits are 1 to 6, for 10 to 15.
     nibbles = (words & LOW_BITS) + ((words >> np.uint64(6)) & every(1)) * np.uint64(9)
     above = ((nibbles + every(6)) >> np.uint64(4)) & every(1)
+    # Valid where spelling the nibbles again gives the same text ("a" is "0" + 10 + 0x27).
     valid = ((nibbles & LOW_BITS) == nibbles) & (nibbles + ZEROS + above * np.uint64(0x27) == words)
+    # The first character, in the lowest byte, is the most significant: the halves of each step change places.
     pairs = ((nibbles << np.uint64(4)) | (nibbles >> np.uint64(8))) & np.uint64(0x00FF00FF00FF00FF)
     fours = ((pairs << np.uint64(8)) | (pairs >> np.uint64(16))) & np.uint64(0x0000FFFF0000FFFF)
     return ((fours << np.uint64(16)) | (fours >> np.uint64(32))) & np.uint64(0xFFFFFFFF), valid

@@ -138,6 +138,7 @@ class _Pair:
         """Write both; training rows are held out where the protocol says so."""
         self._users(user, users)
         if self.split == "train" and self.options.protocol == "clean":
+            # All rows are first written to training. The last ones are moved when their number is known.
             held = HeldOut(parts["train"], self.work.scratch)
             rows = self._items(item, held)
             if not rows:
@@ -151,12 +152,14 @@ class _Pair:
             self._items(item, parts[self.split])
 
     def _keyed(self, frame: pl.DataFrame, categorical: list[str]) -> pl.DataFrame:
+        # Search ids begin again in the test files and in each country: split and country make them distinct.
         key = pl.concat_str(pl.lit(f"{self.prefix}{self.split}:"), pl.col(SEARCH)).alias(SEARCH)
         ids = [pl.concat_str(pl.lit(self.prefix), pl.col(name)).alias(name) for name in categorical if self.prefix]
         return frame.with_columns(key, *ids)
 
     def _users(self, raw: RawFile, users: TextTable) -> None:
         tally = self.work.rejects.table(f"{self.country} user {self.split}")
+        # Products of a search whose user row is faulty are rejected with it, not dropped as unknown.
         tally.watch = self.searches.refuse
         checks = USER.checks()
         with text_blocks(raw, USER.columns, tally, meter=self.work.meter, block_bytes=BLOCK_BYTES) as frames:
@@ -174,6 +177,7 @@ class _Pair:
         with text_blocks(raw, ITEM.columns, tally, meter=self.work.meter, block_bytes=BLOCK_BYTES) as frames:
             for frame in frames:
                 sound = keep_sound(frame, checks, tally, raw.name)
+                # Ids of searches without a user row get numbers too; ``known`` is false for them.
                 codes = self.searches.codes(sound[SEARCH])
                 known = self.searches.known[codes]
                 if not known.all():

@@ -17,6 +17,7 @@ from recbole_dtn.preprocess.rejects import Tally
 
 __all__ = ["HeldOut", "Searches"]
 
+# Rows whose owners are read at a time.
 READ_ROWS = 1 << 18
 
 
@@ -40,6 +41,7 @@ class Searches:
         found = ids.cast(self._dtype).to_physical().to_numpy().astype(np.int32)
         size = int(found.max()) + 1 if len(found) else 0
         if size > len(self.known):
+            # At least doubled, so that growing copies each element a bounded number of times on average.
             room = max(size, 2 * len(self.known)) - len(self.known)
             self.known = np.concatenate([self.known, np.zeros(room, np.bool_)])
             self._hashes = np.concatenate([self._hashes, np.zeros(room, np.uint64)])
@@ -51,9 +53,11 @@ class Searches:
         A repeated row is dropped; a second row of a search with other values is rejected.
         """
         codes = self.codes(frame[search])
+        # Rows are compared by 64 bits: the values of all searches are not kept.
         hashes = frame.drop(LINE).hash_rows().to_numpy()
         _, firsts = np.unique(codes, return_index=True)
         new = np.zeros(len(codes), np.bool_)
+        # The first row of a search in this block, if no block before had one.
         new[firsts] = ~self.known[codes[firsts]]
         self.known[codes[new]] = True
         self._hashes[codes[new]] = hashes[new]
@@ -86,7 +90,9 @@ class HeldOut:
         self.train, self.scratch = train, scratch
         self.start = train.rows
         self._codes = ScratchWriter(scratch / "codes", np.int32)
+        # By number of the search, the row that it begins with; -1 where it has none yet.
         self._first: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        # Per block its first row and where that begins in the file: the cut is found without reading from the start.
         self._offsets: list[tuple[int, int]] = []
 
     def add(self, frame: pl.DataFrame, codes: npt.NDArray[np.int32]) -> None:
@@ -99,6 +105,7 @@ class HeldOut:
         if distinct[-1] >= len(self._first):
             room = max(int(distinct[-1]) + 1, 2 * len(self._first)) - len(self._first)
             self._first = np.concatenate([self._first, np.full(room, -1)])
+        # Searches that begin in this block, at their first place in it.
         new = self._first[distinct] < 0
         self._first[distinct[new]] = row + places[new]
         self._codes.append(codes)
@@ -115,10 +122,13 @@ class HeldOut:
         start, offset = next((row, at) for row, at in reversed(self._offsets) if row <= cut)
         file = self.train.file
         file.seek(offset)
+        # From the start of the block on, line by line.
         for _ in range(cut - start):
             file.readline()
         end = file.tell()
         moved, staying = 0, self.scratch / "staying"
+        # Rows behind the cut whose search begins before it stay: they are put aside, and appended when the rest is cut
+        # off.
         with staying.open("w+b") as stay:
             for first in range(cut, codes.size, READ_ROWS):
                 owners = self._first[codes.read(first, min(first + READ_ROWS, codes.size))]
@@ -139,6 +149,7 @@ class HeldOut:
 
     def _cut(self, rows: int, share: float) -> int:
         """The first row that is held out: of the rows with which a search begins, the nearest to the wanted share."""
+        # Row 0 is no cut: training would be empty.
         starts = np.sort(self._first[self._first > 0])
         if not len(starts):
             raise DataError("the training rows are of one search, of which none can be held out for validation")

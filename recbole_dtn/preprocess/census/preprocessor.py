@@ -134,6 +134,7 @@ class CensusIncome(RawSet):
         tokens_of = [name for name in COLUMNS if TYPES[name] == "token"]
         with closing(line_blocks(raw, meter=work.meter)) as blocks:
             for lines in blocks:
+                # Values are separated by a comma and a space.
                 frame = read_table(lines, COLUMNS, tally, raw.name, strip=True)
                 frame = keep_sound(frame, _checks(), tally, raw.name)
                 tally.written += frame.height
@@ -157,6 +158,7 @@ def census_fields(fields: list[dict[str, Any]], tasks: list[Any]) -> list[dict[s
     >>> [field["name"] for field in census_fields([{"name": "age"}, {"name": "education"}], ["education", "income"])]
     ['age', 'marital_stat']
     """
+    # What a task is made of would give its label away.
     taken = {LABELS[task][0] for task in tasks}
     known = {field["name"]: field for field in fields}
     known |= {column: known.get(column, {"name": column}) for column, _ in LABELS.values()}

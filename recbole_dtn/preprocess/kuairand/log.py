@@ -28,8 +28,10 @@ INTER_TYPES = {
     **dict.fromkeys(["user_id", "video_id", "date", "hour", "weekday", "tab", "is_rand", KNOWN], "token"),
     **dict.fromkeys(["time_ms", "duration_ms", *SIGNALS, CLICK_LONG_VIEW], "float"),
 }
+# At most 18 digits, so that the number fits in 64 bits.
 INTEGER = r"^(?:0|[1-9]\d{0,17})$"
 BLOCK_BYTES = 1 << 24
+# Ids that may wait before they are sorted in.
 LARGEST_MERGE = 1 << 21
 
 
@@ -55,6 +57,7 @@ def log_checks() -> dict[str, pl.Expr]:
         "user_id: expected an integer from 0": integer("user_id"),
         "video_id: expected an integer from 0": integer("video_id"),
         "date: expected a day such as 20220421": (pl.col("date").str.len_bytes() == 8) & _day().is_not_null(),
+        # Read as a number: 5 is five past midnight.
         "hourmin: expected hour and minute such as 1705": minutes.is_between(0, 2359) & (minutes % 100 < 60),
         "time_ms: expected an integer from 0": time >= 0,
         **{f"{name}: expected 0 or 1": pl.col(name).is_in(["0", "1"]) for name in (*BINARY_SIGNALS, "is_rand")},
@@ -76,6 +79,7 @@ class SeenIds:
         found = texts.unique().cast(pl.Int64).to_numpy()
         self._waiting.append(found)
         self._count += len(found)
+        # Sorted in when they are more than the sorted ones: a merge costs in proportion to what was added.
         if self._count > max(LARGEST_MERGE, len(self._sorted)):
             self.values()
 
@@ -121,6 +125,7 @@ class LogReader:
                     train=day <= self._train_until,
                     valid=(day > self._train_until) & (day <= self._valid_until),
                 )
+                # Days of all sound rows, also of those that no part gets: for the message about an empty part.
                 first, last = made["day"].min(), made["day"].max()
                 assert isinstance(first, date)
                 assert isinstance(last, date)

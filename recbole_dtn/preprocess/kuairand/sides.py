@@ -75,6 +75,7 @@ class _Side:
         self.raw, self.key, self.types, self.wanted, self.tally = raw, key, types, wanted, tally
         self.floats = [name for name, kind in types.items() if kind == "float"]
         self.gaps = dict.fromkeys(self.floats, 0)
+        # Per id of the logs (sorted): whether it was written, and the hash of its row.
         self._there = np.zeros(len(wanted), np.bool_)
         self._hashes = np.zeros(len(wanted), np.uint64)
 
@@ -86,6 +87,7 @@ class _Side:
             self.raw, columns, self.tally, meter=work.meter, block_bytes=BLOCK_BYTES
         ) as blocks:
             for block in blocks:
+                # The publisher's "unknown" becomes an empty cell before anything is checked.
                 known = block.with_columns(
                     pl.when(~pl.col(name).is_in(UNKNOWN)).then(pl.col(name)).alias(name)
                     for name in columns
@@ -110,12 +112,14 @@ class _Side:
         ids = frame[self.key].cast(pl.Int64).to_numpy()
         places = np.searchsorted(self.wanted, ids)
         if len(self.wanted):
+            # searchsorted gives the length for ids above the largest one.
             there = self.wanted[np.minimum(places, len(self.wanted) - 1)] == ids
         else:
             there = np.zeros(len(ids), np.bool_)
         if not there.all():
             self.tally.dropped["not in the logs that are used"] += int((~there).sum())
             frame, places = frame.filter(pl.Series(there)), places[there]
+        # A repeated row is dropped where its hash is the same, and rejected where it differs.
         hashes = frame.drop(LINE).hash_rows().to_numpy()
         _, firsts = np.unique(places, return_index=True)
         new = np.zeros(len(places), np.bool_)
@@ -146,6 +150,7 @@ class _Side:
 def _sequence(lists: pl.Series) -> pl.Series:
     """``12,65`` as ``12 65`` without unknown values. Only distinct lists are converted: there are few."""
     distinct = lists.unique().drop_nulls()
+    # Lists of plain numbers only need spaces for their commas. Others are split, cleaned and escaped in Python.
     odd = distinct.filter(~distinct.str.contains(r"^\d+(?:,\d+)*$"))
     spelled = lists.str.replace_all(",", " ", literal=True)
     if not len(odd):

@@ -34,6 +34,7 @@ COLUMNS = {
     "users.dat": ("user_id", "gender", "age", "occupation", "zip_code"),
     "movies.dat": ("item_id", "title", "genres"),
 }
+# Stands for "::", since the reader takes one character.
 UNIT_SEPARATOR = b"\x1f"
 LAST_SECOND = 4102444800  # the year 2100
 
@@ -157,6 +158,7 @@ def _frames(raw: RawFile, tally: Tally, work: Work) -> Iterator[pl.DataFrame]:
     columns: Sequence[str] = COLUMNS[raw.name.rpartition("/")[2].removesuffix(".gz").removesuffix(".zst")]
     with closing(line_blocks(raw, meter=work.meter)) as blocks:
         for lines in blocks:
+            # Latin-1 becomes UTF-8 before rows are parsed.
             data = lines.data.decode("latin-1").encode().replace(b"::", UNIT_SEPARATOR)
             text = replace(lines, data=data)
             yield read_table(text, columns, tally, raw.name, separator=UNIT_SEPARATOR.decode())

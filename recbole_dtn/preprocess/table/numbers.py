@@ -31,6 +31,8 @@ class Numbers:
         self._kept = plan.kept(schema)
         floats = [name for name, kind in plan.types.items() if kind == "float" and name not in plan.masks]
         self._faults = {name: self._masks(name, schema) for name in floats}
+        # One Boolean per column and block. The masks of every kind of fault are computed only for columns where it is
+        # true.
         self._doubts = [self._doubt(name).any().alias(name) for name in floats]
         for field in plan.spec.fields:
             if field.weights is not None:
@@ -47,10 +49,12 @@ class Numbers:
         frame = block.frame
         if self._kept is not None:
             rows = frame.height
+            # Before anything is checked: a row that the filter drops may be faulty.
             frame = frame.filter(self._kept)
             rule = f"filter: {self.plan.spec.filter}"
             self.tally.dropped[rule] += rows - frame.height
         frame = frame.with_columns(self._numbers)
+        # Made before faulty rows are taken out: rows of ``made`` and ``frame`` correspond.
         made = frame.select(self._made.values())
         doubts = frame.select(self._doubts).row(0, named=True) if self._doubts and frame.height else {}
         doubtful = [name for name, doubt in doubts.items() if doubt]
@@ -73,12 +77,14 @@ class Numbers:
         for name in doubtful:
             masks = frame.select(mask.alias(kind) for kind, mask in self._faults[name].items())
             for kind in masks.columns:
+                # A row is rejected once, for the first fault in the order of the columns.
                 found = masks[kind].to_numpy() & good
                 if not found.any():
                     continue
                 if kind == "absent" and name in self.plan.gaps:
                     where = f"{block.file}, {self.tally.unit} {frame[LINE][int(np.argmax(found))]}"
                     first, count = self._gaps.get(name, (where, 0))
+                    # missing: keep: the rows stay, and the first place is remembered for one warning.
                     self._gaps[name] = first, count + int(found.sum())
                     continue
                 good &= ~found
@@ -95,6 +101,7 @@ class Numbers:
         if name in self.plan.derived:
             return self._made[name].is_null()
         found = self.plan.number(name)
+        # Null is a doubt too: it may be missing, or no number.
         if self.plan.is_binary(name):
             return ~((found == 0) | (found == 1)).fill_null(value=False)
         sound = found.is_finite() & (found >= 0) if name == self.plan.spec.weight_field else found.is_finite()
@@ -124,6 +131,7 @@ class Numbers:
         raw = pl.col(name)
         empty = raw.is_null()
         if schema[name] == pl.String:
+            # Texts that parse_numbers reads as missing.
             empty = empty | raw.str.strip_chars().str.to_lowercase().is_in(["", "nan"])
         elif schema[name].is_float():
             empty = empty | raw.is_nan()
@@ -134,6 +142,7 @@ class Numbers:
             wrong = wrong | ((found != 0) & (found != 1))
         if name == plan.spec.weight_field:
             wrong = wrong | (found < 0)
+        # Where no task observes a label, an invalid one is no fault.
         observed = plan.observed(name, schema)
         return {"wrong": ~empty & observed & wrong.fill_null(value=True), "absent": made.is_null() & empty}
 

@@ -45,6 +45,7 @@ class PlainRows:
     def __init__(self, columns: int, floats: Sequence[int], binary: Sequence[int], quote: str | None) -> None:
         self.columns, self.floats, self.binary = columns, list(floats), set(binary)
         self.quote = None if quote is None else quote.encode()
+        # Blocks to leave unchecked, and how many of them were.
         self._pause = self._left_out = 0
 
     @classmethod
@@ -77,12 +78,14 @@ class PlainRows:
             self._left_out += 1
             return None
         found = self._taken_over(data, separator)
+        # Pauses of 1, 3, 7, 15, then 31 blocks; none after a block that could be copied.
         self._left_out, self._pause = 0, min(2 * self._pause + 1, LONGEST_PAUSE) if found is None else 0
         return found
 
     def _taken_over(self, data: bytes, separator: str) -> ReadyRows | None:
         if self.quote is not None and self.quote in data:
             return None
+        # One byte for another: the length stays, and so do the places of all values.
         text = data if separator == "\t" else data.translate(bytes.maketrans(separator.encode(), b"\t"))
         rows, longer = 0, set[int]()
         for piece in _pieces(text):
@@ -90,6 +93,7 @@ class PlainRows:
             ends = self._ends(array)
             if ends is None or needs_escaping(piece, *ends.shape) != "no" or not is_utf8(piece):
                 return None
+            # One digit is an integer for certain; columns with longer values are parsed below, over the whole block.
             longer |= self._longer(array, ends)
             if not longer.isdisjoint(self.binary):
                 return None
@@ -98,12 +102,15 @@ class PlainRows:
 
     def _ends(self, array: Bytes) -> Places | None:
         """Where each value ends, ``(rows, columns)``; None where rows are uneven or hold another control character."""
+        # Sound rows hold no control characters but ``columns - 1`` tabs and a line feed each, so that these form a
+        # grid.
         found = np.flatnonzero(array < ord(" "))
         rows, rest = divmod(len(found), self.columns)
         feeds = int(np.count_nonzero(array == LINE_FEED))
         if rest or feeds != rows or int(np.count_nonzero(array == ord("\t"))) != len(found) - rows:
             return None
         ends = found.reshape(rows, self.columns)
+        # As many line feeds as rows, and one at the end of each row of the grid: none is elsewhere.
         return ends if (array[ends[:, -1]] == LINE_FEED).all() else None
 
     def _longer(self, array: Bytes, ends: Places) -> set[int]:
@@ -111,8 +118,10 @@ class PlainRows:
         found = set()
         for column in self.floats:
             last = array[ends[:, column] - 1]
+            # The end of the value before; -1 stands for the start of the piece.
             before = ends[:, column - 1] if column else np.append(-1, ends[:-1, -1])
             largest = ord("1") if column in self.binary else ord("9")
+            # One byte long, and a digit.
             digits = (last >= ord("0")) & (last <= largest) & (before == ends[:, column] - 2)
             if not digits.all():
                 found.add(column)
@@ -123,6 +132,7 @@ def _pieces(text: bytes) -> Iterator[bytes]:
     """The same lines, some at a time."""
     at = 0
     while at < len(text):
+        # A line longer than PIECE_BYTES is a piece of its own.
         end = text.rfind(b"\n", at, at + PIECE_BYTES) + 1 or text.index(b"\n", at) + 1
         yield text[at:end]
         at = end
@@ -144,6 +154,7 @@ def _are_integers(text: bytes, wanted: Sequence[int], columns: int) -> bool:
     )
     for texts in frame.iter_columns():
         numbers = texts.cast(pl.Int64, strict=False)
+        # Integers from 2^53 on change when they are read as float64 and printed again.
         if numbers.null_count() or not (numbers.abs() < EXACT).all() or not (numbers.cast(pl.String) == texts).all():
             return False
     return True

@@ -30,6 +30,7 @@ def parse_numbers(texts: pl.Series, *, words: bool = False) -> pl.Series:
     """
     numbers = texts.cast(pl.Float64, strict=False)
     if numbers.null_count() > texts.null_count():
+        # Slower, for the blocks that need it: spaces around numbers, and words for 1 and 0.
         stripped = texts.str.strip_chars()
         if words:
             spelled = {"true": "1", "false": "0"}
@@ -44,7 +45,10 @@ class Plan:
 
     def __init__(self, spec: TableSpec, path: Path) -> None:
         self.spec, self.path = spec, path
+        # Columns of the atomic file in their order: fields, labels and masks of the tasks, derived ones, then those of
+        # keys and weights.
         self.types: dict[str, str] = {}
+        # Conditions by the column that they make (0/1), the labels and masks of the tasks among them.
         self.derived: dict[str, str] = dict(spec.derive)
         self.fill: dict[str, float] = dict(spec.fill)
         self.gaps: list[str] = []
@@ -57,6 +61,7 @@ class Plan:
             self._add_field(field)
         self._check_conditions()
         leaks = {column for task in spec.tasks for column in task_columns(task)} | {spec.weight_field}
+        # At this point ``types`` has the inputs alone.
         for name in self.types:
             if name in leaks:
                 raise UsageError(f"{path}: field {name!r} is a label (or weight) too, and cannot be an input")
@@ -102,6 +107,7 @@ class Plan:
 
     def _add_extra(self, name: str | None, kind: str) -> None:
         if name is not None:
+            # A field may be the group, domain or user column too: it keeps the field's type.
             self.types.setdefault(name, kind)
 
     def _add_task(self, task: TaskSettings) -> None:
@@ -117,6 +123,7 @@ class Plan:
             column = f"{task.name}_observed"
             self._add(column, "float")
             self.derived[column] = task.observed_when
+            # A mask is never missing: an undecided condition is not observed.
             self.masks.add(column)
             options["observed_when"] = f"`{column}` == 1"
         self.tasks.append(options)
@@ -194,6 +201,7 @@ class Plan:
 
     def _column(self, name: str, kind: str, schema: pl.Schema) -> pl.Expr:
         if name in self.masks:
+            # Other conditions stay null where they are undecided, which rejects the row.
             return self._condition(self.derived[name], schema).fill_null(False).cast(pl.Float64)
         if name in self.derived:
             made = self._condition(self.derived[name], schema).cast(pl.Float64)
@@ -206,6 +214,7 @@ class Plan:
         if name in self.fill:
             return made.fill_null(self.fill[name])
         hidden = self._hidden(name, schema)
+        # A missing label that no task observes is written as 0: float columns have no empty cells.
         return made if hidden is None else pl.when(hidden).then(made.fill_null(0.0)).otherwise(made)
 
     def is_binary(self, name: str) -> bool:

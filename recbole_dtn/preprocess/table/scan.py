@@ -24,6 +24,7 @@ __all__ = ["ParquetTables", "TableBlock", "TextTables", "input_files", "open_tab
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 PARQUET = ".parquet"
 BATCH_ROWS = 1 << 18
+# Longest line of a header.
 HEADER_BYTES = 1 << 20
 BLOCK_BYTES = 1 << 21
 """Small enough for the processor's cache, and for the allocator to reuse the memory of the last block."""
@@ -104,6 +105,7 @@ class TextTables:
             self._check_width([row for _, row in firsts], reader.columns)
             names = reader.columns
         else:
+            # The first file decides; the others must have the same columns in the same order.
             names = firsts[0][1]
             for path, (_, row) in zip(files, firsts, strict=True):
                 _check_same(path, row, files[0], names)
@@ -121,6 +123,7 @@ class TextTables:
         for path, raw, header in zip(self.files, self.raws, self._header_lines, strict=True):
             separator, padded = self._separator(path)
             for lines in line_blocks(raw, quote=self.reader.quote, block_bytes=BLOCK_BYTES, meter=meter):
+                # Each file has a header of its own.
                 body = _without_header(lines, header) if lines.first == 1 else lines
                 if not body.data:
                     continue
@@ -140,6 +143,7 @@ class TextTables:
                     wanted=wanted,
                 )
                 if self.reader.null_values:
+                    # Texts that mean a missing value, before anything is parsed as a number.
                     frame = frame.with_columns(pl.col(list(wanted)).replace(self.reader.null_values, None))
                 yield TableBlock(frame, str(path), _RowTexts(body, self.reader.quote, separator))
 
@@ -164,6 +168,7 @@ class TextTables:
         separator, padded = self._separator(path)
         quote = self.reader.quote
         with raw.open() as (stream, _):
+            # A quoted name may hold a line feed: lines are joined until the quotes are closed.
             data, lines = stream.readline(HEADER_BYTES), 1
             while quote is not None and data.count(quote.encode()) % 2 and len(data) < HEADER_BYTES:
                 more = stream.readline(HEADER_BYTES)
@@ -221,6 +226,7 @@ class ParquetTables:
             try:
                 total = int(pl.scan_parquet(path).select(pl.len()).collect().item())
                 scan = pl.scan_parquet(path).select(wanted)
+                # In the order of the file: rows are numbered as they come.
                 for frame in scan.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
                     tally.rows_in += frame.height
                     first = before + 1
