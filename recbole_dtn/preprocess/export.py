@@ -59,15 +59,10 @@ def write_given_splits(
         log(f"note: {', '.join(masked.values())} say which labels are observed; stock RecBole models ignore them")
     gaps = _gaps(prepared, log)
     with staged(target_folder, name, overwrite=overwrite) as (work, _):
-<<<<<<< HEAD
         for part in PARTS:
             frames, file = _part(prepared, sources, kept, part, masked), f"{name}.{part}.inter"
             written[file] = write_atomic(frames, work / file, types, escaped=True, gaps=gaps)
         written |= _write_sides(sources, keys, inputs, work, name, gaps)
-=======
-        written = _write_parts(settings, prepared, sources, work, name, masked, gaps)
-        written |= _write_sides(settings, prepared, sources, work, name, gaps)
->>>>>>> comments-data
         write_dataset_yaml(
             work / f"{name}.yaml", _yaml(settings, masked), f"The splits of {settings.dataset}, as files."
         )
@@ -76,7 +71,6 @@ def write_given_splits(
     return target_folder
 
 
-<<<<<<< HEAD
 def _write_sides(
     sources: Sources, keys: list[str], inputs: list[str], folder: Path, name: str, gaps: list[str]
 ) -> dict[str, int]:
@@ -92,58 +86,6 @@ def _write_sides(
     return written
 
 
-=======
-def _write_parts(
-    settings: Settings,
-    prepared: PreparedData,
-    sources: Sources,
-    work: Path,
-    name: str,
-    masked: dict[int, str],
-    gaps: list[str],
-) -> dict[str, int]:
-    """Write the interactions of each split; returns ``{file: rows}``."""
-    wanted = {*_inputs(settings), *_keys(prepared, sources), settings.weight_field}
-    kept = [column for column in sources.inter.names if column in wanted]
-    types = {column: sources.inter.type_of(column) for column in kept}
-    types |= dict.fromkeys(prepared.schema.task_names, "float")
-    types |= dict.fromkeys(masked.values(), "float")
-    written = {}
-    for part in PARTS:
-        frames, file = _part(prepared, sources, kept, part, masked), f"{name}.{part}.inter"
-        written[file] = write_atomic(frames, work / file, types, escaped=True, gaps=gaps)
-    return written
-
-
-def _write_sides(
-    settings: Settings, prepared: PreparedData, sources: Sources, work: Path, name: str, gaps: list[str]
-) -> dict[str, int]:
-    """Write the keys and input fields of the side tables that fields lie in; returns ``{file: rows}``."""
-    written = {}
-    keys = _keys(prepared, sources)
-    for side in sources.sides:
-        if side.key not in keys:
-            continue
-        file = f"{name}.{side.kind}"
-        kept = [column for column in side.table.names if column in {side.key, *_inputs(settings)}]
-        types = {column: side.table.type_of(column) for column in kept}
-        batches = (batch.frame for batch in side.table.batches(kept))
-        written[file] = write_atomic(batches, work / file, types, escaped=True, gaps=gaps)
-    return written
-
-
-def _inputs(settings: Settings) -> list[str]:
-    """Columns of the fields, and of their weights."""
-    return [column for spec in settings.fields for column in (spec.name, spec.weights) if column is not None]
-
-
-def _keys(prepared: PreparedData, sources: Sources) -> list[str]:
-    """Keys of the side tables that some input field lies in."""
-    # Only these tables have pointers in the store.
-    return [side.key for side in sources.sides if side.kind in prepared.splits["train"].store.pointers]
-
-
->>>>>>> comments-data
 def _refuse(settings: Settings, prepared: PreparedData) -> None:
     columns = {spec.name for spec in settings.fields} | {spec.weights for spec in settings.fields}
     for task in prepared.schema.tasks:
