@@ -83,7 +83,7 @@ class ChoiceOf:
 
 Interaction = Annotated[Choice, ChoiceOf(INTERACTIONS, "{name: masknet, blocks: 3}")]
 Balancer = Annotated[Choice, ChoiceOf(BALANCERS, "{name: fixed}")]
-Metric = Annotated[Choice, ChoiceOf(METRICS, "{name: auc}")]
+Metric = Annotated[Choice, ChoiceOf(METRICS, "{name: gauc, weights: equal}")]
 Loss = Annotated[Choice, ChoiceOf(LOSSES, "{name: bce}")]
 CHOICES: dict[str, Any] = {"interaction": Interaction, "balancer": Balancer, "metric": Metric, "loss": Loss}
 """Kind of method -> the type of a setting that chooses one."""

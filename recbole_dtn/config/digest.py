@@ -48,8 +48,8 @@ class _HasSettings(Protocol):
 def settings_digest(settings: Settings) -> str:
     """Sixteen hex digits of the SHA-256 of every setting but :data:`NOT_DIGESTED`.
 
-    A method counts with all its options, given or default, and a setting that stands for others (DTN's ``variant``)
-    by what it stands for. ``init_from`` counts as it is written.
+    All options of a method are included, defaults too. A preset (DTN's ``variant``) is replaced by the settings that it
+    implies. ``init_from`` is included as the given path.
     """
     values = {key: value for key, value in settings.effective().items() if key not in NOT_DIGESTED}
     text = json.dumps(values, sort_keys=True, ensure_ascii=False, default=str)

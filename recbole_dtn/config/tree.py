@@ -67,7 +67,7 @@ class Branch(dict[str, "Leaf | Branch | Items"]):
 
 
 class Items(list["Leaf | Branch | Items"]):
-    """A list, and where it stands. ``unknown``: names that a map upon it (:data:`NAMED`) did not find in it."""
+    """A list, and where it stands. ``unknown``: names in an overriding map (:data:`NAMED`) that match no entry."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
