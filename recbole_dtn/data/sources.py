@@ -129,7 +129,7 @@ def _refuse_shared(sides: list[Side]) -> None:
 
 
 def needed_columns(settings: Settings) -> dict[str, str]:
-    """Columns to read, each with what wants it, in words."""
+    """Columns to read; the value describes what needs the column, for messages."""
     needed: dict[str, str] = {}
     for spec in settings.fields:
         needed.setdefault(spec.name, f"field {spec.name!r}")

@@ -56,7 +56,8 @@ class TokenVocabulary:
 
         Args:
             tokens: distinct. counts: how often each was shown; 0 is no token of the vocabulary.
-            min_count: fewer is rare. training: how often training shows each, where ``counts`` counts other rows too.
+            min_count: tokens with a smaller count are rare. training: counts in the training split, if ``counts``
+                includes other splits.
 
         >>> known, ids = TokenVocabulary.ranked(pl.Series(["a", "b", "c"]), np.array([1, 3, 0]), 1)
         >>> known.series.to_list(), ids.tolist()
