@@ -52,7 +52,7 @@ class GDCN(FeatureInteraction):
         layers: Annotated[int, Field(ge=1, description="gated cross layers")] = 2,
         structure: Annotated[
             Literal["stacked", "parallel"],
-            Field(description="the MLP stands after the crosses (stacked, GDCN-S) or beside them (parallel, GDCN-P)"),
+            Field(description="the MLP follows the cross layers (stacked, GDCN-S) or is parallel to them (GDCN-P)"),
         ] = "stacked",
         hidden: Annotated[
             Sequence[Count], Field(description="hidden widths of the MLP; [] leaves one linear map to the output")

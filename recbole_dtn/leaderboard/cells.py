@@ -1,4 +1,4 @@
-"""The cells of a board, data set x model x seed: what each is called, and the settings it runs with."""
+"""The cells of a leaderboard. A cell is one run of data set x model x seed: its key and its settings."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ CSV_COLUMNS = (
 MARK = "†"
 """Behind the name of a row whose numbers were selected on the test set."""
 CLAIMS_NEED = 10
-"""Seeds below which a board makes no claim: with five a two-sided Wilcoxon test cannot reach p < .05."""
+"""Fewest seeds for a comparison; with five or fewer, a two-sided Wilcoxon test cannot reach p < .05."""
 
 
 # ---- cells of the table ---------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ class ModelOutput:
 
 
 class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
-    """Base class. A model writes ``build`` and ``forward`` and nothing else.
+    """Base class. A model defines ``build`` and ``forward``; it may override ``task_losses`` and ``task_parameters``.
 
     Args:
         config: typed settings, or RecBole's Config.

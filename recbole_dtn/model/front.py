@@ -1,4 +1,4 @@
-"""What stands between the embeddings and a model's networks: nothing but flattening, or one interaction."""
+"""The layer between the embeddings and a model's networks: flattening, or the ``shared_interaction``."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ __all__ = ["build_optimizer", "decays", "sparse_gradients"]
 def sparse_gradients(settings: Settings) -> bool:
     """Whether tables are to produce sparse gradients: under every ``embedding_optimizer`` but the dense ``adam``.
 
-    DDP asks a table this when it wraps the model, which is before Lightning asks for optimisers: the trainer calls
-    ``model.set_sparse(sparse_gradients(settings))`` when it is built.
+    DDP reads this from a table when it wraps the model, before Lightning configures the optimisers.
+    ``TrainingModule.__init__`` therefore calls ``model.set_sparse(sparse_gradients(settings))``.
     """
     return settings.embedding_optimizer.name != "adam"
 
@@ -38,8 +38,8 @@ def build_optimizer(
 
     ``weight_decay`` is decoupled and applies to dense weights that :func:`decays` names; ``adam`` and ``adamw`` are
     therefore the same here. Tables never decay: ``embedding_l2`` is for them. ``embedding_optimizer.name: adam`` is
-    ``torch.optim.Adam`` over the whole table, as RecBole's own trainer has it, bit for bit. Also tells the tables
-    whether their gradients are to be sparse (:func:`sparse_gradients`).
+    ``torch.optim.Adam`` over the whole table, as RecBole's own trainer has it, bit for bit. Also calls
+    ``model.set_sparse`` (:func:`sparse_gradients`).
 
     Args:
         model: the model. settings: of the run.

@@ -19,7 +19,7 @@ RULES = {"rowwise_adagrad": "EXACT_ROWWISE_ADAGRAD", "adagrad": "EXACT_ADAGRAD",
 
 
 class TableBatched:
-    """FBGEMM's ``SplitTableBatchedEmbeddingBagsCodegen`` for one table that lies elsewhere.
+    """FBGEMM's ``SplitTableBatchedEmbeddingBagsCodegen`` over the memory of an existing table.
 
     Its forward looks rows up; the backward of what it returns updates those rows in place, duplicates summed first.
     No module of its own, so that a model's parameters and their names stay what they are.
@@ -63,7 +63,7 @@ class TableBatched:
         )
 
     def _put(self, name: str, tensor: Tensor) -> None:
-        """Let the module's own memory go and give it that of ``tensor``."""
+        """Replace the module's own memory by that of ``tensor``."""
         key = f"{name}_host" if tensor.device.type == "cpu" else f"{name}_dev"
         own, flat = getattr(self.module, key), tensor.detach().view(-1)
         assert own.shape == flat.shape
