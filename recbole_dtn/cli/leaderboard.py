@@ -58,7 +58,7 @@ def _only_run(words: list[str]) -> None:
 
 
 def run(words: list[str]) -> int:
-    """Run the board."""
+    """Run the leaderboard."""
     given = RUN.parse(words, most_words=len(words))
     _only_run(given.words)
     models, datasets = split_words(given.models), split_words(given.datasets)

@@ -184,7 +184,7 @@ def _settings(keys: list[KeyHelp], model: type[Settings]) -> list[str]:
 
 
 def _meaning(kind: str, comment: str) -> str:
-    """Type and comment; the comment alone where it spells the choices out, or where the default tells the type."""
+    """Type and comment; only the comment if it lists the choices, or if the default shows the type."""
     if not comment:
         return kind
     spelled = kind.startswith("one of") and " | " in comment

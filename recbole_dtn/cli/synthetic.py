@@ -113,7 +113,7 @@ def _refuse_unknown(names: list[str], defaults: dict[str, Any], like: str | None
 
 
 def _same(defaults: dict[str, Any], options: dict[str, Any]) -> str:
-    """The options that the preprocessor has to be told too, where they are not its defaults."""
+    """The options that the preprocessor needs too, if they are not its defaults."""
     told = [name for name in ("countries", "version") if name in options and options[name] != defaults[name]]
     return "".join(f" --{name}={options[name]}" for name in told)
 

@@ -59,7 +59,7 @@ def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str
         except UsageError as error:
             yield "preprocessor", str(error)
     if getattr(settings.preprocess, "protocol", None) == "mtreclib" and not settings.selected_on_test:
-        yield "preprocess.protocol", "mtreclib selects on the test set: use a data set of that name, which says so"
+        yield "preprocess.protocol", "mtreclib selects on the test set: use a data set of that name"
     if not {"tasks", "dataset"} & set(faulty):
         yield from metric_faults(settings)
         yield from _chain(getattr(settings, "task_chain", None), settings)

@@ -27,8 +27,8 @@ NOT_DIGESTED = frozenset(
         "devices",
         "strategy",
         "num_nodes",
-        "embedding_backend",  # the same look-ups and updates by another library, but for rounding (1e-6)
-        "fused",  # another way to the same numbers, but for rounding (1e-6)
+        "embedding_backend",  # the same look-ups and updates by another library, up to rounding (1e-6)
+        "fused",  # the same results, up to rounding (1e-6)
         "compile",  # the same, in another order of rounding
         "threads",
         "loggers",

@@ -1,7 +1,7 @@
 """From defaults, files and the command line to one frozen, typed Settings, with the source of each value.
 
 Later wins: overall < model < data set < config_files in order < command line. Maps merge, lists replace. Nothing here
-imports torch, recbole or polars, but for the plug-in files that ``plugins`` names.
+imports torch, recbole or polars, except the plug-in files that ``plugins`` names.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def settings_class(name: str) -> type[Settings]:
     """The settings class of a registered model; of a built-in one as the index has it, without importing the model.
 
     Raises:
-        UsageError: for an unknown model, or a ``settings_class`` that is no subclass of :class:`Settings`.
+        UsageError: for an unknown model, or a ``settings_class`` that is not a subclass of :class:`Settings`.
     """
     if MODELS.entry(name).options is not None:
         return _indexed_settings(name)

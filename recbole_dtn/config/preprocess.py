@@ -79,7 +79,7 @@ def preprocess_options(preprocessor: str, given: Any) -> PreprocessOptions:
 
 
 def outcome_columns(preprocessor: str | None) -> tuple[str, ...]:
-    """Columns that a preprocessor writes and that are no inputs, whatever the tasks are.
+    """Columns that a preprocessor writes and that are not inputs, whatever the tasks are.
 
     >>> "play_time_ms" in outcome_columns("kuairand"), outcome_columns(None)
     (True, ())

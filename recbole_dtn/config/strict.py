@@ -16,7 +16,7 @@ Positive = Annotated[float, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Widths = list[Count]
 SEQUENCES = (list, tuple, Sequence)
-"""Origins of types that a list stands for."""
+"""Origins of types that are written as a list."""
 
 
 def members(annotation: Any) -> Iterator[Any]:
