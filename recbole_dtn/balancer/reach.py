@@ -88,7 +88,7 @@ def find_reach(model: MultiTaskRecommender, features: Features) -> Reach:
 def _probe(model: MultiTaskRecommender, features: Features, parameters: Sequence[nn.Parameter]) -> Tensor:
     """(T, P) bool: whether task t reaches parameter p, on any process."""
     device = features.ids.device
-    # Copies of the buffers stand in for them, so that a running mean does not move.
+    # The forward pass uses copies of the buffers, so that a running mean does not change.
     copies = {name: buffer.clone() for name, buffer in model.named_buffers()}
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), _plain_evaluation(model), torch.enable_grad():

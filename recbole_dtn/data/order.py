@@ -104,7 +104,7 @@ class BlockOrder:
         return visited
 
     def _visited(self, window: int, places: Rows) -> Rows:
-        """Rows at places of one window: permuted within it, then sent to where its blocks lie."""
+        """Rows at positions of one window: permuted within it, then mapped to the positions of its blocks."""
         ends = [*self.first_blocks * self.block, self.rows]
         if self._drawn[0] != window:
             self._drawn = window, shuffled(int(ends[window + 1] - ends[window]), *self.key, window + 1)

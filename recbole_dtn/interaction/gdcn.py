@@ -35,7 +35,7 @@ class GDCN(FeatureInteraction):
     Args:
         shape: sizes of the input. output_dim: O.
         layers: L, at least 1.
-        structure: where the MLP stands, after the crosses or beside them.
+        structure: position of the MLP, after the cross layers or parallel to them.
         hidden: widths of the MLP.
         low_rank: rank r of the cross and gate matrices; None keeps them full.
 

@@ -34,7 +34,7 @@ class Compression:
     Attributes:
         method: as above. above: a field is compressed when its vocabulary has more tokens than this.
         collisions: tokens per row of R (the paper's "enforced hash collisions"), at least 2.
-        keep: so many of a field's most frequent tokens keep rows of their own, beside absent and unknown.
+        keep: number of most frequent tokens of a field that keep rows of their own, besides absent and unknown.
         operation: ``product`` or ``sum``; read by ``quotient_remainder`` alone.
     """
 

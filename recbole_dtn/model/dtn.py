@@ -106,14 +106,14 @@ def task_chain(settings: DTNSettings, schema: DataSchema) -> dict[str, tuple[str
     """Direct predecessors of every task: the tasks' ``after``, or the map ``task_chain`` in its place.
 
     Raises:
-        UsageError: for a name that is no task, a cycle, or (with TSN) a predecessor without a probability.
+        UsageError: for a name that is not a task, a cycle, or (with TSN) a predecessor without a probability.
     """
     if settings.task_chain == "dataset":
         chain = {task.name: task.after for task in schema.tasks}
     else:
         for name in (*settings.task_chain, *(each for many in settings.task_chain.values() for each in many)):
             if name not in schema.task_names:
-                raise UsageError(f"task_chain: {name!r} is no task: {nearest(name, schema.task_names)}")
+                raise UsageError(f"task_chain: {name!r} is not a task: {nearest(name, schema.task_names)}")
         chain = {name: tuple(settings.task_chain.get(name, ())) for name in schema.task_names}
     topological_order(chain)
     if settings.use_tsn:

@@ -190,7 +190,7 @@ class _Case:
             return _split(module(embeddings, ids, shared))[0]
 
     def near(self, one: Tensor, other: Tensor) -> bool:
-        """Equal but for the rounding of float64."""
+        """Equal up to the rounding of float64."""
         return one.shape == other.shape and torch.allclose(one, other, rtol=1e-9, atol=1e-9)
 
 

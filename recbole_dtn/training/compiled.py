@@ -8,7 +8,7 @@ One graph holds what follows the look-up, up to the logits. Outside of it stay, 
 * evaluation, ``load`` and ``predict``;
 * losses, balancer and optimiser.
 
-Parameters and their names stay those of the model: the compiled function is no module. While
+Parameters and their names stay those of the model: the compiled function is not a module. While
 ``torch.compiler.is_compiling()``, the layers use torch operations instead of their hand-written autograd Functions.
 """
 

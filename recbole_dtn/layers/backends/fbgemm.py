@@ -92,7 +92,7 @@ class FbgemmTable(RowTable):
     alone.
 
     Raises:
-        UsageError: for a width that is no multiple of 4, or a type other than float32.
+        UsageError: for a width that is not a multiple of 4, or a type other than float32.
     """
 
     def __init__(self, rows: int, dim: int, *, std: float, dtype: torch.dtype = torch.float32, **options: Any) -> None:
@@ -102,7 +102,7 @@ class FbgemmTable(RowTable):
                 f"embedding_dtype=float32; found {dim} and {str(dtype).removeprefix('torch.')}"
             )
         super().__init__(rows, dim, std=std, dtype=dtype, **options)
-        self._kernels: Sequence[TableBatched] = ()  # none or one; in a tuple, so that it is no submodule
+        self._kernels: Sequence[TableBatched] = ()  # none or one; in a tuple, so that it is not a submodule
 
     def look_up(self, rows: Tensor, *, batch_size: int) -> Tensor:
         """As :meth:`RowTable.look_up`."""

@@ -18,7 +18,7 @@ class CensusIncomeOptions(PreprocessOptions):
 
     protocol: Literal["official"] = "official"
     tasks: list[CensusTask] = Field(
-        default=["income", "marital"], description="the labels; what one is made of is no input"
+        default=["income", "marital"], description="the labels; the source column of a label is not an input"
     )
     college: Literal["some", "bachelor"] = Field(
         "some", description="positive label of the task education: some college, or at least a bachelor's degree"
