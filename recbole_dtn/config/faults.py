@@ -153,7 +153,7 @@ def _list_of(item: Any) -> str:
 
 @dataclass
 class _Place:
-    """A value on the way to a wrong one: its key, what was written, the declared type, and the class of its parts."""
+    """A node on the path to an invalid value: key, written text, declared type, and the class of its parts."""
 
     key: str
     tree: Tree
@@ -199,7 +199,7 @@ def _walk(place: _Place, loc: tuple[int | str, ...]) -> _Place:
 
 
 def _position(tree: Tree, part: int | str) -> int:
-    """Where a part of a value stands in it; what is missing comes last."""
+    """Position of a part within a value; missing parts sort last."""
     if isinstance(tree, Branch):
         return list(tree).index(str(part)) if part in tree else len(tree)
     return part if isinstance(part, int) else 0

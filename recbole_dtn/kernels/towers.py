@@ -29,7 +29,7 @@ def worth_batching(layers: Sequence[Sequence[nn.Linear]], x: Tensor) -> bool:
     return (
         by_hand(x)  # first: a compiler cannot trace the look at the processor below
         and len(layers[0]) > 1
-        and not few_rows(x)  # which have a quicker way
+        and not few_rows(x)  # few rows are faster one tower after another
         and not (x.is_cpu and prefers_onednn())
         and all(layer[0].weight.numel() <= WIDEST for layer in layers)
         and are_fused(*(each for layer in layers for each in layer))

@@ -38,7 +38,8 @@ def write_given_splits(
 
     Args:
         settings: of the data set. target_folder: gets the files; stock RecBole wants it to be ``<data_path>/<name>``.
-        name: of the new data set. log: told what was written. overwrite: replace a data set that is there.
+        name: of the new data set. log: called with a line on what was written. overwrite: replace a data set that is
+            there.
 
     Raises:
         UsageError: for a task that is named as an input, and a target that holds a data set, without ``overwrite``.
