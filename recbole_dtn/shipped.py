@@ -28,7 +28,7 @@ def properties_folder() -> Path:
         UsageError: when neither is there (a broken installation).
     """
     if find_spec("recbole_dtn.properties") is not None:
-        # Through a file: a folder without __init__.py is a MultiplexedPath, which is no path by itself.
+        # Through a file: a folder without __init__.py is a MultiplexedPath, which is not a path itself.
         overall = Path(str(importlib.resources.files("recbole_dtn.properties") / "overall.yaml"))
         if overall.is_file():
             return overall.parent

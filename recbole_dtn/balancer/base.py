@@ -1,4 +1,4 @@
-"""From T task losses to gradients: the one interface of loss weighting and of gradient surgery."""
+"""Base classes of balancers: the common interface of loss weighting and gradient surgery."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["GradientBalancer", "LossBalancer"]
 class LossBalancer(nn.Module, ABC):
     """Base class. A balancer owns the backward pass, so that the training loop has no special case for any method.
 
-    It is a module: what it learns are its parameters, what it remembers are its buffers. Both move between devices with
-    it and are saved in the checkpoint. Its parameters are stepped by an Adam of their own, without weight decay and
-    without clipping, in the run's optimiser and under its schedule.
+    A balancer is an ``nn.Module``: learned values are parameters, other state is in buffers. Both move between devices
+    with it and are saved in the checkpoint. Its parameters are stepped by an Adam of their own, without weight decay
+    and without clipping, in the run's optimiser and under its schedule.
 
     Options are keyword-only arguments of the constructor, with defaults. The weights that a data set's ``tasks:`` gives
     are read by ``fixed`` alone.

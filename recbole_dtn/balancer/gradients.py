@@ -81,7 +81,7 @@ def _stack_rows(parameter: nn.Parameter, parts: Sequence[Tensor | None]) -> tupl
     found = [part for part in parts if part is not None]
     looked_up = found[0]._indices()
     if len(found) == tasks and all(torch.equal(part._indices(), looked_up) for part in found[1:]):
-        # One look-up for all tasks, as a shared table has it: their values lie side by side and are summed in one pass.
+        # One look-up for all tasks, as a shared table has it: their values are contiguous and are summed in one pass.
         wide = torch.cat([part._values() for part in found], dim=1)
     else:
         # Each task's values in columns of its own, zeros in the others'.

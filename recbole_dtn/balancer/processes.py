@@ -22,8 +22,8 @@ def count_processes() -> int:
 def mean_over_processes(tensors: Sequence[Tensor]) -> list[Tensor]:
     """The mean of each tensor over the processes, on all of them; the tensors themselves where there is one.
 
-    Dense tensors of one type travel in one buffer. Sparse ones (R, D) may hold other rows on each process; their mean
-    is coalesced.
+    Dense tensors of one type are reduced in one buffer. Sparse tensors (R, D) may have different rows on each process;
+    their mean is coalesced.
     """
     processes = count_processes()
     if processes == 1:

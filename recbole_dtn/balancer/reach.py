@@ -66,10 +66,11 @@ def find_reach(model: MultiTaskRecommender, features: Features) -> Reach:
     """Which parameters each task depends on: as ``model.task_parameters()`` says, else by a probe of one batch.
 
     The probe sends NaN back from one task's logits and loss at a time, zeros from the others', and takes a parameter
-    whose gradient then holds a NaN as one that the task depends on. Zero gradients would say nothing: stacked logits
-    send zeros everywhere. It runs in evaluation mode, without dropout, on the plain path, whose operations keep tasks
-    apart. Modes, buffers, gradients and random numbers are afterwards as before. A parameter that the task reaches only
-    for other batches (an expert that no row of this one is routed to) is missed: such a model declares them.
+    whose gradient then holds a NaN as one that the task depends on. A zero gradient is no evidence of independence,
+    since the backward pass of stacked logits fills in zeros. The probe runs in evaluation mode on the plain path, whose
+    operations do not mix tasks. It restores modes, buffers, gradients and random state. A parameter that the task
+    reaches only for other batches (an expert that no row of this one is routed to) is missed: such a model declares
+    them.
 
     Args:
         model: the model. features: any batch.
@@ -87,7 +88,7 @@ def find_reach(model: MultiTaskRecommender, features: Features) -> Reach:
 def _probe(model: MultiTaskRecommender, features: Features, parameters: Sequence[nn.Parameter]) -> Tensor:
     """(T, P) bool: whether task t reaches parameter p, on any process."""
     device = features.ids.device
-    # Copies of the buffers stand in for them, so that a running mean does not move.
+    # The forward pass uses copies of the buffers, so that a running mean does not change.
     copies = {name: buffer.clone() for name, buffer in model.named_buffers()}
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), _plain_evaluation(model), torch.enable_grad():

@@ -20,11 +20,11 @@ __all__ = ["Step"]
 class Step:
     """One training step: the losses of a batch, and the ways to turn them into gradients.
 
-    There are two ways. :meth:`run` sends a scalar back through the whole model, as methods do that weigh losses.
-    :meth:`gradients` and :meth:`apply` take each task's gradient of the shared parameters apart and put a combination
-    of them into ``.grad``, as methods of gradient surgery do. Both are right under the fp16 scaler (gradients are those
-    of the unscaled losses; what lies in ``.grad`` is scaled) and over several processes (gradients are means over the
-    processes). Gradients are not accumulated over steps: each step starts without any.
+    Loss-weighting methods call :meth:`run`, which runs the backward pass of a scalar. Gradient-surgery methods call
+    :meth:`gradients`, which computes the gradient of each task separately, and :meth:`apply`, which writes a
+    combination of them into ``.grad``. Both support the fp16 scaler (:meth:`gradients` returns unscaled gradients;
+    ``.grad`` holds scaled ones) and several processes (gradients are means over the processes). Gradients are not
+    accumulated over steps: each step starts without any.
 
     This class is for one model outside of a trainer, as in tests; the training loop gives a subclass.
 
@@ -144,7 +144,8 @@ class Step:
             own = [part if part is None else part * factor for part, factor in zip(own, factors, strict=True)]
         of_extra = self._gradient(self.extra, [*reach.shared, *alone, *reach.other])
         self._add(reach.shared, combined)
-        # On each process its own until here: the shared ones' are means already.
+        # These gradients are local to each process; those of the shared parameters are already means over the
+        # processes.
         count = len(reach.shared)
         self._add_mean([*reach.shared, *reach.other], [*of_extra[:count], *of_extra[count + len(alone) :]])
         self._add_mean(alone, [_sum(*pair) for pair in zip(own, of_extra[count:], strict=False)])

@@ -67,7 +67,7 @@ def check_labels(settings: Settings, dataset: Dataset, config: Config, labels: M
     for task in settings.tasks:
         name = labels[task.name]
         if name not in dataset.inter_feat:
-            raise UsageError(f"label {name!r} of task {task.name!r} must lie in the interactions (.inter)")
+            raise UsageError(f"label {name!r} of task {task.name!r} must be in the interactions (.inter)")
         if dataset.field2type[name] != FeatureType.FLOAT:
             raise UsageError(
                 f"label {name!r} of task {task.name!r} is typed :{dataset.field2type[name].value}; RecBole would make "
@@ -92,7 +92,7 @@ def _check_condition(condition: str, dataset: Dataset) -> None:
     for name in sorted(parse_condition(condition).columns()):
         if name not in dataset.inter_feat or dataset.field2type[name] != FeatureType.FLOAT:
             raise UsageError(
-                f"observed_when {condition!r} reads {name!r}, which is no :float column of RecBole's interactions; "
+                f"observed_when {condition!r} reads {name!r}, which is not a :float column of RecBole's interactions; "
                 + nearest(name, dataset.inter_feat.columns)
             )
 

@@ -78,7 +78,7 @@ class RecBoleConfig(Config):  # type: ignore[misc]
         given = self.final_config_dict["data_path"]
         super()._set_default_parameters()
         folder = self.final_config_dict["checkpoint_dir"]
-        # Left alone, create_dataset and data_preparation unpickle whatever cache lies in checkpoint_dir.
+        # By default create_dataset and data_preparation unpickle any cache found in checkpoint_dir.
         never = os.path.join(folder, ".no-saved-data")
         self.final_config_dict.update(
             data_path=os.path.join(given, self.dataset), dataset_save_path=never, dataloaders_save_path=never

@@ -1,4 +1,4 @@
-"""Keys of a RecBole Config that both ways through the bridge read."""
+"""Keys of a RecBole Config that ``from_settings`` and ``translate`` both read."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def read(file: str | Path, device: torch.device | str) -> dict[str, Any]:
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not its own
         raise DataError(
-            f"{path} is no checkpoint of plain values; {expected} (RecBole's own Trainer pickles its Config)"
+            f"{path} is not a checkpoint of plain values; {expected} (RecBole's own Trainer pickles its Config)"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{path} is a checkpoint of another program or version; {expected}")

@@ -21,7 +21,8 @@ class Command(argparse.ArgumentParser):
         name: how it is called, such as ``leaderboard run``.
         usage: what follows the name in the help's first lines; one line each.
         about: paragraphs of the help, before the options. after: those behind them.
-        settings: whether a ``--key=value`` that is no option of the command is kept as a setting; else it is an error.
+        settings: whether a ``--key=value`` that is not an option of the command is kept as a setting; else it is an
+            error.
         place: hint for a word that the command does not take.
 
     >>> command = Command("test", usage=["--run=FOLDER"])
@@ -62,7 +63,7 @@ class Command(argparse.ArgumentParser):
         """Add an option that takes a value.
 
         Args:
-            name: without dashes. metavar: what stands for the value in the help, where there is no default.
+            name: without dashes. metavar: placeholder of the value in the help, if there is no default.
             text: its meaning; without one the help leaves it out. default: the value where it is not given.
             kind: makes the value of a text, and raises ``argparse.ArgumentTypeError`` for a wrong one.
             required: whether it must be given.

@@ -77,7 +77,7 @@ CACHE = Command(
     ],
     about="""
 Lists or removes the encoded caches of one data set or of all: fingerprint, rows, size, and whether each is complete.
-They lie under data_path, or in cache_dir where that was set. A removed cache is made again when it is needed.
+They are under data_path, or in cache_dir if that is set. A removed cache is made again when it is needed.
 """,
 )
 CACHE.option("dataset", "NAME", "the data set; all of them where none is named")

@@ -84,5 +84,5 @@ def what_is_missing(settings: Settings) -> str | None:
         return f"a run would first do this: {raw_set(settings, folder.name).announce()}"
     return (
         f"there are no atomic files in {folder} yet: a run would first make them by `preprocess "
-        f"{settings.preprocessor}`, then encode them; parameters and time can be told after that"
+        f"{settings.preprocessor}`, then encode them; parameters and time are known after that"
     )

@@ -13,7 +13,7 @@ PROGRAM = "python run_recbole_dtn.py"
 
 
 def help_width() -> int:
-    """Columns that a help may fill: the terminal's, from 80 to 110; 100 where the output is no terminal."""
+    """Columns that a help may fill: the terminal's, from 80 to 110; 100 if the output is not a terminal."""
     if not sys.stdout.isatty():
         return 100
     return min(max(shutil.get_terminal_size().columns, 80), 110)

@@ -26,13 +26,13 @@ RUN = Command(
     "leaderboard run",
     usage=["--models=DTN,PLE --datasets=ml-100k [settings]"],
     after="""
-Every other --key=value is a setting of all cells (--epochs=1). Cells run one after another; a cell that is recorded
-under output_dir with the same settings is not run again.
+A cell is one run (model, data set, seed). Every other --key=value is a setting of all cells (--epochs=1). Cells run one
+after another; a cell that is recorded under output_dir with the same settings is not run again.
 """,
     settings=True,
 )
-RUN.option("models", "A,B", "models, apart by commas", required=True)
-RUN.option("datasets", "X,Y", "data sets, apart by commas", required=True)
+RUN.option("models", "A,B", "models, separated by commas", required=True)
+RUN.option("datasets", "X,Y", "data sets, separated by commas", required=True)
 RUN.option(
     "seeds", "N", "how many seeds from 2020 on, or the seeds themselves: 2020,2021; all share one split", default="3"
 )
@@ -58,7 +58,7 @@ def _only_run(words: list[str]) -> None:
 
 
 def run(words: list[str]) -> int:
-    """Run the board."""
+    """Run the leaderboard."""
     given = RUN.parse(words, most_words=len(words))
     _only_run(given.words)
     models, datasets = split_words(given.models), split_words(given.datasets)

@@ -32,18 +32,18 @@ EXAMPLES = (
 )
 
 SWITCHES = (
-    ("--config_files", "YAML files of settings, apart by spaces or commas; later ones win"),
-    ("--dry_run", "show the settings and what a run would cost, and stop"),
+    ("--config_files", "YAML files of settings, separated by spaces or commas; later files override earlier ones"),
+    ("--dry_run", "print the settings, the number of parameters and the projected time, and exit"),
     ("--debug", "show the traceback of an error"),
     ("--version", "print the version"),
-    ("--help, -h", "this; `<command> --help` for a command's own"),
+    ("--help, -h", "this help; `<command> --help` shows the help of a command"),
     ("--help=NAME", "a section, a setting or a method: --help=optim, --help=epochs, --help=gdcn; --help=all"),
 )
 
 SYNTAX = (
     "A setting is --key=value or --key value; lists and maps are written as in YAML: "
     "--interactions='[gdcn, {name: masknet, blocks: 3}]'. "
-    "Later wins: defaults < model < data set < config_files < command line."
+    "Precedence: command line > config_files > data set > model > defaults."
 )
 
 OFTEN = (
@@ -165,7 +165,7 @@ def _model(name: str) -> list[str]:
     if "interactions" in own:
         hint = f"The options of each interaction: `{PROGRAM} --help=gdcn`; `{PROGRAM} list interactions` names them."
         lines += ["", *wrapped(hint)]
-    return [*lines, "", *wrapped(f"Settings that every model has: `{PROGRAM} --help`.")]
+    return [*lines, "", *wrapped(f"Settings shared by all models: `{PROGRAM} --help`.")]
 
 
 def _heading(title: str, entry: Entry) -> list[str]:
@@ -184,7 +184,7 @@ def _settings(keys: list[KeyHelp], model: type[Settings]) -> list[str]:
 
 
 def _meaning(kind: str, comment: str) -> str:
-    """Type and comment; the comment alone where it spells the choices out, or where the default tells the type."""
+    """Type and comment; only the comment if it lists the choices, or if the default shows the type."""
     if not comment:
         return kind
     spelled = kind.startswith("one of") and " | " in comment

@@ -43,7 +43,7 @@ def _share(text: str) -> float:
 
 
 def _command() -> Command:
-    """The options of every set; those of one set are told apart later, by its own types."""
+    """The options of every set; those of one set are parsed later, by its own types."""
     usage = [
         "<set> [--raw=FOLDER] [--protocol=P] [--name=NAME] [options of the set]",
         "table --input=FILE --spec=SPEC --name=NAME",
@@ -93,7 +93,7 @@ Keys of the spec (only fields and tasks are needed):
   group_field, domain_field, weight_field, min_count, pooling    as in a data set's YAML
 
 Conditions: column == != >= <= > < value, column [not] in [values], and, or, not, parentheses; texts are quoted, a
-column with spaces stands between backquotes.
+column name with spaces is written between backquotes.
 """
 
 

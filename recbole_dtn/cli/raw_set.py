@@ -103,8 +103,10 @@ def set_help(set_name: str) -> str:
         lines += ["", "Protocols (each is a file of properties/dataset/ to read; the first is the default):"]
         for protocol, dataset in known.items():
             lines += aligned(f"  --protocol={protocol}", f"{_first_comment(dataset)}; --dataset={dataset}")
-        lines += ["", "Options (shown with the value of the default protocol; another protocol may set another one):"]
-        lines += _option_lines(set_name, dataset_values(next(iter(known.values())), None).get("preprocess") or {})
+        default = dataset_values(next(iter(known.values())), None).get("preprocess") or {}
+        if found := _option_lines(set_name, default):
+            heading = "Options with the values of the default protocol (other protocols may set other values):"
+            lines += ["", heading, *found]
     raw = "those inside RecBole" if maker.bundled else f"<data_path>/{set_name}/raw"
     name = maker.default_name if model is None else "the protocol's"
     lines += ["", "Switches of every set:"]

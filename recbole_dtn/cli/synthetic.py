@@ -25,7 +25,8 @@ COMMAND = Command(
     about="""
 Writes raw files in the exact layout of a known set, with invented values and a planted model: each task depends on
 fields that are known, and the best AUC that any model can reach is known. Everything planted is in DIR/planted.json;
-docs/datasets/synthetic.md explains it. The same arguments give the same bytes. Memory does not grow with N.
+docs/datasets/synthetic.md explains it. The same arguments give the same bytes on one machine and numpy version. Peak
+memory is below 400 MiB.
 """,
     after=f"""
 The planted model, in every layout:
@@ -112,7 +113,7 @@ def _refuse_unknown(names: list[str], defaults: dict[str, Any], like: str | None
 
 
 def _same(defaults: dict[str, Any], options: dict[str, Any]) -> str:
-    """The options that the preprocessor has to be told too, where they are not its defaults."""
+    """The options that the preprocessor needs too, if they are not its defaults."""
     told = [name for name in ("countries", "version") if name in options and options[name] != defaults[name]]
     return "".join(f" --{name}={options[name]}" for name in told)
 

@@ -1,1 +1,1 @@
-"""Typed settings: where each value comes from, what it may be, and what a wrong one is told."""
+"""Typed settings: sources, types and ranges, and error messages."""

@@ -1,4 +1,4 @@
-"""What types cannot say: names that must be registered, and settings that must fit each other."""
+"""Checks beyond types: registered names, and settings that must be consistent with each other."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["ACCELERATORS", "check_values"]
 
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
-"""Strategies that start processes of their own accord and keep the first one's state; spawned ones lose it."""
+"""Supported strategies. Strategies that spawn processes are excluded: the state of the first process would be lost."""
 FBGEMM_RULES = ("rowwise_adagrad", "adagrad", "sgd")
-"""What FBGEMM updates on a CPU as on a GPU, and as our own optimisers do."""
+"""Update rules that FBGEMM has on CPU and GPU and that equal our optimisers."""
 
 
 def check_values(settings: Settings, merged: Branch, faulty: Collection[str]) -> list[Fault]:
-    """Faults of settings that are each of the right type. ``faulty`` keys hold a stand-in and are passed over."""
+    """Faults of settings that are each of the right type. Keys in ``faulty`` hold a placeholder and are skipped."""
     faults = []
     for key, message in _findings(settings, faulty):
         top = key.split(".")[0].split("[")[0]
@@ -42,7 +42,7 @@ def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str
         yield (
             "embedding_dtype",
             "bfloat16 loses the small steps of dense adam; use embedding_optimizer.name=lazy_adam, rowwise_adagrad, "
-            "adagrad or sgd, which round at random, or float32",
+            "adagrad or sgd, which round stochastically, or set float32",
         )
     compression = settings.embedding_compression
     if compression.method != "none" and compression.keep > compression.above:
@@ -59,7 +59,7 @@ def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str
         except UsageError as error:
             yield "preprocessor", str(error)
     if getattr(settings.preprocess, "protocol", None) == "mtreclib" and not settings.selected_on_test:
-        yield "preprocess.protocol", "mtreclib selects on the test set: use a data set of that name, which says so"
+        yield "preprocess.protocol", "mtreclib selects on the test set: use a data set of that name"
     if not {"tasks", "dataset"} & set(faulty):
         yield from metric_faults(settings)
         yield from _chain(getattr(settings, "task_chain", None), settings)
@@ -145,7 +145,7 @@ def _fields_and_tasks(settings: Settings, merged: Branch) -> Iterator[Fault]:
 
 
 def _entry(message: str, merged: Branch) -> str | None:
-    """Where the entry of ``fields:`` or ``tasks:`` stands that a message begins with; of two, the later."""
+    """File and line of the entry of ``fields:`` or ``tasks:`` that a message names (the later one of two)."""
     begins = re.match(r"(field|task)s?:? '([^']*)'", message)
     entries = merged[f"{begins[1]}s"] if begins else None
     if begins is None or not isinstance(entries, Items):

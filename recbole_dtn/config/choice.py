@@ -37,9 +37,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class ChoiceOf:
-    """Marks a setting as a :class:`Choice` of one registry. ``example`` is shown where a value is wrong."""
+    """Marks a setting as a :class:`Choice` of one registry. A name and a map are shown where a value is wrong."""
 
     registry: Registry
+    name: str
     example: str
 
     def describe(self) -> str:
@@ -81,10 +82,10 @@ class ChoiceOf:
         return {"method": self.registry.kind}
 
 
-Interaction = Annotated[Choice, ChoiceOf(INTERACTIONS, "{name: masknet, blocks: 3}")]
-Balancer = Annotated[Choice, ChoiceOf(BALANCERS, "{name: fixed}")]
-Metric = Annotated[Choice, ChoiceOf(METRICS, "{name: auc}")]
-Loss = Annotated[Choice, ChoiceOf(LOSSES, "{name: bce}")]
+Interaction = Annotated[Choice, ChoiceOf(INTERACTIONS, "gdcn", "{name: masknet, blocks: 3}")]
+Balancer = Annotated[Choice, ChoiceOf(BALANCERS, "fixed", "{name: gradnorm, alpha: 1}")]
+Metric = Annotated[Choice, ChoiceOf(METRICS, "auc", "{name: gauc, weights: equal}")]
+Loss = Annotated[Choice, ChoiceOf(LOSSES, "bce", "{name: bce}")]
 CHOICES: dict[str, Any] = {"interaction": Interaction, "balancer": Balancer, "metric": Metric, "loss": Loss}
 """Kind of method -> the type of a setting that chooses one."""
 

@@ -41,8 +41,8 @@ TOKENS = re.compile(
     """,
     re.VERBOSE,
 )
-# For each state: what is expected there, and the state after each token that may stand there. Python's parser cannot
-# refuse all that is refused here: its tree does not show the parentheses of `(a) == (1)` nor the last comma of `[1, ]`.
+# For each state: what is expected there, and the state after each token that may follow. Python's parser cannot refuse
+# all that is refused here: its tree does not show the parentheses of `(a) == (1)` nor the last comma of `[1, ]`.
 STATES: dict[str, tuple[str, dict[str, str]]] = {
     "condition": ("a column", {"column": "column", "not": "condition", "(": "condition"}),
     "column": (f"one of {' '.join(OPERATORS.values())} or 'in'", {"operator": "value", "in": "in", "not": "not"}),
@@ -168,7 +168,7 @@ def _fault(source: str, position: int, expected: str, found: str) -> UsageError:
 
 
 def _condition(node: ast.expr, leaves: Mapping[str, Value]) -> Condition:
-    """The condition that ``node`` stands for; a kind of node that is not listed is refused."""
+    """The condition of ``node``; a kind of node that is not listed is refused."""
     match node:
         case ast.BoolOp(ast.And(), parts):
             return AllOf(tuple(_condition(part, leaves) for part in parts))

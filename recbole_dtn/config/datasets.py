@@ -59,7 +59,7 @@ def has_atomic_files(folder: Path) -> bool:
 def known_datasets(data_path: Path) -> tuple[str, ...]:
     """Names that ``--dataset`` knows: the shipped ones and the folders under ``data_path``.
 
-    A folder that a shipped data set of another name keeps its files in is no data set of its own.
+    A folder in which a shipped data set of another name stores its files is not listed.
     """
     names = shipped_names("dataset")
     kept_elsewhere = {folder for name in names if (folder := _shipped_folder(name)) != name}
@@ -89,8 +89,8 @@ def _shipped_folder(name: str) -> str:
 def dataset_layer(name: str | None, data_path: str | None, merged: Branch, faults: list[Fault]) -> Branch:
     """The layer of the data set's YAML: ``<data_path>/<name>/<name>.yaml``, else the shipped one.
 
-    Without either, atomic files (or a preprocessor that makes them) will do where ``fields`` and ``tasks`` are given.
-    A fault is appended when there is neither.
+    Without a YAML, atomic files (or a preprocessor that makes them) are enough if ``fields`` and ``tasks`` are given. A
+    fault is appended when there is neither.
     """
     if name is None or data_path is None:
         return Branch("")
@@ -191,7 +191,7 @@ def _without_late_keys(layer: Branch, faults: list[Fault]) -> Branch:
 
 
 def _check_bare(name: str, data_path: Path, merged: Branch, faults: list[Fault]) -> None:
-    """A data set without a YAML: files and a given meaning will do."""
+    """Check a data set without a YAML: it needs atomic files, ``fields`` and ``tasks``."""
     folder = _text(merged, "folder") or name
     described = bool(merged["fields"]) and bool(merged["tasks"])
     described = described and not isinstance(merged["fields"], Leaf) and not isinstance(merged["tasks"], Leaf)

@@ -27,8 +27,8 @@ NOT_DIGESTED = frozenset(
         "devices",
         "strategy",
         "num_nodes",
-        "embedding_backend",  # the same look-ups and updates by another library, but for rounding (1e-6)
-        "fused",  # another way to the same numbers, but for rounding (1e-6)
+        "embedding_backend",  # the same look-ups and updates by another library, up to rounding (1e-6)
+        "fused",  # the same results, up to rounding (1e-6)
         "compile",  # the same, in another order of rounding
         "threads",
         "loggers",
@@ -48,8 +48,8 @@ class _HasSettings(Protocol):
 def settings_digest(settings: Settings) -> str:
     """Sixteen hex digits of the SHA-256 of every setting but :data:`NOT_DIGESTED`.
 
-    A method counts with all its options, given or default, and a setting that stands for others (DTN's ``variant``)
-    by what it stands for. ``init_from`` counts as it is written.
+    All options of a method are included, defaults too. A preset (DTN's ``variant``) is replaced by the settings that it
+    implies. ``init_from`` is included as the given path.
     """
     values = {key: value for key, value in settings.effective().items() if key not in NOT_DIGESTED}
     text = json.dumps(values, sort_keys=True, ensure_ascii=False, default=str)

@@ -143,8 +143,7 @@ def describe(annotation: Any) -> str:
 def _list_of(item: Any) -> str:
     marker = _marker(_strip(item)[1])
     if marker is not None:
-        first = marker.registry.names()[0]
-        return f"a list of {marker.registry.kind}s, such as [{first}, {marker.example}]"
+        return f"a list of {marker.registry.kind}s, such as [{marker.name}, {marker.example}]"
     words = describe(item)
     return f"a list of ({words})" if " " in words else f"a list of {words}"
 
@@ -154,7 +153,7 @@ def _list_of(item: Any) -> str:
 
 @dataclass
 class _Place:
-    """A value on the way to a wrong one: its key, what was written, the declared type, and the class of its parts."""
+    """A node on the path to an invalid value: key, written text, declared type, and the class of its parts."""
 
     key: str
     tree: Tree
@@ -200,7 +199,7 @@ def _walk(place: _Place, loc: tuple[int | str, ...]) -> _Place:
 
 
 def _position(tree: Tree, part: int | str) -> int:
-    """Where a part of a value stands in it; what is missing comes last."""
+    """Position of a part within a value; missing parts sort last."""
     if isinstance(tree, Branch):
         return list(tree).index(str(part)) if part in tree else len(tree)
     return part if isinstance(part, int) else 0

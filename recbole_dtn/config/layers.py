@@ -43,7 +43,7 @@ def command_line_tree(text: str) -> Tree:
 def command_line(overrides: Sequence[str] | Mapping[str, Any], faults: list[Fault]) -> Branch:
     """One layer of what a caller gave: ``--key=value``, ``--key value``, ``--flag``; or a mapping of Python values.
 
-    A key given twice counts the second time, but for ``config_files``, which add up.
+    If a key is given twice, the second value counts; ``config_files`` are concatenated.
     """
     if isinstance(overrides, Mapping):
         tree = from_python(overrides, "overrides")
@@ -87,7 +87,7 @@ def config_layers(given: Tree | None, first: Sequence[str | Path], faults: list[
     """The layers of the configuration files, in order.
 
     Args:
-        given: the value of ``config_files``: paths apart by spaces or commas, or a list of such.
+        given: the value of ``config_files``: paths separated by spaces or commas, or a list of such.
         first: files that come before them.
     """
     texts = [str(path) for path in first]
@@ -149,7 +149,7 @@ def ours(layer: Branch, faults: list[Fault]) -> Branch:
 
 
 def _dotted(layer: Branch, prefix: str = "") -> Iterator[tuple[str, Tree]]:
-    """Pairs of dotted key and value; a map is opened where its key has parts that the aliases stand for."""
+    """Pairs of dotted key and value; a map is expanded if aliases exist for parts of its key."""
     opened = {name.split(".")[0] for name in ALIASES.values()}
     for key, tree in layer.items():
         if isinstance(tree, Branch) and not prefix and key in opened and tree:
@@ -175,7 +175,7 @@ def _get(branch: Branch, name: str) -> Tree | None:
 
 
 def _put(branch: Branch, parts: list[str], tree: Tree) -> bool:
-    """Set a nested value; False where a part of the way is no map."""
+    """Set a nested value; False if a part of the path is not a map."""
     *way, last = parts
     for part in way:
         inner = branch.setdefault(part, Branch(tree.where))

@@ -1,7 +1,7 @@
 """From defaults, files and the command line to one frozen, typed Settings, with the source of each value.
 
 Later wins: overall < model < data set < config_files in order < command line. Maps merge, lists replace. Nothing here
-imports torch, recbole or polars, but for the plug-in files that ``plugins`` names.
+imports torch, recbole or polars, except the plug-in files that ``plugins`` names.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def settings_class(name: str) -> type[Settings]:
     """The settings class of a registered model; of a built-in one as the index has it, without importing the model.
 
     Raises:
-        UsageError: for an unknown model, or a ``settings_class`` that is no subclass of :class:`Settings`.
+        UsageError: for an unknown model, or a ``settings_class`` that is not a subclass of :class:`Settings`.
     """
     if MODELS.entry(name).options is not None:
         return _indexed_settings(name)
@@ -202,7 +202,10 @@ def _all_keys(model: type[Settings], merged: Branch) -> list[str]:
 
 
 def _build(merged: Branch, model: type[Settings], defaults: Branch, faults: list[Fault]) -> Settings | None:
-    """The settings, checked as a whole; where a key is faulty its default stands in, so that the rest is checked."""
+    """Build and check the settings.
+
+    An invalid key is replaced by its default, so that the remaining checks still run.
+    """
     tree = Branch(merged.where)
     tree.update({key: merged[key] for key in model.model_fields if key in merged})
     faulty = {fault.top for fault in faults}
@@ -223,7 +226,7 @@ def _build(merged: Branch, model: type[Settings], defaults: Branch, faults: list
 
 
 def _with_missing(found: list[Fault], model: type[Settings]) -> Iterator[Fault]:
-    """The faults; a setting that is missing as a whole is told with the model that needs it."""
+    """The faults; for a missing setting, the fault names the model that needs it."""
     kinds = declared(model)
     for fault in found:
         if fault.key in kinds and fault.message.startswith("is missing"):

@@ -1,4 +1,4 @@
-"""Names that ``valid_metric`` may have, and their direction; without torch, so that a wrong name costs nothing."""
+"""Valid names of ``valid_metric`` and their direction. Does not import torch, so a wrong name is reported quickly."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def preprocess_options(preprocessor: str, given: Any) -> PreprocessOptions:
 
 
 def outcome_columns(preprocessor: str | None) -> tuple[str, ...]:
-    """Columns that a preprocessor writes and that are no inputs, whatever the tasks are.
+    """Columns that a preprocessor writes and that are not inputs, whatever the tasks are.
 
     >>> "play_time_ms" in outcome_columns("kuairand"), outcome_columns(None)
     (True, ())
@@ -89,7 +89,7 @@ def outcome_columns(preprocessor: str | None) -> tuple[str, ...]:
 
 
 def option_words(preprocessor: str, options: PreprocessOptions) -> list[str]:
-    """What ``preprocess <set>`` has to be told to get these options: the protocol, and what differs from it.
+    """The arguments of ``preprocess <set>`` that give these options: the protocol, and options that differ from it.
 
     >>> option_words("kuairand", preprocess_options("kuairand", {"version": "pure", "tasks": ["is_click", "is_like"]}))
     ['--version=pure', '--tasks=is_click,is_like']
@@ -119,7 +119,7 @@ def option_model(preprocessor: Any) -> type[Strict] | None:
     try:
         entry = PREPROCESSORS.entry(preprocessor)
     except UsageError:
-        return None  # said elsewhere
+        return None  # check_values reports an unknown name
     if entry.options_class is None and entry.origin != BUILT_IN:
         return keyword_options(PREPROCESSORS.load(preprocessor), leave_out=("name",))
     found: type[Strict] | None = resolve(entry.options_class)

@@ -239,7 +239,7 @@ def _loaded(values: Mapping[str, Any], types: Mapping[str, str]) -> list[str] | 
 
 
 def _no_inputs(values: Mapping[str, Any], ours: Values) -> set[str]:
-    """Columns that RecBole holds as label, rating or time, so that they are no inputs."""
+    """Columns that RecBole uses as label, rating or time; they are not inputs."""
     defaults = {"LABEL_FIELD": _DEFAULT_LABEL, "RATING_FIELD": _DEFAULT_RATING, "TIME_FIELD": _DEFAULT_TIME}
     found = {values.get(key) or default for key, default in defaults.items()}
     tasks = values.get("tasks") or ours.get("tasks") or []

@@ -123,7 +123,7 @@ class SchedulerSettings(Strict):
 class Settings(Strict):
     """All keys that every model shares.
 
-    ``presets`` names settings that stand for values of others: ``{"variant": {"released": {"fusion": "sum"}}}`` means
+    ``presets`` names settings that determine values of others: ``{"variant": {"released": {"fusion": "sum"}}}`` means
     that with ``variant: released`` a ``fusion`` that is null counts as ``sum`` (:meth:`effective`).
     """
 
@@ -213,7 +213,7 @@ class Settings(Strict):
         return self.model_dump(mode="json")
 
     def effective(self) -> dict[str, Any]:
-        """:meth:`dump` without the keys of ``presets``, and with what they stand for where a setting is null."""
+        """:meth:`dump` without the keys of ``presets``, and with the values that they imply where a setting is null."""
         values = self.dump()
         for key, presets in self.presets.items():
             meant = presets[values.pop(key)]

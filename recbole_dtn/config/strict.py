@@ -16,7 +16,7 @@ Positive = Annotated[float, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Widths = list[Count]
 SEQUENCES = (list, tuple, Sequence)
-"""Origins of types that a list stands for."""
+"""Origins of types that are written as a list."""
 
 
 def members(annotation: Any) -> Iterator[Any]:
@@ -33,9 +33,9 @@ def members(annotation: Any) -> Iterator[Any]:
 class Strict(BaseModel):
     """Frozen; an unknown key, NaN and infinity are errors.
 
-    Values may be text, as YAML and the command line have them: pydantic turns it into the declared type. Text stays
-    text where text is declared (``007``), ``a,b`` is a list where a list is declared and text is not, and so is ``a``
-    unless a number is declared beside the list.
+    Values may be text, as YAML and the command line have them: pydantic turns it into the declared type. A setting
+    declared as text keeps its text (``007``). If a list is declared and text is not, ``a,b`` is read as a list, and
+    ``a`` as a list of one value unless a single number is allowed too.
     """
 
     model_config = ConfigDict(

@@ -59,7 +59,7 @@ def suggest(key: str, known: Collection[str]) -> str:
         *(name for name in known if name.lower().endswith(f".{last}")),
         *(name for name in known if name.lower().endswith(f"_{last}") and "." not in key),
     ]
-    hits = list(dict.fromkeys(found or close))[:MOST]  # an exact part of a name (lr, batch_size) is no slip of the pen
+    hits = list(dict.fromkeys(found or close))[:MOST]  # an exact part of a name (lr, batch_size) is not a misspelling
     if not hits:
         return "--help shows the settings"
     *most, final = [repr(hit) for hit in hits]

@@ -84,7 +84,7 @@ def _refuse_duplicates(key: str, names: Iterable[str]) -> None:
         seen.add(name)
 
 
-# What a resolved settings.yaml spells out for every field, so that it is no fault of a token's.
+# Keys that a resolved settings.yaml writes for every field, so they are not an error for a token.
 _BINS, _CLIP = (FieldSettings.model_fields[key].default for key in ("bins", "clip"))
 
 

@@ -59,7 +59,7 @@ class Leaf:
 
 
 class Branch(dict[str, "Leaf | Branch | Items"]):
-    """A map, and where it stands."""
+    """A map, and its file and line."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Branch(dict[str, "Leaf | Branch | Items"]):
 
 
 class Items(list["Leaf | Branch | Items"]):
-    """A list, and where it stands. ``unknown``: names that a map upon it (:data:`NAMED`) did not find in it."""
+    """A list, and its file and line. ``unknown``: names in an overriding map (:data:`NAMED`) that match no entry."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
@@ -227,7 +227,7 @@ class _Reader:
         line = node.start_mark.line + 1 if line is None else line
         where = f"{self.name}:{line}" if self.lines else self.name
         self.count += 1
-        if self.count > MOST_VALUES:  # a few aliases of aliases can stand for billions of values
+        if self.count > MOST_VALUES:  # a few aliases of aliases can expand to billions of values
             self.fail(line, f"more than {MOST_VALUES:,} values, those that aliases repeat included")
         if node.tag not in _STANDARD_TAGS:
             self.fail(line, f"the tag {node.tag!r} is not allowed; write a plain value")

@@ -188,7 +188,7 @@ class AtomicTable:
             columns: names; None for all. part: one file only. tap: shown the bytes of the files, in a thread.
 
         Raises:
-            DataError: at the first row of another shape, text that is not UTF-8, or float that is no number.
+            DataError: at the first row of another shape, text that is not UTF-8, or float that is not a number.
         """
         # Two threads: `_parsed` runs in one, and reads from another.
         return ahead(self._parsed(columns, part, tap), 1)
@@ -267,7 +267,7 @@ def parse_block(header: Header, block: bytes, first_line: int, columns: Sequence
 def _read(header: Header, rows: bytes, wanted: list[str], *, numbers: bool = False) -> pl.DataFrame | None:
     """The rows, or None when some line has another number of columns or cannot be read.
 
-    With ``numbers``, float columns are parsed on the way; a text that is no plain number gives None too.
+    With ``numbers``, float columns are parsed on the way; a text that is not a plain number gives None too.
     """
     schema: dict[str, Any] = dict.fromkeys(header.names, pl.String)
     if numbers:
@@ -303,7 +303,7 @@ def _read(header: Header, rows: bytes, wanted: list[str], *, numbers: bool = Fal
 
 
 def _is_even(rows: bytes, columns: int) -> bool:
-    """Whether every line has as many tabs as the header."""
+    """Whether every line has the same number of tabs as the header."""
     array = np.frombuffer(rows, np.uint8)
     # Every n-th mark must end a line. Some short rows pass: the total of tabs, checked after parsing, finds them. The
     # last line may lack its line feed.
@@ -350,7 +350,7 @@ def _line_of_row(block: bytes, first_line: int, row: int) -> int:
 
 
 def float_faults(batch: Batch, name: str, numbers: pl.Series) -> list[FileFault]:
-    """Texts of a float column that are no finite number (a missing word counts as missing, not as a fault here)."""
+    """Texts of a float column that are not a finite number (a missing word counts as missing, not as a fault here)."""
     texts = batch.frame[name]
     wrong = texts.is_not_null() & ~missing_mask(texts) & (numbers.is_null() | ~numbers.is_finite())
     return [
@@ -367,7 +367,7 @@ def missing_mask(texts: pl.Series) -> pl.Series:
 
 
 def parse_floats(texts: pl.Series) -> pl.Series:
-    """Texts as ``Float64``; null where they are no number."""
+    """Texts as ``Float64``; null where they are not a number."""
     numbers = texts.cast(pl.Float64, strict=False)
     # Polars reads no number with spaces around it; pandas does.
     if numbers.null_count() > texts.null_count():

@@ -1,4 +1,4 @@
-"""Folders in which something is built, and the removal of those whose process was killed.
+"""Temporary folders of files under construction, and removal of folders left by killed processes.
 
 A folder under construction holds a file that its process keeps locked; the system drops the lock with the process,
 however it ends. Where file locks do not exist nothing is removed.

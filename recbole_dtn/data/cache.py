@@ -151,7 +151,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
             json.dump(content, file)
         os.replace(name, path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); set cache_dir to a folder that can") from None
+        raise DataError(f"{path}: cannot be written ({error.strerror}); set cache_dir to a writable folder") from None
 
 
 def open_entry(folder: Path) -> Encoded | None:
@@ -223,7 +223,7 @@ def _build(settings: Settings, sources: Sources, reading: _Reading, log: Callabl
     except OSError as error:
         raise DataError(
             f"{error.filename or root}: cannot be written ({error.strerror or error}); set cache_dir to a folder that "
-            "can and has room"
+            "is writable and has free space"
         ) from None
     return encoded, folder
 

@@ -38,7 +38,7 @@ class Tables:
     _whole: dict[str, npt.NDArray[np.generic]] = field(default_factory=dict, repr=False)
 
     def column(self, name: str) -> RawColumn:
-        """A column, in whichever table it lies."""
+        """The column of that name, from any of the tables."""
         return self.raw[self.sources.owner(name, wanted_by="settings")].columns[name]
 
     def _single(self, name: str) -> tuple[str, RawTokens | RawFloats]:

@@ -16,20 +16,20 @@ from recbole_dtn.data.store import PACKED_BYTES, Split
 __all__ = ["BatchLoader", "machine_memory", "rows_in_memory"]
 
 STRETCH = 1 << 17
-"""Rows whose order is worked out, and whose columns are gathered, at a time, at most: an epoch begins with one batch,
-so that its first step need not wait (23 columns of 2^17 rows take 60 ms), and doubles from there."""
+"""Maximum number of rows that are ordered and gathered at a time (a stretch). The first stretch of an epoch is one
+batch, so that the first step starts at once; each following stretch is twice as long. 23 columns of 2^17 rows take 60
+ms."""
 
 
 class BatchLoader:
     """An iterable of :class:`Features` over one process's share of a split.
 
-    Columns are gathered up to ``STRETCH`` rows at a time and batches are cut from that; no Python runs per row. Kept
-    per row are the permutation of small data (:mod:`recbole_dtn.data.order`) and, where rows are shuffled as a whole,
-    their ids, packed (:meth:`Split.pack`) into ``PACKED_BYTES`` a process at most, and an eighth of the machine's
-    memory over all of them. A shuffled epoch visits a permutation of all
-    rows drawn from (``seed``, epoch), of which rank r takes every ``world_size``-th from r on.
-    Unshuffled, rank r takes the r-th of ``world_size`` stretches in the order of the rows, so that every row is seen
-    exactly once over all ranks and none is repeated.
+    Columns are gathered up to ``STRETCH`` rows at a time and batches are cut from that; no Python runs per row. Memory
+    per row: the permutation of small data (:mod:`recbole_dtn.data.order`), and the packed ids (:meth:`Split.pack`) if
+    all rows are shuffled as a whole. Packed ids take at most ``PACKED_BYTES`` per process and an eighth of the
+    machine's memory over all processes. A shuffled epoch visits a permutation of all rows drawn from (``seed``, epoch),
+    of which rank r takes every ``world_size``-th from r on. Unshuffled, rank r takes the r-th of ``world_size``
+    stretches in the order of the rows, so that every row is seen exactly once over all ranks and none is repeated.
 
     Args:
         split: the rows. batch_size: rows per batch and process; the last one may be smaller.
@@ -37,8 +37,8 @@ class BatchLoader:
         rank, world_size: this process among how many.
         drop_uneven: leave out the ``rows % world_size`` last rows of the epoch's order, so that every rank has as many
             rows and batches; with ``shuffle`` this always holds (other rows are left out in each epoch).
-        shuffle_rows: the most rows that are shuffled as a whole; of more rows, so many are in memory at a time and
-            mixed (:class:`BlockOrder`). None: all rows are shuffled as a whole.
+        shuffle_rows: maximum number of rows that are shuffled as a whole. A larger split is shuffled in blocks, with
+            this many rows in memory at a time (:class:`BlockOrder`). None: all rows are shuffled as a whole.
         prefetch: batches to cut ahead in a thread; 0 cuts them when they are asked for.
         pin: put batches into page-locked memory, so that a copy to a GPU can overlap with work.
     """

@@ -67,16 +67,16 @@ def keyed_permutation(rows: int, *key: int) -> Order:
 
 
 class BlockOrder:
-    """A permutation of rows that reads them in blocks: rows visited close together lie in few stretches of the files.
+    """A permutation that visits rows block by block, so that consecutive rows are in few ranges of the files.
 
-    The rows, turned by a drawn number of places, are cut into blocks of contiguous rows, and the blocks are put into
-    a drawn order. ``WINDOW_BLOCKS`` of them at a time are a window, whose rows are permuted as a whole. While one
-    window is visited the next is read, so that ``held`` rows, two windows, are in memory. What is left over by whole
-    blocks comes with the last window, and windows are as equal as blocks allow.
+    The rows are shifted cyclically by a random offset and cut into blocks of contiguous rows. The blocks are put into a
+    random order. ``WINDOW_BLOCKS`` of them at a time are a window, whose rows are permuted as a whole. While one window
+    is visited the next is read, so that ``held`` rows, two windows, are in memory. The last window also has the rows
+    that fill no block. The numbers of blocks of two windows differ by at most one.
 
     Args:
         rows: of the split. held: rows that memory may hold; a block is ``held / 512`` rows.
-        key: seed and epoch. will_need: told which rows (start, stop) will be visited a window later.
+        key: seed and epoch. will_need: called with the row ranges (start, stop) of the next window.
 
     >>> order = BlockOrder(2_000, 1_024, (0, 0))
     >>> sorted(order(np.arange(2_000)).tolist()) == list(range(2_000))
@@ -114,7 +114,7 @@ class BlockOrder:
         return visited
 
     def _visited(self, window: int, places: Rows) -> Rows:
-        """Rows at places of one window: permuted within it, then sent to where its blocks lie."""
+        """Rows at positions of one window: permuted within it, then mapped to the positions of its blocks."""
         # Places where the windows begin. The last window also has the rows that fill no block.
         ends = [*self.first_blocks * self.block, self.rows]
         if self._drawn[0] != window:
@@ -124,7 +124,7 @@ class BlockOrder:
         return found
 
     def _tell(self, until: int) -> None:
-        """Say that the blocks up to the ``until``-th in the order of visits will be needed."""
+        """Call ``will_need`` for the blocks before the ``until``-th in visiting order."""
         assert self.will_need is not None
         for block in self.blocks[self._told : until].tolist():
             first, last = block * self.block, min((block + 1) * self.block, self.rows)

@@ -66,7 +66,7 @@ def find_sources(folder: Path, *, given: bool, key_hints: Iterable[str] = ()) ->
     """Open the headers of ``<folder>/<name>[.<part>].inter``, ``.user`` and ``.item``, name being the folder's.
 
     Args:
-        folder: of the atomic files. given: whether the interactions lie in the parts train, valid, test.
+        folder: of the atomic files. given: whether the interactions are in the files train, valid, test.
         key_hints: columns that are keys (``user_field``), where a side table shares several with the interactions.
 
     Raises:
@@ -131,7 +131,7 @@ def _refuse_shared(sides: list[Side]) -> None:
 
 
 def needed_columns(settings: Settings) -> dict[str, str]:
-    """Columns to read, each with what wants it, in words."""
+    """Columns to read; the value describes what needs the column, for messages."""
     needed: dict[str, str] = {}
     for spec in settings.fields:
         needed.setdefault(spec.name, f"field {spec.name!r}")

@@ -1,4 +1,7 @@
-"""Move all files of a data set into place together: faulty input changes nothing, no file is overwritten unasked."""
+"""Move all files of a data set into place together.
+
+With faulty input the folder is unchanged. Files are overwritten only with ``overwrite``.
+"""
 
 from __future__ import annotations
 
@@ -53,9 +56,9 @@ def _refuse(folder: Path, found: list[Path]) -> None:
 def staged(folder: Path, name: str, *, overwrite: bool, same: bool = False) -> Iterator[tuple[Path, Path]]:
     """``with staged(folder, name, overwrite=...) as (work, scratch)``: ``work`` becomes the data set's files.
 
-    With ``overwrite``, what else the data set ``name`` had in ``folder`` (parts, ``.user``, ``.item``, its YAML) is
-    removed after the new files stand; lists of rejected rows of earlier runs are in any case. A failure leaves
-    ``folder`` as it was, or absent. ``scratch`` is removed.
+    With ``overwrite``, all other files of the data set ``name`` in ``folder`` (parts, ``.user``, ``.item``, YAML) are
+    removed after the new files are in place. Lists of rejected rows of earlier runs are always removed. A failure
+    leaves ``folder`` as it was, or absent. ``scratch`` is removed.
 
     Args:
         folder: of the data set. name: of its files. overwrite: replace a data set that is there.

@@ -116,7 +116,7 @@ class Split:
         return self.rows
 
     def row_numbers(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.int64]:
-        """Rows of the atomic file (over all its parts) that rows ``start`` to ``stop`` of this split are."""
+        """Row numbers in the atomic file (counted over all its parts) of rows ``start`` to ``stop`` of this split."""
         stretch = slice(self.start + start, self.start + (self.rows if stop is None else stop))
         if "row" in self.store.extra:
             return self.store.extra["row"][stretch].astype(np.int64)
@@ -276,7 +276,7 @@ def _copied(values: Array, dtype: type) -> Array:
 
 
 def _rows_of(array: Array, rows: npt.NDArray[np.int64]) -> Array:
-    """``array[rows]``; faster, and without a copy of the whole where one row stands for all (``broadcast_to``)."""
+    """``array[rows]``; faster, and without copying a broadcast array (``broadcast_to``)."""
     if len(array) and array.strides[0] == 0:
         return np.broadcast_to(array[0], (len(rows), *array.shape[1:]))
     return array.take(rows, axis=0)

@@ -16,7 +16,7 @@ class FieldSummary:
     """One field. ``missing`` and ``coverage`` are shares per split.
 
     Attributes:
-        kind: token, token_seq or float. table: ``inter``, ``user`` or ``item``, where its column lies.
+        kind: token, token_seq or float. table: ``inter``, ``user`` or ``item``, the table of its column.
         vocabulary: tokens (or bins) with an id of their own; 0 for a continuous number.
         missing: rows without a value. coverage: among rows with one, those whose token training has shown often
             enough; None where that has no meaning (numbers, multi-valued fields), or no row has a value.

@@ -29,7 +29,7 @@ __all__ = ["FloatStatistics", "TokenVocabulary", "Vocabularies", "bin_ids", "mak
 Ids = npt.NDArray[np.int64]
 
 ROWS_PER_THREAD = 2048
-"""Below so many rows, Polars looks the columns up faster one after another than on its threads."""
+"""Below this number of rows, Polars looks the columns up faster one after another than on its threads."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class TokenVocabulary:
 
     @classmethod
     def from_counts(cls, tokens: pl.Series, counts: npt.NDArray[np.int64], min_count: int) -> TokenVocabulary:
-        """Order ``tokens`` by their ``counts`` in training; a count of 0 is no training token."""
+        """Order ``tokens`` by their ``counts`` in training; a count of 0 is not a training token."""
         return cls.ranked(tokens, counts, min_count)[0]
 
     @classmethod
@@ -56,7 +56,8 @@ class TokenVocabulary:
 
         Args:
             tokens: distinct. counts: how often each was shown; 0 is no token of the vocabulary.
-            min_count: fewer is rare. training: how often training shows each, where ``counts`` counts other rows too.
+            min_count: tokens with a smaller count are rare. training: counts in the training split, if ``counts``
+                includes other splits.
 
         >>> known, ids = TokenVocabulary.ranked(pl.Series(["a", "b", "c"]), np.array([1, 3, 0]), 1)
         >>> known.series.to_list(), ids.tolist()

@@ -45,7 +45,7 @@ class FeatureInteraction(Fusible):
     """Base of every interaction. A subclass takes its options as keyword-only numbers and strings.
 
     Maps of :mod:`recbole_dtn.layers` and functions of :mod:`recbole_dtn.kernels` follow the setting ``fused`` by
-    themselves. A method with a faster way of its own takes it where ``self.fused`` is true.
+    themselves. A method with a faster implementation uses it if ``self.fused`` is true.
 
     Args:
         shape: sizes of the input.

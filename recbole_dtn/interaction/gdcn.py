@@ -35,7 +35,7 @@ class GDCN(FeatureInteraction):
     Args:
         shape: sizes of the input. output_dim: O.
         layers: L, at least 1.
-        structure: where the MLP stands, after the crosses or beside them.
+        structure: position of the MLP, after the cross layers or parallel to them.
         hidden: widths of the MLP.
         low_rank: rank r of the cross and gate matrices; None keeps them full.
 
@@ -52,7 +52,7 @@ class GDCN(FeatureInteraction):
         layers: Annotated[int, Field(ge=1, description="gated cross layers")] = 2,
         structure: Annotated[
             Literal["stacked", "parallel"],
-            Field(description="the MLP stands after the crosses (stacked, GDCN-S) or beside them (parallel, GDCN-P)"),
+            Field(description="the MLP follows the cross layers (stacked, GDCN-S) or is parallel to them (GDCN-P)"),
         ] = "stacked",
         hidden: Annotated[
             Sequence[Count], Field(description="hidden widths of the MLP; [] leaves one linear map to the output")

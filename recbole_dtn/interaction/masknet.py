@@ -124,7 +124,7 @@ class MaskNet(FeatureInteraction):
         ] = (),
         embedding_norm: Annotated[bool, Field(description="layer norm per field on the embeddings")] = True,
         output_activation: Annotated[
-            Literal["none", "relu"], Field(description="what the output passes last: none, or relu (released DTN code)")
+            Literal["none", "relu"], Field(description="activation of the output: none, or relu (released DTN code)")
         ] = "none",
         projection_bias: Annotated[
             bool, Field(description="bias in the projection of a block (released DTN code: true)")
@@ -133,7 +133,7 @@ class MaskNet(FeatureInteraction):
             float, Field(gt=0, allow_inf_nan=False, description="epsilon of the layer norms (released DTN code: 1e-12)")
         ] = 1e-5,
         final_layer: Annotated[
-            bool, Field(description="linear map to the output; false: the blocks or their MLP end in module_dim")
+            bool, Field(description="linear map to the output; false: the blocks or their MLP must end in module_dim")
         ] = True,
     ) -> None:
         super().__init__(shape, output_dim)

@@ -1,4 +1,4 @@
-"""Computations written by hand for speed, each beside the plain formula that it must equal.
+"""Hand-written kernels, each with a plain implementation in torch operations that gives the same result.
 
 A function here takes tensors and ``nn.Linear`` maps, and returns what its docstring's formula says. Inside it either
 evaluates the formula with torch's operations (plain), or runs an autograd Function with a backward pass of its own

@@ -12,11 +12,15 @@ __all__ = ["Fusible", "are_fused", "autocasting", "by_hand", "few_rows", "set_fu
 M = TypeVar("M", bound=nn.Module)
 
 FEW_ROWS = 32
-"""Up to so many rows, laying out the weights of several layers side by side takes longer than their products."""
+"""Most rows of :func:`few_rows`. With so few, concatenating the weights of several layers takes longer than the
+products."""
 
 
 class Fusible(nn.Module):
-    """A module with two ways to compute one thing: fused (the default), and plain, which is its oracle."""
+    """A module with two implementations.
+
+    Fused (hand-written kernels) is the default; plain (torch operations) is the reference in tests.
+    """
 
     fused = True
 
@@ -30,7 +34,7 @@ def set_fused(module: M, fused: bool) -> M:
 
 
 def by_hand(x: Tensor, *parts: nn.Module) -> bool:
-    """Whether an operation of ``parts`` on ``x`` runs as it is written by hand.
+    """Whether ``parts`` use their hand-written kernels on ``x``.
 
     That is so where every part is fused, unless autocast is on (the hand-written code has no rule for mixed types) or
     a compiler is tracing (it generates code of its own).
@@ -53,5 +57,5 @@ def autocasting(x: Tensor) -> bool:
 
 
 def few_rows(x: Tensor) -> bool:
-    """Few rows, and no gradient is asked for."""
+    """Whether ``x`` has at most ``FEW_ROWS`` rows and no gradient is computed."""
     return len(x) <= FEW_ROWS and not (torch.is_grad_enabled() or torch.compiler.is_compiling())

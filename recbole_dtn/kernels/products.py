@@ -52,7 +52,7 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.device.type == "cpu"
         and weight.shape[0] >= LEAST_COLUMNS
         and x.shape[0] * weight.numel() >= LEAST_WORK
-        and not torch.compiler.is_compiling()  # whose code generator has its own way to oneDNN
+        and not torch.compiler.is_compiling()  # the compiler's generated code calls oneDNN itself
         and prefers_onednn()
     )
 
@@ -74,8 +74,8 @@ def _in_rows(x: Tensor) -> Tensor:
 
 
 def _finite(values: Tensor | None) -> bool:
-    """Whether all values are finite, by their sum: one read, 1 to 2 % of the time of a product. (A sum of finite values
-    may overflow; the slower way that is then taken has the same result.)"""
+    """Whether all values are finite, by their sum: one read, 1 to 2 % of the time of a product. (If a sum of finite
+    values overflows, the slower path is used; its result is the same.)"""
     return values is None or math.isfinite(values.detach().sum().item())
 
 
@@ -87,8 +87,9 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: A
     """
     if _by_onednn(x, weight):
         x = _in_rows(x)
-        # oneDNN's ReLU turns NaN into 0, so that a broken model would score as a sound one: it is applied apart where
-        # something is not finite, or where the output is so small that this costs less than reading the weights.
+        # oneDNN's ReLU turns NaN into 0, which would hide non-finite weights. The ReLU is therefore a separate
+        # operation if an operand is not finite, or if the output is so small that checking the weights would take
+        # longer.
         small = 2 * len(x) <= weight.shape[1]
         apart = activation == "relu" and (small or not all(map(_finite, (x, weight, bias))))
         written = "none" if apart else activation

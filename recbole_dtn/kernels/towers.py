@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_dtn.kernels.choice import by_hand, few_rows
+from recbole_dtn.kernels.choice import are_fused, by_hand, few_rows
 from recbole_dtn.kernels.first_order import first_order
 from recbole_dtn.kernels.products import prefers_onednn
 
@@ -27,11 +27,12 @@ def worth_batching(layers: Sequence[Sequence[nn.Linear]], x: Tensor) -> bool:
         layers: per layer, the maps of the T towers. x: (B, T, H).
     """
     return (
-        len(layers[0]) > 1
-        and not few_rows(x)  # which have a quicker way
+        by_hand(x)  # first: a compiler cannot trace the look at the processor below
+        and len(layers[0]) > 1
+        and not few_rows(x)  # few rows are faster one tower after another
         and not (x.is_cpu and prefers_onednn())
         and all(layer[0].weight.numel() <= WIDEST for layer in layers)
-        and by_hand(x, *(each for layer in layers for each in layer))
+        and are_fused(*(each for layer in layers for each in layer))
     )
 
 

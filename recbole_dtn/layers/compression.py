@@ -34,7 +34,7 @@ class Compression:
     Attributes:
         method: as above. above: a field is compressed when its vocabulary has more tokens than this.
         collisions: tokens per row of R (the paper's "enforced hash collisions"), at least 2.
-        keep: so many of a field's most frequent tokens keep rows of their own, beside absent and unknown.
+        keep: number of most frequent tokens of a field that keep rows of their own, besides absent and unknown.
         operation: ``product`` or ``sum``; read by ``quotient_remainder`` alone.
     """
 
@@ -188,7 +188,8 @@ class SharedRows(nn.Module):
         vectors = chunk.view(*placed.first.shape, dim)
         first = vectors if placed.columns is None else vectors.index_select(1, placed.columns)
         own = (placed.second == self.zeros).unsqueeze(-1)
-        # Where an id has a row of its own, 1 or 0 stands in for the row of zeros, which then gets no gradient.
+        # For an id with a row of its own, 1 (product) or 0 (sum) replaces the row of zeros, which then gets no
+        # gradient.
         second = second.view(*placed.second.shape, dim).masked_fill(own, 1.0 if self.product else 0.0)
         both = first * second if self.product else first + second
         return (both if placed.columns is None else vectors.index_copy(1, placed.columns, both)).view(-1, dim)

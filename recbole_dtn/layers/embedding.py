@@ -80,8 +80,8 @@ class EmbeddingTable(nn.Module):
 
     A single id gives its row. A multi-valued field is pooled (:func:`pool`). A continuous field at offset o gives
     ``value * row[o + 1]``, and ``row[o]`` where the value is absent (NaN). The row of unknown tokens starts at zero
-    in the fields that ``schema.extra["zero_unknown"]`` lists: no training token is rare there, so that training
-    would leave it at its random start.
+    in the fields of ``schema.extra["zero_unknown"]``. These fields have no rare training token, so the row is never
+    trained and would keep its random initial value.
 
     Args:
         schema: fields, sizes and offsets. dim: D. std: standard deviation of the initial rows. dtype: of the rows as

@@ -21,8 +21,9 @@ class RowTable(nn.Embedding):
     A subclass of ``nn.Embedding``, since DDP expects sparse gradients of that class alone.
 
     Attributes:
-        sparse: whether gradients are sparse (for lazy and row-wise optimisers); the trainer sets it.
-        l2: coefficient of the penalty on the rows a batch looks up; the trainer sets it.
+        sparse: whether gradients are sparse (for lazy and row-wise optimisers); set by ``TrainingModule`` and
+            ``build_optimizer``.
+        l2: coefficient of the penalty on the rows a batch looks up; set by ``MultiTaskRecommender``.
         penalty: ``l2 / 2 * sum over look-ups of |row|^2 / B`` of the last training forward, else None.
     """
 

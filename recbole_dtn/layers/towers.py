@@ -15,7 +15,9 @@ __all__ = ["Towers"]
 
 
 class Towers(nn.Module):
-    """One :class:`Tower` per task. Their parameters stay apart, so that a task's own can be told from shared ones.
+    """One :class:`Tower` per task.
+
+    Each tower has separate parameters, so that task-specific and shared parameters can be distinguished.
 
     Args:
         input_dim: H. hidden: hidden widths of each tower. count: T. dropout: after each hidden layer.

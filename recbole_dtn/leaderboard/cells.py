@@ -1,4 +1,4 @@
-"""The cells of a board, data set x model x seed: what each is called, and the settings it runs with."""
+"""The cells of a leaderboard. A cell is one run of data set x model x seed: its key and its settings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class CellKey:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a board: its key, its settings, and the overrides that give them."""
+    """One run of a leaderboard: its key, its settings, and the overrides that give them."""
 
     key: CellKey
     settings: Settings
@@ -74,7 +74,7 @@ def parse_seeds(text: str) -> list[int]:
     _refuse_repeats("seeds", items)
     for number in numbers:
         if number >= 2**32:
-            raise UsageError(f"seeds: a seed lies between 0 and {2**32 - 1}, found {number}")
+            raise UsageError(f"seeds: a seed is between 0 and {2**32 - 1}, found {number}")
     return numbers
 
 
@@ -102,7 +102,7 @@ def plan_cells(
         resolve: gives the settings and their digest for one cell's overrides.
 
     Raises:
-        UsageError: for an empty or repeated name, a setting that the board itself fixes, or a cell whose settings
+        UsageError: for an empty or repeated name, a setting that the leaderboard itself fixes, or a cell whose settings
             are wrong; nothing has run by then.
     """
     for name, values in (("models", models), ("datasets", datasets), ("seeds", [str(seed) for seed in seeds])):
@@ -132,17 +132,18 @@ def _refuse_reserved(overrides: Sequence[str]) -> None:
     for override in overrides:
         key, equals, _ = override.removeprefix("--").partition("=")
         if (equals or override.startswith("--")) and key in RESERVED:
-            raise UsageError(f"{key}: a board takes {RESERVED[key]}, found {override!r}")
+            raise UsageError(f"{key}: a leaderboard takes {RESERVED[key]}, found {override!r}")
 
 
 def _refuse_devices(settings: Settings) -> None:
-    """Refuse several devices: Lightning starts a process per device by running the whole command, board included."""
+    """Refuse several devices: Lightning starts a process per device by running the whole command, leaderboard
+    included."""
     text = str(settings.devices).strip()
     named = text.startswith("[") or "," in text
     one = len([item for item in text.strip("[]").split(",") if item.strip()]) == 1 if named else text == "1"
     if not one or settings.num_nodes != 1:
         raise UsageError(
-            f"devices={settings.devices}, num_nodes={settings.num_nodes}: a board runs each cell on one device; train "
-            f"such a cell by itself (--model={settings.model} --dataset={settings.dataset} --seed={settings.seed} "
-            "--devices=...) and run the board without --devices: it finds the record"
+            f"devices={settings.devices}, num_nodes={settings.num_nodes}: a leaderboard runs each cell on one device; "
+            f"train such a cell by itself (--model={settings.model} --dataset={settings.dataset} "
+            f"--seed={settings.seed} --devices=...) and run the leaderboard without --devices: it finds the record"
         )

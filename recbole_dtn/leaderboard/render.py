@@ -1,4 +1,4 @@
-"""A board as Markdown, as CSV and on the terminal."""
+"""A leaderboard as Markdown, as CSV and on the terminal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CSV_COLUMNS = (
 MARK = "†"
 """Behind the name of a row whose numbers were selected on the test set."""
 CLAIMS_NEED = 10
-"""Seeds below which a board makes no claim: with five a two-sided Wilcoxon test cannot reach p < .05."""
+"""Fewest seeds for a comparison; with five or fewer, a two-sided Wilcoxon test cannot reach p < .05."""
 
 
 # ---- cells of the table ---------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def notes(rows: Sequence[BoardRow]) -> list[str]:
         )
     found.append("The spread is that of training alone: the sampling error of the test split is not in it.")
     if min(len(row.seeds) for row in rows) < CLAIMS_NEED:
-        found.append(f"With fewer than {CLAIMS_NEED} seeds a board is descriptive: it claims no difference.")
+        found.append(f"With fewer than {CLAIMS_NEED} seeds a leaderboard is descriptive; it claims no difference.")
     fingerprints = dict.fromkeys(row.data_fingerprint[:12] for row in rows)
     if len(fingerprints) > 1:
         found.append(
@@ -114,8 +114,8 @@ def notes(rows: Sequence[BoardRow]) -> list[str]:
     for name, row in zip(names, rows, strict=True):
         for task, weight in row.pos_weights.items():
             found.append(
-                f"{name}: {task} is trained with pos_weight {weight:g}, so its predictions are no probabilities of the "
-                "data and its log loss compares only under the same weight."
+                f"{name}: {task} is trained with pos_weight {weight:g}, so its predictions are not probabilities of "
+                "the data and its log loss compares only under the same weight."
             )
     return found
 
@@ -124,7 +124,7 @@ def notes(rows: Sequence[BoardRow]) -> list[str]:
 
 
 def markdown(rows: Sequence[BoardRow]) -> str:
-    """One section per data set: a table with a line per row of the board, and the notes to it."""
+    """One section per data set: a table with a line per row of the leaderboard, and the notes to it."""
     sections = []
     for dataset, group in _by_dataset(rows):
         lines = [f"## {escaped(dataset)}", "", *markdown_table(_columns(group), _cells(group))]
@@ -146,7 +146,7 @@ def board_csv(rows: Sequence[BoardRow]) -> str:
 
 
 def print_board(rows: Sequence[BoardRow], console: Console) -> None:
-    """Print the board: a table as wide as the terminal allows, or plain columns where there is no terminal."""
+    """Print the leaderboard: a table as wide as the terminal allows, or plain columns without a terminal."""
     for dataset, group in _by_dataset(rows):
         say(console, dataset)
         show_table(console, _columns(group), _cells(group), numbers=True)

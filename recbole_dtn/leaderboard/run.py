@@ -1,4 +1,4 @@
-"""Run the cells of a board one after another, skip what is recorded, and write the table."""
+"""Run the cells of a leaderboard one after another, skip those that are recorded, and write the table."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run_board(
     fingerprint: Fingerprint | None = None,
     resolve: Callable[[list[str]], tuple[Settings, str]] = resolve_cell,
 ) -> Path:
-    """Run a board and write it.
+    """Run a leaderboard and write it.
 
     Args:
         models: names of models. datasets: names of data sets. seeds: see :func:`~.cells.parse_seeds`.
@@ -49,7 +49,7 @@ def run_board(
             name as it is now, None when it is not known yet. resolve: settings and digest of a cell's overrides.
 
     Returns:
-        The path of the Markdown table; the CSV lies beside it.
+        The path of the Markdown table; the CSV is in the same folder.
 
     Raises:
         UsageError: for wrong settings of any cell, before the first runs.
@@ -71,7 +71,7 @@ def run_board(
 
 
 class _Session:
-    """One pass over the cells of a board."""
+    """One pass over the cells of a leaderboard."""
 
     def __init__(
         self, cells: list[Cell], recorded: Recorded, console: Console, run_cell: RunCell, fingerprint: Fingerprint
@@ -161,7 +161,7 @@ def _publish(records: Sequence[RunRecord], output: Path, board: str, console: Co
     path = write_board(rows, output, board)
     say(console, "")
     print_board(rows, console)
-    say(console, f"board written to {path} and {path.with_suffix('.csv').name}")
+    say(console, f"leaderboard written to {path} and {path.with_suffix('.csv').name}")
     return path
 
 

@@ -33,12 +33,13 @@ class Summary:
 
 @dataclass(frozen=True)
 class BoardRow:
-    """One line of a board: a model with one choice of settings on one data set, over its seeds.
+    """One line of a leaderboard: a model with one choice of settings on one data set, over its seeds.
 
     Attributes:
         metrics: a summary per measured number, in the tasks' order.
         parameters: embedding, codebook, dense and their total.
-        samples_per_second: median over the seeds, of runs that ran as most of the board did (threads, compile, ...).
+        samples_per_second: median over the seeds, of runs with the most frequent threads, compile mode and devices in
+            the leaderboard.
         pos_weights: the tasks whose pos_weight is not 1.
         selected_on_test: whether the validation rows were rows of the test set.
     """
@@ -79,7 +80,7 @@ def pos_weights(record: RunRecord) -> dict[str, float]:
 
 
 def summarise(records: Iterable[RunRecord]) -> list[BoardRow]:
-    """Rows of a board, in the order in which data sets, and within them models, first appear.
+    """Rows of a leaderboard, in the order in which data sets, and within them models, first appear.
 
     Runs are put together only when model, settings and data agree; two records of one seed are one run made twice,
     and the later one counts.

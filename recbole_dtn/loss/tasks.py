@@ -86,8 +86,8 @@ class TaskLosses(nn.Module):
         """
         logits = logits if logits.dtype is torch.float64 else logits.float()
         targets = torch.where(observed, labels.to(logits.dtype), 0.0)
-        # Masked before the loss as well as after it: where the loss of a label that is not there is infinite, the
-        # second mask alone would turn the gradient 0 into 0 * inf.
+        # Masked before the loss as well as after it: if the loss of an unobserved label is infinite, masking only
+        # afterwards would give the gradient 0 * inf = NaN.
         each = self._each(logits if self.safe else torch.where(observed, logits, 0.0), targets)
         if self.positive is not None:
             each = each * (1.0 + (self.positive.to(logits) - 1.0) * targets)

@@ -79,7 +79,8 @@ def _auc_of_classes(positives: Scores, negatives: Scores) -> float:
 
 def _twice_below(few: Scores, many: Scores) -> int:
     """Twice the pairs of a score of ``few`` and a smaller one of ``many``, plus the pairs of equals; both sorted."""
-    # ``low`` is how many of ``many`` lie below the whole slice. Only the part that the slice spans is searched.
+    # ``low`` is the number of elements of ``many`` below the whole slice. Only the part that the slice spans is
+    # searched.
     total = low = 0
     for start in range(0, len(few), SLICE):
         part = few[start : start + SLICE]
@@ -134,8 +135,8 @@ class ExactAUC(KeepingMetric):
     """Area under the ROC curve, exact, ties counted half.
 
     Undefined (NaN) where only one class is observed. Keeps 4 bytes a row (8 where logits are float64), and as much
-    again with sample weights: the scores of each class apart, since their order does not matter. ``compute`` needs as
-    much again to join a class.
+    again with sample weights: the scores of each class are kept separately, since their order does not matter.
+    ``compute`` needs as much again to join a class.
 
     >>> metric = ExactAUC()
     >>> metric.update(torch.tensor([-1.0, 2.0, 0.0]), torch.tensor([0.0, 1.0, 1.0]))

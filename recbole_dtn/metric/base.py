@@ -1,4 +1,7 @@
-"""The contract of a metric of one task: rows masked, state on the CPU, and a gather that counts every row once."""
+"""Base class of a metric of one task.
+
+It masks rows, keeps its state on the CPU, and gathers processes so that every row counts once.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Base of a metric that no sums give: it keeps numbers of every row until the end."""
+"""Base class of metrics that cannot be computed from sums: it stores values of every row."""
 
 from __future__ import annotations
 

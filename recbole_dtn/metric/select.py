@@ -35,7 +35,7 @@ def select(metrics: Metrics, valid_metric: str) -> float | None:
     >>> select({"click": {"auc": 0.7, "logloss": 0.3}}, "click_logloss")
     0.3
     """
-    for task, found in metrics.items():  # before "mean": a task may bear that name
+    for task, found in metrics.items():  # before "mean", since a task may be named "mean"
         for metric, value in found.items():
             if valid_metric == f"{task}_{metric}":
                 return value

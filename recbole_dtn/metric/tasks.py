@@ -67,9 +67,10 @@ class MultiTaskMetrics:
     A metric that reads predictions as probabilities (``ne``, ``calibration``) is None for a task with ``pos_weight``.
     Under several processes with any number of rows each, every row counts once.
 
-    Factors (``ModelOutput.factors``) have the metrics of the task whose label they predict, on the rows that they are
-    about: pCVR over the clicked rows where the purchase is observed, as ``buy@click``. That is the same name whichever
-    model gives it; a second factor of the same label and condition goes by its own name.
+    Each factor (``ModelOutput.factors``) has the metrics of the task whose label it predicts, on the rows where its
+    condition holds: pCVR over the clicked rows where the purchase is observed. Its name in the results is
+    ``<label>@<observed_by>`` (``buy@click``), whatever its key in ``factors``; a second factor with the same label and
+    condition is named ``<key>@<observed_by>``.
 
     Args:
         tasks: the T tasks, in the order of the columns.
@@ -171,7 +172,7 @@ class MultiTaskMetrics:
             self._factor_tasks[name] = position, condition
 
     def _agree_on_factors(self) -> None:
-        """Give every process the factors of all of them, in one order: one without a batch has heard of none."""
+        """Register the same factors in the same order on all processes; a process without a batch has none yet."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             told = gather_on_cpu(torch.tensor(list(json.dumps(self._factor_tasks).encode()), dtype=torch.uint8))
             for text in told:

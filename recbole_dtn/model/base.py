@@ -68,7 +68,7 @@ class ModelOutput:
 
 
 class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
-    """Base class. A model writes ``build`` and ``forward`` and nothing else.
+    """Base class. A model defines ``build`` and ``forward``; it may override ``task_losses`` and ``task_parameters``.
 
     Args:
         config: typed settings, or RecBole's Config.
@@ -176,12 +176,12 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         """Positions of fields that a setting names.
 
         Raises:
-            UsageError: for a name that is no field of the data set.
+            UsageError: for a name that is not a field of the data set.
         """
         known = [spec.name for spec in self.schema.fields]
         for name in names:
             if name not in known:
-                raise UsageError(f"{setting}: {name!r} is no field of the data set; {nearest(name, known)}")
+                raise UsageError(f"{setting}: {name!r} is not a field of the data set; {nearest(name, known)}")
         return tuple(known.index(name) for name in names)
 
     @property

@@ -42,18 +42,22 @@ class DTNSettings(Settings):
 
     variant: Annotated[
         Literal["paper", "released"],
-        Field(description="the paper, or the authors' code: sets the four options below that are null"),
+        Field(
+            description="the paper, or the authors' released code; sets fusion, gate_input, gate_activation and "
+            "tsn_detach where they are null"
+        ),
     ] = "paper"
     interactions: Annotated[
         list[Interaction],
         Field(
             min_length=1,
             validate_default=True,
-            description="modules of every owner; options as {name: masknet, blocks: 3}; repeats allowed",
+            description="modules of each task and of the shared set; options as {name: masknet, blocks: 3}; repeats "
+            "allowed",
         ),
     ] = ["gdcn", "masknet", "memonet"]  # type: ignore[list-item]
     module_dim: Annotated[Count, Field(description="common output width O of the modules")] = 64
-    use_shared: Annotated[bool, Field(description="whether the shared owner S has modules too")] = True
+    use_shared: Annotated[bool, Field(description="whether there is a shared set of modules too")] = True
     use_tsn: Annotated[bool, Field(description="whether a predecessor's prediction scales its modules (TSN)")] = True
     fusion: Annotated[Fusion | None, Field(description="concat (paper) or sum (released) of the two gated groups")] = (
         None
@@ -81,7 +85,10 @@ class DTNSettings(Settings):
     dropout: Annotated[Rate, Field(description="in the towers")] = 0.3
     embedding_l2: Annotated[
         NonNegative,
-        Field(description="stronger than the shared default: three modules per owner overfit small data sooner"),
+        Field(
+            description="L2 of the rows that a batch looks up; larger than for other models, since DTN overfits small "
+            "data sooner"
+        ),
     ] = 0.01
 
 
@@ -99,14 +106,14 @@ def task_chain(settings: DTNSettings, schema: DataSchema) -> dict[str, tuple[str
     """Direct predecessors of every task: the tasks' ``after``, or the map ``task_chain`` in its place.
 
     Raises:
-        UsageError: for a name that is no task, a cycle, or (with TSN) a predecessor without a probability.
+        UsageError: for a name that is not a task, a cycle, or (with TSN) a predecessor without a probability.
     """
     if settings.task_chain == "dataset":
         chain = {task.name: task.after for task in schema.tasks}
     else:
         for name in (*settings.task_chain, *(each for many in settings.task_chain.values() for each in many)):
             if name not in schema.task_names:
-                raise UsageError(f"task_chain: {name!r} is no task: {nearest(name, schema.task_names)}")
+                raise UsageError(f"task_chain: {name!r} is not a task: {nearest(name, schema.task_names)}")
         chain = {name: tuple(settings.task_chain.get(name, ())) for name in schema.task_names}
     topological_order(chain)
     if settings.use_tsn:
@@ -256,10 +263,10 @@ class DTN(MultiTaskRecommender):
     """Task-specific interaction modules, selected by gates and a task-sensitive network.
 
     Every owner o (a task, or the shared owner S) has its own modules ``F_{o,j}(x)``, which all tasks read. The tasks
-    are computed in the order of the chain. Task t fuses ``GN(own)`` with ``TSN(others + shared)``; its tower reads the
-    result. ``GN`` is a softmax-gated sum. TSN scales the modules of each direct predecessor by that predecessor's
-    prediction.
-    ``variant: released`` is the authors' code (docs/dtn.md).
+    are computed in the order of the chain. Task t combines ``GN(own)`` and ``TSN(others + shared)`` (setting
+    ``fusion``: concatenation or sum); the result is the input of its tower. ``GN`` is a softmax-gated sum. TSN scales
+    the modules of each direct predecessor by that predecessor's prediction. ``variant: released`` is the authors' code
+    (docs/dtn.md).
     """
 
     settings_class: ClassVar = DTNSettings

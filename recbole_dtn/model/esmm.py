@@ -28,7 +28,7 @@ class ESMMSettings(Settings):
 
 @MODELS.register("ESMM", paper="Ma et al., SIGIR 2018")
 class ESMM(MultiTaskRecommender):
-    """Towers on shared embeddings; a task's probability is its own times its predecessor's.
+    """Shared embeddings; multiplies each task's conditional probability by its predecessor's probability.
 
     ``p_t = p_s * sigmoid(tower_t(x))``, s the task that ``after`` names; ``p_t = sigmoid(tower_t(x))`` without one.
     For click and purchase: ``pCTCVR = pCTR * pCVR`` (eq. 1). Both losses run over the entire space, so the label of a

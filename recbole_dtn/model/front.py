@@ -1,4 +1,4 @@
-"""What stands between the embeddings and a model's networks: nothing but flattening, or one interaction."""
+"""The layer between the embeddings and a model's networks: flattening, or the ``shared_interaction``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def interact(
 
 
 class Front(nn.Module):
-    """``flat(e)``, or ``F(e)`` where an interaction F stands in front of a model's networks.
+    """``flat(e)``, or ``F(e)`` with an interaction F in front of a model's networks.
 
     Args:
         shape: sizes of the embeddings. interaction: F, or None. aux_weight: weight of F's own loss.

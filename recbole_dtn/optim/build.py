@@ -22,8 +22,8 @@ __all__ = ["build_optimizer", "decays", "sparse_gradients"]
 def sparse_gradients(settings: Settings) -> bool:
     """Whether tables are to produce sparse gradients: under every ``embedding_optimizer`` but the dense ``adam``.
 
-    DDP asks a table this when it wraps the model, which is before Lightning asks for optimisers: the trainer calls
-    ``model.set_sparse(sparse_gradients(settings))`` when it is built.
+    DDP reads this from a table when it wraps the model, before Lightning configures the optimisers.
+    ``TrainingModule.__init__`` therefore calls ``model.set_sparse(sparse_gradients(settings))``.
     """
     return settings.embedding_optimizer.name != "adam"
 
@@ -38,8 +38,8 @@ def build_optimizer(
 
     ``weight_decay`` is decoupled and applies to dense weights that :func:`decays` names; ``adam`` and ``adamw`` are
     therefore the same here. Tables never decay: ``embedding_l2`` is for them. ``embedding_optimizer.name: adam`` is
-    ``torch.optim.Adam`` over the whole table, as RecBole's own trainer has it, bit for bit. Also tells the tables
-    whether their gradients are to be sparse (:func:`sparse_gradients`).
+    ``torch.optim.Adam`` over the whole table, as RecBole's own trainer has it, bit for bit. Also calls
+    ``model.set_sparse`` (:func:`sparse_gradients`).
 
     Args:
         model: the model. settings: of the run.
@@ -95,8 +95,9 @@ def _dense(groups: list[dict[str, Any]], settings: Settings, *, exact: bool) -> 
         return torch.optim.SGD(groups, lr=options.lr, foreach=True)
     if options.name == "adagrad":
         return torch.optim.Adagrad(groups, lr=options.lr, eps=options.eps, foreach=True)
-    # torch's fused kernel over a model's hundreds of small parameters is 7 times as fast on a CPU as one update after
-    # another. It rounds the last bit differently, so the setting that reproduces RecBole's trainer goes without.
+    # ``torch.optim.Adam(fused=True)`` over a model's hundreds of small parameters is 7 times as fast on a CPU as one
+    # update after another. It rounds the last bit differently, so the setting that reproduces RecBole's trainer goes
+    # without.
     has_kernel = {group["params"][0].device.type for group in groups} <= {"cpu", "cuda"}
     how = {"fused": True} if has_kernel and not exact else {"foreach": True}
     return torch.optim.Adam(groups, lr=options.lr, betas=options.betas, eps=options.eps, **how)

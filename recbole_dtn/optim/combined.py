@@ -53,10 +53,10 @@ class CombinedOptimizer(torch.optim.Optimizer):
         return result
 
     def _align(self) -> None:
-        """Copy each dense gradient whose elements lie in another order than its parameter's.
+        """Copy each dense gradient whose memory layout differs from its parameter's.
 
-        ``backward()`` leaves none; ``torch.autograd.grad`` may give one, such as the transpose of a product. torch's
-        one-kernel Adam walks both in memory order on a CPU and would pair the wrong elements.
+        ``backward()`` gives none; ``torch.autograd.grad`` may, such as the transpose of a product. On a CPU
+        ``torch.optim.Adam(fused=True)`` reads both in memory order and would combine the wrong elements.
         """
         for group in self.param_groups:
             for weight in group["params"]:

@@ -45,7 +45,7 @@ class RowOptimizer(torch.optim.Optimizer):
     """Base class: the cost of a step grows with the rows that are touched, not with those of the table.
 
     A row counts as touched when the batch looks it up, even where its gradient is 0. Dense gradients are accepted:
-    they touch every row. A table in bfloat16 has its state and its arithmetic in float32, but for the gradient of each
+    they touch every row. A table in bfloat16 has its state and its arithmetic in float32, except the gradient of each
     look-up, which autograd gives in the type of the table; a moved row is rounded by :func:`rounded_at_random`.
     """
 

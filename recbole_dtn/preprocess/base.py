@@ -93,7 +93,7 @@ class Preprocessor(ABC):
         """Write the files and log what was written; returns their folder.
 
         Args:
-            log: told what was written. meter: told how far it is.
+            log: called with a line on what was written. meter: gets the progress.
             overwrite: replace a data set of that name, with all of its files.
             max_rejected: largest share of faulty rows of a raw table. strict: stop at the first faulty row.
             with_meaning: also write the data set's YAML, where :meth:`meaning` gives one.

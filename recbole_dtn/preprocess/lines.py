@@ -27,7 +27,7 @@ HELD_BYTES = 1 << 27
 """Longest quoted value, in bytes: an unclosed quote must not collect the rest of the file in memory."""
 MISPLACED = "misplaced quote"
 QUOTE_HINT = (
-    "a quote stands around a whole value, or doubled inside one; of a table where quotes are ordinary characters, "
+    "a quote encloses a whole value, or is doubled inside one; of a table where quotes are ordinary characters, "
     "write reader: {quote: null} in the spec"
 )
 
@@ -47,7 +47,7 @@ def line_blocks(
 
     Args:
         raw: the file. quote: the quoting character; a line feed inside quotes does not end a row.
-        block_bytes: about how many bytes a block has. meter: told how far the reading is.
+        block_bytes: about how many bytes a block has. meter: gets the progress.
 
     Raises:
         DataError: for a file that cannot be read.

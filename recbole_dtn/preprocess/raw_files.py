@@ -79,7 +79,7 @@ class RawFile:
 
     def _unreadable(self, error: Exception) -> DataError:
         if isinstance(error, gzip.BadGzipFile):
-            return DataError(f"{self.name}: is no gzip data ({error}); a plain text file is named without .gz")
+            return DataError(f"{self.name}: is not gzip data ({error}); a plain text file is named without .gz")
         return DataError(f"{self.name}: cannot be read ({error}); is the download complete?")
 
 

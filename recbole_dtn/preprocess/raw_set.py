@@ -34,7 +34,7 @@ class RawSet(Preprocessor):
         options: of the protocol. base: the values of the shipped YAML whose protocol the options are.
 
     Attributes:
-        set_name: as the registry has it. files: what should lie in the raw folder, a line each, for messages.
+        set_name: as the registry has it. files: expected content of the raw folder, a line each, for messages.
         synthetic_rows: of the synthetic set that messages offer; 0: none is.
         bytes_per_second: raw bytes that two cores process in a second, for the time estimate.
     """
@@ -196,7 +196,7 @@ def data_path_words(data_path: Path) -> list[str]:
 
 
 def _found_in(raw: Path) -> str:
-    """What lies in a raw folder, in words."""
+    """The content of a raw folder, for messages."""
     if raw.is_file():
         return "that is a file, expected a folder"
     if not raw.is_dir():

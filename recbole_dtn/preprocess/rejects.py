@@ -26,7 +26,7 @@ EARLY_ROWS = 100_000
 LARGEST_TABLE = 500_000_000
 """Rows of the largest table for which stopping early can be no mistake."""
 HOPELESS = 10, 0.05
-"""A table stops early beyond so many times the allowed share, and beyond this share."""
+"""A table stops early above this multiple of the allowed share, and above this share."""
 
 
 @dataclass

@@ -116,9 +116,9 @@ def _tables(model: MultiTaskRecommender) -> dict[str, EmbeddingTable]:
 def initialise_from(model: MultiTaskRecommender, vocabularies: Vocabularies, folder: Path) -> int:
     """Start ``model`` from the weights of a run; embedding rows are matched by field and token.
 
-    A row whose token the old run did not know keeps its fresh initialisation. Rows that tokens share are taken over as
-    they are where the field has the same tokens in the same order, shared in the same way. Returns the number of
-    embedding rows that were taken over.
+    A row whose token the old run did not know keeps its fresh initialisation. Shared rows are copied if the field has
+    the same tokens in the same order and the same ``embedding_compression``. Returns the number of embedding rows that
+    were taken over.
 
     Raises:
         UsageError: when any other parameter is missing or differs in shape, or a field's tokens share rows in another
@@ -240,7 +240,7 @@ def match_rows(
 
 
 def _way(block: RowBlock, compression: Compression | None) -> tuple[RowBlock, str | None]:
-    """All that says which tokens share which row of a field, and how a vector is made of them."""
+    """The block and operation that determine which tokens share which rows, and how a vector is computed from them."""
     made_by = compression.operation if compression is not None and block.quotients else None
     return replace(block, offset=0), made_by
 

@@ -1,1 +1,1 @@
-"""Consoles, numbers, tables, plots and pages that data info, training and boards share."""
+"""Consoles, numbers, tables, plots and pages that data info, training and leaderboards share."""

@@ -7,11 +7,11 @@ from rich.console import Console
 __all__ = ["make_console", "say"]
 
 WIDE = 160
-"""Columns of an output that is no terminal, where nothing is folded to the width of a screen."""
+"""Columns of an output that is not a terminal, where lines are not folded to the width of a screen."""
 
 
 def make_console(*, quiet: bool = False, stderr: bool = False) -> Console:
-    """A console that colours no words and, where its output is no terminal, writes no control codes and folds nothing.
+    """A console without coloured words; if its output is not a terminal, it writes no control codes and folds no lines.
 
     Args:
         quiet: print nothing. stderr: write to the standard error instead of the standard output.

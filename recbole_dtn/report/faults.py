@@ -27,8 +27,8 @@ def plugin_fault(error: BaseException) -> str | None:
 def describe_fault(error: BaseException) -> str:
     """What went wrong, for an error that no check foresaw.
 
-    A fault of a plug-in is told by :func:`plugin_fault`. Any other is a bug of this package; but where plug-in files
-    are loaded they are named, since what a plug-in returned may be at fault.
+    A fault of a plug-in is reported by :func:`plugin_fault`. Any other is a bug of this package; but where plug-in
+    files are loaded they are named, since what a plug-in returned may be at fault.
     """
     told = plugin_fault(error)
     if told is not None:

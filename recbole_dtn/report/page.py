@@ -22,8 +22,8 @@ def render(package: str, template: str, plots: Iterable[Plot] = (), **values: An
     ``number``, ``decimal``, ``grouped`` (a whole number) and ``clipped``.
 
     Args:
-        package: where the template lies. template: its file name. plots: drawings by their names. values: what else
-            the template reads; an unknown name in it is an error.
+        package: where the template is. template: its file name. plots: drawings by their names. values: what else the
+            template reads; an unknown name in it is an error.
     """
     loader = PrefixLoader({"report": PackageLoader("recbole_dtn.report", ""), "page": PackageLoader(package, "")})
     environment = Environment(

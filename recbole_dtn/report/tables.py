@@ -50,7 +50,7 @@ def show_table(
 
 
 def plain_lines(columns: Row, rows: Sequence[Row], *, numbers: bool = False, longest: int | None = None) -> list[str]:
-    """The lines of a table whose columns are two spaces apart.
+    """The lines of a table whose columns are separated by two spaces.
 
     Args:
         columns, rows, numbers, longest: as for :func:`show_table`.

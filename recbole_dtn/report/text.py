@@ -18,7 +18,7 @@ def share(value: float | None, digits: int = 2) -> str:
 
 
 def number(value: float | None, digits: int = 5) -> str:
-    """A number with so many significant digits; whole up to ten millions.
+    """A number with the given number of significant digits; whole up to ten millions.
 
     >>> number(1234.5678), number(0.5), number(123456.7), number(1.65e12), number(None)
     ('1234.6', '0.5', '123,457', '1.65e12', '–')
@@ -31,7 +31,7 @@ def number(value: float | None, digits: int = 5) -> str:
 
 
 def decimal(value: float | None, places: int = 2) -> str:
-    """A number with so many decimal places.
+    """A number with the given number of decimal places.
 
     >>> decimal(0.12345, 3), decimal(-0.001), decimal(None)
     ('0.123', '0.00', '–')

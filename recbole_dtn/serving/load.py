@@ -66,8 +66,9 @@ class LoadedRun:
         """Score raw field values.
 
         Args:
-            frame: one column per field of the data set, values as in the atomic files (a multi-valued field as a
-                list, or as text with spaces between); unknown tokens are fine, a null is an absent value.
+            frame: one column per field of the data set, with raw values, not escaped as in the atomic files (a
+                multi-valued field as a list column, or as text separated by spaces). Unknown tokens are allowed; null
+                is an absent value.
             batch_size: rows scored at a time.
 
         Returns:

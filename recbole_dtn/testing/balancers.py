@@ -58,7 +58,7 @@ class Losses(nn.Module):
 
 
 class BalancerStep(Step):
-    """A :class:`Step` with the ways that a training loop adds: a second look at the losses, and the scaler's factor.
+    """A :class:`Step` with what the training loop adds: :meth:`losses_again`, :meth:`update`, the scaler's factor.
 
     Args:
         losses, extra: as in :class:`Step`. again: computes the losses anew. own: the optimiser of the balancer's
@@ -252,7 +252,7 @@ def _check_repeats(make: Make, tasks: int) -> None:
     for task, (head, alone) in enumerate(zip(run.model.heads, wanted, strict=True)):
         assert head.grad is not None
         factor = (head.grad * alone).sum() / alone.square().sum() / run.scale
-        assert factor > 0, f"task {task}: its own parameters do not go down its own loss"
+        assert factor > 0, f"task {task}: the step of its own parameters does not decrease its own loss"
         assert torch.allclose(head.grad, factor * alone, atol=1e-5), f"task {task}: its own parameters follow others"
 
 

@@ -1,4 +1,4 @@
-"""What every feature interaction must keep to: the checks that our own pass, for the author of a plug-in."""
+"""``check_interaction``: the contract of a feature interaction as a check, for plug-in authors and our own tests."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ class _Case:
             return _split(module(embeddings, ids, shared))[0]
 
     def near(self, one: Tensor, other: Tensor) -> bool:
-        """Equal but for the rounding of float64."""
+        """Equal up to the rounding of float64."""
         return one.shape == other.shape and torch.allclose(one, other, rtol=1e-9, atol=1e-9)
 
 
@@ -247,7 +247,7 @@ def _build(method: Any, layout: str, shape: FieldShape, options: dict[str, Any])
     embeddings, ids = _batch(shape, BATCH)
     _check_types(name, module, embeddings, ids)
     module.double()
-    with torch.no_grad():  # a weight that starts at zero may rightly block a gradient at the start, not for ever
+    with torch.no_grad():  # a weight initialised to zero may block gradients at the start only
         for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     return _Case(name, shape, module, embeddings, ids, build)
@@ -420,4 +420,4 @@ CHECKS = (
     _one_device,
 )
 POORER_CHECKS = tuple(check for check in CHECKS if check is not _gradients)
-"""With one field, attention among fields or sums over pairs rightly have no gradient."""
+"""Layouts without the gradient check: with one field, attention or pair sums have no gradient."""

@@ -25,12 +25,13 @@ FLAGS = ("needs_calibrated", "needs_group", "needs_domain")
 def check_metric(cls_or_name: type[TaskMetric] | str, **options: Any) -> None:
     """Check that a metric keeps its contract.
 
-    The value is a float64 scalar; NaN without a row, and a number or NaN, not an error and not an infinity, where
-    only one class or one row is observed; rows that are not observed count nothing, NaN included; batches, their order
-    and the order of tied rows change nothing; a row of weight 2 is that row twice, and one of weight 0 is none; two
-    processes, one of them without a row too, give the value of one, twice in a row; the state stays on the CPU and in
-    its type when the module is moved; ``compute`` in between and ``reset`` leave nothing behind; float64 and bfloat16
-    logits are taken, and the tensors given are left as they were.
+    * ``compute`` returns a float64 scalar: NaN without rows, finite or NaN if only one class or row is observed.
+    * Unobserved rows do not count, even if they hold NaN. A row of weight 2 counts as two, one of weight 0 as none.
+    * The value does not depend on the batch size, the order of the batches or the order of tied rows.
+    * Two processes give the value of one process, also if one of them has no rows, and in a second call of ``compute``.
+    * The state stays on the CPU and keeps its type when the module is moved.
+    * ``compute`` between batches does not change the result, and ``reset`` removes all state.
+    * Logits may be float64 or bfloat16. The given tensors are not changed.
 
     Args:
         cls_or_name: the class, or the name under which it is registered.
@@ -209,7 +210,7 @@ CHECKS = (
 
 
 class _Meeting:
-    """Stands in for ``all_gather`` between two threads: each gets what both have given, in rank order."""
+    """Replaces ``all_gather`` for two threads: each thread gets both tensors, in rank order."""
 
     def __init__(self) -> None:
         self.barrier = threading.Barrier(2, timeout=30)

@@ -94,7 +94,7 @@ def _check_output(model: MultiTaskRecommender, features: Features) -> None:
 
 def _check_gates(model: MultiTaskRecommender, output: ModelOutput, rows: int) -> None:
     unknown = set(output.gates) - set(model.schema.task_names)
-    assert not unknown, f"gates: {sorted(unknown)} are no tasks"
+    assert not unknown, f"gates: {sorted(unknown)} are not tasks"
     assert set(output.gates) == set(model.gate_names), (
         f"gates of {sorted(output.gates)}, but gate_names of {sorted(model.gate_names)}"
     )
@@ -116,7 +116,7 @@ def _check_gates(model: MultiTaskRecommender, output: ModelOutput, rows: int) ->
 def _check_factors(model: MultiTaskRecommender, output: ModelOutput, rows: int) -> None:
     for name, factor in output.factors.items():
         for task in (factor.label, factor.observed_by):
-            assert task in model.schema.task_names, f"factor {name!r}: {task!r} is no task"
+            assert task in model.schema.task_names, f"factor {name!r}: {task!r} is not a task"
         shape = tuple(factor.logit.shape)
         assert shape == (rows,), f"factor {name!r}: its logit has shape {shape}, expected ({rows},)"
         assert factor.logit.isfinite().all(), f"factor {name!r} is not finite"

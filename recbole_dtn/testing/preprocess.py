@@ -61,7 +61,7 @@ def _check_options(kind: type[Preprocessor]) -> None:
             TypeAdapter(kinds).validate_python(info.default, strict=True)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
-            raise AssertionError(f"{kind.__name__}: the default of {name!r} is no such value: {reason}") from None
+            raise AssertionError(f"{kind.__name__}: the default of {name!r} is not a valid value: {reason}") from None
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep the large blocks that every training step needs again."""
+"""Settings of glibc's allocator that let large blocks be reused in every training step."""
 
 from __future__ import annotations
 

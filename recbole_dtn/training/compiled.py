@@ -8,8 +8,8 @@ One graph holds what follows the look-up, up to the logits. Outside of it stay, 
 * evaluation, ``load`` and ``predict``;
 * losses, balancer and optimiser.
 
-Parameters and their names stay those of the model: the compiled function is no module. The operations that the layers
-write for the eager path (their autograd Functions) step aside while ``torch.compiler.is_compiling()``.
+Parameters and their names stay those of the model: the compiled function is not a module. While
+``torch.compiler.is_compiling()``, the layers use torch operations instead of their hand-written autograd Functions.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def check_compiler(settings: Settings) -> None:
 
 
 def _missing(on_gpu: bool) -> str | None:
-    """What to install, where that can be told at once."""
+    """What to install, if a missing package is detected before compiling; else None."""
     if on_gpu and find_spec("triton") is None:
         return "expected the package triton, which torch.compile needs on a GPU, found none: pip install triton"
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")

@@ -136,7 +136,7 @@ def _prepare(settings: Settings, report: Report) -> PreparedData:
 
 
 def _warnings(settings: Settings, prepared: PreparedData) -> list[str]:
-    """What a reader should know of the data before the numbers come."""
+    """Warnings about the data, printed before training."""
     optimistic = [SELECTED_ON_TEST] if settings.selected_on_test else []
     return [*optimistic, *unread_weights(settings), *large_targets(settings.tasks, prepared.splits["train"])]
 
@@ -196,7 +196,8 @@ def _train(
         outcome.gates = module.gate_means.compute()
         seconds["test"] = time.perf_counter() - start - seconds["train"]
     except SystemExit:
-        # Lightning turns Ctrl-C into an exit once its callbacks have heard of it; the record is still to be written.
+        # On Ctrl-C, Lightning calls its callbacks and then raises SystemExit; it is caught so that the record is
+        # written.
         if keeper.interrupted_at is None:
             raise
         seconds["train"] = seconds["train"] or time.perf_counter() - start

@@ -66,7 +66,7 @@ class Loaders(lightning.LightningDataModule):
 
 
 class EpochOrder(lightning.Callback):
-    """Tells the loader which epoch it is, so that every epoch has an order of its own."""
+    """Sets the loader's epoch, so that every epoch has a different order."""
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         loader = trainer.train_dataloader

@@ -30,7 +30,7 @@ STAGES = (
     *("loss", "backward", "optimiser", "metrics"),
 )
 """The stages in the order of a step. "forward" is a compiled forward pass as a whole; "experts" includes the gates
-where both are fused. The rest of a step (fusion, balancing, hooks) is "other"."""
+where both are fused. The rest of a step (concatenation, balancing, hooks) is "other"."""
 WARM_UP, STEPS, BATCHES = 3, 20, 20
 WHOLE = "whole"
 

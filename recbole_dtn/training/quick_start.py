@@ -85,7 +85,7 @@ def _merged(files: Sequence[str | Path], values: Mapping[str, Any]) -> tuple[dic
 
 
 def _check_model(name: str) -> None:
-    """Refuse an unknown model; RecBole's own is told with the way to train it."""
+    """Refuse an unknown model; for one of RecBole's models, the error says how to train it."""
     if name in MODELS.names():
         return
     if not is_stock_model(name):

@@ -39,7 +39,7 @@ class Report:
     """Prints to ``console`` and, once :meth:`log_to` was called, to a log file as plain text.
 
     Args:
-        console: where the user looks; a quiet one may drop everything.
+        console: where to print; a quiet console prints nothing.
         progress: whether live bars are wanted; they appear on a terminal only.
     """
 

@@ -235,7 +235,7 @@ def test_a_plug_in_passes():
         (OwnLoss, "label that is not observed changes the loss"),
         (IgnoresSparse, "has a dense gradient after set_sparse"),
         (SharedThatNothingReads, "task 'click' does not read `shared`"),
-        (FactorOfNoTask, "factor 'cvr': 'purchase' is no task"),
+        (FactorOfNoTask, "factor 'cvr': 'purchase' is not a task"),
         (FactorPerTask, r"factor 'cvr': its logit has shape \(48, 2\), expected \(48,\)"),
         (OnTheCPU, "a training step: add reads tensors on cpu and meta"),
         (FusedDiffers, "fused and plain logits differ"),

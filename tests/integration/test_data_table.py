@@ -128,7 +128,7 @@ GOOD = "fields: [{name: user}]\ntasks: [{name: click, label: click}]\n"
         (GOOD + "filter: test_row = 1\n", "equality is written =="),
         ("fields: [{name: click}]\ntasks: [{name: click, label: click}]\n", "field 'click' is a label (or weight) too"),
         (GOOD + "weight_field: user\n", "field 'user' is a label (or weight) too"),
-        (GOOD + "fill: {user: 0}\n", "fill names 'user', which is no float column"),
+        (GOOD + "fill: {user: 0}\n", "fill names 'user', which is not a float column"),
         (GOOD + "derive: {user: price > 1}\n", "column 'user' would be written twice"),
         (GOOD + "split: sideways\n", "one of random, time, user_time"),
         (

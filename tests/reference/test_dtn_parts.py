@@ -44,8 +44,8 @@ def case(chain, rows=5):
 @pytest.mark.parametrize(
     ("chain", "message"),
     [
-        ({"d": ["a"]}, "task_chain: 'd' is no task"),
-        ({"a": ["clck"]}, "task_chain: 'clck' is no task: known: a, b, c"),
+        ({"d": ["a"]}, "task_chain: 'd' is not a task"),
+        ({"a": ["clck"]}, "task_chain: 'clck' is not a task: known: a, b, c"),
         ({"a": ["b"], "b": ["a"]}, "cycle among a, b"),
         ({"a": ["a"]}, "cycle among a"),
     ],

@@ -127,7 +127,7 @@ def test_dropout_masks_hidden_layers():
 def test_what_is_missing_is_refused():
     with pytest.raises(UsageError, match="domain_field: PEPNet reads the domain of every row"):
         build(PEPNet, tiny_schema())
-    with pytest.raises(UsageError, match="gate_fields: 'user' is no field of the data set"):
+    with pytest.raises(UsageError, match="gate_fields: 'user' is not a field of the data set"):
         build(PPNet, tiny_schema(), gate_fields=["user"])
     with pytest.raises(UsageError, match="gate_fields: expected one field or more"):
         build(PPNet, tiny_schema(), gate_fields=[])

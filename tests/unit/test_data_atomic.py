@@ -146,7 +146,7 @@ def test_validate_finds_every_fault(tmp_path):
     quote = "begins with a quote: stock RecBole reads on to the next quote"
     padding = "is stock RecBole's name of its padding"
     assert found == {
-        (inter, 3, False, "a blank line is no row, here and in stock RecBole"),
+        (inter, 3, False, "a blank line is not a row, here and in stock RecBole"),
         (inter, 4, False, "column 'u': 'NA' stock RecBole reads it as missing"),
         (inter, 4, False, f"column 's': '\"a' {quote}"),
         (inter, 4, False, f"column 'x': {missing}"),
@@ -173,7 +173,7 @@ def test_validate_names_interactions_without_a_side_row(tmp_path):
     inter = write(tmp_path, HEADER + b"1\ta\t1\n\n2\ta\t1\n")
     write(tmp_path, b"u:token\tage:float\n1\t30\n", "toy.user")
     blank, fault = validate(tmp_path / "toy")
-    assert str(blank) == f"{inter}, line 3: a blank line is no row, here and in stock RecBole"
+    assert str(blank) == f"{inter}, line 3: a blank line is not a row, here and in stock RecBole"
     assert str(fault) == f"{inter}, line 4: u '2' is not in toy.user; its fields are absent there"
     assert not fault.fatal
 

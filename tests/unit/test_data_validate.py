@@ -13,7 +13,7 @@ from recbole_dtn.inspect.validate import find_faults, grouped, validate
 
 HEADER = "user:token\twords:token_seq\tscores:float_seq\tprice:float\tclick:float\tbuy:float\ttime:float\n"
 GOOD = "u1\ta b\t1 2\t0.5\t1\t0\t3\n"
-BLANK = "a blank line is no row, here and in stock RecBole"
+BLANK = "a blank line is not a row, here and in stock RecBole"
 EMPTY_KEY = (
     "user is empty: no interaction reads the row; stock RecBole drops it, or in given parts joins it to those without "
     "user"
@@ -285,14 +285,14 @@ def test_spaces_and_null_bytes_in_tokens_are_told_once_per_column(folder: Path) 
     empty = "has empty values between its spaces, which are left out, here and in stock RecBole"
     null = "holds a null byte, where other programs may end the text"
     assert [fault for fault in found(folder) if "toy.user" not in fault[2]] == [
-        ("toy.inter", 3, f"warning: column 'user': ' u1' {tokens} (told once)"),
-        ("toy.inter", 3, f"warning: column 'words': 'a  b' {empty} (told once)"),
-        ("toy.inter", 15, f"warning: column 'user': 'u\\x001' {null} (told once)"),
-        ("toy.inter", 15, f"warning: column 'words': 'a\\x00 b' {null} (told once)"),
+        ("toy.inter", 3, f"warning: column 'user': ' u1' {tokens} (reported once)"),
+        ("toy.inter", 3, f"warning: column 'words': 'a  b' {empty} (reported once)"),
+        ("toy.inter", 15, f"warning: column 'user': 'u\\x001' {null} (reported once)"),
+        ("toy.inter", 15, f"warning: column 'words': 'a\\x00 b' {null} (reported once)"),
     ]
     write(folder, HEADER + GOOD.replace("a b", "a"))
     write(folder, "user:token\tage:token\nu1\told \nu2\tnew \n", "toy.user")
-    assert ("toy.user", 2, f"warning: column 'age': 'old ' {tokens} (told once)") in found(folder)
+    assert ("toy.user", 2, f"warning: column 'age': 'old ' {tokens} (reported once)") in found(folder)
 
 
 def test_groups_keep_a_count_and_three_lines(folder: Path) -> None:

@@ -384,21 +384,21 @@ FAULTS = {
     GOOD.replace("205", "101"): "a field that this file does not have",
     GOOD.replace("205", ""): "a field that this file does not have",
     GOOD.replace("205", "205205205205"): "a field that this file does not have",
-    GOOD.replace("\x024", "\x02x4"): "an id is no unsigned 64-bit integer (digits alone, without leading zeros)",
-    GOOD.replace("\x024", "\x02"): "an id is no unsigned 64-bit integer (digits alone, without leading zeros)",
-    GOOD.replace("\x024", "\x02-4"): "an id is no unsigned 64-bit integer (digits alone, without leading zeros)",
-    GOOD.replace("\x024", "\x02007"): "an id is no unsigned 64-bit integer (digits alone, without leading zeros)",
+    GOOD.replace("\x024", "\x02x4"): "an id is not an unsigned 64-bit integer (digits only, without leading zeros)",
+    GOOD.replace("\x024", "\x02"): "an id is not an unsigned 64-bit integer (digits only, without leading zeros)",
+    GOOD.replace("\x024", "\x02-4"): "an id is not an unsigned 64-bit integer (digits only, without leading zeros)",
+    GOOD.replace("\x024", "\x02007"): "an id is not an unsigned 64-bit integer (digits only, without leading zeros)",
     GOOD.replace("\x024", "\x0218446744073709551616"): (
-        "an id is no unsigned 64-bit integer (digits alone, without leading zeros)"
+        "an id is not an unsigned 64-bit integer (digits only, without leading zeros)"
     ),
-    GOOD.replace("0.5", "nan"): "a value is no finite number",
-    GOOD.replace("0.5", "0.5.1"): "a value is no finite number",
-    GOOD.replace("0.5", "."): "a value is no finite number",
-    GOOD.replace("0.5", ""): "a value is no finite number",
-    GOOD.replace("0.5", "1e999"): "a value is no finite number",
-    GOOD.replace("0.5", "1_0"): "a value is no finite number",
-    GOOD.replace("0.5", "1" * 64): "a value is no finite number",
-    GOOD.replace("210", "205"): ("field 205 stands more than once: name it in `lists`, or set repeated: last"),
+    GOOD.replace("0.5", "nan"): "a value is not a finite number",
+    GOOD.replace("0.5", "0.5.1"): "a value is not a finite number",
+    GOOD.replace("0.5", "."): "a value is not a finite number",
+    GOOD.replace("0.5", ""): "a value is not a finite number",
+    GOOD.replace("0.5", "1e999"): "a value is not a finite number",
+    GOOD.replace("0.5", "1_0"): "a value is not a finite number",
+    GOOD.replace("0.5", "1" * 64): "a value is not a finite number",
+    GOOD.replace("210", "205"): ("field 205 occurs more than once: name it in `lists`, or set repeated: last"),
 }
 
 
@@ -446,7 +446,7 @@ def test_a_faulty_common_row_takes_its_impressions_with_it(tmp_path: Path) -> No
     orphan = "no good row of the common features has this common_feature_index"
     assert rejections(folder) == [
         ("common_features_train.csv", 2, "a field that this file does not have"),
-        ("common_features_train.csv", 3, "common_feature_index stands in an earlier row"),
+        ("common_features_train.csv", 3, "common_feature_index occurs in an earlier row"),
         ("common_features_train.csv", 4, "blank line"),
         ("common_features_train.csv", 5, "not UTF-8"),
         ("sample_skeleton_train.csv", 2, orphan),

@@ -143,8 +143,8 @@ def maker(hint: Any, default: Any) -> Callable[[Path], Preprocessor]:
     ("hint", "default", "message"),
     [
         (int, 1, r"option 'least' has no Field\(description=...\)"),
-        (Annotated[int, Field(ge=1, description="least")], 0, "default of 'least' is no such value: .*greater than"),
-        (Annotated[int, Field(description="least")], "1", "default of 'least' is no such value: .*integer"),
+        (Annotated[int, Field(ge=1, description="least")], 0, "'least' is not a valid value: .*greater than"),
+        (Annotated[int, Field(description="least")], "1", "default of 'least' is not a valid value: .*integer"),
     ],
 )
 def test_an_option_without_a_meaning_or_a_wrong_default_is_found(hint: Any, default: Any, message: str) -> None:

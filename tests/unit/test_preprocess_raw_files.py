@@ -97,7 +97,7 @@ def test_a_file_that_is_not_what_its_ending_says(tmp_path):
         path = tmp_path / ending / f"part.csv.{ending}"
         path.parent.mkdir()
         path.write_bytes(b"plain text\n")
-        said = "is no gzip data .*a plain text file is named without" if ending == "gz" else "cannot be read"
+        said = "is not gzip data .*a plain text file is named without" if ending == "gz" else "cannot be read"
         with pytest.raises(DataError, match=rf"part\.csv\.{ending}.*{said}"):
             read_all(RawFolder(path.parent).find("part.csv"))
 

@@ -154,5 +154,5 @@ def test_a_table_of_another_width_is_refused(tmp_path: Path) -> None:
 
 def test_a_field_that_the_data_lack_is_refused() -> None:
     model, _ = towered(CITIES, ITEMS, 0)
-    with pytest.raises(UsageError, match=r"gate_fields: 'cty' is no field of the data set; .*'?city"):
+    with pytest.raises(UsageError, match=r"gate_fields: 'cty' is not a field of the data set; .*'?city"):
         model.field_positions(["item", "cty"], setting="gate_fields")

@@ -35,7 +35,7 @@ def inspect(
 
     Args:
         prepared: the data. dataset: its name, for the report. selected_on_test: its setting of that name.
-        quick: leave out duplicates and the AUC of each field alone. meter: told how far it is.
+        quick: leave out duplicates and the AUC of each single field. meter: gets the progress.
     """
     view = StoreView(prepared)
     fields = []

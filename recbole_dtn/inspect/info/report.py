@@ -128,7 +128,7 @@ class TaskSplit:
     Attributes:
         positives, rate, rate_error: of a binary task, over the observed rows; ``rate_error`` is the binomial standard
             error. auc_error: standard error of an AUC of 0.7 at that many positives and negatives (Hanley and McNeil
-            1982): two models closer than about twice this cannot be told apart here, unless they are compared in
+            1982): two models closer than about twice this cannot be distinguished here, unless they are compared in
             pairs on the same rows.
         mean, std: of a regression's labels.
     """

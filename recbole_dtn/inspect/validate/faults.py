@@ -43,7 +43,7 @@ def find_faults(folder: Path, settings: Settings | None = None, *, meter: Meter 
         folder: its name is that of the files.
         settings: of the data set, when they are known: then the columns that fields and tasks need are checked too,
             with labels, conditions, times, weights, and lists of weights.
-        meter: told how far it is.
+        meter: gets the progress.
 
     Yields:
         Every fault, in the order of the files: what cannot be read is ``fatal``; what only stock RecBole would misread
@@ -100,7 +100,7 @@ def _file(path: Path, meaning: Meaning | None, meter: Meter) -> Iterator[FileFau
     try:
         header = read_header(path)
     except DataError:
-        return  # told already
+        return  # reported already
     size, told = path.stat().st_size, set[str]()
     # Side tables may be empty.
     filled = path.suffix != ".inter"
@@ -163,11 +163,11 @@ def _spelling(rows: Rows, column: str, kind: str, told: set[str]) -> Iterator[Fi
         outer = outer | texts.str.contains("  ", literal=True)
     null = texts.str.contains("\0", literal=True)
     for reason, mask in ((spaces, outer), ("holds a null byte, where other programs may end the text", null)):
-        name = f"column {column!r}: {reason} (told once)"
+        name = f"column {column!r}: {reason} (reported once)"
         if name not in told and mask.any():
             told.add(name)
             row = mask.fill_null(False).arg_true()[0]
-            yield rows.fault(row, f"column {column!r}: {texts[row]!r} {reason} (told once)", fatal=False, kind=name)
+            yield rows.fault(row, f"column {column!r}: {texts[row]!r} {reason} (reported once)", fatal=False, kind=name)
 
 
 def _sequence_numbers(rows: Rows, column: str) -> Iterator[FileFault]:

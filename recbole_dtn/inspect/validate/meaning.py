@@ -65,7 +65,7 @@ class Meaning:
             if spec.weights is not None:
                 yield from self._typed(spec.weights, ("float_seq",), f"weights of {spec.name!r} must be float_seq")
                 if self._table(spec.name) != self._table(spec.weights) and self._table(spec.weights) is not None:
-                    yield self._first_line(spec.weights, f"weights of {spec.name!r} must lie in the same file")
+                    yield self._first_line(spec.weights, f"weights of {spec.name!r} must be in the same file")
                     self.unusable.add(spec.weights)
         for task in self.settings.tasks:
             if task.condition is None:
@@ -200,7 +200,7 @@ class Meaning:
         return joined[name]
 
     def _no_number(self, rows: Rows, name: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """Rows whose text in a number column of the interactions is no finite number."""
+        """Rows whose text in a number column of the interactions is not a finite number."""
         if self.owners[name] != "inter" or self.sources.inter.type_of(name) != "float":
             return np.zeros(len(rows.lines), np.bool_)
         texts = rows.frame[name]

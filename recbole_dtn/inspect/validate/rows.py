@@ -15,7 +15,7 @@ from recbole_dtn.errors import DataError
 __all__ = ["Rows", "as_fault", "rows_of"]
 
 LOCATED = re.compile(r"(?P<file>.+?), line (?P<line>\d+): (?P<reason>.+)", re.DOTALL)
-BLANK = "a blank line is no row, here and in stock RecBole"
+BLANK = "a blank line is not a row, here and in stock RecBole"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ RULES = {"rowwise_adagrad": "EXACT_ROWWISE_ADAGRAD", "adagrad": "EXACT_ADAGRAD",
 
 
 class TableBatched:
-    """FBGEMM's ``SplitTableBatchedEmbeddingBagsCodegen`` for one table that lies elsewhere.
+    """FBGEMM's ``SplitTableBatchedEmbeddingBagsCodegen`` over the memory of an existing table.
 
     Its forward looks rows up; the backward of what it returns updates those rows in place, duplicates summed first.
     No module of its own, so that a model's parameters and their names stay what they are.
@@ -63,7 +63,7 @@ class TableBatched:
         )
 
     def _put(self, name: str, tensor: Tensor) -> None:
-        """Let the module's own memory go and give it that of ``tensor``."""
+        """Replace the module's own memory by that of ``tensor``."""
         key = f"{name}_host" if tensor.device.type == "cpu" else f"{name}_dev"
         own, flat = getattr(self.module, key), tensor.detach().view(-1)
         assert own.shape == flat.shape
@@ -92,7 +92,7 @@ class FbgemmTable(RowTable):
     alone.
 
     Raises:
-        UsageError: for a width that is no multiple of 4, or a type other than float32.
+        UsageError: for a width that is not a multiple of 4, or a type other than float32.
     """
 
     def __init__(self, rows: int, dim: int, *, std: float, dtype: torch.dtype = torch.float32, **options: Any) -> None:
@@ -102,7 +102,7 @@ class FbgemmTable(RowTable):
                 f"embedding_dtype=float32; found {dim} and {str(dtype).removeprefix('torch.')}"
             )
         super().__init__(rows, dim, std=std, dtype=dtype, **options)
-        self._kernels: Sequence[TableBatched] = ()  # none or one; in a tuple, so that it is no submodule
+        self._kernels: Sequence[TableBatched] = ()  # none or one; in a tuple, so that it is not a submodule
 
     def look_up(self, rows: Tensor, *, batch_size: int) -> Tensor:
         """As :meth:`RowTable.look_up`."""

@@ -40,9 +40,9 @@ PARTS = ("train", "test")
 # Bytes of a block, and threads that parse blocks.
 BLOCK_BYTES = 1 << 22
 WORKERS = 2
-DUPLICATE = "common_feature_index stands in an earlier row"
+DUPLICATE = "common_feature_index occurs in an earlier row"
 ORPHAN = "no good row of the common features has this common_feature_index"
-REPEATED = "field {} stands more than once: name it in `lists`, or set repeated: last"
+REPEATED = "field {} occurs more than once: name it in `lists`, or set repeated: last"
 UNCLICKED = "click = 0 and buy = 1"
 
 S = TypeVar("S")

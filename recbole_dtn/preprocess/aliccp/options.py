@@ -22,7 +22,7 @@ USER_FIELDS: tuple[FieldName, ...] = (
 ITEM_FIELDS: tuple[FieldName, ...] = ("205", "206", "207", "210", "216", "508", "509", "702", "853", "301")
 """Fields of an impression: item, combination and context."""
 LISTS: tuple[FieldName, ...] = ("109_14", "110_14", "127_14", "150_14", "210", "853")
-"""Fields that stand several times in a row of the real files."""
+"""Fields that occur several times in a row of the real files."""
 
 
 class AliCCPOptions(PreprocessOptions):

@@ -1,7 +1,7 @@
 """Ali-CCP (Ma et al., "Entire Space Multi-Task Model", SIGIR 2018): impressions of a shop's search with click and buy.
 
 A row of the skeleton is an impression, and names the row of the common features that holds its user. The user part
-(about 600 features) stands once in ``<name>.user``; joined out it would be repeated in 58 impressions on average.
+(about 600 features) is stored once in ``<name>.user``, not in each of its 58 impressions (on average).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["AliCCP"]
 
 @PREPROCESSORS.register("aliccp", paper="Ma et al., SIGIR 2018", options=AliCCPOptions)
 class AliCCP(RawSet):
-    """Ali-CCP: click and purchase over 85 M impressions, user histories kept apart.
+    """Ali-CCP: click and purchase over 85 M impressions, user histories in a separate table.
 
     Reads ``sample_skeleton_{train,test}.csv`` and ``common_features_{train,test}.csv`` as downloaded.
 

@@ -48,8 +48,8 @@ BAD_INDEX = "common_feature_index is not 16 hexadecimal digits (0-9, a-f)"
 BAD_COLUMNS = "wrong number of columns"
 BAD_FEATURE = "a feature is not field 0x02 id 0x03 value"
 BAD_FIELD = "a field that this file does not have"
-BAD_ID = "an id is no unsigned 64-bit integer (digits alone, without leading zeros)"
-BAD_VALUE = "a value is no finite number"
+BAD_ID = "an id is not an unsigned 64-bit integer (digits only, without leading zeros)"
+BAD_VALUE = "a value is not a finite number"
 BAD_COUNT = "feature_num is not the number of features"
 
 

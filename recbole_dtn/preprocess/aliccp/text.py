@@ -20,7 +20,7 @@ __all__ = ["KEY", "LABELS", "Chosen", "Column", "Kept", "choose", "columns_of", 
 
 KEY = "user_key"
 LABELS = ("click", "purchase", "buy")
-"""Both raw labels, and purchase = click and buy. They stand behind the fields: RecBole wants an id after the key."""
+"""Both raw labels, and purchase = click and buy. They follow the fields, since RecBole needs an id after the key."""
 TAB, SPACE = word(b"\t"), word(b" ")
 ONE_POINT_ZERO, ONE = word(b"\x001.0"), word(b"\x001")
 VALUED = ("508", "509", "702")

@@ -80,7 +80,7 @@ class Searches:
 class HeldOut:
     """Moves the last rows of a training file to the validation file, a search as a whole.
 
-    A search belongs where its first row does, so that none straddles the cut, whether or not its rows lie together.
+    A search belongs where its first row does, so that none straddles the cut, whether or not its rows are contiguous.
 
     Args:
         train: the file, to which the rows of one country are about to be added. scratch: an empty folder.

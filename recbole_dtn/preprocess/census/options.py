@@ -18,10 +18,10 @@ class CensusIncomeOptions(PreprocessOptions):
 
     protocol: Literal["official"] = "official"
     tasks: list[CensusTask] = Field(
-        default=["income", "marital"], description="the labels; what one is made of is no input"
+        default=["income", "marital"], description="the labels; the source column of a label is not an input"
     )
     college: Literal["some", "bachelor"] = Field(
-        "some", description="what the task education starts with: college attended, or a bachelor's degree"
+        "some", description="positive label of the task education: some college, or at least a bachelor's degree"
     )
     weights: bool = Field(False, description="whether instance_weight weighs the rows in the loss")
     split_seed: Annotated[int, Field(ge=0, lt=1 << 63)] = Field(

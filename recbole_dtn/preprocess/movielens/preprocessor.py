@@ -46,7 +46,7 @@ class MovieLens100K(Preprocessor):
     Users, items and ratings with derived fields; the tasks' labels come from ``rating`` by condition.
 
     ``hour`` and ``weekday`` (1 Monday to 7 Sunday) are those of the time stamp in UTC, ``zip_prefix`` the first three
-    letters or digits of the zip code. ``rating`` and ``timestamp`` stay beside the fields and are no inputs.
+    letters or digits of the zip code. ``rating`` and ``timestamp`` are written too but are not inputs.
     """
 
     default_name = "ml-100k-mt"

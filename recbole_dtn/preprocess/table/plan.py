@@ -75,7 +75,7 @@ class Plan:
             self._add_extra(getattr(spec, key), "float")
         for name in spec.fill:
             if self.types.get(name) != "float" or name in self.derived:
-                raise UsageError(f"{path}: fill names {name!r}, which is no float column of the data set")
+                raise UsageError(f"{path}: fill names {name!r}, which is not a float column of the data set")
         if spec.weight_field is not None and self.fill.get(spec.weight_field, 0) < 0:
             raise UsageError(f"{path}: fill puts a negative number into weight_field {spec.weight_field!r}")
 
@@ -140,7 +140,7 @@ class Plan:
         if field.count_parts is not None:
             raise UsageError(f"{where}: count_parts needs a given split, which a table has not: leave it out")
         if not field.list_separator:
-            raise UsageError(f"{where}: list_separator is empty; write what stands between the values, such as '|'")
+            raise UsageError(f"{where}: list_separator is empty; write what separates the values, such as '|'")
         if field.fill is not None:
             if field.name in self.fill:
                 raise UsageError(f"{where}: has a value to fill in its entry and under fill: too; keep one")

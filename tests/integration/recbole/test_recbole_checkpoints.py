@@ -30,7 +30,7 @@ def test_the_stock_trainer_cannot_read_its_own_checkpoint(toy: Any) -> None:
     trainer.fit(train, valid, verbose=False)
     with pytest.raises(Exception, match="Weights only load failed"):
         trainer.evaluate(test)
-    with pytest.raises(DataError, match="is no checkpoint of plain values; expected one that recbole_dtn"):
+    with pytest.raises(DataError, match="is not a checkpoint of plain values; expected one that recbole_dtn"):
         load_data_and_model(trainer.saved_model_file)
 
 

@@ -111,7 +111,7 @@ def test_a_label_is_observed_where_its_condition_holds(toy: Any) -> None:
     features = model.translator.features(next(iter(test))[0])
     assert features.observed.tolist() == [[True, row["click"] == "1"] for row in toy.rows["test"]]
     tasks[1]["observed_when"] = "item == 1"
-    with pytest.raises(UsageError, match="observed_when 'item == 1' reads 'item', which is no :float column"):
+    with pytest.raises(UsageError, match="observed_when 'item == 1' reads 'item', which is not a :float column"):
         toy.built(tasks=tasks, fields=[{"name": "user"}])
 
 
@@ -235,7 +235,7 @@ def test_a_label_outside_the_interactions_is_refused(toy: Any) -> None:
     config = toy.stock_config(MMoE, fields=[{"name": "user"}], tasks=toy.settings["tasks"], numerical_features=[],
                               USER_ID_FIELD="user", ITEM_ID_FIELD="item")  # fmt: skip
     train, _, _ = toy.loaders(config)
-    with pytest.raises(UsageError, match="label 'buy' of task 'buy' must lie in the interactions"):
+    with pytest.raises(UsageError, match="label 'buy' of task 'buy' must be in the interactions"):
         MMoE(config, train.dataset)
 
 
