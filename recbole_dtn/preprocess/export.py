@@ -38,8 +38,7 @@ def write_given_splits(
 
     Args:
         settings: of the data set. target_folder: gets the files; stock RecBole wants it to be ``<data_path>/<name>``.
-        name: of the new data set. log: called with a line on what was written. overwrite: replace a data set that is
-            there.
+        name: of the new data set. log: told what was written. overwrite: replace a data set that is there.
 
     Raises:
         UsageError: for a task that is named as an input, and a target that holds a data set, without ``overwrite``.
@@ -60,10 +59,8 @@ def write_given_splits(
         log(f"note: {', '.join(masked.values())} say which labels are observed; stock RecBole models ignore them")
     gaps = _gaps(prepared, log)
     with staged(target_folder, name, overwrite=overwrite) as (work, _):
-        for part in PARTS:
-            frames, file = _part(prepared, sources, kept, part, masked), f"{name}.{part}.inter"
-            written[file] = write_atomic(frames, work / file, types, escaped=True, gaps=gaps)
-        written |= _write_sides(sources, keys, inputs, work, name, gaps)
+        written = _write_parts(settings, prepared, sources, work, name, masked, gaps)
+        written |= _write_sides(settings, prepared, sources, work, name, gaps)
         write_dataset_yaml(
             work / f"{name}.yaml", _yaml(settings, masked), f"The splits of {settings.dataset}, as files."
         )
@@ -72,19 +69,54 @@ def write_given_splits(
     return target_folder
 
 
-def _write_sides(
-    sources: Sources, keys: list[str], inputs: list[str], folder: Path, name: str, gaps: list[str]
+def _write_parts(
+    settings: Settings,
+    prepared: PreparedData,
+    sources: Sources,
+    work: Path,
+    name: str,
+    masked: dict[int, str],
+    gaps: list[str],
 ) -> dict[str, int]:
-    """Write the side tables whose keys the interactions have: key and inputs. Returns the rows of each file."""
+    """Write the interactions of each split; returns ``{file: rows}``."""
+    wanted = {*_inputs(settings), *_keys(prepared, sources), settings.weight_field}
+    kept = [column for column in sources.inter.names if column in wanted]
+    types = {column: sources.inter.type_of(column) for column in kept}
+    types |= dict.fromkeys(prepared.schema.task_names, "float")
+    types |= dict.fromkeys(masked.values(), "float")
     written = {}
-    for side in sources.sides:
-        if side.key in keys:
-            kept = [column for column in side.table.names if column in {side.key, *inputs}]
-            types = {column: side.table.type_of(column) for column in kept}
-            batches = (batch.frame for batch in side.table.batches(kept))
-            file = f"{name}.{side.kind}"
-            written[file] = write_atomic(batches, folder / file, types, escaped=True, gaps=gaps)
+    for part in PARTS:
+        frames, file = _part(prepared, sources, kept, part, masked), f"{name}.{part}.inter"
+        written[file] = write_atomic(frames, work / file, types, escaped=True, gaps=gaps)
     return written
+
+
+def _write_sides(
+    settings: Settings, prepared: PreparedData, sources: Sources, work: Path, name: str, gaps: list[str]
+) -> dict[str, int]:
+    """Write the keys and input fields of the side tables that fields lie in; returns ``{file: rows}``."""
+    written = {}
+    keys = _keys(prepared, sources)
+    for side in sources.sides:
+        if side.key not in keys:
+            continue
+        file = f"{name}.{side.kind}"
+        kept = [column for column in side.table.names if column in {side.key, *_inputs(settings)}]
+        types = {column: side.table.type_of(column) for column in kept}
+        batches = (batch.frame for batch in side.table.batches(kept))
+        written[file] = write_atomic(batches, work / file, types, escaped=True, gaps=gaps)
+    return written
+
+
+def _inputs(settings: Settings) -> list[str]:
+    """Columns of the fields, and of their weights."""
+    return [column for spec in settings.fields for column in (spec.name, spec.weights) if column is not None]
+
+
+def _keys(prepared: PreparedData, sources: Sources) -> list[str]:
+    """Keys of the side tables that some input field lies in."""
+    # Only these tables have pointers in the store.
+    return [side.key for side in sources.sides if side.kind in prepared.splits["train"].store.pointers]
 
 
 def _refuse(settings: Settings, prepared: PreparedData) -> None:
