@@ -138,11 +138,8 @@ class MaskNet(FeatureInteraction):
     ) -> None:
         super().__init__(shape, output_dim)
         width, serial = shape.flat_dim, structure == "serial"
-        widths = [block_dim] * blocks if isinstance(block_dim, int) else [*block_dim]
-        if not widths:
-            raise UsageError("interaction 'masknet': 'block_dim' is an empty list: it needs one width for each block")
-        self.structure = structure
-        self.output_activation = output_activation
+        widths = _block_widths(block_dim, blocks)
+        self.structure, self.output_activation = structure, output_activation
         norm = FieldNorm(shape.num_fields, shape.embedding_dim, norm_eps) if embedding_norm else nn.Identity()
         self.embedding_norm = norm
         reads = [width, *widths[:-1]] if serial else [width] * len(widths)
@@ -151,13 +148,7 @@ class MaskNet(FeatureInteraction):
             for read, own in zip(reads, widths, strict=True)
         )
         self.mlp = MLP(widths[-1] if serial else sum(widths), hidden)
-        self.head = Linear(self.mlp.output_dim, output_dim) if final_layer else nn.Identity()
-        if not final_layer and self.mlp.output_dim != output_dim:
-            raise UsageError(
-                "interaction 'masknet': with 'final_layer: false' the blocks or their MLP must end in the width "
-                f"output_dim (module_dim) {output_dim}, found {self.mlp.output_dim}: change 'block_dim' or the last "
-                "width of 'hidden'"
-            )
+        self.head = Linear(self.mlp.output_dim, output_dim) if final_layer else _no_layer(self.mlp, output_dim)
 
     def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Tensor:
         """Embeddings (B, F, D) -> (B, O); ``ids`` and ``shared`` are not read."""
@@ -170,3 +161,22 @@ class MaskNet(FeatureInteraction):
             mixed = torch.cat([block(raw, mixed) for block in self.blocks], dim=1)
         output: Tensor = self.head(self.mlp(mixed))
         return torch.relu(output) if self.output_activation == "relu" else output
+
+
+def _block_widths(block_dim: int | Sequence[int], blocks: int) -> list[int]:
+    """Output width of every block."""
+    widths = [block_dim] * blocks if isinstance(block_dim, int) else [*block_dim]
+    if not widths:
+        raise UsageError("interaction 'masknet': 'block_dim' is an empty list: it needs one width for each block")
+    return widths
+
+
+def _no_layer(mlp: MLP, output_dim: int) -> nn.Module:
+    """The identity in place of the final layer, where ``mlp`` ends in the width O."""
+    if mlp.output_dim != output_dim:
+        raise UsageError(
+            "interaction 'masknet': with 'final_layer: false' the blocks or their MLP must end in the width "
+            f"output_dim (module_dim) {output_dim}, found {mlp.output_dim}: change 'block_dim' or the last "
+            "width of 'hidden'"
+        )
+    return nn.Identity()

@@ -100,18 +100,8 @@ class MemoNet(FeatureInteraction):
         self.hash_pairs: PairHash = hash_pairs
         self.paired_fields = _paired_fields(shape, top_fields)
         pairs = list(combinations(self.paired_fields, 2))
-        self.register_buffer("left", torch.tensor([i for i, _ in pairs]), persistent=False)
-        self.register_buffer("right", torch.tensor([j for _, j in pairs]), persistent=False)
-
-        # 1 where the pair has the field: one product sums the pairs of each field, in a fixed order.
-        for name, sides, fields in (
-            ("left_of", {0}, range(shape.num_fields)),
-            ("right_of", {1}, range(shape.num_fields)),
-            ("belongs", {0, 1}, self.paired_fields),
-        ):
-            ones = [[float(any(pair[side] == field for side in sides)) for pair in pairs] for field in fields]
-            self.register_buffer(name, torch.tensor(ones), persistent=False)
-
+        for name, values in _pair_sides(pairs, shape.num_fields, self.paired_fields).items():
+            self.register_buffer(name, values, persistent=False)
         width = shape.embedding_dim
         restored = hashes * (width if code_dim is None else code_dim)
         self.codebook = RowTable(codes, restored // hashes, std=CODE_STD, kind="codebook")
@@ -151,6 +141,20 @@ class MemoNet(FeatureInteraction):
             Sides(self.left, self.right, self.left_of, self.right_of, self.belongs),
             shrinks=self.shrink != "none",
         )
+
+
+def _pair_sides(pairs: Sequence[tuple[int, int]], num_fields: int, paired_fields: Sequence[int]) -> dict[str, Tensor]:
+    """The tensors of :class:`Sides` by name."""
+    found = {"left": torch.tensor([i for i, _ in pairs]), "right": torch.tensor([j for _, j in pairs])}
+    # 1 where the pair has the field: one product sums the pairs of each field, in a fixed order.
+    for name, sides, fields in (
+        ("left_of", {0}, range(num_fields)),
+        ("right_of", {1}, range(num_fields)),
+        ("belongs", {0, 1}, paired_fields),
+    ):
+        ones = [[float(any(pair[side] == field for side in sides)) for pair in pairs] for field in fields]
+        found[name] = torch.tensor(ones)
+    return found
 
 
 def _two_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

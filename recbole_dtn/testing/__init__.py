@@ -1,7 +1,8 @@
 """The checks that every part must pass, for the tests of plug-in authors."""
 
 from recbole_dtn.testing.balancers import check_balancer
-from recbole_dtn.testing.interactions import check_equation, check_interaction
+from recbole_dtn.testing.equations import check_equation
+from recbole_dtn.testing.interactions import check_interaction
 from recbole_dtn.testing.losses import check_loss
 from recbole_dtn.testing.metrics import check_metric
 from recbole_dtn.testing.models import check_model

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recbole_dtn.errors import UsageError
-from recbole_dtn.interaction.base import FeatureInteraction, FieldShape, WithAuxiliary
+from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
 from recbole_dtn.kernels.choice import set_fused
 from recbole_dtn.registry import INTERACTIONS
 from recbole_dtn.testing.devices import check_one_device
+from recbole_dtn.testing.equations import check_equation, split_output
 
 __all__ = ["check_equation", "check_interaction"]
 
@@ -66,99 +65,6 @@ def check_interaction(cls_or_name: type[FeatureInteraction] | str, **options: An
                     check(case)
 
 
-Equation = Callable[[Mapping[str, NDArray[Any]], NDArray[Any], NDArray[Any]], NDArray[Any]]
-
-
-def check_equation(module: FeatureInteraction, equation: Equation, embeddings: Tensor, ids: Tensor) -> None:
-    """Check an interaction against its equation, written again in numpy.
-
-    On a copy with weights drawn large enough that every term matters: outputs agree to 1e-10 in float64 and 1e-5 in
-    float32; gradients of the embeddings and of every parameter agree with central differences of ``equation`` to
-    1e-6 (relative above 1), at the entries of the largest gradients and at random ones.
-
-    Args:
-        module: the interaction.
-        equation: ``(weights by their state_dict names, embeddings (B, F, D), ids (B, F)) -> (B, O)``, all in numpy.
-        embeddings: (B, F, D). ids: (B, F).
-
-    Raises:
-        AssertionError: with what differs, where, and by how much.
-
-    >>> from recbole_dtn.interaction.gdcn import GDCN
-    >>> shape = FieldShape(2, 3, (0, 1), (4, 4))
-    >>> def equation(w, e, ids):
-    ...     c0 = e.reshape(len(e), -1)
-    ...     gate = 1 / (1 + np.exp(-c0 @ w["gates.0.weight"].T))
-    ...     c1 = c0 * (c0 @ w["crosses.0.weight"].T + w["crosses.0.bias"]) * gate + c0
-    ...     return c1 @ w["head.weight"].T + w["head.bias"]
-    >>> check_equation(GDCN(shape, 5, layers=1), equation, torch.rand(4, 2, 3), torch.zeros(4, 2, dtype=torch.long))
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(2020)
-        module = _strengthened(module)
-        probe = torch.randn(len(ids), module.output_dim, dtype=torch.float64)
-    inputs = embeddings.double().detach().requires_grad_()
-    output, _ = _split(module(inputs, ids))
-    (output * probe).sum().backward()  # type: ignore[no-untyped-call]
-    leaves = {**dict(module.named_parameters()), "(the embeddings)": inputs}
-    values = {name: leaf.detach().numpy().copy() for name, leaf in leaves.items()}
-
-    def expected() -> NDArray[Any]:
-        return equation(values, values["(the embeddings)"], ids.numpy())
-
-    _agree("the output in float64", output.detach(), expected(), 1e-10)
-    with torch.no_grad():
-        single, _ = _split(copy.deepcopy(module).float()(inputs.detach().float(), ids))
-    _agree("the output in float32", single, expected(), 1e-5)
-    for name, leaf in leaves.items():
-        gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-        gradient = (gradient.to_dense() if gradient.is_sparse else gradient).flatten()
-        for entry in _entries(gradient):
-            slope = _slope(lambda: float((expected() * probe.numpy()).sum()), values[name].reshape(-1), entry)
-            tolerance = 1e-6 * max(1.0, abs(slope))
-            _agree(f"the gradient of {name}, entry {entry},", gradient[entry], np.asarray(slope), tolerance)
-
-
-def _strengthened(module: FeatureInteraction) -> FeatureInteraction:
-    """A copy in float64: matrices N(0, 1.5 / sqrt(width)), vectors moved by N(0, .5)."""
-    module = copy.deepcopy(module).double().eval()
-    with torch.no_grad():
-        for parameter in module.parameters():
-            noise = torch.randn_like(parameter)
-            if parameter.dim() > 1:
-                parameter.copy_(noise * 1.5 / parameter.shape[-1] ** 0.5)
-            else:
-                parameter.add_(0.5 * noise)
-    return module
-
-
-def _entries(gradient: Tensor, count: int = 4) -> list[int]:
-    """Positions of the largest gradients and, evenly spread, of others."""
-    if not len(gradient):
-        return []
-    largest = gradient.abs().topk(min(count, len(gradient))).indices.tolist()
-    return sorted({*largest, *np.linspace(0, len(gradient) - 1, count, dtype=int).tolist()})
-
-
-def _slope(function: Callable[[], float], values: NDArray[Any], entry: int, step: float = 1e-6) -> float:
-    """Central difference of ``function``, which reads ``values``, in one of them."""
-    middle = values[entry]
-    values[entry] = middle + step
-    above = function()
-    values[entry] = middle - step
-    below = function()
-    values[entry] = middle
-    return (above - below) / (2 * step)
-
-
-def _agree(what: str, found: Tensor, expected: NDArray[Any], tolerance: float) -> None:
-    if tuple(found.shape) != expected.shape:
-        raise AssertionError(f"{what} has shape {tuple(found.shape)}; the equation gives {expected.shape}")
-    error = float(np.abs(found.double().numpy() - expected).max())
-    if not error <= tolerance:
-        raise AssertionError(f"{what} is off by {error:.3g} from the equation, more than {tolerance:.0e}")
-
-
 @dataclass(frozen=True)
 class _Case:
     """A module on a layout, and a batch for it."""
@@ -187,7 +93,7 @@ class _Case:
         embeddings = self.embeddings if embeddings is None else embeddings
         ids = self.ids if ids is None else ids
         with _explained(f"{self.name}: forward in float64 with B={len(ids)}"), torch.no_grad():
-            return _split(module(embeddings, ids, shared))[0]
+            return split_output(module(embeddings, ids, shared))[0]
 
     def near(self, one: Tensor, other: Tensor) -> bool:
         """Equal up to the rounding of float64."""
@@ -201,10 +107,6 @@ def _explained(what: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise AssertionError(f"{what} failed: {type(error).__name__}: {error}") from error
-
-
-def _split(returned: Any) -> tuple[Tensor, Tensor | None]:
-    return (returned.output, returned.loss) if isinstance(returned, WithAuxiliary) else (returned, None)
 
 
 def _check_signature(method: Any, options: dict[str, Any]) -> None:
@@ -257,7 +159,7 @@ def _check_types(name: str, module: FeatureInteraction, embeddings: Tensor, ids:
     """The output has the embeddings' type in float32; every later check is in float64."""
     what = f"{name}: forward on embeddings (B, F, D) in float32 and ids (B, F)"
     with _explained(what), torch.no_grad():
-        output, _ = _split(module.eval()(embeddings.float(), ids.clone()))
+        output, _ = split_output(module.eval()(embeddings.float(), ids.clone()))
     if not isinstance(output, Tensor) or output.dtype != torch.float32:
         raise AssertionError(f"{name}: from float32 embeddings the output must be a float32 tensor")
 
@@ -341,7 +243,7 @@ def _gradients(case: _Case) -> None:
     embeddings, ids = _batch(case.shape, 64)
     embeddings.requires_grad_()
     with _explained(f"{case.name}: forward in training mode"):
-        output, loss = _split(module(embeddings, ids))
+        output, loss = split_output(module(embeddings, ids))
     if loss is not None:
         case.require(loss.dim() == 0, f"the auxiliary loss has shape {tuple(loss.shape)}, not a scalar's")
     total = (output * torch.randn_like(output)).sum() + (0.0 if loss is None else loss)
@@ -394,7 +296,7 @@ def _one_device(case: _Case) -> None:
         found: list[Tensor] = []
 
         def forward(module: Any = module, embeddings: Tensor = embeddings, found: list[Tensor] = found) -> None:
-            output, loss = _split(module(embeddings, case.ids.to("meta")))
+            output, loss = split_output(module(embeddings, case.ids.to("meta")))
             found.append(output.sum() if loss is None else output.sum() + loss)
 
         def backward(found: list[Tensor] = found) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,18 +12,32 @@ from torch.func import functional_call
 from recbole_dtn.balancer.processes import mean_over_processes
 from recbole_dtn.balancer.reach import Reach
 from recbole_dtn.balancer.step import Step
+from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
 from recbole_dtn.loss.tasks import loss_weights
-from recbole_dtn.model.base import ModelOutput
+from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 
-if TYPE_CHECKING:
-    from recbole_dtn.training.module import TrainingModule
+__all__ = ["TrainingLoop", "TrainingStep"]
 
-__all__ = ["TrainingStep"]
+
+class TrainingLoop(Protocol):
+    """What a step reads of the training loop; :class:`recbole_dtn.training.module.TrainingModule` has it."""
+
+    model: MultiTaskRecommender
+    settings: Settings
+    steps_taken: int
+
+    @property
+    def current_epoch(self) -> int: ...
+    @property
+    def trainer(self) -> Any: ...
+    def reach(self, batch: Features) -> Reach: ...
+    def run_backward(self, loss: Tensor, *, retain_graph: bool) -> None: ...
+    def update_balancer(self) -> None: ...
 
 
 class TrainingStep(Step):
-    """A :class:`Step` of a :class:`TrainingModule`. What costs time is worked out when a balancer asks for it.
+    """A :class:`Step` of the training loop. What costs time is worked out when a balancer asks for it.
 
     Args:
         module: the Lightning module. batch: its rows. output: what the model returned. losses, extra: as in Step.
@@ -32,7 +46,7 @@ class TrainingStep(Step):
 
     def __init__(
         self,
-        module: TrainingModule,
+        module: TrainingLoop,
         batch: Features,
         output: ModelOutput,
         losses: Tensor,
