@@ -22,6 +22,7 @@ class Fusible(nn.Module):
     Fused (hand-written kernels) is the default; plain (torch operations) is the reference in tests.
     """
 
+    # Of the class: an instance has the attribute only after set_fused, and a state_dict never.
     fused = True
 
 

@@ -43,6 +43,7 @@ class _GatedCross(torch.autograd.Function):
         passed = product(current, gate, None, "sigmoid")
         crossed = product_times(current, cross, bias, passed)
         ctx.save_for_backward(first, current, cross, gate, passed, crossed)
+        # ``crossed`` is p, ``passed`` is s, in the names of the docstring.
         return torch.addcmul(current, first, crossed)
 
     @staticmethod
@@ -59,8 +60,8 @@ class _GatedCross(torch.autograd.Function):
         torch.addcmul(scaled, scaled, passed, value=-1, out=to_gate)
         weights = outer(sides, current)
         return (
-            gradient * crossed,
-            product_plus(sides, torch.cat([cross, gate]).t(), gradient),
+            gradient * crossed,  # c_0
+            product_plus(sides, torch.cat([cross, gate]).t(), gradient),  # c, plus what the residual passes on
             weights[:width],
             to_cross.sum(0),
             weights[width:],

@@ -22,6 +22,7 @@ def side_by_side(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> tuple[T
     Returns:
         A weight (I, sum of K_g * H_g), in the order group, map, output, and its bias (sum of K_g * H_g,).
     """
+    # (K, I, H) -> (I, K, H) -> (I, K * H): column k * H + h is output h of map k.
     flat = [weight.transpose(0, 1).flatten(1) for weight in weights]
     shifts = [bias.flatten() for bias in biases]
     return (flat[0], shifts[0]) if len(flat) == 1 else (torch.cat(flat, dim=1), torch.cat(shifts))
@@ -39,6 +40,7 @@ def first_layers(weights: Sequence[Tensor], biases: Sequence[Tensor], x: Tensor)
     groups = list(zip(weights, biases, strict=True))
     if few_rows(x):
         return [
+            # No copy of the weights: x is repeated as a view (K, B, I). Result (K, B, H), transposed to (B, K, H).
             torch.relu(torch.baddbmm(bias, x.expand(len(weight), -1, -1), weight)).transpose(0, 1)
             for weight, bias in groups
         ]
@@ -63,5 +65,6 @@ def deeper_layer(current: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Returns:
         (K, B, O).
     """
+    # (K, O, I), as ``linear`` reads weights; a view.
     parts = zip(current, weight.transpose(1, 2), bias.squeeze(1), strict=True)
     return torch.stack([linear(part, own, shift, "relu") for part, own, shift in parts])

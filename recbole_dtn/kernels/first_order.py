@@ -34,6 +34,7 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(backward)
     def checked(ctx: Any, *gradients: Any) -> Any:
+        # Autograd runs a backward pass with gradients enabled only under ``create_graph=True``.
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             name = type(ctx).__name__.removesuffix("Backward")
             raise UsageError(

@@ -21,6 +21,7 @@ def _signed(value: int) -> int:
 HASHED_AT_ONCE = 2**16
 """Hash values computed together: half a MiB."""
 
+# The increment of splitmix64, 2^64 over the golden ratio, and the two factors of its mixing function.
 GOLDEN = _signed(0x9E3779B97F4A7C15)
 FIRST_FACTOR = _signed(0xBF58476D1CE4E5B9)
 SECOND_FACTOR = _signed(0x94D049BB133111EB)
@@ -71,6 +72,7 @@ def hash_pairs(ids: Tensor, left: Tensor, right: Tensor, hashes: int, codes: int
     rows = max(1, HASHED_AT_ONCE // (len(left) * hashes))
     for start in range(0, len(ids), rows):  # what a step writes is still in the cache when the next one reads it
         part = slice(start, start + rows)
+        # (rows, P, m); the second field's hash has no k and is broadcast over m.
         mixed = first[part].index_select(1, left).bitwise_xor_(second[part].index_select(1, right))
         torch.remainder(_mix_(mixed).bitwise_and_(2**63 - 1), codes, out=found[part])
     return found

@@ -59,18 +59,20 @@ class _Masked(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         embedding, inputs, inner, last, project, hidden, mask, masked = ctx.saved_tensors
+        # d(M * x), (B, I). It becomes dM in place, once the gradient of x has been taken from it.
         to_masked = product(gradient, project.t())
         to_inputs = to_masked * mask if ctx.needs_input_grad[1] else None
         to_mask = to_masked.mul_(inputs)
         to_hidden = product(to_mask, last.t())
+        # The gradient of the ReLU, written over its own input: passed on where ``hidden`` is positive.
         torch.ops.aten.threshold_backward(to_hidden, hidden, 0, grad_input=to_hidden)
         return (
             product(to_hidden, inner.t()) if ctx.needs_input_grad[0] else None,
             to_inputs,
-            outer(to_hidden, embedding),
+            outer(to_hidden, embedding),  # W_1
             to_hidden.sum(0),
-            outer(to_mask, hidden),
+            outer(to_mask, hidden),  # W_2
             to_mask.sum(0),
-            outer(gradient, masked),
+            outer(gradient, masked),  # W
             gradient.sum(0) if ctx.needs_input_grad[7] else None,
         )

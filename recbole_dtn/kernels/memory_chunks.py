@@ -73,8 +73,10 @@ class ChunkedCodes:
         self.indices, self.codes, self.pairs_first = given.indices, given.codes, pairs_first
         batch, self.pairs, self.hashes = given.indices.shape
         self.counts = given.counts
+        # At least one row, however many pairs it has.
         rows = max(1, CHUNK // (self.pairs * given.width))
         self.chunks = [slice(start, min(start + rows, batch)) for start in range(0, batch, rows)]
+        # Both are filled in the forward and the backward pass of the first owner, and read by the others.
         self._keys: dict[int, Tensor] = {}
         self._orders: dict[tuple[int, bool], tuple[Tensor, Tensor, Tensor | None]] = {}
 
@@ -192,6 +194,7 @@ class _LinearRestoring:
     def __init__(self, codes: ChunkedCodes, codebook: Tensor, restorer: Tensor) -> None:
         self.codes, self.codebook = codes, codebook
         self.parts = restorer.chunk(codes.hashes, dim=1)
+        # Row k * n + c is W_r^(k) times codeword c, which is what ``keys`` numbers.
         self.table = torch.cat([product(codebook, part) for part in self.parts])  # (m*n, D)
         self.total: Tensor | None = None
 
@@ -207,6 +210,7 @@ class _LinearRestoring:
     def gradients(self) -> tuple[Tensor, Tensor, None, None, None]:
         """Of the codebook and of W_r."""
         assert self.total is not None
+        # (n, D) per hash: the summed gradients of that hash's rows of ``table``.
         by_hash = self.total.chunk(self.codes.hashes)
         codebook = torch.zeros_like(self.codebook)
         for gradient, part in zip(by_hash, self.parts, strict=True):
@@ -229,6 +233,7 @@ class _AttentiveRestoring:
         self.embeddings, self.inner, self.last = embeddings, inner, last
         self.axis = 0 if codes.pairs_first else 1  # of the pairs, and of the fields of ``given``
         self.given = embeddings.transpose(0, 1) if codes.pairs_first else embeddings
+        # W_1 = [for e_i ; for e_j], (H, D) each.
         self.halves = inner.chunk(2, dim=1)
         self.totals: list[Tensor] | None = None
 
@@ -249,6 +254,7 @@ class _AttentiveRestoring:
         hidden = left.index_select(self.axis, self.sides.left).add_(right.index_select(self.axis, self.sides.right))
         hidden = hidden.relu_().flatten(0, 1)
         mask = product(hidden, self.last)
+        # Attentive restoring reads the codebook itself (n, C), so the number of the hash is taken off the keys.
         rows = self.codes.keys(chunk) % self.codes.codes
         codewords = functional.embedding(rows, self.codebook).flatten(1)
         return hidden, mask, codewords, codewords * mask
@@ -260,6 +266,7 @@ class _AttentiveRestoring:
                 for each in (self.codebook, self.restorer, self.embeddings, *self.halves, self.last)
             ]
         codebook, restorer, embeddings, first, second, last = self.totals
+        # Computed again: tensors of all pairs of the batch are not kept.
         hidden, mask, codewords, masked = self._parts(chunk)
         restorer += outer(gradient, masked)
         to_masked = product(gradient, self.restorer.t())
@@ -276,6 +283,7 @@ class _AttentiveRestoring:
             summed = _over_pairs(matrix, to_pairs, self.axis)  # (F, rows, H) or (rows, F, H)
             total += summed.flatten(0, 1).t() @ fields.flatten(0, 1)
             back = torch.matmul(summed, half)
+            # A field is on the left of some pairs and on the right of others: both halves add to e.
             reached += back.transpose(0, 1) if self.axis == 0 else back
 
     def gradients(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -331,6 +339,7 @@ class _Recall(torch.autograd.Function):
         restoring = _restoring(codes, sides, codebook, restorer, embeddings, inner, last)
         to_attention = None if attention is None else torch.empty_like(attention)
         to_weight = None if weight is None else torch.zeros_like(weight)
+        # Only the penalty is part of the loss.
         if gradient is None:
             gradient = codebook.new_zeros(codes.chunks[-1].stop, *_tail(sides, restorer, weight))
         for chunk, rows in enumerate(codes.chunks):
@@ -340,6 +349,7 @@ class _Recall(torch.autograd.Function):
                 to_weight += outer(given, pairs)
                 to_pairs = product(given, weight.t())
             else:
+                # The transposed sum: a pair receives the gradients of both its fields.
                 to_pairs = _over_pairs(sides.belongs.t(), given.transpose(0, 1), 0)  # (P, rows, D)
                 if to_attention is not None:
                     pairs = restoring.restore(chunk).view_as(to_pairs).mul_(to_pairs)
@@ -348,6 +358,7 @@ class _Recall(torch.autograd.Function):
             restoring.backward(chunk, to_pairs.reshape(-1, restorer.shape[0]))
         to_codebook, to_restorer, to_embeddings, to_inner, to_last = restoring.gradients()
         if to_penalty is not None:
+            # A codeword counts once per look-up, as in a penalty on rows looked up.
             to_codebook += codebook * (codes.counts() * to_penalty).to(codebook.dtype).unsqueeze(1)
         if ctx.sparse:
             # Every codeword that was looked up, in order, also with a gradient of 0: lazy optimisers count it.

@@ -27,8 +27,10 @@ def mix(weights: Sequence[Tensor], outputs: Sequence[Tensor], reads: Sequence[Se
     Returns:
         (B, M, H).
     """
+    # (B, M, K) x (B, K, H), for all gates at once.
     if len(outputs) == 1:
         return torch.bmm(torch.stack([*weights], dim=1), outputs[0])
+    # (B, 1, K_m) x (B, K_m, H): gates may read different experts, and different numbers of them.
     mixed = [
         torch.bmm(weight.unsqueeze(1), torch.cat([outputs[group] for group in read], dim=1)).squeeze(1)
         for weight, read in zip(weights, reads, strict=True)

@@ -35,6 +35,7 @@ def huge_pages(tensor: Tensor) -> Tensor:
     libc = _libc()
     if libc is None or tensor.device.type != "cpu" or size < 4 * PAGE:
         return tensor
+    # madvise takes whole pages: those that lie within the tensor. A refusal is not an error, so the result is not read.
     start = -(-tensor.data_ptr() // PAGE) * PAGE
     end = (tensor.data_ptr() + size) // PAGE * PAGE
     libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_HUGEPAGE)

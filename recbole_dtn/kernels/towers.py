@@ -45,6 +45,7 @@ def batched_towers(layers: Sequence[Sequence[nn.Linear]], x: Tensor) -> Tensor:
     Returns:
         (B, T).
     """
+    # (T, B, H): one matrix of the batch per tower.
     current = x.transpose(0, 1)
     for number, layer in enumerate(layers, 1):
         weights, biases = [each.weight for each in layer], [each.bias for each in layer]
@@ -57,6 +58,7 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, relu: bool, *parameters: Tensor) -> Tensor:
+        # Stacked anew in each pass, so that the towers' parameters stay apart in the optimiser and in state_dict.
         weight, bias = torch.stack(parameters[: len(x)]), torch.stack(parameters[len(x) :])
         output = torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
         if relu:
@@ -74,5 +76,6 @@ class _Layer(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             to_x = torch.empty_like(x)  # in x's layout, which may be that of (B, T, I)
             torch.bmm(gradient, weight, out=to_x)
+        # (T, O, B) x (T, B, I).
         to_weights = torch.bmm(gradient.transpose(1, 2), x)
         return to_x, None, *to_weights.unbind(0), *gradient.sum(1).unbind(0)

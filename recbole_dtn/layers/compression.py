@@ -94,8 +94,11 @@ def row_blocks(schema: DataSchema, compression: Compression | None) -> tuple[Row
     for spec in schema.fields:
         block = RowBlock(offset, spec.size)
         if compression is not None and spec.kind != "float" and spec.size - FIRST_TOKEN > compression.above:
+            # A vocabulary is ordered by frequency, so the tokens that share rows are its last ones. At least 1:
+            # ``keep`` may exceed the vocabulary, and the last test then leaves the field as it is.
             shared = max(spec.size - FIRST_TOKEN - compression.keep, 1)
             remainders = -(-shared // compression.collisions)
+            # One row of Q per value of i div m, at most ``collisions`` of them since m >= n / collisions.
             quotients = -(-shared // remainders) if compression.paired else 0
             if remainders + quotients < shared:
                 block = RowBlock(offset, spec.size - shared, remainders, quotients, shared)
@@ -144,6 +147,7 @@ class SharedRows(nn.Module):
         self.blocks = row_blocks(schema, compression)
         self.product = compression.operation == "product"
         self.zeros = sum(block.size for block in self.blocks)
+        # The row of zeros follows the rows of all fields, so that it moves none of them.
         self.num_rows = self.zeros + (1 if compression.paired else 0)
         self.groups = nn.ModuleList(_IdsToRows(schema, self.blocks, group, self.zeros) for group in groups)
 
@@ -156,6 +160,7 @@ class SharedRows(nn.Module):
         """
         for block in self.blocks:
             if block.quotients:
+                # R and Q lie side by side behind the field's own rows.
                 weight[block.offset + block.own : block.offset + block.size] *= std**-0.5 if self.product else 0.5**0.5
         if self.num_rows > self.zeros:
             weight[self.zeros] = 0.0
@@ -170,6 +175,8 @@ class SharedRows(nn.Module):
         Returns:
             One (n * C, D) for each part.
         """
+        # Order of the rows looked up: the first rows of every part, then the second rows of those that have any. One
+        # gather gives the table one gradient and one penalty.
         placed = [group(part) for group, part in zip(self.groups, parts, strict=True)]
         seconds = [each.second for each in placed if each.second is not None]
         wanted = [*(each.first for each in placed), *seconds]
@@ -177,6 +184,7 @@ class SharedRows(nn.Module):
         chunks = torch.split(found, [rows.numel() for rows in wanted])
         rest = iter(chunks[len(placed) :])
         return [
+            # zip ends with the parts, so that ``rest`` holds the second rows alone, in the same order.
             chunk if each.second is None else self._combined(chunk, next(rest), each)
             for chunk, each in zip(chunks, placed, strict=False)
         ]
@@ -185,6 +193,7 @@ class SharedRows(nn.Module):
         """The part's vectors (n, D) with those of its paired columns made of two rows."""
         assert placed.second is not None
         dim = chunk.shape[1]
+        # (n, C, D): index_select picks the P paired columns, index_copy puts their products or sums back.
         vectors = chunk.view(*placed.first.shape, dim)
         first = vectors if placed.columns is None else vectors.index_select(1, placed.columns)
         own = (placed.second == self.zeros).unsqueeze(-1)
@@ -216,6 +225,7 @@ class _IdsToRows(nn.Module):
         def numbers(values: Sequence[int]) -> Tensor:
             return torch.tensor(values, dtype=torch.int64)
 
+        # (C,) each, broadcast over ids (n, C). Not saved: schema and settings give them again.
         self.register_buffer("start", numbers([schema.fields[i].offset for i in fields]), persistent=False)
         self.register_buffer("offset", numbers([block.offset for block in chosen]), persistent=False)
         self.register_buffer("own", numbers([block.own for block in chosen]), persistent=False)
@@ -230,10 +240,12 @@ class _IdsToRows(nn.Module):
 
     def forward(self, ids: Tensor) -> _PartRows:
         local = ids - self.start
+        # i of the formulas; negative for an id with a row of its own, whose result below is not selected.
         rank = local - self.own
         first = self.offset + torch.where(rank < 0, local, self.own + rank % self.remainders)
         if not self.some:
             return _PartRows(first, None, None)
+        # The first row of Q.
         behind = self.offset + self.own + self.remainders
         if not self.all:
             rank, behind = rank.index_select(1, self.paired), behind.index_select(0, self.paired)

@@ -34,6 +34,7 @@ def pool(vectors: Tensor, many: MultiValued, mode: str) -> Tensor:
     """
     lengths = many.offsets.diff()
     rows = lengths.shape[0]
+    # (V,): the row of the batch that each value belongs to. With ``output_size`` a GPU is not waited for.
     owner = torch.repeat_interleave(lengths, output_size=vectors.shape[0])
     weights = None if many.weights is None else many.weights.to(vectors.dtype)
     weighted = vectors if weights is None else vectors * weights.unsqueeze(1)
@@ -41,6 +42,7 @@ def pool(vectors: Tensor, many: MultiValued, mode: str) -> Tensor:
     if mode == "sum":
         return total
     mass = lengths.to(vectors.dtype) if weights is None else vectors.new_zeros(rows).index_add(0, owner, weights)
+    # A row without values has total 0: divided by 1 it stays 0, with a finite gradient.
     return total / torch.where(mass == 0, torch.ones_like(mass), mass).unsqueeze(1)
 
 
@@ -54,6 +56,7 @@ class FieldSelection(nn.Module):
     def __init__(self, schema: DataSchema, positions: Sequence[int]) -> None:
         super().__init__()
         chosen = schema.select(positions)
+        # How far the rows of each kept field move down where fields before it are left out.
         shifts = [schema.fields[i].offset - spec.offset for i, spec in zip(positions, chosen.fields, strict=True)]
         dense = [column for column, i in enumerate(schema.dense_fields) if i in positions]
         self.multi = {i: (place, shifts[place]) for place, i in enumerate(positions) if i in schema.multi_fields}
@@ -115,10 +118,12 @@ class EmbeddingTable(nn.Module):
         blocks = row_blocks(schema, compression)
         self.compressed: SharedRows | None = None
         if compression is not None and any(block.shared for block in blocks):
+            # The parts in the order in which ``forward`` makes them.
             groups = [schema.id_fields, *([schema.dense_fields] if schema.dense_fields else [])]
             self.compressed = SharedRows(schema, compression, [*groups, *((i,) for i in schema.multi_fields)])
         rows = schema.num_rows if self.compressed is None else self.compressed.num_rows
         self.table = new_table(backend, rows, dim, std=std, dtype=dtype)
+        # Absent and unknown come first in a field's rows, compressed or not.
         untrained = [blocks[i].offset + UNKNOWN for i in schema.extra.get("zero_unknown", ())]
         with torch.no_grad():
             self.table.weight[untrained] = 0.0
@@ -126,6 +131,7 @@ class EmbeddingTable(nn.Module):
             self.compressed.initialise(self.table.weight, std)
         self.multi_fields = schema.multi_fields
         self.pooling = tuple(schema.fields[i].pooling for i in schema.multi_fields)
+        # Fields in the order in which ``forward`` joins them; ``order`` puts them back into the schema's.
         gathered = schema.id_fields + schema.dense_fields + schema.multi_fields
         self.in_order = gathered == tuple(range(schema.num_fields))
         self.only_ids = len(schema.id_fields) == schema.num_fields and self.compressed is None
@@ -142,8 +148,11 @@ class EmbeddingTable(nn.Module):
         if self.selection is not None:
             features = self.selection(features)
         batch, dim = len(features), self.table.embedding_dim
+        # The ids are the rows: no part to join, and no column to move.
         if self.only_ids:
             return self.table.look_up(features.ids, batch_size=batch)
+        # The parts: ids (B, F_id), rows of the continuous fields (B, N), and (V, 1) per multi-valued field. All are
+        # looked up at once: a RowTable keeps the penalty of its last look-up alone.
         many = [features.multi[position] for position in self.multi_fields]
         parts = [features.ids.index_select(1, self.id_fields)]
         values = None

@@ -32,6 +32,8 @@ class Experts(Fusible):
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for width_in, width_out in pairwise([input_dim, *hidden]):
+            # nn.Linear's bound: kaiming_uniform_ with a = sqrt(5) is U(-1/sqrt(in), 1/sqrt(in)). Weights are drawn
+            # before biases, layer by layer; a seed's model depends on that order.
             bound = 1.0 / math.sqrt(width_in)
             self.weights.append(nn.Parameter(torch.empty(count, width_in, width_out).uniform_(-bound, bound)))
             self.biases.append(nn.Parameter(torch.empty(count, 1, width_out).uniform_(-bound, bound)))
@@ -47,6 +49,7 @@ class Experts(Fusible):
         current: Tensor = torch.einsum("bi,kio->kbo", x, self.weights[0]) + self.biases[0]
         current = self.dropout(torch.relu(current))
         for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
+            # (K, B, in) x (K, in, out) plus (K, 1, out).
             current = self.dropout(torch.relu(torch.baddbmm(bias, current, weight)))
         return current.transpose(0, 1)
 
@@ -63,6 +66,7 @@ class Experts(Fusible):
 
 def run_together(groups: Sequence[Experts], x: Tensor) -> list[Tensor]:
     """Several groups of experts over one input: (B, I) -> (B, K, H) of each, all first layers as one product."""
+    # Experts without a layer are the identity, with no first layer to join.
     if not all(len(group.weights) for group in groups):
         return [group(x) for group in groups]
     firsts = first_layers([group.weights[0] for group in groups], [group.biases[0] for group in groups], x)

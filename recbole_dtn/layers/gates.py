@@ -66,6 +66,7 @@ def weigh_together(gates: Sequence[SoftmaxGate], x: Tensor) -> list[Tensor]:
     """Several gates over one input: (B, I) -> (B, K) of each, as one product where each gate is only one."""
     if not all(gate.is_one_product for gate in gates):
         return [gate(x) for gate in gates]
+    # The rows of all gates one after another, (sum of K, I); each softmax is over its own gate's columns.
     weights = [gate.linear.weight for gate in gates]
     logits = torch.split(linear(x, torch.cat(weights)), [len(weight) for weight in weights], dim=1)
     return [torch.softmax(part, dim=1) for part in logits]

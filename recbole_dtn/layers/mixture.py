@@ -43,7 +43,9 @@ def mixtures(
     singles = [*gates]
     inputs = [x] * max(len(groups), len(singles)) if isinstance(x, Tensor) else x
     fused = are_fused(*groups, *(gate.linear for gate in singles))
+    # PLE gives every owner the same tensor at its first level, and different ones above it.
     if fused and all(each is inputs[0] for each in inputs):
+        # A compiler ignores profiler labels, with a warning.
         if torch.compiler.is_compiling():
             return _together(groups, singles, reads, inputs[0])
         with stage("experts"):
@@ -51,6 +53,7 @@ def mixtures(
     if isinstance(gates, SoftmaxGates) and isinstance(x, Tensor):  # called as one module, which profilers label
         weights = list(gates(x).unbind(1))
         return mix(weights, [group(x) for group in groups], reads), weights
+    # Fewer gates than inputs at PLE's last level, which has no shared gate.
     outputs = [group(each) for group, each in zip(groups, inputs, strict=False)]
     weights = [gate(each) for gate, each in zip(singles, inputs, strict=False)]
     return mix(weights, outputs, reads), weights
@@ -70,6 +73,8 @@ def _together(
     if not one_operation:
         outputs, weights = run_together(groups, x), weigh_together(gates, x)
         return mix(weights, outputs, reads), weights
+    # Experts of all groups are numbered 0 .. K-1, and the weights are laid out (M, K): gate m weighs expert k at place
+    # m * K + k.
     starts, experts = [], 0
     for group in groups:
         starts.append(experts)

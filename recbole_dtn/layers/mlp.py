@@ -40,6 +40,8 @@ class MLP(Fusible):
         if not self.fused:
             output: Tensor = self.layers(x)
             return output
+        # ``linear`` applies the ReLU as it writes; the nn.ReLU modules are for the plain path and the names in
+        # state_dict.
         for layer in self.layers:
             if isinstance(layer, nn.Linear):
                 x = linear(x, layer.weight, layer.bias, "relu")

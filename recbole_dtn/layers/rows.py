@@ -24,10 +24,12 @@ def touched_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
     >>> [part.tolist() for part in touched_rows(weight.grad)]
     [[0, 2], [[1.0], [2.0]]]
     """
+    # Before the sum: bfloat16 has 8 bits, and a frequent row adds up thousands of gradients.
     if gradient.dtype is torch.bfloat16:
         gradient = gradient.float()
     if not gradient.is_sparse:
         return torch.arange(gradient.shape[0], device=gradient.device), gradient
+    # The sort below is numpy's, so that tensors of a GPU take torch's.
     if gradient.is_coalesced() or not gradient.is_cpu:
         gradient = gradient.coalesce()
         return gradient.indices().squeeze(0), gradient.values()
@@ -45,6 +47,8 @@ def _summed_on_cpu(looked_up: Tensor, values: Tensor, rows: int) -> tuple[Tensor
     if count == 0 or bits + (rows - 1).bit_length() > 62:
         ordered, order = torch.sort(looked_up, stable=True)
     else:
+        # Row in the high bits, place in the low ones. The place also makes an unstable sort keep the batch's order. The
+        # shift makes a new array: the gradient's own indices stay.
         packed = looked_up.numpy() << bits
         packed |= np.arange(count)
         packed.sort()
@@ -53,5 +57,6 @@ def _summed_on_cpu(looked_up: Tensor, values: Tensor, rows: int) -> tuple[Tensor
         ordered = torch.from_numpy(packed)
     first = torch.ones_like(ordered, dtype=torch.bool)
     torch.ne(ordered[1:], ordered[:-1], out=first[1:])
+    # Sums ``values[order]`` over each run without writing that copy of the values.
     starts = first.nonzero().squeeze(1)
     return ordered[starts], functional.embedding_bag(order, values, starts, mode="sum")

@@ -36,6 +36,8 @@ class RowTable(nn.Embedding):
         kind: Literal["embedding", "codebook"] = "embedding",
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        # huge_pages comes before normal_, as it is for memory that has not been written. A given ``_weight`` also keeps
+        # nn.Embedding from drawing N(0, 1) first.
         super().__init__(rows, dim, _weight=huge_pages(torch.empty(rows, dim, dtype=dtype)).normal_(0.0, std))
         self.kind = kind
         self.l2 = 0.0
@@ -43,6 +45,7 @@ class RowTable(nn.Embedding):
 
     def look_up(self, rows: Tensor, *, batch_size: int) -> Tensor:
         """Rows (any shape of int64) -> the same shape + (dim,). ``batch_size`` is B of the penalty."""
+        # Else a forward in evaluation would leave the penalty of an earlier batch.
         self.penalty = None
         if not (self.training and self.l2 > 0.0):
             return _widened(functional.embedding(rows, self.weight, sparse=self.sparse))
@@ -74,6 +77,7 @@ class LookUp(torch.autograd.Function):
         flat = found.flatten()
         ctx.save_for_backward(rows, found if scale > 0.0 else None)
         ctx.size, ctx.dtype, ctx.sparse, ctx.scale = weight.shape, weight.dtype, sparse, scale
+        # Both gradients may be None: no zeros (n, D) are made for an output that the loss does not read.
         ctx.set_materialize_grads(False)
         return found, torch.dot(flat, flat) * (scale / 2) if scale > 0.0 else None
 
@@ -82,13 +86,16 @@ class LookUp(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor | None, to_penalty: Tensor | None) -> tuple[Tensor | None, ...]:
         rows, found = ctx.saved_tensors
         if to_penalty is not None:
+            # d(scale / 2 * |x|^2) = scale * x, added to the gradient of the look-ups before rows are summed.
             factor = to_penalty * ctx.scale
             gradient = found * factor if gradient is None else torch.addcmul(gradient, found, factor)
         if gradient is None:
             return None, None, None, None, None
         values, looked_up = gradient.reshape(-1, ctx.size[1]).to(ctx.dtype), rows.flatten()
         if ctx.sparse:
+            # Not coalesced: the optimiser sums the look-ups of a row (touched_rows), once for all losses.
             sums = torch.sparse_coo_tensor(looked_up.unsqueeze(0), values, ctx.size, check_invariants=False)
         else:
+            # -1: no padding row; False: not scaled by the frequency of a row.
             sums = torch.ops.aten.embedding_dense_backward(values, looked_up, ctx.size[0], -1, False)
         return sums, None, None, None, None

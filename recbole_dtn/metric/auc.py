@@ -55,6 +55,7 @@ def exact_auc(scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> 
 
 def _sortable(scores: Tensor) -> Tensor:
     """As float32 where that holds every value, else as float64."""
+    # An integer may need more than float32's 24 bits.
     wide = scores.dtype is torch.float64 or not scores.is_floating_point()
     return scores.double() if wide else scores.float()
 
@@ -64,6 +65,7 @@ def _auc_of_classes(positives: Scores, negatives: Scores) -> float:
     pairs = len(positives) * len(negatives)
     if not pairs:
         return math.nan
+    # P(+ > -) = 1 - P(- > +) - P(=), and ties count half on both sides: counted the other way round, AUC is 1 - count.
     swapped = len(negatives) < len(positives)
     few, many = (negatives, positives) if swapped else (positives, negatives)
     # The larger class is cut into one piece per thread. The count is a sum over the pieces, so they are never merged.
@@ -88,10 +90,12 @@ def _twice_below(few: Scores, many: Scores) -> int:
         found = many[low:high]
         left = found.searchsorted(part)
         total += 2 * (int(left.sum()) + low * len(part))
+        # Clipped for the scores above all of ``found``, which tie with none.
         if len(found):
             tied = found[np.minimum(left, len(found) - 1)] == part
             if tied.any():
                 total += int((found.searchsorted(part[tied], side="right") - left[tied]).sum())
+        # The next slice starts at the last score of this one or above it.
         low += int(left[-1])
     return total
 
@@ -112,8 +116,10 @@ def _weighted_auc(scores: Tensor, positive: Tensor, weights: Tensor) -> float:
     mass = weights.detach().double()
     ordered, order = torch.sort(scores)
     ends = _group_ends(ordered)  # rows with one score count together, so that ties count half
+    # Weight of all rows up to and including each distinct score.
     positives = torch.where(positive, mass, 0.0)[order].cumsum(0)[ends]
     negatives = torch.where(positive, 0.0, mass)[order].cumsum(0)[ends]
+    # p (2 below + equal) = p (2 cumulated - own): below and equal are weights of negatives.
     wins = (_steps(positives) * (2 * negatives - _steps(negatives))).sum()
     pairs = float(positives[-1] * negatives[-1])
     return float(wins) / (2 * pairs) if pairs > 0 else math.nan

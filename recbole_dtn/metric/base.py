@@ -133,9 +133,11 @@ class TaskMetric(Metric):
     needs_domain: ClassVar[bool] = False
 
     def __init__(self) -> None:
+        # The state is on the CPU, and NCCL sends tensors of a GPU only.
         super().__init__(dist_sync_fn=gather_on_cpu)
 
     def _apply(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Self:
+        # Module.to, half, double and cuda all come through here.
         return self
 
     def add_sum(self, name: str) -> None:
@@ -168,7 +170,9 @@ class TaskMetric(Metric):
                 raise UsageError(f"{type(self).__name__} needs the {name} of every row: set {name}_field")
         weights = None if sample_weight is None else _wide(sample_weight)
         group, domain = (None if part is None else part.cpu() for part in (group, domain))
+        # Labels keep their type here; a metric of sums takes them in float64.
         rows = Rows(_wide(logits), labels.detach().cpu(), weights, group, domain)
+        # Selected, not multiplied by 0: a label that is not observed may be NaN.
         self.add(rows if observed is None else rows.take(observed.cpu()))
 
     @abstractmethod

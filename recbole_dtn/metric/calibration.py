@@ -34,6 +34,7 @@ class Calibration(TaskMetric):
         self.add_sum("positives")
 
     def add(self, rows: Rows) -> None:
+        # Both sums are over rows with their weights, so the numbers of rows cancel.
         self.predicted += (rows.mass * rows.probabilities).sum()
         self.positives += (rows.mass * rows.labels.double()).sum()
 

@@ -27,6 +27,7 @@ def check_logits(logits: Tensor, tasks: Sequence[str], row: Tensor | None = None
 optimizer.lr, set gradient_clip, train in precision 32), or a number of that row is too large
     """
     wrong = ~torch.isfinite(logits)
+    # The usual case, in one pass; places are looked for only when there are some.
     if not bool(wrong.any()):
         return
     places = wrong.nonzero()

@@ -71,6 +71,7 @@ def grouped_auc(
 
 
 def _keys(scores: Array, positive: Array, groups: Array) -> NDArray[np.uint64]:
+    # Groups of other numbers are renumbered; the usual ones, from 0 up, are taken as they are.
     if groups.dtype.kind != "i" or groups.min() < 0 or groups.max() >= MOST_GROUPS:
         groups = np.unique(groups, return_inverse=True)[1]
     ranks = None if scores.dtype == np.float32 else np.unique(scores, return_inverse=True)[1]
@@ -97,6 +98,7 @@ def _blocks(keys: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
     while start < len(keys):
         stop = min(start + BLOCK, len(keys))
         after = (int(keys[stop - 1]) >> (RANK_BITS + 1)) + 1
+        # The first key of the next group; for the last possible group it does not fit into 64 bits.
         if after < MOST_GROUPS:
             stop += int(keys[stop:].searchsorted(np.uint64(after << (RANK_BITS + 1))))
         else:
@@ -114,8 +116,10 @@ def _auc_of_groups(keys: NDArray[np.uint64], mass: Array | None) -> tuple[Array,
     positives = np.add.reduceat(np.where(positive, one, 0), starts)
     negatives = np.add.reduceat(np.where(positive, 0, one), starts)
     first = _starts(keys[starts] >> np.uint64(RANK_BITS + 1))  # the first run of each group
+    # Weight of the negatives in lower runs; what lies before the group's first run is taken off.
     below = np.cumsum(negatives) - negatives
     below -= np.repeat(below[first], np.diff(first, append=len(starts)))
+    # Twice the pairs in the right order, ties once.
     wins = np.add.reduceat(positives * (2 * below + negatives), first)
     positives, negatives = np.add.reduceat(positives, first), np.add.reduceat(negatives, first)
     both = (positives > 0) & (negatives > 0)

@@ -45,6 +45,7 @@ class KeepingMetric(TaskMetric):
     def whole(self, name: str) -> Tensor:
         """A column as one tensor; of the widest type that it was given."""
         parts = getattr(self, name)
+        # After a gather torchmetrics leaves one tensor in place of the list.
         if not len(parts):
             return torch.empty(0)
         return dim_zero_cat(parts) if isinstance(parts, Tensor) or len(parts) > 1 else parts[0]

@@ -41,4 +41,5 @@ class LogLoss(TaskMetric):
         self.weight += rows.mass.sum()
 
     def compute(self) -> Tensor:
+        # 0 / 0 is NaN: undefined without a row.
         return self.loss / self.weight

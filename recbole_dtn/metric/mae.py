@@ -44,4 +44,5 @@ class MAE(TaskMetric):
         return difference.abs()
 
     def compute(self) -> Tensor:
+        # 0 / 0 is NaN: undefined without a row.
         return self.error / self.weight

@@ -49,4 +49,5 @@ class NormalisedEntropy(LogLoss):
         self.positives += (rows.mass * rows.labels.double()).sum()
 
     def compute(self) -> Tensor:
+        # The rate is NaN without a row, and the entropy of one class is NaN too.
         return self.loss / self.weight / entropy(float(self.positives / self.weight))

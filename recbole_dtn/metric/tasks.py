@@ -40,6 +40,7 @@ class ColumnMetrics:
         self.found: dict[str, TaskMetric] = {
             name: kind(**options)
             for name, options in metrics.items()
+            # Before the metric is built: options of the others need not fit this task.
             if (kind := _metric_class(name)).task_kind == task.kind
         }
 
@@ -115,6 +116,7 @@ class MultiTaskMetrics:
             domain=features.domain,
             row=features.row,
         )
+        # Per batch: the name depends on the order of the model's factors, which is the same in every batch.
         taken: set[str] = set()
         for name, factor in output.factors.items():
             key = f"{factor.label}@{factor.observed_by}"
@@ -142,6 +144,7 @@ class MultiTaskMetrics:
         Raises:
             DataError: for a logit that is not finite.
         """
+        # Moved once for all tasks; each task then takes its rows, so that no metric selects again.
         logits, labels, observed = logits.detach().cpu(), labels.cpu(), observed.cpu()
         check_logits(logits, [task.name for task in self.tasks], row)
         given = [None if part is None else part.cpu() for part in (sample_weight, group, domain)]
@@ -155,6 +158,7 @@ class MultiTaskMetrics:
         position, condition = names.index(factor.label), names.index(factor.observed_by)
         self._new_factor(name, position, condition)
         check_logits(factor.logit.detach().unsqueeze(1), [name], features.row)
+        # A factor is a conditional probability: it is about the rows where the condition has been seen to hold.
         happened = features.observed[:, condition] & (features.labels[:, condition] > 0.5)
         self.factors[name].update(
             factor.logit,
@@ -174,6 +178,7 @@ class MultiTaskMetrics:
     def _agree_on_factors(self) -> None:
         """Register the same factors in the same order on all processes; a process without a batch has none yet."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # As bytes in a tensor, since tensors are what the backends gather.
             told = gather_on_cpu(torch.tensor(list(json.dumps(self._factor_tasks).encode()), dtype=torch.uint8))
             for text in told:
                 for name, (position, condition) in json.loads(bytes(text.tolist())).items():
@@ -186,6 +191,7 @@ class MultiTaskMetrics:
 
     def compute_factors(self) -> Found:
         """``{"buy@click": {metric: value}}`` over all processes, empty for a model without factors."""
+        # Every compute gathers: all processes have to call the same metrics in the same order, or they wait for ever.
         self._agree_on_factors()
         return {name: column.compute() for name, column in self.factors.items()}
 

@@ -46,12 +46,15 @@ def build_optimizer(
         balancer: parameters that a loss balancer learns, for an Adam of their own as the last part.
         balancer_lr: its learning rate; None for that of ``optimizer``. They do not decay.
     """
+    # By identity, each once: modules may share a table.
     tables = list({id(table.weight): table.weight for table in model.tables() if table.weight.requires_grad}.values())
     held = {id(weight) for weight in tables}
+    # Again, for callers without a trainer.
     model.set_sparse(sparse_gradients(settings))
 
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
+    # In the model's order: a saved optimiser state numbers parameters by it.
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and id(parameter) not in held:
             (decayed if decays(model, name) else plain).append(parameter)
@@ -69,6 +72,7 @@ def build_optimizer(
         chosen = [weight for weight in tables if (id(weight) in looked_up) == by_fbgemm]
         if chosen:
             parts.append(_tables(chosen, settings, by_fbgemm=by_fbgemm))
+    # The last part: TrainingModule.update_balancer steps ``parts[-1]`` alone.
     if balancer:
         shared = settings.optimizer
         lr = shared.lr if balancer_lr is None else balancer_lr

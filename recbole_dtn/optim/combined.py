@@ -30,6 +30,7 @@ class CombinedOptimizer(torch.optim.Optimizer):
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
         self.parts = tuple(parts)
+        # torch keeps the group dicts that it is given, so these are the parts' own.
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         self._share()
 
@@ -46,6 +47,7 @@ class CombinedOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 result = closure()
+        # As in torch's AdamW: first the decay, then the update, from gradients of the undecayed weights.
         self._decay()
         self._align()
         for part in self.parts:
@@ -64,6 +66,7 @@ class CombinedOptimizer(torch.optim.Optimizer):
                 if gradient is None or gradient.is_sparse or gradient.stride() == weight.stride():
                     continue
                 strides = zip(weight.shape, weight.stride(), gradient.stride(), strict=True)
+                # The stride of an axis of size 1 says nothing about the order.
                 if any(size > 1 and own != other for size, own, other in strides):
                     weight.grad = torch.empty_like(weight).copy_(gradient)
 
@@ -78,6 +81,7 @@ class CombinedOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`. The parts go on sharing groups and state."""
+        # torch makes new group dicts and a new state here, which the parts do not know yet.
         super().load_state_dict(state_dict)
         keep_wide_states(self, state_dict)
         self._share()

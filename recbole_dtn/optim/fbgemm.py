@@ -32,6 +32,7 @@ class FbgemmOptimizer(RowOptimizer):
         self.rule = rule
         self.kernels: dict[Tensor, TableBatched] = {}
 
+    # FBGEMM sums the look-ups of a row itself, so touched_rows is left out.
     def move(self, weight: Tensor, gradient: Tensor, state: Any, group: dict[str, Any]) -> None:
         if gradient.is_sparse:
             rows, values = gradient._indices().squeeze(0), gradient._values()
@@ -44,6 +45,7 @@ class FbgemmOptimizer(RowOptimizer):
         if not state and self.rule != "sgd":
             shape = weight.shape if self.rule == "adagrad" else weight.shape[:1]
             state["sum"] = self.zeros(weight, *shape)
+        # Loading a state or moving the model gives other memory, over which a new kernel is built.
         kernel, total = self.kernels.get(weight), state.get("sum")
         if kernel is None or not kernel.lies_over(weight, total):
             kernel = self.kernels[weight] = TableBatched(weight, self.rule, total)

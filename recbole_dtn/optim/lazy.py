@@ -46,10 +46,12 @@ class LazyAdam(RowOptimizer):
         state["step"] += 1
         beta1, beta2 = group["betas"]
         first, second = state["exp_avg"], state["exp_avg_sq"]
+        # lerp_: m + (1 - b1)(g - m). The selected rows are copies, written back before they change in place.
         mean = first.index_select(0, rows).lerp_(gradient, 1.0 - beta1)
         first.index_copy_(0, rows, mean)
         square = second.index_select(0, rows).mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
         second.index_copy_(0, rows, square)
         root = square.sqrt_().div_(math.sqrt(1.0 - beta2 ** state["step"])).add_(group["eps"])
+        # The correction of m is one number, so it goes into the rate.
         rate = group["lr"] / (1.0 - beta1 ** state["step"])
         self.write(weight, rows, self.read(weight, rows).addcdiv_(mean, root, value=-rate))

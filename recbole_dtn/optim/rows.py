@@ -24,14 +24,18 @@ def rounded_at_random(values: Tensor) -> Tensor:
     >>> rounded_at_random(torch.tensor([1.0, -2.5])).tolist()
     [1.0, -2.5]
     """
+    # bfloat16 is the upper half of float32. 16 random bits are added to the lower half and it is cut: the carry rounds
+    # away from zero with the probability of its share, whatever the sign.
     bits = values.view(torch.int32)
     noise = torch.randint(1 << 16, bits.shape, dtype=torch.int32, device=bits.device)
     rounded = ((bits + noise) & -(1 << 16)).view(torch.float32)
+    # In inf the noise would set bits of the fraction, which makes it NaN.
     return torch.where(values.isfinite(), rounded, values).to(torch.bfloat16)
 
 
 def keep_wide_states(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     """Restore the states of bfloat16 tables in the type they were saved in; torch has cast them to the table's."""
+    # A saved state numbers the parameters in the order of the groups.
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     places = [place for group in saved["param_groups"] for place in group["params"]]
     for weight, place in zip(weights, places, strict=True):
@@ -64,6 +68,7 @@ class RowOptimizer(torch.optim.Optimizer):
 
     def move(self, weight: Tensor, gradient: Tensor, state: Any, group: dict[str, Any]) -> None:
         """Update one table from its gradient (R, D), sparse or dense."""
+        # Duplicates are summed first: the square of a sum is not the sum of squares.
         rows, summed = touched_rows(gradient)
         self.update(weight, rows, summed, state, group)
 
@@ -76,6 +81,7 @@ class RowOptimizer(torch.optim.Optimizer):
     def zeros(weight: Tensor, *shape: int) -> Tensor:
         """A state of zeros beside ``weight``, float32 at least."""
         dtype = torch.promote_types(weight.dtype, torch.float32)
+        # Before zero_, as it is for memory that has not been written.
         return huge_pages(torch.empty(shape, dtype=dtype, device=weight.device)).zero_()
 
     @staticmethod

@@ -31,8 +31,10 @@ class RowwiseAdagrad(RowOptimizer):
     def update(self, weight: Tensor, rows: Tensor, gradient: Tensor, state: Any, group: dict[str, Any]) -> None:
         if not state:
             state["sum"] = self.zeros(weight, weight.shape[0])
+        # index_select copies: after it is written back, the copy may change in place.
         total = state["sum"].index_select(0, rows).add_(gradient.square().mean(1))
         state["sum"].index_copy_(0, rows, total)
+        # (n, 1), the same for all D elements of a row; eps is outside of the root, as FBGEMM has it.
         root = total.sqrt_().add_(group["eps"]).unsqueeze(1)
         self.write(weight, rows, self.read(weight, rows).addcdiv_(gradient, root, value=-group["lr"]))
 

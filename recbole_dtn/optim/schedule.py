@@ -46,4 +46,5 @@ def build_schedule(
     def factor(step: int) -> float:
         return schedule_factor(step, settings, steps_per_epoch=steps_per_epoch, epochs=epochs)
 
+    # LambdaLR sets the rate of step 0 as it is made, so that the warm-up holds for the first step too.
     return LambdaLR(optimizer, factor)

@@ -31,6 +31,7 @@ class TableBatched:
 
     def __init__(self, weight: Tensor, rule: str = "sgd", state: Tensor | None = None) -> None:
         self.memory = self._memory(weight, state)
+        # A module made while ``predict`` runs serves training too: inference tensors could not.
         with torch.inference_mode(False):
             self.module = self._build(weight, rule)
             self._put("weights", weight)
@@ -56,6 +57,8 @@ class TableBatched:
         return training.SplitTableBatchedEmbeddingBagsCodegen(
             [spec],
             optimizer=configs.EmbOptimType[RULES[rule]],
+            # One vector per look-up: EmbeddingTable pools. A row beyond the table raises instead of reading other
+            # memory.
             pooling_mode=common.PoolingMode.NONE,
             bounds_check_mode=common.BoundsCheckMode.FATAL,
             stochastic_rounding=False,
@@ -65,6 +68,8 @@ class TableBatched:
     def _put(self, name: str, tensor: Tensor) -> None:
         """Replace the module's own memory by that of ``tensor``."""
         key = f"{name}_host" if tensor.device.type == "cpu" else f"{name}_dev"
+        # FBGEMM keeps a table flat. The new parameter shares the memory of ``tensor``, so that its update is the
+        # model's.
         own, flat = getattr(self.module, key), tensor.detach().view(-1)
         assert own.shape == flat.shape
         assert own.dtype is flat.dtype
@@ -113,6 +118,7 @@ class FbgemmTable(RowTable):
 
     def gather(self, rows: Tensor) -> Tensor:
         """Rows (any shape of int64) -> the same shape + (dim,), without a gradient."""
+        # The weight has other memory after ``model.to`` another device.
         if not (self._kernels and self._kernels[0].lies_over(self.weight)):
             self._kernels = (TableBatched(self.weight),)
         # Under inference_mode FBGEMM's operators, which are registered as autograd's, would not be found.
