@@ -85,6 +85,7 @@ class GradientBalancer(LossBalancer):
     def backward(self, step: Step) -> Tensor:
         gram = step.gradients().gram()
         observed = step.observed.nonzero().squeeze(1).cpu()
+        # The gradient of an unobserved task is 0, so its weight of 1 has no effect.
         weights = torch.ones(len(gram), dtype=torch.float64)
         if len(observed) and bool(gram.isfinite().all()):
             part = gram[observed][:, observed]

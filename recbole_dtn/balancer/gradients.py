@@ -35,6 +35,7 @@ class TaskGradients:
         """``M = G G^T``, (T, T) in float64 on the CPU: the inner products of the tasks' whole gradients."""
         if not self.values:
             return torch.zeros(self.count, self.count, dtype=torch.float64)
+        # (T, n) (n, T) per parameter; in float64, as a difference of two such products decides signs and weights.
         products = [flat @ flat.t() for flat in (values.flatten(1).double() for values in self.values)]
         return torch.stack(products).sum(0).cpu()
 
@@ -62,6 +63,7 @@ def stack_gradients(parameters: Sequence[nn.Parameter], each: Sequence[Sequence[
     values: list[Tensor] = []
     for parameter, parts in zip(parameters, zip(*each, strict=True), strict=True):
         found = [part for part in parts if part is not None]
+        # Kept sparse only if each task that reaches the parameter gives a sparse gradient.
         if found and all(part.is_sparse for part in found):
             reached, stacked = _stack_rows(parameter, parts)
         else:
@@ -69,6 +71,7 @@ def stack_gradients(parameters: Sequence[nn.Parameter], each: Sequence[Sequence[
             reached, stacked = None, torch.stack(whole)
         rows.append(reached)
         values.append(stacked)
+    # Rows of tables were averaged in _stack_rows; all dense gradients travel together here.
     dense = [place for place, reached in enumerate(rows) if reached is None]
     for place, mean in zip(dense, mean_over_processes([values[place] for place in dense]), strict=True):
         values[place] = mean
@@ -93,6 +96,7 @@ def _stack_rows(parameter: nn.Parameter, parts: Sequence[Tensor | None]) -> tupl
                 end = start + part._nnz()
                 wide[start:end, task * dim : (task + 1) * dim] = part._values()
                 start = end
+    # One sum per row for all T tasks; touched_rows wants a matrix, so tasks lie side by side in T * D columns.
     joined = torch.sparse_coo_tensor(looked_up, wide, (size, tasks * dim), check_invariants=False)
     rows, sums = gather_rows(*touched_rows(joined), size)
     return rows, sums.to(parameter.dtype).view(len(rows), tasks, dim).transpose(0, 1)

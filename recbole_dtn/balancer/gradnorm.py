@@ -66,11 +66,14 @@ class GradNorm(LossBalancer):
         self.weights = nn.Parameter(torch.ones(len(tasks)))
         start = math.log(2) if initial == "log2" else math.nan  # NaN: no loss has been seen yet
         self.register_buffer("first", torch.full((len(tasks),), start))
+        # Weights at the start of a step; after_step restores from them those of unobserved tasks. Derived, so not
+        # saved.
         self.before = self.weights.detach().clone()
 
     def backward(self, step: Step) -> Tensor:
         self.before = self.weights.detach().clone()
         self.first.copy_(torch.where(self.first.isnan() & step.observed, step.values, self.first))
+        # Copies without a graph: the total moves the model alone, _distance the weights alone (eq. 2).
         total = (self.before * step.losses).sum() + step.extra
         layer = self._layer(step.reach)
         step.run(total + self._distance(step, layer) if layer else total)
@@ -92,14 +95,17 @@ class GradNorm(LossBalancer):
         """``sum_t | N_t - target_t |`` over the observed tasks, as a function of the weights alone."""
         observed = step.observed
         count = observed.sum().clamp_min(1)
+        # |d(w L)/dW| = w |dL/dW|, as w > 0. step.gradients gives numbers, so that no second-order gradient is needed.
         norms = self.weights * step.gradients(layer).gram().diagonal().sqrt().to(self.weights)
         rates = torch.where(observed, step.values / self.first.clamp_min(LEAST_LOSS), 0.0)
+        # r_t: over the mean of the observed tasks' rates.
         rates = rates * count / rates.sum().clamp_min(LEAST_LOSS)
         target = torch.where(observed, norms, 0.0).sum() / count * rates**self.alpha
         return torch.where(observed, (norms - target.detach()).abs(), 0.0).sum()
 
     @torch.no_grad()
     def after_step(self, step: Step) -> None:
+        # The sum stays T: the observed tasks share what the others do not hold.
         moved = torch.where(step.observed, self.weights.clamp_min(LEAST), 0.0)
         kept = torch.where(step.observed, 0.0, self.before)
         rest = len(moved) - kept.sum()

@@ -32,6 +32,7 @@ def least_norm(gram: Tensor) -> Tensor:
         return torch.ones_like(gram[0])
     if count == 2:
         spread = gram[0, 0] + gram[1, 1] - 2 * gram[0, 1]
+        # <g_2 - g_1, g_2> / |g_1 - g_2|^2, cut to [0, 1] (algorithm 1).
         first = ((gram[1, 1] - gram[0, 1]) / spread).clamp(0, 1) if spread > 0 else spread.new_tensor(0.5)
         return torch.stack([first, 1 - first])
     from scipy.optimize import nnls
@@ -43,6 +44,7 @@ def least_norm(gram: Tensor) -> Tensor:
     matrix = torch.cat([root, torch.ones_like(root[:1])])
     target = torch.zeros(count + 1, dtype=gram.dtype)
     target[-1] = 1.0
+    # The last row of the least squares is sum y = 1: y = 0 is not a solution, so the sum below is positive.
     found = torch.from_numpy(nnls(matrix.numpy(), target.numpy())[0])
     return found / found.sum()
 

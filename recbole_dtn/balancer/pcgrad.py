@@ -31,6 +31,7 @@ class PCGrad(GradientBalancer):
         projected = torch.eye(count, dtype=gram.dtype)  # row t: g'_t in terms of the g_j
         for task in range(count):
             for other in random.permutation([j for j in range(count) if j != task]).tolist():
+                # <g'_t, g_j> by the Gram matrix alone. Negative only where g_j is not 0, so the division is safe.
                 product = projected[task] @ gram[other]
                 if product < 0:
                     projected[task, other] -= product / gram[other, other]

@@ -28,6 +28,7 @@ def mean_over_processes(tensors: Sequence[Tensor]) -> list[Tensor]:
     processes = count_processes()
     if processes == 1:
         return list(tensors)
+    # torch.distributed reduces sums on every backend, means on NCCL alone: the division comes after.
     means = list(tensors)
     for dtype in {tensor.dtype for tensor in tensors if not tensor.is_sparse}:
         places = [i for i, tensor in enumerate(tensors) if not tensor.is_sparse and tensor.dtype == dtype]
@@ -64,6 +65,7 @@ def gather_rows(rows: Tensor, values: Tensor, size: int) -> tuple[Tensor, Tensor
     torch.distributed.all_gather(all_rows, torch.cat([rows, rows.new_zeros(padded)]))
     torch.distributed.all_gather(all_values, torch.cat([values, values.new_zeros(padded, width)]))
     lengths = [int(count) for count in counts]
+    # A row that several processes have comes several times; touched_rows sums it.
     joined = torch.sparse_coo_tensor(
         torch.cat([part[:length] for part, length in zip(all_rows, lengths, strict=True)]).unsqueeze(0),
         torch.cat([part[:length] for part, length in zip(all_values, lengths, strict=True)]),

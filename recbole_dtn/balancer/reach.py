@@ -91,12 +91,14 @@ def _probe(model: MultiTaskRecommender, features: Features, parameters: Sequence
     # The forward pass uses copies of the buffers, so that a running mean does not change.
     copies = {name: buffer.clone() for name, buffer in model.named_buffers()}
     devices = [device] if device.type == "cuda" else []
+    # Gradients are on even under a caller's no_grad, and dropout is off.
     with torch.random.fork_rng(devices=devices), _plain_evaluation(model), torch.enable_grad():
         output: ModelOutput = functional_call(model, copies, (features,))
         losses = model.task_losses(features, output)
         rows = []
         for task in range(len(losses)):
             mark = torch.zeros_like(losses)
+            # 0 * NaN is NaN: a weight or an activation of 0 does not hide a dependence.
             mark[task] = torch.nan
             # Through the logits too: a task without an observed row sends nothing through its loss.
             marks = [mark.to(output.logits.dtype).expand_as(output.logits), mark]
@@ -104,6 +106,7 @@ def _probe(model: MultiTaskRecommender, features: Features, parameters: Sequence
                 [output.logits, losses], parameters, marks, retain_graph=True, allow_unused=True
             )
             rows.append(torch.stack([_holds_nan(gradient, device) for gradient in found]))
+    # An integer, as not every backend reduces booleans. The maximum is "on any process".
     reached = torch.stack(rows).to(torch.int32)
     if count_processes() > 1:
         torch.distributed.all_reduce(reached, torch.distributed.ReduceOp.MAX)
@@ -119,6 +122,7 @@ def _holds_nan(gradient: Tensor | None, device: torch.device) -> Tensor:
 @contextmanager
 def _plain_evaluation(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
+    # None where only the class has the attribute.
     paths = [(module, vars(module).get("fused")) for module in model.modules() if isinstance(module, Fusible)]
     set_fused(model.eval(), False)
     try:

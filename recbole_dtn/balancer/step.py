@@ -53,6 +53,7 @@ class Step:
         self.output = output
         self.epoch, self.index, self.seed = epoch, index, seed
         self._reach, self._observed = reach, observed
+        # Per task, the gradients of its own parameters; filled with those of the shared ones (_of_shared).
         self._specific: list[Sequence[Tensor | None]] = []
 
     # ---- what there is ------------------------------------------------------------------------------------------
@@ -122,6 +123,7 @@ class Step:
     @cached_property
     def _of_shared(self) -> TaskGradients:
         count = len(self.shared)
+        # One backward pass per task gives both, the shared parameters' and its own.
         each = [
             self._gradient(loss, [*self.shared, *own]) for loss, own in zip(self.losses, self.specific, strict=True)
         ]
@@ -135,6 +137,7 @@ class Step:
         Args:
             weights: (T,), from the same numbers on every process (:meth:`agreed`). specific: (T,); None for ones.
         """
+        # First: it also fills ``_specific``, which the lines below read.
         combined = self.gradients().combine(weights)
         reach = self.reach
         alone = [parameter for own in reach.specific for parameter in own]
@@ -143,6 +146,7 @@ class Step:
             factors = [factor for factor, found in zip(specific.tolist(), self._specific, strict=True) for _ in found]
             own = [part if part is None else part * factor for part, factor in zip(own, factors, strict=True)]
         of_extra = self._gradient(self.extra, [*reach.shared, *alone, *reach.other])
+        # Means over the processes already (stack_gradients); the rest is averaged below.
         self._add(reach.shared, combined)
         # These gradients are local to each process; those of the shared parameters are already means over the
         # processes.
@@ -156,6 +160,7 @@ class Step:
 
     def _add(self, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor]) -> None:
         for parameter, gradient in zip(parameters, gradients, strict=True):
+            # The scaler's ``step`` divides what lies in ``.grad`` by this factor.
             scaled = gradient if self.scale == 1.0 else gradient * self.scale
             parameter.grad = _sum(parameter.grad, scaled)
 
@@ -164,6 +169,7 @@ class Step:
         if not parameters or not loss.requires_grad:
             return [None] * len(parameters)
         start = torch.full_like(loss, self.scale)
+        # Autocast is for forward passes; each operation's backward runs in the type of its forward.
         with torch.autocast(loss.device.type, enabled=False):
             found = torch.autograd.grad(loss, parameters, start, retain_graph=True, allow_unused=True)
         if self.scale == 1.0:

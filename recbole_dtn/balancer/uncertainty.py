@@ -59,6 +59,7 @@ class Uncertainty(LossBalancer):
     def backward(self, step: Step) -> Tensor:
         spread = self.log_variance
         terms = self.factors * torch.exp(-spread) * step.losses + spread / 2
+        # Masked, as s_t / 2 would move the s of a task that has no row.
         total = torch.where(step.observed, terms, 0.0).sum() + step.extra
         step.run(total)
         return total.detach()

@@ -62,6 +62,7 @@ class FeatureInteraction(Fusible):
 
     def share_key(self) -> Hashable:
         """Modules with equal keys share what :meth:`prepare` returns."""
+        # Enough where ``prepare`` depends on no option; MemoNet adds its own.
         return (type(self),)
 
     def prepare(self, ids: Tensor) -> Any:

@@ -39,6 +39,7 @@ class DCN(FeatureInteraction):
         super().__init__(shape, output_dim)
         width = shape.flat_dim
         self.crosses = nn.ModuleList(Linear(width, 1, bias=False) for _ in range(layers))
+        # Apart from the maps, whose output has the width 1: b_l is added after the product with x_0.
         self.biases = nn.ParameterList(torch.zeros(width) for _ in range(layers))
         self.head = Linear(width, output_dim)
 

@@ -65,6 +65,7 @@ class GDCN(FeatureInteraction):
         self.crosses = nn.ModuleList(_square(width, low_rank, bias=True) for _ in range(layers))
         self.gates = nn.ModuleList(_square(width, low_rank, bias=False) for _ in range(layers))
         self.mlp = MLP(width, hidden)
+        # Parallel: [c_L ; MLP(c_0)], F*D more columns.
         self.head = Linear(self.mlp.output_dim + (width if structure == "parallel" else 0), output_dim)
 
     def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Tensor:

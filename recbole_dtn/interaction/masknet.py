@@ -45,6 +45,7 @@ class MaskBlock(nn.Module):
     def forward(self, embedding: Tensor, inputs: Tensor) -> Tensor:
         """Embedding (B, F*D) and inputs (B, I) -> (B, output width)."""
         projected = masked_projection(embedding, inputs, self.mask, self.project)
+        # In place: layer norm keeps its input for the backward pass, not its output.
         output: Tensor = self.norm(projected).relu_()
         return output
 
@@ -60,6 +61,7 @@ class FieldNorm(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """(B, F, D) -> (B, F, D)."""
+        # Statistics per field (B, F), gain and shift (F, D); nn.LayerNorm(D) has one gain and shift for all fields.
         return functional.layer_norm(embeddings, embeddings.shape[-1:], eps=self.eps) * self.gain + self.shift
 
 
@@ -142,6 +144,7 @@ class MaskNet(FeatureInteraction):
         self.structure, self.output_activation = structure, output_activation
         norm = FieldNorm(shape.num_fields, shape.embedding_dim, norm_eps) if embedding_norm else nn.Identity()
         self.embedding_norm = norm
+        # Serial: block l reads block l - 1. Parallel: each reads the embeddings.
         reads = [width, *widths[:-1]] if serial else [width] * len(widths)
         self.blocks = nn.ModuleList(
             MaskBlock(width, read, own, reduction=reduction, bias=projection_bias, eps=norm_eps)
@@ -152,6 +155,7 @@ class MaskNet(FeatureInteraction):
 
     def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Tensor:
         """Embeddings (B, F, D) -> (B, O); ``ids`` and ``shared`` are not read."""
+        # v of the masks; the blocks' input may be normalised, the masks' never is.
         raw = embeddings.flatten(1)
         mixed: Tensor = self.embedding_norm(embeddings).flatten(1)
         if self.structure == "serial":

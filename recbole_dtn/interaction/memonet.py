@@ -103,6 +103,7 @@ class MemoNet(FeatureInteraction):
         for name, values in _pair_sides(pairs, shape.num_fields, self.paired_fields).items():
             self.register_buffer(name, values, persistent=False)
         width = shape.embedding_dim
+        # m * C, the width of [c_1 ; .. ; c_m].
         restored = hashes * (width if code_dim is None else code_dim)
         self.codebook = RowTable(codes, restored // hashes, std=CODE_STD, kind="codebook")
         self.restorer = Linear(restored, width, bias=False)
@@ -110,6 +111,7 @@ class MemoNet(FeatureInteraction):
             self.code_mask = _two_layers(2 * width, 2 * width, restored)
         if shrink == "attentive":
             self.attention = _two_layers(shape.flat_dim, attention_dim, len(pairs))
+        # Vectors of width D that the memory adds to the F embeddings: all pairs, or one sum per paired field.
         kept = len(pairs) if shrink == "none" else len(self.paired_fields)
         self.mlp = MLP(shape.flat_dim + kept * width, hidden)
         self.head = Linear(self.mlp.output_dim, output_dim)
@@ -126,6 +128,7 @@ class MemoNet(FeatureInteraction):
     def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Tensor:
         """Embeddings (B, F, D), ids (B, F), what :meth:`prepare` returned or None -> (B, O)."""
         codes: PairCodes = self.prepare(ids) if shared is None else shared
+        # The first linear map after the memory, so that read_memory can apply its columns chunk by chunk.
         reader = cast(nn.Linear, self.mlp.layers[0] if len(self.mlp.layers) else self.head)
         output = read_memory(self._memory(), codes, embeddings, reader)  # W [flat(e) ; flat(z)] + b
         if len(self.mlp.layers):
@@ -176,5 +179,6 @@ def _paired_fields(shape: FieldShape, top_fields: int | None) -> list[int]:
             f"interaction 'memonet': 'top_fields' is {top_fields}; it must be at least 2, since it counts the fields "
             "that are paired with each other, or null for all"
         )
+    # sorted is stable: of equal sizes the earlier field.
     by_size = sorted(shape.id_fields, key=lambda position: -shape.field_sizes[position])
     return sorted(by_size[:top_fields])

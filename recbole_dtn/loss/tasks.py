@@ -50,6 +50,7 @@ class TaskLosses(nn.Module):
     def __init__(self, tasks: Sequence[TaskSpec]) -> None:
         super().__init__()
         chosen: list[tuple[Any, list[int]]] = []  # each distinct loss, with the columns of its tasks
+        # Tasks with one loss and the same options share a module, which is called once on all their columns.
         for column, task in enumerate(tasks):
             wanted = (task.kind, task.loss)
             columns = next((columns for known, columns in chosen if known == wanted), None)
@@ -59,6 +60,7 @@ class TaskLosses(nn.Module):
                 columns.append(column)
         self.losses = nn.ModuleList(_build(tasks[columns[0]]) for _, columns in chosen)
         self.columns = [columns for _, columns in chosen]
+        # ``order``: columns as the losses give them; ``places[t]`` finds task t's among them.
         order = [column for columns in self.columns for column in columns]
         self.places = [order.index(column) for column in range(len(order))]
         # What is known of the two built-in losses: they are finite, with finite gradients, for any label.
@@ -91,6 +93,7 @@ class TaskLosses(nn.Module):
         each = self._each(logits if self.safe else torch.where(observed, logits, 0.0), targets)
         if self.positive is not None:
             each = each * (1.0 + (self.positive.to(logits) - 1.0) * targets)
+        # The mask once more in torch.where: 0 times an infinite loss would be NaN.
         weights = loss_weights(observed, sample_weight, logits.dtype)
         total = weights.sum(0) if total is None else total.to(logits.dtype)
         return (torch.where(observed, each, 0.0) * weights).sum(0) / torch.where(total > 0, total, 1.0)

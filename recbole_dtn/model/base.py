@@ -75,6 +75,7 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         dataset: a :class:`DataSchema`, or the training Dataset that RecBole passes.
     """
 
+    # What RecBole reads of a model's class: inputs with a label per row, and no negative sampling.
     type = ModelType.CONTEXT
     input_type = InputType.POINTWISE
 
@@ -99,15 +100,19 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         else:
             self.translator = bridge.translate(type(self), config, dataset)
             settings, schema = self.translator.settings, self.translator.schema
+            # RecBole's Trainer saves and restores the attributes that this list names, beside the weights.
             self.other_parameter_name = ["vocabularies"]
         if not isinstance(settings, self.settings_class):  # checked by the index, which does not import the class
             settings = self.settings_class.model_validate(settings.dump())
+        # Before any layer is built, so that the error names the task and not a shape.
         self.check_tasks(schema)
         self.settings, self.schema = settings, schema
         self.gate_names = {}
         self.losses = TaskLosses(schema.tasks)
         self.evaluated_task = schema.task_names[0]
+        # In order: the losses' parameters, then what the model builds. A seed's weights depend on it.
         self.build(settings, schema)
+        # After ``build``, over all modules: parts of a plug-in follow the setting too.
         if not settings.fused:
             set_fused(self, False)
         # Found once: a walk over all modules at every step takes 70 us.
@@ -279,6 +284,7 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         terms = [(f"{table.kind}_l2", table.penalty) for table in self._tables]
         for key, penalty in (*terms, *(("shared_interaction", front.penalty) for front in self._fronts)):
             if penalty is not None:
+                # Several tables of one kind are one term.
                 found[key] = found[key] + penalty if key in found else penalty
         return found
 

@@ -33,6 +33,7 @@ GateActivation = Literal["none", "relu"]
 class DTNSettings(Settings):
     """Settings of :class:`DTN`. Its dropout and embedding_l2 were chosen on validation (docs/defaults.md)."""
 
+    # Values of the options that are null, by ``variant``; Settings.effective fills them in.
     presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {
         "variant": {
             "paper": {"fusion": "concat", "gate_input": "embedding", "gate_activation": "none", "tsn_detach": False},
@@ -115,6 +116,7 @@ def task_chain(settings: DTNSettings, schema: DataSchema) -> dict[str, tuple[str
             if name not in schema.task_names:
                 raise UsageError(f"task_chain: {name!r} is not a task: {nearest(name, schema.task_names)}")
         chain = {name: tuple(settings.task_chain.get(name, ())) for name in schema.task_names}
+    # Raises for a cycle; the order itself is found again in ``build``.
     topological_order(chain)
     if settings.use_tsn:
         scaling = {predecessor for many in chain.values() for predecessor in many}
@@ -164,6 +166,7 @@ class PredictionScale(nn.Module):
 
     def forward(self, logit: Tensor) -> Tensor:
         """Logits (B,) -> factors (B,)."""
+        # At least float32: under autocast a small probability would lose its digits.
         probability = torch.sigmoid(logit.to(torch.promote_types(logit.dtype, torch.float32)))
         if self.detach:
             probability = probability.detach()
@@ -172,8 +175,10 @@ class PredictionScale(nn.Module):
         if self.training:
             batch = probability.detach().mean().to(self.mean.dtype)
             moved = torch.lerp(self.mean, batch, self.momentum)
+            # Chosen by a tensor, not by ``if``: a GPU is not waited for, and a compiler sees one graph.
             self.mean.copy_(torch.where(self.started, moved, batch))
             self.started.fill_(True)
+        # A copy, as autograd keeps the divisor, and the next forward changes the buffer in place.
         return probability / self.mean.clone()
 
 
@@ -202,8 +207,10 @@ class GatedGroup(nn.Module):
         Returns:
             The mix (B, O), and the weights g (B, M) before the scaling.
         """
+        # Scaled first: with ``gate_input: module`` the gate reads the scaled outputs.
         scaled = outputs if scale is None else outputs * scale.unsqueeze(2)
         if self.reads_modules:
+            # Row k of the gate's weight (M, O) is the vector w_k of module k.
             logits = torch.einsum("bko,ko->bk", scaled, self.gate.weight) + self.gate.bias
         else:
             logits = self.gate(x)
@@ -253,6 +260,7 @@ class TaskSelector(nn.Module):
         if not scales:
             return None
         one = next(iter(scales.values())).new_ones(())
+        # (B, W - 1), 1 for an owner that is not a direct predecessor; then one column per module of each owner.
         columns = [scales.get(owner, one) for owner in self.others]
         batch, count, _ = outputs[self.position].shape
         return torch.stack([column.expand(batch) for column in columns], 1).repeat_interleave(count, dim=1)
@@ -283,12 +291,15 @@ class DTN(MultiTaskRecommender):
                 "use_shared, or choose another model"
             )
         self.owners = owner_names(schema, shared=settings.use_shared)
+        # The order in which ``forward`` computes the tasks; columns of the logits stay in the schema's.
         self.order = [tasks.index(name) for name in topological_order(chain)]
         self.predecessors = [
             [tasks.index(before) for before in chain[name]] if settings.use_tsn else [] for name in tasks
         ]
         self.aux_weight = settings.aux_weight
 
+        # Parts are created in the order embedding, affine, modules, selectors, scales, towers: a seed's weights depend
+        # on it.
         self.embedding = self.new_embedding()
         self.affine = InputAffine(self.flat_dim) if settings.input_affine else None
         built = [
@@ -326,6 +337,7 @@ class DTN(MultiTaskRecommender):
         logits: dict[int, Tensor] = {}
         factors: dict[int, Tensor] = {}
         gates: dict[str, Tensor] = {}
+        # Only these tasks' probabilities are read by a later task.
         needed = {before for many in self.predecessors for before in many}
         for task in self.order:
             scales = {before: factors[before] for before in self.predecessors[task]}
@@ -347,6 +359,7 @@ class DTN(MultiTaskRecommender):
         affine = embeddings if self.affine is None else self.affine(embeddings)
 
         def run(module: FeatureInteraction) -> Tensor:
+            # MemoNet's hashes, say, are the same for every owner.
             key = module.share_key()
             if key not in shared:
                 shared[key] = module.prepare(ids)

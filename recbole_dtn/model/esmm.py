@@ -59,6 +59,7 @@ class ESMM(MultiTaskRecommender):
         names = self.schema.task_names
         logits: dict[int, Tensor] = {}
         factors: dict[str, Factor] = {}
+        # A predecessor's logit is there before it is read; columns go back into the schema's order below.
         for task in self.order:
             before = self.predecessors[task]
             if before is None:
@@ -82,6 +83,7 @@ def _predecessors(schema: DataSchema) -> list[int | None]:
                 "most: name the last one before it"
             )
         before = next((other for other in schema.tasks if other.name in task.after), None)
+        # The product is a joint probability over the rows of the first task: both losses have to see the same rows.
         if before is not None and before.observed_when != task.observed_when:
             raise UsageError(
                 f"tasks: {task.name!r} is observed when {task.observed_when or 'always'}, {before.name!r} when "

@@ -62,5 +62,6 @@ class Front(nn.Module):
         if self.interaction is None:
             return embeddings.flatten(1)
         output, loss = interact(self.interaction, embeddings, ids, self.interaction.prepare(ids))
+        # Set in every forward: None in evaluation, where an earlier batch's must not remain.
         self.penalty = self.aux_weight * loss if loss is not None and self.training and self.aux_weight else None
         return output

@@ -55,6 +55,7 @@ class MMoE(MultiTaskRecommender):
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T), and each task's weights over the experts (B, K)."""
         x = self.input(features)
+        # Every gate reads the one group of experts, number 0.
         mixed, weights = mixtures([self.experts], self.gates, [[0]] * self.schema.num_tasks, x)  # (B, T, H)
         gates = dict(zip(self.schema.task_names, weights, strict=True))
         return ModelOutput(logits=self.towers(mixed), gates=gates, shared=x)

@@ -60,6 +60,7 @@ class GateNU(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, input_dim) -> (B, output_dim), between 0 and 2."""
+        # 1 where the logits are 0, so that a fresh gate changes little.
         return 2.0 * torch.sigmoid(self.output(self.hidden(z)))
 
 
@@ -113,6 +114,7 @@ class PPNet(MultiTaskRecommender):
             if not chosen:
                 raise UsageError("gate_fields: expected one field or more, such as [user_id, item_id]; found none")
             return self.field_positions(chosen, setting="gate_fields")
+        # User and item, in most data sets. sorted is stable: of equal sizes the earlier field.
         by_size = sorted(self.schema.id_fields, key=lambda position: -self.schema.fields[position].size)
         if not by_size:
             raise UsageError("gate_fields: no field has exactly one id per row; name the fields that the gates read")
@@ -121,6 +123,7 @@ class PPNet(MultiTaskRecommender):
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T)."""
         x = self.input(features)  # (B, I)
+        # sg(x): the gates learn through their own table, and do not move what x comes from.
         z = torch.cat([self.gate_embedding(features).flatten(1), x.detach()], dim=1)
         return ModelOutput(torch.stack([tower(x, z) for tower in self.towers], dim=1), shared=x)
 
@@ -150,6 +153,7 @@ class PEPNet(PPNet):
             raise UsageError("domain_field: PEPNet reads the domain of every row, and this batch has none")
         embeddings = self.embedding(features)
         flat = embeddings.flatten(1)
+        # e is scaled with its gradient; what the gate reads of it is stopped (EPNet).
         scaled = flat * self.domain_gate(torch.cat([self.domains(features.domain), flat.detach()], dim=1))
         x: Tensor = self.front(scaled.view_as(embeddings), features.ids)
         return x

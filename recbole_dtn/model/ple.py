@@ -50,6 +50,7 @@ class ExtractionLevel(nn.Module):
         shared_gate: Literal["all", "shared"] = "all",
     ) -> None:
         super().__init__()
+        # Group t holds the experts of task t, group T the shared ones; ``reads`` names groups.
         counts = [task_experts] * tasks + [shared_experts]
         experts = [Experts(input_dim, hidden, count=count, dropout=dropout) for count in counts]
         self.experts = nn.ModuleList(experts)
@@ -75,6 +76,7 @@ class ExtractionLevel(nn.Module):
             The mixes (B, owners, H): of each task, then (but on the last level) of the shared owner; and each task's
             weights (B, own + shared experts).
         """
+        # The shared gate last, in the order of ``reads`` and of the mixes.
         gates = [*self.gates] if self.shared_gate is None else [*self.gates, self.shared_gate]
         mixed, weights = mixtures([*self.experts], gates, self.reads, inputs)
         return mixed, weights[: len(self.gates)]
@@ -135,6 +137,7 @@ class PLE(MultiTaskRecommender):
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T), and each task's last weights over its own and the shared experts."""
         x = self.input(features)
+        # One tensor for all owners of the first level: ``mixtures`` then joins their products.
         inputs: Sequence[Tensor] = [x] * (self.schema.num_tasks + 1)
         for level in self.levels:
             mixed, weights = level(inputs)

@@ -35,6 +35,7 @@ class SingleTask(MultiTaskRecommender):
 
     def build(self, settings: SingleTaskSettings, schema: DataSchema) -> None:
         """T embeddings and T networks."""
+        # A table per task: nothing is shared, which makes it the baseline of transfer.
         width = self.new_inputs(schema.num_tasks)
         self.networks = Towers(width, settings.hidden, count=schema.num_tasks, dropout=settings.dropout)
 

@@ -77,11 +77,14 @@ class STEMLevel(nn.Module):
         """
         tasks, shared = len(inputs) - 1, inputs[-1]
         outputs = [experts(x) for experts, x in zip(self.experts, inputs, strict=True)]  # (B, K_o, H) per owner
+        # The input of a task's gate is its own representation plus the shared one; zip drops the shared gate on the
+        # last level.
         reads = [x + shared for x in inputs[:-1]] + [shared]
         weights = [gate(x) for gate, x in zip(self.gates, reads, strict=False)]
         mixed: list[Tensor] = []
         for owner, weight in enumerate(weights):
             kept = [
+                # Stopped: another task's experts. Kept: its own, and the shared ones (at index ``tasks``).
                 output.detach() if owner < tasks and other not in (owner, tasks) else output
                 for other, output in enumerate(outputs)
             ]

@@ -62,6 +62,7 @@ def write_checkpoint(
         "balancer": {} if balancer is None else {k: tensor.cpu() for k, tensor in balancer.state_dict().items()},
         "tables": {name: list(table.field_names) for name, table in _tables(model).items()},
     }
+    # Renamed when it is complete: a process killed here leaves the checkpoint of the best epoch so far.
     temporary = path.with_name(f".{path.name}.writing")
     torch.save(content, temporary)
     os.replace(temporary, path)
@@ -139,6 +140,8 @@ def initialise_from(model: MultiTaskRecommender, vocabularies: Vocabularies, fol
     }
     with torch.no_grad():
         for name, tensor in current.items():
+            # Of a table only the matched rows; everything else whole. state_dict's tensors share the parameters'
+            # memory.
             if name in matched:
                 new_rows, old_rows = matched[name]
                 tensor[new_rows] = old.state_dict[name][old_rows]
@@ -167,6 +170,7 @@ def _refuse_misfit(
         for name, tensor in current.items()
         if name not in tables and (name not in old.state_dict or old.state_dict[name].shape != tensor.shape)
     ]
+    # The number of a table's rows may differ, since rows are matched by token; their width may not.
     faults += [f"{name}: missing there" for name in tables if name not in old.state_dict]
     faults += [
         f"{name}: rows of {old.state_dict[name].shape[1]} numbers there, of {current[name].shape[1]} here"
@@ -175,6 +179,7 @@ def _refuse_misfit(
     ]
     if not faults:
         return
+    # Settings tell the user more than shapes do: those of the model itself are compared.
     own = set(type(model.settings).model_fields) - set(Settings.model_fields)
     now = model.settings.dump()
     differing = [
@@ -213,6 +218,7 @@ def match_rows(
     faults: list[str] = []
     for spec, block in zip(schema.fields, row_blocks(schema, compression), strict=True):
         known, there = old_fields.get(spec.name, (None, None))
+        # A field that is new, or of another kind, keeps its fresh rows.
         if known is None or there is None or known.kind != spec.kind or known.bins != spec.bins:
             continue
         if spec.kind == "float":
@@ -220,6 +226,7 @@ def match_rows(
         else:
             tokens, tokens_there = vocabularies.tokens(spec.name), old.vocabularies.tokens(spec.name)
             if not (block.shared or there.shared):
+                # Rows 0 and 1 of a field are absent and unknown; tokens follow in the order of the vocabulary.
                 rows_there = {token: 2 + i for i, token in enumerate(tokens_there)}
                 matched = [(2 + i, rows_there[token]) for i, token in enumerate(tokens) if token in rows_there]
                 pairs = [(0, 0), (1, 1), *matched]
@@ -228,6 +235,7 @@ def match_rows(
             else:
                 faults.append(f"{spec.name}: {_told(there, before)} there, {_told(block, compression)} here")
                 continue
+        # From rows within a field to rows of the table.
         new += [block.offset + a for a, _ in pairs]
         from_old += [there.offset + b for _, b in pairs]
     if faults:

@@ -38,6 +38,7 @@ def run_folder(settings: Settings, digest: str, *, first: bool) -> tuple[Path, s
     for attempt in range(1, 1000):
         run_id = base if attempt == 1 else f"{base}-{attempt}"
         try:
+            # mkdir fails where the name is taken, which settles a race between two runs of one second.
             (parent / run_id).mkdir(parents=True)
         except FileExistsError:
             continue

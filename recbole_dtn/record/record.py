@@ -77,6 +77,7 @@ def package_versions() -> dict[str, str]:
 
 def write_record(record: RunRecord, folder: Path) -> Path:
     """Write ``record.json`` into the run's folder; returns its path."""
+    # allow_nan=False: JSON has no NaN, and undefined numbers are null by now.
     path = folder / FILE_NAME
     write_text(path, json.dumps(record.model_dump(mode="json"), indent=2, allow_nan=False) + "\n")
     return path

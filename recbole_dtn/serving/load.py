@@ -84,6 +84,7 @@ class LoadedRun:
             )
         schema = self.model.schema
         parts = []
+        # At least one turn, so that an empty frame's columns are checked too.
         for start in range(0, max(frame.height, 1), batch_size):
             features = self.vocabularies.encode(frame.slice(start, batch_size), schema)
             if len(features):
@@ -125,6 +126,7 @@ class LoadedRun:
                 f"{prepared.fingerprint}, recorded {self.record.data_fingerprint}): its test numbers cannot be repeated"
             )
         metrics = new_metrics(self.settings, prepared.schema.tasks)
+        # The type of the run's own evaluation.
         dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.bfloat16}.get(self.settings.precision)
         loader = BatchLoader(prepared.splits[split], self.settings.eval_batch_size, shuffle=False, seed=0)
         for batch in loader:
@@ -146,6 +148,7 @@ def probabilities(logits: Tensor, tasks: Sequence[TaskSpec]) -> Tensor:
     [[0.9999999979388463, 3.5], [0.9999999999999999, -1.0]]
     """
     values = logits.double()
+    # The largest number below 1 and the smallest normal one above 0.
     chances = torch.sigmoid(values).clamp(SMALLEST, LARGEST)
     return torch.where(torch.tensor([task.kind == "binary" for task in tasks], device=values.device), chances, values)
 
@@ -160,6 +163,7 @@ def load(folder: str | Path, **overrides: Any) -> LoadedRun:
     keep_large_blocks()
     record = read_record(folder)
     checkpoint = read_checkpoint(folder)
+    # Before the settings are restored: a plug-in registers the model that they name.
     load_plugins(record.settings["plugins"])
     settings = restore({**record.settings, **overrides})
     model: MultiTaskRecommender = MODELS.load(settings.model)(settings, checkpoint.schema)

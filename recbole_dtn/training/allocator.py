@@ -40,6 +40,8 @@ def keep_large_blocks(load: Callable[[], Any] | None = None) -> bool:
     try:
         library = load()
         return all(
+            # mallopt returns 1 where it has set the option. Setting one also turns off glibc's own adjustment of the
+            # threshold.
             library.mallopt(option, value) == 1
             for option, value in ((M_MMAP_THRESHOLD, MAP_ABOVE), (M_TRIM_THRESHOLD, KEEP_ABOVE))
         )

@@ -30,6 +30,7 @@ def use_threads(settings: Settings) -> None:
 
 def build_model(settings: Settings, prepared: PreparedData) -> MultiTaskRecommender:
     """A freshly initialised model for the prepared data; ``settings.seed`` alone decides its weights."""
+    # Directly before the model is built: preparing the data may have drawn numbers, or may have been skipped.
     seed_everything(settings.seed)
     model: MultiTaskRecommender = MODELS.load(settings.model)(settings, prepared.schema)
     return model

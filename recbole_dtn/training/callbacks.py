@@ -48,16 +48,19 @@ class BestKeeper(lightning.Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
         name = self.settings.valid_metric
+        # The module's on_validation_epoch_end has computed ``latest`` before callbacks hear of on_validation_end.
         value = select(pl_module.latest, name)
         if value is None or not math.isfinite(value):
             raise RecBoleDTNError(
                 f"valid_metric={name} is undefined on the validation split (one class only, or no observed label): "
                 "choose another valid_metric or another split"
             )
+        # Lightning counts from 0, the user from 1.
         epoch = trainer.current_epoch + 1
         if is_better(higher_is_better(name, self.tasks), value, self.best):
             self.best, self.best_epoch, self.worse = value, epoch, 0
             self.valid, self.factors = pl_module.latest, pl_module.latest_factors
+            # Every process notes the best epoch, one writes the file.
             if trainer.is_global_zero:
                 write_checkpoint(
                     self.path, pl_module.model, self.vocabularies, epoch=epoch, balancer=pl_module.balancer
@@ -73,6 +76,7 @@ class BestKeeper(lightning.Callback):
         self._check_loss(trainer, pl_module)
 
     def _check_loss(self, trainer: lightning.Trainer, pl_module: TrainingModule) -> None:
+        # A sum over steps is read once per epoch: reading each step's loss would wait for a GPU.
         loss = float(pl_module.loss_sum) / max(pl_module.loss_steps, 1)
         if not math.isfinite(loss):
             raise RecBoleDTNError(
@@ -98,6 +102,7 @@ class Clock(lightning.Callback):
         self._epoch_rows = 0
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        # Restarted per epoch, so that validation between two epochs is in neither rate.
         self._start = self._last = time.perf_counter()
         self._epoch_rows = 0
 
@@ -110,6 +115,7 @@ class Clock(lightning.Callback):
         batch_idx: int,
     ) -> None:
         now = time.perf_counter()
+        # The batch of this process times the processes, all of which have batches of one size in training.
         self._epoch_rows += len(batch) * trainer.world_size
         self.rows += len(batch) * trainer.world_size
         self.seconds += now - self._last
@@ -163,6 +169,7 @@ class ProgressLine(lightning.Callback):
             epoch,
             trainer.max_epochs,
             loss=float(pl_module.loss_sum) / max(pl_module.loss_steps, 1),
+            # Not validated in this epoch: ``latest`` would be that of an earlier one.
             metrics=pl_module.latest if epoch % self.keeper.settings.eval_step == 0 else None,
             rate=self.clock.epoch_rate,
             best=self.keeper.best_epoch == epoch,

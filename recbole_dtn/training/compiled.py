@@ -61,13 +61,16 @@ class CompiledForward:
         newer = {"recompile_limit": RECOMPILE_LIMIT, "isolate_recompiles": True}
         known = signature(torch.compile).parameters
         how |= {name: value for name, value in newer.items() if name in known}
+        # dynamic=False: all compiled batches have ``rows`` rows, and a shape that is known gives faster code.
         self._forward: Callable[[Features], ModelOutput] = torch.compile(model.forward, dynamic=False, **how)
 
     def __call__(self, features: Features) -> ModelOutput:
         """As the model's own call."""
+        # A graph is compiled for one mode and one size; any other call would be compiled anew.
         if not (self.model.training and torch.is_grad_enabled() and len(features) == self.rows):
             output: ModelOutput = self.model(features)
             return output
+        # Outputs of the last step may be overwritten from here on.
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         with stage("forward"):
             return self._forward(features)
@@ -99,6 +102,7 @@ def check_compiler(settings: Settings) -> None:
     if missing:
         raise UsageError(f"compile={mode}: {missing}; or use compile=none, which needs no compiler")
     try:
+        # A small function needs the whole tool chain: compiler, linker and headers.
         torch.compile(_trial, backend=BACKEND)(torch.zeros(64, device="cuda" if on_gpu else "cpu"))
     except Exception as error:  # whatever the compiler, the linker or the system says
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -140,6 +144,7 @@ def _keep_outside(model: nn.Module) -> None:
     """
     for owner, table in list(_tables(model)):
         _disable(table if owner is model else owner, "forward", "prepare", "look_up")
+    # A front without an interaction only flattens: compiled, it would be a graph of its own.
     flat = [front for front in model.modules() if isinstance(front, Front) and front.interaction is None]
     for front in flat:
         _disable(front, "forward")

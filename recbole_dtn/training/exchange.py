@@ -46,6 +46,7 @@ def load_into(model: MultiTaskRecommender, path: str | Path) -> None:
         pairs["embedding_compression"] = shared
         here = {spec.name: spec.size for spec in model.schema.fields}
         pairs |= {f"rows of {spec.name}": (spec.size, here.get(spec.name)) for spec in found.schema.fields}
+    # Names of both sides, so that missing and surplus parameters are faults too.
     saved, current = found.state_dict, model.state_dict()
     for name in sorted(saved.keys() | current.keys()):
         pairs[name] = (_shape(saved, name), _shape(current, name))
@@ -55,6 +56,7 @@ def load_into(model: MultiTaskRecommender, path: str | Path) -> None:
     if faults:
         raise UsageError(f"{path} does not fit this model:\n  " + "\n  ".join(faults))
     model.load_state_dict(saved)
+    # Only after the weights have been loaded: an error above leaves the model as it was.
     model.schema = found.schema
     model.translator.adopt(found.schema, found.vocabularies)
 

@@ -103,7 +103,9 @@ def fit_settings(
     if settings.quiet or not first:
         console = make_console(quiet=True)
     report = Report(console or make_console(), progress=settings.progress)
+    # Before data is read: the thresholds hold for memory that is taken from now on.
     keep_large_blocks()
+    # Before the data is prepared, which may take long.
     check_settings(settings)
     use_threads(settings)
     with MemoryWatch() as memory:
@@ -113,6 +115,7 @@ def fit_settings(
         report.data(settings.dataset, prepared, prepare_seconds)
         for sentence in _warnings(settings, prepared):
             report.show(f"warning: {sentence}\n")
+        # Built before the folder exists, so that a wrong setting of the model leaves no run behind.
         model = _model(settings, prepared, report)
         folder, run_id = run_folder(settings, settings_digest(settings), first=first)
         if first:
@@ -177,8 +180,10 @@ def _train(
     if settings.profile:
         callbacks = [Profiler(folder, report), *callbacks]
     clock = Clock()
+    # Clock before ProgressLine, which reads the rate of the batch that has just ended.
     trainer = new_trainer(settings, folder, [clock, keeper, ProgressLine(report, clock, keeper), *callbacks])
     data = Loaders(settings, prepared, report)
+    # Rounded up: the last batch of an epoch may be short.
     steps = max(1, -(-prepared.splits["train"].rows // (settings.train_batch_size * trainer.world_size)))
     module = TrainingModule(model, settings, steps_per_epoch=steps)
     outcome = _Outcome(keeper, clock)
@@ -188,6 +193,7 @@ def _train(
         with quiet_lightning():
             trainer.fit(module, datamodule=data)
             seconds["train"] = time.perf_counter() - start
+            # Only the first process knows the folder for certain; all load its best epoch, after it has been written.
             folder = Path(trainer.strategy.broadcast(str(folder)))
             trainer.strategy.barrier()
             model.load_state_dict(read_weights(folder))

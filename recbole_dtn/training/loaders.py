@@ -39,6 +39,9 @@ class Loaders(lightning.LightningDataModule):
             batch_size,
             shuffle=train,
             seed=self.settings.seed,
+            # Each process reads its own rows, so Lightning's sampler is turned off (use_distributed_sampler). In
+            # training uneven ends are dropped, as DDP needs as many steps on every process; in evaluation none are, so
+            # that each row counts once.
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             drop_uneven=train,
@@ -50,6 +53,7 @@ class Loaders(lightning.LightningDataModule):
     def _shuffle_rows(self, rows: Split) -> int:
         """The setting, or what the first process finds: machines may differ, and all must visit one order."""
         assert self.trainer is not None
+        # Every process calls broadcast, also one whose own value is not used.
         found: int = self.trainer.strategy.broadcast(self.settings.shuffle_rows or rows_in_memory(rows))
         if found < rows.rows:
             self.report.show(f"shuffled in blocks, {found:,} of {rows.rows:,} rows at a time (shuffle_rows)")
@@ -71,4 +75,5 @@ class EpochOrder(lightning.Callback):
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         loader = trainer.train_dataloader
         assert isinstance(loader, BatchLoader)
+        # The order depends on seed and epoch alone, not on the batches drawn before.
         loader.set_epoch(trainer.current_epoch)

@@ -30,6 +30,7 @@ class MemoryWatch:
         self.peak_rss = max(self.peak_rss, psutil.Process().memory_info().rss)
         status = Path("/proc/self/status")
         if status.is_file():
+            # Anonymous memory is in the kernel's file alone, in KiB.
             for line in status.read_text().splitlines():
                 if line.startswith("RssAnon:"):
                     self.peak_anon = max(self.peak_anon or 0, int(line.split()[1]) * 1024)

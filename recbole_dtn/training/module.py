@@ -50,10 +50,12 @@ class GateMeans(nn.Module):
         """``{task: {owner/module: mean weight}}`` over all processes."""
         means: dict[str, dict[str, float]] = {}
         for key, names in self.names.items():
+            # The M sums, then the number of rows: one reduction per task gives both.
             packed = torch.zeros(len(names) + 1, dtype=torch.float64)
             if key in self.sums:
                 packed[:-1], packed[-1] = self.sums[key], self.rows[key]
             if torch.distributed.is_available() and torch.distributed.is_initialized():
+                # NCCL reduces tensors of a GPU only.
                 device = torch.device("cuda") if torch.distributed.get_backend() == "nccl" else packed.device
                 moved = packed.to(device)
                 torch.distributed.all_reduce(moved)
@@ -75,10 +77,12 @@ class TrainingModule(lightning.LightningModule):
 
     def __init__(self, model: MultiTaskRecommender, settings: Settings, *, steps_per_epoch: int = 1) -> None:
         super().__init__()
+        # Lightning then calls neither backward, the optimiser nor the schedule: training_step does.
         self.automatic_optimization = False
         # Before DDP wraps the model: only then does it learn which gradients are sparse.
         model.set_sparse(sparse_gradients(settings))
         self.model = model
+        # A plain attribute and no module, so that parameters keep the names of the model.
         self.compiled = compiled_forward(model, settings)
         self.settings = settings
         self.steps_per_epoch = steps_per_epoch
@@ -95,7 +99,9 @@ class TrainingModule(lightning.LightningModule):
         self._ddp_params_and_buffers_to_ignore = [f"balancer.{name}" for name, _ in self.balancer.named_parameters()]
         self.loss_sum = torch.zeros(())
         self.loss_steps = 0
+        # Sums of the losses are kept only for a balancer that overrides epoch_start.
         self.means_wanted = type(self.balancer).epoch_start is not LossBalancer.epoch_start
+        # Row 0: sums of the losses over steps; row 1: steps in which the task was observed.
         self.task_sums = torch.zeros(2, len(tasks))
 
     def forward(self, features: Features) -> ModelOutput:
@@ -103,6 +109,7 @@ class TrainingModule(lightning.LightningModule):
         return output
 
     def transfer_batch_to_device(self, batch: Features, device: torch.device, dataloader_idx: int) -> Features:
+        # non_blocking: the CPU does not wait for a copy from page-locked memory.
         return batch if batch.ids.device == device else batch.to(device, non_blocking=device.type != "cpu")
 
     # ---- training -----------------------------------------------------------------------------------------------
@@ -117,6 +124,7 @@ class TrainingModule(lightning.LightningModule):
     def on_train_epoch_start(self) -> None:
         self.loss_sum, self.loss_steps = torch.zeros((), device=self.device), 0
         if self.means_wanted:
+            # The mean over processes scales both rows alike, so the ratio is that of the sums.
             sums, steps = mean_over_processes([self.task_sums])[0] if self.steps_taken else (None, None)
             self.balancer.epoch_start(self.current_epoch, None if sums is None else sums / steps)
             self.task_sums = torch.zeros(2, len(self.model.schema.tasks), device=self.device)
@@ -124,10 +132,12 @@ class TrainingModule(lightning.LightningModule):
     def training_step(self, batch: Features, batch_idx: int) -> None:
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
+        # Before the forward: gradients are not accumulated over steps.
         optimizer.zero_grad()
         output = self(batch)
         with stage("loss"):
             observed = self._observed_per_process(batch)
+            # After the forward, which sets the tables' penalties.
             losses = self.model.task_losses(batch, output, observed)
             extra = losses.new_zeros(())
             for term in (*output.auxiliary.values(), *self.model.penalties().values()):
@@ -136,7 +146,9 @@ class TrainingModule(lightning.LightningModule):
         with stage("backward"):
             total = self._balance(step)
         with stage("optimiser"):
+            # Lightning's wrapper: it unscales under fp16, calls on_before_optimizer_step, and counts global_step.
             optimizer.step()
+        # The graph of the losses is freed by now: a balancer that needs them again calls losses_again.
         self.balancer.after_step(step)
         schedule = self.lr_schedulers()
         assert schedule is not None
@@ -149,6 +161,7 @@ class TrainingModule(lightning.LightningModule):
     def _balance(self, step: TrainingStep) -> Tensor:
         """The balancer's backward pass; the scalar to log."""
         total = self.balancer.backward(step)
+        # DDP ignores these parameters (constructor), so their gradients are averaged here.
         own = [parameter for parameter in self.balancer.parameters() if parameter.grad is not None]
         for parameter, mean in zip(own, mean_over_processes([p.grad for p in own if p.grad is not None]), strict=True):
             parameter.grad = mean
@@ -164,6 +177,7 @@ class TrainingModule(lightning.LightningModule):
 
     def update_balancer(self) -> None:
         """Step the optimiser of the balancer's own parameters alone, from their unscaled gradients."""
+        # Without Lightning's wrapper: no unscaling, and no step of the run is counted.
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, CombinedOptimizer)
         optimizer.parts[-1].step()
@@ -184,6 +198,7 @@ class TrainingModule(lightning.LightningModule):
         """Backward of a scalar, scaled under fp16. DDP reduces gradients in the pass that does not keep the graph."""
         wrapper = self.trainer.strategy.model
         if isinstance(wrapper, DistributedDataParallel):
+            # DDP's hooks reduce once per step, in the last backward pass.
             wrapper.require_backward_grad_sync = not retain_graph
         # Lightning keeps autocast on during the whole step; it is for forward passes alone.
         with torch.autocast(self.device.type, enabled=False):
@@ -193,6 +208,7 @@ class TrainingModule(lightning.LightningModule):
         # Here, and not in training_step: under fp16 the gradients are unscaled only now.
         if self.settings.gradient_clip is not None:
             tables = {id(table.weight) for table in self.model.tables()}
+            # Tables are left out: clip_grad_norm_ takes no sparse gradients.
             dense = [p for p in self.model.parameters() if id(p) not in tables and p.grad is not None]
             nn.utils.clip_grad_norm_(dense, self.settings.gradient_clip)
 
@@ -200,6 +216,7 @@ class TrainingModule(lightning.LightningModule):
 
     def _start_evaluation(self) -> None:
         self.metrics.reset()
+        # A new object for each evaluation: after a run it holds the test rows.
         self.gate_means = GateMeans(self.model.gate_names)
 
     def _evaluate(self, batch: Features) -> None:

@@ -44,10 +44,12 @@ def label_modules(model: nn.Module) -> list[Any]:
 
     def visit(module: nn.Module) -> None:
         name = _stage_of(module)
+        # A labelled module is not searched further: its parts count with it.
         if name is None:
             for child in module.children():
                 visit(child)
             return
+        # One stack per module: the hooks before and after a forward pass share it.
         open_stages = ExitStack()
 
         def before(*_: Any) -> None:
@@ -124,6 +126,7 @@ class Profiler(lightning.Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:
         if self._running is None and "train" not in self.times and trainer.is_global_zero:
+            # Started at the end of a batch, so that the next step is measured whole, its loading included.
             if trainer.global_step >= WARM_UP:
                 self._start("train")
         elif self._running is not None:
@@ -165,6 +168,7 @@ class Profiler(lightning.Callback):
         running = torch.profiler.profile(activities=kinds)
         running.start()
         whole = ExitStack()
+        # A stage around everything: what no other stage covers becomes "other".
         whole.enter_context(stage(WHOLE))
         self._running, self._count = (part, running, whole), 0
 
@@ -174,6 +178,7 @@ class Profiler(lightning.Callback):
         part, running, whole = self._running
         self._running = None
         if torch.cuda.is_available():
+            # Kernels run behind the CPU: the last ones belong to the measured steps.
             torch.cuda.synchronize()
         whole.close()
         running.stop()
@@ -206,6 +211,7 @@ def stage_times(profile: torch.profiler.profile, count: int) -> dict[str, StageT
     """Mean time of every stage that occurred, of the rest as "other", and of the whole, per step."""
     found: dict[str, StageTime] = {}
     for entry in profile.key_averages():
+        # The profiler reports microseconds.
         if entry.key.startswith(PREFIX) and entry.cpu_time_total > 0:
             name = entry.key.removeprefix(PREFIX)
             scale = 1e-3 / count

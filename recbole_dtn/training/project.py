@@ -54,6 +54,7 @@ def project(settings: Settings) -> Projection:
     optimizer = build_optimizer(model, settings)
     loader = BatchLoader(prepared.splits["train"], settings.train_batch_size, shuffle=True, seed=settings.seed)
     start = time.perf_counter()
+    # cycle: small data may have fewer batches than the steps that are timed.
     for step, batch in enumerate(islice(cycle(loader), WARM_UP + TIMED)):
         if step == WARM_UP:
             start = time.perf_counter()

@@ -79,6 +79,7 @@ def _merged(files: Sequence[str | Path], values: Mapping[str, Any]) -> tuple[dic
     merged: dict[str, Any] = {}
     places: dict[str, str] = {}
     for where, layer in [*((str(file), read_yaml(Path(file))) for file in files), ("config_dict", values)]:
+        # Whole keys replace each other, as in RecBole: maps are not merged.
         merged |= layer
         places |= dict.fromkeys(layer, where)
     return merged, places

@@ -55,6 +55,7 @@ class Report:
     def log_to(self, path: Path) -> None:
         """Append everything printed, also what was printed before, to ``path``."""
         self._log = path
+        # Printed before the run's folder existed.
         self._write(self._kept)
         self._kept = ""
 

@@ -70,6 +70,7 @@ class TrainingStep(Step):
     @cached_property
     def observed(self) -> Tensor:
         total = self.total
+        # Over processes ``total`` is reduced already, so that a row on any process counts.
         if total is None:
             total = loss_weights(self.batch.observed, self.batch.sample_weight, torch.float32).sum(0)
         return total > 0
@@ -86,6 +87,7 @@ class TrainingStep(Step):
     @torch.no_grad()
     def losses_again(self) -> Tensor:
         model, device = self.module.model, self.losses.device
+        # The call works on copies of the buffers: running means do not move.
         copies = {name: buffer.clone() for name, buffer in model.named_buffers()}
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             output: ModelOutput = functional_call(model, copies, (self.batch,))

@@ -63,6 +63,7 @@ def _machine(settings: Settings) -> dict[str, Any]:
 def _check_machine(settings: Settings) -> None:
     try:
         with quiet_lightning():
+            # Lightning's own checks of devices and precision, by a trainer that is thrown away.
             lightning.Trainer(**_machine(settings), logger=False, **QUIET)
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         given = ", ".join(f"{name}={value}" for name, value in _machine(settings).items())
@@ -82,10 +83,12 @@ def new_trainer(settings: Settings, folder: Path, callbacks: list[lightning.Call
             **QUIET,
             max_epochs=settings.epochs,
             check_val_every_n_epoch=settings.eval_step,
+            # BestKeeper would count a sanity check as a validation.
             num_sanity_val_steps=0,
             logger=_loggers(settings, folder),
             callbacks=[EpochOrder(), *callbacks],
             use_distributed_sampler=False,  # our loader cuts each process's share itself
+            # No number is logged per step.
             log_every_n_steps=1_000_000,
             default_root_dir=str(folder),
         )

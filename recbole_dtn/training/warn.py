@@ -35,11 +35,13 @@ def large_targets(tasks: list[TaskSettings], train: Split) -> list[str]:
     Args:
         tasks: of the data set. train: its training rows; at most the first 2^20 of them are looked at.
     """
+    # Labels of all splits lie in one memory-mapped array; only the pages of these rows are read.
     rows = slice(train.start, train.start + min(train.rows, LOOKED_AT))
     labels, observed = train.store.labels[rows], train.store.observed[rows]
     found = []
     for position, task in enumerate(tasks):
         values = labels[:, position][observed[:, position]].astype(np.float64)
+        # The loss of a model that predicts 0, which a fresh one nearly does.
         square = float(np.mean(values**2)) if len(values) else 0.0
         if task.kind == "regression" and task.weight * square > LARGE and len(tasks) > 1:
             found.append(
