@@ -33,12 +33,12 @@ class GradNorm(LossBalancer):
 
         sum_t | N_t - sg(mean_s N_s * r_t^alpha) |    N_t = |w_t dL_t/dW|    r_t = (L_t / L_t0) / mean_s (L_s / L_s0)
 
-    with W one shared layer and sg no gradient. After each step ``w <- T w / sum w``, none below 0.001. Sums and means
-    are over the observed tasks; the weight of another one stays as it is.
+    with W one shared layer and sg no gradient. After each step a weight below 0.001 becomes 0.001, then
+    ``w <- T w / sum w``. Sums and means are over the observed tasks; the weight of another one stays as it is.
 
-    W is ``layer``, by default the last shared dense weight in the order of the model's parameters: the experts' last
-    layer in MMoE, but in DTN, whose later tasks read earlier ones, a tower (name another). Where all dense weights
-    belong to tasks it is the last shared parameter; without one the weights stay 1.
+    W is ``layer``, by default the last shared weight, in the order of the model's parameters, that is no bias, table,
+    gate or tower: the experts' last layer in MMoE. A model whose shared weights are only gates or towers (ESMM, PPNet)
+    has the last of them, and one without any the last shared parameter. Without one the weights stay 1.
 
     Args:
         tasks: the tasks. alpha: strength; 0 makes all norms equal. lr: learning rate of the weights.
@@ -87,9 +87,16 @@ class GradNorm(LossBalancer):
                     + nearest(self.layer, reach.names)
                 )
             return [reach.names[self.layer]]
-        tables = {id(table) for table in reach.tables}
-        dense = [parameter for parameter in reach.shared if parameter.ndim > 1 and id(parameter) not in tables]
-        return dense[-1:] or reach.shared[-1:]
+        shared = {id(parameter) for parameter in reach.shared}
+        held = {id(table) for table in reach.tables}
+        weights = {
+            name: parameter
+            for name, parameter in reach.names.items()
+            if id(parameter) in shared - held and parameter.ndim > 1 and "bias" not in name
+        }
+        # Gates and towers say how a task reads the representation; W is a layer that makes it.
+        inner = [weights[name] for name in weights if "gate" not in name and "tower" not in name]
+        return inner[-1:] or [*weights.values()][-1:] or reach.shared[-1:]
 
     def _distance(self, step: Step, layer: Sequence[nn.Parameter]) -> Tensor:
         """``sum_t | N_t - target_t |`` over the observed tasks, as a function of the weights alone."""

@@ -67,10 +67,11 @@ def find_reach(model: MultiTaskRecommender, features: Features) -> Reach:
 
     The probe sends NaN back from one task's logits and loss at a time, zeros from the others', and takes a parameter
     whose gradient then holds a NaN as one that the task depends on. A zero gradient is no evidence of independence,
-    since the backward pass of stacked logits fills in zeros. The probe runs in evaluation mode on the plain path, whose
-    operations do not mix tasks. It restores modes, buffers, gradients and random state. A parameter that the task
-    reaches only for other batches (an expert that no row of this one is routed to) is missed: such a model declares
-    them.
+    since the backward pass of stacked logits fills in zeros. A ReLU whose input is negative in every row stops the NaN,
+    so the probe is repeated with dense parameters drawn at random (:data:`DRAWS`). It runs in evaluation mode on the
+    plain path, whose operations do not mix tasks. It restores modes, buffers, gradients and random state. A parameter
+    that the task reaches only for other batches (an expert that no row of this one is routed to) is missed: such a
+    model declares them.
 
     Args:
         model: the model. features: any batch.
@@ -79,38 +80,58 @@ def find_reach(model: MultiTaskRecommender, features: Features) -> Reach:
     parameters = [*names.values()]
     tasks = model.task_parameters()
     if tasks is None:
-        reached = _probe(model, features, parameters)
+        reached = _probe(model, features, names)
         tasks = [[p for p, found in zip(parameters, row, strict=True) if found] for row in reached.tolist()]
     held = {id(table.weight) for table in model.tables()}
     return Reach.of(names, tasks, [parameter for parameter in parameters if id(parameter) in held])
 
 
-def _probe(model: MultiTaskRecommender, features: Features, parameters: Sequence[nn.Parameter]) -> Tensor:
+DRAWS = (True, True, False, False, False)
+"""Random draws of the probe; True: all values positive, so that a ReLU over positive inputs lets everything through."""
+
+
+def _probe(model: MultiTaskRecommender, features: Features, names: Mapping[str, nn.Parameter]) -> Tensor:
     """(T, P) bool: whether task t reaches parameter p, on any process."""
     device = features.ids.device
-    # The forward pass uses copies of the buffers, so that a running mean does not change.
-    copies = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    tables = {id(table.weight) for table in model.tables()}
     devices = [device] if device.type == "cuda" else []
-    # Gradients are on even under a caller's no_grad, and dropout is off.
     with torch.random.fork_rng(devices=devices), _plain_evaluation(model), torch.enable_grad():
-        output: ModelOutput = functional_call(model, copies, (features,))
-        losses = model.task_losses(features, output)
-        rows = []
-        for task in range(len(losses)):
-            mark = torch.zeros_like(losses)
-            # 0 * NaN is NaN: a weight or an activation of 0 does not hide a dependence.
-            mark[task] = torch.nan
-            # Through the logits too: a task without an observed row sends nothing through its loss.
-            marks = [mark.to(output.logits.dtype).expand_as(output.logits), mark]
-            found = torch.autograd.grad(
-                [output.logits, losses], parameters, marks, retain_graph=True, allow_unused=True
-            )
-            rows.append(torch.stack([_holds_nan(gradient, device) for gradient in found]))
-    # An integer, as not every backend reduces booleans. The maximum is "on any process".
-    reached = torch.stack(rows).to(torch.int32)
+        reached = _marked(model, features, dict(names))
+        for positive in DRAWS:
+            drawn = {name: _drawn(value, positive) for name, value in names.items() if id(value) not in tables}
+            reached |= _marked(model, features, {**names, **drawn})
     if count_processes() > 1:
-        torch.distributed.all_reduce(reached, torch.distributed.ReduceOp.MAX)
-    return reached.bool()
+        found = reached.to(torch.int32)
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+        reached = found.bool()
+    return reached
+
+
+def _drawn(parameter: nn.Parameter, positive: bool) -> Tensor:
+    """Random values of about the size that keeps activations near 1, so that none overflows."""
+    values = torch.randn_like(parameter) * (parameter.numel() ** -0.5 if parameter.ndim > 1 else 1.0)
+    return (values.abs() if positive else values).requires_grad_()
+
+
+def _marked(model: MultiTaskRecommender, features: Features, parameters: Mapping[str, Tensor]) -> Tensor:
+    """(T, P) bool: which gradients hold a NaN that was sent back from each task, with these parameters."""
+    device = features.ids.device
+    # The forward pass uses copies of the buffers, so that a running mean does not change.
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    output: ModelOutput = functional_call(model, {**buffers, **parameters}, (features,))
+    losses = model.task_losses(features, output)
+    rows = []
+    for task in range(len(losses)):
+        mark = torch.zeros_like(losses)
+        mark[task] = torch.nan
+        # Through the logits too: a task without an observed row sends nothing through its loss.
+        marks = [mark.to(output.logits.dtype).expand_as(output.logits), mark]
+        found = torch.autograd.grad(
+            [output.logits, losses], [*parameters.values()], marks, retain_graph=True, allow_unused=True
+        )
+        rows.append(torch.stack([_holds_nan(gradient, device) for gradient in found]))
+    # An activation that is not finite makes NaN of the zeros too: such a draw says nothing.
+    return torch.stack(rows) & output.logits.isfinite().all()
 
 
 def _holds_nan(gradient: Tensor | None, device: torch.device) -> Tensor:

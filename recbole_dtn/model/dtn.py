@@ -80,7 +80,7 @@ class DTNSettings(Settings):
     ] = "dataset"
     input_affine: Annotated[
         bool,
-        Field(description="learned scale and shift per channel of the flat embeddings, read by all but MemoNet"),
+        Field(description="learned scale and shift per channel of what the interactions read, all but MemoNet"),
     ] = False
     tower_hidden: Annotated[Widths, Field(description="hidden widths of each task's tower")] = [64]
     dropout: Annotated[Rate, Field(description="in the towers")] = 0.3
@@ -173,13 +173,21 @@ class PredictionScale(nn.Module):
         if not self.normalised:
             return probability
         if self.training:
-            batch = probability.detach().mean().to(self.mean.dtype)
+            batch = _mean_of_processes(probability.detach().mean().to(self.mean.dtype))
             moved = torch.lerp(self.mean, batch, self.momentum)
             # Chosen by a tensor, not by ``if``: a GPU is not waited for, and a compiler sees one graph.
             self.mean.copy_(torch.where(self.started, moved, batch))
             self.started.fill_(True)
         # A copy, as autograd keeps the divisor, and the next forward changes the buffer in place.
         return probability / self.mean.clone()
+
+
+def _mean_of_processes(value: Tensor) -> Tensor:
+    """The mean over processes, so that all of them keep the same running mean."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(value)
+        value = value / torch.distributed.get_world_size()
+    return value
 
 
 class GatedGroup(nn.Module):

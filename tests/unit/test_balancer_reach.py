@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from recbole_dtn.balancer.gradnorm import GradNorm
 from recbole_dtn.balancer.reach import Reach, find_reach
 from recbole_dtn.kernels.choice import Fusible
 from recbole_dtn.model.base import MultiTaskRecommender
@@ -139,3 +140,36 @@ def test_a_model_may_declare_them(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shared == {"embedding.table.weight"}
     assert specific == [{"experts.weights.0"}, set()]
     assert under(model, "towers", "gates") <= other
+
+
+def test_a_relu_that_lets_nothing_through_hides_no_parameter() -> None:
+    """With ReLU before the softmax and biases of -100, every gate's input is negative in every row."""
+    model = build("DTN", variant="released", interactions=["gdcn"], module_dim=4)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith("selectors.") and name.endswith("gate.bias"):
+                parameter.fill_(-100.0)
+    _, own, other = named(model, find_reach(model, BATCH))
+    assert other == set()
+    assert under(model, "selectors.0.") <= own[0]
+    assert under(model, "selectors.1.") <= own[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("MMoE", "experts.weights.0"),
+        ("OMoE", "experts.weights.0"),
+        ("SharedBottom", "bottom.layers.2.weight"),
+        ("STEM", "levels.0.experts.2.weights.0"),
+        ("DTN", "interactions.2.memonet.head.weight"),
+        ("ESMM", "towers.towers.0.logit.weight"),
+    ],
+)
+def test_gradnorm_takes_a_layer_that_makes_the_representation(name: str, layer: str) -> None:
+    settings = {"tsn_detach": False} if name == "DTN" else {}
+    model = build(name, **settings)
+    balancer = GradNorm(SCHEMA.tasks)
+    reach = find_reach(model, BATCH)
+    (chosen,) = balancer._layer(reach)
+    assert [key for key, parameter in model.named_parameters() if parameter is chosen] == [layer]
