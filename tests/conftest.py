@@ -1,9 +1,14 @@
 """Deterministic tests: one thread, fixed seeds."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from recbole_dtn.registry import REGISTRIES
+from recbole_dtn.report.faults import PLUGIN_MODULE
 
 torch.set_num_threads(1)
 
@@ -13,6 +18,21 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _registries_as_before() -> Iterator[None]:
+    """What a test registers, and the plug-in files that it loads, are gone after it."""
+    before = []
+    for registry in REGISTRIES:
+        registry.names()  # reads the index, which is no part of what a test registers
+        before.append((registry, dict(registry._entries)))
+    modules = {name for name in sys.modules if name.startswith(PLUGIN_MODULE)}
+    yield
+    for registry, entries in before:
+        registry._entries = entries
+    for name in [name for name in sys.modules if name.startswith(PLUGIN_MODULE) and name not in modules]:
+        del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -123,16 +123,20 @@ class Preprocessor(ABC):
         except TooManyRejectedError as error:
             if rejected is None:
                 raise
-            # Beside an intact data set the list of the failed run has a name of its own.
-            listed = self.folder / (FAILED if dataset_files(self.folder) else REJECTED)
-            with replace_file(listed) as target:
-                target.write(rejected)
-            raise TooManyRejectedError(str(error).replace(REJECTED, str(listed))) from None
+            raise TooManyRejectedError(str(error).replace(REJECTED, str(self._listed(rejected)))) from None
         for file, rows in written.items():
             log(f"wrote {self.folder / file} ({rows:,} rows)")
         if rejects.count:
             log(f"wrote {self.folder / REJECTED} ({rejects.count:,} rejected rows)")
         return self.folder
+
+    def _listed(self, rejected: bytes) -> Path:
+        """Write the rejected rows of a failed run; returns their file."""
+        # Beside an intact data set the list of the failed run has a name of its own.
+        listed = self.folder / (FAILED if dataset_files(self.folder) else REJECTED)
+        with replace_file(listed) as target:
+            target.write(rejected)
+        return listed
 
     def _finish(self, work: Path, rejects: Rejects, *, with_meaning: bool) -> None:
         if not rejects.count:

@@ -48,7 +48,7 @@ def test_help_fits_two_screens_and_names_every_setting_by_section(shown: Shown, 
     assert max(len(line) for line in lines) <= 100
     listed = out[out.index("all settings by section") :]
     assert [name for name in Settings.model_fields if not re.search(rf"\b{name}\b", listed)] == []
-    assert "  --epochs=10                     an integer >= 1: most epochs" in lines
+    assert "  --epochs=10                     an integer >= 1: maximum number of epochs" in lines
     assert "  --model=DTN                     model to train; see `list models`" in lines
     for word in ("train", "preprocess", "data", "list", "test", "leaderboard", "--dry_run", "--model=PLE"):
         assert word in out
@@ -73,7 +73,7 @@ def test_help_of_everything_has_every_setting_with_type_default_and_comment(show
         ("optim", ["--optimizer.lr=", "--scheduler.gamma=", "--embedding_optimizer.name="], "--epochs="),
         ("training", ["--epochs=10", "--seed="], "--optimizer.lr="),
         ("scheduler", ["--scheduler.gamma=0.9", "--scheduler.name="], "--optimizer.lr="),
-        ("epochs", ["an integer >= 1: most epochs"], "--seed="),
+        ("epochs", ["an integer >= 1: maximum number of epochs"], "--seed="),
         ("masknet", ["options of the interaction masknet (", "  blocks: 2                       an integer"], "--"),
         ("PLE", ["settings of PLE (", "--levels=1"], "--epochs="),
     ],

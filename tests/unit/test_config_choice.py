@@ -23,10 +23,8 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def _gentle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A balancer with an option, for this test alone."""
-    BALANCERS.names()
-    monkeypatch.setattr(BALANCERS, "_entries", dict(BALANCERS._entries))
+def _gentle() -> None:
+    """A balancer with an option, for this test only."""
 
     @BALANCERS.register("gentle")
     class Gentle:

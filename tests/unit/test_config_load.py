@@ -13,7 +13,7 @@ from recbole_dtn.config.digest import NOT_DIGESTED
 from recbole_dtn.config.load import resolve, restore, settings_digest, settings_yaml
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import UsageError
-from recbole_dtn.registry import INTERACTIONS, MODELS
+from recbole_dtn.registry import INTERACTIONS
 
 OWN = """\
 fields: [{name: user_id}, {name: price, type: float}]
@@ -291,13 +291,6 @@ class Own:
 def plugin(tmp_path: Path) -> Path:
     """A plug-in file with a model and an interaction; both leave the registry afterwards."""
     return write(tmp_path / "plugin.py", PLUGIN.replace("{name}", "halved"))
-
-
-@pytest.fixture(autouse=True)
-def _registry_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    for registry in (INTERACTIONS, MODELS):
-        registry.names()
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
 
 
 def test_a_plugin_model_brings_its_settings_and_their_defaults(plugin: Path) -> None:

@@ -196,7 +196,7 @@ def test_cache_dir_list_and_clear(settings, tmp_path):
 def test_a_folder_that_cannot_be_written_is_named(settings, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(DataError, match=r"cannot be written .*set cache_dir to a folder that can"):
+    with pytest.raises(DataError, match=r"cannot be written .*set cache_dir to a folder that is writable"):
         prepare(settings(cache_dir=str(blocked)))
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from recbole_dtn import testing
-from recbole_dtn.registry import REGISTRIES
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"```python\n(# (check_\w+): (\w+)\n.*?)```", re.DOTALL)
@@ -21,13 +20,6 @@ EXAMPLES = [
     for name in ("README.md", "CONTRIBUTING.md")
     for match in BLOCK.finditer((ROOT / name).read_text(encoding="utf-8"))
 ]
-
-
-@pytest.fixture(autouse=True)
-def _registries_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    for registry in REGISTRIES:
-        registry.names()
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
 
 
 def load(source: str, name: str, folder: Path) -> ModuleType:

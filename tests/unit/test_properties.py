@@ -150,7 +150,7 @@ def test_only_mtreclibs_protocol_is_selected_on_the_test_set() -> None:
 def test_a_section_and_a_default_of_the_help() -> None:
     keys = {key.key: key for key in key_help(properties_folder() / "overall.yaml")}
     assert (keys["optimizer.lr"].section, keys["optimizer.lr"].default) == ("optim", "0.004")
-    assert keys["epochs"].comment == "most epochs"
+    assert keys["epochs"].comment == "maximum number of epochs"
     assert keys["precision"].default == '"32"'
 
 
