@@ -19,6 +19,7 @@ __all__ = ["check_dataset", "check_fields", "check_labels"]
 
 def check_dataset(dataset: Dataset) -> None:
     """The Dataset is that of the training split, not the whole one."""
+    # RecBole keeps the rows of each file of a given split; the whole Dataset has their sum.
     sizes = getattr(dataset, "file_size_list", [])
     whole = any(sizes[1:]) and len(dataset.inter_feat) == sum(sizes)
     if whole or not isinstance(dataset.inter_feat, Interaction):
@@ -30,6 +31,7 @@ def check_dataset(dataset: Dataset) -> None:
 
 def check_fields(settings: Settings, dataset: Dataset, config: Config) -> None:
     """Every input column is loaded, has the type of its field, and holds the values of the files."""
+    # The order of the checks decides which fault a user sees first: columns, types, then values.
     _check_numbered(settings, dataset)
     for spec in settings.fields:
         for name, kind in ((spec.name, spec.type), *([(spec.weights, "float_seq")] if spec.weights else [])):
@@ -78,6 +80,7 @@ def check_labels(settings: Settings, dataset: Dataset, config: Config, labels: M
         _refuse_changed(name, config)
         if task.observed_when is not None:
             _check_condition(task.observed_when, dataset)
+        # Observed labels alone: RecBole replaces a missing label by the mean of the column.
         values = dataset.inter_feat[name]
         values = values[observed_rows(task.observed_when, dataset.inter_feat, len(values), values.device)]
         wrong = values[(values != 0) & (values != 1)]

@@ -54,6 +54,7 @@ class RecBoleConfig(Config):  # type: ignore[misc]
     """
 
     def compatibility_settings(self) -> None:
+        # Only what numpy no longer has: names that exist keep their meaning.
         for name, meaning in NUMPY_NAMES.items():
             if name not in vars(np):
                 setattr(np, name, getattr(np, meaning))
@@ -72,6 +73,7 @@ class RecBoleConfig(Config):  # type: ignore[misc]
             if self.external_config_dict.get(key):
                 raise UsageError(f"RecBole's {key}={self.external_config_dict[key]!r} is refused: {reason}")
         is_stock = model_class.__module__.split(".")[0] == "recbole"
+        # An empty name keeps RecBole from loading the YAML of a stock model, or of a data set, of the same name.
         super()._load_internal_config_dict(model if is_stock else "", model_class, "")
 
     def _set_default_parameters(self) -> None:
@@ -85,6 +87,7 @@ class RecBoleConfig(Config):  # type: ignore[misc]
         )
 
     def _init_device(self) -> None:
+        # Stock: writes gpu_id into CUDA_VISIBLE_DEVICES and starts torch.distributed.
         use_gpu = bool(self.final_config_dict["use_gpu"]) and torch.cuda.is_available()
         self.final_config_dict.update(
             gpu_id="", single_spec=True, local_rank=0, device=torch.device("cuda" if use_gpu else "cpu")

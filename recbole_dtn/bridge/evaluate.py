@@ -23,6 +23,7 @@ def evaluate_tasks(trainer: Trainer, data: Any) -> dict[str, dict[str, float]]:
     found = {}
     try:
         for task, column in model.translator.label_columns.items():
+            # predict scores this task, and RecBole's evaluator compares the scores with this column.
             model.evaluated_task, config["LABEL_FIELD"] = task, column
             found[task] = dict(trainer.evaluate(data, load_best_model=False))
     finally:

@@ -57,8 +57,10 @@ def recbole_config(
     model_class = MODELS.load(settings.model)
     if not isinstance(settings, model_class.settings_class):  # as the index has it: a class that pickle does not find
         settings = model_class.settings_class.model_validate(settings.dump())
+    # RecBole is given the columns that the files have, so their headers are read first.
     path = Path(data_path or settings.data_path)
     headers = _headers(path / name, name, given.get("benchmark_filename", ("train", "valid", "test")))
+    # In this order: what is given for RecBole wins over what our settings say.
     values = {**_recbole_values(settings, path, headers), **given, SETTINGS_KEY: settings}
     config = RecBoleConfig(model=model_class, dataset=name, config_dict=values)
     refuse_unknown(given, config, set(type(settings).model_fields))
@@ -103,6 +105,7 @@ def _recbole_values(settings: Settings, path: Path, headers: Mapping[str, tuple[
     """RecBole's keys with the values that our settings give them."""
     user, item = _keys(settings, headers)
     name, _, metric = settings.valid_metric.rpartition("_")
+    # RecBole's Trainer evaluates one label: that of the task in valid_metric, else the first task's.
     first = name if name in {task.name for task in settings.tasks} else settings.tasks[0].name
     return {
         "data_path": str(path),
@@ -118,10 +121,12 @@ def _recbole_values(settings: Settings, path: Path, headers: Mapping[str, tuple[
         "stopping_step": settings.stopping_step,
         "learner": settings.optimizer.name,
         "learning_rate": settings.optimizer.lr,
+        # RecBole's is an L2 term over all parameters, tables included; ours is decoupled and for dense weights.
         "weight_decay": 0.0,
         "metrics": ["AUC", "LogLoss"],
         "valid_metric": "LogLoss" if metric == "logloss" else "AUC",
         "LABEL_FIELD": label_column(settings, first, headers["inter"]),
+        # Every column: labels and side files would be left out otherwise.
         "load_col": None,
         "benchmark_filename": ["train", "valid", "test"],
         "numerical_features": [spec.name for spec in settings.fields if spec.type == "float"],

@@ -36,6 +36,7 @@ class RecBoleTrainer(Trainer):  # type: ignore[misc]
     """
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        # As in RecBole: of several processes the first one writes.
         if not self.config["single_spec"] and self.config["local_rank"] != 0:
             return
         file = kwargs.pop("saved_model_file", self.saved_model_file)
@@ -79,11 +80,13 @@ class RecBoleTrainer(Trainer):  # type: ignore[misc]
             DataError: where there is no such file, or another writer's.
         """
         if load_best_model and eval_data:
+            # The weights are loaded here, so that RecBole's torch.load of a pickle is not reached.
             self._load(read(model_file or self.saved_model_file, self.device))
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
 
     def _load(self, content: Mapping[str, Any]) -> None:
         self.model.load_state_dict(content["state_dict"])
+        # After the weights; a model of ours compares the saved vocabularies with its own and refuses others.
         self.model.load_other_parameter(content["other_parameter"])
 
 
@@ -98,6 +101,7 @@ def load_data_and_model(model_file: str | Path) -> tuple[RecBoleConfig, Any, Any
     """
     content = read(model_file, "cpu")
     config, model_class = _restored(content["config"])
+    # Seeded twice as RecBole does: for the split and the loaders, then for the model.
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)
     loaders = data_preparation(config, dataset)
@@ -129,6 +133,7 @@ def _restored(saved: Mapping[str, Any]) -> tuple[RecBoleConfig, Any]:
 
     class Restored(RecBoleConfig):
         def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+            # RecBole's defaults as they were; MODEL_TYPE is an enum, which plain values leave out.
             self.internal_config_dict = {**saved["defaults"], "MODEL_TYPE": model_class.type}  # type: ignore[attr-defined]
 
     given, settings = dict(saved["given"]), saved["settings"]

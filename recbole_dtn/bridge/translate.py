@@ -42,6 +42,7 @@ def translate(model_class: type, config: Any, dataset: Any) -> Translator:
             f"{model_class.__name__} is built from (Settings, DataSchema) or RecBole's (Config, training Dataset); "
             f"got ({type(config).__name__}, {type(dataset).__name__})"
         )
+    # Settings, checks, then vocabularies: each step reads what the one before has made sure of.
     settings = _settings_of(model_class, config, dataset)
     labels = {task.name: label_column(settings, task.name, dataset.field2type) for task in settings.tasks}
     check_dataset(dataset)
@@ -66,11 +67,13 @@ def _settings_of(model_class: type, config: Config, dataset: Dataset) -> Setting
     refuse_unknown(config.external_config_dict, config, set(settings_class(name).model_fields))
     known = {*settings_class(name).model_fields, *ALIASES} - MEANS_ANOTHER
     given = {key: value for key, value in config.external_config_dict.items() if key.split(".")[0] in known}
+    # A stock Config has one label and no fields of ours: both are taken from RecBole's own keys.
     if not given.get("tasks"):
         label = config["LABEL_FIELD"]
         given["tasks"] = [{"name": label, "label": label}]
     if not given.get("fields"):
         given["fields"] = _fields_of(dataset, config, {task["label"] for task in given["tasks"]})
+    # RecBole's data_path ends in the name of the data set.
     path = Path(config["data_path"])
     places = {"model": name, "dataset": path.name, "folder": path.name, "data_path": str(path.parent)}
     return resolve({**given, **places}).settings
@@ -96,6 +99,8 @@ def _encode(settings: Settings, dataset: Dataset) -> tuple[DataSchema, Vocabular
             floats[spec.name] = plain_float(column).numpy()
             continue
         tokens = dataset.field2id_token[spec.name].tolist()
+        # Counts over the training rows; tokens of other splits count 0 and are unknown. Sequences are (n, L), padded
+        # with 0.
         seen = torch.bincount(column.flatten(), minlength=len(tokens)).tolist()
         counts[spec.name] = dict(zip(tokens[1:], seen[1:], strict=True))  # 0 is padding
     vocabularies = Vocabularies.from_counts(settings.fields, counts, floats, min_count=settings.min_count)
@@ -109,6 +114,7 @@ def _encode(settings: Settings, dataset: Dataset) -> tuple[DataSchema, Vocabular
 def _training_column(dataset: Dataset, name: str) -> Tensor:
     """A column with one value per training interaction; a user's or item's column is joined."""
     column: Tensor
+    # RecBole's ids index the rows of the user and item tables.
     for features, key in ((dataset.user_feat, dataset.uid_field), (dataset.item_feat, dataset.iid_field)):
         if name not in dataset.inter_feat and features is not None and name in features:
             column = features[name][dataset.inter_feat[key]]

@@ -62,6 +62,7 @@ class Translator:
             UsageError: where they number the domains of a column that is not there.
         """
         self.schema, self.vocabularies = schema, vocabularies
+        # Per field (RecBole's ids,): row of the joint table. "" is an absent value, as RecBole's id 0 is.
         self._rows = {
             spec.name: spec.offset + torch.tensor(vocabularies.lookup(spec.name, ["", *self._tokens[spec.name][1:]]))
             for spec in schema.fields
@@ -71,6 +72,7 @@ class Translator:
         if domain is not None and domain not in self._tokens:
             raise UsageError(f"domain_field {domain!r}: this data set has no such column; set domain_field to it")
         if domain is not None:
+            # (RecBole's ids,): -1 for padding and for a domain that the vocabularies do not have.
             place = {token: number for number, token in enumerate(vocabularies.domains)}
             self._numbers = {domain: torch.tensor([-1, *(place.get(token, -1) for token in self._tokens[domain][1:])])}
         else:
@@ -110,6 +112,7 @@ class Translator:
             UsageError: when it lacks an input column.
         """
         rows, device = len(batch), _column(batch, self.schema.fields[0].name).device
+        # -1 stays in the columns of multi-valued and continuous fields.
         ids = torch.full((rows, self.schema.num_fields), -1, dtype=torch.int64, device=device)
         multi: dict[int, MultiValued] = {}
         dense = [torch.empty(rows, 0, device=device)]
@@ -158,6 +161,7 @@ class Translator:
         if name is None or name not in self._numbers or name not in batch:
             return None
         numbers, ids = self._numbers[name], batch[name]
+        # Moved at the first batch on a device, and kept there.
         if numbers.device != ids.device:
             numbers = self._numbers[name] = numbers.to(ids.device)
         return numbers[ids]
@@ -170,10 +174,12 @@ class Translator:
         return rows[ids]
 
     def _many(self, spec: FieldSpec, padded: Tensor, batch: Batch) -> MultiValued:
+        # (B, L); id 0 is padding. Row by row the values lie one after another, with offsets (B + 1,).
         present = padded > 0
         offsets = functional.pad(present.sum(1).cumsum(0), (1, 0))
         weights = None
         if spec.weights is not None:
+            # RecBole pads the weights by themselves: cut or extended to the width of the ids.
             given = _column(batch, spec.weights)[:, : padded.shape[1]]
             weights = functional.pad(given, (0, padded.shape[1] - given.shape[1]))[present]
         return MultiValued(self._look_up(spec, padded[present]), offsets, weights)
@@ -195,6 +201,7 @@ def observed_rows(condition: str | None, batch: Batch, rows: int, device: torch.
         return torch.ones(rows, dtype=torch.bool, device=device)
     parsed = parse_condition(condition)
     frame = pl.DataFrame({name: plain_float(_column(batch, name)).cpu().numpy() for name in parsed.columns()})
+    # A comparison with null is null in Polars: such a row is not observed.
     holds = frame.select(holds=to_expression(parsed, frame.schema))["holds"].fill_null(False)
     return torch.tensor(holds.to_list(), dtype=torch.bool, device=device)
 
@@ -226,5 +233,6 @@ def _standardised(values: Tensor, spec: FieldSpec) -> Tensor:
 
 def _bins(values: Tensor, spec: FieldSpec) -> Tensor:
     """Local ids of a binned float, as :func:`recbole_dtn.data.vocabulary.bin_ids` gives them."""
+    # float32, as bin_ids compares them: a value that equals an edge lies above it.
     edges = torch.tensor(spec.bins, dtype=torch.float32, device=values.device)
     return torch.where(values.isnan(), ABSENT, FIRST_TOKEN + torch.bucketize(values.contiguous(), edges, right=True))

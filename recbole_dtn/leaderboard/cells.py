@@ -57,6 +57,7 @@ def parse_seeds(text: str) -> list[int]:
     ([7, 11], [2020])
     """
     bare = text.strip()
+    # "[2020]" is a list of one seed, "2020" a count, which is refused as too many.
     listed = bare.startswith("[") and bare.endswith("]")
     items = [item.strip() for item in bare.strip("[]").split(",")]
     if not all(item.isascii() and item.isdigit() for item in items):
@@ -115,6 +116,7 @@ def plan_cells(
         for model in models:
             for seed in seeds:
                 given = [*overrides, f"--model={model}", f"--dataset={dataset}", f"--seed={seed}"]
+                # All cells are resolved before the first one runs, which may be hours earlier.
                 settings, digest = resolve(given)
                 _refuse_devices(settings)
                 key = CellKey(settings.dataset, settings.model, digest, settings.seed)

@@ -44,6 +44,7 @@ def read_finished(output_dirs: Iterable[Path]) -> Recorded:
                 record = read_record(path)
             except DataError as error:
                 found.unreadable.append(str(error))
+            # A damaged record must not stop a board.
             except (OSError, UnicodeDecodeError) as error:
                 found.unreadable.append(f"{path}: {error}")
             else:

@@ -50,6 +50,7 @@ def labels(rows: Sequence[BoardRow]) -> list[str]:
     """A name per row: the model, a digest where its rows on one data set differ, the mark of selection on test."""
     named = []
     for row in rows:
+        # A digest is shown only where a name alone would be ambiguous.
         same = [other for other in rows if (other.dataset, other.model) == (row.dataset, row.model)]
         parts = []
         if len({other.settings_digest for other in same}) > 1:
@@ -63,6 +64,7 @@ def labels(rows: Sequence[BoardRow]) -> list[str]:
 
 def _shown_metrics(rows: Sequence[BoardRow]) -> list[Metric]:
     tasks = dict.fromkeys(task for row in rows for task in row.tasks)
+    # The board shows test metrics; the CSV has validation too.
     wanted = [Metric("test", task, name) for task in tasks for name in SHOWN]
     return [metric for metric in wanted if any(metric in row.metrics for row in rows)]
 

@@ -93,6 +93,7 @@ class _Session:
 
     def _reuse(self, cell: Cell) -> bool:
         """Take the cell from its record, if that was made from the data as it is now."""
+        # Looked up first: the fingerprint reads the data set's files.
         on_any_data = self.recorded.newest(cell.key, None)
         if on_any_data is None:
             return False
@@ -126,6 +127,7 @@ class _Session:
         else:
             if record.status == "interrupted":
                 say(self.console, "interrupted")
+                # fit returns an interrupted run instead of raising; the board ends all the same.
                 raise KeyboardInterrupt
             self.records.append(record)
             say(self.console, f"{_result(record)} ({time.perf_counter() - start:.0f} s)")

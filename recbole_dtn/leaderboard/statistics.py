@@ -88,7 +88,9 @@ def summarise(records: Iterable[RunRecord]) -> list[BoardRow]:
     groups: dict[tuple[str, str, str, str], dict[int, RunRecord]] = {}
     for record in records:
         row = (record.dataset, record.model, record.settings_digest, record.data_fingerprint)
+        # By seed: a later record of the same seed replaces the earlier one.
         groups.setdefault(row, {})[record.seed] = record
+    # Speeds compare only between runs of equal threads, devices and compilation: those of the majority.
     usual = Counter(_ran_as(run) for seeds in groups.values() for run in seeds.values()).most_common(1)
     ran_as = usual[0][0] if usual else ()
     rows = [_row([seeds[seed] for seed in sorted(seeds)], ran_as) for seeds in groups.values()]

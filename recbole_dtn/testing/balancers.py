@@ -20,6 +20,7 @@ from recbole_dtn.schema import TaskSpec
 __all__ = ["BalancerStep", "Losses", "check_balancer"]
 
 Make = Callable[[Sequence[TaskSpec]], LossBalancer]
+# Two epochs of two steps: epoch_start is called twice, the second time with means.
 STEPS = 4
 SCALE = 1024.0
 
@@ -36,6 +37,7 @@ class Losses(nn.Module):
 
     def __init__(self, tasks: int, *, sparse: bool = False, seed: int = 0) -> None:
         super().__init__()
+        # A generator of its own: the global one may be seeded differently by the caller.
         draw = torch.Generator().manual_seed(seed)
         self.table = nn.Embedding(7, 3, sparse=sparse, _weight=torch.randn(7, 3, generator=draw))
         self.weight = nn.Parameter(torch.randn(4, 3, generator=draw))
@@ -45,6 +47,7 @@ class Losses(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows (n,) of the table -> the losses (T,)."""
+        # (n, 4) summed over the looked-up rows: (4,), the shared representation.
         hidden = torch.tanh(self.table(rows) @ self.weight.t()).sum(0)
         heads, biases = torch.stack([*self.heads]), torch.stack([*self.biases])
         return functional.softplus(heads @ hidden + biases)
@@ -121,10 +124,12 @@ class _Run:
             means = None if self.index == 0 else torch.full((tasks,), 0.5)
             self.balancer.epoch_start(self.index // 2, means)
         seen = torch.tensor([True] * tasks if observed is None else list(observed))
+        # Row 2 twice, so that a sparse gradient holds duplicates.
         rows = torch.tensor([self.index % 7, 2, 2, 5])
         sizes = torch.tensor([1.0] * tasks if factors is None else list(factors))
 
         def losses() -> Tensor:
+            # As TaskLosses: a task without an observed row has loss 0 with gradient 0.
             return torch.where(seen, self.model(rows) * sizes, 0.0)
 
         step = BalancerStep(
@@ -141,12 +146,14 @@ class _Run:
         total = self.balancer.backward(step)
         if self.own is not None:
             for parameter in self.balancer.parameters():
+                # The scaler's unscaling, which comes before the optimiser's step.
                 parameter.grad = None if parameter.grad is None else parameter.grad / self.scale
             self.own.step()
         self.last = step
         with torch.no_grad():
             for parameter in self.model.parameters():
                 assert parameter.grad is not None, "a parameter of the model is left without a gradient"
+                # Plain descent: Adam would hide a factor on the gradient.
                 parameter.sub_(parameter.grad.to_dense(), alpha=0.01 / self.scale)
         self.balancer.after_step(step)
         self.index += 1
@@ -180,6 +187,7 @@ def check_balancer(balancer: str | type[LossBalancer], **options: Any) -> None:
     def make(tasks: Sequence[TaskSpec]) -> LossBalancer:
         return cls(tasks, **options)
 
+    # One task has nothing to balance, two have closed forms, three take the general way.
     for tasks in (1, 2, 3):
         _check_steps(make, tasks)
         _check_repeats(make, tasks)
@@ -251,6 +259,8 @@ def _check_repeats(make: Make, tasks: int) -> None:
     run.step()
     for task, (head, alone) in enumerate(zip(run.model.heads, wanted, strict=True)):
         assert head.grad is not None
+        # The least-squares factor between the two gradients: a balancer may scale a task's loss, but not turn its
+        # gradient.
         factor = (head.grad * alone).sum() / alone.square().sum() / run.scale
         assert factor > 0, f"task {task}: the step of its own parameters does not decrease its own loss"
         assert torch.allclose(head.grad, factor * alone, atol=1e-5), f"task {task}: its own parameters follow others"
@@ -259,6 +269,7 @@ def _check_repeats(make: Make, tasks: int) -> None:
 def _check_unobserved(make: Make, tasks: int) -> None:
     """The last task never has a row: the others' gradients are those of a model without it."""
     run, without = _Run(make, tasks), _Run(make, tasks - 1)
+    # The model with a task less has the same parameters under the same names, but for the last head.
     names = [name for name, _ in without.model.named_parameters()]
     for name in names:
         without.model.get_parameter(name).data.copy_(run.model.get_parameter(name))
@@ -280,6 +291,7 @@ def _check_extremes(make: Make, tasks: int) -> None:
     """Parallel, opposite, vanishing and huge gradients."""
     last = tasks - 1
     for what, direction, factors in (
+        # Name, direction of the last task's gradient against the first one's, and factors of the losses.
         ("parallel", 1.0, [1.0] * tasks),
         ("opposite", -1.0, [1.0] * tasks),
         ("zero", 1.0, [1.0] * last + [0.0]),
@@ -321,6 +333,7 @@ def _check_state(make: Make, tasks: int) -> None:
     run, again = _Run(make, tasks), _Run(make, tasks)
     for _ in range(2):
         run.step()
+    # Through a file with weights_only=True, as a checkpoint is read.
     file = io.BytesIO()
     torch.save(run.balancer.state_dict(), file)
     file.seek(0)

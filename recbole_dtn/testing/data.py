@@ -44,6 +44,7 @@ def tiny_schema(
     [('t0', 8, 0), ('m0', 9, 8), ('d0', 2, 17), ('t1', 10, 19), ('m1', 11, 29), ('t2', 12, 40)]
     """
     kinds: list[tuple[str, str]] = []
+    # The kinds take turns, so that no kind is a contiguous stretch of the fields.
     for turn in range(max(tokens, len(multi), dense)):
         kinds += [("token", f"t{turn}")] if turn < tokens else []
         kinds += [("token_seq", f"m{turn}")] if turn < len(multi) else []
@@ -52,6 +53,7 @@ def tiny_schema(
     offset = 0
     for kind, name in kinds:
         known = sum(spec.kind != "float" for spec in fields)
+        # Each field has another size: a mixed-up offset then reads another row or none.
         size = 2 if kind == "float" else FIRST_TOKEN + vocabulary + known
         if kind == "token_seq":
             pooling = multi[int(name[1:])]
@@ -98,10 +100,12 @@ def tiny_features(
     for position in schema.multi_fields:
         spec = schema.fields[position]
         lengths = torch.randint(4, (rows,), generator=draw)
+        # From 1: a list holds no absent value, as an absent list is empty.
         values = spec.offset + torch.randint(1, spec.size, (int(lengths.sum()),), generator=draw)
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         multi[position] = MultiValued(values, offsets, uniform(len(values)) + 0.5 if spec.weights else None)
     dense = torch.randn(rows, len(schema.dense_fields), generator=draw)
+    # NaN: a quarter of the numbers is absent.
     dense[uniform(*dense.shape) < 0.25] = float("nan")
     labels = torch.stack(
         [
@@ -110,6 +114,7 @@ def tiny_features(
         ],
         dim=1,
     )
+    # Without ``masked`` every number is above -1: all are observed.
     observed = uniform(*labels.shape) > (1 / 3 if masked else -1.0)
     return Features(
         ids=ids,
@@ -132,6 +137,7 @@ def take_rows(features: Features, rows: Sequence[int]) -> Features:
 
     multi = {}
     for position, many in features.multi.items():
+        # Places of each chosen row's values; their lengths give the new offsets.
         pieces = [torch.arange(int(many.offsets[row]), int(many.offsets[row + 1])) for row in rows]
         lengths = torch.tensor([0, *(len(piece) for piece in pieces)])
         places = torch.cat(pieces)
@@ -173,6 +179,7 @@ def make_settings(model: str | type[Any], **overrides: Any) -> Settings:
         needed = {"domain_field": "domain"} if MODELS.attributes(model).get("needs_domain") else {}
         defaults = resolve({"model": model, **needed}).settings
         return type(defaults).model_validate({**defaults.model_dump(), **PLAIN, **overrides})
+    # A class that is not registered has no shipped settings: the shared ones come from any registered model.
     shared = resolve({"model": "SharedBottom"}).settings.model_dump(include=set(Settings.model_fields))
     kind: type[Settings] = model.settings_class or Settings
     return kind.model_validate({**shared, **PLAIN, "model": model.__name__, **overrides})

@@ -21,6 +21,7 @@ class _OneDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        # Tensors in nested lists count too, such as those of torch.cat.
         leaves = tree_leaves((args, kwargs or {}))
         kinds = sorted({leaf.device.type for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim() > 0})
         name = func.overloadpacket.__name__
@@ -51,6 +52,7 @@ def check_one_device(what: str, run: Callable[[], Any]) -> None:
     try:
         with _OneDevice():  # type: ignore[no-untyped-call]
             run()
+    # No rule for tensors without values: nothing can be said.
     except NotImplementedError:
         return
     except AssertionError as error:

@@ -45,12 +45,15 @@ def check_equation(module: FeatureInteraction, equation: Equation, embeddings: T
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2020)
+        # The probe (B, O) makes a scalar of the output, whose gradient is compared.
         module = _strengthened(module)
         probe = torch.randn(len(ids), module.output_dim, dtype=torch.float64)
     inputs = embeddings.double().detach().requires_grad_()
     output, _ = split_output(module(inputs, ids))
     (output * probe).sum().backward()  # type: ignore[no-untyped-call]
+    # The embeddings are one more leaf of the comparison.
     leaves = {**dict(module.named_parameters()), "(the embeddings)": inputs}
+    # Copies: _slope moves one entry at a time, which must not reach the module.
     values = {name: leaf.detach().numpy().copy() for name, leaf in leaves.items()}
 
     def expected() -> NDArray[Any]:
@@ -58,9 +61,11 @@ def check_equation(module: FeatureInteraction, equation: Equation, embeddings: T
 
     _agree("the output in float64", output.detach(), expected(), 1e-10)
     with torch.no_grad():
+        # float32 by the same weights, rounded.
         single, _ = split_output(copy.deepcopy(module).float()(inputs.detach().float(), ids))
     _agree("the output in float32", single, expected(), 1e-5)
     for name, leaf in leaves.items():
+        # A leaf that nothing reads has the gradient 0, and the equation has to agree.
         gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
         gradient = (gradient.to_dense() if gradient.is_sparse else gradient).flatten()
         for entry in _entries(gradient):
@@ -76,6 +81,7 @@ def _strengthened(module: FeatureInteraction) -> FeatureInteraction:
         for parameter in module.parameters():
             noise = torch.randn_like(parameter)
             if parameter.dim() > 1:
+                # The initial weights of a codebook or a gate are so small that a wrong term would pass unseen.
                 parameter.copy_(noise * 1.5 / parameter.shape[-1] ** 0.5)
             else:
                 parameter.add_(0.5 * noise)

@@ -25,6 +25,7 @@ OUTPUT_DIM = 6
 BATCH = 7
 LAYOUTS = {
     "four id fields": FieldShape(4, 8, (0, 1, 2, 3), (40, 7, 300, 12)),
+    # Gaps in ``id_fields``: a method that takes 0 .. F-1 for them reads ids of -1.
     "id fields between a multi-valued and a continuous one": FieldShape(5, 4, (0, 2, 3), (9, 30, 50, 4, 2)),
     "two id fields": FieldShape(2, 4, (0, 1), (5, 6)),
 }
@@ -56,6 +57,7 @@ def check_interaction(cls_or_name: type[FeatureInteraction] | str, **options: An
     """
     method = INTERACTIONS.load(cls_or_name) if isinstance(cls_or_name, str) else cls_or_name
     _check_signature(method, options)
+    # The caller's random numbers stay as they are.
     with torch.random.fork_rng(devices=[]):
         for layout, shape in {**LAYOUTS, **POORER_LAYOUTS}.items():
             torch.manual_seed(2020)
@@ -140,6 +142,7 @@ def _build(method: Any, layout: str, shape: FieldShape, options: dict[str, Any])
     with _explained(f"{name}: building it from a FieldShape"):
         try:
             module = build()
+        # Only a layout that is poor may be refused.
         except UsageError:
             if layout in POORER_LAYOUTS:
                 return None
@@ -169,6 +172,7 @@ def _batch(shape: FieldShape, size: int) -> tuple[Tensor, Tensor]:
     embeddings = 0.5 * torch.randn(size, shape.num_fields, shape.embedding_dim, dtype=torch.float64)
     ids = torch.full((size, shape.num_fields), -1)
     for field in shape.id_fields:
+        # Rows of the joint table: the fields before this one come first.
         offset = sum(shape.field_sizes[:field])
         ids[:, field] = torch.randint(offset, offset + shape.field_sizes[field], (size,))
     return embeddings, ids
@@ -202,6 +206,7 @@ def _rows_apart(case: _Case) -> None:
     other_embeddings, other_ids = _batch(case.shape, BATCH)
     for row in range(BATCH):
         embeddings, ids = other_embeddings.clone(), other_ids.clone()
+        # Row ``row`` in a batch of other rows, and (``alone``) in a batch of one.
         embeddings[row], ids[row] = case.embeddings[row], case.ids[row]
         alone = case.output(case.embeddings[row : row + 1], case.ids[row : row + 1])
         case.require(
@@ -240,6 +245,7 @@ def _shared(case: _Case) -> None:
 
 def _gradients(case: _Case) -> None:
     module = copy.deepcopy(case.module).train()
+    # More rows than elsewhere, so that no ReLU is off in all of them.
     embeddings, ids = _batch(case.shape, 64)
     embeddings.requires_grad_()
     with _explained(f"{case.name}: forward in training mode"):
@@ -273,6 +279,7 @@ def _copies(case: _Case) -> None:
         for module in (case.module, duplicate)
     )
     case.require(not mine & theirs, "a deep copy shares parameters with the module, so owners would not be independent")
+    # A new module has other weights, so that only what state_dict carries can make it equal.
     fresh = case.build().double()
     fresh.load_state_dict(case.module.state_dict())
     case.require(
@@ -295,6 +302,7 @@ def _one_device(case: _Case) -> None:
         embeddings = case.embeddings.to("meta").requires_grad_()
         found: list[Tensor] = []
 
+        # Defaults bind this turn's objects; a closure would see the last turn's.
         def forward(module: Any = module, embeddings: Tensor = embeddings, found: list[Tensor] = found) -> None:
             output, loss = split_output(module(embeddings, case.ids.to("meta")))
             found.append(output.sum() if loss is None else output.sum() + loss)

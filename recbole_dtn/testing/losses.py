@@ -45,6 +45,7 @@ def check_loss(cls_or_name: type[TaskLoss] | str, **options: Any) -> None:
         loss = kind(**options)
         for dtype in (torch.float64, torch.float32):
             logits = torch.randn(ROWS, 3, dtype=dtype)
+            # Targets of a regression are positive, for losses that take logarithms.
             labels = (torch.rand(ROWS, 3) < 0.4).to(dtype) if kind.task_kind == "binary" else torch.rand(ROWS, 3) + 0.1
             loss.to(dtype)
             _check_elementwise(loss, logits, labels.to(dtype))
@@ -71,6 +72,7 @@ def _check_elementwise(loss: TaskLoss, logits: Tensor, labels: Tensor) -> None:
         torch.testing.assert_close(
             wide[:, position], alone, rtol=rtol, atol=atol, msg="(B, T) differs from its columns"
         )
+    # One row, none, and some: a reduction over the batch shows in one of them.
     for rows in (slice(0, 1), slice(0, 0), slice(5, 9)):
         some = loss(logits[rows, 0], labels[rows, 0])
         torch.testing.assert_close(
@@ -95,6 +97,7 @@ def _check_gradient(loss: TaskLoss, logits: Tensor, labels: Tensor) -> None:
 def _check_masking(loss: TaskLoss, logits: Tensor, labels: Tensor) -> None:
     """Through the means over the observed rows, as training takes them."""
     losses = TaskLosses([TaskSpec("t", loss.task_kind, "t")])
+    # ``safe`` would skip the mask in front of the loss, which is what is tested.
     losses.losses[0], losses.safe = loss, False
     observed = torch.arange(ROWS) % 3 > 0
     whole = logits.unsqueeze(1).clone().requires_grad_()

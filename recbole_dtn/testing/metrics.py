@@ -91,7 +91,9 @@ def _draw(kind: str) -> _Batch:
     draw = torch.Generator().manual_seed(2020)
     group = torch.arange(ROWS) % GROUPS
     labels = (torch.rand(ROWS, generator=draw) < 0.4).float()
+    # Rows i and i + GROUPS are of one group: each has a negative and a positive.
     labels[:GROUPS], labels[GROUPS : 2 * GROUPS] = 0.0, 1.0
+    # Quarters: many ties, and numbers that bfloat16 holds exactly.
     logits = (torch.randn(ROWS, generator=draw) * 4).round() / 4
     if kind == "regression":
         labels = torch.randn(ROWS, generator=draw)
@@ -138,6 +140,7 @@ def _check_one_class(case: _Case) -> None:
 
 
 def _check_masking(case: _Case) -> None:
+    # NaN in the label and in the logit: multiplied by 0 either would stay NaN.
     observed, metric = torch.arange(ROWS) % 3 > 0, case.new()
     holes = replace(
         case.rows,
@@ -159,6 +162,7 @@ def _check_batches(case: _Case) -> None:
 
 
 def _check_weights(case: _Case) -> None:
+    # 0 included: a row of weight 0 must not count, not even as a class.
     counts = torch.arange(ROWS) % 4
     found = case.value(replace(case.rows, weights=counts.float()))
     repeated = case.value(case.rows.take(torch.arange(ROWS).repeat_interleave(counts)))
@@ -179,6 +183,7 @@ def _check_processes(case: _Case) -> None:
 
 def _check_state(case: _Case) -> None:
     whole, metric = case.value(case.rows), case.new()
+    # Meta has no values: a state that moved there could not be computed from.
     metric.to("meta").half()
     for value in metric.metric_state.values():
         if isinstance(value, Tensor):
@@ -221,6 +226,7 @@ class _Meeting:
             self.given[rank] = tensor
             self.barrier.wait()
             both = list(self.given)
+            # A second meeting, so that neither thread gives its next tensor before the other has read this one.
             self.barrier.wait()
             assert both[0].dtype is both[1].dtype, f"processes gather {both[0].dtype} and {both[1].dtype}"
             return [part.clone() for part in both]
@@ -235,6 +241,7 @@ def _in_two_processes(case: _Case, parts: list[_Batch]) -> list[float]:
     def run(rank: int) -> None:
         try:
             metric = case.new()
+            # torchmetrics asks the second whether to gather, and gathers by the first.
             metric.dist_sync_fn, metric.distributed_available_fn = meeting.gather_of(rank), lambda: True
             if len(parts[rank].logits):
                 case.update(metric, parts[rank])

@@ -44,6 +44,7 @@ def check_model(model: str | type[MultiTaskRecommender], **settings: Any) -> Non
 
     >>> check_model("SharedBottom", bottom_hidden=[8], tower_hidden=[])
     """
+    # A small width for speed, and embeddings large enough for every term to matter.
     chosen = {"embedding_size": 4, "embedding_std": 0.5, **settings}
     cls: type[MultiTaskRecommender] = MODELS.load(model) if isinstance(model, str) else model
     domains = 3 if cls.needs_domain else 0
@@ -60,6 +61,7 @@ def check_model(model: str | type[MultiTaskRecommender], **settings: Any) -> Non
         _check_mixed_precision(built, features)
         _check_fused(built, _build(model, {**chosen, "fused": False}, schema, seed=tasks), features)
         _check_device(built, features)
+    # Ids alone (the short way of EmbeddingTable), and few ids among other kinds.
     for kinds in ({"multi": (), "dense": 0}, {"tokens": 2, "multi": ("sum",), "dense": 2}):
         schema = tiny_schema(domains=domains, **kinds)  # type: ignore[arg-type]
         _check_output(_build(model, chosen, schema, seed=7), tiny_features(schema, ROWS))
@@ -104,6 +106,7 @@ def _check_gates(model: MultiTaskRecommender, output: ModelOutput, rows: int) ->
         assert len(set(names)) == len(names), f"gate_names of {task!r} repeat: {names}"
         assert all(name.count("/") == 1 for name in names), f"gate_names of {task!r} are not owner/module: {names}"
         sums = weights.detach().sum(1)
+        # A task may have several softmax groups (DTN has two): the sum is their number, the same in every row.
         groups = sums.round()
         assert (weights >= 0).all(), f"gates of {task!r} are negative somewhere"
         assert (groups >= 1).all(), f"gates of {task!r} sum to {sums.min().item():.4g}"
@@ -158,6 +161,7 @@ def _check_rows(model: MultiTaskRecommender, features: Features) -> None:
         rows = [5, 2, 11]
         part = model(take_rows(features, rows)).logits
         assert torch.allclose(part, whole[rows], atol=1e-5), "a row's logits depend on the other rows of its batch"
+        # As at serving time, where there are no labels.
         blind = replace(
             features, labels=torch.empty(0, 0), observed=torch.empty(0, 0, dtype=torch.bool), row=None, group=None
         )
@@ -196,8 +200,10 @@ def _check_masks(model: MultiTaskRecommender, features: Features) -> None:
     output: ModelOutput = model(features)
     losses = model.task_losses(features, output)
     assert losses.shape == (model.schema.num_tasks,), f"task losses have shape {tuple(losses.shape)}"
+    # Another value than the NaN that the batch has there.
     changed = replace(features, labels=torch.where(features.observed, features.labels, 1e6))
     assert torch.equal(losses, model.task_losses(changed, output)), "a label that is not observed changes the loss"
+    # Of all tasks: the penalties of tables are not part of these losses.
     nothing = replace(features, observed=torch.zeros_like(features.observed))
     model.zero_grad()
     empty = model.task_losses(nothing, model(nothing))
@@ -210,6 +216,7 @@ def _check_masks(model: MultiTaskRecommender, features: Features) -> None:
 
 def _check_mixed_precision(model: MultiTaskRecommender, features: Features) -> None:
     model.eval().zero_grad()
+    # bfloat16 has 8 bits: 0.4 % per number, and sums of such; more than a tenth is a wrong type or term.
     exact = model(features).logits.detach()
     with torch.autocast("cpu", torch.bfloat16):
         output: ModelOutput = model(features)
@@ -227,6 +234,7 @@ def _check_fused(model: MultiTaskRecommender, plain: MultiTaskRecommender, featu
     assert not left, f"with fused: false these parts stay fused: {left[:3]}"
     if model.settings.dropout > 0:
         return
+    # The plain path is the oracle, with the same weights.
     plain.load_state_dict(model.state_dict())
     expected = _gradients(plain, features)
     found = _gradients(model, features)

@@ -37,11 +37,13 @@ __all__ = [
 Array: TypeAlias = np.ndarray[Any, Any]
 Reference: TypeAlias = Callable[[Mapping[str, Array]], Array]
 
+# Far below the rounding of the real part, which it therefore leaves unchanged.
 STEP = 1e-30
 
 
 def relu(x: Array) -> Array:
     """max(x, 0)."""
+    # Decided by the real part, which is the number itself; the imaginary part is its derivative.
     return np.where(x.real > 0, x, 0)
 
 
@@ -53,6 +55,7 @@ def sigmoid(x: Array) -> Array:
 
 def softmax(x: Array) -> Array:
     """Over the last axis."""
+    # Shifted by a real number: the shift is a constant and has no derivative.
     powers = np.exp(x - x.real.max(-1, keepdims=True))
     result: Array = powers / powers.sum(-1, keepdims=True)
     return result
@@ -60,6 +63,7 @@ def softmax(x: Array) -> Array:
 
 def mlp(parameters: Mapping[str, Array], prefix: str, x: Array, masks: Iterator[Array] | None = None) -> Array:
     """Linear and ReLU, and a dropout mask where there are any, for every ``<prefix>.<n>.weight`` in order of n."""
+    # By number, as names would sort 10 before 2.
     numbers = sorted(int(key[len(prefix) + 1 : -7]) for key in parameters if _is_weight(key, prefix))
     for number in numbers:
         x = relu(x @ parameters[f"{prefix}.{number}.weight"].T + parameters[f"{prefix}.{number}.bias"])
@@ -113,6 +117,7 @@ def redraw(model: nn.Module, *, seed: int = 0, gain: float = 1.5, table_std: flo
             if id(parameter) in tables:
                 std = table_std
             elif parameter.dim() >= 2:
+                # (out, in) of a linear map; (K, in, out) of experts, whose input is the last axis but one.
                 std = gain / parameter.shape[-1 if parameter.dim() == 2 else -2] ** 0.5
             parameter.copy_(torch.randn(parameter.shape, generator=draw, dtype=torch.float64) * std)
 
@@ -130,6 +135,7 @@ def recorded_dropout() -> Iterator[list[Array]]:
     real = torch.nn.functional.dropout
 
     def recording(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        # Drawn as for the input itself, so that the random numbers are those of a run without recording.
         kept = real(torch.ones_like(input), p, training)
         masks.append(kept.detach().double().numpy())
         return input * kept
@@ -184,6 +190,7 @@ def check_reference(
     gradients = _gradients(model, output, factors)
 
     def compare(directions: Mapping[str, Array], what: str) -> None:
+        # All of ``directions`` at once: the imaginary part of the output is the derivative along them.
         moved = {**values, **{name: values[name] + 1j * STEP * along for name, along in directions.items()}}
         slope = np.array((reference(moved).imag * factors).sum() / STEP)
         found = np.array(sum((gradients[name] * along).sum() for name, along in directions.items()))
@@ -213,6 +220,7 @@ def _gradients(model: nn.Module, output: Tensor, factors: Array) -> dict[str, Ar
 
 def _unit_vectors(gradient: Array, entries: int, draw: np.random.Generator) -> list[Array]:
     flat = np.abs(gradient).ravel()
+    # One entry anywhere, mostly with gradient 0 in a table; the others where the gradient is not 0.
     chosen = list(draw.integers(flat.size, size=1))
     moving = np.flatnonzero(flat)
     if moving.size:

@@ -38,6 +38,7 @@ def check_preprocessor(make: Make, *, max_rejected: float = 0.0) -> None:
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
         first = make(base / "first")
+        # Before the run: a fault of the constructor is named as such.
         _check_options(type(first))
         folder = first.run(max_rejected=max_rejected)
         _check_files(folder, first.name)
@@ -103,9 +104,11 @@ def _check_failure(make: Make, data_path: Path, max_rejected: float) -> None:
         write(work)
         raise _BreakError
 
+    # Fails after everything has been written, at the latest moment.
     made.write = broken  # type: ignore[method-assign]
     with contextlib.suppress(_BreakError):
         made.run(max_rejected=1.0)
+    # The report of rejected rows may stay: it is what the user reads after a failure.
     left = [path.name for path in made.folder.iterdir()] if made.folder.is_dir() else []
     assert not [file for file in left if file != REJECTED], f"{made.name}: a failed run left {left}"
     _check_files(make(data_path).run(max_rejected=max_rejected), made.name)
