@@ -71,6 +71,7 @@ class GDCN(FeatureInteraction):
     def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Tensor:
         """Embeddings (B, F, D) -> (B, O); ``ids`` and ``shared`` are not read."""
         first = current = embeddings.flatten(1)
+        # ``first`` stays c_0: every layer raises the order of the cross by one.
         for cross, gate in zip(self.crosses, self.gates, strict=True):
             current = gated_cross(first, current, cross, gate)
         if self.structure == "stacked":

@@ -146,6 +146,7 @@ class MaskNet(FeatureInteraction):
         self.embedding_norm = norm
         # Serial: block l reads block l - 1. Parallel: each reads the embeddings.
         reads = [width, *widths[:-1]] if serial else [width] * len(widths)
+        # Each mask has the width of what its block reads.
         self.blocks = nn.ModuleList(
             MaskBlock(width, read, own, reduction=reduction, bias=projection_bias, eps=norm_eps)
             for read, own in zip(reads, widths, strict=True)
@@ -158,6 +159,7 @@ class MaskNet(FeatureInteraction):
         # v of the masks; the blocks' input may be normalised, the masks' never is.
         raw = embeddings.flatten(1)
         mixed: Tensor = self.embedding_norm(embeddings).flatten(1)
+        # Serial: (B, width of block l) after each block. Parallel: (B, sum of the widths).
         if self.structure == "serial":
             for block in self.blocks:
                 mixed = block(raw, mixed)

@@ -97,6 +97,7 @@ class MemoNet(FeatureInteraction):
         super().__init__(shape, output_dim)
         self.codes, self.hashes, self.top_fields = codes, hashes, top_fields
         self.restore, self.shrink = restore, shrink
+        # An attribute, so that tests and plug-ins can put another function here; share_key has it too.
         self.hash_pairs: PairHash = hash_pairs
         self.paired_fields = _paired_fields(shape, top_fields)
         pairs = list(combinations(self.paired_fields, 2))
@@ -105,6 +106,7 @@ class MemoNet(FeatureInteraction):
         width = shape.embedding_dim
         # m * C, the width of [c_1 ; .. ; c_m].
         restored = hashes * (width if code_dim is None else code_dim)
+        # ``kind`` gives it the penalty codebook_l2 and counts it apart from embeddings.
         self.codebook = RowTable(codes, restored // hashes, std=CODE_STD, kind="codebook")
         self.restorer = Linear(restored, width, bias=False)
         if restore == "amr":

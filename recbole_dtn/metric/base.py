@@ -169,6 +169,7 @@ class TaskMetric(Metric):
             if needed and given is None:
                 raise UsageError(f"{type(self).__name__} needs the {name} of every row: set {name}_field")
         weights = None if sample_weight is None else _wide(sample_weight)
+        # Integers as they are; weights and logits become floating point.
         group, domain = (None if part is None else part.cpu() for part in (group, domain))
         # Labels keep their type here; a metric of sums takes them in float64.
         rows = Rows(_wide(logits), labels.detach().cpu(), weights, group, domain)

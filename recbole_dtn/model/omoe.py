@@ -52,6 +52,7 @@ class OMoE(MultiTaskRecommender):
         mixed, (weights,) = mixtures([self.experts], [self.gate], [[0]], self.input(features))
         shared = mixed.squeeze(1)  # (B, H)
         return ModelOutput(
+            # A view (B, T, H): every tower reads the same mix.
             logits=self.towers(shared.unsqueeze(1).expand(-1, self.schema.num_tasks, -1)),
             gates=dict.fromkeys(self.schema.task_names, weights),
             shared=shared,

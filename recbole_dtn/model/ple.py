@@ -140,6 +140,7 @@ class PLE(MultiTaskRecommender):
         # One tensor for all owners of the first level: ``mixtures`` then joins their products.
         inputs: Sequence[Tensor] = [x] * (self.schema.num_tasks + 1)
         for level in self.levels:
+            # ``mixed`` (B, T + 1, H), on the last level (B, T, H).
             mixed, weights = level(inputs)
             inputs = mixed.unbind(1)
         return ModelOutput(

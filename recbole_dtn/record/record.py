@@ -98,6 +98,7 @@ def read_record(path: Path) -> RunRecord:
     except json.JSONDecodeError as error:
         raise DataError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from error
     except ValidationError as error:
+        # One fault is enough to tell a foreign file from an old one.
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{file}: not a run record of version {SCHEMA_VERSION}: {where}: {first['msg']}") from error

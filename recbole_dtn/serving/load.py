@@ -104,6 +104,7 @@ class LoadedRun:
             DataError: for a score that is not finite; it names the task and the row (``features.row``, or the place in
                 the batch).
         """
+        # Checked in the model's own type: a clipped probability would hide an infinite logit.
         logits = self.model(features).logits
         check_logits(logits, self.model.schema.task_names, features.row)
         return probabilities(logits, self.model.schema.tasks)
