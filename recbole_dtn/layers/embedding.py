@@ -19,7 +19,7 @@ __all__ = ["EmbeddingTable", "pool"]
 def pool(vectors: Tensor, many: MultiValued, mode: str) -> Tensor:
     """Pool the vectors of each row's values; a row without values gives zeros.
 
-    ``sum``: sum_v w_v e_v; ``mean``: sum_v w_v e_v / sum_v w_v (zeros where the weights sum to 0). Without weights
+    ``sum``: sum_v w_v e_v; ``mean``: the same over sum_v w_v (over 1 where the weights sum to 0). Without weights
     every w_v is 1, so that the mean is the plain one.
 
     Args:
