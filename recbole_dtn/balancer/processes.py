@@ -30,9 +30,8 @@ def mean_over_processes(tensors: Sequence[Tensor]) -> list[Tensor]:
         return list(tensors)
     # torch.distributed reduces sums on every backend, means on NCCL alone: the division comes after.
     means = list(tensors)
-    for dtype in dict.fromkeys(
-        tensor.dtype for tensor in tensors if not tensor.is_sparse
-    ):  # in the same order on every process
+    # A set has no fixed order, and processes that reduce in different orders hang.
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors if not tensor.is_sparse):
         places = [i for i, tensor in enumerate(tensors) if not tensor.is_sparse and tensor.dtype == dtype]
         buffer = torch.cat([tensors[i].flatten() for i in places])
         torch.distributed.all_reduce(buffer)
