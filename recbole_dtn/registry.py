@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
+import traceback
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.report.faults import PLUGIN_MODULE
 from recbole_dtn.shipped import builtin_index
 
 __all__ = [
@@ -33,6 +37,9 @@ __all__ = [
 
 T = TypeVar("T")
 BUILT_IN = "built-in"
+NAME = re.compile(r"[^\W\d_][\w.+-]*")
+NO_NAMES = ("null", "none", "true", "false")
+"""Words that YAML reads as other values."""
 
 
 class NamedOptions(Protocol):
@@ -134,9 +141,18 @@ class Registry:
         (of a model: the fields of its ``settings_class``), or the fields of ``options`` where that class is given.
         """
 
+        if not isinstance(name, str) or not NAME.fullmatch(name) or name.lower() in NO_NAMES:
+            found = f"{name!r}" if isinstance(name, str) else "a class: write @REGISTRY.register(NAME) above it"
+            raise UsageError(
+                f"{self.kind}: expected a name of letters, digits, '-', '_', '+' and '.', first a letter; found {found}"
+            )
+
         def decorate(target: T) -> T:
-            summary = (getattr(target, "__doc__", None) or name).strip().splitlines()[0].removesuffix(".")
-            entry = Entry(name, target, summary, paper, options_class=options, origin=str(target.__module__))
+            text = (getattr(target, "__doc__", None) or "").strip() or name
+            summary = text.splitlines()[0].removesuffix(".")
+            module = str(target.__module__)
+            file = getattr(sys.modules.get(module), "__file__", None) if module.startswith(PLUGIN_MODULE) else None
+            entry = Entry(name, target, summary, paper, options_class=options, origin=file or module)
             self.add(entry)
             self.declared[spelled(target)] = entry
             return target
@@ -160,8 +176,29 @@ class Registry:
         return self._entries[name]
 
     def load(self, name: str) -> Any:
-        """Import and return the class behind ``name``."""
-        return resolve(self.entry(name).target)
+        """Import and return the class behind ``name``.
+
+        Raises:
+            UsageError: for an unknown name, and for an installed package whose entry point cannot be imported.
+        """
+        entry = self.entry(name)
+        try:
+            return resolve(entry.target)
+        except Exception as error:
+            if entry.origin == BUILT_IN or not isinstance(entry.target, str):
+                raise
+            raise UsageError(
+                f"{self.kind} {name!r} of {entry.origin}: its entry point {entry.target} in {self.group} cannot be "
+                f"imported ({type(error).__name__}: {error}); repair or uninstall that package"
+            ) from error
+
+    def forget(self, module: str) -> None:
+        """Remove what a module registered."""
+        self._entries = {
+            name: entry
+            for name, entry in self._entries.items()
+            if isinstance(entry.target, str) or entry.target.__module__ != module
+        }
 
     def build(self, choice: NamedOptions, *arguments: Any) -> Any:
         """An object of the chosen method: its class called with ``arguments`` and the options by keyword."""
@@ -190,31 +227,44 @@ def load_plugins(paths: Iterable[str]) -> list[str]:
     for text in paths:
         path = Path(text).expanduser().resolve()
         loaded.append(str(path))
-        name = f"recbole_dtn_plugin_{path.stem}_{abs(hash(str(path))):x}"
+        name = f"{PLUGIN_MODULE}{path.stem}_{zlib.crc32(str(path).encode()):x}"
+        stamp = path.stat().st_mtime_ns if path.is_file() else None
         if name in sys.modules:
-            continue
+            if getattr(sys.modules[name], "__loaded_at__", None) == stamp:
+                continue
+            _unload(name)  # the file has changed since
         spec = importlib.util.spec_from_file_location(name, path) if path.is_file() else None
         if spec is None or spec.loader is None:
             raise UsageError(f"plugins: {text!r} is not a Python file (looked at {path})")
         module = importlib.util.module_from_spec(spec)
+        module.__dict__["__loaded_at__"] = stamp
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
         except UsageError:
-            del sys.modules[name]
+            _unload(name)
             raise
         except SyntaxError as error:
-            del sys.modules[name]
+            _unload(name)
             line = f": {error.text.strip()}" if error.text else ""
             place = f"{error.filename or path}, line {error.lineno}, column {error.offset}"
             raise UsageError(f"plugins: {place}: {error.msg}{line}") from error
         except Exception as error:
-            del sys.modules[name]
-            raise UsageError(f"plugins: {path} failed to import: {type(error).__name__}: {error}") from error
+            _unload(name)
+            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+            place = f"{path}, line {lines[-1]}," if lines else f"{path}"
+            raise UsageError(f"plugins: {place} failed to import: {type(error).__name__}: {error}") from error
     return loaded
 
 
-MODELS = Registry("model", "recbole_dtn.models", ("presets", "task_kinds", "needs_domain", "min_tasks"))
+def _unload(module: str) -> None:
+    """Remove a plug-in's module and what it registered."""
+    del sys.modules[module]
+    for registry in REGISTRIES:
+        registry.forget(module)
+
+
+MODELS = Registry("model", "recbole_dtn.models", ("presets", "task_kinds", "needs_domain", "min_tasks", "max_tasks"))
 INTERACTIONS = Registry("interaction", "recbole_dtn.interactions")
 LOSSES = Registry("loss", "recbole_dtn.losses", ("task_kind",))
 BALANCERS = Registry("balancer", "recbole_dtn.balancers", ("reads_weights",))

@@ -89,6 +89,6 @@ class GradientBalancer(LossBalancer):
         weights = torch.ones(len(gram), dtype=torch.float64)
         if len(observed) and bool(gram.isfinite().all()):
             part = gram[observed][:, observed]
-            weights[observed] = self.solve(part, step, observed.tolist())
+            weights[observed] = torch.as_tensor(self.solve(part, step, observed.tolist())).to(weights)
         step.apply(step.agreed(weights))
         return step.losses.detach().sum() + step.extra.detach()

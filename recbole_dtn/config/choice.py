@@ -136,6 +136,10 @@ def keyword_options(target: Any, *, leave_out: Collection[str] = ()) -> type[Str
     for parameter in inspect.signature(constructor).parameters.values():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.name in leave_out:
             continue
+        if hasattr(Strict, parameter.name) or parameter.name.startswith(("_", "model_")) or parameter.name == "name":
+            raise UsageError(
+                f"{target.__name__}: the option {parameter.name!r} has a name that is reserved; choose another one"
+            )
         required = parameter.default is inspect.Parameter.empty
         guess = Any if required or parameter.default is None else type(parameter.default)
         hint = hints.get(parameter.name, guess)

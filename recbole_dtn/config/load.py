@@ -26,6 +26,7 @@ from recbole_dtn.config.properties import properties_folder, read_tree
 from recbole_dtn.config.recbole_names import ALIASES
 from recbole_dtn.config.schema import field_of
 from recbole_dtn.config.settings import Settings
+from recbole_dtn.config.strict import members
 from recbole_dtn.config.suggest import suggest
 from recbole_dtn.config.tree import NAMED, Branch, Items, Tree, from_python, merge, places, plain, values
 from recbole_dtn.errors import UsageError, nearest
@@ -118,6 +119,15 @@ def settings_class(name: str) -> type[Settings]:
     found = getattr(MODELS.load(name), "settings_class", None) or Settings
     if not (isinstance(found, type) and issubclass(found, Settings)):
         raise UsageError(f"model {name!r}: settings_class must be a subclass of recbole_dtn.config.settings.Settings")
+    shared = Settings.model_fields
+    for key, info in found.model_fields.items():
+        if key in shared and list(members(info.annotation)) != list(members(shared[key].annotation)):
+            raise UsageError(
+                f"model {name!r}: {found.__name__}.{key} is another kind of value than the shared setting {key} "
+                f"({describe(shared[key].annotation)}); choose another name"
+            )
+        if key not in shared and hasattr(Settings, key):
+            raise UsageError(f"model {name!r}: {found.__name__}.{key} has a name that is reserved; choose another one")
     return found
 
 

@@ -96,6 +96,8 @@ def metric_faults(settings: Settings) -> Iterator[tuple[str, str]]:
     elif name in known_valid_metrics(settings.tasks, grouped=True, domains=True):
         needed = "group_field" if METRICS.attributes(metric).get("needs_group") else "domain_field"
         yield "valid_metric", f"{name!r} needs {needed}: set it, or {instead}"
+    elif metric in METRICS.names() and METRICS.attributes(metric).get("higher_is_better") is None:
+        yield "valid_metric", f"{metric} is best at neither end, so that it cannot select an epoch; {instead}"
     elif all(task.kind != "binary" for task in settings.tasks):
         yield "valid_metric", f"{name!r} needs a binary task; {instead}"
     else:

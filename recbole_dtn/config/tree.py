@@ -22,7 +22,7 @@ __all__ = [
     "parse_text", "places", "plain", "show", "values",
 ]  # fmt: skip
 
-CHOICES = ("balancer", "shared_interaction")
+CHOICES = ("balancer", "shared_interaction", "loss")
 """Settings that name one method: ``balancer: gradnorm`` is ``balancer: {name: gradnorm}``."""
 NAMED = ("tasks", "fields")
 """Lists of maps with a ``name``, whose entries a map of names changes: ``tasks: {click: {pos_weight: 200}}``."""

@@ -59,11 +59,11 @@ class FeatureInteraction(Fusible):
         super().__init__()
         self.shape = shape
         self.output_dim = output_dim
+        self.chosen_options: Hashable = None  # set where the module is built from settings
 
     def share_key(self) -> Hashable:
-        """Modules with equal keys share what :meth:`prepare` returns."""
-        # Enough where ``prepare`` depends on no option; MemoNet adds its own.
-        return (type(self),)
+        """Modules with equal keys share what :meth:`prepare` returns: by default those of one class and options."""
+        return type(self), self.chosen_options
 
     def prepare(self, ids: Tensor) -> Any:
         """Once a batch and key, whatever all owners share (such as MemoNet's hashes); None by default."""

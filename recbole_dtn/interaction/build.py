@@ -53,6 +53,7 @@ def build_interactions(specs: Sequence[Spec], shape: FieldShape, output_dim: int
     modules = nn.ModuleDict()
     for name, choice in zip(module_names(choices), choices, strict=True):
         module = INTERACTIONS.build(choice, shape, output_dim)
+        module.chosen_options = repr(sorted(choice.options.items()))
         try:
             modules[name] = module
         except KeyError as error:  # torch has no room for a name with a dot, or of ModuleDict's own methods

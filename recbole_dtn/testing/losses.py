@@ -51,8 +51,20 @@ def check_loss(cls_or_name: type[TaskLoss] | str, **options: Any) -> None:
             _check_elementwise(loss, logits, labels.to(dtype))
             if dtype is torch.float64:
                 _check_gradient(loss, logits, labels.to(dtype))
+        _check_extremes(loss)
         _check_masking(loss, logits[:, 0], labels[:, 0])
         _check_device(loss)
+
+
+def _check_extremes(loss: TaskLoss) -> None:
+    """Logits as large as an outlier gives; a probability that rounds to 0 or 1 makes a naive logarithm infinite."""
+    sizes = (20.0, 100.0, 1e4)
+    logits = torch.tensor([sign * size for size in sizes for sign in (1, -1)] * 2, requires_grad=True)
+    labels = torch.tensor([0.0, 1.0]).repeat_interleave(len(logits) // 2)
+    values = loss.float()(logits, labels if loss.task_kind == "binary" else labels + 0.1)
+    assert bool(values.isfinite().all()), f"the loss is not finite at logits of {sizes}: {values.tolist()}"
+    (gradient,) = torch.autograd.grad(values.sum(), logits)
+    assert bool(gradient.isfinite().all()), f"the gradient is not finite at logits of {sizes}: {gradient.tolist()}"
 
 
 def _check_elementwise(loss: TaskLoss, logits: Tensor, labels: Tensor) -> None:

@@ -62,13 +62,13 @@ class _Batch:
 
     logits: Tensor
     labels: Tensor
-    group: Tensor
-    domain: Tensor
+    group: Tensor | None
+    domain: Tensor | None
     weights: Tensor | None = None
 
     def take(self, rows: Tensor) -> _Batch:
-        weights = None if self.weights is None else self.weights[rows]
-        return _Batch(self.logits[rows], self.labels[rows], self.group[rows], self.domain[rows], weights)
+        parts = (None if part is None else part[rows] for part in (self.group, self.domain, self.weights))
+        return _Batch(self.logits[rows], self.labels[rows], *parts)
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,11 @@ def _check_value(case: _Case) -> None:
     assert math.isfinite(value), f"80 ordinary rows give {float(value)}"
     unchanged = torch.equal(batch.logits, before.logits) and torch.equal(batch.labels, before.labels)
     assert unchanged, "the tensors given to update are changed"
+    for part in ("group", "domain"):
+        if not getattr(metric, f"needs_{part}"):
+            missing: Any = {part: None}
+            without = case.value(replace(batch, **missing))
+            _same(without, float(value), f"without rows.{part}, which a metric reads only with needs_{part} = True")
     for dtype in (torch.float64, torch.bfloat16):  # the scores are quarters, which both types hold
         _same(case.value(replace(batch, logits=batch.logits.to(dtype))), float(value), f"logits of {dtype}")
 

@@ -225,3 +225,9 @@ def test_a_recbole_file_is_translated(tmp_path: Path) -> None:
     file.write_text("epochs: 3\neval_args: {split: {LS: valid_and_test}}\n")
     with pytest.raises(UsageError, match=rf"eval_args: is RecBole's setting; .*\({file}:2\)"):
         resolve([f"--config_files={file}"])
+
+
+def test_a_loss_of_a_task_by_its_parts() -> None:
+    (like, _) = resolve(["--tasks.like.loss=bce", "--tasks.like.loss.name=bce"]).settings.tasks
+    assert like.loss is not None
+    assert like.loss.name == "bce"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -322,7 +323,7 @@ def test_a_plugin_interactions_options_are_its_keyword_arguments(plugin: Path) -
 
 def test_a_plugin_that_fails_to_import_is_named(tmp_path: Path) -> None:
     file = write(tmp_path / "broken.py", "import nothing_of_this_name\n")
-    with pytest.raises(UsageError, match=r"plugins: .*broken.py failed to import: ModuleNotFoundError"):
+    with pytest.raises(UsageError, match=r"plugins: .*broken.py, line 1, failed to import: ModuleNotFoundError"):
         resolve([f"--plugins={file}"])
     with pytest.raises(UsageError, match=r"plugins: 'gone.py' is not a Python file"):
         resolve(["--plugins=gone.py"])
@@ -344,3 +345,37 @@ def test_recbole_names_of_the_selecting_metric_mean_ours(given: str, ours: str) 
 def test_settings_that_say_the_same_have_one_digest(word: str) -> None:
     assert settings_digest(resolve([word]).settings) == settings_digest(resolve([]).settings)
     assert settings_digest(resolve(["--variant=released"]).settings) != settings_digest(resolve([]).settings)
+
+
+def test_a_plugins_settings_do_not_change_the_kind_of_a_shared_one(tmp_path: Path) -> None:
+    source = PLUGIN.replace("{name}", "halved").replace("    dropout: float = 0.25\n", "    {field}\n")
+    for field, told in (
+        ('pooling: Literal["max"] = "max"', "OwnSettings.pooling is another kind of value than the shared setting"),
+        ("dump: int = 3", "OwnSettings.dump has a name that is reserved"),
+    ):
+        file = write(tmp_path / f"{field[:4]}.py", source.replace("{field}", field).replace("halved", field[:4]))
+        with pytest.raises(UsageError, match=told):
+            resolve([f"--plugins={file}", f"--model={field[:4]}Model"])
+
+
+def test_a_plugin_that_was_repaired_is_loaded_again(tmp_path: Path) -> None:
+    file = write(tmp_path / "again.py", PLUGIN.replace("{name}", "again") + "raise ValueError('early')\n")
+    with pytest.raises(UsageError, match=r"again.py, line \d+, failed to import: ValueError: early"):
+        resolve([f"--plugins={file}"])
+    assert "again" not in INTERACTIONS.names()
+    write(file, PLUGIN.replace("{name}", "again").replace("factor: float = 0.5", "factor: float = 0.75"))
+    os.utime(file, ns=(1, 1))
+    assert (
+        resolve([f"--plugins={file}", "--interactions=[{name: again, needed: x}]"]).settings.dump()["interactions"][0][
+            "factor"
+        ]
+        == 0.75
+    )
+
+
+@pytest.mark.parametrize("name", ["null", "a b", "../up", "", "3x"])
+def test_a_method_has_a_plain_name(name: str) -> None:
+    with pytest.raises(UsageError, match="expected a name of letters"):
+        INTERACTIONS.register(name)
+    with pytest.raises(UsageError, match=r"write @REGISTRY.register\(NAME\) above it"):
+        INTERACTIONS.register(type)  # type: ignore[arg-type]

@@ -105,3 +105,9 @@ def test_memonet_without_pairs_says_what_to_do() -> None:
     shape = FieldShape(num_fields=2, embedding_dim=4, id_fields=(1,), field_sizes=(2, 7))
     with pytest.raises(UsageError, match="leave 'memonet' out of 'interactions'"):
         build_interactions(["gdcn", "memonet"], shape, 6)
+
+
+def test_what_is_prepared_is_shared_by_modules_of_equal_options_only() -> None:
+    modules = build_interactions(["gdcn", {"name": "gdcn", "layers": 3}, {"name": "gdcn", "layers": 2}], SHAPE, 6)
+    first, other, same = (module.share_key() for module in modules.values())
+    assert first == same != other
