@@ -249,7 +249,7 @@ def load_plugins(paths: Iterable[str]) -> list[str]:
             line = f": {error.text.strip()}" if error.text else ""
             place = f"{error.filename or path}, line {error.lineno}, column {error.offset}"
             raise UsageError(f"plugins: {place}: {error.msg}{line}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _unload(name)
             lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
             place = f"{path}, line {lines[-1]}," if lines else f"{path}"

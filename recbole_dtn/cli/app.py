@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:  # a path that a user gave
+            return _fail(f"error: {error.filename}: {error.strerror}", UsageError.exit_code, debug)
         from recbole_dtn.report.faults import describe_fault
 
         hint = "" if debug else "; --debug shows the traceback"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -83,6 +84,8 @@ def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str
     if not _is_devices(settings.devices):
         expected = 'expected a number >= 1, "auto", -1 (all), or indices such as "0,1"'
         yield "devices", f"{expected}; found {settings.devices!r}"
+    elif isinstance(settings.devices, int) and settings.devices > (os.cpu_count() or 1):
+        yield "devices", f"expected at most {os.cpu_count()}, the machine's processors; found {settings.devices}"
     if settings.init_from is not None and not Path(settings.init_from).is_dir():
         yield "init_from", f"expected the folder of a run; found {settings.init_from!r}, which is not a folder"
 

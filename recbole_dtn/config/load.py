@@ -196,6 +196,10 @@ def _unknown_keys(merged: Branch, model: type[Settings] | None) -> Iterator[Faul
         if key in NAMED and isinstance(tree, Items):
             names = [values(entry).get("name") for entry in tree if isinstance(entry, Branch)]
             for name, where in tree.unknown.items():
+                if name in names:
+                    told = f"expected a map of what changes, such as {{weight: 2}} or {key}.{name}.weight=2"
+                    yield Fault(f"{key}.{name}", told, where)
+                    continue
                 yield Fault(f"{key}.{name}", f"no entry of {key} has this name; {nearest(name, names)}", where)
 
 

@@ -160,7 +160,12 @@ def translate(values: Mapping[str, Any], types: Mapping[str, str] | None = None)
             ours[key] = value
     for group, keys in _GROUPS.items():
         if any(key in values for key in keys):
-            group(values, types or {}, ours, faults)
+            try:
+                group(values, types or {}, ours, faults)
+            except (TypeError, ValueError, AttributeError, KeyError):  # a value of another form than RecBole's
+                named = ", ".join(key for key in keys if key in values)
+                told = f"a value of {named} has a form that RecBole does not know; docs/recbole.md has what is read"
+                faults.append((next(key for key in keys if key in values), told))
     return ours, faults
 
 
@@ -187,7 +192,9 @@ def _tasks(values: Mapping[str, Any], types: Mapping[str, str], ours: Values, fa
         faults.append(("threshold", f"write tasks: [{{name: {name}, label: rating, condition: rating >= 4}}]"))
         return
     quoted = column if re.fullmatch(r"[^\W]\w*(?:[.\-]\w+)*", str(column)) else f"`{column}`"
-    ours["tasks"] = [{"name": name, "label": column, "condition": f"{quoted} >= {_number(least):g}"}]
+    ours["tasks"] = [
+        {"name": name, "label": column, "condition": f"{quoted} >= {repr(_number(least)).removesuffix('.0')}"}
+    ]
 
 
 def _fields(values: Mapping[str, Any], types: Mapping[str, str], ours: Values, faults: Faults) -> None:
@@ -315,13 +322,16 @@ def _training(values: Mapping[str, Any], types: Mapping[str, str], ours: Values,
             faults.append(("clip_grad_norm", "only the 2-norm can be clipped: write gradient_clip: 5.0"))
         else:
             ours["gradient_clip"] = norm
-    names = _names(values.get("metrics"))
+    metrics = values.get("metrics")
+    if metrics is not None and any(not isinstance(name, str) for name in metrics if isinstance(metrics, list)):
+        ours["metrics"], metrics = metrics, None  # ours, with options
+    names = _names(metrics)
     ranking = [name for name in names if name.lower() in _RANKING]
     if ranking:
         faults.append(("metrics", f"rows are labelled, nothing is ranked ({', '.join(ranking)}): write metrics: "
                        "[auc, logloss]"))  # fmt: skip
-    elif names:
-        ours["metrics"] = [_VALUE_METRICS.get(name, name) for name in names]
+    elif metrics is not None or ("metrics" in values and "metrics" not in ours):
+        ours["metrics"] = metrics if not names else [_VALUE_METRICS.get(name, name) for name in names]
     selecting = values.get("valid_metric")
     if selecting is not None:
         if str(selecting).partition("@")[0].lower() in _RANKING:

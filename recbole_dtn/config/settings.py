@@ -41,6 +41,8 @@ SELECTED_ON_TEST = (
 )
 """What is said wherever such a data set is looked at or trained on."""
 
+Share = Annotated[float, Field(gt=0, le=1e9)]
+"""A part of a ratio; the parts are divided by their sum."""
 RECBOLE_METRICS = {"auc": "mean_auc", "logloss": "mean_logloss"}
 
 
@@ -150,14 +152,14 @@ class Settings(Strict):
     domain_field: str | None
     weight_field: str | None
     split: Literal["random", "time", "user_time", "given"]
-    split_ratio: tuple[Positive, Positive, Positive]
-    split_seed: int
+    split_ratio: tuple[Share, Share, Share]
+    split_seed: Annotated[int, Field(ge=0, lt=1 << 63)]
     selected_on_test: bool
     time_field: str | None
     user_field: str | None
     min_count: Count
     pooling: Literal["sum", "mean"]
-    limit_rows: Count | None
+    limit_rows: Annotated[int, Field(ge=1, lt=1 << 63)] | None
     # model
     embedding_size: Annotated[int, Field(ge=1, le=4096)]
     embedding_std: Positive

@@ -55,6 +55,10 @@ def check_fields_and_tasks(settings: Settings) -> None:
             task_columns(task)
         except UsageError as error:
             raise UsageError(f"task {task.name!r}: {error}") from None
+        if task.kind == "regression" and task.pos_weight != 1.0:
+            raise UsageError(
+                f"task {task.name!r}: a regression has no positive rows; leave pos_weight out (weight is for the task)"
+            )
         if task.kind == "regression" and task.condition is not None:
             raise UsageError(
                 f"task {task.name!r}: a regression has no condition; its label is the column {task.label!r}"

@@ -115,7 +115,7 @@ def plain(tree: Tree) -> Any:
         return text
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    if _INTEGER.fullmatch(text):
+    if len(text) < 400 and _INTEGER.fullmatch(text):  # Python refuses numbers of thousands of digits
         return int(text)
     return float(text) if _FLOAT.fullmatch(text) else text
 

@@ -20,7 +20,11 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         DataError: when the file cannot be written (no permission, a full disk); the old file is kept.
     """
+    path = Path(os.path.realpath(path))  # a link stays one, and what it names is written
     try:
+        if path.exists() and not path.is_file():  # a device or a pipe cannot be replaced
+            path.write_text(text, encoding="utf-8")
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

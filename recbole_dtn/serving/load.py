@@ -82,6 +82,8 @@ class LoadedRun:
                 f"predict: expected a polars.DataFrame, found {type(frame).__name__}: make one by pl.DataFrame(), "
                 "or pl.from_pandas()"
             )
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise UsageError(f"predict: batch_size: expected an integer >= 1; found {batch_size!r}")
         schema = self.model.schema
         parts = []
         # At least one turn, so that an empty frame's columns are checked too.

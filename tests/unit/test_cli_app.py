@@ -60,7 +60,7 @@ def test_help_of_everything_has_every_setting_with_type_default_and_comment(show
     assert (code, err) == (0, "")
     missing = [name for name in Settings.model_fields if f"--{name}=" not in out and f"--{name}." not in out]
     assert missing == []
-    assert "  --split_seed=2020               an integer: seed of the random split" in out
+    assert "  --split_seed=2020               an integer >= 0 and < 9223372036854775808: seed of the random" in out
     sections = [line for line in out.splitlines() if line.startswith("  -- ")]
     assert sections[:3] == ["  -- what", "  -- where", "  -- data"]
     assert "settings of PLE (" in out

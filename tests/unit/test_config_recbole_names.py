@@ -228,3 +228,32 @@ def test_a_key_of_recbole_is_either_ours_or_known() -> None:
         assert not unknown
         assert {key for key, _ in faults} <= set(values)
     assert all(line and not line.endswith(".") for line in REFUSED.values())
+
+
+@pytest.mark.parametrize("least", [1234567, 0.123456789, 16777217, 4])
+def test_a_threshold_keeps_every_digit(least: float) -> None:
+    (task,) = translate({"LABEL_FIELD": "like", "threshold": {"rating": least}})[0]["tasks"]
+    assert task["condition"] == f"rating >= {least}"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"metrics": 5}, {"numerical_features": 5}, {"load_col": {"inter": 5}}, {"benchmark_filename": 5},
+        {"eval_args": {"mode": ["a"]}}, {"load_col": {"inter": ["u"]}, "discretization": 5},
+        {"load_col": {"inter": ["u"]}, "LABEL_FIELD": ["a"]},
+    ],
+)  # fmt: skip
+def test_a_value_of_another_form_is_named(values: dict[str, object]) -> None:
+    _, faults = translate(values)
+    assert faults
+    assert all(key in values or key in ("tasks", "fields") for key, _ in faults)
+
+
+def test_metrics_of_ours_pass_as_they_are(tmp_path: Path) -> None:
+    for written, names in (("[{name: auc}]", ["auc"]), ("[auc, {name: gauc}]", ["auc", "gauc"]), ("null", None)):
+        (tmp_path / "a.yaml").write_text(f"metrics: {written}\n")
+        (tmp_path / "b.yaml").write_text("metrics: [auc]\nseed: 3\n")
+        files = [tmp_path / "b.yaml", tmp_path / "a.yaml"]
+        found = resolve(["--group_field=user_id"], config_files=files).settings.metrics
+        assert (None if found is None else [choice.name for choice in found]) == names
