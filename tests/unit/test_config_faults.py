@@ -85,7 +85,7 @@ BAD = [
     ("--experts=3", "experts: is a setting of MMoE, OMoE, not of DTN"),
     ("--init_from=gone", "init_from: expected the folder of a run; found 'gone'"),
     ("--config_files=gone.yaml", "config_files: gone.yaml: no such file"),
-    ("--tasks=[{name: s, label: x}, {name: t, label: y, kind: regression, pos_weight: 2}]", "a regression has no positive rows"),
+    ("--tasks=[{name: s, label: x}, {name: t, label: y, kind: regression, pos_weight: 2}]", "no positive rows"),
     ("--tasks.like=null", "tasks.like: expected a map of what changes"),
     ("--split_seed=-1", "split_seed: expected an integer >= 0"),
     ("--devices=100000", "devices: expected at most "),
