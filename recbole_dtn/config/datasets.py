@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +112,23 @@ def dataset_layer(name: str | None, data_path: str | None, merged: Branch, fault
     return Branch("")
 
 
+@cache
+def _parsed(file: Path, name: str) -> Branch:
+    return read_tree(file, name=name, lines=False)
+
+
+def _shipped_tree(file: Path, name: str) -> Branch:
+    """A shipped file's tree, parsed once in a process; the caller may change its top level."""
+    tree = Branch(name)
+    tree.update(_parsed(file, name))
+    return tree
+
+
 def _extended(file: Path, data_path: Path, seen: list[str]) -> Branch:
     """The tree of a data set's YAML upon the one that it ``extends``; maps merge, lists replace."""
     is_shipped = file == shipped("dataset", file.stem)
     name = f"dataset/{file.stem}.yaml" if is_shipped else str(file)
-    layer = read_tree(file, name=name, lines=not is_shipped)
+    layer = _shipped_tree(file, name) if is_shipped else read_tree(file, name=name)
     base = layer.pop("extends", None)
     if base is None or is_null(base):
         return layer

@@ -177,15 +177,16 @@ def _get(branch: Branch, name: str) -> Tree | None:
 def _put(branch: Branch, parts: list[str], tree: Tree) -> bool:
     """Set a nested value; False if a part of the path is not a map."""
     *way, last = parts
-    for part in way:
+    for depth, part in enumerate(way):
         inner = branch.setdefault(part, Branch(tree.where))
-        if part in CHOICES:  # --balancer=gradnorm --balancer.alpha=2
+        # --balancer=gradnorm --balancer.alpha=2, --tasks.click.loss=focal --tasks.click.loss.gamma=1
+        if (depth == 0 and part in CHOICES) or (part == "loss" and way[0] == "tasks" and depth == 2):
             inner = branch[part] = as_choice(inner)
         if not isinstance(inner, Branch):
             return False
         branch = inner
     present = branch.get(last)
-    if last in CHOICES and isinstance(present, Branch):
+    if ((not way and last in CHOICES) or (last == "loss" and way[:1] == ["tasks"])) and isinstance(present, Branch):
         tree = as_choice(tree)
-    branch[last] = merge(present, tree) if isinstance(present, Branch) and isinstance(tree, Branch) else tree
+    branch[last] = merge(present, tree, (), ()) if isinstance(present, Branch) and isinstance(tree, Branch) else tree
     return True

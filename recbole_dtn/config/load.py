@@ -83,7 +83,8 @@ def resolve(overrides: Sequence[str] | Mapping[str, Any] = (), *, config_files: 
     defaults = merge(base, ours(defaults_of_model, faults))
     layer = dataset_layer(head.get("dataset"), head.get("data_path"), merge(defaults, given), faults)
     merged = merge(merge(defaults, ours(layer, faults)), given)
-    merged["plugins"] = from_python(plugins, merged["plugins"].where)
+    if "plugins" in head:  # else it is of the wrong type, which is found below
+        merged["plugins"] = from_python(plugins, merged["plugins"].where)
     faults.extend(_unknown_keys(merged, model))
     settings = _build(merged, model or Settings, defaults, faults)
     if faults or settings is None:

@@ -22,7 +22,7 @@ __all__ = [
     "parse_text", "places", "plain", "show", "values",
 ]  # fmt: skip
 
-CHOICES = ("balancer", "shared_interaction", "loss")
+CHOICES = ("balancer", "shared_interaction")
 """Settings that name one method: ``balancer: gradnorm`` is ``balancer: {name: gradnorm}``."""
 NAMED = ("tasks", "fields")
 """Lists of maps with a ``name``, whose entries a map of names changes: ``tasks: {click: {pos_weight: 200}}``."""
@@ -276,19 +276,24 @@ def as_choice(tree: Tree) -> Tree:
     return branch
 
 
-def merge(lower: Branch, upper: Branch) -> Branch:
-    """Both layers as one: the upper wins, maps merge, lists replace; a map of names changes a list of named entries."""
+def merge(lower: Branch, upper: Branch, choices: tuple[str, ...] = CHOICES, named: tuple[str, ...] = NAMED) -> Branch:
+    """Both layers as one: the upper wins, maps merge, lists replace; a map of names changes a list of named entries.
+
+    Args:
+        lower, upper: the layers. choices, named: keys as :data:`CHOICES` and :data:`NAMED`, which are those of a whole
+            layer; a map inside of one has others.
+    """
     merged = Branch(upper.where)
     merged.update(lower)
     for key, tree in upper.items():
         below = merged.get(key)
-        if key in CHOICES:
+        if key in choices:
             below, tree = None if below is None else as_choice(below), as_choice(tree)
             if isinstance(below, Branch) and isinstance(tree, Branch) and _renamed(below, tree):
                 below = None  # another method, with options of its own
         if isinstance(below, Branch) and isinstance(tree, Branch):
-            merged[key] = merge(below, tree)
-        elif key in NAMED and isinstance(below, Items) and isinstance(tree, Branch):
+            merged[key] = merge(below, tree, (), ())
+        elif key in named and isinstance(below, Items) and isinstance(tree, Branch):
             merged[key] = _changed(below, tree)
         else:
             merged[key] = tree
@@ -309,7 +314,7 @@ def _changed(entries: Items, changes: Branch) -> Items:
         change = changes.get(str(name.value)) if isinstance(name, Leaf) else None
         if isinstance(entry, Branch) and isinstance(change, Branch):
             changed.unknown.pop(str(name.value))  # type: ignore[union-attr]
-            entry = merge(entry, change)
+            entry = merge(entry, change, ("loss",), ())
         changed.append(entry)
     return changed
 

@@ -18,7 +18,7 @@ BASE = {"model": "MMoE", "dataset": "ml-100k"}
                                    r"mean_logloss, like_logloss, love_logloss \("),
         ({"metrics": ["calibration"]}, r"valid_metric: 'mean_auc' is not computed: add auc to metrics, or compute one"),
         ({"valid_metric": "like_gauc", "group_field": None}, r"'like_gauc' needs group_field: set it, or choose"),
-        ({"valid_metric": "like_calibration"}, r"valid_metric: unknown metric 'like_calibration'"),
+        ({"valid_metric": "like_calibration"}, r"valid_metric: calibration is best at neither end"),
         ({"valid_metric": "like_gacu"}, r"unknown metric 'like_gacu'; did you mean 'like_gauc'"),
         ({"metrics": ["gacu"]}, r"unknown metric 'gacu': did you mean 'gauc'"),
         ({"metrics": [{"name": "gauc", "weights": "rows"}]}, r"metrics.*weights.*impressions.*equal.*'rows'"),
