@@ -118,9 +118,9 @@ def describe(annotation: Any) -> str:
         return str(marker.describe())
     origin, arguments = get_origin(base), get_args(base)
     if origin is not Literal and _is_union(base):
-        limits = tuple(item for item in constraints if any(hasattr(item, name) for name in _LIMITS))
+        bounds = tuple(item for item in constraints if any(hasattr(item, name) for name in _LIMITS))
         members_of = [member for member in arguments if member is not types.NoneType]
-        words = [describe(Annotated[member, *limits] if limits else member) for member in members_of]
+        words = [describe(Annotated[member, *bounds] if bounds else member) for member in members_of]
         return " or ".join(words) + (", or null" if types.NoneType in arguments else "")
     if origin is Literal:
         return f"one of {', '.join(str(option) for option in arguments)}"
