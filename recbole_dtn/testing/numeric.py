@@ -25,6 +25,8 @@ __all__ = [
     "assert_close",
     "check_reference",
     "embed",
+    "experts_of",
+    "gate_of",
     "mlp",
     "parameters_of",
     "recorded_dropout",
@@ -32,6 +34,7 @@ __all__ = [
     "relu",
     "sigmoid",
     "softmax",
+    "tower_of",
 ]
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -73,6 +76,36 @@ def mlp(parameters: Mapping[str, Array], prefix: str, x: Array, masks: Iterator[
 
 def _is_weight(key: str, prefix: str) -> bool:
     return key.startswith(f"{prefix}.") and key.endswith(".weight") and key[len(prefix) + 1 : -7].isdigit()
+
+
+def experts_of(p: Mapping[str, Array], prefix: str, x: Array, masks: Iterator[Array] | None = None) -> list[Array]:
+    """Outputs (B, out) of one :class:`~recbole_dtn.layers.experts.Experts`, expert by expert; none without layers.
+
+    A dropout mask is that of a layer of all experts, (K, B, out).
+    """
+    layers = sum(key.startswith(f"{prefix}.weights.") for key in p)
+    count = len(p[f"{prefix}.weights.0"]) if layers else 0
+    drops = [np.ones((count, 1, 1)) if masks is None else next(masks) for _ in range(layers)]
+    outputs = []
+    for k in range(count):
+        h = x
+        for layer in range(layers):
+            h = relu(h @ p[f"{prefix}.weights.{layer}"][k] + p[f"{prefix}.biases.{layer}"][k, 0]) * drops[layer][k]
+        outputs.append(h)
+    return outputs
+
+
+def gate_of(p: Mapping[str, Array], prefix: str, x: Array) -> Array:
+    """Weights (B, K) of a gate: the softmax of a linear map, after hidden layers where it has any."""
+    hidden = mlp(p, f"{prefix}.hidden.layers", x)
+    return softmax(hidden @ p[f"{prefix}.linear.weight"].T + p.get(f"{prefix}.linear.bias", 0.0))
+
+
+def tower_of(p: Mapping[str, Array], prefix: str, x: Array, masks: Iterator[Array] | None = None) -> Array:
+    """Logits (B,) of a tower: hidden layers, then a linear map to one number."""
+    hidden = mlp(p, f"{prefix}.hidden.layers", x, masks)
+    logit: Array = hidden @ p[f"{prefix}.logit.weight"][0] + p[f"{prefix}.logit.bias"][0]
+    return logit
 
 
 def embed(table: Array, schema: DataSchema, features: Features) -> Array:

@@ -13,13 +13,13 @@ from recbole_dtn.testing.numeric import (
     assert_close,
     check_reference,
     embed,
-    mlp,
     parameters_of,
     recorded_dropout,
     redraw,
     relu,
     sigmoid,
     softmax,
+    tower_of,
 )
 
 PAPER = {"fusion": "concat", "gate_input": "embedding", "gate_activation": "none", "tsn_detach": False}
@@ -101,8 +101,7 @@ def reference(p, schema, features, order, modules, options, *, chain=None, means
             mixes.append(mixed)
             weights.append(gate)
         fused = np.concatenate(mixes, 1) if options["fusion"] == "concat" else sum(mixes)
-        hidden = mlp(p, f"towers.{t}.hidden.layers", fused, masks)
-        logits[task] = hidden @ p[f"towers.{t}.logit.weight"][0] + p[f"towers.{t}.logit.bias"][0]
+        logits[task] = tower_of(p, f"towers.{t}", fused, masks)
         pred = sigmoid(logits[task])
         pred = pred.real if options["tsn_detach"] else pred
         mean = 1.0 if means is None else pred.real.mean() if means == "batch" else means[task]

@@ -15,11 +15,11 @@ from recbole_dtn.testing.numeric import (
     assert_close,
     check_reference,
     embed,
-    mlp,
     parameters_of,
     recorded_dropout,
     redraw,
     sigmoid,
+    tower_of,
 )
 
 
@@ -27,8 +27,7 @@ def towers(p, schema, features, masks=None):
     x = embed(p["embedding.table.weight"], schema, features).reshape(len(features), -1)
     own = []
     for t in range(schema.num_tasks):
-        hidden = mlp(p, f"towers.towers.{t}.hidden.layers", x, masks)
-        own.append(hidden @ p[f"towers.towers.{t}.logit.weight"][0] + p[f"towers.towers.{t}.logit.bias"][0])
+        own.append(tower_of(p, f"towers.towers.{t}", x, masks))
     return own
 
 

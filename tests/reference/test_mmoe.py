@@ -10,43 +10,23 @@ from recbole_dtn.testing.numeric import (
     assert_close,
     check_reference,
     embed,
-    mlp,
+    experts_of,
+    gate_of,
     parameters_of,
     recorded_dropout,
     redraw,
-    relu,
-    softmax,
+    tower_of,
 )
-
-
-def expert_outputs(p, x, prefix, count, masks=None):
-    """E_k(x) one expert after another; a mask holds all experts of a layer."""
-    layers = sorted(int(key.rsplit(".", 1)[1]) for key in p if key.startswith(f"{prefix}.weights."))
-    drops = [next(masks) if masks is not None else np.ones((count, 1, 1)) for _ in layers]
-    outputs = []
-    for k in range(count):
-        h = x
-        for layer in layers:
-            h = relu(h @ p[f"{prefix}.weights.{layer}"][k] + p[f"{prefix}.biases.{layer}"][k, 0]) * drops[layer][k]
-        outputs.append(h)
-    return outputs
-
-
-def tower(p, t, h, masks=None):
-    hidden = mlp(p, f"towers.towers.{t}.hidden.layers", h, masks)
-    return hidden @ p[f"towers.towers.{t}.logit.weight"][0] + p[f"towers.towers.{t}.logit.bias"][0]
 
 
 def reference(p, schema, features, experts, masks=None, uniform=False):
     x = embed(p["embedding.table.weight"], schema, features).reshape(len(features), -1)
-    outputs = expert_outputs(p, x, "experts", experts, masks)
+    outputs = experts_of(p, "experts", x, masks) or [x] * experts
     logits = []
     for t in range(schema.num_tasks):
-        hidden = mlp(p, f"gates.gates.{t}.hidden.layers", x)
-        bias = p.get(f"gates.gates.{t}.linear.bias", 0.0)
-        gate = softmax((hidden @ p[f"gates.gates.{t}.linear.weight"].T + bias) * (0 if uniform else 1))
+        gate = np.full((len(x), experts), 1 / experts) if uniform else gate_of(p, f"gates.gates.{t}", x)
         h = sum(gate[:, k, None] * outputs[k] for k in range(experts))
-        logits.append(tower(p, t, h, masks))
+        logits.append(tower_of(p, f"towers.towers.{t}", h, masks))
     return np.stack(logits, 1)
 
 
@@ -94,7 +74,7 @@ def test_gates_are_a_linear_softmax_over_experts():
     p = parameters_of(model)
     x = embed(p["embedding.table.weight"], schema, features).reshape(6, -1)
     for t, task in enumerate(schema.task_names):
-        gate = softmax(x @ p[f"gates.gates.{t}.linear.weight"].T)
+        gate = gate_of(p, f"gates.gates.{t}", x)
         assert_close(output.gates[task], gate, 1e-12, f"gates of {task}")
         assert np.ptp(gate, axis=1).max() > 0.3
     assert "gates.gates.0.linear.bias" not in p

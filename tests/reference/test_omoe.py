@@ -9,37 +9,23 @@ from recbole_dtn.testing.numeric import (
     assert_close,
     check_reference,
     embed,
-    mlp,
+    experts_of,
+    gate_of,
     parameters_of,
     recorded_dropout,
     redraw,
-    relu,
-    softmax,
+    tower_of,
 )
-
-
-def expert_outputs(p, x, masks):
-    layers = sum(key.startswith("experts.weights.") for key in p)
-    count = len(p["experts.weights.0"]) if layers else 0
-    drops = [next(masks) if masks is not None else np.ones((count, 1, 1)) for _ in range(layers)]
-    outputs = []
-    for k in range(count):
-        h = x
-        for layer in range(layers):
-            h = relu(h @ p[f"experts.weights.{layer}"][k] + p[f"experts.biases.{layer}"][k, 0]) * drops[layer][k]
-        outputs.append(h)
-    return outputs
 
 
 def reference(p, schema, features, masks=None):
     x = embed(p["embedding.table.weight"], schema, features).reshape(len(features), -1)
-    outputs = expert_outputs(p, x, masks)
-    gate = softmax(x @ p["gate.linear.weight"].T)
+    outputs = experts_of(p, "experts", x, masks)
+    gate = gate_of(p, "gate", x)
     h = sum(gate[:, k, None] * output for k, output in enumerate(outputs)) if outputs else x
     logits = []
     for t in range(schema.num_tasks):
-        hidden = mlp(p, f"towers.towers.{t}.hidden.layers", h, masks)
-        logits.append(hidden @ p[f"towers.towers.{t}.logit.weight"][0] + p[f"towers.towers.{t}.logit.bias"][0])
+        logits.append(tower_of(p, f"towers.towers.{t}", h, masks))
     return np.stack(logits, 1)
 
 
@@ -66,12 +52,12 @@ def test_all_tasks_share_one_gate():
     output = model(features)
     p = parameters_of(model)
     x = embed(p["embedding.table.weight"], schema, features).reshape(6, -1)
-    gate = softmax(x @ p["gate.linear.weight"].T)
+    gate = gate_of(p, "gate", x)
     assert np.ptp(gate, axis=1).max() > 0.3
     for task in schema.task_names:
         assert_close(output.gates[task], gate, 1e-12, f"gates of {task}")
         assert model.gate_names[task] == ("shared/expert0", "shared/expert1", "shared/expert2")
-    mixed = sum(gate[:, k, None] * each for k, each in enumerate(expert_outputs(p, x, None)))
+    mixed = sum(gate[:, k, None] * each for k, each in enumerate(experts_of(p, "experts", x)))
     assert_close(output.shared, mixed, 1e-12, "shared")
 
 

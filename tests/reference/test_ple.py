@@ -12,26 +12,13 @@ from recbole_dtn.testing.numeric import (
     assert_close,
     check_reference,
     embed,
-    mlp,
+    experts_of,
+    gate_of,
     parameters_of,
     recorded_dropout,
     redraw,
-    relu,
-    softmax,
+    tower_of,
 )
-
-
-def expert_outputs(p, x, prefix, masks):
-    layers = sum(key.startswith(f"{prefix}.weights.") for key in p)
-    count = len(p[f"{prefix}.weights.0"])
-    drops = [next(masks) if masks is not None else np.ones((count, 1, 1)) for _ in range(layers)]
-    outputs = []
-    for k in range(count):
-        h = x
-        for layer in range(layers):
-            h = relu(h @ p[f"{prefix}.weights.{layer}"][k] + p[f"{prefix}.biases.{layer}"][k, 0]) * drops[layer][k]
-        outputs.append(h)
-    return outputs
 
 
 def mix(gate, choices):
@@ -39,21 +26,16 @@ def mix(gate, choices):
     return sum(gate[:, k, None] * choice for k, choice in enumerate(choices))
 
 
-def weigh(p, prefix, x):
-    hidden = mlp(p, f"{prefix}.hidden.layers", x)
-    return softmax(hidden @ p[f"{prefix}.linear.weight"].T + p.get(f"{prefix}.linear.bias", 0.0))
-
-
 def reference(p, schema, features, levels, masks=None, last_gates=None, shared_gate="all"):
     x = embed(p["embedding.table.weight"], schema, features).reshape(len(features), -1)
     tasks = schema.num_tasks
     h = [x] * (tasks + 1)  # each task's input, the shared owner's last
     for level in range(levels):
-        experts = [expert_outputs(p, h[o], f"levels.{level}.experts.{o}", masks) for o in range(tasks + 1)]
-        gates = [weigh(p, f"levels.{level}.gates.{t}", h[t]) for t in range(tasks)]
+        experts = [experts_of(p, f"levels.{level}.experts.{o}", h[o], masks) for o in range(tasks + 1)]
+        gates = [gate_of(p, f"levels.{level}.gates.{t}", h[t]) for t in range(tasks)]
         mixed = [mix(gates[t], experts[t] + experts[tasks]) for t in range(tasks)]
         if level < levels - 1:
-            gate = weigh(p, f"levels.{level}.shared_gate", h[tasks])
+            gate = gate_of(p, f"levels.{level}.shared_gate", h[tasks])
             read = experts if shared_gate == "all" else experts[tasks:]
             mixed.append(mix(gate, [output for owned in read for output in owned]))
         h = mixed
@@ -61,8 +43,7 @@ def reference(p, schema, features, levels, masks=None, last_gates=None, shared_g
         last_gates.extend(gates)
     logits = []
     for t in range(tasks):
-        hidden = mlp(p, f"towers.towers.{t}.hidden.layers", h[t], masks)
-        logits.append(hidden @ p[f"towers.towers.{t}.logit.weight"][0] + p[f"towers.towers.{t}.logit.bias"][0])
+        logits.append(tower_of(p, f"towers.towers.{t}", h[t], masks))
     return np.stack(logits, 1)
 
 

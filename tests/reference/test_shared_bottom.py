@@ -13,6 +13,7 @@ from recbole_dtn.testing.numeric import (
     parameters_of,
     recorded_dropout,
     redraw,
+    tower_of,
 )
 
 
@@ -21,8 +22,7 @@ def reference(p, schema, features, masks=None):
     shared = mlp(p, "bottom.layers", x, masks)
     logits = []
     for t in range(schema.num_tasks):
-        hidden = mlp(p, f"towers.towers.{t}.hidden.layers", shared, masks)
-        logits.append(hidden @ p[f"towers.towers.{t}.logit.weight"][0] + p[f"towers.towers.{t}.logit.bias"][0])
+        logits.append(tower_of(p, f"towers.towers.{t}", shared, masks))
     return np.stack(logits, 1)
 
 

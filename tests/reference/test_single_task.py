@@ -10,10 +10,10 @@ from recbole_dtn.testing.numeric import (
     assert_close,
     check_reference,
     embed,
-    mlp,
     parameters_of,
     recorded_dropout,
     redraw,
+    tower_of,
 )
 
 
@@ -21,8 +21,7 @@ def reference(p, schema, features, masks=None):
     logits = []
     for t in range(schema.num_tasks):
         x = embed(p[f"embeddings.{t}.table.weight"], schema, features).reshape(len(features), -1)
-        hidden = mlp(p, f"networks.towers.{t}.hidden.layers", x, masks)
-        logits.append(hidden @ p[f"networks.towers.{t}.logit.weight"][0] + p[f"networks.towers.{t}.logit.bias"][0])
+        logits.append(tower_of(p, f"networks.towers.{t}", x, masks))
     return np.stack(logits, 1)
 
 

@@ -10,32 +10,13 @@ from recbole_dtn.testing.numeric import (
     assert_close,
     check_reference,
     embed,
-    mlp,
+    experts_of,
+    gate_of,
     parameters_of,
     recorded_dropout,
     redraw,
-    relu,
-    softmax,
+    tower_of,
 )
-
-
-def expert_outputs(p, prefix, x, masks):
-    layers = sum(key.startswith(f"{prefix}.weights.") for key in p)
-    count = len(p[f"{prefix}.weights.0"])
-    drops = [next(masks) if masks is not None else np.ones((count, 1, 1)) for _ in range(layers)]
-    outputs = []
-    for k in range(count):
-        h = x
-        for layer in range(layers):
-            h = relu(h @ p[f"{prefix}.weights.{layer}"][k] + p[f"{prefix}.biases.{layer}"][k, 0]) * drops[layer][k]
-        outputs.append(h)
-    return outputs
-
-
-def weigh(p, prefix, x):
-    hidden = mlp(p, f"{prefix}.hidden.layers", x)
-    bias = p.get(f"{prefix}.linear.bias", 0.0)
-    return softmax(hidden @ p[f"{prefix}.linear.weight"].T + bias)
 
 
 def reference(p, schema, features, levels, masks=None, last_gates=None):
@@ -45,23 +26,22 @@ def reference(p, schema, features, levels, masks=None, last_gates=None):
     ]
     for level in range(levels):
         at = f"levels.{level}"
-        experts = [expert_outputs(p, f"{at}.experts.{o}", h[o], masks) for o in range(tasks + 1)]
+        experts = [experts_of(p, f"{at}.experts.{o}", h[o], masks) for o in range(tasks + 1)]
         mixed = []
         for t in range(tasks):
-            gate = weigh(p, f"{at}.gates.{t}", h[t] + h[tasks])
+            gate = gate_of(p, f"{at}.gates.{t}", h[t] + h[tasks])
             choices = [each if o in (t, tasks) else each.real for o, owned in enumerate(experts) for each in owned]
             mixed.append(sum(gate[:, k, None] * each for k, each in enumerate(choices)))
             if last_gates is not None and level == levels - 1:
                 last_gates.append(gate)
         if level < levels - 1:
-            gate = weigh(p, f"{at}.gates.{tasks}", h[tasks])
+            gate = gate_of(p, f"{at}.gates.{tasks}", h[tasks])
             choices = [each for owned in experts for each in owned]
             mixed.append(sum(gate[:, k, None] * each for k, each in enumerate(choices)))
         h = mixed
     logits = []
     for t in range(tasks):
-        hidden = mlp(p, f"towers.towers.{t}.hidden.layers", h[t], masks)
-        logits.append(hidden @ p[f"towers.towers.{t}.logit.weight"][0] + p[f"towers.towers.{t}.logit.bias"][0])
+        logits.append(tower_of(p, f"towers.towers.{t}", h[t], masks))
     return np.stack(logits, 1)
 
 
