@@ -140,7 +140,6 @@ class Registry:
         The first line of the docstring is the summary. Options are the keyword-only arguments of the constructor
         (of a model: the fields of its ``settings_class``), or the fields of ``options`` where that class is given.
         """
-
         if not isinstance(name, str) or not NAME.fullmatch(name) or name.lower() in NO_NAMES:
             found = f"{name!r}" if isinstance(name, str) else "a class: write @REGISTRY.register(NAME) above it"
             raise UsageError(

@@ -244,8 +244,8 @@ def _show_fields(console: Console, info: DataInfo) -> None:
     columns = ["field", "effective", "top 1 %", "most frequent tokens"]
     title = "tokens in training (effective: exp of the entropy; top 1 %: share of the values on them)"
     shown = [field for field in info.fields if field.tokens is not None]
-    room = _room([field.name for field in shown], 11, 7)
-    _table(console, title, columns, [_token_row(field, room) for field in shown])
+    width = _last_width([field.name for field in shown], 11, 7)
+    _table(console, title, columns, [_token_row(field, width) for field in shown])
     _show_numbers(console, info.fields)
     _show_lengths(console, info.fields)
 
@@ -254,25 +254,25 @@ def _shares(values: Sequence[float | None]) -> str:
     return " / ".join(share(value).rstrip("%") for value in values)
 
 
-def _token_row(field: FieldInfo, room: int) -> list[str]:
+def _token_row(field: FieldInfo, width: int) -> list[str]:
     assert field.tokens is not None
     tokens = field.tokens
     top = [f"{clipped(name, LONGEST_TOKEN)} {share(part, 1)}" for name, part in tokens.top]
-    return [field.name, decimal(tokens.effective, 1), share(tokens.top_percent_share), _joined(top, room)]
+    return [field.name, decimal(tokens.effective, 1), share(tokens.top_percent_share), _joined(top, width)]
 
 
-def _room(names: Iterable[str], *others: int) -> int:
+def _last_width(names: Iterable[str], *others: int) -> int:
     """Width left for the last column, beside the names and the columns of the other widths."""
     longest = max((len(clipped(name, LONGEST)) for name in names), default=0)
     return WIDTH - longest - sum(others) - BETWEEN * (1 + len(others))
 
 
-def _joined(parts: Sequence[str], room: int) -> str:
+def _joined(parts: Sequence[str], width: int) -> str:
     """As many parts as fit."""
     text = ""
     for part in parts:
         longer = f"{text}, {part}" if text else part
-        if len(longer) > room:
+        if len(longer) > width:
             break
         text = longer
     return text
@@ -315,6 +315,6 @@ def _show_alone(console: Console, info: DataInfo) -> None:
         task: [f"{clipped(one.field, LONGEST)} {one.auc:.3f}" for one in found if one.task == task][:BEST]
         for task in tasks
     }
-    rows = [[task, _joined(best[task], _room(tasks))] for task in tasks]
+    rows = [[task, _joined(best[task], _last_width(tasks))] for task in tasks]
     title = f"each field alone, on {count(info.sampled_rows)} training rows"
     _table(console, title, ["task", "best AUCs"], rows)

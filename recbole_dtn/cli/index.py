@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_dtn.cli.arguments import Command
-from recbole_dtn.config.choice import CHOICES, keyword_options
+from recbole_dtn.config.choice import KINDS, keyword_options
 from recbole_dtn.config.faults import declared, describe
 from recbole_dtn.config.properties import flow_yaml
 from recbole_dtn.config.schema import field_of, schema_of
@@ -138,7 +138,7 @@ def _options(registry: Registry, target: Any) -> dict[str, Any]:
             raise UsageError(f"{spelled(target)}: option {name!r} needs a description: Field(description=...)")
         try:
             schemas[name] = schema_of(info)
-            again = describe(field_of(schemas[name], CHOICES)[0])
+            again = describe(field_of(schemas[name], KINDS)[0])
         except Exception as error:
             told = f"option {name!r} has a type that the index cannot hold: {error}"
             raise UsageError(f"{spelled(target)}: {told}") from error
@@ -157,7 +157,7 @@ def _yaml(described: dict[str, Any]) -> str:
     lines = [f"# {described['summary']}{paper}.", f"{HEADER}{module}.py: change the defaults there."]
     for name, schema in described.get("options", {}).items():
         head = f"{name}: {flow_yaml(schema['default'])}" if "default" in schema else f"# {name}:"
-        kind = describe(field_of(schema, CHOICES)[0])
+        kind = describe(field_of(schema, KINDS)[0])
         words = f"{kind}: " if kind.startswith("one of") or "=" in kind or ">" in kind else ""
         lines.append(f"{head:<29} # {words}{schema['description']}")
     return "\n".join(lines) + "\n"

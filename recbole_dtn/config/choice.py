@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any, get_type_hints
 
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, create_model
@@ -19,8 +20,6 @@ from recbole_dtn.registry import BALANCERS, INTERACTIONS, LOSSES, METRICS, Regis
 __all__ = [
     "Balancer", "Choice", "ChoiceOf", "Interaction", "Loss", "Metric", "choose", "keyword_options", "options_class",
 ]  # fmt: skip
-
-NAMED = "a name, or a map with a name such as"
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class ChoiceOf:
 
     def describe(self) -> str:
         """What is expected, in words."""
-        return f"{NAMED} {self.example}"
+        return f"a name, or a map with a name such as {self.example}"
 
     def read(self, value: Any) -> Choice:
         """A name, or a map of name and options, as a choice.
@@ -86,7 +85,7 @@ Interaction = Annotated[Choice, ChoiceOf(INTERACTIONS, "gdcn", "{name: masknet, 
 Balancer = Annotated[Choice, ChoiceOf(BALANCERS, "fixed", "{name: gradnorm, alpha: 1}")]
 Metric = Annotated[Choice, ChoiceOf(METRICS, "auc", "{name: gauc, weights: equal}")]
 Loss = Annotated[Choice, ChoiceOf(LOSSES, "bce", "{name: bce}")]
-CHOICES: dict[str, Any] = {"interaction": Interaction, "balancer": Balancer, "metric": Metric, "loss": Loss}
+KINDS: dict[str, Any] = {"interaction": Interaction, "balancer": Balancer, "metric": Metric, "loss": Loss}
 """Kind of method -> the type of a setting that chooses one."""
 
 
@@ -102,7 +101,7 @@ def choose(registry: Registry, spec: Any) -> Choice:
     from recbole_dtn.config.faults import read_model
     from recbole_dtn.config.tree import from_python
 
-    kind = CHOICES[registry.kind]
+    kind = KINDS[registry.kind]
     fields: dict[str, Any] = {registry.kind: (kind, ...)}
     one: Any = create_model("One", __base__=Strict, **fields)
     found: Choice = getattr(read_model(one, from_python({registry.kind: spec}, "")), registry.kind)
@@ -120,9 +119,16 @@ def options_class(registry: Registry, name: str) -> type[Strict]:
         declared: type[Strict] = resolve(entry.options_class)
         return declared
     if entry.options is not None:
-        fields: dict[str, Any] = {key: field_of(schema, CHOICES) for key, schema in entry.options.items()}
-        return create_model(f"{name}Options", __base__=Strict, **fields)
+        return _indexed_options(registry, name)
     return keyword_options(registry.load(name))
+
+
+@cache
+def _indexed_options(registry: Registry, name: str) -> type[Strict]:
+    """The typed options of a built-in method, made from the index."""
+    described = registry.entry(name).options or {}
+    fields: dict[str, Any] = {key: field_of(schema, KINDS) for key, schema in described.items()}
+    return create_model(f"{name}Options", __base__=Strict, **fields)
 
 
 def keyword_options(target: Any, *, leave_out: Collection[str] = ()) -> type[Strict]:

@@ -11,7 +11,18 @@ from recbole_dtn.config.faults import Fault
 from recbole_dtn.config.properties import properties_folder, read_tree
 from recbole_dtn.config.recbole_names import ALIASES, REFUSED, SOURCES, translate
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.config.tree import CHOICES, Branch, Leaf, Tree, as_choice, from_python, merge, parse_text, plain, show
+from recbole_dtn.config.tree import (
+    Branch,
+    Leaf,
+    Tree,
+    as_choice,
+    from_python,
+    merge,
+    names_method,
+    parse_text,
+    plain,
+    show,
+)
 from recbole_dtn.errors import UsageError
 from recbole_dtn.shipped import builtin_index
 
@@ -180,13 +191,13 @@ def _put(branch: Branch, parts: list[str], tree: Tree) -> bool:
     for depth, part in enumerate(way):
         inner = branch.setdefault(part, Branch(tree.where))
         # --balancer=gradnorm --balancer.alpha=2, --tasks.click.loss=focal --tasks.click.loss.gamma=1
-        if (depth == 0 and part in CHOICES) or (part == "loss" and way[0] == "tasks" and depth == 2):
+        if names_method(*way[: depth + 1]):
             inner = branch[part] = as_choice(inner)
         if not isinstance(inner, Branch):
             return False
         branch = inner
     present = branch.get(last)
-    if ((not way and last in CHOICES) or (last == "loss" and way[:1] == ["tasks"])) and isinstance(present, Branch):
+    if names_method(*parts) and isinstance(present, Branch):
         tree = as_choice(tree)
     branch[last] = merge(present, tree, (), ()) if isinstance(present, Branch) and isinstance(tree, Branch) else tree
     return True

@@ -7,7 +7,7 @@ imports torch, recbole or polars, except the plug-in files that ``plugins`` name
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,17 @@ from pydantic import ValidationError, create_model
 from pydantic_core import PydanticUndefined
 
 from recbole_dtn.config.checks import check_values
-from recbole_dtn.config.choice import CHOICES
+from recbole_dtn.config.choice import KINDS
 from recbole_dtn.config.datasets import dataset_layer
 from recbole_dtn.config.digest import settings_digest, settings_yaml
-from recbole_dtn.config.faults import Fault, declared, describe, faults_of, report
+from recbole_dtn.config.faults import Fault, describe, faults_of, report
 from recbole_dtn.config.layers import command_line, config_layers, ours
 from recbole_dtn.config.preprocess import option_model
 from recbole_dtn.config.properties import properties_folder, read_tree
 from recbole_dtn.config.recbole_names import ALIASES
 from recbole_dtn.config.schema import field_of
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.config.strict import members
+from recbole_dtn.config.strict import Strict, members
 from recbole_dtn.config.suggest import suggest
 from recbole_dtn.config.tree import NAMED, Branch, Items, Tree, from_python, merge, places, plain, values
 from recbole_dtn.errors import UsageError, nearest
@@ -43,7 +43,10 @@ __all__ = [
 ]
 
 COMMAND_WORDS = ("config_files", "dry_run", "debug", "help", "version")
-HEAD = ("model", "dataset", "plugins", "data_path")
+_HEAD_FIELDS: dict[str, Any] = {
+    key: (Settings.model_fields[key].annotation, None) for key in ("model", "dataset", "plugins", "data_path")
+}
+HEAD = create_model("Head", __base__=Strict, **_HEAD_FIELDS)
 """Settings that decide which other files and classes are read."""
 
 
@@ -77,9 +80,10 @@ def resolve(overrides: Sequence[str] | Mapping[str, Any] = (), *, config_files: 
     given = Branch("")
     for layer in (*files, line):
         given = merge(given, layer)
-    head = _head(merge(base, given))
-    plugins = _load_plugins(head.get("plugins", []), merge(base, given)["plugins"], faults)
-    model, defaults_of_model = _model_layer(head.get("model"), merge(base, given)["model"], faults)
+    asked = merge(base, given)
+    head = _head(asked)
+    plugins = _load_plugins(head.get("plugins", []), asked["plugins"], faults)
+    model, defaults_of_model = _model_layer(head.get("model"), asked["model"], faults)
     defaults = merge(base, ours(defaults_of_model, faults))
     layer = dataset_layer(head.get("dataset"), head.get("data_path"), merge(defaults, given), faults)
     merged = merge(merge(defaults, ours(layer, faults)), given)
@@ -136,7 +140,7 @@ def settings_class(name: str) -> type[Settings]:
 def _indexed_settings(name: str) -> type[Settings]:
     """The settings class of a built-in model, made from the index."""
     entry = MODELS.entry(name)
-    fields: dict[str, Any] = {key: field_of(schema, CHOICES) for key, schema in (entry.options or {}).items()}
+    fields: dict[str, Any] = {key: field_of(schema, KINDS) for key, schema in (entry.options or {}).items()}
     made = create_model(f"{name}Settings", __base__=Settings, **fields)
     made.presets = entry.attributes.get("presets", {})
     return made
@@ -144,15 +148,13 @@ def _indexed_settings(name: str) -> type[Settings]:
 
 def _head(tree: Branch) -> dict[str, Any]:
     """The settings of :data:`HEAD` that are of the right type; faults are found again, later, with all."""
-    kinds = Settings.model_fields
-    head: Any = create_model("Head", __base__=Settings.__base__, **{key: (kinds[key].annotation, None) for key in HEAD})  # type: ignore[call-overload]
-    found = {key: values(tree[key]) for key in HEAD}
+    found = {key: values(tree[key]) for key in HEAD.model_fields}
     try:
-        head.model_validate(found)
+        HEAD.model_validate(found)
     except ValidationError as error:
         for fault in error.errors():
             found.pop(str(fault["loc"][0]), None)
-    return {key: value for key, value in head.model_validate(found) if value is not None}
+    return {key: value for key, value in HEAD.model_validate(found) if value is not None}
 
 
 def _load_plugins(paths: Sequence[str], written: Tree, faults: list[Fault]) -> list[str]:
@@ -233,18 +235,9 @@ def _build(merged: Branch, model: type[Settings], defaults: Branch, faults: list
             break
         except ValidationError as error:
             found = [fault for fault in faults_of(error, model, tree) if fault.top not in faulty]
-            faults.extend(_with_missing(found, model))
+            needed = f"needed by {model.__name__}"
+            faults.extend(fault if fault.top in tree else replace(fault, where=needed) for fault in found)
             faulty |= {fault.top for fault in found}
     if settings is not None:
         faults.extend(check_values(settings, merged, faulty))
     return settings
-
-
-def _with_missing(found: list[Fault], model: type[Settings]) -> Iterator[Fault]:
-    """The faults; for a missing setting, the fault names the model that needs it."""
-    kinds = declared(model)
-    for fault in found:
-        if fault.key in kinds and fault.message.startswith("is missing"):
-            yield Fault(fault.key, f"is missing; expected {describe(kinds[fault.key])}", f"needed by {model.__name__}")
-        else:
-            yield fault

@@ -19,14 +19,15 @@ from recbole_dtn.errors import UsageError
 
 __all__ = [
     "CHOICES", "Branch", "Items", "Leaf", "Tree", "as_choice", "found", "from_python", "is_null", "merge",
-    "parse_text", "places", "plain", "show", "values",
+    "names_method", "parse_text", "places", "plain", "show", "values",
 ]  # fmt: skip
 
 CHOICES = ("balancer", "shared_interaction")
 """Settings that name one method: ``balancer: gradnorm`` is ``balancer: {name: gradnorm}``."""
 NAMED = ("tasks", "fields")
 """Lists of maps with a ``name``, whose entries a map of names changes: ``tasks: {click: {pos_weight: 200}}``."""
-
+ENTRY_CHOICES = ("loss",)
+"""Keys of an entry of :data:`NAMED` that name one method: ``loss: focal`` is ``loss: {name: focal}``."""
 
 DEEPEST = 40
 """Levels of maps and lists in a document; the settings need six."""
@@ -267,8 +268,19 @@ class _Reader:
         return _upon(merged, own)
 
 
+def names_method(*path: str) -> bool:
+    """Whether a dotted key, in parts, names one method: :data:`CHOICES`, or :data:`ENTRY_CHOICES` of an entry.
+
+    >>> names_method("balancer"), names_method("tasks", "click", "loss"), names_method("balancer", "alpha")
+    (True, True, False)
+    """
+    if len(path) == 3:
+        return path[0] in NAMED and path[2] in ENTRY_CHOICES
+    return len(path) == 1 and path[0] in CHOICES
+
+
 def as_choice(tree: Tree) -> Tree:
-    """The value of a setting of :data:`CHOICES`, a name as a map with that name."""
+    """The value of a setting that names one method (:func:`names_method`), a name as a map with that name."""
     if not isinstance(tree, Leaf) or is_null(tree):
         return tree
     branch = Branch(tree.where)
@@ -314,7 +326,7 @@ def _changed(entries: Items, changes: Branch) -> Items:
         change = changes.get(str(name.value)) if isinstance(name, Leaf) else None
         if isinstance(entry, Branch) and isinstance(change, Branch):
             changed.unknown.pop(str(name.value))  # type: ignore[union-attr]
-            entry = merge(entry, change, ("loss",), ())
+            entry = merge(entry, change, ENTRY_CHOICES, ())
         changed.append(entry)
     return changed
 

@@ -56,7 +56,7 @@ def build_interactions(specs: Sequence[Spec], shape: FieldShape, output_dim: int
         module.chosen_options = repr(sorted(choice.options.items()))
         try:
             modules[name] = module
-        except KeyError as error:  # torch has no room for a name with a dot, or of ModuleDict's own methods
+        except KeyError as error:  # a name with a dot, or that of one of ModuleDict's own methods
             raise UsageError(
                 f"interactions: {name!r} cannot name a module ({error.args[0]}): register it under another name"
             ) from error

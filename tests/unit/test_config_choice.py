@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, create_model
 
-from recbole_dtn.config.choice import CHOICES, Choice, choose, keyword_options
+from recbole_dtn.config.choice import KINDS, Choice, choose, keyword_options
 from recbole_dtn.config.faults import declared, describe
 from recbole_dtn.config.load import resolve, settings_digest
 from recbole_dtn.config.schema import field_of, schema_of
@@ -145,7 +145,7 @@ class Everything:
 
 def test_types_of_options_come_back_from_the_index_as_they_were() -> None:
     own = keyword_options(Everything)
-    fields: Any = {key: field_of(schema_of(info), CHOICES) for key, info in own.model_fields.items()}
+    fields: Any = {key: field_of(schema_of(info), KINDS) for key, info in own.model_fields.items()}
     again = create_model("Again", __base__=Strict, **fields)
     assert {key: describe(kind) for key, kind in declared(again).items()} == {
         key: describe(kind) for key, kind in declared(own).items()
