@@ -78,6 +78,7 @@ class TaskSpec:
         weight: loss weight. pos_weight: weight of positive rows inside the loss.
         observed_when: expression; rows where it is false carry no label and count in neither loss nor metrics.
         loss: name and options of the loss (``{"name": "bce"}``); None: ``bce`` (binary) or ``mse`` (regression).
+        rate: share of positives among the observed training rows of a binary task; None: not known.
     """
 
     name: str
@@ -89,6 +90,7 @@ class TaskSpec:
     pos_weight: float = 1.0
     observed_when: str | None = None
     loss: Mapping[str, Any] | None = field(default=None, hash=False)  # a map has no hash
+    rate: float | None = field(default=None, compare=False)
 
 
 def topological_order(after: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from recbole_dtn.bridge.checks import check_dataset, check_fields, check_labels
 from recbole_dtn.bridge.keys import MEANS_ANOTHER, SETTINGS_KEY, label_column, refuse_unknown
-from recbole_dtn.bridge.translator import Translator, plain_float
+from recbole_dtn.bridge.translator import Translator, observed_rows, plain_float
 from recbole_dtn.config.load import resolve, settings_class
 from recbole_dtn.config.recbole_names import ALIASES
 from recbole_dtn.config.settings import Settings
@@ -48,7 +49,7 @@ def translate(model_class: type, config: Any, dataset: Any) -> Translator:
     check_dataset(dataset)
     check_fields(settings, dataset, config)
     check_labels(settings, dataset, config, labels)
-    schema, vocabularies = _encode(settings, dataset)
+    schema, vocabularies = _encode(settings, dataset, labels)
     with_ids = [spec.name for spec in schema.fields if spec.kind != "float"]
     with_ids += [name for name in (settings.domain_field, settings.group_field) if name and name in dataset.field2type]
     tokens = {name: dataset.field2id_token[name].tolist() for name in dict.fromkeys(with_ids)}
@@ -89,7 +90,7 @@ def _fields_of(dataset: Dataset, config: Config, labels: set[str]) -> list[dict[
     ]
 
 
-def _encode(settings: Settings, dataset: Dataset) -> tuple[DataSchema, Vocabularies]:
+def _encode(settings: Settings, dataset: Dataset, labels: Mapping[str, str]) -> tuple[DataSchema, Vocabularies]:
     """Vocabularies and schema of the training Dataset, built as from our own reader's columns."""
     counts: dict[str, dict[str, int]] = {}
     floats: dict[str, Any] = {}
@@ -108,7 +109,19 @@ def _encode(settings: Settings, dataset: Dataset) -> tuple[DataSchema, Vocabular
         # As our own reader: the tokens of all splits, in the order of their bytes.
         domains = sorted(dataset.field2id_token[settings.domain_field].tolist()[1:], key=str.encode)
         vocabularies = replace(vocabularies, domains=tuple(domains), domain_field=settings.domain_field)
-    return make_schema(settings.fields, settings.tasks, vocabularies, settings), vocabularies
+    positives = _positives(settings, dataset, labels)
+    return make_schema(settings.fields, settings.tasks, vocabularies, settings, positives), vocabularies
+
+
+def _positives(settings: Settings, dataset: Dataset, labels: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+    """Positive and observed training rows of each task."""
+    rows = dataset.inter_feat
+    found = {}
+    for task in settings.tasks:
+        label = plain_float(rows[labels[task.name]])
+        seen = observed_rows(task.observed_when, rows, len(label), label.device)
+        found[task.name] = int((label[seen] > 0.5).sum()), int(seen.sum())
+    return found
 
 
 def _training_column(dataset: Dataset, name: str) -> Tensor:

@@ -9,7 +9,11 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import nearest
 from recbole_dtn.registry import METRICS
 
-__all__ = ["higher_is_better", "known_valid_metrics", "metric_faults", "metric_of"]
+__all__ = ["MEANS", "higher_is_better", "known_valid_metrics", "metric_faults", "metric_of"]
+
+
+MEANS = ("mean", "weighted")
+"""Means over the tasks: equal weights, or weighted by precision (:func:`recbole_dtn.metric.select.precisions`)."""
 
 
 class Task(Protocol):
@@ -26,7 +30,7 @@ class Task(Protocol):
 def known_valid_metrics(
     tasks: Sequence[Task], metrics: Sequence[str] | None = None, *, grouped: bool = False, domains: bool = False
 ) -> tuple[str, ...]:
-    """Every name that can select an epoch: ``mean_<metric>`` over the tasks that have it, then ``<task>_<metric>``.
+    """Every name that can select an epoch: the means over the tasks that have the metric, then ``<task>_<metric>``.
 
     A metric without a direction cannot (calibration is best at 1), nor one that is undefined for a task with
     ``pos_weight``.
@@ -38,12 +42,12 @@ def known_valid_metrics(
     >>> from recbole_dtn.schema import TaskSpec
     >>> tasks = [TaskSpec("click", "binary", "c", pos_weight=2.0), TaskSpec("stay", "regression", "s")]
     >>> known_valid_metrics(tasks, ["auc", "calibration", "ne", "rmse"])
-    ('mean_auc', 'mean_rmse', 'click_auc', 'stay_rmse')
+    ('mean_auc', 'mean_rmse', 'weighted_auc', 'weighted_rmse', 'click_auc', 'stay_rmse')
     """
     names = METRICS.names() if metrics is None else metrics
     found = [(task.name, name) for task in tasks for name in names if _selects(name, task, grouped, domains)]
-    means = [name for name in names if any(name == metric for _, metric in found)]
-    return (*(f"mean_{name}" for name in means), *(f"{task}_{metric}" for task, metric in found))
+    shared = [name for name in names if any(name == metric for _, metric in found)]
+    return (*(f"{mean}_{name}" for mean in MEANS for name in shared), *(f"{task}_{metric}" for task, metric in found))
 
 
 def _selects(name: str, task: Task, grouped: bool, domains: bool) -> bool:
@@ -58,12 +62,12 @@ def _selects(name: str, task: Task, grouped: bool, domains: bool) -> bool:
 
 
 def metric_of(valid_metric: str, tasks: Iterable[str]) -> str:
-    """The metric in ``mean_<metric>`` or ``<task>_<metric>``, or an empty text where there is none such.
+    """The metric in ``mean_<metric>``, ``weighted_<metric>`` or ``<task>_<metric>``; empty where there is none.
 
     >>> metric_of("long_view_auc", ["long", "long_view"]), metric_of("mean_f1", [])
     ('auc', '')
     """
-    for task in (*tasks, "mean"):
+    for task in (*tasks, *MEANS):
         metric = valid_metric.removeprefix(f"{task}_")
         if metric != valid_metric and metric in METRICS.names():
             return metric

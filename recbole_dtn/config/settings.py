@@ -167,6 +167,7 @@ class Settings(Strict):
     embedding_compression: CompressionSettings
     embedding_backend: Literal["torch", "fbgemm"]
     dropout: Rate
+    head_bias: Literal["base_rate", "random"]
     shared_interaction: Interaction | None
     shared_interaction_dim: Count
     aux_weight: NonNegative

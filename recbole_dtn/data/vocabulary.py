@@ -374,11 +374,18 @@ def _many(columns: Mapping[str, pl.Series], spec: FieldSpec, known: TokenVocabul
 
 
 def make_schema(
-    fields: Sequence[FieldSettings], tasks: Sequence[TaskSettings], vocabularies: Vocabularies, settings: Settings
+    fields: Sequence[FieldSettings],
+    tasks: Sequence[TaskSettings],
+    vocabularies: Vocabularies,
+    settings: Settings,
+    positives: Mapping[str, tuple[int, int]] | None = None,
 ) -> DataSchema:
     """The schema: sizes from the vocabularies, offsets cumulative over the fields in their order.
 
     ``extra["zero_unknown"]`` lists the token fields none of whose training tokens is rare.
+
+    Args:
+        positives: of each task, its positive and its observed training rows; None: not known.
     """
     made: list[FieldSpec] = []
     zero_unknown: list[int] = []
@@ -399,5 +406,16 @@ def make_schema(
             )
         )
         offset += known.size
-    specs = tuple(TaskSpec(**{**task.model_dump(), "after": tuple(task.after)}) for task in tasks)
+    specs = tuple(
+        TaskSpec(
+            **{**task.model_dump(), "after": tuple(task.after)},
+            rate=_rate(*positives[task.name]) if positives is not None and task.kind == "binary" else None,
+        )
+        for task in tasks
+    )
     return DataSchema(tuple(made), specs, len(vocabularies.domains), {"zero_unknown": zero_unknown})
+
+
+def _rate(positives: int, observed: int) -> float:
+    # Half a row of each class is added: the log-odds stay finite where training has one class only.
+    return (positives + 0.5) / (observed + 1)

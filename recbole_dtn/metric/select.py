@@ -4,20 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["is_better", "mean_auc", "mean_of", "select"]
+from recbole_dtn.config.metrics import MEANS
+
+__all__ = ["is_better", "mean_auc", "mean_of", "precisions", "select"]
 
 Metrics = Mapping[str, Mapping[str, float | None]]
 """``{task: {metric: value}}``, as :meth:`MultiTaskMetrics.compute` returns it."""
 
 
-def mean_of(metrics: Metrics, metric: str) -> float | None:
+def precisions(positives: Mapping[str, tuple[int, int]], kinds: Mapping[str, str]) -> dict[str, float]:
+    """How much the rows of a split tell about each task: ``P N / (P + N)`` of P positives and N negatives.
+
+    It is, up to a factor, the inverse of an AUC's sampling variance where the scores tell nothing
+    (``(P + N + 1) / (12 P N)``; Hanley and McNeil, Radiology 1982). A regression of n rows counts as a balanced binary
+    task, ``n / 4``.
+
+    Args:
+        positives: of each task, its positive and its observed rows. kinds: ``binary`` or ``regression`` by task.
+
+    >>> precisions({"click": (50, 100), "buy": (1, 100)}, {"click": "binary", "buy": "binary"})
+    {'click': 25.0, 'buy': 0.99}
+    """
+    return {
+        task: ones * (rows - ones) / max(rows, 1) if kinds[task] == "binary" else rows / 4
+        for task, (ones, rows) in positives.items()
+    }
+
+
+def mean_of(metrics: Metrics, metric: str, weights: Mapping[str, float] | None = None) -> float | None:
     """Mean of ``metric`` over the tasks where it is defined; None where it is defined for none.
 
-    >>> mean_of({"a": {"auc": 0.5}, "b": {"auc": 0.75}, "c": {"auc": None}, "d": {"rmse": 3.0}}, "auc")
-    0.625
+    Args:
+        metrics: of each task. metric: name. weights: of the tasks; None: equal ones.
+
+    >>> found = {"a": {"auc": 0.5}, "b": {"auc": 0.75}, "c": {"auc": None}, "d": {"rmse": 3.0}}
+    >>> mean_of(found, "auc"), mean_of(found, "auc", {"a": 30.0, "b": 10.0})
+    (0.625, 0.5625)
     """
-    values = [value for found in metrics.values() if (value := found.get(metric)) is not None]
-    return sum(values) / len(values) if values else None
+    values = {task: value for task, found in metrics.items() if (value := found.get(metric)) is not None}
+    each = {task: 1.0 if weights is None else weights[task] for task in values}
+    total = sum(each.values())
+    return sum(each[task] * value for task, value in values.items()) / total if total else None
 
 
 def mean_auc(metrics: Metrics) -> float | None:
@@ -25,23 +52,31 @@ def mean_auc(metrics: Metrics) -> float | None:
     return mean_of(metrics, "auc")
 
 
-def select(metrics: Metrics, valid_metric: str) -> float | None:
-    """The value of ``valid_metric``: ``mean_<metric>`` or ``<task>_<metric>``; None where undefined.
+def select(metrics: Metrics, valid_metric: str, weights: Mapping[str, float]) -> float | None:
+    """The value of ``valid_metric``; None where undefined.
+
+    ``mean_<metric>`` is the mean over the tasks, ``weighted_<metric>`` the mean weighted by their precision, and
+    ``<task>_<metric>`` the value of one task.
+
+    Args:
+        metrics: of each task. valid_metric: name. weights: of the tasks, as :func:`precisions` gives them.
 
     Raises:
         KeyError: for a name that no task has; settings are checked earlier
             (:func:`recbole_dtn.config.metrics.known_valid_metrics`).
 
-    >>> select({"click": {"auc": 0.7, "logloss": 0.3}}, "click_logloss")
-    0.3
+    >>> found = {"click": {"auc": 0.75, "logloss": 0.3}, "buy": {"auc": 0.5}}
+    >>> weights = {"click": 3.0, "buy": 1.0}
+    >>> [select(found, name, weights) for name in ("click_logloss", "mean_auc", "weighted_auc")]
+    [0.3, 0.625, 0.6875]
     """
     for task, found in metrics.items():  # before "mean", since a task may be named "mean"
         for metric, value in found.items():
             if valid_metric == f"{task}_{metric}":
                 return value
-    metric = valid_metric.removeprefix("mean_")
-    if metric != valid_metric and any(metric in found for found in metrics.values()):
-        return mean_of(metrics, metric)
+    kind, _, metric = valid_metric.partition("_")
+    if kind in MEANS and any(metric in found for found in metrics.values()):
+        return mean_of(metrics, metric, weights if kind == "weighted" else None)
     raise KeyError(valid_metric)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -112,6 +113,8 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         self.evaluated_task = schema.task_names[0]
         # In order: the losses' parameters, then what the model builds. A seed's weights depend on it.
         self.build(settings, schema)
+        if settings.head_bias == "base_rate":
+            self.start_at_base_rates()
         # After ``build``, over all modules: parts of a plug-in follow the setting too.
         if not settings.fused:
             set_fused(self, False)
@@ -142,7 +145,32 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         """
         return None
 
+    def heads(self) -> Sequence[nn.Linear]:
+        """The linear unit that ends each task's tower, in the order of the tasks; empty where a model has none.
+
+        Found as the ``logit`` of :class:`Tower` and its like. A model with another kind of head overrides this method.
+        """
+        found = [unit for module in self.modules() if isinstance(unit := getattr(module, "logit", None), nn.Linear)]
+        return found if len(found) == self.schema.num_tasks else []
+
+    def head_rates(self) -> Sequence[float | None]:
+        """What the sigmoid of each head's output is the probability of, in training: its share of positives.
+
+        It is each task's own; a model whose heads give conditional probabilities overrides this method. None: unknown.
+        """
+        return [task.rate for task in self.schema.tasks]
+
     # ---- what every model has -----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def start_at_base_rates(self) -> None:
+        """Set each head's bias to ``log(w r / (1 - r))``, r the share of positives and w the task's ``pos_weight``.
+
+        Among constants it has the least loss. Weights stay as they were drawn.
+        """
+        for head, task, rate in zip(self.heads(), self.schema.tasks, self.head_rates(), strict=False):
+            if rate is not None and head.bias is not None:
+                head.bias.fill_(math.log(task.pos_weight * rate / (1 - rate)))
 
     @classmethod
     def check_tasks(cls, schema: DataSchema) -> None:

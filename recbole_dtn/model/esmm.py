@@ -52,6 +52,14 @@ class ESMM(MultiTaskRecommender):
         width = self.new_input()
         self.towers = Towers(width, settings.tower_hidden, count=schema.num_tasks, dropout=settings.dropout)
 
+    def head_rates(self) -> list[float | None]:
+        """Each task's rate given the task before it."""
+        rates = [task.rate for task in self.schema.tasks]
+        return [
+            rate if before is None or rate is None or (given := rates[before]) is None else min(rate / given, 1 - 1e-6)
+            for rate, before in zip(rates, self.predecessors, strict=True)
+        ]
+
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T), and the conditional probability of every task that has a predecessor."""
         x = self.input(features)  # (B, I)

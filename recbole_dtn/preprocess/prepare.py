@@ -65,14 +65,15 @@ def prepare(
     sources = open_sources(settings, log=log, meter=meter)
     _check_labels(settings, sources)
     encoded, folder, cached = open_or_build(settings, sources, log=log, meter=meter)
-    schema = make_schema(settings.fields, settings.tasks, encoded.vocabularies, settings)
+    positives = {
+        split: {task: (counts[0], counts[1]) for task, counts in tasks.items()}
+        for split, tasks in encoded.tasks.items()
+    }
+    schema = make_schema(settings.fields, settings.tasks, encoded.vocabularies, settings, positives["train"])
     summary = DataSummary(
         rows=encoded.rows,
         fields=field_summaries(schema, encoded.rows, encoded.tables, encoded.fields),
-        positives={
-            split: {task: (counts[0], counts[1]) for task, counts in tasks.items()}
-            for split, tasks in encoded.tasks.items()
-        },
+        positives=positives,
     )
     splits = _splits(_store(folder, schema, encoded), encoded)
     return PreparedData(schema, encoded.vocabularies, folder.name, splits, summary, cached, sources.folder, folder)

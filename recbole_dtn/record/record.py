@@ -14,7 +14,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from recbole_dtn.errors import DataError
 from recbole_dtn.report.files import write_text
 
-__all__ = ["SCHEMA_VERSION", "RunRecord", "TaskRecord", "package_versions", "read_record", "write_record"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "EpochRecord",
+    "RunRecord",
+    "TaskRecord",
+    "package_versions",
+    "read_record",
+    "write_record",
+]
 
 SCHEMA_VERSION: Literal[1] = 1
 FILE_NAME = "record.json"
@@ -30,13 +38,28 @@ class TaskRecord(BaseModel):
     after: list[str]
 
 
+class EpochRecord(BaseModel):
+    """One epoch: optimiser steps so far, mean training loss, validation metrics, and the number that selects.
+
+    ``valid`` and ``selected`` are null in an epoch that is not validated.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epoch: int
+    step: int
+    loss: float
+    valid: dict[str, dict[str, float | None]] | None
+    selected: float | None
+
+
 class RunRecord(BaseModel):
     """What one run did. A number that is undefined (an AUC over one class) or not reached is null, never 0.
 
     ``valid`` and ``test`` map task -> metric -> value; ``factors`` maps both to the same for a model's factors,
     such as ``buy@click`` (pCVR over the clicked rows). ``gate_weights`` maps task -> {owner/module: mean weight
-    over the test rows}; ``wall_seconds`` has prepare, train, test; sizes are in bytes. With
-    ``selected_on_test`` the best epoch was chosen on rows of the test set: the numbers are optimistic.
+    over the test rows}; ``history`` has an entry per epoch; ``wall_seconds`` has prepare, train, test; sizes are in
+    bytes. With ``selected_on_test`` the best epoch was chosen on rows of the test set: the numbers are optimistic.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -60,6 +83,7 @@ class RunRecord(BaseModel):
     factors: dict[str, dict[str, dict[str, float | None]]] = {}
     best_epoch: int | None
     epochs: int
+    history: list[EpochRecord] = []
     parameters: dict[str, int]
     train_samples_per_second: float | None
     peak_rss_bytes: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from recbole_dtn.config.metrics import higher_is_better
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import RecBoleDTNError
-from recbole_dtn.metric.select import is_better, select
+from recbole_dtn.metric.select import is_better, precisions, select
 from recbole_dtn.record.checkpoint import write_checkpoint
+from recbole_dtn.record.record import EpochRecord
 from recbole_dtn.training.module import TrainingModule
 from recbole_dtn.training.report import Report
 
@@ -26,10 +28,17 @@ class BestKeeper(lightning.Callback):
     ``stopping_step`` validations in a row without a better one.
 
     The metric is the same on every process, so all of them stop together; only the first writes.
+
+    Args:
+        settings: of the run. vocabularies: of the checkpoint. path: of its file.
+        positives: positive and observed validation rows of each task, for metrics that are weighted by precision.
     """
 
-    def __init__(self, settings: Settings, vocabularies: Vocabularies, path: Path) -> None:
+    def __init__(
+        self, settings: Settings, vocabularies: Vocabularies, path: Path, positives: Mapping[str, tuple[int, int]]
+    ) -> None:
         self.settings = settings
+        self.weights = precisions(positives, {task.name: task.kind for task in settings.tasks})
         self.tasks = [task.name for task in settings.tasks]
         self.vocabularies = vocabularies
         self.path = path
@@ -39,6 +48,8 @@ class BestKeeper(lightning.Callback):
         self.factors: dict[str, dict[str, float | None]] = {}
         self.worse = 0
         self.epochs = 0
+        self.history: list[EpochRecord] = []
+        self._selected: float | None = None
         self.interrupted_at: str | None = None
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -49,12 +60,13 @@ class BestKeeper(lightning.Callback):
         assert isinstance(pl_module, TrainingModule)
         name = self.settings.valid_metric
         # The module's on_validation_epoch_end has computed ``latest`` before callbacks hear of on_validation_end.
-        value = select(pl_module.latest, name)
+        value = select(pl_module.latest, name, self.weights)
         if value is None or not math.isfinite(value):
             raise RecBoleDTNError(
                 f"valid_metric={name} is undefined on the validation split (one class only, or no observed label): "
                 "choose another valid_metric or another split"
             )
+        self._selected = value
         # Lightning counts from 0, the user from 1.
         epoch = trainer.current_epoch + 1
         if is_better(higher_is_better(name, self.tasks), value, self.best):
@@ -74,6 +86,16 @@ class BestKeeper(lightning.Callback):
         assert isinstance(pl_module, TrainingModule)
         self.epochs = trainer.current_epoch + 1
         self._check_loss(trainer, pl_module)
+        validated = self.epochs % self.settings.eval_step == 0
+        self.history.append(
+            EpochRecord(
+                epoch=self.epochs,
+                step=trainer.global_step,
+                loss=float(pl_module.loss_sum) / max(pl_module.loss_steps, 1),
+                valid=pl_module.latest if validated else None,
+                selected=self._selected if validated else None,
+            )
+        )
 
     def _check_loss(self, trainer: lightning.Trainer, pl_module: TrainingModule) -> None:
         # A sum over steps is read once per epoch: reading each step's loss would wait for a GPU.

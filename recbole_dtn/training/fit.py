@@ -176,7 +176,8 @@ def _train(
     callbacks: Sequence[lightning.Callback],
 ) -> _Outcome:
     """Fit under Lightning, reload the best epoch, test."""
-    keeper = BestKeeper(settings, prepared.vocabularies, folder / CHECKPOINT)
+    positives = prepared.summary.positives["valid"]
+    keeper = BestKeeper(settings, prepared.vocabularies, folder / CHECKPOINT, positives)
     if settings.profile:
         callbacks = [Profiler(folder, report), *callbacks]
     clock = Clock()
@@ -238,6 +239,7 @@ def _record(
         factors={name: found for name, found in (("valid", keeper.factors), ("test", outcome.factors)) if found},
         best_epoch=keeper.best_epoch,
         epochs=keeper.epochs,
+        history=keeper.history,
         parameters=model.count_parameters(),
         train_samples_per_second=outcome.clock.rate,
         peak_rss_bytes=memory.peak_rss,

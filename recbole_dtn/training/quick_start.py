@@ -15,7 +15,7 @@ from recbole_dtn.config.properties import read_yaml
 from recbole_dtn.config.recbole_names import translate
 from recbole_dtn.data.atomic import read_header
 from recbole_dtn.errors import UsageError, nearest
-from recbole_dtn.metric.select import Metrics, mean_of, select
+from recbole_dtn.metric.select import Metrics, mean_of
 from recbole_dtn.record.checkpoint import FILE_NAME as CHECKPOINT
 from recbole_dtn.registry import MODELS, load_plugins
 from recbole_dtn.training.fit import fit_settings
@@ -64,9 +64,9 @@ def run_recbole(
     run = fit_settings(resolve(ours))
     if not saved:
         (run.folder / CHECKPOINT).unlink(missing_ok=True)
-    name, valid = str(run.record.settings["valid_metric"]), run.record.valid
+    name, valid, history = str(run.record.settings["valid_metric"]), run.record.valid, run.record.history
     return {
-        "best_valid_score": None if valid is None else select(valid, name),
+        "best_valid_score": next((each.selected for each in history if each.epoch == run.record.best_epoch), None),
         "valid_score_bigger": higher_is_better(name, [task.name for task in run.record.tasks]),
         "best_valid_result": None if valid is None else _flat(valid),
         "test_result": None if run.test is None else _flat(run.test),

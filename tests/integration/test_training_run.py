@@ -50,6 +50,7 @@ RECORD_KEYS = [
     "factors",
     "best_epoch",
     "epochs",
+    "history",
     "parameters",
     "train_samples_per_second",
     "peak_rss_bytes",
@@ -211,6 +212,14 @@ def test_early_stopping_counts_validations_without_a_better_metric(small_fit: Fi
 def test_eval_step_validates_every_so_many_epochs(small_fit: Fit) -> None:
     run = small_fit("SharedBottom", epochs=5, eval_step=2)
     assert run.record.best_epoch in (2, 4)
+    history = run.record.history
+    assert [each.epoch for each in history] == [1, 2, 3, 4, 5]
+    assert [each.step for each in history] == [each.epoch * history[0].step for each in history]
+    assert [each.valid is None for each in history] == [True, False, True, False, True]
+    best = next(each for each in history if each.epoch == run.record.best_epoch)
+    assert best.valid == run.record.valid
+    assert best.selected == max(each.selected for each in history if each.selected is not None)
+    assert all(each.loss > 0 for each in history)
 
 
 def test_a_loss_that_explodes_is_an_error_that_names_the_learning_rate(small_fit: Fit) -> None:

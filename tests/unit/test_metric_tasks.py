@@ -9,7 +9,7 @@ from recbole_dtn.config.metrics import higher_is_better, known_valid_metrics
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.metric.base import Rows, TaskMetric
-from recbole_dtn.metric.select import is_better, mean_auc, select
+from recbole_dtn.metric.select import is_better, mean_auc, precisions, select
 from recbole_dtn.metric.tasks import MultiTaskMetrics
 from recbole_dtn.model.base import Factor, ModelOutput
 from recbole_dtn.registry import METRICS, MODELS
@@ -101,24 +101,40 @@ def test_metrics_add_nothing_to_checkpoints() -> None:
 def test_select_reads_means_and_tasks() -> None:
     found = {"a_b": {"auc": 0.6, "logloss": 0.5}, "c": {"auc": None, "logloss": 0.7}, "d": {"rmse": 2.0, "mae": 1.0}}
     assert mean_auc(found) == 0.6
-    assert select(found, "mean_auc") == 0.6
-    assert select(found, "mean_logloss") == pytest.approx(0.6)
-    assert select(found, "a_b_auc") == 0.6
-    assert select(found, "c_auc") is None
-    assert select(found, "d_rmse") == 2.0
+    assert select(found, "mean_auc", dict.fromkeys(found, 1.0)) == 0.6
+    assert select(found, "mean_logloss", dict.fromkeys(found, 1.0)) == pytest.approx(0.6)
+    assert select(found, "a_b_auc", dict.fromkeys(found, 1.0)) == 0.6
+    assert select(found, "c_auc", dict.fromkeys(found, 1.0)) is None
+    assert select(found, "d_rmse", dict.fromkeys(found, 1.0)) == 2.0
     assert mean_auc({"c": {"auc": None}}) is None
     with pytest.raises(KeyError):
-        select(found, "e_auc")
+        select(found, "e_auc", dict.fromkeys(found, 1.0))
+
+
+def test_weighted_means_follow_the_tasks_that_many_rows_are_about() -> None:
+    weights = precisions(
+        {"click": (1_000, 10_000), "buy": (10, 10_000), "stay": (0, 400), "none": (0, 10_000)},
+        {"click": "binary", "buy": "binary", "stay": "regression", "none": "binary"},
+    )
+    # Inverse variances under the null hypothesis, 12 P N / (P + N + 1), up to the factor 12.
+    assert weights == pytest.approx({"click": 900.0, "buy": 9.99, "stay": 100.0, "none": 0.0})
+    found: dict[str, dict[str, float | None]] = {"click": {"auc": 0.7}, "buy": {"auc": 0.9}, "none": {"auc": None}}
+    assert select(found, "weighted_auc", weights) == pytest.approx((900 * 0.7 + 9.99 * 0.9) / 909.99)
+    # A constant weight of each task: noise of the rare one hardly moves the number.
+    found["buy"]["auc"] = 0.5
+    assert select(found, "weighted_auc", weights) == pytest.approx((900 * 0.7 + 9.99 * 0.5) / 909.99)
+    assert select({"none": {"auc": 0.5}}, "weighted_auc", weights) is None
+    assert not higher_is_better("weighted_logloss", ["click"])
 
 
 def test_task_and_metric_names_with_underscores_are_told_apart() -> None:
     found = {"a": {"b_auc": 0.1, "auc": 0.2}, "a_b": {"ne": 0.3}}
-    assert select(found, "a_b_auc") == 0.1
-    assert select(found, "a_b_ne") == 0.3
-    assert select(found, "mean_b_auc") == 0.1
+    assert select(found, "a_b_auc", dict.fromkeys(found, 1.0)) == 0.1
+    assert select(found, "a_b_ne", dict.fromkeys(found, 1.0)) == 0.3
+    assert select(found, "mean_b_auc", dict.fromkeys(found, 1.0)) == 0.1
     for wrong in ("mean_b", "a_b", "mean", "auc", "mean_ae"):
         with pytest.raises(KeyError):
-            select(found, wrong)
+            select(found, wrong, dict.fromkeys(found, 1.0))
 
 
 def test_every_known_name_can_be_selected() -> None:
@@ -126,13 +142,20 @@ def test_every_known_name_can_be_selected() -> None:
     names = known_valid_metrics(TASKS)
     assert names == (
         "mean_auc", "mean_logloss", "mean_mae", "mean_ne", "mean_rmse",
+        "weighted_auc", "weighted_logloss", "weighted_mae", "weighted_ne", "weighted_rmse",
         "click_auc", "click_logloss", "click_ne", "buy_auc", "buy_logloss", "stay_mae", "stay_rmse",
     )  # fmt: skip
-    assert all(isinstance(select(found, name), float) for name in names)
-    assert known_valid_metrics(TASKS[2:]) == ("mean_mae", "mean_rmse", "stay_mae", "stay_rmse")
-    assert known_valid_metrics(TASKS[1:2]) == ("mean_auc", "mean_logloss", "buy_auc", "buy_logloss")
-    assert known_valid_metrics(TASKS[:1], ["gauc", "ne"]) == ("mean_ne", "click_ne")
-    assert known_valid_metrics(TASKS[:1], ["gauc"], grouped=True) == ("mean_gauc", "click_gauc")
+    assert all(isinstance(select(found, name, dict.fromkeys(found, 1.0)), float) for name in names)
+    assert known_valid_metrics(TASKS[2:]) == (
+        "mean_mae", "mean_rmse", "weighted_mae", "weighted_rmse", "stay_mae", "stay_rmse",
+    )  # fmt: skip
+    assert known_valid_metrics(TASKS[1:2]) == (
+        "mean_auc", "mean_logloss", "weighted_auc", "weighted_logloss", "buy_auc", "buy_logloss",
+    )  # fmt: skip
+    assert known_valid_metrics(TASKS[:1], ["gauc", "ne"]) == ("mean_ne", "weighted_ne", "click_ne")
+    assert known_valid_metrics(TASKS[:1], ["gauc"], grouped=True) == (
+        "mean_gauc", "weighted_gauc", "click_gauc",
+    )  # fmt: skip
 
 
 def test_direction() -> None:

@@ -1,6 +1,7 @@
 """What the base does for every model: the front, settings, tasks, plain parts, penalties."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -162,3 +163,43 @@ def test_a_front_without_an_interaction_has_no_parameter_and_flattens():
     features = tiny_features(tiny_schema(), 4)
     assert torch.equal(model.input(features), model.embedding(features).flatten(1))
     assert torch.equal(copy.deepcopy(model)(features).logits, model(features).logits)
+
+
+RATES = (0.05, 0.01)
+
+
+def rated(**given):
+    tasks = [
+        TaskSpec(name, "binary", name, after=after, pos_weight=weight, rate=rate)
+        for name, after, weight, rate in zip(("click", "buy"), ((), ("click",)), (1.0, 3.0), RATES, strict=True)
+    ]
+    return tiny_schema(tasks=tasks, **given)
+
+
+@pytest.mark.parametrize("name", sorted(set(MODELS.names()) - {"ESMM"}))
+def test_logits_start_at_the_base_rate(name):
+    schema = rated(domains=3)
+    model = MODELS.load(name)(make_settings(name), schema)
+    expected = [math.log(rate * weight / (1 - rate)) for rate, weight in zip(RATES, (1.0, 3.0), strict=True)]
+    assert [head.bias.item() for head in model.heads()] == pytest.approx(expected)
+    # The rest is drawn as without it.
+    plain = MODELS.load(name)(make_settings(name, head_bias="random"), schema)
+    torch.manual_seed(0)
+    other = {id(head.bias) for head in plain.heads()}
+    assert len(other) == 2
+    assert all(abs(bias.item()) < 1 for head in plain.heads() for bias in [head.bias])
+
+
+def test_esmm_starts_at_the_rate_given_the_task_before():
+    model = MODELS.load("ESMM")(make_settings("ESMM"), rated())
+    # pCVR = pCTCVR / pCTR; the task's pos_weight applies to its loss.
+    odds = [0.05 / 0.95, 3.0 * 0.2 / 0.8]
+    assert [head.bias.item() for head in model.heads()] == pytest.approx([math.log(value) for value in odds])
+
+
+def test_a_task_of_unknown_rate_keeps_its_bias():
+    torch.manual_seed(3)
+    given = SharedBottom(make_settings("SharedBottom"), tiny_schema())
+    torch.manual_seed(3)
+    plain = SharedBottom(make_settings("SharedBottom", head_bias="random"), tiny_schema())
+    assert all(torch.equal(a, b) for a, b in zip(given.state_dict().values(), plain.state_dict().values(), strict=True))
