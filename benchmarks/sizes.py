@@ -30,6 +30,7 @@ TRIALS: tuple[tuple[list[int], float, float, float], ...] = (
     ([256, 128], 0.002, 0.01, 0.2),
     ([128, 64], 0.004, 0.001, 0.2),
     ([128, 64], 0.002, 0.01, 0.0),
+    ([128], 0.004, 0.01, 0.0),
 )
 """Hidden widths, learning rate, embedding L2, dropout."""
 EPOCHS = 5

@@ -54,28 +54,33 @@ def train(run: Run, data_path: str, folder: str) -> float:
 
     from recbole_dtn.config.load import resolve
     from recbole_dtn.data.loader import BatchLoader
+    from recbole_dtn.preprocess.prepare import prepare
+    from recbole_dtn.serving.load import load as load_run
     from recbole_dtn.training.fit import fit_settings
 
     torch.set_num_threads(1)
     points: dict[str, list[Any]] = {"valid": [], "test": [], "epoch": [], "loss": []}
     known: dict[str, Any] = {}
 
+    def keep(model: Any, splits: Mapping[str, Any], epoch: float, loss: float) -> None:
+        """Add a point."""
+        model.eval()
+        for split in ("valid", "test"):
+            loader = BatchLoader(splits[split], 8192, shuffle=False, seed=0)
+            with torch.no_grad():
+                batches = [(batch, model(batch).logits.float()) for batch in loader]
+            points[split].append(torch.cat([logits for _, logits in batches]).numpy())
+            if f"{split}_labels" not in known:
+                known[f"{split}_labels"] = torch.cat([batch.labels for batch, _ in batches]).numpy()
+                known[f"{split}_observed"] = torch.cat([batch.observed for batch, _ in batches]).numpy()
+        points["epoch"].append(epoch)
+        points["loss"].append(loss)
+
     class Keep(lightning.Callback):
         def _keep(self, trainer: Any, module: Any, epoch: float) -> None:
-            model = module.model.eval()
-            for split in ("valid", "test"):
-                loader = BatchLoader(trainer.datamodule.prepared.splits[split], 8192, shuffle=False, seed=0)
-                with torch.no_grad():
-                    batches = [(batch, model(batch).logits.float()) for batch in loader]
-                points[split].append(torch.cat([logits for _, logits in batches]).numpy())
-                if f"{split}_labels" not in known:
-                    known[f"{split}_labels"] = torch.cat([batch.labels for batch, _ in batches]).numpy()
-                    known[f"{split}_observed"] = torch.cat([batch.observed for batch, _ in batches]).numpy()
-                    if batches[0][0].group is not None:
-                        known[f"{split}_group"] = torch.cat([batch.group for batch, _ in batches]).numpy()
-            model.train()
-            points["epoch"].append(epoch)
-            points["loss"].append(float(module.loss_sum) / max(int(module.loss_steps), 1))
+            loss = float(module.loss_sum) / max(int(module.loss_steps), 1)
+            keep(module.model, trainer.datamodule.prepared.splits, epoch, loss)
+            module.model.train()
 
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
             if rest[-1] + 1 == max(1, trainer.num_training_batches // 2):
@@ -91,7 +96,11 @@ def train(run: Run, data_path: str, folder: str) -> float:
             "split_seed": run.split, "seed": 2020 + run.split, "stopping_step": 1000, "threads": 1,
             "accelerator": "cpu", "output_dir": output, "quiet": True,
         }  # fmt: skip
-        record = fit_settings(resolve(given), callbacks=[Keep()]).record
+        settings = resolve(given)
+        finished = fit_settings(settings, callbacks=[Keep()])
+        record = finished.record
+        if not points["epoch"]:  # a model that is not trained by epochs: one point
+            keep(load_run(finished.folder).model, prepare(settings.settings).splits, 1.0, 0.0)
     seconds = time.perf_counter() - start
     path = Path(folder) / f"{run.key}.npz"
     partial = path.with_suffix(".partial.npz")

@@ -1,0 +1,231 @@
+"""Which rule selects the epoch: every candidate on the same runs, chosen on some data sets and confirmed on others.
+
+    python -m benchmarks.selection --shared=../shared/data --folder=trajectories
+
+Each run is trained for a fixed number of epochs (benchmarks/trajectories.py). A rule reads validation scores alone,
+point by point, stops as early stopping does, and names a point; the test metrics there are the rule's result. Gains
+are against ``mean_auc`` on the same runs, mean over models, paired over splits, with the interval of Nadeau and Bengio
+(Machine Learning 2003), whose variance has the factor 1/n + test rows / training rows in place of 1/n.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata, t
+
+from benchmarks.sets import SETS
+from benchmarks.trajectories import Run, arguments, load, work_off
+
+CHOICE = ("ml-100k", "funnel-a", "kuairand-rare", "rare-a", "bandit")
+CONFIRM = tuple(name for name in SETS if name not in CHOICE)
+MODELS = ("SharedBottom", "MMoE", "PLE", "DTN")
+EPOCHS = 6
+TEST_OVER_TRAIN = 0.1 / 0.8
+REFERENCE = "mean_auc"
+Array = npt.NDArray[np.float64]
+
+
+# ---- metrics of every point -----------------------------------------------------------------------------------------
+
+
+def curves(logits: npt.NDArray[Any], labels: npt.NDArray[Any], observed: npt.NDArray[Any]) -> dict[str, Array]:
+    """Metrics (points, T) of logits (points, N, T), and ``precision`` (T,): P N / (P + N)."""
+    points, _, tasks = logits.shape
+    found = {name: np.full((points, tasks), np.nan) for name in ("auc", "logloss", "ne", "calibration")}
+    precision = np.zeros(tasks)
+    for task in range(tasks):
+        seen = observed[:, task]
+        y = labels[seen, task] > 0.5
+        ones, zeros = int(y.sum()), int((~y).sum())
+        precision[task] = ones * zeros / (ones + zeros)
+        rate = ones / (ones + zeros)
+        entropy = -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
+        for point in range(points):
+            x = logits[point, seen, task].astype(np.float64)
+            ranks = rankdata(x)
+            found["auc"][point, task] = (ranks[y].sum() - ones * (ones + 1) / 2) / (ones * zeros)
+            loss = float((np.logaddexp(0, x) - y * x).mean())
+            found["logloss"][point, task] = loss
+            found["ne"][point, task] = loss / entropy
+            found["calibration"][point, task] = float((1 / (1 + np.exp(-x))).sum()) / ones
+    return {**found, "precision": precision}
+
+
+# ---- rules ----------------------------------------------------------------------------------------------------------
+
+Score = Callable[[Mapping[str, Array]], Array]
+
+
+def mean(metric: str, sign: float = 1.0) -> Score:
+    """Equal weights."""
+    return lambda found: sign * found[metric].mean(1)
+
+
+def weighted(metric: str, sign: float = 1.0, power: float = 1.0) -> Score:
+    """Weights ``precision ** power``."""
+    return lambda found: sign * np.average(found[metric], axis=1, weights=found["precision"] ** power)
+
+
+def smoothed(score: Score) -> Score:
+    """Mean of a point and the one before it."""
+
+    def result(found: Mapping[str, Array]) -> Array:
+        raw = score(found)
+        return np.concatenate([raw[:1], (raw[1:] + raw[:-1]) / 2])
+
+    return result
+
+
+RULES: dict[str, tuple[Score, bool, int]] = {
+    "mean_auc": (mean("auc"), False, 2),
+    "mean_auc, smoothed": (smoothed(mean("auc")), False, 2),
+    "mean_auc, half epochs": (mean("auc"), True, 4),
+    "weighted_auc": (weighted("auc"), False, 2),
+    "weighted_auc, smoothed": (smoothed(weighted("auc")), False, 2),
+    "weighted_auc, half epochs": (weighted("auc"), True, 4),
+    "sqrt-weighted auc": (weighted("auc", power=0.5), False, 2),
+    "mean_logloss": (mean("logloss", -1), False, 2),
+    "mean_logloss, half epochs": (mean("logloss", -1), True, 4),
+    "mean_ne": (mean("ne", -1), False, 2),
+    "mean_ne, half epochs": (mean("ne", -1), True, 4),
+    "weighted_logloss": (weighted("logloss", -1), False, 2),
+    "weighted_ne": (weighted("ne", -1), False, 2),
+    "sqrt-weighted ne": (weighted("ne", -1, power=0.5), False, 2),
+    "last epoch": (lambda found: np.arange(len(found["auc"]), dtype=np.float64), False, 10**6),
+}
+"""Score (larger is better), whether half epochs are looked at, and points without improvement that are waited for."""
+
+
+def stop(scores: Array, patience: int) -> int:
+    """The best point until more than ``patience`` in a row are no better.
+
+    >>> stop(np.array([1.0, 2.0, 1.5, 1.6, 1.7, 9.0]), 2), stop(np.array([1.0, 2.0, 1.5, 1.6, 9.0]), 2)
+    (1, 4)
+    """
+    best = 0
+    for point in range(1, len(scores)):
+        if scores[point] > scores[best]:
+            best = point
+        elif point - best > patience:
+            break
+    return best
+
+
+def chosen(rule: str, valid: Mapping[str, Array], epochs: Array) -> int:
+    """The point that a rule names."""
+    score, halves, patience = RULES[rule]
+    points = np.arange(len(epochs)) if halves else np.flatnonzero(epochs == np.round(epochs))
+    some = {name: value if name == "precision" else value[points] for name, value in valid.items()}
+    return int(points[stop(score(some), patience)])
+
+
+# ---- results --------------------------------------------------------------------------------------------------------
+
+
+def corrected(differences: Array) -> tuple[float, float]:
+    """Mean and half the width of its 95 % interval, variance by Nadeau and Bengio."""
+    count = len(differences)
+    error = float(np.sqrt(differences.var(ddof=1) * (1 / count + TEST_OVER_TRAIN)))
+    return float(differences.mean()), float(t.ppf(0.975, count - 1)) * error
+
+
+def evaluate(folder: Path, runs: Mapping[tuple[str, str, int], Run]) -> list[dict[str, Any]]:
+    """A line per run, rule and task: the test metrics at the chosen point."""
+    lines = []
+    for (dataset, model, split), run in runs.items():
+        found = load(folder, run)
+        valid, test = (curves(found[p], found[f"{p}_labels"], found[f"{p}_observed"]) for p in ("valid", "test"))
+        for rule in RULES:
+            point = chosen(rule, valid, found["epoch"])
+            for position, task in enumerate(found["about"]["tasks"]):
+                metrics = {name: float(test[name][point, position]) for name in ("auc", "logloss", "ne", "calibration")}
+                lines.append(
+                    {
+                        "dataset": dataset, "model": model, "split": split, "rule": rule, "task": task,
+                        "epoch": float(found["epoch"][point]), **metrics,
+                    }
+                )  # fmt: skip
+    return lines
+
+
+def gains(lines: Sequence[Mapping[str, Any]], dataset: str, rule: str, metric: str) -> dict[str, tuple[float, float]]:
+    """By task: mean gain over the reference and half its interval, paired over splits, mean over models."""
+    found = {}
+    here = [line for line in lines if line["dataset"] == dataset]
+    for task in dict.fromkeys(line["task"] for line in here):
+        values = {
+            name: {(line["model"], line["split"]): line[metric] for line in here
+                   if line["task"] == task and line["rule"] == name}
+            for name in (rule, REFERENCE)
+        }  # fmt: skip
+        splits = sorted({split for _, split in values[rule]})
+        models = sorted({model for model, _ in values[rule]})
+        each = [
+            np.mean([values[rule][model, split] - values[REFERENCE][model, split] for model in models
+                     if (model, split) in values[rule]])
+            for split in splits
+        ]  # fmt: skip
+        found[task] = corrected(np.array(each))
+    return found
+
+
+def report(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown: gains in AUC (in thousandths) and calibration by set, task and rule."""
+    parts = []
+    for title, names in (("Choice", CHOICE), ("Confirmation", CONFIRM)):
+        present = [name for name in names if any(line["dataset"] == name for line in lines)]
+        columns = [(name, task) for name in present
+                   for task in dict.fromkeys(line["task"] for line in lines if line["dataset"] == name)]  # fmt: skip
+        for metric, scale in (("auc", 1000), ("ne", -1000)):
+            parts.append(f"\n{title}: gain in {metric} x 1000 over {REFERENCE} ± half the 95 % interval\n")
+            parts.append("| rule | " + " | ".join(f"{name} {task}" for name, task in columns) + " |")
+            parts.append("|---" * (len(columns) + 1) + "|")
+            for rule in RULES:
+                found = {name: gains(lines, name, rule, metric) for name in present}
+                cells = [f"{scale * found[n][k][0]:+.1f} ± {abs(scale) * found[n][k][1]:.1f}" for n, k in columns]
+                parts.append(f"| {rule} | " + " | ".join(cells) + " |")
+        parts.append(f"\n{title}: mean calibration\n")
+        parts.append("| rule | " + " | ".join(f"{name} {task}" for name, task in columns) + " |")
+        parts.append("|---" * (len(columns) + 1) + "|")
+        for rule in RULES:
+            cells = []
+            for key in columns:
+                here = [x for x in lines if (x["dataset"], x["task"], x["rule"]) == (*key, rule)]
+                cells.append(f"{np.mean([x['calibration'] for x in here]):.3f}")
+            parts.append(f"| {rule} | " + " | ".join(cells) + " |")
+    return "\n".join(parts)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments(parser)
+    parser.add_argument("--splits", type=int, default=10, help="splits of each set, from 0")
+    parser.add_argument("--sets", type=lambda text: text.split(","), default=list(SETS), help="some of the sets")
+    parser.add_argument("--models", type=lambda text: text.split(","), default=list(MODELS))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/selection.json"))
+    parser.add_argument("--report_only", action="store_true", help="evaluate the runs that are there")
+    given = parser.parse_args(argv)
+    runs = {
+        (dataset, model, split): Run(dataset, model, split, EPOCHS)
+        for split in range(given.splits)
+        for model in given.models
+        for dataset in given.sets
+    }
+    if not given.report_only:
+        work_off(list(runs.values()), given.folder, given.data_path, given.shared, given.processes)
+    there = {key: run for key, run in runs.items() if (given.folder / f"{run.key}.npz").is_file()}
+    lines = evaluate(given.folder, there)
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text(json.dumps(lines) + "\n", encoding="utf-8")
+    print(report(lines))
+
+
+if __name__ == "__main__":
+    main()
