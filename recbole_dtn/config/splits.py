@@ -15,7 +15,6 @@ __all__ = [
     "RAREST",
     "TEST_IS_DRAWN",
     "SplitKey",
-    "carved",
     "check_split",
     "part_files",
     "plan_splits",
@@ -88,13 +87,6 @@ def part_files(folder: Path) -> tuple[list[Path], bool]:
     return [train, valid, test], False
 
 
-def carved(settings: Settings, folder: Path) -> bool | None:
-    """Whether the validation rows are drawn from a training part that is given; None where only the rows tell."""
-    if settings.split == "column":
-        return None
-    return settings.split == "given" and part_files(folder)[1]
-
-
 def plan_splits(settings: Settings, split_seeds: Sequence[int] | None, folder: Path) -> list[SplitKey]:
     """The splits that a command runs: every seed of ``split_seeds``, and in it every fold unless ``fold`` names one.
 
@@ -109,10 +101,9 @@ def plan_splits(settings: Settings, split_seeds: Sequence[int] | None, folder: P
     folds: list[int | None] = [settings.fold]
     if settings.folds is not None and settings.fold is None:
         folds = list(range(settings.folds))
-    if len(seeds) > 1 and (
-        settings.split in ORDERED or carved(settings, folder) is False and settings.split == "given"
-    ):
-        given = f"{folder} has all three parts" if settings.split == "given" else "time orders the rows"
+    all_given = settings.split == "given" and not part_files(folder)[1]
+    if len(seeds) > 1 and (all_given or settings.split in ORDERED):
+        given = f"{folder} has all three parts" if all_given else "time orders the rows"
         raise UsageError(
             f"split_seeds: split: {settings.split} draws no rows ({given}), so every seed gives the same split; leave "
             "split_seeds out, or set split: random"

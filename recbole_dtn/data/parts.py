@@ -141,9 +141,8 @@ def _named_parts(settings: Settings, tables: Tables) -> Parts:
             row = int(wrong[0])
             shown = "an empty cell" if codes[row] < 0 else repr(tokens[codes[row]])
             hint = "" if codes[row] < 0 else f"; {nearest(tokens[codes[row]], PARTS)}"
-            raise DataError(
-                f"{inter.where(block.start + row)}: split_field {name!r}: expected {_listed(PARTS)}, found {shown}{hint}"
-            )
+            where = inter.where(block.start + row)
+            raise DataError(f"{where}: split_field {name!r}: expected {_listed(PARTS)}, found {shown}{hint}")
         parts[block.start : block.stop] = found
     return parts
 
