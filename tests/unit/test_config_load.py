@@ -200,7 +200,8 @@ def test_digest_is_the_hash_of_what_it_says_it_covers() -> None:
 @pytest.mark.parametrize(
     "word",
     ["--seed=1", "--split_seed=1", "--output_dir=x", "--cache_dir=x", "--devices=2", "--accelerator=cpu",
-     "--strategy=ddp", "--num_nodes=2", "--threads=1", "--loggers=[csv,wandb]", "--progress=false", "--quiet", "--plugins=[]"],
+     "--strategy=ddp", "--num_nodes=2", "--threads=1", "--loggers=[csv,wandb]", "--progress=false", "--quiet",
+     "--plugins=[]"],
 )  # fmt: skip
 def test_digest_leaves_out_seed_split_places_machine_and_display(word: str) -> None:
     assert digest(word) == digest()
