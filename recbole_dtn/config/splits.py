@@ -101,7 +101,9 @@ def plan_splits(settings: Settings, split_seeds: Sequence[int] | None, folder: P
     folds: list[int | None] = [settings.fold]
     if settings.folds is not None and settings.fold is None:
         folds = list(range(settings.folds))
-    all_given = settings.split == "given" and not part_files(folder)[1]
+    files, carved = part_files(folder)
+    # Missing files are reported where they are opened.
+    all_given = settings.split == "given" and not carved and all(path.is_file() for path in files)
     if len(seeds) > 1 and (all_given or settings.split in ORDERED):
         given = f"{folder} has all three parts" if all_given else "time orders the rows"
         raise UsageError(
