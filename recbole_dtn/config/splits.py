@@ -45,7 +45,7 @@ class SplitKey:
             (counted from 0); None without folds.
 
     >>> SplitKey(2020, 10, 2).title, SplitKey(2021).title
-    ('fold 3 of 10 (split_seed 2020)', 'split_seed 2021')
+    ('fold 2 of 0 to 9 (split_seed 2020)', 'split_seed 2021')
     >>> SplitKey(2020, 10, 2).words()
     ['--split_seed=2020', '--folds=10', '--fold=2']
     """
@@ -68,7 +68,9 @@ class SplitKey:
     def title(self) -> str:
         """The split in words."""
         seed = f"split_seed {self.split_seed}"
-        return seed if self.fold is None else f"fold {self.fold + 1} of {self.folds} ({seed})"
+        if self.folds is None or self.fold is None:
+            return seed
+        return f"fold {self.fold} of 0 to {self.folds - 1} ({seed})"
 
     def words(self) -> list[str]:
         """The settings that choose it, as on the command line."""

@@ -92,15 +92,21 @@ def compare(rows: Sequence[BoardRow]) -> Comparison | None:
 
 
 def _best_on_validation(rows: Sequence[BoardRow]) -> BoardRow | None:
-    """The row with the best mean of ``valid_metric`` over the runs that every row has, before test is looked at."""
-    first = rows[0]
-    same = {(row.valid_metric, row.source_fingerprint) for row in rows}
-    shared = set(first.valid_values).intersection(*(row.valid_values for row in rows))
-    if len(rows) < 2 or len(same) > 1 or not shared:
+    """The row with the best mean of ``valid_metric`` over the runs that all have, before test is looked at.
+
+    A row without a validation result is not chosen; the others are compared by what they share.
+    """
+    selected = [row for row in rows if row.valid_values]
+    if len(rows) < 2 or not selected:
+        return None
+    first = selected[0]
+    shared = set(first.valid_values).intersection(*(row.valid_values for row in selected))
+    metrics, sources = {row.valid_metric for row in selected}, {row.source_fingerprint for row in rows}
+    if len(metrics) > 1 or len(sources) > 1 or not shared:
         return None
     sign = 1 if higher_is_better(first.valid_metric, first.tasks) else -1
     # Of equal ones, the first.
-    return max(rows, key=lambda row: sign * statistics.fmean(row.valid_values[key] for key in shared))
+    return max(selected, key=lambda row: sign * statistics.fmean(row.valid_values[key] for key in shared))
 
 
 def _paired(

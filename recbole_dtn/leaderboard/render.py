@@ -119,13 +119,13 @@ def _over_what(rows: Sequence[BoardRow], names: Sequence[str]) -> str:
 
 
 def _splits_of(row: BoardRow) -> str:
-    """The splits and seeds of a row, such as ``folds 1 to 5 of 5 (split_seed 2020), one seed a split``."""
+    """The splits and seeds of a row, such as ``folds 0 to 4 of 5, split_seed 2020; one seed a split (2020 to 2024)``."""
     seeds = list(dict.fromkeys(split.split_seed for split in row.splits))
     text = f"split_seed {_listed(seeds)}"
     folds = row.splits[0].folds
     if folds is not None:
-        tested = sorted({split.fold + 1 for split in row.splits if split.fold is not None})
-        text = f"fold {_listed(tested)} of {folds}, {text}"
+        tested = sorted({split.fold for split in row.splits if split.fold is not None})
+        text = f"folds {_listed(tested)} of {folds}, {text}"
     if row.runs == len(row.splits):
         return f"{text}; one seed a split ({_listed(row.seeds)})"
     return f"{text}; the mean over seeds {_listed(row.seeds)} in each"

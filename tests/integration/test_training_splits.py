@@ -54,10 +54,11 @@ def test_every_fold_is_a_run_and_the_table_is_over_them(train: Train) -> None:
     line = next(line.split() for line in out.splitlines() if line.startswith("click ") and line.endswith(" 2"))
     mean, sd = statistics.fmean(values), statistics.stdev(values)
     assert line == ["click", "AUC", f"{mean:.4f}", f"{sd:.4f}", "2"]
-    assert "[1/2] fold 1 of 2 (split_seed 2020), seed 7\n" in out
-    assert "[2/2] fold 2 of 2 (split_seed 2020), seed 8 ... click AUC " in out
+    assert "[1/2] fold 0 of 0 to 1 (split_seed 2020), seed 7\n" in out
+    assert "[2/2] fold 1 of 0 to 1 (split_seed 2020), seed 8 ... click AUC " in out
     assert (
-        "split: test is fold 1 of 2 (split_seed 2020), validation is drawn from the other folds in equal shares" in out
+        "split: test is fold 0 of 0 to 1 (split_seed 2020), validation is drawn from the other folds in equal shares"
+        in out
     )
 
 

@@ -121,8 +121,8 @@ def test_folds_of_a_data_set_test_every_row_once(tmp_path: Path) -> None:
             positives, observed = counts["click"]
             assert abs(positives - observed * 42 / 103) < 1, part  # rows 0, 1, 5, 6, ..., 100, 101
         assert prepared.summary.how == (
-            f"test is fold {fold + 1} of 4 (split_seed 2020), validation is drawn from the other folds in equal shares "
-            "of click"
+            f"test is fold {fold} of 0 to 3 (split_seed 2020), validation is drawn from the other folds in equal "
+            "shares of click"
         )
     assert sorted(tested) == list(range(103))
     assert len(prints) == 4

@@ -75,16 +75,14 @@ def test_holm_by_hand() -> None:
 # ---- rows over splits -----------------------------------------------------------------------------------------------
 
 
-def record(
-    model: str, split_seed: int, auc: float, *, seed: int = 2020, valid: float = 0.7, **change: Any
-) -> RunRecord:
+def record(model: str, split_seed: int, auc: float, *, seed: int = 2020, best: float = 0.7, **change: Any) -> RunRecord:
     """A run on one of several random splits of one data set, with 800 training and 100 test rows."""
     values: dict[str, Any] = {
         "run_id": "r", "status": "finished", "interrupted_at": None, "model": model, "dataset": "d", "seed": seed,
         "split_seed": split_seed, "settings": {"valid_metric": "mean_auc", "split": "random"},
         "settings_digest": model, "data_fingerprint": f"data{split_seed}", "source_fingerprint": "source",
         "code_version": "0", "tasks": [{"name": "like", "label": "rating", "after": []}],
-        "valid": {"like": {"auc": 0.1}}, "valid_value": valid, "test": {"like": {"auc": auc}}, "best_epoch": 1,
+        "valid": {"like": {"auc": 0.1}}, "valid_value": best, "test": {"like": {"auc": auc}}, "best_epoch": 1,
         "epochs": 1, "parameters": {"dense": 1}, "train_samples_per_second": None, "peak_rss_bytes": 1,
         "peak_anon_bytes": None, "wall_seconds": {}, "gate_weights": {}, "versions": {},
         "rows": {"train": 800, "valid": 100, "test": 100},
@@ -96,10 +94,10 @@ def four() -> list[RunRecord]:
     """Four splits: B is the best on validation, A better on test by DIFFERENCES."""
     base = [0.70, 0.72, 0.71, 0.73]
     runs = [
-        record("A", split, auc + more, valid=0.6)
+        record("A", split, auc + more, best=0.6)
         for split, (auc, more) in enumerate(zip(base, DIFFERENCES, strict=True))
     ]
-    return [*runs, *(record("B", split, auc, valid=0.8) for split, auc in enumerate(base))]
+    return [*runs, *(record("B", split, auc, best=0.8) for split, auc in enumerate(base))]
 
 
 def test_runs_that_differ_in_the_split_alone_are_one_row() -> None:
@@ -138,7 +136,7 @@ def test_notes_name_the_splits_and_complain_of_no_other_data() -> None:
         "B split_seed 0 to 2; one seed a split (2020)."
     )
     folds = notes(summarise([record("A", 2020, 0.7, seed=2020 + f, folds=3, fold=f) for f in range(3)]))
-    assert "over 3 splits: fold 1 to 3 of 3, split_seed 2020; one seed a split (2020 to 2022)." in folds[0]
+    assert "over 3 splits: folds 0 to 2 of 3, split_seed 2020; one seed a split (2020 to 2022)." in folds[0]
 
 
 # ---- differences ----------------------------------------------------------------------------------------------------
@@ -160,9 +158,7 @@ def test_differences_are_to_the_best_on_validation_split_by_split() -> None:
 def test_a_lower_selection_metric_is_better_where_it_is_a_loss() -> None:
     change = {"settings": {"valid_metric": "mean_logloss", "split": "random"}}
     runs = [
-        record(model, split, 0.7, valid=valid, **change)
-        for model, valid in (("A", 0.6), ("B", 0.8))
-        for split in (1, 2)
+        record(model, split, 0.7, best=best, **change) for model, best in (("A", 0.6), ("B", 0.8)) for split in (1, 2)
     ]
     found = compare(summarise(runs))
     assert found is not None
@@ -170,7 +166,7 @@ def test_a_lower_selection_metric_is_better_where_it_is_a_loss() -> None:
 
 
 def test_holm_counts_all_rows_and_tasks() -> None:
-    extra = [record("C", split, auc, valid=0.5) for split, auc in enumerate([0.60, 0.64, 0.65, 0.61])]
+    extra = [record("C", split, auc, best=0.5) for split, auc in enumerate([0.60, 0.64, 0.65, 0.61])]
     found = compare(summarise([*four(), *extra]))
     assert found is not None
     raw = [difference.paired.p for difference in found.differences]
@@ -183,8 +179,8 @@ def test_holm_counts_all_rows_and_tasks() -> None:
 
 
 def test_seeds_of_one_split_take_the_ordinary_t_test() -> None:
-    runs = [record("A", 1, 0.7 + more, seed=seed, valid=0.6) for seed, more in enumerate(DIFFERENCES)]
-    runs += [record("B", 1, 0.7, seed=seed, valid=0.8) for seed in range(4)]
+    runs = [record("A", 1, 0.7 + more, seed=seed, best=0.6) for seed, more in enumerate(DIFFERENCES)]
+    runs += [record("B", 1, 0.7, seed=seed, best=0.8) for seed in range(4)]
     found = compare(summarise(runs))
     assert found is not None
     assert (found.over, found.corrected) == ("seeds", False)
@@ -208,10 +204,18 @@ def test_without_one_selection_metric_there_is_no_best() -> None:
     assert compare(summarise(runs)) is None
 
 
+def test_a_row_without_validation_is_compared_and_never_the_best() -> None:
+    runs = [record("floor", split, 0.9, valid_value=None, valid=None) for split in range(4)]
+    found = compare(summarise([*runs, *four()]))
+    assert found is not None
+    assert found.best.model == "B"
+    assert [difference.row.model for difference in found.differences] == ["floor", "A"]
+
+
 @pytest.mark.parametrize("splits", [9, 10])
 def test_ten_splits_make_a_clear_difference_bold(splits: int) -> None:
-    runs = [record("A", s, 0.8 + 0.001 * (s % 2), valid=0.6) for s in range(splits)]
-    runs += [record("B", s, 0.7, valid=0.8) for s in range(splits)]
+    runs = [record("A", s, 0.8 + 0.001 * (s % 2), best=0.6) for s in range(splits)]
+    runs += [record("B", s, 0.7, best=0.8) for s in range(splits)]
     text = markdown(summarise(runs))
     assert "### Differences to B, the best on validation (mean_auc)" in text
     assert ("| A | like AUC | **+0.1005** |" in text) == (splits == 10)
