@@ -119,7 +119,7 @@ def _over_what(rows: Sequence[BoardRow], names: Sequence[str]) -> str:
 
 
 def _splits_of(row: BoardRow) -> str:
-    """The splits and seeds of a row, such as ``folds 0 to 4 of 5, split_seed 2020; one seed a split (2020 to 2024)``."""
+    """The splits and seeds of a row: ``folds 0 to 4 of 5, split_seed 2020; one seed a split (2020 to 2024)``."""
     seeds = list(dict.fromkeys(split.split_seed for split in row.splits))
     text = f"split_seed {_listed(seeds)}"
     folds = row.splits[0].folds
