@@ -1,4 +1,4 @@
-"""``python run_recbole_dtn.py leaderboard [run]``: models x data sets x seeds, and the table of their results."""
+"""``python run_recbole_dtn.py leaderboard [run]``: models x data sets x splits x seeds, and their results."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ HELP = f"""\
 {PROGRAM} leaderboard [run] --models=A,B --datasets=X --seeds=3
 
 commands:
-  run   train and test every model on every data set with every seed, and write
-        the table of their results; the command when none is named
+  run   train and test every model on every data set with every split and seed,
+        and write the table of their results; the command when none is named
 
 `{PROGRAM} leaderboard run --help` shows its options.
 """
@@ -26,16 +26,23 @@ RUN = Command(
     "leaderboard run",
     usage=["--models=DTN,PLE --datasets=ml-100k [settings]"],
     after="""
-A cell is one run (model, data set, seed). Every other --key=value is a setting of all cells (--epochs=1). Cells run one
-after another; a cell that is recorded under output_dir with the same settings is not run again.
+A cell is one run (model, data set, split, seed). Every other --key=value is a setting of all cells (--epochs=1). Cells
+run one after another; a cell that is recorded under output_dir with the same settings is not run again.
 """,
     settings=True,
 )
 RUN.option("models", "A,B", "models, separated by commas", required=True)
 RUN.option("datasets", "X,Y", "data sets, separated by commas", required=True)
 RUN.option(
-    "seeds", "N", "how many seeds from 2020 on, or the seeds themselves: 2020,2021; all share one split", default="3"
+    "seeds",
+    "N",
+    "how many seeds from 2020 on, or the seeds themselves: 2020,2021; each is run on every split; default: 3, or one "
+    "per split where there are several",
 )
+RUN.option(
+    "split_seeds", "N", "how many random splits, by split_seed from 2020 on, or their seeds; all models share them"
+)
+RUN.option("folds", "N", "cut the rows into N folds and test each of them once (of every split_seed)")
 RUN.option("output", "FOLDER", "folder of the Markdown and CSV tables", default="leaderboard")
 RUN.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
 
@@ -65,9 +72,12 @@ def run(words: list[str]) -> int:
     load_plugins(split_words(given.plugins or ""))
     for name in models:
         MODELS.entry(name)
-    overrides = [*([f"--plugins={given.plugins}"] if given.plugins else []), *given.settings]
+    folds = [f"--folds={given.folds}"] if given.folds else []
+    overrides = [*([f"--plugins={given.plugins}"] if given.plugins else []), *given.settings, *folds]
     from recbole_dtn.leaderboard.cells import parse_seeds
     from recbole_dtn.leaderboard.run import run_board
 
-    run_board(models, datasets, parse_seeds(given.seeds), overrides, Path(given.output), make_console())
+    seeds = parse_seeds(given.seeds) if given.seeds else None
+    splits = parse_seeds(given.split_seeds, "split_seeds") if given.split_seeds else None
+    run_board(models, datasets, seeds, overrides, Path(given.output), make_console(), split_seeds=splits)
     return 0

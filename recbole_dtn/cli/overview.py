@@ -34,6 +34,10 @@ EXAMPLES = (
 SWITCHES = (
     ("--config_files", "YAML files of settings, separated by spaces or commas; later files override earlier ones"),
     ("--dry_run", "print the settings, the number of parameters and the projected time, and exit"),
+    (
+        "--split_seeds=N",
+        "N runs, each on another random split (from 2020 on, or the seeds); --folds=N: one per fold",
+    ),
     ("--debug", "show the traceback of an error"),
     ("--version", "print the version"),
     ("--help, -h", "this help; `<command> --help` shows the help of a command"),

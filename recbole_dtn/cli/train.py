@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from recbole_dtn.cli.overview import overview
 from recbole_dtn.config.load import resolve
+from recbole_dtn.config.splits import plan_splits
 from recbole_dtn.errors import UsageError
-from recbole_dtn.report.console import make_console
+from recbole_dtn.leaderboard.cells import parse_seeds
+from recbole_dtn.report.console import make_console, say
 
 __all__ = ["help_text", "run"]
 
@@ -33,22 +36,46 @@ def _dry_run(words: list[str]) -> tuple[bool, list[str]]:
     return dry, rest
 
 
+def _split_seeds(words: list[str]) -> tuple[list[int] | None, list[str]]:
+    """The seeds that ``--split_seeds`` names (None without it), and the other words."""
+    text, rest, waiting = None, [], list(words)
+    while waiting:
+        word = waiting.pop(0)
+        key, equals, value = word.partition("=")
+        if key != "--split_seeds":
+            rest.append(word)
+        else:
+            text = value if equals or not waiting else waiting.pop(0)
+    if text is not None and any(word.partition("=")[0] == "--split_seed" for word in rest):
+        raise UsageError("split_seed: split_seeds names the seeds of all splits; give one of the two (command line)")
+    return None if text is None else parse_seeds(text, "split_seeds"), rest
+
+
 def run(words: list[str]) -> int:
-    """Train, or with ``--dry_run`` show what would be."""
+    """Train, or with ``--dry_run`` show what would be; a run per split with ``--split_seeds``, or ``folds`` alone."""
     dry, words = _dry_run(words)
+    seeds, words = _split_seeds(words)
     resolved = resolve(words)
-    console = make_console(quiet=resolved.settings.quiet)
+    settings = resolved.settings
+    console = make_console(quiet=settings.quiet)
+    splits = plan_splits(settings, seeds, Path(settings.data_path) / (settings.folder or settings.dataset))
     if dry:
         from recbole_dtn.cli.dry_run import show
 
-        show(resolved, console)
+        if len(splits) > 1:
+            say(console, f"{len(splits)} runs, one per split; this is the first: {splits[0].title}\n")
+        show(resolve([*words, *splits[0].words()]) if seeds is not None or len(splits) > 1 else resolved, console)
         return 0
     from recbole_dtn.preprocess.from_settings import check_files
 
-    check_files(resolved.settings)  # before torch is loaded, which takes seconds
+    check_files(settings)  # before torch is loaded, which takes seconds
+    if seeds is not None or len(splits) > 1:
+        from recbole_dtn.cli.train_splits import run_splits
+
+        return INTERRUPTED if run_splits(words, settings, splits, console) == "interrupted" else 0
     from recbole_dtn.training.fit import fit_settings
 
     finished = fit_settings(resolved, console=console)
-    if resolved.settings.quiet and os.environ.get("LOCAL_RANK", "0") == "0":
+    if settings.quiet and os.environ.get("LOCAL_RANK", "0") == "0":
         print(finished.folder)
     return INTERRUPTED if finished.status == "interrupted" else 0

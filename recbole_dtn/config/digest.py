@@ -23,6 +23,8 @@ NOT_DIGESTED = frozenset(
         "output_dir",
         "eval_batch_size",  # changes no number
         "seed",  # runs that differ in seed alone are repeats of one experiment
+        "split_seed",  # and so are runs on several splits of one data set; records hold the split beside the digest
+        "fold",
         "accelerator",
         "devices",
         "strategy",
@@ -37,7 +39,7 @@ NOT_DIGESTED = frozenset(
         "quiet",
     }
 )
-"""The keys that the digest leaves out: where files are, which machine runs, what is shown, and the seed."""
+"""The keys that the digest leaves out: where files are, which machine runs, what is shown, the seed, and the split."""
 
 
 class _HasSettings(Protocol):

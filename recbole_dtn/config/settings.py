@@ -151,9 +151,13 @@ class Settings(Strict):
     group_field: str | None
     domain_field: str | None
     weight_field: str | None
-    split: Literal["random", "time", "user_time", "given"]
+    split: Literal["random", "time", "user_time", "given", "column"]
     split_ratio: tuple[Share, Share, Share]
     split_seed: Annotated[int, Field(ge=0, lt=1 << 63)]
+    split_field: str | None
+    stratify: str | None
+    folds: Annotated[int, Field(ge=2, le=1000)] | None
+    fold: Annotated[int, Field(ge=0)] | None
     selected_on_test: bool
     time_field: str | None
     user_field: str | None

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from recbole_dtn.config.conditions import parse_condition
 from recbole_dtn.config.preprocess import outcome_columns
 from recbole_dtn.config.settings import FieldSettings, Settings, TaskSettings
-from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.config.splits import check_split
+from recbole_dtn.errors import UsageError
 from recbole_dtn.registry import LOSSES
 from recbole_dtn.schema import topological_order
 
@@ -30,6 +31,8 @@ def label_columns(settings: Settings) -> dict[str, str]:
             found.setdefault(column, f"task {task.name!r} is made from it")
     if settings.weight_field is not None:
         found.setdefault(settings.weight_field, "it is the weight_field")
+    if settings.split_field is not None:
+        found.setdefault(settings.split_field, "it is the split_field")
     for column in outcome_columns(settings.preprocessor):
         found.setdefault(column, "it is known only after the row was shown")
     return found
@@ -40,8 +43,8 @@ def check_fields_and_tasks(settings: Settings) -> None:
 
     Raises:
         UsageError: no fields or tasks, a duplicate, an unknown ``after`` or a cycle, a condition that does not parse,
-            an option on a field type that has none, a missing ``time_field`` or ``user_field``, and a label column
-            among the inputs.
+            an option on a field type that has none, a split that lacks a setting or has one that it cannot use, and a
+            label column among the inputs.
     """
     where = f"dataset {settings.dataset!r}"
     if not settings.fields:
@@ -70,7 +73,7 @@ def check_fields_and_tasks(settings: Settings) -> None:
             )
     topological_order({task.name: tuple(task.after) for task in settings.tasks})
     _check_field_options(settings)
-    _check_split(settings)
+    check_split(settings)
     forbidden = label_columns(settings)
     inputs = [spec.name for spec in settings.fields] + [spec.weights for spec in settings.fields if spec.weights]
     for name in inputs:
@@ -104,11 +107,3 @@ def _check_field_options(settings: Settings) -> None:
             raise UsageError(f"field {spec.name!r}: min_count is for tokens, not for type float")
         if spec.type != "token_seq" and (spec.pooling is not None or spec.weights is not None):
             raise UsageError(f"field {spec.name!r}: pooling and weights are for type token_seq, not {spec.type}")
-
-
-def _check_split(settings: Settings) -> None:
-    if settings.split in ("time", "user_time") and settings.time_field is None:
-        raise UsageError(f"split: {settings.split} needs time_field, the column that orders the rows")
-    if settings.split == "user_time" and settings.user_field is None:
-        known = nearest("user_id", [spec.name for spec in settings.fields])
-        raise UsageError(f"split: user_time needs user_field, the column of users ({known})")

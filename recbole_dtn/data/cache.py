@@ -21,11 +21,11 @@ from recbole_dtn.data.building import WRITING, building, guarded
 from recbole_dtn.data.cached import DIGESTS, FORMAT, MANIFEST, complete_manifest, read_json
 from recbole_dtn.data.encode import Encoded, encode
 from recbole_dtn.data.progress import Meter, silent
-from recbole_dtn.data.sources import Sources, data_folder
+from recbole_dtn.data.sources import PARTS, Sources, data_folder
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import DataError
 
-__all__ = ["cache_root", "fingerprint", "open_entry", "open_or_build"]
+__all__ = ["cache_root", "fingerprint", "open_entry", "open_or_build", "split_free_fingerprint"]
 
 VOCABULARIES = "vocabularies.json"
 # Bytes read at a time for a digest alone.
@@ -45,33 +45,45 @@ def fingerprint(settings: Settings, sources: Sources) -> str:
     """
     reading = _Reading(sources, cache_root(settings), silent)
     reading.read_rest()
-    return _fingerprint(settings, reading.digests())
+    return _fingerprint(settings, sources, reading.digests())
 
 
-def _fingerprint(settings: Settings, digests: dict[str, str]) -> str:
+def split_free_fingerprint(settings: Settings, sources: Sources) -> str:
+    """:func:`fingerprint` without the seed of the split and the fold: equal for all splits of one data set."""
+    return fingerprint(settings.model_copy(update={"split_seed": 0, "fold": None}), sources)
+
+
+def _fingerprint(settings: Settings, sources: Sources, digests: dict[str, str]) -> str:
     # 20 hexadecimal digits are 80 bits, more than enough to tell the entries of one data set apart.
-    described = {"format": FORMAT, "files": digests, **_data_settings(settings)}
+    described = {"format": FORMAT, "files": digests, **_data_settings(settings, sources)}
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def _data_settings(settings: Settings) -> dict[str, Any]:
+def _data_settings(settings: Settings, sources: Sources) -> dict[str, Any]:
     dump = settings.dump()
     # Settings that the chosen split does not read are left out, so that changing them does not encode again.
     ordered = settings.split in ("time", "user_time")
+    all_given = settings.split == "given" and len(sources.inter.paths) == len(PARTS)
+    drawn = settings.split in ("random", "column") or (settings.split == "given" and not all_given)
+    # Keys that are null are left out, so that entries of versions without them stay valid.
+    later = {key: dump[key] for key in ("stratify", "folds", "fold") if drawn and dump[key] is not None}
+    if settings.split == "column":
+        later["split_field"] = settings.split_field
     return {
         "fields": [{key: value for key, value in spec.items() if key != "pooling"} for spec in dump["fields"]],
         "tasks": [
             {key: task[key] for key in ("name", "kind", "label", "condition", "observed_when")}
             for task in dump["tasks"]
         ],
-        "split_ratio": None if settings.split == "given" else dump["split_ratio"],
-        "split_seed": settings.split_seed if settings.split == "random" else None,
+        "split_ratio": None if all_given else dump["split_ratio"],
+        "split_seed": settings.split_seed if drawn else None,
         "time_field": settings.time_field if ordered else None,
         "user_field": settings.user_field if settings.split == "user_time" else None,
         **{
             key: dump[key]
             for key in ("split", "min_count", "limit_rows", "group_field", "domain_field", "weight_field")
         },
+        **later,
     }
 
 
@@ -187,7 +199,7 @@ def open_or_build(
     if settings.limit_rows is not None or _has_entries(root):
         reading.read_rest()
     if len(reading.known) + len(reading.running) == len(reading.paths):
-        folder = root / _fingerprint(settings, reading.digests())
+        folder = root / _fingerprint(settings, sources, reading.digests())
         encoded = open_entry(folder)
         if encoded is not None:
             return encoded, folder, True
@@ -213,7 +225,7 @@ def _build(settings: Settings, sources: Sources, reading: _Reading, log: Callabl
             reading.done = 0
             encoded = encode(settings, sources, target, scratch, log, reading.meter, reading)
             reading.read_rest()
-            folder = root / _fingerprint(settings, reading.digests())
+            folder = root / _fingerprint(settings, sources, reading.digests())
             _write_json(target / VOCABULARIES, encoded.vocabularies.to_dict())
             content = {key: value for key, value in vars(encoded).items() if key != "vocabularies"}
             # The manifest comes last and is not among the files: an entry without it is incomplete.

@@ -24,10 +24,10 @@ from recbole_dtn.data.columns import Tables, read_tables
 from recbole_dtn.data.fields import StoredTable, write_field
 from recbole_dtn.data.labels import write_labels
 from recbole_dtn.data.layout import ArrayWriter, RowBlock, SplitLayout, narrowest
+from recbole_dtn.data.parts import assign_parts
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.raw import RawFloats, RawSequences, workers
 from recbole_dtn.data.sources import PARTS, Sources
-from recbole_dtn.data.split import random_split, time_split, user_time_split
 from recbole_dtn.data.vocabulary import Vocabularies, Vocabulary
 from recbole_dtn.errors import DataError, UsageError
 
@@ -38,13 +38,17 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the arrays of a cache entry mean: vocabularies, and counts per split, field and task."""
+    """What the arrays of a cache entry mean: vocabularies, and counts per split, field and task.
+
+    ``how`` says in words how rows were assigned to the splits, where the settings alone do not.
+    """
 
     vocabularies: Vocabularies
     rows: dict[str, int]
     tables: dict[str, str]
     fields: dict[str, dict[str, Any]]
     tasks: dict[str, dict[str, list[int]]]
+    how: str = ""
 
 
 def check_count_parts(settings: Settings) -> None:
@@ -88,57 +92,18 @@ def encode(
         DataError: for faulty files, a label that is missing or not binary, an empty split, a task without positives.
     """
     tables = read_tables(settings, sources, scratch, log, tap)
-    return _Encoder(settings, tables, _layout(settings, tables, scratch), target, meter).run()
-
-
-def _layout(settings: Settings, tables: Tables, scratch: Path) -> SplitLayout:
-    """Assign every row to a split."""
-    inter, ratio = tables.raw["inter"], settings.split_ratio
-    rows = inter.rows
-    if settings.split == "given":
-        # The files are the splits, read one after another: no order is needed.
-        layout = SplitLayout((0, *np.cumsum(inter.parts).tolist()))
-    elif settings.split == "random":
-        layout = SplitLayout.from_parts(random_split(rows, ratio, settings.split_seed), len(PARTS), scratch / "order")
-    else:
-        parts = _ordered_parts(settings, tables)
-        layout = SplitLayout.from_parts(parts, len(PARTS), scratch / "order")
-    for name, (start, stop) in zip(PARTS, layout.stretches(), strict=True):
-        if start == stop:
-            raise DataError(
-                f"{inter.table.paths[0].parent}: the {name} split is empty ({rows} rows in all, split: "
-                f"{settings.split}, split_ratio: {list(ratio)}); give more rows or another split"
-            )
-    return layout
-
-
-def _ordered_parts(settings: Settings, tables: Tables) -> npt.NDArray[np.uint8]:
-    """The split of each row by time."""
-    inter, name, ratio = tables.raw["inter"], settings.time_field, settings.split_ratio
-    assert name is not None
-    blocks = list(SplitLayout((0, inter.rows)).blocks())
-    for block in blocks:
-        # Checked first: NaN compares false with every time, and its rows would silently fall into training.
-        missing = np.flatnonzero(np.isnan(tables.numbers(name, block.start, block.stop)))
-        if len(missing):
-            raise DataError(
-                f"{inter.where(block.start + int(missing[0]))}: time_field {name!r} has no number, and split: "
-                f"{settings.split} orders the rows by it"
-            )
-    if settings.split == "time":
-        return time_split(
-            lambda: (tables.numbers(name, block.start, block.stop) for block in blocks), inter.rows, ratio
-        )
-    assert settings.user_field is not None
-    return user_time_split(tables.keys(settings.user_field), tables.numbers(name, 0, inter.rows), ratio)
+    layout, how = assign_parts(settings, tables, scratch)
+    return _Encoder(settings, tables, layout, target, meter, how).run()
 
 
 class _Encoder:
     """The second pass of :func:`encode`: every array of the cache entry, several at a time."""
 
-    def __init__(self, settings: Settings, tables: Tables, layout: SplitLayout, target: Path, meter: Meter) -> None:
+    def __init__(
+        self, settings: Settings, tables: Tables, layout: SplitLayout, target: Path, meter: Meter, how: str
+    ) -> None:
         self.settings, self.tables, self.layout, self.target = settings, tables, layout, target
-        self.meter = meter
+        self.meter, self.how = meter, how
         self.stored = {"inter": StoredTable("inter", tables.raw["inter"], layout)}
         self.users = Counter(column for _, columns in self._work() for column in columns)
         self.lock = threading.Lock()
@@ -170,6 +135,7 @@ class _Encoder:
             {name: self.tables.sources.owner(name, wanted_by="fields") for name in names},
             {name: counts for name, (_, counts) in zip(names, fields, strict=True)},
             labels,
+            self.how,
         )
 
     def _work(self) -> list[tuple[Callable[[], Any], set[str]]]:

@@ -19,7 +19,7 @@ from recbole_dtn.data.layout import ArrayWriter, SplitLayout
 from recbole_dtn.data.sources import PARTS
 from recbole_dtn.errors import DataError
 
-__all__ = ["write_labels"]
+__all__ = ["label_of", "write_labels"]
 
 Counts = dict[str, dict[str, list[int]]]
 
@@ -44,7 +44,7 @@ def write_labels(settings: Settings, tables: Tables, layout: SplitLayout, target
         if any(task.observed_when is not None for task in tasks):
             observed = stack.enter_context(ArrayWriter(target / "observed.npy", np.bool_, shape, starts))
         for block in layout.blocks():
-            found = [_task(task, tables, block.start, block.stop) for task in tasks]
+            found = [label_of(task, tables, block.start, block.stop) for task in tasks]
             # A regression's labels make the whole array float32; "unsafe" allows float64 to int8, which holds 0 and 1.
             values: npt.NDArray[Any] = np.stack([each for each, _ in found], 1, dtype=dtype, casting="unsafe")
             seen = np.stack([each for _, each in found], 1)
@@ -61,9 +61,14 @@ def write_labels(settings: Settings, tables: Tables, layout: SplitLayout, target
     return counts
 
 
-def _task(
+def label_of(
     task: TaskSettings, tables: Tables, start: int, stop: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Labels of interactions ``start`` to ``stop`` (0 where they are not observed), and where they are observed.
+
+    Raises:
+        DataError: for a label that is missing or not binary where it is observed, with file, line and value.
+    """
     frame = pl.DataFrame()
     if task.condition is not None or task.observed_when is not None:
         frame = _frame(task, tables, start, stop)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from recbole_dtn.config.datasets import INCOMPLETE
 from recbole_dtn.config.settings import Settings
+from recbole_dtn.config.splits import part_files
 from recbole_dtn.config.tasks import task_columns
 from recbole_dtn.data.atomic import AtomicTable
 from recbole_dtn.errors import DataError, nearest
@@ -66,7 +67,7 @@ def find_sources(folder: Path, *, given: bool, key_hints: Iterable[str] = ()) ->
     """Open the headers of ``<folder>/<name>[.<part>].inter``, ``.user`` and ``.item``, name being the folder's.
 
     Args:
-        folder: of the atomic files. given: whether the interactions are in the files train, valid, test.
+        folder: of the atomic files. given: whether the interactions are in the files train, valid (optional), test.
         key_hints: columns that are keys (``user_field``), where a side table shares several with the interactions.
 
     Raises:
@@ -78,14 +79,14 @@ def find_sources(folder: Path, *, given: bool, key_hints: Iterable[str] = ()) ->
             f"{folder}: the process that made these files ended before all of them were there; make them again with "
             "the same command"
         )
-    expected = [folder / f"{name}.{part}.inter" for part in PARTS] if given else [folder / f"{name}.inter"]
+    expected = part_files(folder)[0] if given else [folder / f"{name}.inter"]
     missing = [path.name for path in expected if not path.is_file()]
     if missing:
         there = sorted(path.name for path in folder.glob("*.inter")) if folder.is_dir() else []
         found = f"found {', '.join(there)}" if there else "found no .inter file"
         hint = ""
         if given:
-            hint = "; split: given needs all three parts"
+            hint = "; split: given needs train and test; without valid, validation is drawn from train"
         elif any(path.name == f"{name}.train.inter" for path in folder.glob("*.train.inter")):
             hint = "; for files in parts set split: given"
         raise DataError(f"{folder}: expected {', '.join(missing)}, {found}{hint}")
@@ -145,6 +146,8 @@ def needed_columns(settings: Settings) -> dict[str, str]:
         keys.append("time_field")
     if settings.split == "user_time":
         keys.append("user_field")
+    if settings.split == "column":
+        keys.append("split_field")
     for key in keys:
         column = getattr(settings, key)
         if column is not None:

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["cut", "random_split", "time_split", "user_time_split"]
+__all__ = [
+    "carve",
+    "cut",
+    "draw_order",
+    "fold_split",
+    "random_split",
+    "time_split",
+    "user_time_split",
+    "valid_share",
+]
 
 Parts = npt.NDArray[np.uint8]
 Times = Callable[[], Iterator[npt.NDArray[np.float64]]]
@@ -36,15 +45,101 @@ def _cut_order(order: npt.NDArray[Any], ratio: Sequence[float]) -> Parts:
     return parts
 
 
-def random_split(rows: int, ratio: Sequence[float], seed: int) -> Parts:
-    """The split of each row; ``seed`` alone decides.
+def draw_order(rows: int, seed: int, classes: Parts | None = None) -> npt.NDArray[Any]:
+    """The rows in the order in which they are drawn; ``seed`` alone decides.
+
+    Args:
+        rows: how many. seed: of the order.
+        classes: of each row 0 (negative), 1 (positive) or 2 (the label is not observed). The positives are then drawn
+            at random, and stand at even distances among the observed rows, and these among all. So many consecutive
+            rows as one likes (the last row is followed by the first) have the share of positives of all observed rows,
+            to less than one row.
+
+    >>> labels = np.array([1, 0, 0, 1, 0, 0, 0, 0], np.uint8)
+    >>> labels[draw_order(8, 0, labels)].tolist()
+    [0, 1, 0, 0, 0, 1, 0, 0]
+    """
+    generator = np.random.default_rng(seed)
+    dtype = np.int32 if rows < 2**31 else np.int64
+    if classes is None:
+        order = np.arange(rows, dtype=dtype)
+        generator.shuffle(order)  # the same as permutation(rows), in half of its memory
+        return order
+    strata = [np.flatnonzero(classes == kind).astype(dtype) for kind in (1, 0, 2)]
+    for stratum in strata:
+        generator.shuffle(stratum)
+    positive, negative, unobserved = strata
+    return _spread(_spread(positive, negative), unobserved)
+
+
+def _spread(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Both arrays in one, each in its order: of the first ``e`` places, ``first`` has its share of ``e``, rounded.
+
+    Two such numbers differ by less than one from the share of the places between them, since each is rounded by at most
+    a half, and halves always up.
+    """
+    count, total = len(first), len(first) + len(second)
+    merged = np.empty(total, first.dtype)
+    # floor(e count / total + 1/2) reaches i + 1 at e = ceil((2 i + 1) total / (2 count)), which is place e - 1.
+    ends = -(-(2 * np.arange(count, dtype=np.int64) + 1) * total // (2 * max(count, 1)))
+    others = np.ones(total, np.bool_)
+    others[ends - 1] = False
+    merged[ends - 1] = first
+    merged[others] = second
+    return merged
+
+
+def random_split(rows: int, ratio: Sequence[float], seed: int, classes: Parts | None = None) -> Parts:
+    """The split of each row; ``seed`` alone decides, within the ``classes`` of :func:`draw_order`.
 
     >>> random_split(5, (0.6, 0.2, 0.2), 0).tolist()
     [1, 2, 0, 0, 0]
     """
-    order = np.arange(rows, dtype=np.int32 if rows < 2**31 else np.int64)
-    np.random.default_rng(seed).shuffle(order)  # the same as permutation(rows), in half of its memory
-    return _cut_order(order, ratio)
+    return _cut_order(draw_order(rows, seed, classes), ratio)
+
+
+def valid_share(ratio: Sequence[float]) -> float:
+    """The share of validation in training and validation together, where the test rows are chosen by other means.
+
+    >>> valid_share((6, 2, 99))
+    0.25
+    """
+    return ratio[1] / (ratio[0] + ratio[1])
+
+
+def fold_split(
+    rows: int, ratio: Sequence[float], seed: int, folds: int, fold: int, classes: Parts | None = None
+) -> Parts:
+    """The split of each row where test is one of ``folds`` parts of the rows, which differ by at most one row.
+
+    The order of the rows is a circle: validation is what stands before the test rows in it, and training is the rest.
+
+    >>> [fold_split(5, (0.5, 0.5, 1), 0, 5, fold).tolist().index(2) for fold in range(5)]
+    [2, 4, 3, 0, 1]
+    """
+    order = draw_order(rows, seed, classes)
+    start, stop = fold * rows // folds, (fold + 1) * rows // folds
+    rest = rows - (stop - start)
+    circle = np.roll(order, -stop)  # the test rows come last
+    first = rest - int(rest * valid_share(ratio) + 1e-9)
+    parts = np.zeros(rows, np.uint8)
+    parts[circle[first:rest]] = 1
+    parts[circle[rest:]] = 2
+    return parts
+
+
+def carve(parts: Parts, ratio: Sequence[float], seed: int, classes: Parts | None = None) -> Parts:
+    """The same split with validation rows drawn from those of training, to their share of both.
+
+    >>> carve(np.array([0, 2, 0, 0, 2, 0], np.uint8), (3, 1, 1), 0).tolist()
+    [0, 2, 0, 0, 2, 1]
+    """
+    training = np.flatnonzero(parts == 0)
+    order = draw_order(len(training), seed, None if classes is None else classes[training])
+    first = len(order) - int(len(order) * valid_share(ratio) + 1e-9)
+    found = parts.copy()
+    found[training[order[first:]]] = 1
+    return found
 
 
 def time_split(times: Times, rows: int, ratio: Sequence[float]) -> Parts:

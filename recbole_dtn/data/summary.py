@@ -32,11 +32,15 @@ class FieldSummary:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """Rows per split, fields, and per split and task ``(positives, observed)``."""
+    """Rows per split, fields, and per split and task ``(positives, observed)``.
+
+    ``how`` says in words how the rows were split, where the settings alone do not.
+    """
 
     rows: Mapping[str, int]
     fields: tuple[FieldSummary, ...]
     positives: Mapping[str, Mapping[str, tuple[int, int]]]
+    how: str = ""
 
 
 def field_summaries(

@@ -1,52 +1,76 @@
-"""The cells of a leaderboard. A cell is one run of data set x model x seed: its key and its settings."""
+"""The cells of a leaderboard. A cell is one run of data set x model x split x seed: its key and its settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from recbole_dtn.config.settings import Settings
+from recbole_dtn.config.splits import SplitKey, plan_splits
 from recbole_dtn.errors import UsageError
 from recbole_dtn.record.record import RunRecord
 
-__all__ = ["Cell", "CellKey", "parse_seeds", "plan_cells", "resolve_cell"]
+__all__ = ["Cell", "CellKey", "parse_seeds", "plan_cells", "refuse_devices", "resolve_cell", "seed_of_split"]
 
 FIRST_SEED = 2020
+DEFAULT_SEEDS = [FIRST_SEED, FIRST_SEED + 1, FIRST_SEED + 2]
 MOST_SEEDS = 100
 RESERVED = {"model": "--models", "dataset": "--datasets", "seed": "--seeds"}
 
 
 @dataclass(frozen=True)
 class CellKey:
-    """What makes two runs the same cell. The digest leaves the seed, paths, devices and loggers out."""
+    """What makes two runs the same cell. The digest leaves the seed, the split, paths, devices and loggers out."""
 
     dataset: str
     model: str
     settings_digest: str
     seed: int
+    split: SplitKey
 
     @classmethod
     def of(cls, record: RunRecord) -> CellKey:
         """The cell that a record fills."""
-        return cls(record.dataset, record.model, record.settings_digest, record.seed)
+        return cls(record.dataset, record.model, record.settings_digest, record.seed, SplitKey.of(record))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a leaderboard: its key, its settings, and the overrides that give them."""
+    """One run of a leaderboard: its key, its settings, and the overrides that give them.
+
+    ``several_splits``: whether other cells of the model and data set have other splits.
+    """
 
     key: CellKey
     settings: Settings
     overrides: tuple[str, ...]
+    several_splits: bool = False
 
     @property
     def title(self) -> str:
-        """Model, data set and seed, as the progress line names them."""
-        return f"{self.key.model} {self.key.dataset} seed {self.key.seed}"
+        """Model, data set, split where there are several, and seed, as the progress line names them."""
+        split = f" {self.key.split.title}" if self.several_splits else ""
+        return f"{self.key.model} {self.key.dataset}{split} seed {self.key.seed}"
 
 
-def parse_seeds(text: str) -> list[int]:
+def seed_of_split(position: int, first: int = FIRST_SEED) -> int:
+    """The seed of the split at ``position`` (from 0) where each split has one: another for each.
+
+    The spread over splits then holds the chance of initialisation and order too. With one seed for all, a mean over
+    splits would be about that initialisation alone.
+
+    >>> [seed_of_split(position) for position in range(3)]
+    [2020, 2021, 2022]
+    """
+    return first + position
+
+
+def parse_seeds(text: str, name: str = "seeds") -> list[int]:
     """The seeds that ``--seeds`` names: one number is a count from 2020 on, a list is the seeds themselves.
+
+    Args:
+        text: the option's value. name: of the option, for messages (``split_seeds`` is read the same way).
 
     Raises:
         UsageError: for anything else, a seed named twice, or one outside 0 to 2**32 - 1.
@@ -62,20 +86,20 @@ def parse_seeds(text: str) -> list[int]:
     items = [item.strip() for item in bare.strip("[]").split(",")]
     if not all(item.isascii() and item.isdigit() for item in items):
         raise UsageError(
-            f"seeds: expected a count (--seeds=3) or a list of whole numbers (--seeds=2020,2021), found {text!r}"
+            f"{name}: expected a count (--{name}=3) or a list of whole numbers (--{name}=2020,2021), found {text!r}"
         )
     numbers = [int(item) for item in items]
     if len(numbers) == 1 and not listed:
         if not 1 <= numbers[0] <= MOST_SEEDS:
             raise UsageError(
-                f"seeds: one number is how many seeds to run, 1 to {MOST_SEEDS}, found {text!r}; "
-                f"for the seed {numbers[0]} itself write --seeds='[{numbers[0]}]'"
+                f"{name}: one number is how many seeds to run, 1 to {MOST_SEEDS}, found {text!r}; "
+                f"for the seed {numbers[0]} itself write --{name}='[{numbers[0]}]'"
             )
         return list(range(FIRST_SEED, FIRST_SEED + numbers[0]))
-    _refuse_repeats("seeds", items)
+    _refuse_repeats(name, items)
     for number in numbers:
         if number >= 2**32:
-            raise UsageError(f"seeds: a seed is between 0 and {2**32 - 1}, found {number}")
+            raise UsageError(f"{name}: a seed is between 0 and {2**32 - 1}, found {number}")
     return numbers
 
 
@@ -90,38 +114,76 @@ def resolve_cell(overrides: list[str]) -> tuple[Settings, str]:
 def plan_cells(
     models: Sequence[str],
     datasets: Sequence[str],
-    seeds: Sequence[int],
+    seeds: Sequence[int] | None,
     overrides: Sequence[str],
     *,
+    split_seeds: Sequence[int] | None = None,
     resolve: Callable[[list[str]], tuple[Settings, str]] = resolve_cell,
 ) -> list[Cell]:
-    """Every cell in the order it runs: by data set, then model, then seed; all settings are validated here.
+    """Every cell in the order it runs: by data set, then split, model and seed; all settings are validated here.
 
     Args:
-        models: names of models. datasets: names of data sets. seeds: initialisation seeds; all share one split.
-        overrides: settings for every cell, as on the command line (``["--epochs=1"]``).
+        models: names of models. datasets: names of data sets.
+        seeds: initialisation seeds, each of which is run on every split; None: 2020 to 2022, or with several splits one
+            seed per split (:func:`seed_of_split`).
+        overrides: settings for every cell, as on the command line (``["--epochs=1"]``); with ``folds`` and no ``fold``
+            there is a cell per fold.
+        split_seeds: seeds of splits, which all models share; None: the one that the settings name.
         resolve: gives the settings and their digest for one cell's overrides.
 
     Raises:
         UsageError: for an empty or repeated name, a setting that the leaderboard itself fixes, or a cell whose settings
             are wrong; nothing has run by then.
     """
-    for name, values in (("models", models), ("datasets", datasets), ("seeds", [str(seed) for seed in seeds])):
+    lists = {"models": models, "datasets": datasets}
+    lists |= {name: [str(seed) for seed in given] for name, given in (("seeds", seeds), ("split_seeds", split_seeds))
+              if given is not None}  # fmt: skip
+    for name, values in lists.items():
         if not values or not all(values):
             raise UsageError(f"{name}: expected at least one, separated by commas, found {','.join(values)!r}")
         _refuse_repeats(name, values)
-    _refuse_reserved(overrides)
+    _refuse_reserved(overrides, {**RESERVED, **({} if split_seeds is None else {"split_seed": "--split_seeds"})})
     cells = []
     for dataset in datasets:
-        for model in models:
-            for seed in seeds:
-                given = [*overrides, f"--model={model}", f"--dataset={dataset}", f"--seed={seed}"]
-                # All cells are resolved before the first one runs, which may be hours earlier.
-                settings, digest = resolve(given)
-                _refuse_devices(settings)
-                key = CellKey(settings.dataset, settings.model, digest, settings.seed)
-                cells.append(Cell(key, settings, tuple(given)))
+        planned = {model: _splits_of(model, dataset, overrides, split_seeds, resolve) for model in models}
+        # A model's own defaults may set folds; the splits of a board are shared, or nothing could be paired.
+        if len({tuple(splits) for splits in planned.values()}) > 1:
+            raise UsageError(f"folds: the models have different splits of {dataset}; set folds for all of them")
+        splits = next(iter(planned.values()))
+        for position, split in enumerate(splits):
+            several = len(splits) > 1
+            alone = [seed_of_split(position)] if several else DEFAULT_SEEDS
+            for model in models:
+                for seed in alone if seeds is None else seeds:
+                    named = split.words() if several or split_seeds is not None else []
+                    given = [*overrides, *named, f"--model={model}", f"--dataset={dataset}", f"--seed={seed}"]
+                    cells.append(_cell(given, several, resolve))
     return cells
+
+
+def _splits_of(
+    model: str,
+    dataset: str,
+    overrides: Sequence[str],
+    split_seeds: Sequence[int] | None,
+    resolve: Callable[[list[str]], tuple[Settings, str]],
+) -> list[SplitKey]:
+    settings, _ = resolve([*overrides, f"--model={model}", f"--dataset={dataset}"])
+    folder = Path(settings.data_path) / (settings.folder or settings.dataset)
+    return plan_splits(settings, split_seeds, folder)
+
+
+def _cell(given: list[str], several: bool, resolve: Callable[[list[str]], tuple[Settings, str]]) -> Cell:
+    # All cells are resolved before the first one runs, which may be hours earlier.
+    settings, digest = resolve(given)
+    refuse_devices(
+        settings,
+        "a leaderboard runs each cell",
+        f"train such a cell by itself (--model={settings.model} --dataset={settings.dataset} --seed={settings.seed} "
+        "--devices=...) and run the leaderboard without --devices: it finds the record",
+    )
+    key = CellKey(settings.dataset, settings.model, digest, settings.seed, SplitKey.of(settings))
+    return Cell(key, settings, tuple(given), several)
 
 
 def _refuse_repeats(name: str, values: Sequence[str]) -> None:
@@ -130,22 +192,24 @@ def _refuse_repeats(name: str, values: Sequence[str]) -> None:
         raise UsageError(f"{name}: {repeated[0]!r} is named twice")
 
 
-def _refuse_reserved(overrides: Sequence[str]) -> None:
+def _refuse_reserved(overrides: Sequence[str], reserved: Mapping[str, str]) -> None:
     for override in overrides:
         key, equals, _ = override.removeprefix("--").partition("=")
-        if (equals or override.startswith("--")) and key in RESERVED:
-            raise UsageError(f"{key}: a leaderboard takes {RESERVED[key]}, found {override!r}")
+        if (equals or override.startswith("--")) and key in reserved:
+            raise UsageError(f"{key}: a leaderboard takes {reserved[key]}, found {override!r}")
 
 
-def _refuse_devices(settings: Settings) -> None:
-    """Refuse several devices: Lightning starts a process per device by running the whole command, leaderboard
-    included."""
+def refuse_devices(settings: Settings, what: str, instead: str) -> None:
+    """Refuse several devices: Lightning starts a process per device by running the whole command again.
+
+    Args:
+        settings: of one run. what: the command does, and ``instead`` what to do, for the message.
+
+    Raises:
+        UsageError: where the settings name more than one device or machine.
+    """
     text = str(settings.devices).strip()
     named = text.startswith("[") or "," in text
     one = len([item for item in text.strip("[]").split(",") if item.strip()]) == 1 if named else text == "1"
     if not one or settings.num_nodes != 1:
-        raise UsageError(
-            f"devices={settings.devices}, num_nodes={settings.num_nodes}: a leaderboard runs each cell on one device; "
-            f"train such a cell by itself (--model={settings.model} --dataset={settings.dataset} "
-            f"--seed={settings.seed} --devices=...) and run the leaderboard without --devices: it finds the record"
-        )
+        raise UsageError(f"devices={settings.devices}, num_nodes={settings.num_nodes}: {what} on one device; {instead}")

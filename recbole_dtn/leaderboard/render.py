@@ -9,6 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
+from recbole_dtn.leaderboard.compare import CLAIMS_NEED
+from recbole_dtn.leaderboard.differences import difference_lines, differences_csv, show_differences
+from recbole_dtn.leaderboard.labels import MARK, row_labels
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary
 from recbole_dtn.report.console import say
 from recbole_dtn.report.files import write_text
@@ -24,17 +27,13 @@ CSV_COLUMNS = (
     *(f"parameters_{part}" for part in PARTS),
     "samples_per_second", "settings_digest", "data_fingerprint", "selected_on_test",
 )  # fmt: skip
-MARK = "†"
-"""Behind the name of a row whose numbers were selected on the test set."""
-CLAIMS_NEED = 10
-"""Fewest seeds for a comparison; with five or fewer, a two-sided Wilcoxon test cannot reach p < .05."""
 
 
 # ---- cells of the table ---------------------------------------------------------------------------------------------
 
 
-def spread(values: Summary | None, seeds: int) -> str:
-    """``mean ± sd``; a dash for what is undefined, and n where some of the seeds have no value.
+def spread(values: Summary | None, units: int) -> str:
+    """``mean ± sd``; a dash for what is undefined, and n where some of the seeds or splits have no value.
 
     >>> spread(Summary(0.78514, 0.00123, 3), 3), spread(Summary(0.5, None, 1), 1), spread(Summary(None, None, 0), 3)
     ('0.7851 ± 0.0012', '0.5000 ± –', '–')
@@ -43,23 +42,7 @@ def spread(values: Summary | None, seeds: int) -> str:
     """
     if values is None or values.mean is None:
         return NONE
-    return f"{decimal(values.mean, 4)} ± {decimal(values.sd, 4)}" + (f" (n={values.n})" if values.n != seeds else "")
-
-
-def labels(rows: Sequence[BoardRow]) -> list[str]:
-    """A name per row: the model, a digest where its rows on one data set differ, the mark of selection on test."""
-    named = []
-    for row in rows:
-        # A digest is shown only where a name alone would be ambiguous.
-        same = [other for other in rows if (other.dataset, other.model) == (row.dataset, row.model)]
-        parts = []
-        if len({other.settings_digest for other in same}) > 1:
-            parts.append(row.settings_digest[:6])
-        if len({other.data_fingerprint for other in same}) > 1:
-            parts.append(f"data {row.data_fingerprint[:6]}")
-        name = f"{row.model} ({', '.join(parts)})" if parts else row.model
-        named.append(f"{name} {MARK}" if row.selected_on_test else name)
-    return named
+    return f"{decimal(values.mean, 4)} ± {decimal(values.sd, 4)}" + (f" (n={values.n})" if values.n != units else "")
 
 
 def _shown_metrics(rows: Sequence[BoardRow]) -> list[Metric]:
@@ -70,45 +53,46 @@ def _shown_metrics(rows: Sequence[BoardRow]) -> list[Metric]:
 
 
 def _columns(rows: Sequence[BoardRow]) -> list[str]:
+    counts = ["splits", "runs"] if _over_splits(rows) else ["seeds"]
     return [
-        "model", "seeds",
+        "model", *counts,
         *(f"{metric.task} {SHOWN[metric.name]}" for metric in _shown_metrics(rows)),
         "embedding", "codebook", "dense", "parameters", "samples/s",
     ]  # fmt: skip
 
 
+def _over_splits(rows: Sequence[BoardRow]) -> bool:
+    return any(len(row.splits) > 1 for row in rows)
+
+
 def _cells(rows: Sequence[BoardRow]) -> list[list[str]]:
-    metrics = _shown_metrics(rows)
+    metrics, several = _shown_metrics(rows), _over_splits(rows)
     return [
         [
             label,
-            str(len(row.seeds)),
-            *(spread(row.metrics.get(metric), len(row.seeds)) for metric in metrics),
+            *([str(len(row.splits)), str(row.runs)] if several else [str(len(row.seeds))]),
+            *(spread(row.metrics.get(metric), row.units) for metric in metrics),
             *(count(row.parameters.get(part)) for part in PARTS),
             NONE if row.samples_per_second is None else count(round(row.samples_per_second)),
         ]
-        for label, row in zip(labels(rows), rows, strict=True)
+        for label, row in zip(row_labels(rows), rows, strict=True)
     ]
 
 
 def notes(rows: Sequence[BoardRow]) -> list[str]:
-    """Notes on the rows of one data set: seeds, selection on the test set, different data, weights of positives."""
-    names = labels(rows)
-    seeds = dict.fromkeys(", ".join(map(str, row.seeds)) for row in rows)
-    if len(seeds) == 1:
-        found = [f"Test split, mean ± standard deviation over seeds {next(iter(seeds))}."]
-    else:
-        each = "; ".join(f"{name} {', '.join(map(str, row.seeds))}" for name, row in zip(names, rows, strict=True))
-        found = [f"Test split, mean ± standard deviation over seeds, which differ between rows: {each}."]
+    """Notes on the rows of one data set: seeds, splits, selection on the test set, other data, weights of positives."""
+    names, several = row_labels(rows), _over_splits(rows)
+    found = [_over_what(rows, names)]
     if any(row.selected_on_test for row in rows):
         found.append(
             f"{MARK} Selected on the test set: these numbers are optimistic; they compare with published tables of the "
             "same protocol only."
         )
-    found.append("The spread is that of training alone: the sampling error of the test split is not in it.")
-    if min(len(row.seeds) for row in rows) < CLAIMS_NEED:
-        found.append(f"With fewer than {CLAIMS_NEED} seeds a leaderboard is descriptive; it claims no difference.")
-    fingerprints = dict.fromkeys(row.data_fingerprint[:12] for row in rows)
+    found.append(_what_the_spread_is(rows))
+    if min(row.units for row in rows) < CLAIMS_NEED:
+        units = "splits" if several else "seeds"
+        found.append(f"With fewer than {CLAIMS_NEED} {units} a leaderboard is descriptive; it claims no difference.")
+    fingerprints = dict.fromkeys(row.source_fingerprint[:12] for row in rows)
     if len(fingerprints) > 1:
         found.append(
             f"Rows of different data or splits do not compare: found the data fingerprints {', '.join(fingerprints)}."
@@ -122,6 +106,49 @@ def notes(rows: Sequence[BoardRow]) -> list[str]:
     return found
 
 
+def _over_what(rows: Sequence[BoardRow], names: Sequence[str]) -> str:
+    """Which splits and seeds the rows are over."""
+    start = "Test split, mean ± standard deviation over"
+    several = _over_splits(rows)
+    runs = [_splits_of(row) if several else ", ".join(map(str, row.seeds)) for row in rows]
+    unit = "splits" if several else "seeds"
+    if len(set(runs)) == 1:
+        return f"{start} {unit} {runs[0]}." if not several else f"{start} {len(rows[0].splits)} splits: {runs[0]}."
+    each = "; ".join(f"{name} {run}" for name, run in zip(names, runs, strict=True))
+    return f"{start} {unit}, which differ between rows: {each}."
+
+
+def _splits_of(row: BoardRow) -> str:
+    """The splits and seeds of a row: ``folds 0 to 4 of 5, split_seed 2020; one seed a split (2020 to 2024)``."""
+    seeds = list(dict.fromkeys(split.split_seed for split in row.splits))
+    text = f"split_seed {_listed(seeds)}"
+    folds = row.splits[0].folds
+    if folds is not None:
+        tested = sorted({split.fold for split in row.splits if split.fold is not None})
+        text = f"folds {_listed(tested)} of {folds}, {text}"
+    if row.runs == len(row.splits):
+        return f"{text}; one seed a split ({_listed(row.seeds)})"
+    return f"{text}; the mean over seeds {_listed(row.seeds)} in each"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """Numbers, those in a row by the first and last: ``3 to 6``, ``3, 5``."""
+    if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers))
+
+
+def _what_the_spread_is(rows: Sequence[BoardRow]) -> str:
+    if not _over_splits(rows):
+        return "The spread is that of training alone: the sampling error of the test split is not in it."
+    if all(row.test_is_drawn for row in rows):
+        return (
+            "The spread is that of training and of the test rows. Splits share training rows, so that it does not "
+            "shrink by the square root of their number."
+        )
+    return "The spread is that of training and of the validation rows: all splits have the same test rows."
+
+
 # ---- the three forms ------------------------------------------------------------------------------------------------
 
 
@@ -130,7 +157,7 @@ def markdown(rows: Sequence[BoardRow]) -> str:
     sections = []
     for dataset, group in _by_dataset(rows):
         lines = [f"## {escaped(dataset)}", "", *markdown_table(_columns(group), _cells(group))]
-        lines += ["", *(f"- {escaped(note)}" for note in notes(group))]
+        lines += ["", *(f"- {escaped(note)}" for note in notes(group)), *difference_lines(group)]
         sections.append("\n".join(lines) + "\n")
     return "\n".join(sections)
 
@@ -153,12 +180,21 @@ def print_board(rows: Sequence[BoardRow], console: Console) -> None:
         say(console, dataset)
         show_table(console, _columns(group), _cells(group), numbers=True)
         say(console, "\n".join(notes(group)) + "\n")
+        show_differences(group, console)
 
 
 def write_board(rows: Sequence[BoardRow], folder: Path, name: str) -> Path:
-    """Write ``<folder>/<name>.md`` and ``.csv``, each whole or not at all; returns the path of the Markdown."""
+    """Write ``<folder>/<name>.md`` and ``.csv``, each whole or not at all; returns the path of the Markdown.
+
+    Paired differences go to ``<name>.differences.csv``, where there are any; one of an earlier board is removed.
+    """
     path = folder / f"{name}.md"
     write_text(folder / f"{name}.csv", board_csv(rows))
+    lines = differences_csv([group for _, group in _by_dataset(rows)])
+    if lines is None:
+        (folder / f"{name}.differences.csv").unlink(missing_ok=True)
+    else:
+        write_text(folder / f"{name}.differences.csv", lines)
     write_text(path, markdown(rows))
     return path
 

@@ -28,11 +28,12 @@ Fingerprint = Callable[[Settings], str | None]
 def run_board(
     models: Sequence[str],
     datasets: Sequence[str],
-    seeds: Sequence[int],
+    seeds: Sequence[int] | None,
     overrides: Sequence[str],
     output: Path,
     console: Console,
     *,
+    split_seeds: Sequence[int] | None = None,
     board: str | None = None,
     run_cell: RunCell | None = None,
     fingerprint: Fingerprint | None = None,
@@ -41,8 +42,8 @@ def run_board(
     """Run a leaderboard and write it.
 
     Args:
-        models: names of models. datasets: names of data sets. seeds: see :func:`~.cells.parse_seeds`.
-        overrides: settings for every cell, as on the command line (``["--epochs=1"]``).
+        models: names of models. datasets: names of data sets. seeds, split_seeds, overrides: see
+            :func:`~.cells.plan_cells`.
         output: folder of the tables. console: where progress and the table are printed.
         board: name of the two files; the data sets' names by default.
         run_cell: trains and tests one cell from its overrides. fingerprint: the fingerprint of the data that settings
@@ -56,7 +57,7 @@ def run_board(
         RecBoleDTNError: at the end, when cells failed; the others are in the table.
         KeyboardInterrupt: after Ctrl-C; the cells finished by then are in the table.
     """
-    cells = plan_cells(models, datasets, seeds, overrides, resolve=resolve)
+    cells = plan_cells(models, datasets, seeds, overrides, split_seeds=split_seeds, resolve=resolve)
     recorded = read_finished(Path(cell.settings.output_dir) for cell in cells)
     for message in recorded.unreadable:
         say(console, f"left out: {message}")

@@ -1,16 +1,34 @@
-"""Mean and spread over seeds, from run records and nothing else."""
+"""Mean and spread over seeds or splits, and paired differences, from run records and nothing else."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from recbole_dtn.config.splits import TEST_IS_DRAWN, SplitKey
 from recbole_dtn.record.record import RunRecord
 
-__all__ = ["BoardRow", "Metric", "Summary", "pos_weights", "summarise", "summary"]
+__all__ = [
+    "BoardRow",
+    "Metric",
+    "Paired",
+    "Summary",
+    "UnitKey",
+    "corrected_t",
+    "holm",
+    "paired_t",
+    "pos_weights",
+    "summarise",
+    "summary",
+]
+
+UnitKey = tuple[SplitKey, int]
+"""Split and seed of a run: what pairs the runs of two models."""
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, order=True)
@@ -24,7 +42,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and sample standard deviation (n - 1) over ``n`` seeds whose value is defined; null where it is not."""
+    """Mean and sample standard deviation (n - 1) over ``n`` seeds or splits whose value is defined; else null."""
 
     mean: float | None
     sd: float | None
@@ -33,15 +51,22 @@ class Summary:
 
 @dataclass(frozen=True)
 class BoardRow:
-    """One line of a leaderboard: a model with one choice of settings on one data set, over its seeds.
+    """One line of a leaderboard: a model with one choice of settings on one data set, over its seeds and splits.
 
     Attributes:
+        data_fingerprint: of the encoded data; over several splits that of the files and settings that they share.
+        seeds: in ascending order, each once.
         metrics: a summary per measured number, in the tasks' order.
         parameters: embedding, codebook, dense and their total.
         samples_per_second: median over the seeds, of runs with the most frequent threads, compile mode and devices in
             the leaderboard.
         pos_weights: the tasks whose pos_weight is not 1.
         selected_on_test: whether the validation rows were rows of the test set.
+        source_fingerprint: equal for rows of one data set, whatever their splits.
+        splits: in order. runs: number of runs.
+        values: every measured number by split and seed. valid_values: of ``valid_metric``, which selected the epoch.
+        train_rows, test_rows: their means over the runs; 0 where the records do not say.
+        test_is_drawn: whether the splits have test rows of their own.
     """
 
     dataset: str
@@ -55,6 +80,92 @@ class BoardRow:
     samples_per_second: float | None
     pos_weights: Mapping[str, float]
     selected_on_test: bool
+    source_fingerprint: str = ""
+    splits: tuple[SplitKey, ...] = ()
+    runs: int = 0
+    values: Mapping[Metric, Mapping[UnitKey, float | None]] = field(default_factory=dict)
+    valid_metric: str = ""
+    valid_values: Mapping[UnitKey, float] = field(default_factory=dict)
+    train_rows: float = 0.0
+    test_rows: float = 0.0
+    test_is_drawn: bool = False
+
+    @property
+    def units(self) -> int:
+        """The number of splits, or of seeds where there is one split: what means and spreads are over."""
+        return len(self.splits) if len(self.splits) > 1 else len(self.seeds)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The mean of ``n`` paired differences with its standard error, 95 % interval and two-sided p; null for n < 2."""
+
+    mean: float | None
+    error: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    n: int
+
+
+def paired_t(differences: Sequence[float]) -> Paired:
+    """Student's paired t-test: ``t = mean / sqrt(s^2 / n)`` with n - 1 degrees of freedom, ``s^2`` over n - 1.
+
+    >>> found = paired_t([1.0, 2.0, 3.0])
+    >>> found.mean, round(found.error, 4), round(found.p, 4)
+    (2.0, 0.5774, 0.0742)
+    """
+    return _t_test(differences, 1 / max(len(differences), 1))
+
+
+def corrected_t(differences: Sequence[float], train_rows: float, test_rows: float) -> Paired:
+    """The corrected resampled t-test (Nadeau and Bengio, Machine Learning 52, 2003, section 4.2).
+
+    Random splits of one data set share training rows, so their differences are correlated, and ``s^2 / n`` understates
+    the variance of their mean. It is estimated by ``s^2 (1 / n + test_rows / train_rows)`` instead, with n - 1 degrees
+    of freedom. The same serves cross-validation, repeated or not (Bouckaert and Frank, PAKDD 2004).
+
+    Args:
+        differences: one per split. train_rows, test_rows: of a split; null results where they are 0 or less.
+
+    >>> round(corrected_t([1.0, 2.0, 3.0], train_rows=90, test_rows=10).error, 4)  # sqrt(1/3 + 1/9)
+    0.6667
+    """
+    if train_rows <= 0 or test_rows <= 0:
+        return Paired(statistics.fmean(differences) if differences else None, None, None, None, None, len(differences))
+    return _t_test(differences, 1 / max(len(differences), 1) + test_rows / train_rows)
+
+
+def _t_test(differences: Sequence[float], factor: float) -> Paired:
+    """A two-sided t-test of mean 0 where the variance of the mean is ``factor`` times that of a difference."""
+    n = len(differences)
+    mean = statistics.fmean(differences) if differences else None
+    if mean is None or n < 2:
+        return Paired(mean, None, None, None, None, n)
+    from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
+
+    error = math.sqrt(statistics.variance(differences) * factor)
+    reach = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * error
+    # Equal differences have no spread: any mean but 0 is then certain.
+    p = 2 * float(stdtr(n - 1, -abs(mean) / error)) if error > 0 else float(mean == 0)
+    return Paired(mean, error, mean - reach, mean + reach, p, n)
+
+
+def holm(values: Sequence[float | None]) -> list[float | None]:
+    """p-values adjusted for their number (Holm, Scandinavian Journal of Statistics 1979); null ones do not count.
+
+    The i-th smallest of m is multiplied by ``m - i + 1``, is at least the one before it, and at most 1.
+
+    >>> holm([0.01, 0.04, None, 0.03])
+    [0.03, 0.06, None, 0.06]
+    """
+    order = sorted((value, place) for place, value in enumerate(values) if value is not None)
+    found: list[float | None] = [None] * len(values)
+    largest = 0.0
+    for rank, (value, place) in enumerate(order):
+        largest = max(largest, min(1.0, value * (len(order) - rank)))
+        found[place] = largest
+    return found
 
 
 def summary(values: Iterable[float | None]) -> Summary:
@@ -82,21 +193,31 @@ def pos_weights(record: RunRecord) -> dict[str, float]:
 def summarise(records: Iterable[RunRecord]) -> list[BoardRow]:
     """Rows of a leaderboard, in the order in which data sets, and within them models, first appear.
 
-    Runs are put together only when model, settings and data agree; two records of one seed are one run made twice,
-    and the later one counts.
+    Runs are put together only when model, settings and data agree, whatever their split; two records of one split and
+    seed are one run made twice, and the later one counts.
     """
-    groups: dict[tuple[str, str, str, str], dict[int, RunRecord]] = {}
+    groups: dict[tuple[str, str, str, str], dict[UnitKey, RunRecord]] = {}
     for record in records:
-        row = (record.dataset, record.model, record.settings_digest, record.data_fingerprint)
-        # By seed: a later record of the same seed replaces the earlier one.
-        groups.setdefault(row, {})[record.seed] = record
+        row = (record.dataset, record.model, record.settings_digest, _source(record))
+        # A later record of the same split and seed replaces the earlier one.
+        groups.setdefault(row, {})[SplitKey.of(record), record.seed] = record
     # Speeds compare only between runs of equal threads, devices and compilation: those of the majority.
-    usual = Counter(_ran_as(run) for seeds in groups.values() for run in seeds.values()).most_common(1)
+    usual = Counter(_ran_as(run) for runs in groups.values() for run in runs.values()).most_common(1)
     ran_as = usual[0][0] if usual else ()
-    rows = [_row([seeds[seed] for seed in sorted(seeds)], ran_as) for seeds in groups.values()]
+    rows = [_row([runs[key] for key in sorted(runs, key=_in_order)], ran_as) for runs in groups.values()]
     datasets = list(dict.fromkeys(row.dataset for row in rows))
     models = list(dict.fromkeys(row.model for row in rows))
     return sorted(rows, key=lambda row: (datasets.index(row.dataset), models.index(row.model)))
+
+
+def _source(run: RunRecord) -> str:
+    """Equal for runs on one data set; for records that lack it, those of one split alone are."""
+    return run.source_fingerprint or run.data_fingerprint
+
+
+def _in_order(key: UnitKey) -> tuple[tuple[int, int, int], int]:
+    split, seed = key
+    return split.order, seed
 
 
 def _ran_as(run: RunRecord) -> tuple[Any, ...]:
@@ -106,23 +227,44 @@ def _ran_as(run: RunRecord) -> tuple[Any, ...]:
 
 def _row(runs: Sequence[RunRecord], ran_as: tuple[Any, ...]) -> BoardRow:
     first = runs[0]
-    measured: dict[Metric, list[float | None]] = {}
+    splits = tuple(dict.fromkeys(SplitKey.of(run) for run in runs))
+    measured: dict[Metric, dict[UnitKey, float | None]] = {}
     for run in runs:
         for split, tasks in (("valid", run.valid), ("test", run.test)):
             for task, values in (tasks or {}).items():
                 for name, value in values.items():
-                    measured.setdefault(Metric(split, task, name), []).append(value)
+                    measured.setdefault(Metric(split, task, name), {})[SplitKey.of(run), run.seed] = value
     rates = [run.train_samples_per_second for run in runs if _ran_as(run) == ran_as and run.train_samples_per_second]
+    chosen = {(SplitKey.of(run), run.seed): run.valid_value for run in runs}
     return BoardRow(
         dataset=first.dataset,
         model=first.model,
         settings_digest=first.settings_digest,
-        data_fingerprint=first.data_fingerprint,
-        seeds=tuple(run.seed for run in runs),
+        data_fingerprint=first.data_fingerprint if len(splits) == 1 else _source(first),
+        seeds=tuple(sorted({run.seed for run in runs})),
         tasks=tuple(task.name for task in first.tasks),
-        metrics={metric: summary(values) for metric, values in measured.items()},
+        metrics={metric: summary(_by_split(values, len(splits) > 1)) for metric, values in measured.items()},
         parameters={**first.parameters, "total": sum(first.parameters.values())},
         samples_per_second=statistics.median(rates) if rates else None,
         pos_weights=pos_weights(first),
         selected_on_test=any(run.selected_on_test for run in runs),
+        source_fingerprint=_source(first),
+        splits=splits,
+        runs=len(runs),
+        values=measured,
+        valid_metric=str(first.settings.get("valid_metric", "")),
+        valid_values={key: value for key, value in chosen.items() if value is not None},
+        train_rows=statistics.fmean(run.rows.get("train", 0) for run in runs),
+        test_rows=statistics.fmean(run.rows.get("test", 0) for run in runs),
+        test_is_drawn=first.settings.get("split") in TEST_IS_DRAWN,
     )
+
+
+def _by_split(values: Mapping[UnitKey, float | None], several: bool) -> list[float | None]:
+    """The values, or with ``several`` splits the mean over the seeds of each, so that every split counts once."""
+    if not several:
+        return list(values.values())
+    means: dict[SplitKey, list[float | None]] = {}
+    for (split, _), value in values.items():
+        means.setdefault(split, []).append(value)
+    return [summary(found).mean for found in means.values()]

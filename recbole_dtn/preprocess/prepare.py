@@ -12,7 +12,7 @@ import numpy.typing as npt
 from recbole_dtn.config.datasets import has_atomic_files
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.tasks import check_fields_and_tasks
-from recbole_dtn.data.cache import open_or_build
+from recbole_dtn.data.cache import open_or_build, split_free_fingerprint
 from recbole_dtn.data.encode import Encoded, check_count_parts
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.sources import PARTS, Sources, data_folder, find_sources
@@ -34,6 +34,7 @@ class PreparedData:
     """An encoded data set.
 
     Attributes:
+        source_fingerprint: the same for all splits of one data set.
         splits: ``train``, ``valid``, ``test``. cached: whether the cache entry existed before.
         folder: of the atomic files. cache_folder: of the encoded arrays.
     """
@@ -46,6 +47,7 @@ class PreparedData:
     cached: bool
     folder: Path
     cache_folder: Path
+    source_fingerprint: str = ""
 
 
 def prepare(
@@ -74,9 +76,13 @@ def prepare(
         rows=encoded.rows,
         fields=field_summaries(schema, encoded.rows, encoded.tables, encoded.fields),
         positives=positives,
+        how=encoded.how,
     )
     splits = _splits(_store(folder, schema, encoded), encoded)
-    return PreparedData(schema, encoded.vocabularies, folder.name, splits, summary, cached, sources.folder, folder)
+    source = split_free_fingerprint(settings, sources)
+    return PreparedData(
+        schema, encoded.vocabularies, folder.name, splits, summary, cached, sources.folder, folder, source
+    )
 
 
 def _check_labels(settings: Settings, sources: Sources) -> None:

@@ -1,4 +1,4 @@
-"""The folder of a run: ``<output_dir>/<dataset>/<model>/<time>-<settings digest>-s<seed>/``."""
+"""The folder of a run: ``<output_dir>/<dataset>/<model>/<time>-<settings digest>-s<seed>[-f<fold>]/``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def run_folder(settings: Settings, digest: str, *, first: bool) -> tuple[Path, s
         given = os.environ.get(RUN_ID_VARIABLE, "unknown")
         return parent / given, given
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    base = f"{stamp}-{digest[:6]}-s{settings.seed}"
+    fold = "" if settings.fold is None else f"-f{settings.fold}"
+    base = f"{stamp}-{digest[:6]}-s{settings.seed}{fold}"
     for attempt in range(1, 1000):
         run_id = base if attempt == 1 else f"{base}-{attempt}"
         try:

@@ -60,6 +60,9 @@ class RunRecord(BaseModel):
     such as ``buy@click`` (pCVR over the clicked rows). ``gate_weights`` maps task -> {owner/module: mean weight
     over the test rows}; ``history`` has an entry per epoch; ``wall_seconds`` has prepare, train, test; sizes are in
     bytes. With ``selected_on_test`` the best epoch was chosen on rows of the test set: the numbers are optimistic.
+    ``split_seed``, ``folds`` and ``fold`` are the split; ``source_fingerprint`` is the same for all splits of one data
+    set, ``data_fingerprint`` that of this one. ``rows`` has train, valid, test; ``valid_value`` is ``valid_metric`` at
+    the best epoch.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -91,6 +94,11 @@ class RunRecord(BaseModel):
     wall_seconds: dict[str, float]
     gate_weights: dict[str, dict[str, float]]
     versions: dict[str, str]
+    folds: int | None = None
+    fold: int | None = None
+    rows: dict[str, int] = {}
+    source_fingerprint: str | None = None
+    valid_value: float | None = None
 
 
 def package_versions() -> dict[str, str]:

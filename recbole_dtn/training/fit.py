@@ -247,4 +247,9 @@ def _record(
         wall_seconds=outcome.wall_seconds,
         gate_weights=outcome.gates,
         versions=package_versions(),
+        folds=settings.folds,
+        fold=settings.fold,
+        rows=dict(prepared.summary.rows),
+        source_fingerprint=prepared.source_fingerprint,
+        valid_value=keeper.best,
     )

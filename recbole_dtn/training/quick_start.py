@@ -64,9 +64,9 @@ def run_recbole(
     run = fit_settings(resolve(ours))
     if not saved:
         (run.folder / CHECKPOINT).unlink(missing_ok=True)
-    name, valid, history = str(run.record.settings["valid_metric"]), run.record.valid, run.record.history
+    name, valid = str(run.record.settings["valid_metric"]), run.record.valid
     return {
-        "best_valid_score": next((each.selected for each in history if each.epoch == run.record.best_epoch), None),
+        "best_valid_score": run.record.valid_value,
         "valid_score_bigger": higher_is_better(name, [task.name for task in run.record.tasks]),
         "best_valid_result": None if valid is None else _flat(valid),
         "test_result": None if run.test is None else _flat(run.test),

@@ -86,6 +86,8 @@ class Report:
         total = sum(split.rows for split in splits.values())
         how = "read from the cache" if prepared.cached else "encoded"
         self.show(f"data: {name}, {total:,} rows, {schema.num_fields} fields, {how} in {seconds:.1f} s")
+        if prepared.summary.how:
+            self.show(f"split: {prepared.summary.how}")
         kinds = {"token": "id", "token_seq": "ids, pooled by {}", "float": "number"}
         self.table(
             "fields",

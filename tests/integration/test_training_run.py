@@ -58,6 +58,11 @@ RECORD_KEYS = [
     "wall_seconds",
     "gate_weights",
     "versions",
+    "folds",
+    "fold",
+    "rows",
+    "source_fingerprint",
+    "valid_value",
 ]
 
 

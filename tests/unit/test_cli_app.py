@@ -132,7 +132,7 @@ def test_every_command_has_a_help(shown: Shown, command: str) -> None:
 def test_a_commands_command_has_a_help_of_its_own(shown: Shown) -> None:
     parent, own = shown("leaderboard", "--help")[1], shown("leaderboard", "run", "--help")[1]
     assert own.startswith("python run_recbole_dtn.py leaderboard run --models=")
-    assert "--seeds=3 " in own
+    assert "--split_seeds=N " in own
     assert "  run   train and test" in parent
     assert "  run   train and test" not in own
     code, _, err = shown("leaderboard", "rnu", "--help")
@@ -406,11 +406,19 @@ def test_leaderboard_passes_its_cells_and_settings_on(
     shown: Shown, monkeypatch: pytest.MonkeyPatch, start: list[str]
 ) -> None:
     seen: list[Any] = []
-    stand_in(monkeypatch, "recbole_dtn.leaderboard.run", run_board=lambda *args: seen.append(args[:5]))
-    stand_in(monkeypatch, "recbole_dtn.leaderboard.cells", parse_seeds=lambda text: [text])
+
+    def run_board(*args: Any, split_seeds: list[int] | None) -> None:
+        seen.append((*args[:5], split_seeds))
+
+    stand_in(monkeypatch, "recbole_dtn.leaderboard.run", run_board=run_board)
     words = ["--models=DTN, MMoE", "--datasets", "ml-100k", "--seeds=2", "--epochs=1", "--dropout", "0.1", "--output=o"]
     assert shown(*start, *words) == (0, "", "")
-    assert seen == [(["DTN", "MMoE"], ["ml-100k"], ["2"], ["--epochs=1", "--dropout=0.1"], Path("o"))]
+    given = ["--epochs=1", "--dropout=0.1"]
+    assert shown(*start, *words[:-4], *words[-3:], "--folds=5", "--split_seeds=7,9") == (0, "", "")
+    assert seen == [
+        (["DTN", "MMoE"], ["ml-100k"], [2020, 2021], given, Path("o"), None),
+        (["DTN", "MMoE"], ["ml-100k"], [2020, 2021], ["--dropout=0.1", "--folds=5"], Path("o"), [7, 9]),
+    ]
 
 
 # ---- what it costs --------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ BAD = [
     ("--embedding_compression.collisions=1", "embedding_compression.collisions: expected an integer >= 2; found '1'"),
     ("--embedding_compression.rows=9", "embedding_compression.rows: unknown key; "),
     ("--embedding_compression={method: hash, above: 9, keep: 10}", "keep: expected at most embedding_compression.abov"),
-    ("--split=randm", "split: expected one of random, time, user_time, given; found 'randm': did you mean 'random'?"),
+    ("--split=randm", "split: expected one of random, time, user_time, given, column; found 'randm': did you mean"),
     ("--precision=16", "precision: expected one of 32, bf16-mixed, 16-mixed; found '16'"),
     ("--devices=0", "devices: expected a number >= 1"),
     ("--devices=two", "devices: expected a number >= 1"),

@@ -199,16 +199,23 @@ def test_digest_is_the_hash_of_what_it_says_it_covers() -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["--seed=1", "--output_dir=x", "--cache_dir=x", "--devices=2", "--accelerator=cpu", "--strategy=ddp",
-     "--num_nodes=2", "--threads=1", "--loggers=[csv,wandb]", "--progress=false", "--quiet", "--plugins=[]"],
+    ["--seed=1", "--split_seed=1", "--output_dir=x", "--cache_dir=x", "--devices=2", "--accelerator=cpu",
+     "--strategy=ddp", "--num_nodes=2", "--threads=1", "--loggers=[csv,wandb]", "--progress=false", "--quiet",
+     "--plugins=[]"],
 )  # fmt: skip
-def test_digest_leaves_out_seed_places_machine_and_display(word: str) -> None:
+def test_digest_leaves_out_seed_split_places_machine_and_display(word: str) -> None:
     assert digest(word) == digest()
+
+
+def test_the_folds_of_one_cut_share_a_digest_and_other_cuts_do_not() -> None:
+    assert digest("--folds=5", "--fold=0") == digest("--folds=5", "--fold=4") == digest("--folds=5")
+    assert digest("--folds=5", "--fold=0") != digest("--folds=4", "--fold=0")
 
 
 @pytest.mark.parametrize(
     "word",
-    ["--split_seed=1", "--selected_on_test=true", "--epochs=3", "--optimizer.lr=0.1", "--limit_rows=10",
+    ["--split_ratio=[6,2,2]", "--folds=5", "--stratify=rarest", "--selected_on_test=true", "--epochs=3",
+     "--optimizer.lr=0.1", "--limit_rows=10",
      "--module_dim=8", "--precision=16-mixed", "--embedding_compression.method=hash",
      "--interactions=[gdcn]", "--interactions=[{name: gdcn, layers: 3}, masknet, memonet]"],
 )  # fmt: skip

@@ -108,7 +108,7 @@ def test_folders(tmp_path):
         find_sources(folder, given=False)
     write(tmp_path, HEADER, "toy.train.inter")
     write(tmp_path, HEADER, "toy.valid.inter")
-    with pytest.raises(DataError, match=r"expected toy\.test\.inter, found .*needs all three parts"):
+    with pytest.raises(DataError, match=r"expected toy\.test\.inter, found .*needs train and test"):
         find_sources(folder, given=True)
     with pytest.raises(DataError, match="for files in parts set split: given"):
         find_sources(folder, given=False)

@@ -13,6 +13,7 @@ import yaml
 from rich.console import Console
 
 from recbole_dtn.config.settings import Settings
+from recbole_dtn.config.splits import SplitKey
 from recbole_dtn.errors import RecBoleDTNError, UsageError
 from recbole_dtn.leaderboard.cells import CellKey, parse_seeds, plan_cells, resolve_cell
 from recbole_dtn.leaderboard.run import present_fingerprint, run_board
@@ -30,7 +31,7 @@ def defaults() -> dict[str, Any]:
 
 
 def resolver(output_dir: Path) -> Callable[[list[str]], tuple[Settings, str]]:
-    """Stands in for the settings room: `--key=value` over the defaults; the digest leaves seed and output_dir out."""
+    """Stands in for resolving: `--key=value` over the defaults; the digest leaves seed, split and output_dir out."""
 
     def resolve(overrides: list[str]) -> tuple[Settings, str]:
         given: dict[str, Any] = {"output_dir": str(output_dir)}
@@ -40,7 +41,8 @@ def resolver(output_dir: Path) -> Callable[[list[str]], tuple[Settings, str]]:
         if given["model"] not in MODELS:
             raise UsageError(f"unknown model {given['model']!r}")
         settings = Settings.model_validate({**defaults(), **given})
-        counted = {key: value for key, value in settings.dump().items() if key not in ("seed", "output_dir")}
+        left_out = ("seed", "split_seed", "fold", "output_dir")
+        counted = {key: value for key, value in settings.dump().items() if key not in left_out}
         return settings, hashlib.sha256(repr(counted).encode()).hexdigest()
 
     return resolve
@@ -194,7 +196,7 @@ def test_the_seeds_of_a_row_share_a_digest_and_settings_do_not(tmp_path: Path) -
     digests = {cell.key.settings_digest for cell in long}
     assert len(digests) == 1
     assert digests.isdisjoint(cell.key.settings_digest for cell in short)
-    assert long[1].key == CellKey("a", "DTN", digests.pop(), 2)
+    assert long[1].key == CellKey("a", "DTN", digests.pop(), 2, SplitKey(2020))
     assert long[1].title == "DTN a seed 2"
 
 

@@ -13,7 +13,7 @@ from recbole_dtn.config.settings import Settings, TaskSettings
 from recbole_dtn.config.tasks import task_columns
 from recbole_dtn.data.atomic import FileFault, Header, missing_mask, parse_floats
 from recbole_dtn.data.condition import to_expression
-from recbole_dtn.data.sources import Side, Sources, needed_columns
+from recbole_dtn.data.sources import PARTS, Side, Sources, needed_columns
 from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.inspect.validate.rows import Rows, rows_of
 
@@ -72,10 +72,10 @@ class Meaning:
                 yield from self._typed(task.label, ("float",), f"the label of task {task.name!r} {LABEL_TYPE}")
             for name in sorted(task_columns(task)):
                 yield from self._typed(name, ("token", "float"), f"task {task.name!r} needs one value a row")
-        for key in ("time_field", "weight_field", "domain_field", "group_field"):
+        for key in ("time_field", "weight_field", "domain_field", "group_field", "split_field"):
             name = getattr(self.settings, key)
             if name is not None:
-                wanted = ("token",) if key in ("domain_field", "group_field") else ("token", "float")
+                wanted = ("token", "float") if key in ("time_field", "weight_field") else ("token",)
                 yield from self._typed(name, wanted, f"{key} must be {' or '.join(wanted)}")
 
     def _table(self, column: str) -> str | None:
@@ -111,6 +111,7 @@ class Meaning:
             if all(self._usable(column) for column in task_columns(task)):
                 yield from self._labels(rows, task)
         yield from self._numbers_of_rows(rows)
+        yield from self._parts_of_rows(rows)
         domain = self.settings.domain_field
         if domain is not None and self._usable(domain):
             for row in self._column(rows, domain).is_null().arg_true():
@@ -185,6 +186,17 @@ class Meaning:
                 found = "a missing value" if column[int(row)] is None else repr(column[int(row)])
                 kind = f"{key} {name!r}: expected {expected}"
                 yield rows.fault(int(row), f"{kind}, found {found}", kind=kind)
+
+    def _parts_of_rows(self, rows: Rows) -> Iterator[FileFault]:
+        """Values of ``split_field`` that name no part."""
+        name = self.settings.split_field
+        if self.settings.split != "column" or name is None or not self._usable(name):
+            return
+        column = self._column(rows, name)
+        for row in (~column.is_in(PARTS).fill_null(False)).arg_true():
+            found = "a missing value" if column[int(row)] is None else repr(column[int(row)])
+            kind = f"split_field {name!r}: expected {', '.join(PARTS)}"
+            yield rows.fault(int(row), f"{kind}, found {found}", kind=kind)
 
     # ---- columns of interactions ------------------------------------------------------------------------------------
 

@@ -1,0 +1,28 @@
+"""Names of a leaderboard's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from recbole_dtn.leaderboard.statistics import BoardRow
+
+__all__ = ["MARK", "row_labels"]
+
+MARK = "†"
+"""Behind the name of a row whose numbers were selected on the test set."""
+
+
+def row_labels(rows: Sequence[BoardRow]) -> list[str]:
+    """A name per row: the model, a digest where its rows on one data set differ, the mark of selection on test."""
+    named = []
+    for row in rows:
+        # A digest is shown only where a name alone would be ambiguous.
+        same = [other for other in rows if (other.dataset, other.model) == (row.dataset, row.model)]
+        parts = []
+        if len({other.settings_digest for other in same}) > 1:
+            parts.append(row.settings_digest[:6])
+        if len({other.source_fingerprint for other in same}) > 1:
+            parts.append(f"data {row.source_fingerprint[:6]}")
+        name = f"{row.model} ({', '.join(parts)})" if parts else row.model
+        named.append(f"{name} {MARK}" if row.selected_on_test else name)
+    return named
