@@ -155,23 +155,33 @@ def evaluate(folder: Path, runs: Mapping[tuple[str, str, int], Run]) -> list[dic
     return lines
 
 
-def gains(lines: Sequence[Mapping[str, Any]], dataset: str, rule: str, metric: str) -> dict[str, tuple[float, float]]:
-    """By task: mean gain over the reference and half its interval, paired over splits, mean over models."""
+def gains(
+    lines: Sequence[Mapping[str, Any]],
+    dataset: str,
+    rule: str,
+    metric: str,
+    *,
+    over: str = REFERENCE,
+    others: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, tuple[float, float]]:
+    """By task: mean gain over a rule and half its interval, paired over splits, mean over models.
+
+    Args:
+        over: the other rule. others: its lines; None: the same runs.
+    """
     found = {}
-    here = [line for line in lines if line["dataset"] == dataset]
-    for task in dict.fromkeys(line["task"] for line in here):
+    tasks = dict.fromkeys(line["task"] for line in lines if line["dataset"] == dataset)
+    for task in tasks:
         values = {
-            name: {(line["model"], line["split"]): line[metric] for line in here
-                   if line["task"] == task and line["rule"] == name}
-            for name in (rule, REFERENCE)
+            side: {(line["model"], line["split"]): line[metric] for line in those
+                   if (line["dataset"], line["task"], line["rule"]) == (dataset, task, name)}
+            for side, name, those in (("mine", rule, lines), ("theirs", over, lines if others is None else others))
         }  # fmt: skip
-        splits = sorted({split for _, split in values[rule]})
-        models = sorted({model for model, _ in values[rule]})
+        shared = values["mine"].keys() & values["theirs"].keys()
         each = [
-            np.mean([values[rule][model, split] - values[REFERENCE][model, split] for model in models
-                     if (model, split) in values[rule]])
-            for split in splits
-        ]  # fmt: skip
+            np.mean([values["mine"][key] - values["theirs"][key] for key in shared if key[1] == split])
+            for split in sorted({split for _, split in shared})
+        ]
         found[task] = corrected(np.array(each))
     return found
 
@@ -203,6 +213,23 @@ def report(lines: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(parts)
 
 
+def compared(lines: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], rule: str) -> str:
+    """Markdown: one rule's results with the shipped settings against those of other settings."""
+    parts = ["| set, task | AUC x 1000 | NE x 1000 | calibration | with the other | epoch | with the other |"]
+    parts.append("|---" * 7 + "|")
+    for dataset in dict.fromkeys(line["dataset"] for line in others):
+        found = {name: gains(lines, dataset, rule, name, over=rule, others=others) for name in ("auc", "ne")}
+        for task in found["auc"]:
+            cells = [f"{scale * found[name][task][0]:+.1f} ± {abs(scale) * found[name][task][1]:.1f}"
+                     for name, scale in (("auc", 1000), ("ne", -1000))]  # fmt: skip
+            for name, digits in (("calibration", 3), ("epoch", 1)):
+                for those in (lines, others):
+                    here = [x[name] for x in those if (x["dataset"], x["task"], x["rule"]) == (dataset, task, rule)]
+                    cells.append(f"{np.mean(here):.{digits}f}")
+            parts.append(f"| {dataset} {task} | " + " | ".join(cells) + " |")
+    return "\n".join(parts)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments(parser)
@@ -210,21 +237,47 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sets", type=lambda text: text.split(","), default=list(SETS), help="some of the sets")
     parser.add_argument("--models", type=lambda text: text.split(","), default=list(MODELS))
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/selection.json"))
+    parser.add_argument("--rule", choices=list(RULES), default="weighted_auc", help="of the comparison by --without")
+    parser.add_argument(
+        "--without", help='other settings as JSON, such as \'{"head_bias": "random"}\': compared with the shipped ones'
+    )
     parser.add_argument("--report_only", action="store_true", help="evaluate the runs that are there")
     given = parser.parse_args(argv)
-    runs = {
-        (dataset, model, split): Run(dataset, model, split, EPOCHS)
+    if given.without:
+        print(_compare(given))
+        return
+    runs = _runs(given, {})
+    if not given.report_only:
+        work_off(list(runs.values()), given.folder, given.data_path, given.shared, given.processes)
+    lines = evaluate(given.folder, _present(given, runs))
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text(json.dumps(lines) + "\n", encoding="utf-8")
+    print(report(lines))
+
+
+Runs = dict[tuple[str, str, int], Run]
+
+
+def _runs(given: argparse.Namespace, settings: Mapping[str, Any]) -> Runs:
+    return {
+        (dataset, model, split): Run(dataset, model, split, EPOCHS, settings)
         for split in range(given.splits)
         for model in given.models
         for dataset in given.sets
     }
+
+
+def _present(given: argparse.Namespace, runs: Runs) -> Runs:
+    return {key: run for key, run in runs.items() if (given.folder / f"{run.key}.npz").is_file()}
+
+
+def _compare(given: argparse.Namespace) -> str:
+    both = [_runs(given, settings) for settings in ({}, json.loads(given.without))]
     if not given.report_only:
-        work_off(list(runs.values()), given.folder, given.data_path, given.shared, given.processes)
-    there = {key: run for key, run in runs.items() if (given.folder / f"{run.key}.npz").is_file()}
-    lines = evaluate(given.folder, there)
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(lines) + "\n", encoding="utf-8")
-    print(report(lines))
+        work_off([run for runs in both for run in runs.values()], given.folder, given.data_path, given.shared,
+                 given.processes)  # fmt: skip
+    mine, theirs = (evaluate(given.folder, _present(given, runs)) for runs in both)
+    return compared(mine, theirs, given.rule)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ __all__ = ["SharedBottom", "SharedBottomSettings"]
 class SharedBottomSettings(Settings):
     """Settings of :class:`SharedBottom`."""
 
-    bottom_hidden: Annotated[Widths, Field(description="widths of the shared network's layers (ReLU)")] = [256, 128]
+    bottom_hidden: Annotated[Widths, Field(description="widths of the shared network's layers (ReLU)")] = [128]
     tower_hidden: Annotated[Widths, Field(description="hidden widths of each task's tower")] = [64]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import Field
 
-from recbole_dtn.config.settings import Rate, Settings, Widths
+from recbole_dtn.config.settings import Settings, Widths
 from recbole_dtn.data.features import Features
 from recbole_dtn.layers.towers import Towers
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
@@ -18,10 +18,9 @@ __all__ = ["SingleTask", "SingleTaskSettings"]
 
 
 class SingleTaskSettings(Settings):
-    """Settings of :class:`SingleTask`; its dropout was chosen on validation (docs/defaults.md)."""
+    """Settings of :class:`SingleTask`."""
 
     hidden: Annotated[Widths, Field(description="widths of each task's hidden layers (ReLU)")] = [128, 64]
-    dropout: Annotated[Rate, Field(description="after each hidden layer")] = 0.3
 
 
 @MODELS.register("SingleTask", paper="baseline")
