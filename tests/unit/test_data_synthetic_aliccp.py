@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from recbole_dtn.synthetic import aliccp, layout
 from recbole_dtn.synthetic.generate import Planted, generate
 
 FEATURE = re.compile(r"(\d+(?:_14)?)\x02([1-9]\d*)\x03(\d\.\d{1,5})")
