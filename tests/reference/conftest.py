@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,53 +20,6 @@ from recbole_dtn.testing.numeric import Array
 def _path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Modules take the class attribute unless the setting ``fused`` says otherwise."""
     monkeypatch.setattr(Fusible, "fused", request.param)
-
-
-@pytest.fixture(scope="module")
-def _results() -> dict[tuple[object, ...], Array]:
-    """What the references of a file returned, by test, call and arguments."""
-    return {}
-
-
-@pytest.fixture(autouse=True)
-def _each_reference_once(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _results: dict[tuple[object, ...], Array]
-) -> None:
-    """The fused and the plain run of a test have the same weights: what the reference gives for them is kept.
-
-    Its derivatives need hundreds of evaluations of slow, plain numpy, which is most of the time of these tests.
-    """
-    case = {name: at for name, at in request.node.callspec.indices.items() if name != "_path"}
-    calls = itertools.count()
-
-    def kept(check: Callable[..., None], position: int) -> Callable[..., None]:
-        def checked(*arguments: Any, **options: Any) -> None:
-            place = (request.node.originalname, *sorted(case.items()), next(calls))
-            reference = arguments[position]
-
-            def again(*given: Any) -> Array:
-                key = (*place, _digest(given))
-                if key not in _results:
-                    _results[key] = reference(*given)
-                return _results[key]
-
-            check(*arguments[:position], again, *arguments[position + 1 :], **options)
-
-        return checked
-
-    for name, position in (("check_reference", 2), ("check_equation", 1)):
-        if hasattr(request.module, name):
-            monkeypatch.setattr(request.module, name, kept(getattr(request.module, name), position))
-
-
-def _digest(given: Sequence[Mapping[str, Array] | Array]) -> bytes:
-    """Of all numbers and names in the arguments of a reference."""
-    digest = hashlib.blake2b(digest_size=16)
-    for argument in given:
-        for name, values in argument.items() if isinstance(argument, Mapping) else [("", argument)]:
-            digest.update(f"{name} {values.dtype} {values.shape} ".encode())
-            digest.update(values.tobytes())
-    return digest.digest()
 
 
 # ---- balancers ------------------------------------------------------------------------------------------------------
