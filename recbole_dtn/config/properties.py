@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from recbole_dtn.config.faults import read_model
-from recbole_dtn.config.tree import Branch, Leaf, from_python, parse_text, plain
+from recbole_dtn.config.tree import Branch, Leaf, copied, from_python, parse_text, plain
 from recbole_dtn.errors import UsageError
 from recbole_dtn.shipped import properties_folder
 
@@ -24,6 +25,10 @@ __all__ = [
 ]  # fmt: skip
 
 M = TypeVar("M", bound=BaseModel)
+
+# overall.yaml is read whenever settings are resolved, and parsing took most of that time. By content: a changed file is
+# parsed anew.
+_parsed = lru_cache(maxsize=32)(parse_text)
 
 
 def shipped(kind: str, name: str) -> Path | None:
@@ -56,7 +61,7 @@ def read_tree(path: Path, *, name: str | None = None, lines: bool = True) -> Bra
         raise UsageError(f"{name}, line {line}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from error
     except OSError as error:
         raise UsageError(f"{name}: cannot be read: {error.strerror}") from error
-    tree = parse_text(text, name, lines=lines)
+    tree = copied(_parsed(text, name, lines=lines))
     if isinstance(tree, Leaf) and tree.value is None:
         return Branch(name)
     if not isinstance(tree, Branch):

@@ -18,7 +18,7 @@ import yaml
 from recbole_dtn.errors import UsageError
 
 __all__ = [
-    "CHOICES", "Branch", "Items", "Leaf", "Tree", "as_choice", "found", "from_python", "is_null", "merge",
+    "CHOICES", "Branch", "Items", "Leaf", "Tree", "as_choice", "copied", "found", "from_python", "is_null", "merge",
     "names_method", "parse_text", "places", "plain", "show", "values",
 ]  # fmt: skip
 
@@ -329,6 +329,25 @@ def _changed(entries: Items, changes: Branch) -> Items:
             entry = merge(entry, change, ENTRY_CHOICES, ())
         changed.append(entry)
     return changed
+
+
+def copied(tree: Tree) -> Tree:
+    """The tree with maps and lists of its own; leaves never change and stay the same.
+
+    >>> tree = parse_text("{a: {b: [1]}}", "doc")
+    >>> copied(tree) == tree, copied(tree)["a"]["b"] is tree["a"]["b"]
+    (True, False)
+    """
+    if isinstance(tree, Branch):
+        branch = Branch(tree.where)
+        branch.update({key: copied(value) for key, value in tree.items()})
+        return branch
+    if isinstance(tree, Items):
+        items = Items(tree.where)
+        items.extend(copied(value) for value in tree)
+        items.unknown = dict(tree.unknown)
+        return items
+    return tree
 
 
 def places(tree: Branch, prefix: str = "") -> dict[str, str]:

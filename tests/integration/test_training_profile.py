@@ -13,6 +13,7 @@ import torch
 from recbole_dtn.cli import main
 from recbole_dtn.config.load import resolve, settings_digest
 from recbole_dtn.record.checkpoint import read_checkpoint, read_weights
+from recbole_dtn.training import profile
 from recbole_dtn.training.fit import Run, fit_settings
 from recbole_dtn.training.profile import STAGES
 
@@ -20,8 +21,12 @@ Fit = Callable[..., Run]
 
 
 @pytest.mark.parametrize("model", ["MMoE", "PLE", "DTN"])
-def test_a_profiled_run_writes_traces_and_a_table_of_stages(small_fit: Fit, model: str) -> None:
-    run = small_fit(model, profile=True, train_batch_size=128, eval_batch_size=100)
+def test_a_profiled_run_writes_traces_and_a_table_of_stages(
+    small_fit: Fit, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profile, "STEPS", 4)  # of 10, 3 of them warm up
+    monkeypatch.setattr(profile, "BATCHES", 2)  # of 3
+    run = small_fit(model, profile=True, train_batch_size=256, eval_batch_size=100)
     rows = list(csv.DictReader((run.folder / "stages.tsv").open(), delimiter="\t"))
     stages = {
         part: {row["stage"]: float(row["cpu_ms"]) for row in rows if row["part"] == part} for part in ("train", "valid")
@@ -45,9 +50,10 @@ def test_a_profiled_run_writes_traces_and_a_table_of_stages(small_fit: Fit, mode
         assert all(time > 0 for name, time in times.items() if name in STAGES)
     for part in ("train", "valid"):
         trace = json.loads((run.folder / f"trace.{part}.json").read_text())
-        assert any(event["name"] == "stage: embed" for event in trace["traceEvents"])
+        steps = sum(event["name"] == "stage: embed" for event in trace["traceEvents"])
+        assert steps == {"train": 4, "valid": 2}[part]
     assert "backward" in (run.folder / "log.txt").read_text()
-    plain = small_fit(model, train_batch_size=128, eval_batch_size=100)
+    plain = small_fit(model, train_batch_size=256, eval_batch_size=100)
     assert plain.test == run.test, "profiling changes no number"
     assert plain.record.settings_digest == run.record.settings_digest
     assert not (plain.folder / "stages.tsv").exists()

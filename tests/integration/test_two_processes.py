@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -44,41 +45,82 @@ class Passes(LossBalancer):
 """
 
 
-@pytest.mark.parametrize(
-    ("embedding_optimizer", "tasks", "balancer"),
-    [
-        ("adam", None, "fixed"),
-        ("lazy_adam", MASKED, "fixed"),
-        ("lazy_adam", MASKED, "pcgrad"),
-        ("adam", None, "{name: mgda, normalize: loss+}"),
-        ("lazy_adam", MASKED, "uncertainty"),
-        ("lazy_adam", MASKED, "passes"),
-    ],
-)
-def test_two_processes_train_as_one_with_twice_the_batch(
-    embedding_optimizer: str, tasks: str | None, balancer: str, small_fit: Callable[..., Run], tmp_path: Path
-) -> None:
-    overrides: dict[str, object] = {"tasks": yaml.safe_load(tasks)} if tasks else {}
-    overrides["balancer"] = yaml.safe_load(balancer)
+# optimiser of the table, tasks, balancer
+CASES = [
+    ("adam", None, "fixed"),
+    ("lazy_adam", MASKED, "fixed"),
+    ("lazy_adam", MASKED, "pcgrad"),
+    ("adam", None, "{name: mgda, normalize: loss+}"),
+    ("lazy_adam", MASKED, "uncertainty"),
+    ("lazy_adam", MASKED, "passes"),
+]
+
+# As run_recbole_dtn.py, and then more runs in the same two processes: importing torch takes longer than a run.
+SCRIPT = """
+import json, os, sys
+
+from recbole_dtn.cli import main
+
+code = main()
+for words in json.loads(os.environ["FURTHER_RUNS"]):
+    code = code or main(words)
+sys.exit(code)
+"""
+
+
+def changes(embedding_optimizer: str, tasks: str | None, balancer: str, folder: Path) -> dict[str, str]:
+    """The settings of a case, as text."""
+    given = {"embedding_optimizer.name": embedding_optimizer, "balancer": balancer}
+    if tasks:
+        given["tasks"] = tasks
     if balancer == "passes":
-        (tmp_path / "passes.py").write_text(PASSES)
-        overrides["plugins"] = [str(tmp_path / "passes.py")]
-    alone = small_fit("SharedBottom", embedding_optimizer__name=embedding_optimizer, train_batch_size=400, **overrides)
-    settings = alone.record.settings
-    command = [
-        *(sys.executable, str(ROOT / "run_recbole_dtn.py"), "--model=SharedBottom", "--dataset=ml-100k"),
-        *(f"--data_path={settings['data_path']}", f"--output_dir={tmp_path}", "--limit_rows=3000", "--epochs=2"),
-        *("--train_batch_size=200", "--embedding_size=4", f"--embedding_optimizer.name={embedding_optimizer}"),
-        *("--accelerator=cpu", "--devices=2", "--strategy=ddp"),
-        *((f"--tasks={tasks}",) if tasks else ()),
-        f"--balancer={balancer}",
-        *((f"--plugins={tmp_path / 'passes.py'}",) if balancer == "passes" else ()),
+        given["plugins"] = str(folder / "passes.py")
+    return given
+
+
+@pytest.fixture(scope="module")
+def of_two(small_fit: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every case trained by two processes; the runs of the case at position i are in the folder i."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "passes.py").write_text(PASSES)
+    (folder / "script.py").write_text(SCRIPT)
+    data_path = small_fit("SharedBottom", epochs=1).record.settings["data_path"]
+    commands = [
+        [
+            *(
+                "--model=SharedBottom",
+                "--dataset=ml-100k",
+                f"--data_path={data_path}",
+                f"--output_dir={folder / str(i)}",
+            ),
+            *("--limit_rows=3000", "--epochs=2", "--train_batch_size=200", "--embedding_size=4"),
+            *("--accelerator=cpu", "--devices=2", "--strategy=ddp"),
+            *(f"--{key}={value}" for key, value in changes(*case, folder).items()),
+        ]
+        for i, case in enumerate(CASES)
     ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "FURTHER_RUNS": json.dumps(commands[1:]),
+    }
     environment.pop("RECBOLE_DTN_RUN_ID", None)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        [sys.executable, str(folder / "script.py"), *commands[0]],
+        env=environment, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    (file,) = tmp_path.glob("*/*/*/record.json")
+    return folder
+
+
+@pytest.mark.parametrize("case", range(len(CASES)), ids=[f"{case[0]}-{case[2]}" for case in CASES])
+def test_two_processes_train_as_one_with_twice_the_batch(
+    case: int, small_fit: Callable[..., Run], of_two: Path
+) -> None:
+    given = {key: yaml.safe_load(value) for key, value in changes(*CASES[case], of_two).items()}
+    alone = small_fit("SharedBottom", train_batch_size=400, **given)
+    (file,) = (of_two / str(case)).glob("*/*/*/record.json")
     folder, record = file.parent, read_record(file)
     assert record.test is not None
     again = load(folder).test()

@@ -20,8 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a new environment that holds our wheel; the packages it needs are those already here.
 
-    A ``.pth`` file lends the present site-packages, so that no other torch is ever fetched; pip still checks every
-    pin of the wheel against them.
+    A ``.pth`` file lends the present site-packages, so that no other torch is ever fetched.
     """
     work = tmp_path_factory.mktemp("packaging")
     source = work / "source"
@@ -33,13 +32,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wheels = work / "wheels"
     run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", wheels, source], work)
     environment = work / "venv"
-    venv.create(environment, with_pip=True)
+    venv.create(environment)  # without a pip of its own, which takes seconds to install
     python = environment / "bin" / "python"
     site = run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], work).strip()
     # Our own editable install here must not shadow the wheel: only the plain site-packages folder is lent.
     (Path(site) / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     wheel = next(wheels.glob("recbole_dtn-*.whl"))
-    run([python, "-m", "pip", "install", "-q", "--no-index", "--force-reinstall", "--no-deps", wheel], work)
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    run([*pip, "install", "-q", "--no-index", "--force-reinstall", "--no-deps", wheel], work)
     return python
 
 

@@ -46,25 +46,36 @@ def results(metrics: MultiTaskMetrics) -> dict:
     return {**metrics.compute(), **metrics.compute_factors()}
 
 
-def run(rank: int, folder: str, cut: int) -> None:
+CUTS = (70, ROWS)  # 70 + 31 rows, and all + none
+
+
+def run(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    found = []
-    for weighted, dtype in CASES:
-        metrics = MultiTaskMetrics(TASKS, grouped=True)
-        rows = torch.arange(ROWS)[:cut] if rank == 0 else torch.arange(ROWS)[cut:]
-        update(metrics, rows, weighted, dtype)
-        results(metrics)  # the second call must not count the gathered rows again
-        found.append(results(metrics))
-        update(metrics, rows, weighted, dtype)
-        found.append(results(metrics))
+    found: dict[int, list[dict]] = {}
+    for cut in CUTS:
+        for weighted, dtype in CASES:
+            metrics = MultiTaskMetrics(TASKS, grouped=True)
+            rows = torch.arange(ROWS)[:cut] if rank == 0 else torch.arange(ROWS)[cut:]
+            update(metrics, rows, weighted, dtype)
+            results(metrics)  # the second call must not count the gathered rows again
+            found.setdefault(cut, []).append(results(metrics))
+            update(metrics, rows, weighted, dtype)
+            found[cut].append(results(metrics))
     Path(folder, f"{rank}.json").write_text(json.dumps(found))
     distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("cut", [70, ROWS])  # 70 + 31 rows, and all + none
-def test_uneven_rows_count_once(tmp_path: Path, cut: int) -> None:
-    multiprocessing.spawn(run, args=(str(tmp_path), cut), nprocs=2)
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What each of two processes found, by cut."""
+    folder = tmp_path_factory.mktemp("two")
+    multiprocessing.spawn(run, args=(str(folder),), nprocs=2)
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_uneven_rows_count_once(of_two: list[dict], cut: int) -> None:
     expected = []
     for weighted, dtype in CASES:
         metrics = MultiTaskMetrics(TASKS, grouped=True)
@@ -72,9 +83,8 @@ def test_uneven_rows_count_once(tmp_path: Path, cut: int) -> None:
             update(metrics, torch.arange(ROWS), weighted, dtype)
             expected.append(results(metrics))
     assert None not in (expected[0]["a"]["gauc"], expected[0]["a@b"]["auc"], expected[0]["a@b"]["logloss"])
-    for rank in range(2):
-        found = json.loads((tmp_path / f"{rank}.json").read_text())
-        for ours, theirs in zip(found, expected, strict=True):
+    for found in of_two:
+        for ours, theirs in zip(found[str(cut)], expected, strict=True):
             assert list(ours) == list(theirs)
             for task, values in theirs.items():
                 assert ours[task] == pytest.approx(values, abs=1e-12)

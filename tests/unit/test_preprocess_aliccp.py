@@ -551,7 +551,7 @@ EDITS = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(st.lists(st.lists(EDITS, max_size=3), min_size=1, max_size=8), st.sampled_from(["skeleton", "common"]))
 def test_damaged_rows_are_found_as_by_a_plain_check(edits: list[list[tuple[int, int, int]]], table: str) -> None:
     user = common_row(INDEX, [("101", "12345678", "1.0"), ("150_14", "2", "0.69315"), ("109_14", "77", "10.30895")])

@@ -501,7 +501,7 @@ def test_without_raw_files_it_says_what_is_missing_and_from_where(
 
 @pytest.mark.parametrize("name", ["aliexpress-nl", "aliexpress", "aliexpress-nl-mtreclib"])
 def test_the_shipped_sets_are_made_and_read_with_one_command(name: str, tmp_path: Path) -> None:
-    countries = {code: draw_country(20 + at, 40) for at, code in enumerate(("NL", "ES", "FR", "US"))}
+    countries = {code: draw_country(20 + at, 15) for at, code in enumerate(("NL", "ES", "FR", "US"))}
     raw = write_raw(tmp_path / "raw", countries)
     settings = resolve([f"--dataset={name}", f"--data_path={tmp_path}", f"--raw={raw}"]).settings
     data = prepare(settings)

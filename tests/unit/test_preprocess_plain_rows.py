@@ -125,7 +125,7 @@ ODD_ROW = st.one_of(
 TABLE = st.lists(PLAIN_ROW, max_size=8) | st.lists(PLAIN_ROW | ODD_ROW, max_size=8)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     table=TABLE,
     separator=st.sampled_from(",,\t;"),

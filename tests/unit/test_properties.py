@@ -12,7 +12,14 @@ from recbole_dtn.config.choice import keyword_options, options_class
 from recbole_dtn.config.datasets import dataset_values
 from recbole_dtn.config.faults import declared, describe
 from recbole_dtn.config.load import resolve, settings_class
-from recbole_dtn.config.properties import key_help, properties_folder, read_yaml, shipped, shipped_names
+from recbole_dtn.config.properties import (
+    key_help,
+    properties_folder,
+    read_tree,
+    read_yaml,
+    shipped,
+    shipped_names,
+)
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import UsageError
 from recbole_dtn.registry import MODELS, REGISTRIES, Registry
@@ -166,3 +173,13 @@ def test_read_yaml_gives_plain_values_and_names_a_missing_file(tmp_path: Path) -
 def test_a_shipped_file_is_never_outside_its_folder() -> None:
     assert shipped("dataset", "../overall") is None
     assert shipped("dataset", "no-such-set") is None
+
+
+def test_a_file_is_read_anew_whatever_was_done_with_its_last_reading(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("a: {b: [1]}\n")
+    first = read_tree(file)
+    first["a"].clear()  # type: ignore[union-attr]
+    assert read_yaml(file) == {"a": {"b": [1]}}
+    file.write_text("a: {b: [2]}\n")
+    assert read_yaml(file) == {"a": {"b": [2]}}

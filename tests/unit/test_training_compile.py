@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.backends.debugging import aot_eager
 
 from recbole_dtn import fit, load
 from recbole_dtn.config.load import resolve, settings_digest
@@ -77,66 +79,87 @@ def step(module: TrainingModule, features: Features, *, mixed: bool = False) -> 
     return {name: value.detach() for name, value in found.items()}
 
 
-def check_equal(name: str, mode: str) -> None:
-    plain, other = build(name), build(name, mode=mode)
-    for seed in range(3):  # ragged fields: every batch has lists of other lengths
-        features = tiny_features(plain.model.schema, ROWS, seed=seed, masked=True)
-        expected, found = step(plain, features), step(other, features)
-        assert expected.keys() == found.keys()
-        for key, value in expected.items():
-            assert (found[key] - value).abs().max() < 1e-5, key
+def check_equal(plain: TrainingModule, other: TrainingModule, seed: int) -> None:
+    features = tiny_features(plain.model.schema, ROWS, seed=seed, masked=True)
+    expected, found = step(plain, features), step(other, features)
+    assert expected.keys() == found.keys()
+    for key, value in expected.items():
+        assert (found[key] - value).abs().max() < 1e-5, key
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-@pytest.mark.parametrize("name", MODELS.names())
-def test_traced_losses_and_gradients_are_the_eager_ones(
-    name: str, backend: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compiled, "BACKEND", backend)
-    check_equal(name, "default")
+@dataclass
+class Traced:
+    """A model and the same one compiled, traced once for the tests of its graphs."""
+
+    name: str
+    plain: TrainingModule
+    compiled: TrainingModule
+    graphs: list[torch.fx.GraphModule]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["MMoE", "DTN"])
-def test_compiled_losses_and_gradients_are_the_eager_ones(name: str) -> None:
-    check_equal(name, "default")
+@pytest.fixture(scope="module", params=MODELS.names())
+def traced(request: pytest.FixtureRequest) -> Traced:
+    found = Traced(request.param, build(request.param), build(request.param), [])
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        found.graphs.append(graph)
+        forward: Callable[..., Any] = aot_eager(graph, inputs)  # traces the backward too
+        return forward
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "BACKEND", backend)
+        found.compiled = build(request.param, mode="default")
+    return found
 
 
-@pytest.mark.parametrize("name", MODELS.names())
-def test_one_set_of_graphs_serves_every_full_batch(name: str, graphs: list[torch.fx.GraphModule]) -> None:
-    module = build(name, mode="default")
-    schema = module.model.schema
-    step(module, tiny_features(schema, ROWS))
-    first = len(graphs)
+def test_one_set_of_graphs_serves_every_full_batch(traced: Traced) -> None:
+    """The traced losses, penalties, gates and gradients are the eager ones, for batches with lists of any length."""
+    check_equal(traced.plain, traced.compiled, seed=0)
+    first = len(traced.graphs)
     broken = {"DTN": "MemoNet's look-ups", "PEPNet": "the embedding of domains, which EPNet's gate reads"}
-    assert first == 1 or (name in broken and first > 1), f"only these break the graph again: {broken}"
+    assert first == 1 or (traced.name in broken and first > 1), f"only these break the graph again: {broken}"
     for seed in range(1, 4):
-        step(module, tiny_features(schema, ROWS, seed=seed))
+        check_equal(traced.plain, traced.compiled, seed)
+    module, schema = traced.compiled, traced.compiled.model.schema
     step(module, tiny_features(schema, ROWS - 7))  # an epoch's last batch
     module.eval()
     with torch.no_grad():
         module(tiny_features(schema, ROWS))
-    assert len(graphs) == first
+    assert len(traced.graphs) == first
 
 
-@pytest.mark.parametrize("name", MODELS.names())
-def test_tables_are_in_no_graph(name: str, graphs: list[torch.fx.GraphModule]) -> None:
-    module = build(name, mode="default")
-    step(module, tiny_features(module.model.schema, ROWS))
-    shapes = {tuple(table.weight.shape) for table in module.model.tables()}
-    for graph in graphs:
+def test_tables_are_in_no_graph(traced: Traced) -> None:
+    if not traced.graphs:
+        step(traced.compiled.train(), tiny_features(traced.compiled.model.schema, ROWS))
+    shapes = {tuple(table.weight.shape) for table in traced.compiled.model.tables()}
+    assert traced.graphs
+    for graph in traced.graphs:
         for node in graph.graph.nodes:
             value = node.meta.get("example_value")
             assert not (isinstance(value, Tensor) and tuple(value.shape) in shapes), node
             assert "embedding" not in str(node.target).split(".")[-1] or node.op == "placeholder", node
 
 
+def test_the_names_of_the_weights_do_not_change(traced: Traced) -> None:
+    plain, other = traced.plain, traced.compiled
+    assert list(other.state_dict()) == list(plain.state_dict())
+    assert [name for name, _ in other.named_modules()] == [name for name, _ in plain.named_modules()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["MMoE", "DTN"])
+def test_compiled_losses_and_gradients_are_the_eager_ones(name: str) -> None:
+    plain, other = build(name), build(name, mode="default")
+    for seed in range(3):
+        check_equal(plain, other, seed)
+
+
 def test_more_kinds_of_interactions_than_torch_recompiles_by_itself(graphs: list[torch.fx.GraphModule]) -> None:
-    many = [{"name": "gdcn", "layers": layers} for layers in range(1, 11)]
-    torch.manual_seed(1)
+    many = [{"name": "gdcn", "layers": layers} for layers in range(1, 5)]
     settings = make_settings("DTN", embedding_size=4, interactions=[*many, "memonet"])
     model = MODELS.load("DTN")(settings, tiny_schema()).train()
-    CompiledForward(model, "default", ROWS)(tiny_features(model.schema, ROWS))
+    with torch._dynamo.config.patch(recompile_limit=2):  # 8 by default
+        CompiledForward(model, "default", ROWS)(tiny_features(model.schema, ROWS))
     crosses = [sum("crosses" in str(node.target) for node in graph.graph.nodes if node.op == "placeholder")
                for graph in graphs]  # fmt: skip
     assert sum(count > 0 for count in crosses) >= len(many)
@@ -150,13 +173,6 @@ def test_mixed_precision(monkeypatch: pytest.MonkeyPatch) -> None:
         expected, found = step(plain, features, mixed=True), step(other, features, mixed=True)
         for key, value in expected.items():
             assert torch.allclose(found[key].float(), value.float(), rtol=0.05, atol=0.02), (name, key)
-
-
-def test_the_names_of_the_weights_do_not_change(graphs: list[torch.fx.GraphModule]) -> None:
-    plain, other = build("DTN"), build("DTN", mode="default")
-    step(other, tiny_features(other.model.schema, ROWS))
-    assert list(other.state_dict()) == list(plain.state_dict())
-    assert [name for name, _ in other.named_modules()] == [name for name, _ in plain.named_modules()]
 
 
 # ---- whole runs -----------------------------------------------------------------------------------------------------
