@@ -112,8 +112,8 @@ def _described(registry: Registry, entry: Entry) -> dict[str, Any]:
         described["options"] = _options(registry, target)
     attributes = {key: getattr(target, key) for key in registry.attribute_names if hasattr(target, key)}
     settings = getattr(target, "settings_class", None)
-    if registry.kind == "model" and settings is not None and settings.presets:
-        attributes["presets"] = settings.presets
+    if registry.kind == "model" and settings is not None:
+        attributes |= {key: found for key in ("presets", "shared_defaults") if (found := getattr(settings, key))}
     if attributes:
         described["attributes"] = {key: _plain(value) for key, value in attributes.items()}
     return described
@@ -160,4 +160,6 @@ def _yaml(described: dict[str, Any]) -> str:
         kind = describe(field_of(schema, KINDS)[0])
         words = f"{kind}: " if kind.startswith("one of") or "=" in kind or ">" in kind else ""
         lines.append(f"{head:<29} # {words}{schema['description']}")
+    for name, values in described.get("attributes", {}).get("shared_defaults", {}).items():
+        lines.append(f"{f'{name}: {flow_yaml(values)}':<29} # in place of the default of all models")
     return "\n".join(lines) + "\n"

@@ -143,6 +143,7 @@ def _indexed_settings(name: str) -> type[Settings]:
     fields: dict[str, Any] = {key: field_of(schema, KINDS) for key, schema in (entry.options or {}).items()}
     made = create_model(f"{name}Settings", __base__=Settings, **fields)
     made.presets = entry.attributes.get("presets", {})
+    made.shared_defaults = entry.attributes.get("shared_defaults", {})
     return made
 
 
@@ -181,7 +182,9 @@ def _model_layer(name: str | None, tree: Tree, faults: list[Fault]) -> tuple[typ
         default = info.get_default(call_default_factory=True)
         if default is not PydanticUndefined:
             layer[key] = from_python(default, where)
-    return model, layer
+    shared = from_python(model.shared_defaults, where)
+    assert isinstance(shared, Branch)
+    return model, merge(layer, shared)
 
 
 def _unknown_keys(merged: Branch, model: type[Settings] | None) -> Iterator[Fault]:

@@ -127,9 +127,11 @@ class Settings(Strict):
 
     ``presets`` names settings that determine values of others: ``{"variant": {"released": {"fusion": "sum"}}}`` means
     that with ``variant: released`` a ``fusion`` that is null counts as ``sum`` (:meth:`effective`).
+    ``shared_defaults`` are a model's defaults of nested keys that all models have: ``{"optimizer": {"lr": 0.002}}``.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
+    shared_defaults: ClassVar[Mapping[str, Any]] = {}
 
     # what
     model: str

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recbole_dtn.config.settings import Count, Interaction, NonNegative, Rate, Settings, Widths
+from recbole_dtn.config.settings import Count, Interaction, NonNegative, Settings, Widths
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.interaction.base import FeatureInteraction
@@ -31,7 +31,9 @@ GateActivation = Literal["none", "relu"]
 
 
 class DTNSettings(Settings):
-    """Settings of :class:`DTN`. Its dropout and embedding_l2 were chosen on validation (docs/defaults.md)."""
+    """Settings of :class:`DTN`. Its learning rate and embedding_l2 were chosen on validation (docs/defaults.md)."""
+
+    shared_defaults: ClassVar = {"optimizer": {"lr": 0.002}}
 
     # Values of the options that are null, by ``variant``; Settings.effective fills them in.
     presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {
@@ -83,7 +85,6 @@ class DTNSettings(Settings):
         Field(description="learned scale and shift per channel of what the interactions read, all but MemoNet"),
     ] = False
     tower_hidden: Annotated[Widths, Field(description="hidden widths of each task's tower")] = [64]
-    dropout: Annotated[Rate, Field(description="in the towers")] = 0.3
     embedding_l2: Annotated[
         NonNegative,
         Field(

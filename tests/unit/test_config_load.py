@@ -386,3 +386,12 @@ def test_a_method_has_a_plain_name(name: str) -> None:
         INTERACTIONS.register(name)
     with pytest.raises(UsageError, match=r"write @REGISTRY.register\(NAME\) above it"):
         INTERACTIONS.register(type)  # type: ignore[arg-type]
+
+
+def test_a_model_has_defaults_of_nested_shared_settings() -> None:
+    found = resolve(["--model=DTN", "--dataset=ml-100k"])
+    assert (found.settings.optimizer.lr, found.sources["optimizer.lr"]) == (0.002, "model/DTN.yaml")
+    assert found.settings.optimizer.betas == (0.9, 0.999)  # of all models
+    assert resolve(["--model=MMoE", "--dataset=ml-100k"]).settings.optimizer.lr == 0.004
+    given = resolve(["--model=DTN", "--dataset=ml-100k", "--learning_rate=0.1"])
+    assert (given.settings.optimizer.lr, given.sources["optimizer.lr"]) == (0.1, "command line")
