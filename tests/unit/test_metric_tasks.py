@@ -237,7 +237,7 @@ def test_a_factor_is_evaluated_over_the_rows_that_it_is_about() -> None:
         metrics.add_batch(rows, ModelOutput(output.logits[part], factors={"cvr": factor}))
     found = metrics.compute_factors()
     assert list(found) == ["buy@click"]
-    assert list(found["buy@click"]) == ["auc", "auc_se", "gauc", "logloss", "ne", "calibration"]
+    assert list(found["buy@click"]) == ["auc", "auc_se", "gauc", "gauc_se", "logloss", "ne", "calibration"]
     # Clicked and seen to be clicked, and whether bought is seen too.
     rows = (features.observed[:, 0] & features.observed[:, 1] & (features.labels[:, 0] == 1)).numpy()
     truth, scores = features.labels[rows, 1].numpy(), output.factors["cvr"].logit[rows].double().numpy()
