@@ -17,7 +17,7 @@ from recbole_dtn.metric.kept import KeepingMetric
 from recbole_dtn.metric.pairs import float_codes
 from recbole_dtn.registry import METRICS
 
-__all__ = ["GAUC", "grouped_auc", "grouped_auc_with_error"]
+__all__ = ["GAUC", "group_aucs", "grouped_auc", "grouped_auc_with_error"]
 
 Array = NDArray[Any]
 By = Literal["impressions", "equal"]
@@ -69,16 +69,8 @@ def grouped_auc_with_error(
     values = scores.detach().numpy()
     if not len(values) or np.isnan(values).any():
         return math.nan, math.nan
-    keys = _keys(values, labels.numpy() > 0.5, group.numpy())
-    mass = None
-    if weights is None:
-        keys.sort()  # in place
-    else:
-        order = keys.argsort()
-        keys, mass = keys[order], weights.detach().double().numpy()[order]
     count, sums = 0, np.zeros(5)
-    for start, stop in _blocks(keys):
-        found, size = _auc_of_groups(keys[start:stop], None if mass is None else mass[start:stop])
+    for found, size in _found(scores, labels, group, weights):
         share = size.astype(np.float64) if by == "impressions" else np.ones_like(found)
         moments = (share, share * found, share**2, share**2 * found, (share * found) ** 2)
         sums += [part.sum() for part in moments]
@@ -90,6 +82,32 @@ def grouped_auc_with_error(
     # sum_g w_g^2 (a_g - mean)^2, multiplied out; rounding may leave -1e-20.
     spread = max(squares[2] - 2 * mean * squares[1] + mean**2 * squares[0], 0.0)
     return mean, math.sqrt(spread * count / (count - 1)) / whole if count > 1 else math.nan
+
+
+def group_aucs(
+    scores: Tensor, labels: Tensor, group: Tensor, weights: Tensor | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """AUC and weight (of its rows) of each group with both classes, in the order of the groups' numbers.
+
+    >>> scores, labels = torch.tensor([0.9, 0.1, 0.2, 0.8, 0.5]), torch.tensor([1, 0, 1, 0, 0])
+    >>> group_aucs(scores, labels, torch.tensor([7, 7, 4, 4, 4]))
+    (array([0., 1.]), array([3., 2.]))
+    """
+    found = list(_found(scores, labels, group, weights)) if len(scores) else []
+    return tuple(np.concatenate([[], *(part[side] for part in found)]) for side in (0, 1))  # type: ignore[return-value]
+
+
+def _found(scores: Tensor, labels: Tensor, group: Tensor, weights: Tensor | None) -> Iterator[tuple[Array, Array]]:
+    """:func:`group_aucs`, some groups at a time."""
+    keys = _keys(scores.detach().numpy(), labels.numpy() > 0.5, group.numpy())
+    mass = None
+    if weights is None:
+        keys.sort()  # in place
+    else:
+        order = keys.argsort()
+        keys, mass = keys[order], weights.detach().double().numpy()[order]
+    for start, stop in _blocks(keys):
+        yield _auc_of_groups(keys[start:stop], None if mass is None else mass[start:stop])
 
 
 def _keys(scores: Array, positive: Array, groups: Array) -> NDArray[np.uint64]:
