@@ -112,9 +112,20 @@ def _print(found: Report) -> None:
 
 
 def _cells(test: Comparison) -> list[str]:
+    from recbole_dtn.training.report import METRIC_NAMES
+
     return [
-        test.first, test.task, test.metric,
+        test.first, test.task, METRIC_NAMES.get(test.metric, test.metric.upper()),
         f"{decimal(test.difference, 4)} ± {decimal(test.standard_error, 4)}",
         f"{decimal(test.low, 4)} to {decimal(test.high, 4)}",
-        decimal(test.p, 4), decimal(test.p_holm, 4), test.method,
+        _chance(test.p), _chance(test.p_holm), test.method,
     ]  # fmt: skip
+
+
+def _chance(p: float | None) -> str:
+    """A p value.
+
+    >>> _chance(0.0321), _chance(2e-9), _chance(None)
+    ('0.0321', '<0.0001', '–')
+    """
+    return "<0.0001" if p is not None and p < 0.00005 else decimal(p, 4)

@@ -96,7 +96,7 @@ def _floats(given: Any, what: str) -> Floats:
     if isinstance(given, pl.Series):
         given = given.to_numpy() if given.dtype.is_numeric() or given.dtype == pl.Boolean else given.to_list()
     try:
-        return np.asarray(given, np.float64)
+        return np.array(given, np.float64)  # a copy: an array of polars cannot be written to, and torch warns
     except (TypeError, ValueError):
         raise DataError(f"{what}: expected numbers; found {np.asarray(given).dtype} values") from None
 
@@ -121,7 +121,7 @@ def numbered_groups(groups: Any, rows: int) -> NDArray[np.int64] | None:
     series = groups if isinstance(groups, pl.Series) else pl.Series(values=groups, strict=False)
     if series.len() != rows:
         raise DataError(f"groups: expected one of each of {rows:,} rows; found {series.len():,}")
-    return series.rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
+    return np.array(series.rank("dense").fill_null(0), np.int64)
 
 
 def domain_numbers(domain: Any, rows: int) -> NDArray[np.int64] | None:

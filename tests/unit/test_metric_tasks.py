@@ -206,6 +206,12 @@ def test_a_metric_without_the_group_that_it_needs_says_so() -> None:
         MultiTaskMetrics(TASKS[:1], {"gauc": {}}).update(torch.zeros(2, 1), torch.ones(2, 1), torch.ones(2, 1).bool())
 
 
+def test_a_name_that_marks_a_standard_error_is_refused() -> None:
+    with pytest.raises(UsageError, match="'auc_se': expected a name that does not end in _se"):
+        MultiTaskMetrics(TASKS[:1], {"auc_se": {}})
+    assert not any(name.endswith("_se") for name in known_valid_metrics(TASKS, grouped=True))
+
+
 # ---- factors --------------------------------------------------------------------------------------------------------
 
 
