@@ -14,10 +14,10 @@ from recbole_dtn.leaderboard.statistics import (
     Paired,
     UnitKey,
     corrected_t,
-    holm,
     paired_t,
     summary,
 )
+from recbole_dtn.metric.paired import holm
 
 __all__ = ["CLAIMS_NEED", "COMPARED", "Comparison", "Difference", "compare"]
 

@@ -6,9 +6,10 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from recbole_dtn.config.metrics import error_name
 from recbole_dtn.config.splits import TEST_IS_DRAWN, SplitKey
 from recbole_dtn.record.record import RunRecord
 
@@ -19,7 +20,6 @@ __all__ = [
     "Summary",
     "UnitKey",
     "corrected_t",
-    "holm",
     "paired_t",
     "pos_weights",
     "summarise",
@@ -67,6 +67,8 @@ class BoardRow:
         values: every measured number by split and seed. valid_values: of ``valid_metric``, which selected the epoch.
         train_rows, test_rows: their means over the runs; 0 where the records do not say.
         test_is_drawn: whether the splits have test rows of their own.
+        errors: mean over the seeds of the standard error that the sample of rows gives a measured number; those of
+            metrics that report one. It is beside the spread over seeds, not in it.
     """
 
     dataset: str
@@ -89,6 +91,7 @@ class BoardRow:
     train_rows: float = 0.0
     test_rows: float = 0.0
     test_is_drawn: bool = False
+    errors: Mapping[Metric, float | None] = field(default_factory=dict)
 
     @property
     def units(self) -> int:
@@ -149,23 +152,6 @@ def _t_test(differences: Sequence[float], factor: float) -> Paired:
     # Equal differences have no spread: any mean but 0 is then certain.
     p = 2 * float(stdtr(n - 1, -abs(mean) / error)) if error > 0 else float(mean == 0)
     return Paired(mean, error, mean - reach, mean + reach, p, n)
-
-
-def holm(values: Sequence[float | None]) -> list[float | None]:
-    """p-values adjusted for their number (Holm, Scandinavian Journal of Statistics 1979); null ones do not count.
-
-    The i-th smallest of m is multiplied by ``m - i + 1``, is at least the one before it, and at most 1.
-
-    >>> holm([0.01, 0.04, None, 0.03])
-    [0.03, 0.06, None, 0.06]
-    """
-    order = sorted((value, place) for place, value in enumerate(values) if value is not None)
-    found: list[float | None] = [None] * len(values)
-    largest = 0.0
-    for rank, (value, place) in enumerate(order):
-        largest = max(largest, min(1.0, value * (len(order) - rank)))
-        found[place] = largest
-    return found
 
 
 def summary(values: Iterable[float | None]) -> Summary:
@@ -236,6 +222,12 @@ def _row(runs: Sequence[RunRecord], ran_as: tuple[Any, ...]) -> BoardRow:
                     measured.setdefault(Metric(split, task, name), {})[SplitKey.of(run), run.seed] = value
     rates = [run.train_samples_per_second for run in runs if _ran_as(run) == ran_as and run.train_samples_per_second]
     chosen = {(SplitKey.of(run), run.seed): run.valid_value for run in runs}
+    # Not metrics, so not among those that are averaged, shown and compared.
+    errors = {
+        metric: summary(measured.pop(error).values()).mean
+        for metric in list(measured)
+        if (error := replace(metric, name=error_name(metric.name))) in measured
+    }
     return BoardRow(
         dataset=first.dataset,
         model=first.model,
@@ -257,6 +249,7 @@ def _row(runs: Sequence[RunRecord], ran_as: tuple[Any, ...]) -> BoardRow:
         train_rows=statistics.fmean(run.rows.get("train", 0) for run in runs),
         test_rows=statistics.fmean(run.rows.get("test", 0) for run in runs),
         test_is_drawn=first.settings.get("split") in TEST_IS_DRAWN,
+        errors=errors,
     )
 
 

@@ -16,7 +16,7 @@ from recbole_dtn.leaderboard.compare import compare
 from recbole_dtn.leaderboard.differences import differences_csv
 from recbole_dtn.leaderboard.render import markdown, notes, print_board, write_board
 from recbole_dtn.leaderboard.run import run_board
-from recbole_dtn.leaderboard.statistics import Metric, corrected_t, holm, paired_t, summarise
+from recbole_dtn.leaderboard.statistics import Metric, corrected_t, paired_t, summarise
 from recbole_dtn.record.record import RunRecord, write_record
 
 LIKE = Metric("test", "like", "auc")
@@ -62,14 +62,6 @@ def test_too_few_or_equal_differences() -> None:
     assert paired_t([]).mean is None
     assert corrected_t([0.5, 0.7], train_rows=0, test_rows=10).p is None
     assert (paired_t([0.25, 0.25]).error, paired_t([0.25, 0.25]).p, paired_t([0.0, 0.0]).p) == (0.0, 0.0, 1.0)
-
-
-def test_holm_by_hand() -> None:
-    # .01 x 4, .02 x 3 = .06, .03 x 2 = .06, .5
-    assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
-    assert holm([0.4, 0.9]) == pytest.approx([0.8, 0.9])
-    assert holm([0.6, 0.9]) == pytest.approx([1.0, 1.0])
-    assert holm([]) == []
 
 
 # ---- rows over splits -----------------------------------------------------------------------------------------------

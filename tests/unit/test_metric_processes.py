@@ -82,7 +82,12 @@ def test_uneven_rows_count_once(of_two: list[dict], cut: int) -> None:
         for _ in range(2):
             update(metrics, torch.arange(ROWS), weighted, dtype)
             expected.append(results(metrics))
-    assert None not in (expected[0]["a"]["gauc"], expected[0]["a@b"]["auc"], expected[0]["a@b"]["logloss"])
+    assert None not in (
+        expected[0]["a"]["gauc"],
+        expected[0]["a"]["auc_se"],
+        expected[0]["a@b"]["auc"],
+        expected[0]["a@b"]["logloss"],
+    )
     for found in of_two:
         for ours, theirs in zip(found[str(cut)], expected, strict=True):
             assert list(ours) == list(theirs)
