@@ -239,7 +239,7 @@ def _comparisons(
         adjusted = holm([_or_none(tested.p) for _, tested, _ in of_metric])
         for (names, tested, method), p in zip(of_metric, adjusted, strict=True):
             numbers = (tested.difference, tested.standard_error, tested.low, tested.high, tested.p)
-            made.append(Comparison(*names, method, *map(_or_none, numbers), p))
+            made.append(Comparison(*names, method, *(*map(_or_none, numbers), p)))
     return made
 
 
