@@ -91,6 +91,8 @@ RULES: dict[str, tuple[Score, bool, int]] = {
     "weighted_auc, smoothed": (smoothed(weighted("auc")), False, 2),
     "weighted_auc, half epochs": (weighted("auc"), True, 4),
     "sqrt-weighted auc": (weighted("auc", power=0.5), False, 2),
+    "sqrt-weighted auc, smoothed": (smoothed(weighted("auc", power=0.5)), False, 2),
+    "sqrt-weighted auc, half epochs": (weighted("auc", power=0.5), True, 4),
     "mean_logloss": (mean("logloss", -1), False, 2),
     "mean_logloss, half epochs": (mean("logloss", -1), True, 4),
     "mean_ne": (mean("ne", -1), False, 2),
@@ -191,6 +193,8 @@ def report(lines: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for title, names in (("Choice", CHOICE), ("Confirmation", CONFIRM)):
         present = [name for name in names if any(line["dataset"] == name for line in lines)]
+        if not present:
+            continue
         columns = [(name, task) for name in present
                    for task in dict.fromkeys(line["task"] for line in lines if line["dataset"] == name)]  # fmt: skip
         for metric, scale in (("auc", 1000), ("ne", -1000)):

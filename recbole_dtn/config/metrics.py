@@ -14,7 +14,7 @@ __all__ = [
 ]  # fmt: skip
 
 MEANS = ("mean", "weighted")
-"""Means over the tasks: equal weights, or weighted by precision (:func:`recbole_dtn.metric.select.precisions`)."""
+"""Means over the tasks: with equal weights, or with those of :func:`recbole_dtn.metric.select.task_weights`."""
 ERROR = "_se"
 
 

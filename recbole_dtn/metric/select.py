@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from recbole_dtn.config.metrics import MEANS
 
-__all__ = ["is_better", "mean_auc", "mean_of", "precisions", "select"]
+__all__ = ["is_better", "mean_of", "select", "task_weights"]
 
 Metrics = Mapping[str, Mapping[str, float | None]]
 """``{task: {metric: value}}``, as :meth:`MultiTaskMetrics.compute` returns it."""
 
 
-def precisions(positives: Mapping[str, tuple[int, int]], kinds: Mapping[str, str]) -> dict[str, float]:
-    """How much the rows of a split tell about each task: ``P N / (P + N)`` of P positives and N negatives.
+def task_weights(positives: Mapping[str, tuple[int, int]], kinds: Mapping[str, str]) -> dict[str, float]:
+    """Weights of the tasks in ``weighted_<metric>``: ``sqrt(P N / (P + N))`` of P positives and N negatives.
 
-    It is, up to a factor, the inverse of an AUC's sampling variance where the scores tell nothing
-    (``(P + N + 1) / (12 P N)``; Hanley and McNeil, Radiology 1982). A regression of n rows counts as a balanced binary
-    task, ``n / 4``.
+    It is, up to a factor, the inverse of an AUC's standard error where the scores tell nothing, ``sqrt((P + N + 1) /
+    (12 P N))`` (Hanley and McNeil, Radiology 1982). Each task's AUC then counts in units of its own standard error, so
+    that the noise of a rare task moves the mean as little as that of a frequent one. A regression of n rows counts as a
+    balanced binary task, ``sqrt(n / 4)``.
 
     Args:
         positives: of each task, its positive and its observed rows. kinds: ``binary`` or ``regression`` by task.
 
-    >>> precisions({"click": (50, 100), "buy": (1, 100)}, {"click": "binary", "buy": "binary"})
-    {'click': 25.0, 'buy': 0.99}
+    >>> task_weights({"click": (50, 100), "buy": (1, 100)}, {"click": "binary", "buy": "binary"})
+    {'click': 5.0, 'buy': 0.99498743710662}
     """
     return {
-        task: ones * (rows - ones) / max(rows, 1) if kinds[task] == "binary" else rows / 4
+        task: math.sqrt(ones * (rows - ones) / max(rows, 1) if kinds[task] == "binary" else rows / 4)
         for task, (ones, rows) in positives.items()
     }
 
@@ -47,19 +49,14 @@ def mean_of(metrics: Metrics, metric: str, weights: Mapping[str, float] | None =
     return sum(each[task] * value for task, value in values.items()) / total if total else None
 
 
-def mean_auc(metrics: Metrics) -> float | None:
-    """Mean AUC over the binary tasks whose AUC is defined; None if none is."""
-    return mean_of(metrics, "auc")
-
-
 def select(metrics: Metrics, valid_metric: str, weights: Mapping[str, float]) -> float | None:
     """The value of ``valid_metric``; None where undefined.
 
-    ``mean_<metric>`` is the mean over the tasks, ``weighted_<metric>`` the mean weighted by their precision, and
-    ``<task>_<metric>`` the value of one task.
+    ``mean_<metric>`` is the mean over the tasks, ``weighted_<metric>`` the weighted mean, and ``<task>_<metric>`` the
+    value of one task.
 
     Args:
-        metrics: of each task. valid_metric: name. weights: of the tasks, as :func:`precisions` gives them.
+        metrics: of each task. valid_metric: name. weights: of the tasks, as :func:`task_weights` gives them.
 
     Raises:
         KeyError: for a name that no task has; settings are checked earlier
@@ -67,7 +64,7 @@ def select(metrics: Metrics, valid_metric: str, weights: Mapping[str, float]) ->
 
     >>> found = {"click": {"auc": 0.75, "logloss": 0.3}, "buy": {"auc": 0.5}}
     >>> weights = {"click": 3.0, "buy": 1.0}
-    >>> [select(found, name, weights) for name in ("click_logloss", "mean_auc", "weighted_auc")]
+    >>> [select(found, name, weights) for name in ("click_logloss", "weighted_auc")]
     [0.3, 0.625, 0.6875]
     """
     for task, found in metrics.items():  # before "mean", since a task may be named "mean"

@@ -14,7 +14,7 @@ from recbole_dtn.config.metrics import higher_is_better
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import RecBoleDTNError
-from recbole_dtn.metric.select import is_better, precisions, select
+from recbole_dtn.metric.select import is_better, select, task_weights
 from recbole_dtn.record.checkpoint import write_checkpoint
 from recbole_dtn.record.record import EpochRecord
 from recbole_dtn.training.module import TrainingModule
@@ -31,14 +31,14 @@ class BestKeeper(lightning.Callback):
 
     Args:
         settings: of the run. vocabularies: of the checkpoint. path: of its file.
-        positives: positive and observed validation rows of each task, for metrics that are weighted by precision.
+        positives: positive and observed validation rows of each task, for ``weighted_<metric>``.
     """
 
     def __init__(
         self, settings: Settings, vocabularies: Vocabularies, path: Path, positives: Mapping[str, tuple[int, int]]
     ) -> None:
         self.settings = settings
-        self.weights = precisions(positives, {task.name: task.kind for task in settings.tasks})
+        self.weights = task_weights(positives, {task.name: task.kind for task in settings.tasks})
         self.tasks = [task.name for task in settings.tasks]
         self.vocabularies = vocabularies
         self.path = path

@@ -14,9 +14,9 @@ BASE = {"model": "MMoE", "dataset": "ml-100k"}
         ({"metrics": ["auc", "auc"]}, r"metrics: 'auc' is listed twice; keep one"),
         ({"metrics": ["auc", "rmse"]}, r"metrics: 'rmse' is for regression tasks, and there are none; leave it out"),
         ({"metrics": ["auc", "gauc"], "group_field": None}, r"metrics: 'gauc' needs group_field, the column of groups"),
-        ({"metrics": ["logloss"]}, r"valid_metric: 'mean_auc' is not computed: add auc to metrics, or choose one of "
-                                   r"mean_logloss, like_logloss, love_logloss \("),
-        ({"metrics": ["calibration"]}, r"valid_metric: 'mean_auc' is not computed: add auc to metrics, or compute one"),
+        ({"metrics": ["logloss"]}, r"'weighted_auc' is not computed: add auc to metrics, or choose one of "
+                                   r"mean_logloss, weighted_logloss, like_logloss, love_logloss \("),
+        ({"metrics": ["calibration"]}, r"'weighted_auc' is not computed: add auc to metrics, or compute one"),
         ({"valid_metric": "like_gauc", "group_field": None}, r"'like_gauc' needs group_field: set it, or choose"),
         ({"valid_metric": "like_calibration"}, r"valid_metric: calibration is best at neither end"),
         ({"valid_metric": "like_gacu"}, r"unknown metric 'like_gacu'; did you mean 'like_gauc'"),

@@ -9,7 +9,7 @@ from recbole_dtn.config.metrics import higher_is_better, known_valid_metrics
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.metric.base import Rows, TaskMetric
-from recbole_dtn.metric.select import is_better, mean_auc, precisions, select
+from recbole_dtn.metric.select import is_better, select, task_weights
 from recbole_dtn.metric.tasks import MultiTaskMetrics
 from recbole_dtn.model.base import Factor, ModelOutput
 from recbole_dtn.registry import METRICS, MODELS
@@ -106,29 +106,28 @@ def test_metrics_add_nothing_to_checkpoints() -> None:
 
 def test_select_reads_means_and_tasks() -> None:
     found = {"a_b": {"auc": 0.6, "logloss": 0.5}, "c": {"auc": None, "logloss": 0.7}, "d": {"rmse": 2.0, "mae": 1.0}}
-    assert mean_auc(found) == 0.6
     assert select(found, "mean_auc", dict.fromkeys(found, 1.0)) == 0.6
     assert select(found, "mean_logloss", dict.fromkeys(found, 1.0)) == pytest.approx(0.6)
     assert select(found, "a_b_auc", dict.fromkeys(found, 1.0)) == 0.6
     assert select(found, "c_auc", dict.fromkeys(found, 1.0)) is None
     assert select(found, "d_rmse", dict.fromkeys(found, 1.0)) == 2.0
-    assert mean_auc({"c": {"auc": None}}) is None
+    assert select({"c": {"auc": None}}, "mean_auc", {"c": 1.0}) is None
     with pytest.raises(KeyError):
         select(found, "e_auc", dict.fromkeys(found, 1.0))
 
 
 def test_weighted_means_follow_the_tasks_that_many_rows_are_about() -> None:
-    weights = precisions(
+    weights = task_weights(
         {"click": (1_000, 10_000), "buy": (10, 10_000), "stay": (0, 400), "none": (0, 10_000)},
         {"click": "binary", "buy": "binary", "stay": "regression", "none": "binary"},
     )
-    # Inverse variances under the null hypothesis, 12 P N / (P + N + 1), up to the factor 12.
-    assert weights == pytest.approx({"click": 900.0, "buy": 9.99, "stay": 100.0, "none": 0.0})
+    # Inverse standard errors under the null hypothesis, sqrt(12 P N / (P + N + 1)), up to the factor sqrt(12).
+    assert weights == pytest.approx({"click": 30.0, "buy": 9.99**0.5, "stay": 10.0, "none": 0.0})
     found: dict[str, dict[str, float | None]] = {"click": {"auc": 0.7}, "buy": {"auc": 0.9}, "none": {"auc": None}}
-    assert select(found, "weighted_auc", weights) == pytest.approx((900 * 0.7 + 9.99 * 0.9) / 909.99)
+    assert select(found, "weighted_auc", weights) == pytest.approx((30 * 0.7 + 9.99**0.5 * 0.9) / (30 + 9.99**0.5))
     # A constant weight of each task: noise of the rare one hardly moves the number.
     found["buy"]["auc"] = 0.5
-    assert select(found, "weighted_auc", weights) == pytest.approx((900 * 0.7 + 9.99 * 0.5) / 909.99)
+    assert select(found, "weighted_auc", weights) == pytest.approx((30 * 0.7 + 9.99**0.5 * 0.5) / (30 + 9.99**0.5))
     assert select({"none": {"auc": 0.5}}, "weighted_auc", weights) is None
     assert not higher_is_better("weighted_logloss", ["click"])
 
