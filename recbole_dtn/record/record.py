@@ -37,6 +37,11 @@ class RunRecord(BaseModel):
     such as ``buy@click`` (pCVR over the clicked rows). ``gate_weights`` maps task -> {owner/module: mean weight
     over the test rows}; ``wall_seconds`` has prepare, train, test; sizes are in bytes. With
     ``selected_on_test`` the best epoch was chosen on rows of the test set: the numbers are optimistic.
+
+    ``positives`` maps split -> task -> [positive rows, observed rows]. ``chain_breaks`` maps a task and each task that
+    it comes after to [test rows where it is predicted to be the more probable one, test rows] (binary tasks observed
+    on the same rows). ``warnings`` are the sentences that the run printed as such. Records of earlier versions have
+    none of the three.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -67,6 +72,9 @@ class RunRecord(BaseModel):
     wall_seconds: dict[str, float]
     gate_weights: dict[str, dict[str, float]]
     versions: dict[str, str]
+    positives: dict[str, dict[str, tuple[int, int]]] = {}
+    chain_breaks: dict[str, dict[str, tuple[int, int]]] = {}
+    warnings: list[str] = []
 
 
 def package_versions() -> dict[str, str]:
