@@ -14,11 +14,14 @@ from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.console import say
 from recbole_dtn.report.tables import plain_lines, show_table
 from recbole_dtn.report.text import NONE, count, decimal, share
-from recbole_dtn.training.warn import failure_signs
+from recbole_dtn.training.gates import gate_rows
+from recbole_dtn.training.warn import failure_signs, result_warnings
 
 __all__ = ["METRIC_NAMES", "Report", "metric_rows"]
 
 METRIC_NAMES = {"auc": "AUC", "logloss": "log loss", "ne": "NE", "calibration": "calibration"}
+ERRORS = {"auc": "auc_se"}
+"""Metrics with the standard error that is shown in their cells."""
 REDRAWN = 0.5
 """Seconds between two pictures of the live bar."""
 Metrics = Mapping[str, Mapping[str, float | None]]
@@ -29,10 +32,22 @@ def metric_rows(metrics: Metrics) -> tuple[list[str], list[list[str]]]:
 
     >>> metric_rows({"click": {"auc": 0.78541, "ne": None}})
     (['task', 'AUC', 'NE'], [['click', '0.7854', '–']])
+    >>> metric_rows({"click": {"auc": 0.78541, "auc_se": 0.0042}})
+    (['task', 'AUC ± standard error'], [['click', '0.7854 ± 0.0042']])
     """
-    keys = list(dict.fromkeys(key for values in metrics.values() for key in values))
-    columns = ["task", *(METRIC_NAMES.get(key, key.upper()) for key in keys)]
-    return columns, [[task, *(decimal(values.get(key), 4) for key in keys)] for task, values in metrics.items()]
+    known = list(dict.fromkeys(key for values in metrics.values() for key in values))
+    keys = [key for key in known if key not in ERRORS.values()]
+    columns = ["task", *(f"{METRIC_NAMES.get(key, key.upper())}{_heading(key, known)}" for key in keys)]
+    return columns, [[task, *(_cell(values, key) for key in keys)] for task, values in metrics.items()]
+
+
+def _heading(key: str, known: Sequence[str]) -> str:
+    return " ± standard error" if ERRORS.get(key) in known else ""
+
+
+def _cell(values: Mapping[str, float | None], key: str) -> str:
+    value, error = values.get(key), values.get(ERRORS.get(key, ""))
+    return decimal(value, 4) if value is None or error is None else f"{decimal(value, 4)} ± {decimal(error, 4)}"
 
 
 class Report:
@@ -111,6 +126,11 @@ class Report:
         self.table("positives per task", ["task", *splits], rows)
         self.show("")
 
+    def warnings(self, sentences: Sequence[str]) -> None:
+        """A paragraph per warning."""
+        for sentence in sentences:
+            self.show(f"warning: {sentence}\n")
+
     def model(self, name: str, parts: Mapping[str, int], details: str = "") -> None:
         """Parameters by part."""
         total = sum(parts.values())
@@ -138,15 +158,11 @@ class Report:
         self.table(title, *metric_rows(metrics))
 
     def gates(self, weights: Mapping[str, Mapping[str, float]]) -> None:
-        """Mean gate weights, a row per module and a column per task."""
+        """Mean gate weights, a row per module and a column per task, under a heading per group that sums to 1."""
         if not weights:
             return
-        names = list(dict.fromkeys(name for columns in weights.values() for name in columns))
-        self.table(
-            "mean gate weights over the test rows",
-            ["module", *weights],
-            [[name, *(decimal(columns.get(name), 3) for columns in weights.values())] for name in names],
-        )
+        title, rows = gate_rows(weights)
+        self.table(title, ["module", *weights], rows)
 
     def end(self, record: RunRecord, folder: Path) -> None:
         """How the run ended: its test, its gates, what looks wrong in it, and where it was written."""
@@ -158,9 +174,14 @@ class Report:
             mark = " (selected on the test set)" if record.selected_on_test else ""
             found = {**record.test, **record.factors.get("test", {})}
             self.result(f"test{mark}, best epoch {record.best_epoch} of {record.epochs}", found)
+        for later, pairs in record.chain_breaks.items():
+            for earlier, (broken, rows) in pairs.items():
+                if broken:
+                    self.show(f"P({later}) > P({earlier}) in {broken:,} of {rows:,} test rows ({share(broken / rows)})")
         self.gates(record.gate_weights)
         for sign in failure_signs(record):
             self.show(f"note: {sign}")
+        self.warnings(result_warnings(record) if record.test is not None else [])
         self.show(f"\nrun written to {folder}")
 
     # ---- the live bar -------------------------------------------------------------------------------------------
