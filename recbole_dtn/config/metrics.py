@@ -9,7 +9,9 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import nearest
 from recbole_dtn.registry import METRICS
 
-__all__ = ["higher_is_better", "known_valid_metrics", "metric_faults", "metric_of"]
+__all__ = ["error_name", "higher_is_better", "is_error", "known_valid_metrics", "metric_faults", "metric_of"]
+
+ERROR = "_se"
 
 
 class Task(Protocol):
@@ -21,6 +23,24 @@ class Task(Protocol):
     def kind(self) -> str: ...
     @property
     def pos_weight(self) -> float: ...
+
+
+def error_name(metric: str) -> str:
+    """The key of a metric's standard error, beside the metric's own in results and records.
+
+    >>> error_name("auc")
+    'auc_se'
+    """
+    return f"{metric}{ERROR}"
+
+
+def is_error(name: str) -> bool:
+    """Whether a key of results is the standard error of a metric, and no metric.
+
+    >>> is_error("auc_se"), is_error("auc")
+    (True, False)
+    """
+    return name.endswith(ERROR)
 
 
 def known_valid_metrics(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from recbole_dtn.config.metrics import error_name
 from recbole_dtn.record.record import RunRecord
 
 __all__ = ["BoardRow", "Metric", "Summary", "pos_weights", "summarise", "summary"]
@@ -42,6 +43,8 @@ class BoardRow:
             the leaderboard.
         pos_weights: the tasks whose pos_weight is not 1.
         selected_on_test: whether the validation rows were rows of the test set.
+        errors: mean over the seeds of the standard error that the sample of rows gives a measured number; those of
+            metrics that report one. It is beside the spread over seeds, not in it.
     """
 
     dataset: str
@@ -55,6 +58,7 @@ class BoardRow:
     samples_per_second: float | None
     pos_weights: Mapping[str, float]
     selected_on_test: bool
+    errors: Mapping[Metric, float | None] = field(default_factory=dict)
 
 
 def summary(values: Iterable[float | None]) -> Summary:
@@ -113,6 +117,12 @@ def _row(runs: Sequence[RunRecord], ran_as: tuple[Any, ...]) -> BoardRow:
                 for name, value in values.items():
                     measured.setdefault(Metric(split, task, name), []).append(value)
     rates = [run.train_samples_per_second for run in runs if _ran_as(run) == ran_as and run.train_samples_per_second]
+    # Not metrics, so not among those that are averaged, shown and compared.
+    errors = {
+        metric: summary(measured.pop(error)).mean
+        for metric in list(measured)
+        if (error := replace(metric, name=error_name(metric.name))) in measured
+    }
     return BoardRow(
         dataset=first.dataset,
         model=first.model,
@@ -125,4 +135,5 @@ def _row(runs: Sequence[RunRecord], ran_as: tuple[Any, ...]) -> BoardRow:
         samples_per_second=statistics.median(rates) if rates else None,
         pos_weights=pos_weights(first),
         selected_on_test=any(run.selected_on_test for run in runs),
+        errors=errors,
     )

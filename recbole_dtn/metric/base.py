@@ -97,6 +97,7 @@ class TaskMetric(Metric):
 
     The state stays on the CPU when a trainer moves the module: float64 sums do not exist on every accelerator, and
     the logits of a whole split are better kept in host memory. ``compute`` returns a float64 scalar, NaN if undefined.
+    A metric whose ``compute`` also sets ``sampling_error`` reports that as its standard error.
 
     Attributes:
         task_kind: kind of task that the metric is for.
@@ -104,6 +105,8 @@ class TaskMetric(Metric):
         needs_calibrated: whether the metric reads a prediction as a probability of the data, so that it means nothing
             for a task trained with ``pos_weight``.
         needs_group: whether ``Rows.group`` must be there. needs_domain: whether ``Rows.domain`` must be.
+        sampling_error: standard error of the value that ``compute`` returned last: a float64 scalar, NaN where
+            undefined; None if the metric reports none.
 
     >>> class Accuracy(TaskMetric):
     ...     higher_is_better = True
@@ -131,6 +134,7 @@ class TaskMetric(Metric):
     needs_calibrated: ClassVar[bool] = False
     needs_group: ClassVar[bool] = False
     needs_domain: ClassVar[bool] = False
+    sampling_error: Tensor | None = None
 
     def __init__(self) -> None:
         # The state is on the CPU, and NCCL sends tensors of a GPU only.
@@ -183,3 +187,12 @@ class TaskMetric(Metric):
     @abstractmethod
     def compute(self) -> Tensor:
         """The metric over all rows of all processes."""
+
+    def standard_error(self) -> Tensor | None:
+        """Sampling error of :meth:`compute` over all rows of all processes; None if the metric reports none.
+
+        How far the value would move on another sample of test rows, with the model held fixed. Gathers as ``compute``
+        does: all processes have to call it, or none.
+        """
+        self.compute()  # torchmetrics keeps the value, unless rows were added since; only in there is the state whole
+        return self.sampling_error

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recbole_dtn.metric.base import Rows, undefined
 from recbole_dtn.metric.kept import KeepingMetric
+from recbole_dtn.metric.pairs import float_codes
 from recbole_dtn.registry import METRICS
 
 __all__ = ["GAUC", "grouped_auc"]
@@ -78,18 +79,10 @@ def _keys(scores: Array, positive: Array, groups: Array) -> NDArray[np.uint64]:
     keys = np.empty(len(scores), np.uint64)
     for start in range(0, len(scores), BLOCK):  # a block at a time, so that nothing else is as long as the keys
         part = slice(start, start + BLOCK)
-        codes = _codes(scores[part]) if ranks is None else ranks[part].astype(np.uint64)
+        codes = float_codes(scores[part]) if ranks is None else ranks[part].astype(np.uint64)
         keys[part] = (groups[part].astype(np.uint64) << np.uint64(RANK_BITS)) | codes
         keys[part] = (keys[part] << np.uint64(1)) | positive[part]
     return keys
-
-
-def _codes(scores: Array) -> NDArray[np.uint32]:
-    """Unsigned integers in the order of float32 scores, equal where these are."""
-    bits = (scores + np.float32(0)).view(np.uint32)  # + 0 turns -0.0 into 0.0
-    # Positive numbers get the sign bit; all bits of negative ones are flipped, whose patterns ascend downwards.
-    codes: NDArray[np.uint32] = np.where(bits >> np.uint32(31), ~bits, bits | np.uint32(1 << 31))
-    return codes
 
 
 def _blocks(keys: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:

@@ -11,11 +11,21 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from recbole_dtn.metric.base import TaskMetric
 
-__all__ = ["KeepingMetric"]
+__all__ = ["KeepingMetric", "narrowed"]
 
 PARTS, BLOCK = 128, 1 << 18
 """This many tensors of a state are joined to one, unless they have a block of rows already."""
 TYPES = (torch.float32, torch.float64, torch.int32, torch.int64)
+
+
+def narrowed(numbers: Tensor) -> Tensor:
+    """int64 numbers as int32 if that holds them all.
+
+    >>> narrowed(torch.tensor([5, 2**31])).dtype, narrowed(torch.tensor([-5, 5])).dtype
+    (torch.int64, torch.int32)
+    """
+    narrow = not len(numbers) or (int(numbers.max()) < 2**31 and int(numbers.min()) >= -(2**31))
+    return numbers.to(torch.int32) if narrow else numbers
 
 
 class KeepingMetric(TaskMetric):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from recbole_dtn.config.metrics import error_name, is_error
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError
@@ -50,11 +51,16 @@ class ColumnMetrics:
             metric.update(*rows)
 
     def compute(self) -> dict[str, float | None]:
-        """Value by metric; None where undefined."""
-        values = {name: value_or_none(metric.compute()) for name, metric in self.found.items()}
-        if self.calibrated:
-            return values
-        return {name: None if self.found[name].needs_calibrated else value for name, value in values.items()}
+        """Value by metric, each followed by its standard error (``auc_se``) if it has one; None where undefined."""
+        values = {}
+        for name, metric in self.found.items():
+            # Computed in any case: it gathers, and processes must gather the same.
+            value, error = metric.compute(), metric.standard_error()
+            means_nothing = metric.needs_calibrated and not self.calibrated
+            values[name] = None if means_nothing else value_or_none(value)
+            if error is not None:
+                values[error_name(name)] = None if means_nothing else value_or_none(error)
+        return values
 
     def reset(self) -> None:
         """Forget all rows."""
@@ -186,7 +192,10 @@ class MultiTaskMetrics:
                     self.factors[name] = self.factors.pop(name)  # to the end
 
     def compute(self) -> Found:
-        """``{task: {metric: value}}`` over all processes; None where undefined."""
+        """``{task: {metric: value}}`` over all processes; None where undefined.
+
+        The standard error of a metric that reports one follows it under ``<metric>_se``.
+        """
         return {task.name: column.compute() for task, column in zip(self.tasks, self.columns, strict=True)}
 
     def compute_factors(self) -> Found:
@@ -220,6 +229,8 @@ def _all_metrics(grouped: bool, domains: bool) -> dict[str, Mapping[str, Any]]:
 
 
 def _metric_class(name: str) -> type[TaskMetric]:
+    if is_error(name):
+        raise UsageError(f"metric {name!r}: expected a name that does not end in _se, which marks a standard error")
     found = METRICS.load(name)
     if not (isinstance(found, type) and issubclass(found, TaskMetric)):
         raise UsageError(f"metric {name!r}: expected a subclass of recbole_dtn.metric.base.TaskMetric, found {found!r}")

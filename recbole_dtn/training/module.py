@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from recbole_dtn.balancer.base import LossBalancer
 from recbole_dtn.balancer.processes import mean_over_processes
 from recbole_dtn.balancer.reach import Reach, find_reach
+from recbole_dtn.config.metrics import is_error
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
 from recbole_dtn.layers.stages import stage
@@ -246,7 +247,7 @@ class TrainingModule(lightning.LightningModule):
                 f"valid/{task}_{metric}": value
                 for task, values in {**self.latest, **self.latest_factors}.items()
                 for metric, value in values.items()
-                if value is not None
+                if value is not None and not is_error(metric)
             },
             rank_zero_only=True,
         )

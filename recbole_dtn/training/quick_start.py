@@ -10,7 +10,7 @@ from recbole_dtn.bridge.keys import is_stock_model
 from recbole_dtn.config.datasets import dataset_values
 from recbole_dtn.config.faults import Fault, report
 from recbole_dtn.config.load import resolve
-from recbole_dtn.config.metrics import higher_is_better
+from recbole_dtn.config.metrics import higher_is_better, is_error
 from recbole_dtn.config.properties import read_yaml
 from recbole_dtn.config.recbole_names import translate
 from recbole_dtn.data.atomic import read_header
@@ -109,6 +109,7 @@ def _column_types(given: Mapping[str, Any]) -> dict[str, str]:
 
 def _flat(found: Metrics) -> dict[str, float | None]:
     """``{metric: mean over the tasks}``, then ``{task_metric: value}``."""
-    metrics = dict.fromkeys(metric for values in found.values() for metric in values)
+    # A mean of standard errors is not the error of the mean.
+    metrics = dict.fromkeys(metric for values in found.values() for metric in values if not is_error(metric))
     means = {metric: mean_of(found, metric) for metric in metrics}
     return means | {f"{task}_{metric}": value for task, values in found.items() for metric, value in values.items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from recbole_dtn.config.metrics import error_name, is_error
 from recbole_dtn.preprocess.prepare import PreparedData
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.console import say
@@ -20,8 +21,6 @@ from recbole_dtn.training.warn import failure_signs, result_warnings
 __all__ = ["METRIC_NAMES", "Report", "metric_rows"]
 
 METRIC_NAMES = {"auc": "AUC", "logloss": "log loss", "ne": "NE", "calibration": "calibration"}
-ERRORS = {"auc": "auc_se"}
-"""Metrics with the standard error that is shown in their cells."""
 REDRAWN = 0.5
 """Seconds between two pictures of the live bar."""
 Metrics = Mapping[str, Mapping[str, float | None]]
@@ -30,23 +29,20 @@ Metrics = Mapping[str, Mapping[str, float | None]]
 def metric_rows(metrics: Metrics) -> tuple[list[str], list[list[str]]]:
     """The columns and rows of a table with a row per task and a column per metric; a dash where one is undefined.
 
-    >>> metric_rows({"click": {"auc": 0.78541, "ne": None}})
-    (['task', 'AUC', 'NE'], [['click', '0.7854', '–']])
-    >>> metric_rows({"click": {"auc": 0.78541, "auc_se": 0.0042}})
-    (['task', 'AUC ± standard error'], [['click', '0.7854 ± 0.0042']])
+    A standard error stands behind its metric, and is no column.
+
+    >>> metric_rows({"click": {"auc": 0.78541, "auc_se": 0.00446, "ne": None}, "buy": {"auc": None, "auc_se": None}})
+    (['task', 'AUC ± s.e.', 'NE'], [['click', '0.7854 ± 0.0045', '–'], ['buy', '–', '–']])
     """
-    known = list(dict.fromkeys(key for values in metrics.values() for key in values))
-    keys = [key for key in known if key not in ERRORS.values()]
-    columns = ["task", *(f"{METRIC_NAMES.get(key, key.upper())}{_heading(key, known)}" for key in keys)]
-    return columns, [[task, *(_cell(values, key) for key in keys)] for task, values in metrics.items()]
-
-
-def _heading(key: str, known: Sequence[str]) -> str:
-    return " ± standard error" if ERRORS.get(key) in known else ""
+    found = list(dict.fromkeys(key for values in metrics.values() for key in values))
+    keys = [key for key in found if not is_error(key)]
+    columns = [METRIC_NAMES.get(key, key.upper()) + " ± s.e." * (error_name(key) in found) for key in keys]
+    return ["task", *columns], [[task, *(_cell(values, key) for key in keys)] for task, values in metrics.items()]
 
 
 def _cell(values: Mapping[str, float | None], key: str) -> str:
-    value, error = values.get(key), values.get(ERRORS.get(key, ""))
+    value, error = values.get(key), values.get(error_name(key))
+    # Without an error, as for two rows, the value stands alone.
     return decimal(value, 4) if value is None or error is None else f"{decimal(value, 4)} ± {decimal(error, 4)}"
 
 
@@ -147,7 +143,11 @@ class Report:
                 f"{METRIC_NAMES.get(key, key)} {decimal(values[key], 4)}"
                 for key in ("auc", "logloss", "rmse", "mae")
                 if key in values
-            ] or [f"{METRIC_NAMES.get(key, key)} {decimal(value, 4)}" for key, value in values.items()]
+            ] or [
+                f"{METRIC_NAMES.get(key, key)} {decimal(value, 4)}"
+                for key, value in values.items()
+                if not is_error(key)
+            ]
             parts.append(f"{task} {' '.join(shown)}")
         if rate is not None:
             parts.append(f"{rate:,.0f} samples/s")

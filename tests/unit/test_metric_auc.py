@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from recbole_dtn.metric import auc, kept
+from recbole_dtn.metric import auc, kept, pairs
 from recbole_dtn.metric.auc import ExactAUC, exact_auc
 
 
@@ -127,8 +127,8 @@ LEVELS = np.array(
 @pytest.mark.parametrize("threads", [1, 3])
 def test_it_is_the_definition_to_the_last_bit(dtype: type, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # So small that pieces of the classes, and slices of them, end within runs of equal scores.
-    monkeypatch.setattr(auc, "SLICE", 3)
-    monkeypatch.setattr(auc, "LEAST_PER_THREAD", 2)
+    monkeypatch.setattr(pairs, "SLICE", 3)
+    monkeypatch.setattr(pairs, "LEAST_PER_THREAD", 2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     random = np.random.default_rng(11)
     undefined = 0

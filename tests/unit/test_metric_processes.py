@@ -71,7 +71,12 @@ def test_uneven_rows_count_once(tmp_path: Path, cut: int) -> None:
         for _ in range(2):
             update(metrics, torch.arange(ROWS), weighted, dtype)
             expected.append(results(metrics))
-    assert None not in (expected[0]["a"]["gauc"], expected[0]["a@b"]["auc"], expected[0]["a@b"]["logloss"])
+    assert None not in (
+        expected[0]["a"]["gauc"],
+        expected[0]["a"]["auc_se"],
+        expected[0]["a@b"]["auc"],
+        expected[0]["a@b"]["logloss"],
+    )
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         for ours, theirs in zip(found, expected, strict=True):

@@ -54,8 +54,8 @@ def test_each_task_counts_its_observed_rows_only(weighted: bool) -> None:
     logits, labels, observed, weights = batch()
     found = filled(weighted).compute()
     assert [(task, list(values)) for task, values in found.items()] == [
-        ("click", ["auc", "logloss", "ne", "calibration"]),
-        ("buy", ["auc", "logloss", "ne", "calibration"]),
+        ("click", ["auc", "auc_se", "logloss", "ne", "calibration"]),
+        ("buy", ["auc", "auc_se", "logloss", "ne", "calibration"]),
         ("stay", ["rmse", "mae"]),
     ]
     for position, task in enumerate(("click", "buy")):
@@ -84,8 +84,14 @@ def test_reset_forgets() -> None:
     metrics.reset()
     metrics.update(torch.zeros(2, 3), torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 2.0]]), torch.ones(2, 3).bool())
     assert metrics.compute() == {
-        "click": {"auc": 0.5, "logloss": pytest.approx(np.log(2)), "ne": pytest.approx(1.0), "calibration": 1.0},
-        "buy": {"auc": None, "logloss": pytest.approx(np.log(2)), "ne": None, "calibration": None},
+        "click": {
+            "auc": 0.5,
+            "auc_se": None,  # of one positive and one negative
+            "logloss": pytest.approx(np.log(2)),
+            "ne": pytest.approx(1.0),
+            "calibration": 1.0,
+        },
+        "buy": {"auc": None, "auc_se": None, "logloss": pytest.approx(np.log(2)), "ne": None, "calibration": None},
         "stay": {"rmse": pytest.approx(np.sqrt(2)), "mae": 1.0},
     }
 
@@ -231,7 +237,7 @@ def test_a_factor_is_evaluated_over_the_rows_that_it_is_about() -> None:
         metrics.add_batch(rows, ModelOutput(output.logits[part], factors={"cvr": factor}))
     found = metrics.compute_factors()
     assert list(found) == ["buy@click"]
-    assert list(found["buy@click"]) == ["auc", "gauc", "logloss", "ne", "calibration"]
+    assert list(found["buy@click"]) == ["auc", "auc_se", "gauc", "logloss", "ne", "calibration"]
     # Clicked and seen to be clicked, and whether bought is seen too.
     rows = (features.observed[:, 0] & features.observed[:, 1] & (features.labels[:, 0] == 1)).numpy()
     truth, scores = features.labels[rows, 1].numpy(), output.factors["cvr"].logit[rows].double().numpy()
