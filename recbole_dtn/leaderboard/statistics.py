@@ -45,6 +45,9 @@ class BoardRow:
         selected_on_test: whether the validation rows were rows of the test set.
         errors: mean over the seeds of the standard error that the sample of rows gives a measured number; those of
             metrics that report one. It is beside the spread over seeds, not in it.
+        best_epochs, epochs: of each seed: the best epoch on validation, and how many there were.
+        positives: split -> task -> (positive rows, observed rows); empty where no record has them.
+        warnings: the sentences of each seed's run.
     """
 
     dataset: str
@@ -59,6 +62,10 @@ class BoardRow:
     pos_weights: Mapping[str, float]
     selected_on_test: bool
     errors: Mapping[Metric, float | None] = field(default_factory=dict)
+    best_epochs: tuple[int | None, ...] = ()
+    epochs: tuple[int, ...] = ()
+    positives: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
+    warnings: tuple[tuple[str, ...], ...] = ()
 
 
 def summary(values: Iterable[float | None]) -> Summary:
@@ -136,4 +143,8 @@ def _row(runs: Sequence[RunRecord], ran_as: tuple[Any, ...]) -> BoardRow:
         pos_weights=pos_weights(first),
         selected_on_test=any(run.selected_on_test for run in runs),
         errors=errors,
+        best_epochs=tuple(run.best_epoch for run in runs),
+        epochs=tuple(run.epochs for run in runs),
+        positives=next((run.positives for run in runs if run.positives), {}),
+        warnings=tuple(tuple(run.warnings) for run in runs),
     )
