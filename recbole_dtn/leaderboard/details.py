@@ -36,7 +36,7 @@ def detail_tables(rows: Sequence[BoardRow], labels: Sequence[str]) -> list[Table
 
 
 def _positives(rows: Sequence[BoardRow]) -> Table:
-    """Positive rows per task and split; of the binary tasks, and of each of the data sets that the rows were made of."""
+    """Positive rows per task and split; of binary tasks, and of each data set that the rows were made of."""
     data = {row.data_fingerprint: row.positives for row in rows if row.positives}
     cells = []
     for fingerprint, positives in data.items():

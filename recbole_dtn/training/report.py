@@ -181,7 +181,8 @@ class Report:
         self.gates(record.gate_weights)
         for sign in failure_signs(record):
             self.show(f"note: {sign}")
-        self.warnings(result_warnings(record) if record.test is not None else [])
+        for sentence in result_warnings(record) if record.test is not None else []:
+            self.show(f"\nwarning: {sentence}")
         self.show(f"\nrun written to {folder}")
 
     # ---- the live bar -------------------------------------------------------------------------------------------

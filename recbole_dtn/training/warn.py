@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from recbole_dtn.config.settings import Settings, TaskSettings
-from recbole_dtn.inspect.info.inputs import input_findings, input_sentences, outcome_names
+from recbole_dtn.inspect.info.inputs import input_findings, input_sentences
 from recbole_dtn.inspect.info.tasks import auc_error
 from recbole_dtn.metric.ne import entropy
 from recbole_dtn.preprocess.prepare import PreparedData, Split
@@ -22,7 +22,7 @@ from recbole_dtn.training.gates import gate_groups
 __all__ = ["data_warnings", "failure_signs", "large_targets", "result_warnings", "unread_weights"]
 
 FEW = 100
-"""Positives (or negatives) of a split below which its numbers mean little: the standard error of an AUC is above .02."""
+"""Positives (or negatives) below which a split's numbers mean little: the standard error of an AUC is above .02."""
 ALMOST_PERFECT, PERFECT, UNEXPLAINED = 0.99, 0.999, 0.1
 """A test AUC above the first is suspicious where less than the third of the entropy is left (NE), or above the second
 in any case. A task about a person's age or marriage reaches .995 at an NE of .13 without any outcome among its
@@ -75,14 +75,11 @@ def large_targets(tasks: list[TaskSettings], train: Split) -> list[str]:
 def data_warnings(settings: Settings, prepared: PreparedData) -> list[str]:
     """Sentences about the data, before training: weights and targets, rare classes, inputs that may be outcomes."""
     found = input_findings(prepared)
-    inputs = list(input_sentences(found.aucs, found.telling))
-    named = {one.field for one in found.aucs if any(f"field {one.field!r} " in text for text in inputs)}
     return [
         *unread_weights(settings),
         *large_targets(settings.tasks, prepared.splits["train"]),
         *few_rows(settings, prepared.summary.positives),
-        *inputs,
-        *outcome_names([spec.name for spec in prepared.schema.fields], without=sorted(named)),
+        *input_sentences([spec.name for spec in prepared.schema.fields], found.aucs, found.telling),
     ]
 
 

@@ -57,6 +57,9 @@ RECORD_KEYS = [
     "wall_seconds",
     "gate_weights",
     "versions",
+    "positives",
+    "chain_breaks",
+    "warnings",
 ]
 
 

@@ -11,6 +11,7 @@ from recbole_dtn.data.features import Features
 from recbole_dtn.metric.tasks import MultiTaskMetrics
 from recbole_dtn.model.base import Factor, ModelOutput
 from recbole_dtn.schema import TaskSpec
+from recbole_dtn.training.chain import ChainBreaks
 
 TASKS = (TaskSpec("a", "binary", "a"), TaskSpec("b", "binary", "b"), TaskSpec("c", "regression", "c"))
 ROWS = 101
@@ -46,6 +47,14 @@ def results(metrics: MultiTaskMetrics) -> dict:
     return {**metrics.compute(), **metrics.compute_factors()}
 
 
+def chain_breaks(rows: torch.Tensor) -> dict:
+    breaks = ChainBreaks((TASKS[0], TaskSpec("b", "binary", "b", after=("a",))))
+    logits = torch.randn(ROWS, 2, generator=torch.Generator().manual_seed(6))
+    for part in rows.split(40):
+        breaks.update(logits[part])
+    return breaks.compute()
+
+
 def run(rank: int, folder: str, cut: int) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
@@ -59,6 +68,7 @@ def run(rank: int, folder: str, cut: int) -> None:
         update(metrics, rows, weighted, dtype)
         found.append(results(metrics))
     Path(folder, f"{rank}.json").write_text(json.dumps(found))
+    Path(folder, f"{rank}.chain").write_text(json.dumps(chain_breaks(rows)))
     distributed.destroy_process_group()
 
 
@@ -78,6 +88,8 @@ def test_uneven_rows_count_once(tmp_path: Path, cut: int) -> None:
         expected[0]["a@b"]["logloss"],
     )
     for rank in range(2):
+        together = chain_breaks(torch.arange(ROWS))
+        assert json.loads((tmp_path / f"{rank}.chain").read_text()) == {"b": {"a": list(together["b"]["a"])}}
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         for ours, theirs in zip(found, expected, strict=True):
             assert list(ours) == list(theirs)

@@ -33,13 +33,13 @@ STRETCH = 1_000
 """Rows looked at, and how many of them are neighbours in the data."""
 
 OUTCOMES = {
-    r"(play|watch|view|listen|read|stay|dwell|session)(ing|ed)?_?(time|duration|seconds|secs|ms|ratio|percent|length)": (
+    r"(play|watch|view|listen|read|stay|dwell|session)(ing|ed)?_?(time|duration|secs?|seconds|ms|ratio|length)": (
         "how long something was watched or stayed at"
     ),
     r"dwell|time_?spent|duration_?(watched|viewed|played)|completion|(watched|played|viewed)_?(share|ratio|fraction)": (
         "how long something was watched or stayed at"
     ),
-    r"(purchase|order|payment|transaction|basket|cart)_?(amount|value|price|total|count|time)|paid_?amount|gmv|revenue": (
+    r"(purchase|order|payment|transaction|basket|cart)_?(amount|value|price|total|time)|paid_?amount|gmv|revenue": (
         "what was bought or paid"
     ),
     r"(conversion|purchase|click|pay|order|install|attribution)_?(delay|lag|timestamp|time|ts)|time_?to_?\w+": (
@@ -95,11 +95,16 @@ def _read(path: Path) -> InputFindings | None:
 
 
 def input_sentences(
-    aucs: Sequence[SingleFieldAuc], telling: Sequence[Telling], *, above: float = ALMOST_PERFECT
+    fields: Sequence[str],
+    aucs: Sequence[SingleFieldAuc],
+    telling: Sequence[Telling],
+    *,
+    above: float = ALMOST_PERFECT,
 ) -> Iterator[str]:
     """Sentences on inputs that may be outcomes, one per field and task.
 
     Args:
+        fields: names of all inputs; names that are those of outcomes come last, where nothing else was said of them.
         aucs: of single fields. telling: what tells one class. above: the AUC above which a field is named.
     """
     named = {(one.field, one.task) for one in aucs if one.auc > above}
@@ -109,6 +114,8 @@ def input_sentences(
     for found in telling:
         if (found.field, found.task) not in named:
             yield _told(found)
+    said = {field for field, _ in named} | {found.field for found in telling}
+    yield from outcome_names([name for name in fields if name not in said])
 
 
 def _told(found: Telling) -> str:
@@ -125,18 +132,18 @@ def _told(found: Telling) -> str:
     return f"field {found.field!r} {has} in {rows}, and {outcome}{more}: does it tell the outcome? {advice}"
 
 
-def outcome_names(fields: Sequence[str], without: Sequence[str] = ()) -> Iterator[str]:
+def outcome_names(fields: Sequence[str]) -> Iterator[str]:
     """Sentences on fields whose names are those of outcomes.
+
+    Args:
+        fields: names of inputs.
 
     >>> [text.split(":")[0] for text in outcome_names(["play_time_ms", "age", "release_time", "play_time"])]
     ["field 'play_time_ms' has the name of an outcome", "field 'play_time' has the name of an outcome"]
-
-    Args:
-        fields: names of the inputs. without: those that other sentences name already.
     """
     for name in fields:
         what = next((what for pattern, what in PATTERNS.items() if pattern.search(name.lower())), None)
-        if what is not None and name not in without:
+        if what is not None:
             yield (
                 f"field {name!r} has the name of an outcome: if it says {what} in this very row, it is not known when "
                 "a prediction is made, and does not belong in the fields (a history of earlier rows does)"

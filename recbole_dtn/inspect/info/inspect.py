@@ -10,7 +10,7 @@ from recbole_dtn.config.settings import SELECTED_ON_TEST
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.inspect.info.duplicates import duplicates
 from recbole_dtn.inspect.info.fields import field_info
-from recbole_dtn.inspect.info.inputs import input_sentences, outcome_names
+from recbole_dtn.inspect.info.inputs import input_sentences
 from recbole_dtn.inspect.info.report import DataInfo, DuplicateInfo, FieldInfo, PairInfo
 from recbole_dtn.inspect.info.suspects import SAMPLED, SUSPICIOUS, single_field_aucs
 from recbole_dtn.inspect.info.tasks import task_infos
@@ -67,8 +67,7 @@ def inspect(
         sampled_rows=sampled,
         warnings=(
             *([SELECTED_ON_TEST] if selected_on_test else []),
-            *input_sentences(alone or (), telling, above=SUSPICIOUS),
-            *outcome_names([spec.name for spec in view.schema.fields]),
+            *input_sentences([spec.name for spec in view.schema.fields], alone or (), telling, above=SUSPICIOUS),
             *(text for field in fields for text in _field_warnings(field)),
             *_nesting(pairs),
             *_leaks(repeated or {}),
