@@ -136,17 +136,17 @@ def test_clean_ml_100k_says_nothing(tmp_path: Path) -> None:
 
 
 def test_clean_census_says_nothing(tmp_path: Path, shared_data: Path) -> None:
-    """Income and marriage of 30,000 persons: inputs that describe a person, some of which tell that he is a child."""
+    """Income and marriage of 20,000 persons: inputs that describe a person, some of which tell that he is a child."""
     source = shared_data / "census_income_kdd" / "census-income.test.gz"
     if not source.is_file():
         pytest.skip(f"not here: {source}")
     with gzip.open(source, "rt") as file:
-        lines = [line for _, line in zip(range(30_000), file, strict=False)]
+        lines = [line for _, line in zip(range(20_000), file, strict=False)]
     raw = tmp_path / "raw"
     raw.mkdir()
-    (raw / "census-income.data").write_text("".join(lines[:22_000]))
-    (raw / "census-income.test").write_text("".join(lines[22_000:]))
-    run = trained("census-income", tmp_path, raw=str(raw), max_rejected=1.0, train_batch_size=1024)
+    (raw / "census-income.data").write_text("".join(lines[:14_000]))
+    (raw / "census-income.test").write_text("".join(lines[14_000:]))
+    run = trained("census-income", tmp_path, raw=str(raw), max_rejected=1.0)
     assert run.record.warnings == []
     assert run.test is not None
     assert (run.test["marital"]["auc"] or 0) > 0.98

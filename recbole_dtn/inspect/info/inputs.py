@@ -34,21 +34,21 @@ STRETCH = 1_000
 
 OUTCOMES = {
     r"(play|watch|view|listen|read|stay|dwell|session)(ing|ed)?_?(time|duration|secs?|seconds|ms|ratio|length)": (
-        "how long something was watched or stayed at"
+        "the time that was watched or stayed"
     ),
     r"dwell|time_?spent|duration_?(watched|viewed|played)|completion|(watched|played|viewed)_?(share|ratio|fraction)": (
-        "how long something was watched or stayed at"
+        "the time that was watched or stayed"
     ),
     r"(purchase|order|payment|transaction|basket|cart)_?(amount|value|price|total|time)|paid_?amount|gmv|revenue": (
         "what was bought or paid"
     ),
     r"(conversion|purchase|click|pay|order|install|attribution)_?(delay|lag|timestamp|time|ts)|time_?to_?\w+": (
-        "when it happened"
+        "when something happened"
     ),
     r"is_?(click|like|follow|comment|forward|share|hate|purchase|conversion|install|converted)(ed|d)?": (
-        "another reaction to the same row"
+        "a reaction to the row"
     ),
-    r"converted|clicked|purchased|profile_?(enter|stay_?time)": "another reaction to the same row",
+    r"converted|clicked|purchased|profile_?(enter|stay_?time)": "a reaction to the row",
 }
 """Names of columns that are usually measured after the row was shown, and what they measure."""
 PATTERNS = {re.compile(rf"(^|_)({words})(_?(ms|s|sec|secs|seconds))?$"): what for words, what in OUTCOMES.items()}
@@ -145,6 +145,6 @@ def outcome_names(fields: Sequence[str]) -> Iterator[str]:
         what = next((what for pattern, what in PATTERNS.items() if pattern.search(name.lower())), None)
         if what is not None:
             yield (
-                f"field {name!r} has the name of an outcome: if it says {what} in this very row, it is not known when "
+                f"field {name!r} has the name of an outcome: if it is {what} in this very row, it is not known when "
                 "a prediction is made, and does not belong in the fields (a history of earlier rows does)"
             )
