@@ -128,7 +128,7 @@ class _States:
         truth = labels if self.owners is None else labels[self.owners]
         states = self.states[kept]
         rows = np.bincount(states, minlength=len(self.names)).astype(np.float64)
-        positives = np.bincount(states, truth[kept].astype(np.float64), len(self.names))
+        positives = np.bincount(states, truth[kept], len(self.names)).astype(np.float64)
         return _Table(rows, positives, float(seen.sum()), float((labels & seen).sum()))
 
 
