@@ -42,8 +42,12 @@ def rows_of(seed: int) -> list[dict[str, str]]:
                 "bracket": "7688" if buy and rng.random() < 0.2 else f"{rng.uniform(1, 9):.3f}",
                 "balance": f"{rng.uniform(-1, 1):.4f}",
                 "child": "yes" if not buy and rng.random() < 0.3 else "no",
+                "minor": "yes" if even and rng.random() < 0.3 else "no",
+                "liked": "1" if even and rng.random() < 0.3 else "0",
                 "group": rng.choice(["x", "y"]) if even else rng.choice(["y", "z"]),
-                "user": f"u{number % 300 if rng.random() < 0.97 or not buy else 300}",
+                "user": f"u{number % 300}",
+                # Five of 45 values are of buyers alone, but most values differ that much in their rates.
+                "shop": f"s{rng.randrange(10) if buy else rng.randrange(5, 45)}",
                 "buy": str(int(buy)),
                 "even": str(int(even)),
             }
@@ -80,6 +84,7 @@ def test_what_is_planted_is_found_and_nothing_else(found: InputFindings) -> None
         ("amount", "buy"): ("set", "0", 1),
         ("delay", "buy"): ("set", "missing", 1),
         ("refused", "even"): ("set", "0", 0),
+        ("liked", "even"): ("set", "0", 1),
         ("status", "buy"): ("value", "paid", 1),
         ("gone", "buy"): ("value", "missing", 1),
         ("basket", "buy"): ("value", "receipt", 1),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -22,9 +23,10 @@ CHANCE = 1e-6
 """Probability, over everything looked at, below which rows of one class are no coincidence."""
 FEWEST = 20
 """Fewest rows: those of one user or session come together, and are not independent."""
-FIELD_SHARE, VALUE_SHARE = 2 / 3, 1 / 3
-"""Largest share of the class among all rows. A class that most rows have is the only one in many ordinary segments
-(nobody under 15 earns above 50,000), so that one value counts only where it triples the chance of its class."""
+UNSET_SHARE, VALUE_SHARE = 2 / 3, 1 / 3
+"""Largest share of the class among all rows: of a field that is missing or 0 in the other class, and of any value. A
+frequent class is the only one in many ordinary segments (nobody under 15 earns above 50,000, all children are
+unmarried), so that a value counts only where it triples the chance of its class."""
 MANY_VALUES = 20
 """From so many values on, their own spread is the measure, as users differ."""
 Ids = npt.NDArray[np.int64]
@@ -82,7 +84,7 @@ def telling_inputs(
     limit = math.log(CHANCE / max(looked_at, 1))
     findings = []
     for spec, name, states, counts in tables:
-        found = _telling(states, counts, limit)
+        found = _telling(states, counts, limit, partial(_is_unset, spec, vocabularies, states))
         if found is not None:
             kind, at, label, telling, others = found
             value = _described(spec, vocabularies, states, at)
@@ -163,13 +165,15 @@ def _list_states(column: Column, pointed: Ids) -> _States:
     return _States(names.astype(np.float64), states, owners, number=False, continuous=False)
 
 
-def _telling(states: _States, counts: _Table, limit: float) -> tuple[Kind, int, int, int, int] | None:
+def _telling(
+    states: _States, counts: _Table, limit: float, is_unset: Callable[[int], bool]
+) -> tuple[Kind, int, int, int, int] | None:
     """The finding of one field for one task: kind, state, class, rows, and how many other values tell."""
     for label in (1, 0):
         share = counts.share if label else 1 - counts.share
         of_class = counts.positives if label else counts.rows - counts.positives
         members = counts.ones if label else counts.total - counts.ones
-        if not 0 < share <= FIELD_SHARE:
+        if not 0 < share <= UNSET_SHARE:
             continue
         # Rows in another state than each: all of the class where every row of the other class has this state.
         rest = counts.total - counts.rows
@@ -178,7 +182,8 @@ def _telling(states: _States, counts: _Table, limit: float) -> tuple[Kind, int, 
             pure &= states.missing  # the values of a list do not exclude each other
         if pure.any():
             at = int(np.argmax(np.where(pure, rest, -1)))
-            return "set", at, label, int(rest[at]), 0
+            if share <= VALUE_SHARE or is_unset(at):
+                return "set", at, label, int(rest[at]), 0
         if share > VALUE_SHARE:
             continue
         single = states.missing if states.number else np.ones(len(states.names), np.bool_)
@@ -238,6 +243,18 @@ def _log_chance(rows: int, a: float, b: float) -> float:
     if b == 0:  # every value is of one class
         return 0.0
     return math.lgamma(a + rows) - math.lgamma(a) + math.lgamma(a + b) - math.lgamma(a + b + rows)
+
+
+def _is_unset(spec: FieldSpec, vocabularies: Vocabularies, states: _States, at: int) -> bool:
+    """Whether a state is none or 0."""
+    if states.missing[at]:
+        return True
+    if spec.bins:
+        position = int(states.names[at]) - FIRST_TOKEN
+        low = spec.bins[position - 1] if position else -math.inf
+        high = spec.bins[position] if position < len(spec.bins) else math.inf
+        return low <= 0 < high
+    return _described(spec, vocabularies, states, at) in ("0", "0.0")
 
 
 def _described(spec: FieldSpec, vocabularies: Vocabularies, states: _States, at: int) -> str:
