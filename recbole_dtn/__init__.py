@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from recbole_dtn.version import __version__
 
 if TYPE_CHECKING:
+    from recbole_dtn.serving.evaluate import evaluate
     from recbole_dtn.serving.load import load
     from recbole_dtn.training.fit import fit
     from recbole_dtn.training.quick_start import run_recbole
 
-__all__ = ["__version__", "fit", "load", "run_recbole"]
+__all__ = ["__version__", "evaluate", "fit", "load", "run_recbole"]
 
 LAZY = {
+    "evaluate": "recbole_dtn.serving.evaluate",
     "fit": "recbole_dtn.training.fit",
     "load": "recbole_dtn.serving.load",
     "run_recbole": "recbole_dtn.training.quick_start",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ HELP = f"""\
 {PROGRAM} data info --dataset=NAME         what it holds, as tables, JSON or a page with plots
 {PROGRAM} data validate --dataset=NAME     the faults of its atomic files, with file and lines
 {PROGRAM} data split --dataset=NAME --name=NEW    our split as RecBole's parts train, valid, test
+{PROGRAM} data split --dataset=NAME --export=FOLDER    our split as Parquet or CSV, for any other tool
 {PROGRAM} data cache list|clear            the encoded caches
 
 `data <command> --help` says more of each. Settings of the data (--data_path, --cache_dir, --split, --limit_rows,
@@ -58,16 +60,25 @@ VALIDATE.flag("all", "every fault on a line of its own")
 
 SPLIT = Command(
     "data split",
-    usage=["--dataset=NAME --name=NEW [--data_path=dataset] [--overwrite] [settings]"],
+    usage=[
+        "--dataset=NAME --name=NEW [--data_path=dataset] [--overwrite] [settings]",
+        "--dataset=NAME --export=FOLDER [--format=csv] [--overwrite] [settings]",
+    ],
     about="""
-Writes our split of a data set as another one, <data_path>/NEW/: RecBole's parts NEW.train.inter, NEW.valid.inter and
-NEW.test.inter with one label column per task, its side files, and NEW.yaml. Stock RecBole trains on the same rows then.
+With --name, writes our split of a data set as another one, <data_path>/NEW/: RecBole's parts NEW.train.inter,
+NEW.valid.inter and NEW.test.inter with one label column per task, its side files, and NEW.yaml. Stock RecBole trains on
+the same rows then.
+
+With --export, writes the same rows as plain tables for any other tool: train, valid and test with raw values, a label
+column per task (empty where it is not observed) and the number `row`, by which `evaluate` takes predictions back.
 """,
     settings=True,
     place="the data set goes in --dataset=NAME",
 )
-SPLIT.option("name", "NEW", "name of the data set that is written", required=True)
-SPLIT.flag("overwrite", "replace a data set NEW that exists, with all of its files; without it, that is refused")
+SPLIT.option("name", "NEW", "name of the data set that is written")
+SPLIT.option("export", "FOLDER", "folder of the plain tables that are written")
+SPLIT.option("format", "FORMAT", "of these tables: parquet or csv", default="parquet")
+SPLIT.flag("overwrite", "replace a data set NEW (with all of its files), or tables, that exist; else that is refused")
 
 CACHE = Command(
     "data cache",
@@ -173,6 +184,12 @@ def _group(group: FaultGroup) -> str:
 
 def _split(words: list[str]) -> int:
     given = SPLIT.parse(words)
+    if (given.name is None) == (given.export is None):
+        raise UsageError(
+            "data split: expected --name=NEW (a data set) or --export=FOLDER (plain tables); --help shows how"
+        )
+    if given.export is not None:
+        return _export(given)
     name = folder_name(given.name)
     settings = resolve(given.settings).settings
     folder = Path(settings.data_path) / name
@@ -181,6 +198,18 @@ def _split(words: list[str]) -> int:
     console = make_console()
     write_given_splits(settings, folder, name, log=lambda text: say(console, text), overwrite=given.overwrite)
     say(console, f"next: {PROGRAM} --dataset={name}{path_option(settings.data_path)}")
+    return 0
+
+
+def _export(given: argparse.Namespace) -> int:
+    if given.format not in ("parquet", "csv"):
+        raise UsageError(f"--format: expected parquet or csv; found {given.format!r}")
+    settings = resolve(given.settings).settings
+    from recbole_dtn.preprocess.plain import export_splits
+
+    console, folder = make_console(), Path(given.export)
+    export_splits(settings, folder, form=given.format, log=lambda text: say(console, text), overwrite=given.overwrite)
+    say(console, f"next: {PROGRAM} evaluate --predictions=FILE --labels={folder / f'test.{given.format}'}")
     return 0
 
 

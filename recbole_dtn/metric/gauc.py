@@ -17,7 +17,7 @@ from recbole_dtn.metric.kept import KeepingMetric
 from recbole_dtn.metric.pairs import float_codes
 from recbole_dtn.registry import METRICS
 
-__all__ = ["GAUC", "grouped_auc"]
+__all__ = ["GAUC", "group_aucs", "grouped_auc", "grouped_auc_with_error"]
 
 Array = NDArray[Any]
 By = Literal["impressions", "equal"]
@@ -51,24 +51,63 @@ def grouped_auc(
     >>> grouped_auc(scores, labels, torch.tensor([7, 7, 4, 4, 4])), grouped_auc(scores, labels, torch.zeros(5))
     (0.4, 0.6666666666666666)
     """
+    return grouped_auc_with_error(scores, labels, group, weights, by)[0]
+
+
+def grouped_auc_with_error(
+    scores: Tensor, labels: Tensor, group: Tensor, weights: Tensor | None = None, by: By = "impressions"
+) -> tuple[float, float]:
+    """:func:`grouped_auc` and its standard error over the sample of groups.
+
+    That of a ratio of means over the K groups with both classes, AUC_g with weight w_g (linearised)::
+
+        var = K / (K - 1) sum_g w_g^2 (AUC_g - GAUC)^2 / (sum_g w_g)^2
+
+    Returns:
+        NaN twice where the mean is undefined; the error alone is NaN with one group.
+    """
     values = scores.detach().numpy()
     if not len(values) or np.isnan(values).any():
-        return math.nan
-    keys = _keys(values, labels.numpy() > 0.5, group.numpy())
+        return math.nan, math.nan
+    count, sums = 0, np.zeros(5)
+    for found, size in _found(scores, labels, group, weights):
+        share = size.astype(np.float64) if by == "impressions" else np.ones_like(found)
+        moments = (share, share * found, share**2, share**2 * found, (share * found) ** 2)
+        sums += [part.sum() for part in moments]
+        count += len(found)
+    whole, total, *squares = sums.tolist()
+    if not whole > 0:
+        return math.nan, math.nan
+    mean = total / whole
+    # sum_g w_g^2 (a_g - mean)^2, multiplied out; rounding may leave -1e-20.
+    spread = max(squares[2] - 2 * mean * squares[1] + mean**2 * squares[0], 0.0)
+    return mean, math.sqrt(spread * count / (count - 1)) / whole if count > 1 else math.nan
+
+
+def group_aucs(
+    scores: Tensor, labels: Tensor, group: Tensor, weights: Tensor | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """AUC and weight (of its rows) of each group with both classes, in the order of the groups' numbers.
+
+    >>> scores, labels = torch.tensor([0.9, 0.1, 0.2, 0.8, 0.5]), torch.tensor([1, 0, 1, 0, 0])
+    >>> group_aucs(scores, labels, torch.tensor([7, 7, 4, 4, 4]))
+    (array([0., 1.]), array([3., 2.]))
+    """
+    found = list(_found(scores, labels, group, weights)) if len(scores) else []
+    return tuple(np.concatenate([[], *(part[side] for part in found)]) for side in (0, 1))  # type: ignore[return-value]
+
+
+def _found(scores: Tensor, labels: Tensor, group: Tensor, weights: Tensor | None) -> Iterator[tuple[Array, Array]]:
+    """:func:`group_aucs`, some groups at a time."""
+    keys = _keys(scores.detach().numpy(), labels.numpy() > 0.5, group.numpy())
     mass = None
     if weights is None:
         keys.sort()  # in place
     else:
         order = keys.argsort()
         keys, mass = keys[order], weights.detach().double().numpy()[order]
-    totals, shares = [], []
     for start, stop in _blocks(keys):
-        found, size = _auc_of_groups(keys[start:stop], None if mass is None else mass[start:stop])
-        share = size if by == "impressions" else np.ones_like(found)
-        totals.append(float((share * found).sum()))
-        shares.append(float(share.sum()))
-    whole = math.fsum(shares)
-    return math.fsum(totals) / whole if whole > 0 else math.nan
+        yield _auc_of_groups(keys[start:stop], None if mass is None else mass[start:stop])
 
 
 def _keys(scores: Array, positive: Array, groups: Array) -> NDArray[np.uint64]:
@@ -132,7 +171,8 @@ class GAUC(KeepingMetric):
     """AUC within each group (such as a user), averaged over the groups with both classes.
 
     ``sum_g w_g AUC_g / sum_g w_g``; w_g is the number of the group's rows (or the sum of their sample weights), or 1.
-    Groups come from the setting ``group_field``, numbered over all splits; rows without a group form one group.
+    Groups come from the setting ``group_field``, numbered over all splits; rows without a group form one group. The
+    standard error is that of the sample of groups.
 
     Undefined (NaN) where no group has both classes. Keeps 8 bytes a row: 4 of the score (8 where logits are float64)
     and 4 of group and label (8 from 2^30 groups up), and 4 more with sample weights. ``compute`` joins them (as
@@ -174,6 +214,9 @@ class GAUC(KeepingMetric):
         if len(weights) not in (0, len(scores)):
             raise ValueError(f"sample weights of all rows or of none: {len(weights)} weights for {len(scores)} rows")
         if not len(scores):
+            self.sampling_error = undefined()
             return undefined()
-        found = grouped_auc(scores, (marks & 1).bool(), marks >> 1, weights if len(weights) else None, self.by)
+        given = weights if len(weights) else None
+        found, error = grouped_auc_with_error(scores, (marks & 1).bool(), marks >> 1, given, self.by)
+        self.sampling_error = torch.tensor(error, dtype=torch.float64)
         return torch.tensor(found, dtype=torch.float64)

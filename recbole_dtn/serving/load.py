@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.metric.finite import check_logits
 from recbole_dtn.metric.tasks import new_metrics
-from recbole_dtn.model.base import MultiTaskRecommender
-from recbole_dtn.preprocess.prepare import prepare
+from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
+from recbole_dtn.preprocess.prepare import PreparedData, prepare
 from recbole_dtn.record.checkpoint import read_checkpoint
 from recbole_dtn.record.record import RunRecord, read_record
 from recbole_dtn.registry import MODELS, load_plugins
@@ -122,22 +122,47 @@ class LoadedRun:
         Raises:
             DataError: when the data has changed since the run, or a logit is not finite.
         """
+        metrics = new_metrics(self.settings, self.model.schema.tasks)
+        for batch, output in self.outputs(split):
+            metrics.add_batch(batch, output)
+        return Evaluation(metrics.compute(), metrics.compute_factors())
+
+    def _prepared(self) -> PreparedData:
+        """The run's own data, read again.
+
+        Raises:
+            DataError: when it has changed since the run.
+        """
         prepared = prepare(self.settings)
         if prepared.fingerprint != self.record.data_fingerprint:
             raise DataError(
                 f"the data under {self.settings.data_path} has changed since this run (fingerprint "
                 f"{prepared.fingerprint}, recorded {self.record.data_fingerprint}): its test numbers cannot be repeated"
             )
-        metrics = new_metrics(self.settings, prepared.schema.tasks)
+        return prepared
+
+    def batches(self, split: str = "test") -> Iterator[Features]:
+        """The batches of a split of the run's own data, in the order of the file.
+
+        Raises:
+            DataError: when the data has changed since the run.
+        """
+        return iter(BatchLoader(self._prepared().splits[split], self.settings.eval_batch_size, shuffle=False, seed=0))
+
+    @torch.inference_mode()
+    def outputs(self, split: str = "test") -> Iterator[tuple[Features, ModelOutput]]:
+        """The batches of a split of the run's own data with what the model makes of each, in the order of the file.
+
+        Raises:
+            DataError: when the data has changed since the run.
+        """
         # The type of the run's own evaluation.
         dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.bfloat16}.get(self.settings.precision)
-        loader = BatchLoader(prepared.splits[split], self.settings.eval_batch_size, shuffle=False, seed=0)
-        for batch in loader:
+        for batch in self.batches(split):
             # On a CPU Lightning runs both mixed precisions in bfloat16.
             with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None, cache_enabled=False):
                 output = self.model(batch)
-            metrics.add_batch(batch, output)
-        return Evaluation(metrics.compute(), metrics.compute_factors())
+            yield batch, output
 
 
 def probabilities(logits: Tensor, tasks: Sequence[TaskSpec]) -> Tensor:

@@ -32,6 +32,8 @@ def check_metric(cls_or_name: type[TaskMetric] | str, **options: Any) -> None:
     * The state stays on the CPU and keeps its type when the module is moved.
     * ``compute`` between batches does not change the result, and ``reset`` removes all state.
     * Logits may be float64 or bfloat16. The given tensors are not changed.
+    * A standard error, where there is one, is a float64 scalar of at least 0, or NaN where undefined; it does not
+      depend on batches, processes, unobserved rows, rows of weight 0 or the scale of the weights.
 
     Args:
         cls_or_name: the class, or the name under which it is registered.
@@ -80,10 +82,19 @@ class _Case:
         metric.update(batch.logits, batch.labels, observed, batch.weights, batch.group, batch.domain)
 
     def value(self, *batches: _Batch) -> float:
+        return self.results(*batches)[0]
+
+    def results(self, *batches: _Batch) -> tuple[float, float | None]:
+        """The value and its standard error."""
         metric = self.new()
         for batch in batches:
             self.update(metric, batch)
-        return float(metric.compute())
+        return _results(metric)
+
+
+def _results(metric: TaskMetric) -> tuple[float, float | None]:
+    value, error = metric.compute(), metric.standard_error()
+    return float(value), None if error is None else float(error)
 
 
 def _draw(kind: str) -> _Batch:
@@ -179,11 +190,14 @@ def _check_weights(case: _Case) -> None:
 def _check_processes(case: _Case) -> None:
     weighted = replace(case.rows, weights=torch.rand(ROWS, generator=torch.Generator().manual_seed(3)))
     for batch in (case.rows, weighted, replace(case.rows, logits=case.rows.logits.double())):
-        whole = case.value(batch)
+        whole, error = case.results(batch)
         for cut in (30, ROWS):
             parts = [batch.take(torch.arange(ROWS)[:cut]), batch.take(torch.arange(ROWS)[cut:])]
-            for found in _in_two_processes(case, parts):
-                _same(found, whole, f"two processes with {cut} and {ROWS - cut} rows, against one")
+            for found, found_error in _in_two_processes(case, parts):
+                what = f"two processes with {cut} and {ROWS - cut} rows, against one"
+                _same(found, whole, what)
+                if error is not None:
+                    _same_error(found_error, error, what)
 
 
 def _check_state(case: _Case) -> None:
@@ -204,8 +218,48 @@ def _check_state(case: _Case) -> None:
     _same(float(metric.compute()), whole, "the same rows after reset")
 
 
+def _check_error(case: _Case) -> None:
+    metric = case.new()
+    case.update(metric, case.rows)
+    error = metric.standard_error()
+    if error is None:
+        return
+    assert error.shape == (), f"a standard error is a scalar, not a tensor of shape {tuple(error.shape)}"
+    assert error.dtype is torch.float64, f"a standard error is float64, not {error.dtype}"
+    assert math.isfinite(error), f"80 ordinary rows have a standard error of {float(error)}"
+    assert error > 0, f"80 ordinary rows have a standard error of {float(error)}"
+    every = torch.arange(ROWS)
+    for rows in (every[:0], every[:1], every[case.rows.labels == case.rows.labels[0]]):
+        found = case.results(case.rows.take(rows))[1]
+        assert found is not None, "the standard error is None for some rows only; where it is undefined it is NaN"
+        assert math.isnan(found) or 0 <= found < math.inf, f"a standard error of {found}; undefined it is NaN"
+    metric.reset()
+    _same_error(_results(metric)[1], math.nan, "after reset")
+
+    order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(1))
+    parts = [case.rows.take(part) for part in torch.split(order, 17)]
+    _same_error(case.results(*parts)[1], float(error), "several batches in another order")
+    observed, metric = every % 3 > 0, case.new()
+    case.update(metric, case.rows, observed)
+    _same_error(_results(metric)[1], case.results(case.rows.take(observed))[1], "rows that are not observed count")
+
+    weighted = replace(case.rows, weights=(every % 4).float())
+    scaled, heavy = replace(case.rows, weights=(every % 4).float() * 8), weighted.take(every % 4 > 0)
+    for what, batch in (("weights times 8", scaled), ("rows of weight 0", heavy)):
+        _same_error(case.results(batch)[1], case.results(weighted)[1], what)
+    ones = case.results(replace(case.rows, weights=torch.ones(ROWS)))[1]
+    _same_error(ones, float(error), "sample weights of 1, against none")
+
+
+def _same_error(found: float | None, expected: float | None, what: str) -> None:
+    assert found is not None, f"the standard error is None: {what}"
+    assert expected is not None, f"the standard error is None: {what}"
+    _same(found, expected, f"the standard error: {what}")
+
+
 CHECKS = (
     _check_value,
+    _check_error,
     _check_nothing,
     _check_one_class,
     _check_masking,
@@ -239,8 +293,8 @@ class _Meeting:
         return gather
 
 
-def _in_two_processes(case: _Case, parts: list[_Batch]) -> list[float]:
-    """The value that each of two processes computes, and computes again."""
+def _in_two_processes(case: _Case, parts: list[_Batch]) -> list[tuple[float, float | None]]:
+    """The value and error that each of two processes computes, and computes again."""
     meeting, found, errors = _Meeting(), [], []
 
     def run(rank: int) -> None:
@@ -250,9 +304,9 @@ def _in_two_processes(case: _Case, parts: list[_Batch]) -> list[float]:
             metric.dist_sync_fn, metric.distributed_available_fn = meeting.gather_of(rank), lambda: True
             if len(parts[rank].logits):
                 case.update(metric, parts[rank])
-            first = float(metric.compute())
+            first = _results(metric)
             metric._computed = None  # so that it gathers again: rows gathered once must not count twice
-            found.extend([first, float(metric.compute())])
+            found.extend([first, _results(metric)])
         except Exception as error:
             errors.append(error)
             meeting.barrier.abort()

@@ -105,8 +105,67 @@ class Moving(Mean):
         return super(TaskMetric, self)._apply(fn, *args, **kwargs)
 
 
-def test_a_sound_metric_passes() -> None:
-    check_metric(Mean)
+class MeanAndSpread(Mean):
+    """The mean logit with its standard error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("square_weights", "linear", "squares", "number"):
+            self.add_sum(name)
+
+    def add(self, rows: Rows) -> None:
+        super().add(rows)
+        self.square_weights += rows.mass.square().sum()
+        self.linear += (rows.mass.square() * rows.logits.double()).sum()
+        self.squares += (rows.mass * rows.logits.double()).square().sum()
+        self.number += (rows.mass > 0).sum()
+
+    def compute(self) -> Tensor:
+        mean = super().compute()
+        spread = self.squares - 2 * mean * self.linear + mean.square() * self.square_weights
+        factor = self.number / (self.number - 1) if self.number > 1 else self.number * torch.nan
+        self.sampling_error = (spread.clamp(min=0) * factor).sqrt() / self.rows
+        return mean
+
+
+class Sometimes(MeanAndSpread):
+    def compute(self) -> Tensor:
+        mean = super().compute()
+        if self.number < 2:
+            self.sampling_error = None
+        return mean
+
+
+class Scaled(MeanAndSpread):
+    def compute(self) -> Tensor:
+        mean = super().compute()
+        self.sampling_error = self.sampling_error * self.rows
+        return mean
+
+
+class Stale(MeanAndSpread):
+    """An error from the state outside compute, where a process has its own rows only."""
+
+    def standard_error(self) -> Tensor:
+        super().standard_error()
+        return self.sampling_error * self.number / 80
+
+
+class Narrow(MeanAndSpread):
+    def standard_error(self) -> Tensor:
+        return super().standard_error().float()
+
+
+class Boundless(MeanAndSpread):
+    def compute(self) -> Tensor:
+        mean = super().compute()
+        self.sampling_error = self.sampling_error.nan_to_num(torch.inf)
+        return mean
+
+
+@pytest.mark.parametrize("kind", [Mean, MeanAndSpread])
+def test_a_sound_metric_passes(kind: type) -> None:
+    check_metric(kind)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +181,11 @@ def test_a_sound_metric_passes() -> None:
         (Overwriting, "the tensors given to update are changed"),
         (Unsummed, "two processes with 30 and 50 rows"),
         (Moving, "the state leaves the CPU"),
+        (Sometimes, "the standard error is None for some rows only"),
+        (Scaled, "the standard error: weights times 8"),
+        (Stale, "the standard error: two processes with 30"),
+        (Narrow, "a standard error is float64, not torch.float32"),
+        (Boundless, "a standard error of inf"),
         (torch.nn.Module, "Module is not a TaskMetric"),
         (type("Sided", (Mean,), {"task_kind": "ranking"}), "task_kind is 'ranking'"),
         (type("Flagged", (Mean,), {"needs_group": "user"}), "needs_group is True or False"),

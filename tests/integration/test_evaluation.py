@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from recbole_dtn.config.load import resolve
 from recbole_dtn.data.loader import BatchLoader
 from recbole_dtn.errors import DataError
+from recbole_dtn.metric.uncertainty import auc_with_error
 from recbole_dtn.preprocess.prepare import prepare
 from recbole_dtn.record.checkpoint import FILE_NAME
 from recbole_dtn.serving.load import load
@@ -23,7 +24,7 @@ from recbole_dtn.training.fit import Run, fit_settings
 
 def test_gauc_is_that_of_the_users_and_any_metric_selects(small_fit: Callable[..., Run]) -> None:
     run = small_fit(metrics=["gauc", {"name": "auc"}], valid_metric="like_gauc")
-    assert list(run.record.test["like"]) == ["auc", "gauc"] or list(run.record.test["like"]) == ["gauc", "auc"]
+    assert list(run.record.test["like"]) == ["gauc", "gauc_se", "auc", "auc_se"]
     loaded = load(run.folder)
     assert loaded.evaluate().tasks == run.record.test
     split = prepare(loaded.settings).splits["test"]
@@ -42,6 +43,12 @@ def test_gauc_is_that_of_the_users_and_any_metric_selects(small_fit: Callable[..
     assert run.record.test["like"]["gauc"] == pytest.approx(total / rows, abs=1e-9)
     best = run.record.valid["like"]["gauc"]
     assert best is not None
+    # Clustered by user, which differs from the error of independent rows.
+    rows = [torch.tensor(values[seen]) for values in (scores, labels, groups)]
+    assert run.record.test["like"]["auc_se"] == pytest.approx(
+        auc_with_error(rows[0], rows[1], groups=rows[2])[1], rel=1e-9
+    )
+    assert abs(run.record.test["like"]["auc_se"] / auc_with_error(rows[0], rows[1])[1] - 1) > 0.01
 
 
 def test_a_table_that_is_not_finite_is_told_by_test_and_predict(dtn_run: Run, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_the_run_folder_holds_what_the_record_promises(dtn_run: Run, folder: Pat
     for part in ("valid", "test"):
         assert set(content[part]) == {"like", "love"}
         for values in content[part].values():
-            assert set(values) == {"auc", "auc_se", "gauc", "logloss", "ne", "calibration"}
+            assert set(values) == {"auc", "auc_se", "gauc", "gauc_se", "logloss", "ne", "calibration"}
             assert 0 <= values["auc"] <= 1
             assert values["logloss"] > 0
     assert set(content["wall_seconds"]) == {"prepare", "train", "test"}

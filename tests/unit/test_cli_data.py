@@ -150,7 +150,8 @@ def test_caches_are_listed_and_cleared_by_either_name(shown: Shown, tmp_path: Pa
         (["data", "cache"], "data cache: name list or clear"),
         (["data", "cache", "purge"], "data cache: name list or clear; found 'purge'"),
         (["data", "validate", "nowhere"], "there is no folder nowhere"),
-        (["data", "split", "--dataset=mine"], "--name is needed"),
+        (["data", "split", "--dataset=mine"], "expected --name=NEW (a data set) or --export=FOLDER"),
+        (["data", "split", "--dataset=mine", "--export=x", "--format=tsv"], "--format: expected parquet or csv; found"),
         (["data", "split", "--dataset=mine", "--name=../x"], "--name: expected the name of a folder; found '../x'"),
         (["data", "split", "mine", "--name=x"], "unexpected word 'mine'; the data set goes in --dataset=NAME"),
         (
@@ -359,7 +360,7 @@ def test_validate_shows_faults_of_a_kind_together(shown: Shown, tmp_path: Path) 
     [
         (["data", "info"], "shares of missing values"),
         (["data", "validate"], "--all  every fault on a line"),
-        (["data", "split"], "--overwrite  replace a data set NEW"),
+        (["data", "split"], "--overwrite       replace a data set NEW"),
         (["data", "cache"], "data cache clear"),
         (["preprocess", "table"], "list_separator"),
     ],

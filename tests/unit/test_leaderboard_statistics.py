@@ -71,6 +71,15 @@ def test_mean_sd_and_median_by_hand() -> None:
     assert row.seeds == (2020, 2021, 2022)
 
 
+def test_a_standard_error_is_carried_beside_its_metric_and_is_none_itself() -> None:
+    errors = {"auc_se": 0.004, "logloss": 0.5}, {"auc_se": 0.006, "logloss": 0.5}, {"auc_se": None, "logloss": 0.5}
+    runs = [record(seed=seed, test={"like": {"auc": 0.7, **more}}) for seed, more in enumerate(errors)]
+    row = only(summarise(runs))
+    assert row.errors == {LIKE_AUC: pytest.approx(0.005)}
+    assert [metric.name for metric in row.metrics if metric.split == "test"] == ["auc", "logloss"]
+    assert "auc_se" not in board_csv([row]) + markdown([row])
+
+
 def test_one_seed_has_no_spread() -> None:
     found = only(summarise([record(auc=0.77)])).metrics[LIKE_AUC]
     assert (found.mean, found.sd, found.n) == (0.77, None, 1)

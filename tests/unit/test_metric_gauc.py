@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from recbole_dtn.metric import gauc
-from recbole_dtn.metric.gauc import GAUC, grouped_auc
+from recbole_dtn.metric.gauc import GAUC, grouped_auc, grouped_auc_with_error
 
 
 def draw(kind: str, rows: int = 3000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -78,6 +78,24 @@ def test_by_hand() -> None:
         metric = GAUC(weights=option)
         metric.update(scores, labels, group=groups)
         assert metric.compute().item() == expected
+
+
+def test_the_standard_error_is_that_of_the_sample_of_groups() -> None:
+    # AUC 1 (3 rows), 1/2 (2 rows) and 0 (2 rows). By rows: mean 4/7, deviations 3/7, -1/14 and -4/7.
+    scores = torch.tensor([0.3, 0.1, 0.2, 5.0, 5.0, 1.0, 2.0, 9.0])
+    labels, groups = torch.tensor([1, 0, 0, 1, 0, 1, 0, 1]), torch.tensor([0, 0, 0, 1, 1, 4, 4, 2])
+    spread = (3 * 3 / 7) ** 2 + (2 / 14) ** 2 + (2 * 4 / 7) ** 2
+    by_rows = (4 / 7, math.sqrt(3 / 2 * spread) / 7)
+    # All the same: the standard deviation of 1, 1/2 and 0 over the root of 3.
+    for option, expected in (("impressions", by_rows), ("equal", (0.5, 0.5 / math.sqrt(3)))):
+        metric = GAUC(weights=option)
+        metric.update(scores, labels, group=groups)
+        assert (metric.compute().item(), metric.standard_error().item()) == pytest.approx(expected, abs=1e-15)
+        doubled = grouped_auc_with_error(scores, labels, groups, torch.full((8,), 2.0), option)
+        assert doubled == pytest.approx(expected, abs=1e-15)
+    alone = grouped_auc_with_error(scores[:3], labels[:3], groups[:3])
+    assert alone[0] == 1.0
+    assert math.isnan(alone[1])
 
 
 def test_one_group_is_the_auc() -> None:

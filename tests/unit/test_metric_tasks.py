@@ -206,6 +206,12 @@ def test_a_metric_without_the_group_that_it_needs_says_so() -> None:
         MultiTaskMetrics(TASKS[:1], {"gauc": {}}).update(torch.zeros(2, 1), torch.ones(2, 1), torch.ones(2, 1).bool())
 
 
+def test_a_name_that_marks_a_standard_error_is_refused() -> None:
+    with pytest.raises(UsageError, match="'auc_se': expected a name that does not end in _se"):
+        MultiTaskMetrics(TASKS[:1], {"auc_se": {}})
+    assert not any(name.endswith("_se") for name in known_valid_metrics(TASKS, grouped=True))
+
+
 # ---- factors --------------------------------------------------------------------------------------------------------
 
 
@@ -237,7 +243,7 @@ def test_a_factor_is_evaluated_over_the_rows_that_it_is_about() -> None:
         metrics.add_batch(rows, ModelOutput(output.logits[part], factors={"cvr": factor}))
     found = metrics.compute_factors()
     assert list(found) == ["buy@click"]
-    assert list(found["buy@click"]) == ["auc", "auc_se", "gauc", "logloss", "ne", "calibration"]
+    assert list(found["buy@click"]) == ["auc", "auc_se", "gauc", "gauc_se", "logloss", "ne", "calibration"]
     # Clicked and seen to be clicked, and whether bought is seen too.
     rows = (features.observed[:, 0] & features.observed[:, 1] & (features.labels[:, 0] == 1)).numpy()
     truth, scores = features.labels[rows, 1].numpy(), output.factors["cvr"].logit[rows].double().numpy()
