@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from recbole_dtn.leaderboard.compare import CLAIMS_NEED
+from recbole_dtn.leaderboard.details import detail_tables, warnings_of
 from recbole_dtn.leaderboard.differences import difference_lines, differences_csv, show_differences
 from recbole_dtn.leaderboard.labels import MARK, row_labels
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary
@@ -157,7 +158,10 @@ def markdown(rows: Sequence[BoardRow]) -> str:
     sections = []
     for dataset, group in _by_dataset(rows):
         lines = [f"## {escaped(dataset)}", "", *markdown_table(_columns(group), _cells(group))]
-        lines += ["", *(f"- {escaped(note)}" for note in notes(group)), *difference_lines(group)]
+        for table in detail_tables(group, row_labels(group)):
+            lines += ["", f"{table.title}:", "", *markdown_table(table.columns, table.cells)]
+        warnings = [f"Warning: {text}" for text in warnings_of(group, row_labels(group))]
+        lines += ["", *(f"- {escaped(note)}" for note in [*notes(group), *warnings]), *difference_lines(group)]
         sections.append("\n".join(lines) + "\n")
     return "\n".join(sections)
 
@@ -179,7 +183,11 @@ def print_board(rows: Sequence[BoardRow], console: Console) -> None:
     for dataset, group in _by_dataset(rows):
         say(console, dataset)
         show_table(console, _columns(group), _cells(group), numbers=True)
-        say(console, "\n".join(notes(group)) + "\n")
+        for table in detail_tables(group, row_labels(group)):
+            say(console, f"\n{table.title}")
+            show_table(console, table.columns, table.cells, numbers=True)
+        warnings = [f"warning: {text}" for text in warnings_of(group, row_labels(group))]
+        say(console, "\n".join(["", *notes(group), *warnings]) + "\n")
         show_differences(group, console)
 
 

@@ -69,6 +69,9 @@ class BoardRow:
         test_is_drawn: whether the splits have test rows of their own.
         errors: mean over the seeds of the standard error that the sample of rows gives a measured number; those of
             metrics that report one. It is beside the spread over seeds, not in it.
+        best_epochs, epochs: of each seed: the best epoch on validation, and how many there were.
+        positives: split -> task -> (positive rows, observed rows); empty where no record has them.
+        warnings: the sentences of each seed's run.
     """
 
     dataset: str
@@ -92,6 +95,10 @@ class BoardRow:
     test_rows: float = 0.0
     test_is_drawn: bool = False
     errors: Mapping[Metric, float | None] = field(default_factory=dict)
+    best_epochs: tuple[int | None, ...] = ()
+    epochs: tuple[int, ...] = ()
+    positives: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
+    warnings: tuple[tuple[str, ...], ...] = ()
 
     @property
     def units(self) -> int:
@@ -250,6 +257,10 @@ def _row(runs: Sequence[RunRecord], ran_as: tuple[Any, ...]) -> BoardRow:
         test_rows=statistics.fmean(run.rows.get("test", 0) for run in runs),
         test_is_drawn=first.settings.get("split") in TEST_IS_DRAWN,
         errors=errors,
+        best_epochs=tuple(run.best_epoch for run in runs),
+        epochs=tuple(run.epochs for run in runs),
+        positives=next((run.positives for run in runs if run.positives), {}),
+        warnings=tuple(tuple(run.warnings) for run in runs),
     )
 
 

@@ -63,6 +63,11 @@ class RunRecord(BaseModel):
     ``split_seed``, ``folds`` and ``fold`` are the split; ``source_fingerprint`` is the same for all splits of one data
     set, ``data_fingerprint`` that of this one. ``rows`` has train, valid, test; ``valid_value`` is ``valid_metric`` at
     the best epoch.
+
+    ``positives`` maps split -> task -> [positive rows, observed rows]. ``chain_breaks`` maps a task and each task that
+    it comes after to [test rows where it is predicted to be the more probable one, test rows] (binary tasks observed
+    on the same rows). ``warnings`` are the sentences that the run printed as such. Records of earlier versions have
+    none of the three.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -99,6 +104,9 @@ class RunRecord(BaseModel):
     rows: dict[str, int] = {}
     source_fingerprint: str | None = None
     valid_value: float | None = None
+    positives: dict[str, dict[str, tuple[int, int]]] = {}
+    chain_breaks: dict[str, dict[str, tuple[int, int]]] = {}
+    warnings: list[str] = []
 
 
 def package_versions() -> dict[str, str]:

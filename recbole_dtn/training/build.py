@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from recbole_dtn.config.settings import Settings
+from recbole_dtn.interaction.memonet import MemoNet
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.preprocess.prepare import PreparedData
 from recbole_dtn.registry import MODELS
 
-__all__ = ["build_model", "seed_everything", "use_threads"]
+__all__ = ["build_model", "left_out_of_pairs", "seed_everything", "use_threads"]
 
 
 def seed_everything(seed: int) -> None:
@@ -34,3 +35,24 @@ def build_model(settings: Settings, prepared: PreparedData) -> MultiTaskRecommen
     seed_everything(settings.seed)
     model: MultiTaskRecommender = MODELS.load(settings.model)(settings, prepared.schema)
     return model
+
+
+def left_out_of_pairs(model: MultiTaskRecommender) -> list[str]:
+    """Sentences about fields that MemoNet's ``top_fields`` leaves out of its pairs, each once.
+
+    Args:
+        model: with MemoNet modules, or without.
+    """
+    found = []
+    for module in model.modules():
+        if not isinstance(module, MemoNet):
+            continue
+        fields, paired = module.shape.id_fields, module.paired_fields
+        left_out = [model.schema.fields[position].name for position in fields if position not in paired]
+        if left_out:
+            used, all_pairs = (count * (count - 1) // 2 for count in (len(paired), len(fields)))
+            found.append(
+                f"memonet: top_fields={module.top_fields} leaves {', '.join(left_out)} out of its pairs ({used:,} of "
+                f"{all_pairs:,} pairs; --interactions='[{{name: memonet, top_fields: ~}}]' pairs all)"
+            )
+    return list(dict.fromkeys(found))

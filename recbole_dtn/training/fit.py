@@ -24,7 +24,7 @@ from recbole_dtn.record.record import RunRecord, TaskRecord, package_versions, w
 from recbole_dtn.report.console import make_console
 from recbole_dtn.report.files import write_text
 from recbole_dtn.training.allocator import keep_large_blocks
-from recbole_dtn.training.build import build_model, use_threads
+from recbole_dtn.training.build import build_model, left_out_of_pairs, use_threads
 from recbole_dtn.training.callbacks import BestKeeper, Clock, ProgressLine
 from recbole_dtn.training.loaders import Loaders
 from recbole_dtn.training.memory import MemoryWatch
@@ -32,7 +32,7 @@ from recbole_dtn.training.module import TrainingModule
 from recbole_dtn.training.profile import Profiler
 from recbole_dtn.training.report import Report
 from recbole_dtn.training.trainer import check_settings, is_first_process, new_trainer, quiet_lightning
-from recbole_dtn.training.warn import large_targets, unread_weights
+from recbole_dtn.training.warn import data_warnings, result_warnings
 from recbole_dtn.version import __version__
 
 __all__ = ["Run", "fit", "fit_argv", "fit_settings"]
@@ -113,8 +113,8 @@ def fit_settings(
         prepared = _prepare(settings, report)
         prepare_seconds = time.perf_counter() - start
         report.data(settings.dataset, prepared, prepare_seconds)
-        for sentence in _warnings(settings, prepared):
-            report.show(f"warning: {sentence}\n")
+        warnings = data_warnings(settings, prepared)
+        report.warnings([*([SELECTED_ON_TEST] if settings.selected_on_test else []), *warnings])
         # Built before the folder exists, so that a wrong setting of the model leaves no run behind.
         model = _model(settings, prepared, report)
         folder, run_id = run_folder(settings, settings_digest(settings), first=first)
@@ -124,6 +124,8 @@ def fit_settings(
         outcome = _train(settings, prepared, model, folder, report, callbacks)
         outcome.wall_seconds = {"prepare": prepare_seconds, **outcome.wall_seconds}
     record = _record(run_id, settings, prepared, model, outcome, memory)
+    # Those of the data first, as they were printed.
+    record = record.model_copy(update={"warnings": [*warnings, *result_warnings(record)]})
     if first:
         write_record(record, folder)
         report.end(record, folder)
@@ -138,15 +140,11 @@ def _prepare(settings: Settings, report: Report) -> PreparedData:
         return prepare(settings, log=report.show, meter=meter)
 
 
-def _warnings(settings: Settings, prepared: PreparedData) -> list[str]:
-    """Warnings about the data, printed before training."""
-    optimistic = [SELECTED_ON_TEST] if settings.selected_on_test else []
-    return [*optimistic, *unread_weights(settings), *large_targets(settings.tasks, prepared.splits["train"])]
-
-
 def _model(settings: Settings, prepared: PreparedData, report: Report) -> MultiTaskRecommender:
     model = build_model(settings, prepared)
     report.model(settings.model, model.count_parameters())
+    for sentence in left_out_of_pairs(model):
+        report.show(sentence)
     if model.compression is not None:
         report.show(describe_compression(prepared.schema, model.compression))
     if settings.init_from is not None:
@@ -164,6 +162,7 @@ class _Outcome:
     test: dict[str, dict[str, float | None]] | None = None
     factors: dict[str, dict[str, float | None]] = field(default_factory=dict)
     gates: dict[str, dict[str, float]] = field(default_factory=dict)
+    chain_breaks: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     wall_seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "test": 0.0})
 
 
@@ -201,6 +200,7 @@ def _train(
             trainer.test(module, datamodule=data, verbose=False)
         outcome.test, outcome.factors = module.latest, module.latest_factors
         outcome.gates = module.gate_means.compute()
+        outcome.chain_breaks = module.chain_breaks.compute()
         seconds["test"] = time.perf_counter() - start - seconds["train"]
     except SystemExit:
         # On Ctrl-C, Lightning calls its callbacks and then raises SystemExit; it is caught so that the record is
@@ -252,4 +252,6 @@ def _record(
         rows=dict(prepared.summary.rows),
         source_fingerprint=prepared.source_fingerprint,
         valid_value=keeper.best,
+        positives={split: dict(found) for split, found in prepared.summary.positives.items()},
+        chain_breaks=outcome.chain_breaks,
     )

@@ -24,6 +24,7 @@ from recbole_dtn.optim.build import build_optimizer, sparse_gradients
 from recbole_dtn.optim.combined import CombinedOptimizer
 from recbole_dtn.optim.schedule import build_schedule
 from recbole_dtn.registry import BALANCERS
+from recbole_dtn.training.chain import ChainBreaks
 from recbole_dtn.training.compiled import compiled_forward
 from recbole_dtn.training.step import TrainingStep
 
@@ -91,6 +92,7 @@ class TrainingModule(lightning.LightningModule):
         self.balancer: LossBalancer = BALANCERS.build(settings.balancer, tasks)
         self.metrics = new_metrics(settings, tasks)
         self.gate_means = GateMeans(model.gate_names)
+        self.chain_breaks = ChainBreaks(tasks)
         self.latest: dict[str, dict[str, float | None]] = {}
         """Metrics of the last evaluation; None where undefined."""
         self.latest_factors: dict[str, dict[str, float | None]] = {}
@@ -219,12 +221,14 @@ class TrainingModule(lightning.LightningModule):
         self.metrics.reset()
         # A new object for each evaluation: after a run it holds the test rows.
         self.gate_means = GateMeans(self.model.gate_names)
+        self.chain_breaks = ChainBreaks(self.model.schema.tasks)
 
     def _evaluate(self, batch: Features) -> None:
         output = self(batch)
         with stage("metrics"):
             self.metrics.add_batch(batch, output)
             self.gate_means.update(output.gates)
+            self.chain_breaks.update(output.logits.detach())
 
     def _end_evaluation(self) -> None:
         with stage("metrics"):

@@ -15,7 +15,8 @@ from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.console import say
 from recbole_dtn.report.tables import plain_lines, show_table
 from recbole_dtn.report.text import NONE, count, decimal, share
-from recbole_dtn.training.warn import failure_signs
+from recbole_dtn.training.gates import gate_rows
+from recbole_dtn.training.warn import failure_signs, result_warnings
 
 __all__ = ["METRIC_NAMES", "Report", "metric_rows"]
 
@@ -123,6 +124,11 @@ class Report:
         self.table("positives per task", ["task", *splits], rows)
         self.show("")
 
+    def warnings(self, sentences: Sequence[str]) -> None:
+        """A paragraph per warning."""
+        for sentence in sentences:
+            self.show(f"warning: {sentence}\n")
+
     def model(self, name: str, parts: Mapping[str, int], details: str = "") -> None:
         """Parameters by part."""
         total = sum(parts.values())
@@ -154,15 +160,11 @@ class Report:
         self.table(title, *metric_rows(metrics))
 
     def gates(self, weights: Mapping[str, Mapping[str, float]]) -> None:
-        """Mean gate weights, a row per module and a column per task."""
+        """Mean gate weights, a row per module and a column per task, under a heading per group that sums to 1."""
         if not weights:
             return
-        names = list(dict.fromkeys(name for columns in weights.values() for name in columns))
-        self.table(
-            "mean gate weights over the test rows",
-            ["module", *weights],
-            [[name, *(decimal(columns.get(name), 3) for columns in weights.values())] for name in names],
-        )
+        title, rows = gate_rows(weights)
+        self.table(title, ["module", *weights], rows)
 
     def end(self, record: RunRecord, folder: Path) -> None:
         """How the run ended: its test, its gates, what looks wrong in it, and where it was written."""
@@ -174,9 +176,15 @@ class Report:
             mark = " (selected on the test set)" if record.selected_on_test else ""
             found = {**record.test, **record.factors.get("test", {})}
             self.result(f"test{mark}, best epoch {record.best_epoch} of {record.epochs}", found)
+        for later, pairs in record.chain_breaks.items():
+            for earlier, (broken, rows) in pairs.items():
+                if broken:
+                    self.show(f"P({later}) > P({earlier}) in {broken:,} of {rows:,} test rows ({share(broken / rows)})")
         self.gates(record.gate_weights)
         for sign in failure_signs(record):
             self.show(f"note: {sign}")
+        for sentence in result_warnings(record) if record.test is not None else []:
+            self.show(f"\nwarning: {sentence}")
         self.show(f"\nrun written to {folder}")
 
     # ---- the live bar -------------------------------------------------------------------------------------------

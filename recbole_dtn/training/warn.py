@@ -1,16 +1,37 @@
-"""Warnings about a run: about its data before it starts, about its gates when it has ended."""
+"""Warnings about a run: about its data before it starts, about its results and gates when it has ended.
+
+docs/warnings.md says what each of them means and what to do.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from recbole_dtn.config.settings import Settings, TaskSettings
-from recbole_dtn.preprocess.prepare import Split
+from recbole_dtn.inspect.info.inputs import input_findings, input_sentences
+from recbole_dtn.inspect.info.tasks import auc_error
+from recbole_dtn.metric.ne import entropy
+from recbole_dtn.preprocess.prepare import PreparedData, Split
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.registry import BALANCERS
+from recbole_dtn.report.text import share
+from recbole_dtn.training.gates import gate_groups
 
-__all__ = ["failure_signs", "large_targets", "unread_weights"]
+__all__ = ["data_warnings", "failure_signs", "large_targets", "result_warnings", "unread_weights"]
 
+FEW = 100
+"""Positives (or negatives) below which a split's numbers mean little: the standard error of an AUC is above .02."""
+ALMOST_PERFECT, PERFECT, UNEXPLAINED = 0.99, 0.999, 0.1
+"""A test AUC above the first is suspicious where less than the third of the entropy is left (NE), or above the second
+in any case. A task about a person's age or marriage reaches .995 at an NE of .13 without any outcome among its
+inputs."""
+HINDSIGHT = 4.0
+"""Log loss that the split's own share of positives has ahead of any other constant, in nats times rows: twice it is
+chi-squared with one degree of freedom, and above 8 with a probability of .005."""
+BROKEN = 0.05
+"""Share of test rows with P(later) > P(earlier) above which it is a warning."""
 COLLAPSED = 0.95
 UNIFORM = 0.005
 LARGE = 25.0
@@ -51,27 +72,152 @@ def large_targets(tasks: list[TaskSettings], train: Split) -> list[str]:
     return found
 
 
+def data_warnings(settings: Settings, prepared: PreparedData) -> list[str]:
+    """Sentences about the data, before training: weights and targets, rare classes, inputs that may be outcomes."""
+    found = input_findings(prepared)
+    return [
+        *unread_weights(settings),
+        *large_targets(settings.tasks, prepared.splits["train"]),
+        *few_rows(settings, prepared.summary.positives),
+        *input_sentences([spec.name for spec in prepared.schema.fields], found.aucs, found.telling),
+    ]
+
+
+def few_rows(settings: Settings, positives: Mapping[str, Mapping[str, tuple[int, int]]]) -> Iterator[str]:
+    """Sentences about classes that are rare in test, or in validation where they help to select the epoch.
+
+    Args:
+        settings: tasks and ``valid_metric``. positives: positive and observed rows by split and task.
+    """
+    binary = [task.name for task in settings.tasks if task.kind == "binary"]
+    for name in binary:
+        ones, observed = positives["test"][name]
+        if min(ones, observed - ones) < FEW:
+            yield f"{_few(name, ones, observed, 'test')}; {_error(ones, observed)}"
+    for name in binary:
+        others = [task.name for task in settings.tasks if task.name != name]
+        if any(settings.valid_metric.startswith(f"{other}_") for other in others):
+            continue  # another task alone selects
+        ones, observed = positives["valid"][name]
+        if min(ones, observed - ones) < FEW:
+            yield (
+                f"{_few(name, ones, observed, 'validation')}; the epoch that {settings.valid_metric} selects follows "
+                "the noise of these: select by another task (valid_metric), or validate on more rows (split_ratio)"
+            )
+
+
+def _few(name: str, ones: int, observed: int, split: str) -> str:
+    zeros = observed - ones
+    rows = f"{ones:,} positives" if ones <= zeros else f"{zeros:,} negatives"
+    return f"task {name!r} has {rows} in {split} ({observed:,} rows)"
+
+
+def _error(ones: int, observed: int) -> str:
+    error = auc_error(ones, observed - ones)
+    if error is None:
+        return "without both classes it has no AUC: test on other rows (split_ratio, split_seed)"
+    return (
+        f"an AUC of .7 has a standard error of {error:.3f} there, so that models closer than about {2 * error:.2f} "
+        "cannot be told apart: test on more rows (split_ratio), or average over several split_seed"
+    )
+
+
+def result_warnings(record: RunRecord) -> list[str]:
+    """Sentences about the results of a run that has been tested."""
+    return [*_too_good(record), *_worse_than_constant(record), *_first_epoch(record), *_broken_chain(record)]
+
+
+def _too_good(record: RunRecord) -> Iterator[str]:
+    for task, values in (record.test or {}).items():
+        auc, ne = values.get("auc"), values.get("ne")
+        if auc is not None and (auc > PERFECT or (auc > ALMOST_PERFECT and (ne is None or ne < UNEXPLAINED))):
+            yield (
+                f"task {task!r} has a test AUC of {auc:.4f}: few outcomes can be predicted so well from what is known "
+                "before them: look for an input that is the outcome (`data info` shows each field alone), or rows of "
+                "test that are rows of training"
+            )
+
+
+def _worse_than_constant(record: RunRecord) -> Iterator[str]:
+    for split, values in (("validation", record.valid), ("test", record.test)):
+        for task, found in (values or {}).items():
+            loss, ones_and_rows = found.get("logloss"), _rows(record, split, task)
+            base = _base_loss(record, task, found, ones_and_rows)
+            if loss is not None and base is not None and loss > base + HINDSIGHT / max(ones_and_rows[1], 1):
+                yield (
+                    f"task {task!r} has a log loss of {loss:.4f} in {split}, above {base:.4f}, that of predicting the "
+                    "share of positives for every row: the run diverged or overfits: try a lower optimizer.lr, larger "
+                    "embedding_l2 or weight_decay, gradient_clip, or select by mean_logloss (valid_metric)"
+                )
+
+
+def _rows(record: RunRecord, split: str, task: str) -> tuple[int, int]:
+    return record.positives.get("valid" if split == "validation" else split, {}).get(task, (0, 0))
+
+
+def _base_loss(
+    record: RunRecord, task: str, found: Mapping[str, float | None], ones_and_rows: tuple[int, int]
+) -> float | None:
+    """Log loss of the split's share of positives; None where a prediction is no probability of the data."""
+    loss, ne = found.get("logloss"), found.get("ne")
+    if loss is not None and ne:
+        return loss / ne
+    weighted = {spec["name"] for spec in record.settings.get("tasks", []) if spec.get("pos_weight", 1.0) != 1.0}
+    ones, rows = ones_and_rows
+    # With sample weights the share of rows is not that which the loss is about.
+    if task in weighted or record.settings.get("weight_field") is not None or not 0 < ones < rows:
+        return None
+    return entropy(ones / rows)
+
+
+def _first_epoch(record: RunRecord) -> Iterator[str]:
+    if record.best_epoch != 1 or record.epochs < 2:
+        return
+    advice = "try a lower optimizer.lr, a larger embedding_l2 or dropout, or another valid_metric"
+    if _has_memonet(record):
+        advice += "; MemoNet memorises small data at once: a larger codebook_l2, fewer codes, or none of it"
+    yield (
+        f"the best of {record.epochs} epochs is the first: the model overfits from the second one on, or "
+        f"{record.settings.get('valid_metric', 'valid_metric')} follows noise: {advice}"
+    )
+
+
+def _broken_chain(record: RunRecord) -> Iterator[str]:
+    for later, pairs in record.chain_breaks.items():
+        for earlier, (broken, rows) in pairs.items():
+            if rows and broken / rows > BROKEN:
+                yield (
+                    f"task {later!r} is predicted to be more probable than {earlier!r}, which it comes after, in "
+                    f"{broken:,} of {rows:,} test rows ({share(broken / rows, 1)}): their probabilities contradict "
+                    "each other: a model of conditional probabilities (ESMM) cannot do this; pos_weight, or few "
+                    "positives, are usual reasons"
+                )
+
+
+def _has_memonet(record: RunRecord) -> bool:
+    interactions = record.settings.get("interactions", [])
+    return "memonet" in [entry if isinstance(entry, str) else entry["name"] for entry in interactions]
+
+
 def failure_signs(record: RunRecord) -> list[str]:
     """Sentences about gates that collapsed or stayed uniform, and a best epoch so early that the model overfits."""
     signs = []
-    interactions = record.settings.get("interactions", [])
-    names = [entry if isinstance(entry, str) else entry["name"] for entry in interactions]
-    if record.best_epoch is not None and record.best_epoch <= 2 < record.epochs and "memonet" in names:
+    # Of the first epoch there is a warning.
+    if record.best_epoch == 2 < record.epochs and _has_memonet(record):
         signs.append(
             f"the best epoch is {record.best_epoch}: MemoNet memorises small data at once; try a larger codebook_l2 or "
             "embedding_l2, fewer codes, or --interactions='[gdcn, masknet]'"
         )
+    flat = []
     for task, weights in record.gate_weights.items():
-        if len(weights) < 2:
-            continue
-        name, largest = max(weights.items(), key=lambda item: item[1])
-        if largest > COLLAPSED:
-            signs.append(f"the gate of {task} has collapsed: {name} has a mean weight of {largest:.3f}")
-    flat = [
-        task
-        for task, weights in record.gate_weights.items()
-        if len(weights) > 1 and max(weights.values()) - min(weights.values()) < UNIFORM
-    ]
+        # A group of one module has nothing to choose.
+        groups = [group for group in gate_groups(task, weights) if len(group.weights) > 1]
+        for group in groups:
+            name, largest = max(group.weights.items(), key=lambda item: item[1])
+            if largest > COLLAPSED:
+                signs.append(f"the gate of {task} has collapsed: {name} has a mean weight of {largest:.3f}")
+        if groups and all(max(g.weights.values()) - min(g.weights.values()) < UNIFORM for g in groups):
+            flat.append(task)
     if flat:
         signs.append(f"the gates of {', '.join(flat)} stayed uniform: the modules were averaged, not selected")
     return signs

@@ -63,6 +63,9 @@ RECORD_KEYS = [
     "rows",
     "source_fingerprint",
     "valid_value",
+    "positives",
+    "chain_breaks",
+    "warnings",
 ]
 
 

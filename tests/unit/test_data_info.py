@@ -420,7 +420,7 @@ def test_a_sample_is_evenly_spaced_and_says_its_size(
     values = [value for i in taken if (value := joined["train"][i]["x"]) is not None]
     assert numbers["train"].sampled == 97
     assert numbers["train"].quantiles == pytest.approx(tuple(np.quantile(values, fields.QUANTILES)))
-    labels, observed = suspects._labels(view.StoreView(prepared), np.array(taken))
+    labels, observed = view.StoreView(prepared).labels_of(np.array(taken))
     expected = [[label(joined["train"][i], task.name) for task in info.tasks] for i in taken]
     wanted = np.array([[math.nan if value is None else value for value in row] for row in expected])
     np.testing.assert_array_equal(np.where(observed, labels, np.nan), wanted)

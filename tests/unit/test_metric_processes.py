@@ -11,6 +11,7 @@ from recbole_dtn.data.features import Features
 from recbole_dtn.metric.tasks import MultiTaskMetrics
 from recbole_dtn.model.base import Factor, ModelOutput
 from recbole_dtn.schema import TaskSpec
+from recbole_dtn.training.chain import ChainBreaks
 
 TASKS = (TaskSpec("a", "binary", "a"), TaskSpec("b", "binary", "b"), TaskSpec("c", "regression", "c"))
 ROWS = 101
@@ -46,6 +47,14 @@ def results(metrics: MultiTaskMetrics) -> dict:
     return {**metrics.compute(), **metrics.compute_factors()}
 
 
+def chain_breaks(rows: torch.Tensor) -> dict:
+    breaks = ChainBreaks((TASKS[0], TaskSpec("b", "binary", "b", after=("a",))))
+    logits = torch.randn(ROWS, 2, generator=torch.Generator().manual_seed(6))
+    for part in rows.split(40):
+        breaks.update(logits[part])
+    return breaks.compute()
+
+
 CUTS = (70, ROWS)  # 70 + 31 rows, and all + none
 
 
@@ -53,6 +62,7 @@ def run(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     found: dict[int, list[dict]] = {}
+    chain: dict[int, dict] = {}
     for cut in CUTS:
         for weighted, dtype in CASES:
             metrics = MultiTaskMetrics(TASKS, grouped=True)
@@ -62,7 +72,8 @@ def run(rank: int, folder: str) -> None:
             found.setdefault(cut, []).append(results(metrics))
             update(metrics, rows, weighted, dtype)
             found[cut].append(results(metrics))
-    Path(folder, f"{rank}.json").write_text(json.dumps(found))
+        chain[cut] = chain_breaks(rows)
+    Path(folder, f"{rank}.json").write_text(json.dumps({**found, "chain": chain}))
     distributed.destroy_process_group()
 
 
@@ -88,7 +99,9 @@ def test_uneven_rows_count_once(of_two: list[dict], cut: int) -> None:
         expected[0]["a@b"]["auc"],
         expected[0]["a@b"]["logloss"],
     )
+    together = json.loads(json.dumps(chain_breaks(torch.arange(ROWS))))
     for found in of_two:
+        assert found["chain"][str(cut)] == together
         for ours, theirs in zip(found[str(cut)], expected, strict=True):
             assert list(ours) == list(theirs)
             for task, values in theirs.items():

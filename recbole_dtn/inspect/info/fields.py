@@ -13,7 +13,7 @@ from recbole_dtn.inspect.info.report import FieldInfo, FieldSplit, Lengths, Numb
 from recbole_dtn.inspect.info.view import StoreView, ragged
 from recbole_dtn.schema import ABSENT, FIRST_TOKEN, UNKNOWN, FieldSpec
 
-__all__ = ["QUANTILES", "SAMPLED", "field_info"]
+__all__ = ["QUANTILES", "SAMPLED", "field_info", "in_units", "value_name"]
 
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 # Rows that quantiles are taken of, tokens that are listed, share of tokens in top_percent_share, ranks of a frequency
@@ -143,7 +143,7 @@ def _tokens(counts: Counts, spec: FieldSpec, vocabulary: Vocabulary) -> Tokens:
         entropy = max(0.0, float(-(shares * np.log(shares)).sum()))
     top = int(np.ceil(TOP_SHARE * len(known)))
     return Tokens(
-        top=tuple((_name(int(at), spec, vocabulary), int(known[at]) / present) for at in best),
+        top=tuple((value_name(int(at), spec, vocabulary), int(known[at]) / present) for at in best),
         top_percent_share=float(ordered[:top].sum()) / present if present else None,
         entropy=entropy,
         effective=None if entropy is None else float(np.exp(entropy)),
@@ -158,7 +158,7 @@ def _frequency(ordered: npt.NDArray[np.float64]) -> tuple[tuple[int, int], ...]:
     return tuple((int(rank), int(ordered[rank - 1])) for rank in ranks)
 
 
-def _name(position: int, spec: FieldSpec, vocabulary: Vocabulary) -> str:
+def value_name(position: int, spec: FieldSpec, vocabulary: Vocabulary) -> str:
     """Token of an id (as the atomic files spell it), or the interval of a bin."""
     if isinstance(vocabulary, TokenVocabulary):
         return str(vocabulary.series[position])
@@ -205,18 +205,18 @@ def _number_split(
         mean=mean * spec.std + spec.mean,
         # The difference may be just below 0 where all values are equal.
         std=float(np.sqrt(max(squares / present - mean**2, 0.0))) * spec.std,
-        smallest=_in_units(smallest, spec),
-        largest=_in_units(largest, spec),
-        quantiles=tuple(_in_units(float(value), spec) for value in quantiles),
+        smallest=in_units(smallest, spec),
+        largest=in_units(largest, spec),
+        quantiles=tuple(in_units(float(value), spec) for value in quantiles),
         sampled=len(taken),
         clipped=clipped,
     )
 
 
-def _in_units(value: float, spec: FieldSpec) -> float:
+def in_units(value: float, spec: FieldSpec) -> float:
     """A standardised value in the units of the file, without the digits that float32 has lost.
 
-    >>> _in_units(float(np.float32((0 - 21382.7) / 34064.3)), FieldSpec("x", "float", 2, 0, mean=21382.7, std=34064.3))
+    >>> in_units(float(np.float32((0 - 21382.7) / 34064.3)), FieldSpec("x", "float", 2, 0, mean=21382.7, std=34064.3))
     0.0
     """
     found = value * spec.std + spec.mean

@@ -10,9 +10,11 @@ from recbole_dtn.config.settings import SELECTED_ON_TEST
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.inspect.info.duplicates import duplicates
 from recbole_dtn.inspect.info.fields import field_info
-from recbole_dtn.inspect.info.report import DataInfo, DuplicateInfo, FieldInfo, PairInfo, SingleFieldAuc
-from recbole_dtn.inspect.info.suspects import SUSPICIOUS, single_field_aucs
+from recbole_dtn.inspect.info.inputs import input_sentences
+from recbole_dtn.inspect.info.report import DataInfo, DuplicateInfo, FieldInfo, PairInfo
+from recbole_dtn.inspect.info.suspects import SAMPLED, SUSPICIOUS, single_field_aucs
 from recbole_dtn.inspect.info.tasks import task_infos
+from recbole_dtn.inspect.info.telling import Telling, telling_inputs
 from recbole_dtn.inspect.info.view import StoreView
 
 if TYPE_CHECKING:
@@ -44,11 +46,14 @@ def inspect(
         meter("counting fields", number + 1, view.schema.num_fields)
     tasks, pairs = task_infos(view)
     repeated, alone, sampled = None, None, None
+    telling: tuple[Telling, ...] = ()
     if not quick:
         root = prepared.cache_folder.parent
         # Beside the cache entry, where there is room for data of this size; else the system's temporary folder.
         repeated = duplicates(view, root if os.access(root, os.W_OK) else None, meter)
         alone, sampled = single_field_aucs(view, meter)
+        rows = view.sample("train", SAMPLED)
+        telling = telling_inputs(view, prepared.vocabularies, rows, *view.labels_of(rows))
     return DataInfo(
         dataset=dataset,
         folder=str(prepared.folder),
@@ -62,18 +67,12 @@ def inspect(
         sampled_rows=sampled,
         warnings=(
             *([SELECTED_ON_TEST] if selected_on_test else []),
-            *_suspects(alone or ()),
+            *input_sentences([spec.name for spec in view.schema.fields], alone or (), telling, above=SUSPICIOUS),
             *(text for field in fields for text in _field_warnings(field)),
             *_nesting(pairs),
             *_leaks(repeated or {}),
         ),
     )
-
-
-def _suspects(alone: tuple[SingleFieldAuc, ...]) -> Iterator[str]:
-    for found in alone:
-        if found.auc > SUSPICIOUS:
-            yield f"field {found.field!r} alone gives AUC {found.auc:.2f} for task {found.task!r}: is it an outcome?"
 
 
 def _field_warnings(field: FieldInfo) -> Iterator[str]:

@@ -38,7 +38,9 @@ def grouped_auc(scores: Floats, positives: Floats, negatives: Floats) -> float:
     return float((ones * (below + zeros / 2)).sum() / (ones.sum() * zeros.sum()))
 
 
-def single_field_aucs(view: StoreView, meter: Meter = silent) -> tuple[tuple[SingleFieldAuc, ...], int]:
+def single_field_aucs(
+    view: StoreView, meter: Meter = silent, rows: Ids | None = None
+) -> tuple[tuple[SingleFieldAuc, ...], int]:
     """The AUC of every field for every binary task, on up to 1 M training rows evenly spaced.
 
     A value's score is its rate of positives on the other of two halves of the rows (one row of the overall rate is
@@ -46,13 +48,17 @@ def single_field_aucs(view: StoreView, meter: Meter = silent) -> tuple[tuple[Sin
     bins, missing is a value of its own, a list scores the mean over its values. Pairs with fewer than 20 positives or
     negatives in a half are left out.
 
+    Args:
+        view: the data. meter: gets the progress. rows: other training rows to use, ascending.
+
     Returns:
         The AUCs, field by field, and the number of rows.
     """
-    rows = view.sample("train", SAMPLED)
+    if rows is None:
+        rows = view.sample("train", SAMPLED)
     # By a hash of the row: no pattern of the file decides the half.
     halves = (mix(rows.astype(np.uint64)) & np.uint64(1)).astype(np.int64)
-    labels, observed = _labels(view, rows)
+    labels, observed = view.labels_of(rows)
     found = []
     fields = view.schema.fields
     for number, spec in enumerate(fields):
@@ -66,20 +72,6 @@ def single_field_aucs(view: StoreView, meter: Meter = silent) -> tuple[tuple[Sin
                 found.append(SingleFieldAuc(spec.name, task.name, auc))
         meter("each field alone", number + 1, len(fields))
     return tuple(found), len(rows)
-
-
-def _labels(view: StoreView, rows: Ids) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    start, stop = view.bounds["train"]
-    if len(rows) == stop - start:
-        return view.labels(start, stop)
-    labels = np.empty((len(rows), view.schema.num_tasks), np.float32)
-    observed = np.empty(labels.shape, np.bool_)
-    for first, last in view.blocks("train"):
-        # ``rows`` ascends: those of a block are neighbours.
-        low, high = np.searchsorted(rows, [first, last])
-        block = view.labels(first, last)
-        labels[low:high], observed[low:high] = (part[rows[low:high] - first] for part in block)
-    return labels, observed
 
 
 def _rates(ids: Ids, halves: Ids, labels: Floats, size: int) -> tuple[Floats, Floats, Floats]:

@@ -88,12 +88,25 @@ class StoreView:
         """The rows of a table that interactions read."""
         return rows if kind == "inter" else np.asarray(self.store.pointers[kind][rows]).astype(np.int64)
 
-    def sample(self, split: str, limit: int) -> npt.NDArray[np.int64]:
-        """Up to ``limit`` rows of a split, evenly spaced; all of them where they are no more."""
+    def labels_of(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """As :meth:`labels`, of any rows."""
+        found, seen = self.store.labels[rows].astype(np.float32), self.store.observed[rows].astype(np.bool_)
+        return np.where(seen, found, np.float32(0)), seen
+
+    def sample(self, split: str, limit: int, stretch: int = 1) -> npt.NDArray[np.int64]:
+        """Up to ``limit`` rows of a split, evenly spaced; all of them where they are no more.
+
+        Args:
+            split: its name. limit: most rows. stretch: neighbouring rows that are taken together, which reads fewer
+                pages of a column on disk.
+        """
         start, stop = self.bounds[split]
-        taken = min(stop - start, limit)
-        # The k-th row is floor(k rows / taken): ascending and distinct.
-        return start + np.arange(taken, dtype=np.int64) * (stop - start) // max(taken, 1)
+        if stop - start <= limit:
+            return np.arange(start, stop, dtype=np.int64)
+        count = limit // stretch
+        # The k-th stretch starts at floor(k rows / count); rows / count > stretch, so that none reaches the next.
+        firsts = start + np.arange(count, dtype=np.int64) * (stop - start) // count
+        return (firsts[:, None] + np.arange(stretch)).ravel()
 
 
 def value_cuts(column: Column, start: int, stop: int) -> Iterator[tuple[int, int]]:
