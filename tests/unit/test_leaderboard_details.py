@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 
 from recbole_dtn.leaderboard.details import detail_tables, warnings_of
-from recbole_dtn.leaderboard.render import labels, markdown, print_board
+from recbole_dtn.leaderboard.labels import row_labels as labels
+from recbole_dtn.leaderboard.render import markdown, print_board
 from recbole_dtn.leaderboard.statistics import BoardRow, summarise
 from recbole_dtn.record.record import RunRecord, TaskRecord
 
