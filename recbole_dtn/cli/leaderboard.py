@@ -36,6 +36,12 @@ RUN.option("datasets", "X,Y", "data sets, separated by commas", required=True)
 RUN.option(
     "seeds", "N", "how many seeds from 2020 on, or the seeds themselves: 2020,2021; all share one split", default="3"
 )
+RUN.option(
+    "floors",
+    "A,B",
+    "simple models on the same rows, each run once; none: leave them out",
+    default="Logistic,Boosting",
+)
 RUN.option("output", "FOLDER", "folder of the Markdown and CSV tables", default="leaderboard")
 RUN.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
 
@@ -63,11 +69,12 @@ def run(words: list[str]) -> int:
     _only_run(given.words)
     models, datasets = split_words(given.models), split_words(given.datasets)
     load_plugins(split_words(given.plugins or ""))
-    for name in models:
+    floors = [] if given.floors == "none" else split_words(given.floors)
+    for name in (*models, *floors):
         MODELS.entry(name)
     overrides = [*([f"--plugins={given.plugins}"] if given.plugins else []), *given.settings]
     from recbole_dtn.leaderboard.cells import parse_seeds
     from recbole_dtn.leaderboard.run import run_board
 
-    run_board(models, datasets, parse_seeds(given.seeds), overrides, Path(given.output), make_console())
+    run_board(models, datasets, parse_seeds(given.seeds), overrides, Path(given.output), make_console(), floors=floors)
     return 0

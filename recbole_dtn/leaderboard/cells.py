@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import UsageError
 from recbole_dtn.record.record import RunRecord
+from recbole_dtn.registry import MODELS
 
-__all__ = ["Cell", "CellKey", "parse_seeds", "plan_cells", "resolve_cell"]
+__all__ = ["Cell", "CellKey", "parse_seeds", "plan_cells", "resolve_cell", "runs_once"]
 
 FIRST_SEED = 2020
 MOST_SEEDS = 100
@@ -93,6 +94,7 @@ def plan_cells(
     seeds: Sequence[int],
     overrides: Sequence[str],
     *,
+    floors: Sequence[str] = (),
     resolve: Callable[[list[str]], tuple[Settings, str]] = resolve_cell,
 ) -> list[Cell]:
     """Every cell in the order it runs: by data set, then model, then seed; all settings are validated here.
@@ -100,12 +102,15 @@ def plan_cells(
     Args:
         models: names of models. datasets: names of data sets. seeds: initialisation seeds; all share one split.
         overrides: settings for every cell, as on the command line (``["--epochs=1"]``).
+        floors: simple models that come after the others, on the same rows. Those that are deterministic have one cell
+            per data set, with the first seed. An override that only the other models have is not given to them.
         resolve: gives the settings and their digest for one cell's overrides.
 
     Raises:
         UsageError: for an empty or repeated name, a setting that the leaderboard itself fixes, or a cell whose settings
             are wrong; nothing has run by then.
     """
+    added = [name for name in dict.fromkeys(floors) if name not in models]
     for name, values in (("models", models), ("datasets", datasets), ("seeds", [str(seed) for seed in seeds])):
         if not values or not all(values):
             raise UsageError(f"{name}: expected at least one, separated by commas, found {','.join(values)!r}")
@@ -113,15 +118,34 @@ def plan_cells(
     _refuse_reserved(overrides)
     cells = []
     for dataset in datasets:
-        for model in models:
-            for seed in seeds:
-                given = [*overrides, f"--model={model}", f"--dataset={dataset}", f"--seed={seed}"]
+        for model in (*models, *added):
+            known = _shared_with(model, models, overrides) if model in added else overrides
+            for seed in seeds[:1] if runs_once(model) else seeds:
+                given = [*known, f"--model={model}", f"--dataset={dataset}", f"--seed={seed}"]
                 # All cells are resolved before the first one runs, which may be hours earlier.
                 settings, digest = resolve(given)
                 _refuse_devices(settings)
                 key = CellKey(settings.dataset, settings.model, digest, settings.seed)
                 cells.append(Cell(key, settings, tuple(given)))
     return cells
+
+
+def runs_once(model: str) -> bool:
+    """Whether every seed gives the same model, so that one run is all there is to know.
+
+    >>> runs_once("Logistic"), runs_once("MMoE"), runs_once("a model of a plug-in that is not loaded")
+    (True, False, False)
+    """
+    return model in MODELS.names() and bool(MODELS.attributes(model).get("deterministic"))
+
+
+def _shared_with(floor: str, models: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The overrides without those of settings that the other models have and ``floor`` has not."""
+    from recbole_dtn.config.load import settings_class
+
+    own = settings_class(floor).model_fields
+    others = {key for model in models for key in settings_class(model).model_fields} - set(own)
+    return [word for word in overrides if word.removeprefix("--").partition("=")[0].split(".")[0] not in others]
 
 
 def _refuse_repeats(name: str, values: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from recbole_dtn.leaderboard.cells import runs_once
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary
 from recbole_dtn.report.console import say
 from recbole_dtn.report.files import write_text
@@ -94,19 +95,26 @@ def _cells(rows: Sequence[BoardRow]) -> list[list[str]]:
 def notes(rows: Sequence[BoardRow]) -> list[str]:
     """Notes on the rows of one data set: seeds, selection on the test set, different data, weights of positives."""
     names = labels(rows)
-    seeds = dict.fromkeys(", ".join(map(str, row.seeds)) for row in rows)
-    if len(seeds) == 1:
+    # A model that no seed changes has one run and no spread: its row says nothing about the seeds of the board.
+    seeded = [(name, row) for name, row in zip(names, rows, strict=True) if not runs_once(row.model)]
+    once = [name for name, row in zip(names, rows, strict=True) if runs_once(row.model)]
+    seeds = dict.fromkeys(", ".join(map(str, row.seeds)) for _, row in seeded)
+    if not seeded:
+        found = ["Test split."]
+    elif len(seeds) == 1:
         found = [f"Test split, mean ± standard deviation over seeds {next(iter(seeds))}."]
     else:
-        each = "; ".join(f"{name} {', '.join(map(str, row.seeds))}" for name, row in zip(names, rows, strict=True))
+        each = "; ".join(f"{name} {', '.join(map(str, row.seeds))}" for name, row in seeded)
         found = [f"Test split, mean ± standard deviation over seeds, which differ between rows: {each}."]
+    if once:
+        found.append(f"{', '.join(once)}: deterministic, one run.")
     if any(row.selected_on_test for row in rows):
         found.append(
             f"{MARK} Selected on the test set: these numbers are optimistic; they compare with published tables of the "
             "same protocol only."
         )
     found.append("The spread is that of training alone: the sampling error of the test split is not in it.")
-    if min(len(row.seeds) for row in rows) < CLAIMS_NEED:
+    if min((len(row.seeds) for _, row in seeded), default=0) < CLAIMS_NEED:
         found.append(f"With fewer than {CLAIMS_NEED} seeds a leaderboard is descriptive; it claims no difference.")
     fingerprints = dict.fromkeys(row.data_fingerprint[:12] for row in rows)
     if len(fingerprints) > 1:

@@ -11,19 +11,15 @@ import numpy.typing as npt
 from recbole_dtn.data.progress import Meter
 from recbole_dtn.model.direct.columns import Matrix, TreeColumns
 from recbole_dtn.model.direct.rows import TaskRows
-from recbole_dtn.model.direct.tree_model import TaskTrees, TreeModel, TreeSettings
+from recbole_dtn.model.direct.tree_model import UNCHECKED, TaskTrees, TreeModel
 from recbole_dtn.model.direct.trees import Trees
 from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import TaskSpec
 
-__all__ = ["Boosting", "BoostingSettings"]
+__all__ = ["Boosting"]
 
 TREES_AT_A_TIME = 25
 """Trees between two reports of progress. Each part bins the rows again, in about the time of a tree."""
-
-
-class BoostingSettings(TreeSettings):
-    """Settings of :class:`Boosting`."""
 
 
 class HistogramTrees(TaskTrees):
@@ -79,7 +75,7 @@ def grow(kind: str, train: TaskRows, valid: TaskRows, categorical: int, settings
 
     stops = len(valid.labels) > 0
     model = (HistGradientBoostingClassifier if kind == "binary" else HistGradientBoostingRegressor)(
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.shrinkage,
         max_leaf_nodes=settings.max_leaf_nodes,
         l2_regularization=settings.l2,
         categorical_features=[column < categorical for column in range(train.inputs.shape[1])],
@@ -92,7 +88,8 @@ def grow(kind: str, train: TaskRows, valid: TaskRows, categorical: int, settings
     )
     checked = {"X_val": valid.inputs, "y_val": valid.labels, "sample_weight_val": valid.weights} if stops else {}
     with threadpool_limits(settings.threads) if settings.threads is not None else nullcontext():
-        for most in [*range(TREES_AT_A_TIME, settings.max_trees, TREES_AT_A_TIME), settings.max_trees]:
+        wanted = settings.max_trees if stops else min(UNCHECKED, settings.max_trees)
+        for most in [*range(TREES_AT_A_TIME, wanted, TREES_AT_A_TIME), wanted]:
             model.set_params(max_iter=most)
             model.fit(train.inputs, train.labels, sample_weight=train.weights, **checked)
             tell(model.n_iter_, settings.max_trees)
@@ -106,7 +103,7 @@ def grow(kind: str, train: TaskRows, valid: TaskRows, categorical: int, settings
 class Boosting(TreeModel):
     """Gradient boosting of trees for each task, by scikit-learn's histogram trees.
 
-    ``logit_t = c_t + rate sum_k tree_tk(x)`` (its ``HistGradientBoostingClassifier``; the ``Regressor`` for a
+    ``logit_t = c_t + shrinkage sum_k tree_tk(x)`` (its ``HistGradientBoostingClassifier``; the ``Regressor`` for a
     regression task). Token fields are categories, of which a column has 255 at most: of a field with more tokens the
     252 most frequent have a category each, and all others share one. Floats are numbers as they are encoded. A
     multi-valued field is a column for each of its ``list_tokens`` most frequent tokens, and the count of its values.
@@ -116,6 +113,5 @@ class Boosting(TreeModel):
     Checkpoints hold the trees as tensors, and scikit-learn is not needed to score. An epoch in the record is a tree.
     """
 
-    settings_class = BoostingSettings
     task_trees = HistogramTrees
     most_categories = 255

@@ -32,7 +32,7 @@ class LogisticSettings(Settings):
         list[Positive],
         Field(min_length=1, description="values of C, from strong to weak L2, that validation chooses from"),
     ] = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
-    iterations: Annotated[Count, Field(description="most iterations of the solver at each value of C")] = 1000
+    iterations: Annotated[Count, Field(description="most iterations of the solver at each value of C")] = 100
     tolerance: Annotated[Positive, Field(description="largest gradient of the mean loss at which it stops")] = 1e-6
 
 
@@ -47,8 +47,8 @@ class Logistic(MultiTaskRecommender):
 
     over the rows where the task is observed. l is the log loss (the squared error of a regression), w the sample weight
     (scaled to a mean of 1) times ``pos_weight`` of a positive row. The C with the lowest loss on validation is kept;
-    larger values are not tried after two in a row have been worse. scikit-learn solves each (L-BFGS, or conjugate
-    gradients for a regression), starting from the solution for the C before.
+    larger values are not tried after two in a row have been worse. scikit-learn solves each (Newton's method with
+    conjugate gradients; these alone for a regression), starting from the solution for the C before.
     """
 
     settings_class: ClassVar = LogisticSettings
@@ -116,7 +116,10 @@ def _new_solver(kind: str, settings: LogisticSettings) -> Any:
     from sklearn.linear_model import LogisticRegression, Ridge
 
     if kind == "binary":
-        return LogisticRegression(max_iter=settings.iterations, tol=settings.tolerance, warm_start=True)
+        # On ml-100k in half the time of L-BFGS at this tolerance. A looser one must not be used with warm starts: the
+        # solution for the C before may already meet it, and would be returned as it is.
+        options = {"solver": "newton-cg", "warm_start": True}
+        return LogisticRegression(max_iter=settings.iterations, tol=settings.tolerance, **options)
     return Ridge(max_iter=settings.iterations, tol=settings.tolerance, solver="sparse_cg")
 
 

@@ -85,6 +85,7 @@ def _list_columns(many: MultiValued, spec: FieldSpec, batch: int, kept: int) -> 
     weights = np.ones(len(rank)) if many.weights is None else many.weights.numpy().astype(np.float64)
     shown = (rank >= 0) & (rank < kept)
     cells = owner[shown] * (kept + 1) + rank[shown]
-    found = np.bincount(cells, weights[shown], minlength=batch * (kept + 1)).reshape(batch, kept + 1)
+    counted = np.bincount(cells, weights[shown], minlength=batch * (kept + 1))
+    found: Matrix = counted.reshape(batch, kept + 1).astype(np.float64)
     found[:, kept] = lengths
     return found

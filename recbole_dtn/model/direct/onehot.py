@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sparse
 
 from recbole_dtn.data.features import Features, MultiValued
 from recbole_dtn.schema import DataSchema
 
 __all__ = ["one_hot", "stack"]
+
+Floats = npt.NDArray[np.float64]
 
 
 def one_hot(features: Features, schema: DataSchema) -> sparse.csr_matrix:
@@ -22,7 +26,8 @@ def one_hot(features: Features, schema: DataSchema) -> sparse.csr_matrix:
 
     >>> import torch
     >>> from recbole_dtn.schema import FieldSpec
-    >>> fields = (FieldSpec("a", "token", 3, 0), FieldSpec("b", "token_seq", 4, 3, "mean"), FieldSpec("c", "float", 2, 7))
+    >>> single, number = FieldSpec("a", "token", 3, 0), FieldSpec("c", "float", 2, 7)
+    >>> fields = (single, FieldSpec("b", "token_seq", 4, 3, "mean"), number)
     >>> many = MultiValued(torch.tensor([4, 6]), torch.tensor([0, 2]))
     >>> batch = Features(torch.tensor([[2, -1, -1]]), {1: many}, torch.tensor([[0.25]]))
     >>> one_hot(batch, DataSchema(fields, ())).toarray().tolist()
@@ -51,13 +56,13 @@ def one_hot(features: Features, schema: DataSchema) -> sparse.csr_matrix:
     return sparse.csr_matrix((np.concatenate(values), where), shape=(batch, schema.num_rows))
 
 
-def _shares(many: MultiValued, owner: np.ndarray, batch: int, pooling: str) -> np.ndarray:
+def _shares(many: MultiValued, owner: npt.NDArray[Any], batch: int, pooling: str) -> Floats:
     """The factor of each value in its row's pooled vector (:func:`recbole_dtn.layers.embedding.pool`)."""
     weights = np.ones(len(owner)) if many.weights is None else many.weights.numpy().astype(np.float64)
     if pooling == "sum":
         return weights
     mass = np.bincount(owner, weights, minlength=batch)
-    shares: np.ndarray = weights / np.where(mass == 0, 1.0, mass)[owner]
+    shares: Floats = weights / np.where(mass == 0, 1.0, mass)[owner]
     return shares
 
 

@@ -20,13 +20,17 @@ from recbole_dtn.model.direct.columns import Matrix, TreeColumns
 from recbole_dtn.model.direct.rows import DirectFit, Rows, TaskRows, read_rows
 from recbole_dtn.schema import DataSchema, TaskSpec
 
-__all__ = ["TaskTrees", "TreeModel", "TreeSettings"]
+__all__ = ["UNCHECKED", "TaskTrees", "TreeModel", "TreeSettings"]
+
+UNCHECKED = 100
+"""Trees of a task without a label in validation, where ``max_trees`` allows as many."""
 
 
 class TreeSettings(Settings):
     """Settings of the models made of trees."""
 
-    learning_rate: Annotated[float, Field(gt=0, le=1, description="factor of every tree")] = 0.1
+    # Not learning_rate, which is RecBole's name of optimizer.lr.
+    shrinkage: Annotated[float, Field(gt=0, le=1, description="learning rate: the factor of every tree")] = 0.1
     max_leaf_nodes: Annotated[int, Field(ge=2, description="most leaves of a tree")] = 31
     max_trees: Annotated[Count, Field(description="most trees of a task; validation decides how many are kept")] = 500
     patience: Annotated[Count, Field(description="a task stops after this many trees without a better validation")] = 20
@@ -44,7 +48,7 @@ class TaskTrees(nn.Module):
     ) -> tuple[int, int]:
         """Grow trees on ``train``, as many as have the lowest loss on ``valid``; how many were grown, and kept.
 
-        ``train`` has differing labels. Without rows in ``valid`` all ``settings.max_trees`` are grown and kept.
+        ``train`` has differing labels. Without rows in ``valid``, ``UNCHECKED`` trees are grown and kept.
         """
         raise NotImplementedError
 

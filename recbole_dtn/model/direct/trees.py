@@ -27,7 +27,7 @@ class GrowingBuffers(nn.Module):
             saved = state_dict.get(f"{prefix}{name}")
             if isinstance(saved, Tensor) and buffer is not None:
                 self._buffers[name] = torch.empty(saved.shape, dtype=saved.dtype, device=buffer.device)
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class Trees(GrowingBuffers):
