@@ -265,7 +265,8 @@ def _unload(module: str) -> None:
 
 MODELS = Registry(
     "model", "recbole_dtn.models",
-    ("presets", "task_kinds", "needs_domain", "min_tasks", "max_tasks", "deterministic", "has_gradients"),
+    ("presets", "task_kinds", "needs_domain", "min_tasks", "max_tasks",
+     "deterministic", "fits_directly", "has_gradients"),
 )  # fmt: skip
 INTERACTIONS = Registry("interaction", "recbole_dtn.interactions")
 LOSSES = Registry("loss", "recbole_dtn.losses", ("task_kind",))

@@ -129,7 +129,7 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         # Found once: a walk over all modules at every step takes 70 us.
         self._tables = tuple(self.tables())
         self._fronts = tuple(module for module in self.modules() if isinstance(module, Front))
-        if settings.shared_interaction is not None and not self._fronts:
+        if settings.shared_interaction is not None and not self._fronts and not self.fits_directly:
             name = type(self).__name__
             raise UsageError(f"shared_interaction: {name} does not read it (it calls neither new_input nor new_front)")
         for table in self._tables:

@@ -151,7 +151,7 @@ def _model(settings: Settings, prepared: PreparedData, report: Report) -> MultiT
         report.model(settings.model, model.count_parameters())
     if model.compression is not None:
         report.show(describe_compression(prepared.schema, model.compression))
-    if settings.init_from is not None:
+    if settings.init_from is not None and not model.fits_directly:
         rows = initialise_from(model, prepared.vocabularies, Path(settings.init_from))
         report.show(f"weights from {settings.init_from}; {rows:,} embedding rows matched by token")
     return model
