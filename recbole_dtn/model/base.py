@@ -97,6 +97,8 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
     """Whether :meth:`fit_directly` finds the weights; training then has no epochs of gradient steps."""
     has_gradients: ClassVar[bool] = True
     """Whether logits have gradients. Without, the model cannot be trained by RecBole's Trainer."""
+    package: ClassVar[str | None] = None
+    """The package that an extra installs and the model needs, if it needs one; checked before data is read."""
     deterministic: ClassVar[bool] = False
     """Whether every seed gives the same model; a leaderboard then runs it with one seed."""
 

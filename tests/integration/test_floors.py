@@ -60,7 +60,7 @@ def truth(data: Path, run: Run) -> tuple[pl.DataFrame, np.ndarray]:
     from recbole_dtn.config.load import restore
     from recbole_dtn.preprocess.prepare import prepare
 
-    frame = pl.read_csv(data / "shop" / "shop.inter", separator="\t", missing_utf8_is_empty_string=True)
+    frame = pl.read_csv(data / "shop" / "shop.inter", separator="\t")
     frame = frame.rename({name: name.split(":")[0] for name in frame.columns})
     numbers = prepare(restore(run.record.settings)).splits["test"].row_numbers()
     return frame[numbers.tolist()].with_columns(pl.col("user").cast(pl.String)), numbers
