@@ -365,6 +365,7 @@ def test_list_datasets_says_which_are_prepared(shown: Shown, tmp_path: Path) -> 
         (["test", "--run=gone"], "no run record at gone: expected a run folder"),
         (["leaderboard", "--models=DTN"], "--datasets is needed"),
         (["leaderboard", "rnu", "--models=DTN", "--datasets=ml-100k"], "unknown word 'rnu'; did you mean 'run'?"),
+        (["leaderboard", "--models=DTN", "--datasets=ml-100k", "--floors=Logistik"], "did you mean 'Logistic'"),
         (["leaderboard", "--models=DTN,PLEE", "--datasets=ml-100k"], "unknown model 'PLEE': did you mean 'PLE'"),
     ],
 )
@@ -406,11 +407,13 @@ def test_leaderboard_passes_its_cells_and_settings_on(
     shown: Shown, monkeypatch: pytest.MonkeyPatch, start: list[str]
 ) -> None:
     seen: list[Any] = []
-    stand_in(monkeypatch, "recbole_dtn.leaderboard.run", run_board=lambda *args: seen.append(args[:5]))
+    stand_in(monkeypatch, "recbole_dtn.leaderboard.run", run_board=lambda *args, floors: seen.append((*args[:5], floors)))
     stand_in(monkeypatch, "recbole_dtn.leaderboard.cells", parse_seeds=lambda text: [text])
     words = ["--models=DTN, MMoE", "--datasets", "ml-100k", "--seeds=2", "--epochs=1", "--dropout", "0.1", "--output=o"]
     assert shown(*start, *words) == (0, "", "")
-    assert seen == [(["DTN", "MMoE"], ["ml-100k"], ["2"], ["--epochs=1", "--dropout=0.1"], Path("o"))]
+    assert seen == [(["DTN", "MMoE"], ["ml-100k"], ["2"], ["--epochs=1", "--dropout=0.1"], Path("o"), ["Logistic", "Boosting"])]
+    assert shown(*start, *words, "--floors=none") == (0, "", "")
+    assert seen[1][5] == []
 
 
 # ---- what it costs --------------------------------------------------------------------------------------------------
