@@ -407,11 +407,16 @@ def test_leaderboard_passes_its_cells_and_settings_on(
     shown: Shown, monkeypatch: pytest.MonkeyPatch, start: list[str]
 ) -> None:
     seen: list[Any] = []
-    stand_in(monkeypatch, "recbole_dtn.leaderboard.run", run_board=lambda *args, floors: seen.append((*args[:5], floors)))
+
+    def run_board(*args: Any, floors: list[str]) -> None:
+        seen.append((*args[:5], floors))
+
+    stand_in(monkeypatch, "recbole_dtn.leaderboard.run", run_board=run_board)
     stand_in(monkeypatch, "recbole_dtn.leaderboard.cells", parse_seeds=lambda text: [text])
     words = ["--models=DTN, MMoE", "--datasets", "ml-100k", "--seeds=2", "--epochs=1", "--dropout", "0.1", "--output=o"]
     assert shown(*start, *words) == (0, "", "")
-    assert seen == [(["DTN", "MMoE"], ["ml-100k"], ["2"], ["--epochs=1", "--dropout=0.1"], Path("o"), ["Logistic", "Boosting"])]
+    settings = ["--epochs=1", "--dropout=0.1"]
+    assert seen == [(["DTN", "MMoE"], ["ml-100k"], ["2"], settings, Path("o"), ["Logistic", "Boosting"])]
     assert shown(*start, *words, "--floors=none") == (0, "", "")
     assert seen[1][5] == []
 

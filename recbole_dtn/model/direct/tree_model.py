@@ -78,8 +78,12 @@ class TreeModel(MultiTaskRecommender):
 
     def build(self, settings: Any, schema: DataSchema) -> None:
         """Trees for each of the T tasks, none yet."""
-        self.columns = TreeColumns(schema, most=self.most_categories, list_tokens=settings.list_tokens)
         self.trees = nn.ModuleList(self.task_trees() for _ in schema.tasks)
+
+    @property
+    def columns(self) -> TreeColumns:
+        """The columns of the schema as it is now: RecBole's side may take over that of a checkpoint."""
+        return TreeColumns(self.schema, most=self.most_categories, list_tokens=self.settings.list_tokens)
 
     @property
     def compression(self) -> Compression | None:
@@ -95,14 +99,15 @@ class TreeModel(MultiTaskRecommender):
 
     def fit_directly(self, train: Rows, valid: Rows, *, say: Say, meter: Meter) -> DirectFit:
         """Grow the trees of every task and choose their number on validation."""
-        left_over = self.columns.left_over()
+        columns = self.columns
+        left_over = columns.left_over()
         if left_over:
             say(
                 f"fields with more tokens than the {self.most_categories} categories of a column, whose rarer tokens "
                 f"share one: {', '.join(left_over)}"
             )
-        known = read_rows(train, self.columns, TreeColumns.stack, meter=meter, stage="columns")
-        held = read_rows(valid, self.columns, TreeColumns.stack, meter=meter, stage="columns of validation")
+        known = read_rows(train, columns, TreeColumns.stack, meter=meter, stage="columns")
+        held = read_rows(valid, columns, TreeColumns.stack, meter=meter, stage="columns of validation")
         grown, kept = [1], [1]
         for column, (task, trees) in enumerate(zip(self.schema.tasks, self.trees, strict=True)):
             assert isinstance(trees, TaskTrees)
@@ -111,7 +116,7 @@ class TreeModel(MultiTaskRecommender):
                 trees.set_constant(rows.constant(task.kind))
                 say(f"{task.name}: all {len(rows.labels):,} observed training labels are equal; its score is constant")
                 continue
-            made, best = trees.fit(task, rows, checked, self.columns, self.settings, meter)
+            made, best = trees.fit(task, rows, checked, columns, self.settings, meter)
             grown.append(made)
             kept.append(best)
             chosen = "no label is observed in validation" if not len(checked.labels) else "chosen on validation"
