@@ -263,7 +263,11 @@ def _unload(module: str) -> None:
         registry.forget(module)
 
 
-MODELS = Registry("model", "recbole_dtn.models", ("presets", "task_kinds", "needs_domain", "min_tasks", "max_tasks"))
+MODELS = Registry(
+    "model", "recbole_dtn.models",
+    ("presets", "task_kinds", "needs_domain", "min_tasks", "max_tasks",
+     "deterministic", "fits_directly", "has_gradients", "package"),
+)  # fmt: skip
 INTERACTIONS = Registry("interaction", "recbole_dtn.interactions")
 LOSSES = Registry("loss", "recbole_dtn.losses", ("task_kind",))
 BALANCERS = Registry("balancer", "recbole_dtn.balancers", ("reads_weights",))

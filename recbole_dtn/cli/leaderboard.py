@@ -43,6 +43,12 @@ RUN.option(
     "split_seeds", "N", "how many random splits, by split_seed from 2020 on, or their seeds; all models share them"
 )
 RUN.option("folds", "N", "cut the rows into N folds and test each of them once (of every split_seed)")
+RUN.option(
+    "floors",
+    "A,B",
+    "simple models on the same rows, each run once per split; none: leave them out",
+    default="Logistic,Boosting",
+)
 RUN.option("output", "FOLDER", "folder of the Markdown and CSV tables", default="leaderboard")
 RUN.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
 
@@ -70,7 +76,8 @@ def run(words: list[str]) -> int:
     _only_run(given.words)
     models, datasets = split_words(given.models), split_words(given.datasets)
     load_plugins(split_words(given.plugins or ""))
-    for name in models:
+    floors = [] if given.floors == "none" else split_words(given.floors)
+    for name in (*models, *floors):
         MODELS.entry(name)
     folds = [f"--folds={given.folds}"] if given.folds else []
     overrides = [*([f"--plugins={given.plugins}"] if given.plugins else []), *given.settings, *folds]
@@ -79,5 +86,6 @@ def run(words: list[str]) -> int:
 
     seeds = parse_seeds(given.seeds) if given.seeds else None
     splits = parse_seeds(given.split_seeds, "split_seeds") if given.split_seeds else None
-    run_board(models, datasets, seeds, overrides, Path(given.output), make_console(), split_seeds=splits)
+    output, console = Path(given.output), make_console()
+    run_board(models, datasets, seeds, overrides, output, console, split_seeds=splits, floors=floors)
     return 0

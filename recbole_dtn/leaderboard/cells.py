@@ -10,8 +10,11 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.splits import SplitKey, plan_splits
 from recbole_dtn.errors import UsageError
 from recbole_dtn.record.record import RunRecord
+from recbole_dtn.registry import MODELS
 
-__all__ = ["Cell", "CellKey", "parse_seeds", "plan_cells", "refuse_devices", "resolve_cell", "seed_of_split"]
+__all__ = [
+    "Cell", "CellKey", "parse_seeds", "plan_cells", "refuse_devices", "resolve_cell", "runs_once", "seed_of_split",
+]  # fmt: skip
 
 FIRST_SEED = 2020
 DEFAULT_SEEDS = [FIRST_SEED, FIRST_SEED + 1, FIRST_SEED + 2]
@@ -118,6 +121,7 @@ def plan_cells(
     overrides: Sequence[str],
     *,
     split_seeds: Sequence[int] | None = None,
+    floors: Sequence[str] = (),
     resolve: Callable[[list[str]], tuple[Settings, str]] = resolve_cell,
 ) -> list[Cell]:
     """Every cell in the order it runs: by data set, then split, model and seed; all settings are validated here.
@@ -129,12 +133,15 @@ def plan_cells(
         overrides: settings for every cell, as on the command line (``["--epochs=1"]``); with ``folds`` and no ``fold``
             there is a cell per fold.
         split_seeds: seeds of splits, which all models share; None: the one that the settings name.
+        floors: simple models that come after the others, on the same rows. Those that are deterministic have one cell
+            per split, with the first seed. An override that only the other models have is not given to them.
         resolve: gives the settings and their digest for one cell's overrides.
 
     Raises:
         UsageError: for an empty or repeated name, a setting that the leaderboard itself fixes, or a cell whose settings
             are wrong; nothing has run by then.
     """
+    added = [name for name in dict.fromkeys(floors) if name not in models]
     lists = {"models": models, "datasets": datasets}
     lists |= {name: [str(seed) for seed in given] for name, given in (("seeds", seeds), ("split_seeds", split_seeds))
               if given is not None}  # fmt: skip
@@ -145,7 +152,9 @@ def plan_cells(
     _refuse_reserved(overrides, {**RESERVED, **({} if split_seeds is None else {"split_seed": "--split_seeds"})})
     cells = []
     for dataset in datasets:
-        planned = {model: _splits_of(model, dataset, overrides, split_seeds, resolve) for model in models}
+        words = {model: list(overrides) for model in models}
+        words |= {model: _shared_with(model, models, overrides) for model in added}
+        planned = {model: _splits_of(model, dataset, given, split_seeds, resolve) for model, given in words.items()}
         # A model's own defaults may set folds; the splits of a board are shared, or nothing could be paired.
         if len({tuple(splits) for splits in planned.values()}) > 1:
             raise UsageError(f"folds: the models have different splits of {dataset}; set folds for all of them")
@@ -153,10 +162,11 @@ def plan_cells(
         for position, split in enumerate(splits):
             several = len(splits) > 1
             alone = [seed_of_split(position)] if several else DEFAULT_SEEDS
-            for model in models:
-                for seed in alone if seeds is None else seeds:
+            for model, known in words.items():
+                of_model = list(alone if seeds is None else seeds)
+                for seed in of_model[:1] if runs_once(model) else of_model:
                     named = split.words() if several or split_seeds is not None else []
-                    given = [*overrides, *named, f"--model={model}", f"--dataset={dataset}", f"--seed={seed}"]
+                    given = [*known, *named, f"--model={model}", f"--dataset={dataset}", f"--seed={seed}"]
                     cells.append(_cell(given, several, resolve))
     return cells
 
@@ -184,6 +194,24 @@ def _cell(given: list[str], several: bool, resolve: Callable[[list[str]], tuple[
     )
     key = CellKey(settings.dataset, settings.model, digest, settings.seed, SplitKey.of(settings))
     return Cell(key, settings, tuple(given), several)
+
+
+def runs_once(model: str) -> bool:
+    """Whether every seed gives the same model, so that one run is all there is to know.
+
+    >>> runs_once("Logistic"), runs_once("MMoE"), runs_once("a model of a plug-in that is not loaded")
+    (True, False, False)
+    """
+    return model in MODELS.names() and bool(MODELS.attributes(model).get("deterministic"))
+
+
+def _shared_with(floor: str, models: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The overrides without those of settings that the other models have and ``floor`` has not."""
+    from recbole_dtn.config.load import settings_class
+
+    own = settings_class(floor).model_fields
+    others = {key for model in models for key in settings_class(model).model_fields} - set(own)
+    return [word for word in overrides if word.removeprefix("--").partition("=")[0].split(".")[0] not in others]
 
 
 def _refuse_repeats(name: str, values: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from recbole_dtn.leaderboard.cells import runs_once
 from recbole_dtn.leaderboard.compare import CLAIMS_NEED
 from recbole_dtn.leaderboard.details import detail_tables, warnings_of
 from recbole_dtn.leaderboard.differences import difference_lines, differences_csv, show_differences
@@ -83,14 +84,19 @@ def _cells(rows: Sequence[BoardRow]) -> list[list[str]]:
 def notes(rows: Sequence[BoardRow]) -> list[str]:
     """Notes on the rows of one data set: seeds, splits, selection on the test set, other data, weights of positives."""
     names, several = row_labels(rows), _over_splits(rows)
-    found = [_over_what(rows, names)]
+    # A model that no seed changes has one run per split: over seeds, its row says nothing about the others.
+    once = [name for name, row in zip(names, rows, strict=True) if runs_once(row.model)]
+    pairs = [(row, name) for row, name in zip(rows, names, strict=True) if several or name not in once]
+    found = [_over_what(*map(list, zip(*pairs, strict=True)))] if pairs else ["Test split."]
+    if once:
+        found.append(f"{', '.join(once)}: deterministic, one run{' per split' if several else ''}.")
     if any(row.selected_on_test for row in rows):
         found.append(
             f"{MARK} Selected on the test set: these numbers are optimistic; they compare with published tables of the "
             "same protocol only."
         )
     found.append(_what_the_spread_is(rows))
-    if min(row.units for row in rows) < CLAIMS_NEED:
+    if min((row.units for row, _ in pairs), default=0) < CLAIMS_NEED:
         units = "splits" if several else "seeds"
         found.append(f"With fewer than {CLAIMS_NEED} {units} a leaderboard is descriptive; it claims no difference.")
     fingerprints = dict.fromkeys(row.source_fingerprint[:12] for row in rows)

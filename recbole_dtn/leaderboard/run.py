@@ -35,6 +35,7 @@ def run_board(
     *,
     split_seeds: Sequence[int] | None = None,
     board: str | None = None,
+    floors: Sequence[str] = (),
     run_cell: RunCell | None = None,
     fingerprint: Fingerprint | None = None,
     resolve: Callable[[list[str]], tuple[Settings, str]] = resolve_cell,
@@ -46,6 +47,7 @@ def run_board(
             :func:`~.cells.plan_cells`.
         output: folder of the tables. console: where progress and the table are printed.
         board: name of the two files; the data sets' names by default.
+        floors: simple models to compare with; see :func:`~.cells.plan_cells`.
         run_cell: trains and tests one cell from its overrides. fingerprint: the fingerprint of the data that settings
             name as it is now, None when it is not known yet. resolve: settings and digest of a cell's overrides.
 
@@ -57,7 +59,7 @@ def run_board(
         RecBoleDTNError: at the end, when cells failed; the others are in the table.
         KeyboardInterrupt: after Ctrl-C; the cells finished by then are in the table.
     """
-    cells = plan_cells(models, datasets, seeds, overrides, split_seeds=split_seeds, resolve=resolve)
+    cells = plan_cells(models, datasets, seeds, overrides, split_seeds=split_seeds, floors=floors, resolve=resolve)
     recorded = read_finished(Path(cell.settings.output_dir) for cell in cells)
     for message in recorded.unreadable:
         say(console, f"left out: {message}")

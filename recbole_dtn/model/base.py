@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from recbole_dtn import bridge
 from recbole_dtn.config.models import misfits
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
+from recbole_dtn.data.progress import Meter
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.interaction.base import FieldShape
 from recbole_dtn.kernels.choice import set_fused
@@ -23,11 +24,15 @@ from recbole_dtn.layers.compression import Compression
 from recbole_dtn.layers.embedding import EmbeddingTable
 from recbole_dtn.layers.table import RowTable
 from recbole_dtn.loss.tasks import TaskLosses
+from recbole_dtn.model.direct.rows import DirectFit, Rows
 from recbole_dtn.model.front import Front
 from recbole_dtn.registry import INTERACTIONS
 from recbole_dtn.schema import DataSchema
 
-__all__ = ["Factor", "ModelOutput", "MultiTaskRecommender"]
+__all__ = ["Factor", "ModelOutput", "MultiTaskRecommender", "Say"]
+
+Say = Callable[[str], None]
+"""Prints a line, on the terminal and into a run's log."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,14 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
     """Fewest and most tasks that the model works with; None: any number."""
     needs_domain: ClassVar[bool] = False
     """Whether ``Features.domain`` must be there (the setting ``domain_field``)."""
+    fits_directly: ClassVar[bool] = False
+    """Whether :meth:`fit_directly` finds the weights; training then has no epochs of gradient steps."""
+    has_gradients: ClassVar[bool] = True
+    """Whether logits have gradients. Without, the model cannot be trained by RecBole's Trainer."""
+    package: ClassVar[str | None] = None
+    """The package that an extra installs and the model needs, if it needs one; checked before data is read."""
+    deterministic: ClassVar[bool] = False
+    """Whether every seed gives the same model; a leaderboard then runs it with one seed."""
 
     gate_names: dict[str, tuple[str, ...]]
     """For each key of ``ModelOutput.gates``, the names ``owner/module`` of its columns."""
@@ -121,7 +134,7 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         # Found once: a walk over all modules at every step takes 70 us.
         self._tables = tuple(self.tables())
         self._fronts = tuple(module for module in self.modules() if isinstance(module, Front))
-        if settings.shared_interaction is not None and not self._fronts:
+        if settings.shared_interaction is not None and not self._fronts and not self.fits_directly:
             name = type(self).__name__
             raise UsageError(f"shared_interaction: {name} does not read it (it calls neither new_input nor new_front)")
         for table in self._tables:
@@ -135,6 +148,17 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
 
     def forward(self, features: Features) -> ModelOutput:
         """Score a batch."""
+        raise NotImplementedError
+
+    def fit_directly(self, train: Rows, valid: Rows, *, say: Say, meter: Meter) -> DirectFit:
+        """Find all weights and leave them in parameters or buffers; called where ``fits_directly`` is true.
+
+        Whatever is chosen (a strength, a number of trees) is chosen on ``valid``, per task and over the rows where the
+        task is observed. Metrics, checkpoint and test follow as for every model.
+
+        Args:
+            train, valid: the rows of the two splits. say: prints a line. meter: gets the progress of long work.
+        """
         raise NotImplementedError
 
     def task_parameters(self) -> Sequence[Collection[nn.Parameter]] | None:

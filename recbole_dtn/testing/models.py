@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import DataSchema, TaskSpec
 from recbole_dtn.testing.data import make_settings, take_rows, tiny_features, tiny_schema
 from recbole_dtn.testing.devices import check_one_device
+from recbole_dtn.testing.direct import check_direct_fit
 
 __all__ = ["check_model"]
 
@@ -34,7 +36,8 @@ def check_model(model: str | type[MultiTaskRecommender], **settings: Any) -> Non
     sparse gradients equal to dense ones; losses that ignore labels which are not observed; logits and gradients under
     bfloat16 autocast; the same numbers with ``fused: false``; a training step on torch's ``meta`` device, where a
     tensor made on another device is an error; tasks of a kind that the model does not take, or domains that are
-    missing, refused.
+    missing, refused. A model without gradients (``has_gradients``) is checked without those of the list that need them.
+    One that ``fits_directly`` is fitted: see :func:`recbole_dtn.testing.direct.check_direct_fit`.
 
     Args:
         model: a registered name, or the class. settings: its own settings, to check them too.
@@ -53,6 +56,8 @@ def check_model(model: str | type[MultiTaskRecommender], **settings: Any) -> Non
         built = _build(model, chosen, schema, seed=tasks)
         features = tiny_features(schema, ROWS, seed=tasks, masked=True)
         _check_output(built, features)
+        if not cls.has_gradients:
+            continue
         _check_gradients(built, features)
         _check_rows(built, features)
         _check_state(built, _build(model, chosen, schema, seed=tasks + 100), features)
@@ -66,6 +71,12 @@ def check_model(model: str | type[MultiTaskRecommender], **settings: Any) -> Non
         schema = tiny_schema(domains=domains, **kinds)  # type: ignore[arg-type]
         _check_output(_build(model, chosen, schema, seed=7), tiny_features(schema, ROWS))
     _check_tasks(model, cls, chosen, domains)
+    if cls.fits_directly:
+        named = [TaskSpec("seconds", "regression", "seconds")] if "regression" in cls.task_kinds else []
+        mixed = [*tiny_schema(tasks=max(1, cls.min_tasks)).tasks, *named]
+        check_direct_fit(
+            partial(_build, model, chosen, tiny_schema(tasks=mixed, weighted=True, domains=domains), seed=9)
+        )
 
 
 def _build(
@@ -265,7 +276,8 @@ def _check_tasks(
     if "regression" in cls.task_kinds:
         built, features = _build(model, chosen, schema, seed=8), tiny_features(schema, ROWS)
         _check_output(built, features)
-        _check_gradients(built, features)
+        if cls.has_gradients:
+            _check_gradients(built, features)
     else:
         _check_refused(model, chosen, schema, ["seconds", cls.__name__])
     if cls.min_tasks > 1:

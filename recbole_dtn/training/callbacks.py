@@ -51,6 +51,8 @@ class BestKeeper(lightning.Callback):
         self.history: list[EpochRecord] = []
         self._selected: float | None = None
         self.interrupted_at: str | None = None
+        self.best_round: int | None = None
+        """Of a model that was fitted directly; it is recorded as the epoch."""
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
@@ -68,7 +70,7 @@ class BestKeeper(lightning.Callback):
             )
         self._selected = value
         # Lightning counts from 0, the user from 1.
-        epoch = trainer.current_epoch + 1
+        epoch = trainer.current_epoch + 1 if self.best_round is None else self.best_round
         if is_better(higher_is_better(name, self.tasks), value, self.best):
             self.best, self.best_epoch, self.worse = value, epoch, 0
             self.valid, self.factors = pl_module.latest, pl_module.latest_factors

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from recbole_dtn.errors import UsageError
 from recbole_dtn.model.base import MultiTaskRecommender
+from recbole_dtn.model.direct.trees import GrowingBuffers
 from recbole_dtn.record.checkpoint import read_checkpoint, write_checkpoint
 
 __all__ = ["load_into", "save_checkpoint"]
@@ -48,7 +49,14 @@ def load_into(model: MultiTaskRecommender, path: str | Path) -> None:
         pairs |= {f"rows of {spec.name}": (spec.size, here.get(spec.name)) for spec in found.schema.fields}
     # Names of both sides, so that missing and surplus parameters are faults too.
     saved, current = found.state_dict, model.state_dict()
-    for name in sorted(saved.keys() | current.keys()):
+    # Buffers that take the shape of what is loaded differ in shape between any two fits.
+    growing = {
+        f"{prefix}.{name}"
+        for prefix, module in model.named_modules()
+        if isinstance(module, GrowingBuffers)
+        for name, _ in module.named_buffers(recurse=False)
+    }
+    for name in sorted((saved.keys() | current.keys()) - (growing & saved.keys())):
         pairs[name] = (_shape(saved, name), _shape(current, name))
     faults = [
         f"{name}: {there} in the checkpoint, {here} here" for name, (there, here) in pairs.items() if there != here

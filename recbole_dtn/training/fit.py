@@ -26,6 +26,7 @@ from recbole_dtn.report.files import write_text
 from recbole_dtn.training.allocator import keep_large_blocks
 from recbole_dtn.training.build import build_model, left_out_of_pairs, use_threads
 from recbole_dtn.training.callbacks import BestKeeper, Clock, ProgressLine
+from recbole_dtn.training.direct import train_directly
 from recbole_dtn.training.loaders import Loaders
 from recbole_dtn.training.memory import MemoryWatch
 from recbole_dtn.training.module import TrainingModule
@@ -142,12 +143,13 @@ def _prepare(settings: Settings, report: Report) -> PreparedData:
 
 def _model(settings: Settings, prepared: PreparedData, report: Report) -> MultiTaskRecommender:
     model = build_model(settings, prepared)
-    report.model(settings.model, model.count_parameters())
+    if not model.fits_directly:  # else they are counted after the fit, which decides how many there are
+        report.model(settings.model, model.count_parameters())
     for sentence in left_out_of_pairs(model):
         report.show(sentence)
     if model.compression is not None:
         report.show(describe_compression(prepared.schema, model.compression))
-    if settings.init_from is not None:
+    if settings.init_from is not None and not model.fits_directly:
         rows = initialise_from(model, prepared.vocabularies, Path(settings.init_from))
         report.show(f"weights from {settings.init_from}; {rows:,} embedding rows matched by token")
     return model
@@ -177,7 +179,7 @@ def _train(
     """Fit under Lightning, reload the best epoch, test."""
     positives = prepared.summary.positives["valid"]
     keeper = BestKeeper(settings, prepared.vocabularies, folder / CHECKPOINT, positives)
-    if settings.profile:
+    if settings.profile and not model.fits_directly:
         callbacks = [Profiler(folder, report), *callbacks]
     clock = Clock()
     # Clock before ProgressLine, which reads the rate of the batch that has just ended.
@@ -191,7 +193,10 @@ def _train(
     start = time.perf_counter()
     try:
         with quiet_lightning():
-            trainer.fit(module, datamodule=data)
+            if model.fits_directly:
+                train_directly(trainer, module, data, keeper, report)
+            else:
+                trainer.fit(module, datamodule=data)
             seconds["train"] = time.perf_counter() - start
             # Only the first process knows the folder for certain; all load its best epoch, after it has been written.
             folder = Path(trainer.strategy.broadcast(str(folder)))

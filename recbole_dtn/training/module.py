@@ -85,7 +85,7 @@ class TrainingModule(lightning.LightningModule):
         model.set_sparse(sparse_gradients(settings))
         self.model = model
         # A plain attribute and no module, so that parameters keep the names of the model.
-        self.compiled = compiled_forward(model, settings)
+        self.compiled = None if model.fits_directly else compiled_forward(model, settings)
         self.settings = settings
         self.steps_per_epoch = steps_per_epoch
         tasks = model.schema.tasks

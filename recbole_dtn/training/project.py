@@ -27,15 +27,18 @@ class Projection:
     rows: int
     parameters: dict[str, int]
     steps_per_epoch: int
-    seconds_per_epoch: float
+    seconds_per_epoch: float | None
+    """None for a model that is fitted directly, whose time steps do not tell."""
     epochs: int
     compression: str | None = None
     """What :func:`recbole_dtn.layers.compression.describe` says, where the setting is on."""
 
     def __str__(self) -> str:
         parts = ", ".join(f"{part} {count:,}" for part, count in self.parameters.items() if count)
-        longest = self.seconds_per_epoch * self.epochs
         compression = f"{self.compression}\n" if self.compression else ""
+        if self.seconds_per_epoch is None:
+            return f"fitted at once on {self.rows:,} training rows, without epochs; its time is not projected"
+        longest = self.seconds_per_epoch * self.epochs
         return (
             f"parameters: {sum(self.parameters.values()):,} ({parts})\n{compression}"
             f"projected: {self.steps_per_epoch:,} steps and {self.seconds_per_epoch:.1f} s per epoch over "
@@ -51,6 +54,8 @@ def project(settings: Settings) -> Projection:
     use_threads(settings)
     prepared = prepare(settings)
     model = build_model(settings, prepared).train()
+    if model.fits_directly:
+        return Projection(prepared.splits["train"].rows, model.count_parameters(), 0, None, 1)
     optimizer = build_optimizer(model, settings)
     loader = BatchLoader(prepared.splits["train"], settings.train_batch_size, shuffle=True, seed=settings.seed)
     start = time.perf_counter()

@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import UsageError
 from recbole_dtn.layers.backends import require as require_backend
+from recbole_dtn.registry import MODELS
 from recbole_dtn.training.compiled import check_compiler
 from recbole_dtn.training.loaders import EpochOrder
 
@@ -41,8 +42,8 @@ def check_settings(settings: Settings) -> None:
     """Refuse what cannot work on this machine, before any data is read.
 
     Raises:
-        UsageError: for a logger or a table backend that is not installed, devices that are not there, or a ``compile``
-            without a compiler.
+        UsageError: for a logger, a table backend or a model's package that is not installed, devices that are not
+            there, or a ``compile`` without a compiler.
     """
     for logger in settings.loggers:
         if logger != "csv" and find_spec(logger) is None:
@@ -51,6 +52,12 @@ def check_settings(settings: Settings) -> None:
                 f"'recbole-dtn[{logger}]', or leave it out"
             )
     require_backend(settings.embedding_backend)
+    package = MODELS.attributes(settings.model).get("package")
+    if package is not None and find_spec(package) is None:
+        raise UsageError(
+            f"model: {settings.model} needs the package {package}, which is not installed: pip install "
+            f"'recbole_dtn[{package}]', or choose another model"
+        )
     _check_machine(settings)
     check_compiler(settings)
 

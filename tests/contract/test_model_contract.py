@@ -35,6 +35,9 @@ OTHER_SETTINGS = [
 
 @pytest.mark.parametrize("name", MODELS.names())
 def test_registered_model_keeps_the_contract(name):
+    package = MODELS.attributes(name).get("package")
+    if package is not None:
+        pytest.importorskip(package)
     check_model(name)
 
 

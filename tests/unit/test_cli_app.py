@@ -365,6 +365,7 @@ def test_list_datasets_says_which_are_prepared(shown: Shown, tmp_path: Path) -> 
         (["test", "--run=gone"], "no run record at gone: expected a run folder"),
         (["leaderboard", "--models=DTN"], "--datasets is needed"),
         (["leaderboard", "rnu", "--models=DTN", "--datasets=ml-100k"], "unknown word 'rnu'; did you mean 'run'?"),
+        (["leaderboard", "--models=DTN", "--datasets=ml-100k", "--floors=Logistik"], "did you mean 'Logistic'"),
         (["leaderboard", "--models=DTN,PLEE", "--datasets=ml-100k"], "unknown model 'PLEE': did you mean 'PLE'"),
     ],
 )
@@ -407,17 +408,17 @@ def test_leaderboard_passes_its_cells_and_settings_on(
 ) -> None:
     seen: list[Any] = []
 
-    def run_board(*args: Any, split_seeds: list[int] | None) -> None:
-        seen.append((*args[:5], split_seeds))
+    def run_board(*args: Any, split_seeds: list[int] | None, floors: list[str]) -> None:
+        seen.append((*args[:5], split_seeds, floors))
 
     stand_in(monkeypatch, "recbole_dtn.leaderboard.run", run_board=run_board)
     words = ["--models=DTN, MMoE", "--datasets", "ml-100k", "--seeds=2", "--epochs=1", "--dropout", "0.1", "--output=o"]
     assert shown(*start, *words) == (0, "", "")
-    given = ["--epochs=1", "--dropout=0.1"]
-    assert shown(*start, *words[:-4], *words[-3:], "--folds=5", "--split_seeds=7,9") == (0, "", "")
+    given, floors = ["--epochs=1", "--dropout=0.1"], ["Logistic", "Boosting"]
+    assert shown(*start, *words[:-4], *words[-3:], "--folds=5", "--split_seeds=7,9", "--floors=none") == (0, "", "")
     assert seen == [
-        (["DTN", "MMoE"], ["ml-100k"], [2020, 2021], given, Path("o"), None),
-        (["DTN", "MMoE"], ["ml-100k"], [2020, 2021], ["--dropout=0.1", "--folds=5"], Path("o"), [7, 9]),
+        (["DTN", "MMoE"], ["ml-100k"], [2020, 2021], given, Path("o"), None, floors),
+        (["DTN", "MMoE"], ["ml-100k"], [2020, 2021], ["--dropout=0.1", "--folds=5"], Path("o"), [7, 9], []),
     ]
 
 

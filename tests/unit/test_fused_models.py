@@ -25,7 +25,7 @@ needs_onednn = pytest.mark.skipif(
 )
 MEMONETS = [{"name": "memonet", "codes": 40}, {"name": "memonet", "codes": 40, "shrink": "none"}]
 CASES: list[tuple[str, dict[str, Any]]] = [
-    *((name, {}) for name in MODELS.names()),
+    *((name, {}) for name in MODELS.names() if MODELS.attributes(name)["has_gradients"]),
     ("DTN", {"variant": "released", "interactions": ["gdcn", *MEMONETS, {"name": "gdcn", "low_rank": 2}]}),
     ("DTN", {"input_affine": True, "dropout": 0.3, "tower_hidden": []}),
     ("MMoE", {"experts": 3, "expert_hidden": [6, 5], "dropout": 0.3}),

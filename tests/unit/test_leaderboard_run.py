@@ -181,6 +181,26 @@ def test_cells_go_by_dataset_then_model_then_seed(board: Board) -> None:
     ]
 
 
+def test_floors_come_last_once_each_without_the_settings_of_others() -> None:
+    given: list[list[str]] = []
+
+    def resolve(overrides: list[str]) -> tuple[Settings, str]:
+        given.append(overrides)
+        return resolve_cell(overrides)
+
+    overrides = ["--epochs=1", "--experts=3", "--optimizer.lr=0.1", "--max_trees=7"]
+    with pytest.raises(UsageError, match="max_trees: is a setting of Boosting"):
+        plan_cells(["MMoE"], ["ml-100k"], [5, 6], overrides, floors=["Logistic", "Boosting"], resolve=resolve)
+    cells = plan_cells(
+        ["MMoE", "Logistic"], ["ml-100k"], [5, 6], overrides[:1], floors=["Logistic", "Boosting"], resolve=resolve
+    )
+    keys = [(cell.key.model, cell.key.seed) for cell in cells]
+    assert keys == [("MMoE", 5), ("MMoE", 6), ("Logistic", 5), ("Boosting", 5)]
+    cells = plan_cells(["MMoE"], ["ml-100k"], [5], overrides[:3], floors=["Boosting"], resolve=resolve)
+    assert [word for word in given[-2] if "experts" in word] == ["--experts=3"]
+    assert given[-1] == ["--epochs=1", "--optimizer.lr=0.1", "--model=Boosting", "--dataset=ml-100k", "--seed=5"]
+
+
 def test_an_override_reaches_every_cell_and_the_split_stays(board: Board) -> None:
     board.run(overrides=("--epochs=1",))
     assert len(board.trainer.ran) == 4

@@ -90,7 +90,9 @@ def test_the_loss_of_a_shared_interaction_is_a_penalty():
     assert "shared_interaction" not in MMoE(make_settings("MMoE", **FRONT), schema).penalties()
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS.names() if name != "DTN"])
+@pytest.mark.parametrize(
+    "name", [name for name in MODELS.names() if name != "DTN" and not MODELS.attributes(name)["fits_directly"]]
+)
 def test_every_model_takes_a_shared_interaction(name):
     check_model(name, shared_interaction={"name": "gdcn", "layers": 1}, shared_interaction_dim=6)
 

@@ -1,0 +1,1 @@
+"""Parts of models whose weights are found by a solver of another library and not by gradient steps."""
