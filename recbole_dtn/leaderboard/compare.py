@@ -5,9 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from recbole_dtn.config.metrics import higher_is_better
 from recbole_dtn.config.splits import SplitKey
+from recbole_dtn.leaderboard.cells import runs_once
 from recbole_dtn.leaderboard.statistics import (
     BoardRow,
     Metric,
@@ -27,6 +29,7 @@ COMPARED = ("auc", "rmse")
 """The test metric of a task that is compared: the first of these that it has."""
 Unit = SplitKey | int
 """A split, or a seed where there is one split."""
+Number = TypeVar("Number")
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,11 @@ def compare(rows: Sequence[BoardRow]) -> Comparison | None:
     for row in rows:
         for task in row.tasks if row is not best else ():
             metric = next((m for name in COMPARED if (m := Metric("test", task, name)) in row.values), None)
-            pairs = {} if metric is None else _paired(row.values[metric], best.values.get(metric, {}), over)
-            if metric is None or len(pairs) < 2:
+            if metric is None:
+                continue
+            mine, theirs = (_of_every_seed(one, one.values.get(metric, {}), rows) for one in (row, best))
+            pairs = _paired(mine, theirs, over)
+            if len(pairs) < 2:
                 continue
             given = list(pairs.values())
             paired = corrected_t(given, best.train_rows, best.test_rows) if corrected else paired_t(given)
@@ -100,13 +106,25 @@ def _best_on_validation(rows: Sequence[BoardRow]) -> BoardRow | None:
     if len(rows) < 2 or not selected:
         return None
     first = selected[0]
-    shared = set(first.valid_values).intersection(*(row.valid_values for row in selected))
+    values = {id(row): _of_every_seed(row, row.valid_values, selected) for row in selected}
+    shared = set(values[id(first)]).intersection(*values.values())
     metrics, sources = {row.valid_metric for row in selected}, {row.source_fingerprint for row in rows}
     if len(metrics) > 1 or len(sources) > 1 or not shared:
         return None
     sign = 1 if higher_is_better(first.valid_metric, first.tasks) else -1
     # Of equal ones, the first.
-    return max(selected, key=lambda row: sign * statistics.fmean(row.valid_values[key] for key in shared))
+    return max(selected, key=lambda row: sign * statistics.fmean(values[id(row)][key] for key in shared))
+
+
+def _of_every_seed(
+    row: BoardRow, values: Mapping[UnitKey, Number], others: Sequence[BoardRow]
+) -> Mapping[UnitKey, Number]:
+    """Values by split and seed; a deterministic model's value of a split is that of every seed of the others."""
+    if not runs_once(row.model):
+        return values
+    keys = {key for other in others for key in other.runs_at}
+    of_split = {split: value for (split, _), value in values.items()}
+    return {(split, seed): of_split[split] for split, seed in keys if split in of_split}
 
 
 def _paired(

@@ -101,6 +101,11 @@ class BoardRow:
     warnings: tuple[tuple[str, ...], ...] = ()
 
     @property
+    def runs_at(self) -> set[UnitKey]:
+        """Split and seed of every run."""
+        return {key for values in self.values.values() for key in values}
+
+    @property
     def units(self) -> int:
         """The number of splits, or of seeds where there is one split: what means and spreads are over."""
         return len(self.splits) if len(self.splits) > 1 else len(self.seeds)

@@ -101,6 +101,18 @@ def test_runs_that_differ_in_the_split_alone_are_one_row() -> None:
     assert second.metrics[LIKE].sd == pytest.approx(math.sqrt(0.0005 / 3))
 
 
+def test_a_deterministic_model_is_compared_with_every_seed_of_the_others() -> None:
+    runs = [record("A", 1, auc, seed=seed, best=0.6) for seed, auc in ((1, 0.60), (2, 0.64))]
+    runs.append(record("Logistic", 1, 0.7, seed=1, best=0.9))
+    found = compare(summarise(runs))
+    assert found is not None
+    (difference,) = found.differences
+    assert (found.best.model, found.over, difference.paired.n) == ("Logistic", "seeds", 2)
+    assert difference.paired.mean == pytest.approx(-0.08)
+    # Deviations of .02 each: s^2 = .0008, over n = 2 runs.
+    assert difference.paired.error == pytest.approx(0.02)
+
+
 def test_every_split_counts_once_whatever_its_seeds() -> None:
     runs = [record("A", 1, 0.6, seed=1), record("A", 1, 0.8, seed=2), record("A", 2, 0.9, seed=1)]
     (row,) = summarise(runs)

@@ -178,18 +178,16 @@ def rated(**given):
     return tiny_schema(tasks=tasks, **given)
 
 
-@pytest.mark.parametrize("name", sorted(set(MODELS.names()) - {"ESMM"}))
+@pytest.mark.parametrize(
+    "name", [name for name in MODELS.names() if name != "ESMM" and not MODELS.attributes(name)["fits_directly"]]
+)
 def test_logits_start_at_the_base_rate(name):
     schema = rated(domains=3)
     model = MODELS.load(name)(make_settings(name), schema)
     expected = [math.log(rate * weight / (1 - rate)) for rate, weight in zip(RATES, (1.0, 3.0), strict=True)]
     assert [head.bias.item() for head in model.heads()] == pytest.approx(expected)
-    # The rest is drawn as without it.
     plain = MODELS.load(name)(make_settings(name, head_bias="random"), schema)
-    torch.manual_seed(0)
-    other = {id(head.bias) for head in plain.heads()}
-    assert len(other) == 2
-    assert all(abs(bias.item()) < 1 for head in plain.heads() for bias in [head.bias])
+    assert all(abs(head.bias.item()) < 1 for head in plain.heads()), "as torch draws it"
 
 
 def test_esmm_starts_at_the_rate_given_the_task_before():
