@@ -36,15 +36,15 @@ Array = npt.NDArray[np.float64]
 
 
 def curves(logits: npt.NDArray[Any], labels: npt.NDArray[Any], observed: npt.NDArray[Any]) -> dict[str, Array]:
-    """Metrics (points, T) of logits (points, N, T), and ``precision`` (T,): P N / (P + N)."""
+    """Metrics (points, T) of logits (points, N, T); ``precision`` (T,), P N / (P + N), and ``positives`` P."""
     points, _, tasks = logits.shape
     found = {name: np.full((points, tasks), np.nan) for name in ("auc", "logloss", "ne", "calibration")}
-    precision = np.zeros(tasks)
+    precision, positives = np.zeros(tasks), np.zeros(tasks)
     for task in range(tasks):
         seen = observed[:, task]
         y = labels[seen, task] > 0.5
         ones, zeros = int(y.sum()), int((~y).sum())
-        precision[task] = ones * zeros / (ones + zeros)
+        precision[task], positives[task] = ones * zeros / (ones + zeros), ones
         rate = ones / (ones + zeros)
         entropy = -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
         for point in range(points):
@@ -55,7 +55,7 @@ def curves(logits: npt.NDArray[Any], labels: npt.NDArray[Any], observed: npt.NDA
             found["logloss"][point, task] = loss
             found["ne"][point, task] = loss / entropy
             found["calibration"][point, task] = float((1 / (1 + np.exp(-x))).sum()) / ones
-    return {**found, "precision": precision}
+    return {**found, "precision": precision, "positives": positives}
 
 
 # ---- rules ----------------------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def chosen(rule: str, valid: Mapping[str, Array], epochs: Array) -> int:
     """The point that a rule names."""
     score, halves, patience = RULES[rule]
     points = np.arange(len(epochs)) if halves else np.flatnonzero(epochs == np.round(epochs))
-    some = {name: value if name == "precision" else value[points] for name, value in valid.items()}
+    some = {name: value if value.ndim == 1 else value[points] for name, value in valid.items()}
     return int(points[stop(score(some), patience)])
 
 
@@ -151,10 +151,17 @@ def evaluate(folder: Path, runs: Mapping[tuple[str, str, int], Run]) -> list[dic
                 lines.append(
                     {
                         "dataset": dataset, "model": model, "split": split, "rule": rule, "task": task,
-                        "epoch": float(found["epoch"][point]), **metrics,
+                        "epoch": float(found["epoch"][point]), "positives": float(test["positives"][position]),
+                        **metrics,
                     }
                 )  # fmt: skip
     return lines
+
+
+def calibration(lines: Sequence[Mapping[str, Any]]) -> float:
+    """Predicted over observed positives, of the test rows of all lines together: few positives weigh little."""
+    ones = np.array([line["positives"] for line in lines])
+    return float(np.average([line["calibration"] for line in lines], weights=ones))
 
 
 def gains(
@@ -205,14 +212,14 @@ def report(lines: Sequence[Mapping[str, Any]]) -> str:
                 found = {name: gains(lines, name, rule, metric) for name in present}
                 cells = [f"{scale * found[n][k][0]:+.1f} ± {abs(scale) * found[n][k][1]:.1f}" for n, k in columns]
                 parts.append(f"| {rule} | " + " | ".join(cells) + " |")
-        parts.append(f"\n{title}: mean calibration\n")
+        parts.append(f"\n{title}: calibration\n")
         parts.append("| rule | " + " | ".join(f"{name} {task}" for name, task in columns) + " |")
         parts.append("|---" * (len(columns) + 1) + "|")
         for rule in RULES:
             cells = []
             for key in columns:
                 here = [x for x in lines if (x["dataset"], x["task"], x["rule"]) == (*key, rule)]
-                cells.append(f"{np.mean([x['calibration'] for x in here]):.3f}")
+                cells.append(f"{calibration(here):.3f}")
             parts.append(f"| {rule} | " + " | ".join(cells) + " |")
     return "\n".join(parts)
 
@@ -226,10 +233,10 @@ def compared(lines: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, A
         for task in found["auc"]:
             cells = [f"{scale * found[name][task][0]:+.1f} ± {abs(scale) * found[name][task][1]:.1f}"
                      for name, scale in (("auc", 1000), ("ne", -1000))]  # fmt: skip
-            for name, digits in (("calibration", 3), ("epoch", 1)):
-                for those in (lines, others):
-                    here = [x[name] for x in those if (x["dataset"], x["task"], x["rule"]) == (dataset, task, rule)]
-                    cells.append(f"{np.mean(here):.{digits}f}")
+            here = [[x for x in those if (x["dataset"], x["task"], x["rule"]) == (dataset, task, rule)]
+                    for those in (lines, others)]  # fmt: skip
+            cells += [f"{calibration(side):.3f}" for side in here]
+            cells += [f"{np.mean([x['epoch'] for x in side]):.1f}" for side in here]
             parts.append(f"| {dataset} {task} | " + " | ".join(cells) + " |")
     return "\n".join(parts)
 
