@@ -69,7 +69,7 @@ def mean(metric: str, sign: float = 1.0) -> Score:
 
 
 def weighted(metric: str, sign: float = 1.0, power: float = 1.0) -> Score:
-    """Weights ``precision ** power``."""
+    """Weights ``precision ** power``: 1, inverse variances; 1/2, inverse standard errors, as ``weighted_<metric>``."""
     return lambda found: sign * np.average(found[metric], axis=1, weights=found["precision"] ** power)
 
 
@@ -87,19 +87,19 @@ RULES: dict[str, tuple[Score, bool, int]] = {
     "mean_auc": (mean("auc"), False, 2),
     "mean_auc, smoothed": (smoothed(mean("auc")), False, 2),
     "mean_auc, half epochs": (mean("auc"), True, 4),
-    "weighted_auc": (weighted("auc"), False, 2),
-    "weighted_auc, smoothed": (smoothed(weighted("auc")), False, 2),
-    "weighted_auc, half epochs": (weighted("auc"), True, 4),
-    "sqrt-weighted auc": (weighted("auc", power=0.5), False, 2),
-    "sqrt-weighted auc, smoothed": (smoothed(weighted("auc", power=0.5)), False, 2),
-    "sqrt-weighted auc, half epochs": (weighted("auc", power=0.5), True, 4),
+    "weighted_auc": (weighted("auc", power=0.5), False, 2),
+    "weighted_auc, smoothed": (smoothed(weighted("auc", power=0.5)), False, 2),
+    "weighted_auc, half epochs": (weighted("auc", power=0.5), True, 4),
+    "AUC by precision": (weighted("auc"), False, 2),
+    "AUC by precision, smoothed": (smoothed(weighted("auc")), False, 2),
+    "AUC by precision, half epochs": (weighted("auc"), True, 4),
     "mean_logloss": (mean("logloss", -1), False, 2),
     "mean_logloss, half epochs": (mean("logloss", -1), True, 4),
+    "log loss by precision": (weighted("logloss", -1), False, 2),
     "mean_ne": (mean("ne", -1), False, 2),
     "mean_ne, half epochs": (mean("ne", -1), True, 4),
-    "weighted_logloss": (weighted("logloss", -1), False, 2),
-    "weighted_ne": (weighted("ne", -1), False, 2),
-    "sqrt-weighted ne": (weighted("ne", -1, power=0.5), False, 2),
+    "weighted_ne": (weighted("ne", -1, power=0.5), False, 2),
+    "NE by precision": (weighted("ne", -1), False, 2),
     "last epoch": (lambda found: np.arange(len(found["auc"]), dtype=np.float64), False, 10**6),
 }
 """Score (larger is better), whether half epochs are looked at, and points without improvement that are waited for."""
