@@ -89,16 +89,16 @@ def _refuse_duplicates(key: str, names: Iterable[str]) -> None:
 
 
 # Keys that a resolved settings.yaml writes for every field, so they are not an error for a token.
-_BINS, _CLIP = (FieldSettings.model_fields[key].default for key in ("bins", "clip"))
+_ENCODING, _BINS, _CLIP = (FieldSettings.model_fields[key].default for key in ("encoding", "bins", "clip"))
 
 
 def _check_field_options(settings: Settings) -> None:
     for spec in settings.fields:
-        if spec.type != "float" and (spec.encoding != "standardise" or spec.bins != _BINS or spec.clip != _CLIP):
+        if spec.type != "float" and (spec.encoding != _ENCODING or spec.bins != _BINS or spec.clip != _CLIP):
             raise UsageError(f"field {spec.name!r}: encoding, bins and clip are for type float, not {spec.type}")
         if spec.encoding == "bins" and spec.clip != _CLIP:
-            raise UsageError(f"field {spec.name!r}: clip needs encoding: standardise")
-        if spec.type == "float" and spec.encoding == "standardise" and spec.bins != _BINS:
+            raise UsageError(f"field {spec.name!r}: clip needs encoding: standardise or log1p")
+        if spec.type == "float" and spec.encoding != "bins" and spec.bins != _BINS:
             raise UsageError(f"field {spec.name!r}: bins needs encoding: bins")
         if spec.type == "float" and spec.min_count is not None:
             raise UsageError(f"field {spec.name!r}: min_count is for tokens, not for type float")

@@ -22,6 +22,7 @@ SAMPLED = 1_000_000
 TOP = 5
 TOP_SHARE = 0.01
 RANKS = 40
+LARGEST_LOG = float(np.log1p(float(np.finfo(np.float32).max)))
 Counts = npt.NDArray[np.int64]
 Value = TypeVar("Value")
 
@@ -173,7 +174,10 @@ def _name(position: int, spec: FieldSpec, vocabulary: Vocabulary) -> str:
 def _number_split(
     view: StoreView, spec: FieldSpec, column: Column, split: str, rows: int
 ) -> tuple[FieldSplit, Numbers]:
-    """Moments over all rows; they are added up in standardised units, where nothing cancels."""
+    """Moments over all rows; they are added up in standardised units, where nothing cancels.
+
+    Those of a logarithm are added up in the units of the file, as its mean would not be that of the numbers.
+    """
     present, clipped, total, squares = 0, 0, 0.0, 0.0
     # As float32, in which the stored values were cut off.
     bound = np.inf if spec.clip is None else float(np.float32(spec.clip))
@@ -188,23 +192,25 @@ def _number_split(
         weights = np.ones(len(values)) if repeats is None else repeats[kept].astype(np.float64)
         present += int(weights.sum())
         clipped += int(weights[np.abs(values) >= bound].sum())
+        smallest, largest = min(smallest, float(values.min())), max(largest, float(values.max()))
+        if spec.log1p:
+            values = _unlogged(values * spec.std + spec.mean)
         total += float(weights @ values)
         squares += float(weights @ np.square(values))
-        smallest, largest = min(smallest, float(values.min())), max(largest, float(values.max()))
     missing = (rows - present) / rows if rows else 0.0
     constant = present == 0 or (present == rows and smallest == largest)
     found = FieldSplit(missing, present, None, None, None, constant)
     if not present:
         return found, Numbers(None, None, None, None, (), 0)
-    mean = total / present
+    mean, scale, shift = total / present, *((1.0, 0.0) if spec.log1p else (spec.std, spec.mean))
     taken = view.sample(split, SAMPLED)
     values = np.asarray(column.values[view.pointed(column.table, taken)]).astype(np.float64)
     values = values[~np.isnan(values)]
     quantiles = np.quantile(values, QUANTILES) if len(values) else np.empty(0)
     return found, Numbers(
-        mean=mean * spec.std + spec.mean,
+        mean=mean * scale + shift,
         # The difference may be just below 0 where all values are equal.
-        std=float(np.sqrt(max(squares / present - mean**2, 0.0))) * spec.std,
+        std=float(np.sqrt(max(squares / present - mean**2, 0.0))) * scale,
         smallest=_in_units(smallest, spec),
         largest=_in_units(largest, spec),
         quantiles=tuple(_in_units(float(value), spec) for value in quantiles),
@@ -222,4 +228,12 @@ def _in_units(value: float, spec: FieldSpec) -> float:
     found = value * spec.std + spec.mean
     # A float32 has 24 significant bits.
     lost = abs(value) * spec.std * 2.0**-23
+    if spec.log1p:
+        lost *= np.exp(abs(found))
+        found = float(_unlogged(np.float64(found)))
     return found if lost == 0 else round(found, -int(np.ceil(np.log10(lost)))) + 0.0
+
+
+def _unlogged(values: npt.NDArray[np.float64] | np.float64) -> npt.NDArray[np.float64]:
+    """The inverse of :func:`recbole_dtn.data.floats.signed_log1p`; numbers of the file are within float32."""
+    return np.copysign(np.expm1(np.minimum(np.abs(values), LARGEST_LOG)), values)
