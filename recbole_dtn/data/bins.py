@@ -153,4 +153,4 @@ def _equal_parts(counts: Counts, parts: int) -> npt.NDArray[np.int64]:
     cuts = at + (ends[at] - wanted < wanted - (ends[at] - counts[at]))
     # Every part has a value: at least one before each cut, and enough behind it.
     cuts = np.minimum(np.maximum.accumulate(cuts - number), len(counts) - parts) + number
-    return cuts.astype(np.int64)
+    return np.asarray(cuts, np.int64)
