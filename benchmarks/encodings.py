@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = given.sets.split(",")
     for name in names:
         table = SETS[name][0](given.data)
-        if not (given.work / "data" / name).is_dir():
+        if not (given.work / "data" / name / f"{name}.inter").is_file():
             atomic(table, given.work / "data" / name)
         for split in range(given.splits):
             for encoding in given.encodings.split(","):

@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from recbole_dtn.data.bins import Weighted, bin_edges
-from recbole_dtn.schema import ABSENT, FIRST_TOKEN
+from recbole_dtn.schema import ABSENT, FIRST_TOKEN, FieldSpec
 
-__all__ = ["FloatStatistics", "Floats", "bin_ids", "signed_log1p"]
+__all__ = ["FloatStatistics", "Floats", "bin_ids", "in_units", "signed_log1p", "unlogged"]
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
+LARGEST_LOG = float(np.log1p(float(np.finfo(np.float32).max)))
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,26 @@ def signed_log1p(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     [0.0, 1.0, -1.0, nan]
     """
     return np.copysign(np.log1p(np.abs(values)), values)
+
+
+def in_units(value: float, spec: FieldSpec) -> float:
+    """A standardised value in the units of the file, without the digits that float32 has lost.
+
+    >>> in_units(float(np.float32((0 - 21382.7) / 34064.3)), FieldSpec("x", "float", 2, 0, mean=21382.7, std=34064.3))
+    0.0
+    """
+    found = value * spec.std + spec.mean
+    # A float32 has 24 significant bits.
+    lost = abs(value) * spec.std * 2.0**-23
+    if spec.log1p:
+        lost *= np.exp(abs(found))
+        found = float(unlogged(np.float64(found)))
+    return found if lost == 0 else round(found, -int(np.ceil(np.log10(lost)))) + 0.0
+
+
+def unlogged(values: npt.NDArray[np.float64] | np.float64) -> npt.NDArray[np.float64]:
+    """The inverse of :func:`signed_log1p`; numbers of the file are within float32."""
+    return np.copysign(np.expm1(np.minimum(np.abs(values), LARGEST_LOG)), values)
 
 
 def bin_ids(values: npt.NDArray[Any], edges: Sequence[float]) -> Ids:

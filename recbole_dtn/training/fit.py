@@ -14,6 +14,7 @@ from rich.console import Console
 from recbole_dtn.config.load import Resolved, resolve, settings_digest, settings_yaml
 from recbole_dtn.config.settings import SELECTED_ON_TEST, Settings
 from recbole_dtn.data.progress import progress_meter
+from recbole_dtn.data.skew import skewed_numbers
 from recbole_dtn.layers.compression import describe as describe_compression
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.preprocess.prepare import PreparedData, prepare
@@ -141,7 +142,8 @@ def _prepare(settings: Settings, report: Report) -> PreparedData:
 def _warnings(settings: Settings, prepared: PreparedData) -> list[str]:
     """Warnings about the data, printed before training."""
     optimistic = [SELECTED_ON_TEST] if settings.selected_on_test else []
-    return [*optimistic, *unread_weights(settings), *large_targets(settings.tasks, prepared.splits["train"])]
+    train = prepared.splits["train"]
+    return [*optimistic, *unread_weights(settings), *large_targets(settings.tasks, train), *skewed_numbers(train)]
 
 
 def _model(settings: Settings, prepared: PreparedData, report: Report) -> MultiTaskRecommender:

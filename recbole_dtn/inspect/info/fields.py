@@ -7,6 +7,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from recbole_dtn.data.floats import in_units, unlogged
 from recbole_dtn.data.store import Column
 from recbole_dtn.data.vocabulary import TokenVocabulary, Vocabulary
 from recbole_dtn.inspect.info.report import FieldInfo, FieldSplit, Lengths, Numbers, Tokens
@@ -22,7 +23,6 @@ SAMPLED = 1_000_000
 TOP = 5
 TOP_SHARE = 0.01
 RANKS = 40
-LARGEST_LOG = float(np.log1p(float(np.finfo(np.float32).max)))
 Counts = npt.NDArray[np.int64]
 Value = TypeVar("Value")
 
@@ -194,7 +194,7 @@ def _number_split(
         clipped += int(weights[np.abs(values) >= bound].sum())
         smallest, largest = min(smallest, float(values.min())), max(largest, float(values.max()))
         if spec.log1p:
-            values = _unlogged(values * spec.std + spec.mean)
+            values = unlogged(values * spec.std + spec.mean)
         total += float(weights @ values)
         squares += float(weights @ np.square(values))
     missing = (rows - present) / rows if rows else 0.0
@@ -211,29 +211,9 @@ def _number_split(
         mean=mean * scale + shift,
         # The difference may be just below 0 where all values are equal.
         std=float(np.sqrt(max(squares / present - mean**2, 0.0))) * scale,
-        smallest=_in_units(smallest, spec),
-        largest=_in_units(largest, spec),
-        quantiles=tuple(_in_units(float(value), spec) for value in quantiles),
+        smallest=in_units(smallest, spec),
+        largest=in_units(largest, spec),
+        quantiles=tuple(in_units(float(value), spec) for value in quantiles),
         sampled=len(taken),
         clipped=clipped,
     )
-
-
-def _in_units(value: float, spec: FieldSpec) -> float:
-    """A standardised value in the units of the file, without the digits that float32 has lost.
-
-    >>> _in_units(float(np.float32((0 - 21382.7) / 34064.3)), FieldSpec("x", "float", 2, 0, mean=21382.7, std=34064.3))
-    0.0
-    """
-    found = value * spec.std + spec.mean
-    # A float32 has 24 significant bits.
-    lost = abs(value) * spec.std * 2.0**-23
-    if spec.log1p:
-        lost *= np.exp(abs(found))
-        found = float(_unlogged(np.float64(found)))
-    return found if lost == 0 else round(found, -int(np.ceil(np.log10(lost)))) + 0.0
-
-
-def _unlogged(values: npt.NDArray[np.float64] | np.float64) -> npt.NDArray[np.float64]:
-    """The inverse of :func:`recbole_dtn.data.floats.signed_log1p`; numbers of the file are within float32."""
-    return np.copysign(np.expm1(np.minimum(np.abs(values), LARGEST_LOG)), values)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from recbole_dtn.config.settings import SELECTED_ON_TEST
 from recbole_dtn.data.progress import Meter, silent
+from recbole_dtn.data.skew import skewed_numbers
 from recbole_dtn.inspect.info.duplicates import duplicates
 from recbole_dtn.inspect.info.fields import field_info
 from recbole_dtn.inspect.info.report import DataInfo, DuplicateInfo, FieldInfo, PairInfo, SingleFieldAuc
@@ -64,6 +65,7 @@ def inspect(
             *([SELECTED_ON_TEST] if selected_on_test else []),
             *_suspects(alone or ()),
             *(text for field in fields for text in _field_warnings(field)),
+            *skewed_numbers(prepared.splits["train"]),
             *_nesting(pairs),
             *_leaks(repeated or {}),
         ),
