@@ -14,6 +14,7 @@ from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.console import say
 from recbole_dtn.report.tables import plain_lines, show_table
 from recbole_dtn.report.text import NONE, count, decimal, share
+from recbole_dtn.schema import FIRST_TOKEN, FieldSpec
 from recbole_dtn.training.warn import failure_signs
 
 __all__ = ["METRIC_NAMES", "Report", "metric_rows"]
@@ -33,6 +34,13 @@ def metric_rows(metrics: Metrics) -> tuple[list[str], list[list[str]]]:
     keys = list(dict.fromkeys(key for values in metrics.values() for key in values))
     columns = ["task", *(METRIC_NAMES.get(key, key.upper()) for key in keys)]
     return columns, [[task, *(decimal(values.get(key), 4) for key in keys)] for task, values in metrics.items()]
+
+
+def _kind(spec: FieldSpec) -> str:
+    """What a field is, in words; of a binned number, how many bins it has."""
+    if spec.kind == "float":
+        return f"number in {spec.size - FIRST_TOKEN} bins" if spec.bins else "logarithm" if spec.log1p else "number"
+    return "id" if spec.kind == "token" else f"ids, pooled by {spec.pooling}"
 
 
 class Report:
@@ -86,14 +94,13 @@ class Report:
         total = sum(split.rows for split in splits.values())
         how = "read from the cache" if prepared.cached else "encoded"
         self.show(f"data: {name}, {total:,} rows, {schema.num_fields} fields, {how} in {seconds:.1f} s")
-        kinds = {"token": "id", "token_seq": "ids, pooled by {}", "float": "number"}
         self.table(
             "fields",
             ["field", "kind", "vocabulary"],
             [
                 [
                     spec.name,
-                    f"number in {spec.size - 2} bins" if spec.bins else kinds[spec.kind].format(spec.pooling),
+                    _kind(spec),
                     NONE if spec.kind == "float" else count(spec.size - 2),
                 ]
                 for spec in schema.fields

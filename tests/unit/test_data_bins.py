@@ -1,10 +1,18 @@
 """Edges of bins: quantiles where none is empty, else values of their own and the quantiles of the others."""
 
+import io
+
 import numpy as np
 import pytest
+from rich.console import Console
 
+from recbole_dtn.config.load import resolve
 from recbole_dtn.data.bins import bin_edges
 from recbole_dtn.data.floats import bin_ids
+from recbole_dtn.data.vocabulary import Vocabularies
+from recbole_dtn.inspect.info.inspect import inspect
+from recbole_dtn.preprocess.prepare import prepare
+from recbole_dtn.training.report import Report
 
 
 def edges_of(values, bins):
@@ -77,3 +85,29 @@ def test_as_many_bins_as_wanted_or_as_there_are_values_and_none_is_empty(seed):
     once, counts = np.append(once, 5e6)[order], np.append(counts, 0)[order]
     blocks = zip(np.array_split(once, 2), np.array_split(counts, 2), strict=True)
     assert bin_edges(blocks, bins) == edges_of(values, bins)
+
+
+def test_the_bins_that_were_made_are_those_of_recbole_and_their_number_is_told(tmp_path):
+    amounts = [0.0] * 90 + list(range(1, 11))
+    values = {"amount": amounts, "grade": [1.0, 2.0, 5.0, 5.0] * 25, "size": amounts}
+    rows = ["\t".join(f"{column[i]:g}" for column in values.values()) + f"\t{i % 2}" for i in range(100)]
+    header = "\t".join([*(f"{name}:float" for name in values), "y:float"])
+    (tmp_path / "toy").mkdir()
+    for part in ("train", "valid", "test"):
+        (tmp_path / "toy" / f"toy.{part}.inter").write_text("\n".join([header, *rows]) + "\n")
+    bins = {"type": "float", "encoding": "bins", "bins": 5}
+    fields = [{"name": "amount", **bins}, {"name": "grade", **bins}, {"name": "size", "type": "float"}]
+    fields[2]["encoding"] = "log1p"
+    given = {"dataset": "toy", "data_path": str(tmp_path), "split": "given", "fields": fields}
+    settings = resolve({**given, "model": "MMoE", "tasks": [{"name": "y", "label": "y"}]}).settings
+    prepared = prepare(settings)
+    assert [spec.bins for spec in prepared.schema.fields] == [(1, 3, 6, 8), (2, 5), ()]
+    arrays = {name: np.array(column) for name, column in values.items()}
+    assert Vocabularies.from_counts(settings.fields, {}, arrays).fields == prepared.vocabularies.fields
+    out = io.StringIO()
+    Report(Console(file=out, width=100)).data("toy", prepared, 0.0)
+    lines = out.getvalue().splitlines()
+    for name, kind in (("amount", "number in 5 bins"), ("grade", "number in 3 bins"), ("size", "logarithm")):
+        (line,) = [line for line in lines if line.startswith(name)]
+        assert f" {kind} " in line
+    assert [field.vocabulary for field in inspect(prepared, quick=True).fields] == [5, 3, 0]
