@@ -39,7 +39,8 @@ RATIO = (0.7, 0.1, 0.2)
 STRENGTH = 0.3
 FLOOR = "Logistic"
 REFERENCE = "standardise"
-CHOSEN, CONFIRMED = ("census", "loans", "planted-skewed"), ("kuairand", "movies", "digits", "planted-linear")
+CHOSEN = ("census", "census-few", "loans", "planted-skewed")
+CONFIRMED = ("kuairand", "movies", "digits", "planted-linear")
 ENCODINGS: dict[str, Sequence[dict[str, Any]]] = {
     "standardise": [{"encoding": "standardise"}],
     "log1p": [{"encoding": "log1p"}],
