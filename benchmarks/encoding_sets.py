@@ -62,7 +62,7 @@ def atomic(table: Table, folder: Path) -> None:
 
 
 def census(data: Path) -> Table:
-    """Census-Income (KDD), official test part: 40,000 of 99,762 people; income over 50,000 (6 %), never married (43 %)."""
+    """Census-Income (KDD), official test part: 40,000 of 99,762; income over 50,000 (6 %), never married (43 %)."""
     from recbole_dtn.preprocess.census.preprocessor import COLUMNS, NUMERIC, WEIGHT
 
     file = data / "census_income_kdd" / "census-income.test.gz"

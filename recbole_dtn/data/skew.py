@@ -24,21 +24,24 @@ STRETCHES, ROWS = 16, 8192
 """Rows that are looked at, in stretches: a row of every page would read whole files."""
 
 
-def skewed_numbers(train: Split) -> list[str]:
-    """A sentence for each standardised number that is too skewed for that, with what to write instead.
+def skewed_numbers(train: Split) -> dict[str, str]:
+    """The standardised numbers that are too skewed for that.
 
     Args:
         train: the training rows; at most some 130,000 of them are looked at.
+
+    Returns:
+        By field a sentence that says what was seen and what to write instead.
     """
     store = train.store
     specs = [spec for spec in store.schema.fields if spec.continuous and not spec.log1p]
     rows = train.start + _stretches(train.rows)
     rows_of = {"inter": rows, **{kind: pointer[rows] for kind, pointer in store.pointers.items()}}
-    found = []
+    found = {}
     for spec in specs:
         column = store.columns[spec.name]
-        found.append(_sentence(spec, column.values[rows_of[column.table]]))
-    return [sentence for sentence in found if sentence is not None]
+        found[spec.name] = _sentence(spec, column.values[rows_of[column.table]])
+    return {name: sentence for name, sentence in found.items() if sentence is not None}
 
 
 def _stretches(rows: int) -> npt.NDArray[np.int64]:

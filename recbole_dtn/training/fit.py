@@ -143,7 +143,8 @@ def _warnings(settings: Settings, prepared: PreparedData) -> list[str]:
     """Warnings about the data, printed before training."""
     optimistic = [SELECTED_ON_TEST] if settings.selected_on_test else []
     train = prepared.splits["train"]
-    return [*optimistic, *unread_weights(settings), *large_targets(settings.tasks, train), *skewed_numbers(train)]
+    targets = large_targets(settings.tasks, train)
+    return [*optimistic, *unread_weights(settings), *targets, *skewed_numbers(train).values()]
 
 
 def _model(settings: Settings, prepared: PreparedData, report: Report) -> MultiTaskRecommender:

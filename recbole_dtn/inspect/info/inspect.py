@@ -65,7 +65,7 @@ def inspect(
             *([SELECTED_ON_TEST] if selected_on_test else []),
             *_suspects(alone or ()),
             *(text for field in fields for text in _field_warnings(field)),
-            *skewed_numbers(prepared.splits["train"]),
+            *skewed_numbers(prepared.splits["train"]).values(),
             *_nesting(pairs),
             *_leaks(repeated or {}),
         ),
