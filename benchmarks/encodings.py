@@ -32,7 +32,7 @@ from benchmarks.encoding_sets import SETS, Table, atomic
 from benchmarks.harness import machine, markdown
 from benchmarks.logistic import design
 from recbole_dtn.config.load import resolve
-from recbole_dtn.data.skew import skewed_numbers
+from recbole_dtn.inspect.info.skewed import skewed_numbers
 from recbole_dtn.preprocess.prepare import prepare
 from recbole_dtn.training.fit import fit_settings
 
@@ -164,6 +164,17 @@ def report(runs: Sequence[Run], names: Sequence[str], metric: str = "auc") -> st
     return "\n\n".join(parts)
 
 
+def save(path: Path, runs: Sequence[Run]) -> None:
+    """All runs, as ``{set: {model: {encoding: {split: {task: [AUC, log loss]}}}}}``."""
+    content: dict[str, Any] = {"benchmark": "encodings", "machine": machine(), "runs": {}}
+    for run in runs:
+        place = content["runs"].setdefault(run["set"], {}).setdefault(run["model"], {}).setdefault(run["encoding"], {})
+        place[run["split"]] = {
+            task: [round(values["auc"], 5), round(values["logloss"], 5)] for task, values in run["test"].items()
+        }
+    path.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of census_income_kdd/, kuairand_27k_subset/")
@@ -199,8 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(report(runs, names))
     print("\n" + report(runs, names, "logloss"))
     if given.output is not None:
-        content = {"benchmark": "encodings", "machine": machine(), "runs": runs}
-        given.output.write_text(json.dumps(content, indent=None) + "\n", encoding="utf-8")
+        save(given.output, runs)
     return 0
 
 

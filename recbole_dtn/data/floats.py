@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recbole_dtn.data.bins import Weighted, bin_edges
+from recbole_dtn.data.skew import skewed
 from recbole_dtn.schema import ABSENT, FIRST_TOKEN, FieldSpec
 
 __all__ = ["FloatStatistics", "Floats", "bin_ids", "in_units", "signed_log1p", "unlogged"]
@@ -39,16 +40,26 @@ class FloatStatistics:
 
     @classmethod
     def from_values(
-        cls, values: npt.NDArray[Any], bins: int | None, *, clip: float | None = None, log1p: bool = False
+        cls,
+        values: npt.NDArray[Any],
+        bins: int | None,
+        *,
+        only_skewed: bool = False,
+        clip: float | None = None,
+        log1p: bool = False,
     ) -> FloatStatistics:
         """From the training rows' values; NaN is absent. Values count as float32, as every reader has them.
+
+        Args:
+            bins: how many bins; None: standardised. only_skewed: bins only where the standardised values are
+                :func:`recbole_dtn.data.skew.skewed`, else standardised.
 
         >>> FloatStatistics.from_values(np.array([1.0, 3.0, np.nan]), None)
         FloatStatistics(mean=2.0, std=1.0, edges=(), clip=None, log1p=False)
         >>> FloatStatistics.from_values(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), 2).edges
         (3.0,)
         """
-        return cls.from_blocks(lambda: iter([(values, None)]), bins, clip=clip, log1p=log1p)
+        return cls.from_blocks(lambda: iter([(values, None)]), bins, only_skewed=only_skewed, clip=clip, log1p=log1p)
 
     @classmethod
     def from_blocks(
@@ -56,16 +67,20 @@ class FloatStatistics:
         blocks: Callable[[], Iterator[Weighted]],
         bins: int | None,
         *,
+        only_skewed: bool = False,
         clip: float | None = None,
         log1p: bool = False,
     ) -> FloatStatistics:
         """As :meth:`from_values`, a block of values at a time; ``blocks()`` begins again at the first.
 
         Each block is values and how often each counts (None: once). Edges keep four bytes per present value and, where
-        quantiles are equal, some twenty more per distinct value.
+        quantiles are equal, some twenty more per distinct value; ``only_skewed`` keeps twelve per present value.
         """
         if bins is not None:
-            return cls(edges=bin_edges(_present(blocks), bins))
+            found = cls.from_blocks(blocks, None, clip=clip) if only_skewed else None
+            if found is None or found._too_skewed(blocks):
+                return cls(edges=bin_edges(_present(blocks), bins))
+            return found
         # Two passes and exact sums of the block sums (fsum): the result does not depend on how rows fall into blocks
         # beyond the rounding within a block, and large means do not cancel as in E[x^2] - E[x]^2.
         total, sums = 0, []
@@ -100,6 +115,14 @@ class FloatStatistics:
             if self.clip is not None:
                 np.clip(found, -self.clip, self.clip, out=found)
             return found.astype(np.float32)
+
+    def _too_skewed(self, blocks: Callable[[], Iterator[Weighted]]) -> bool:
+        found = [(self.standardise(values), counts) for values, counts in _present(blocks)]
+        if not found:
+            return False
+        values = np.concatenate([values for values, _ in found])
+        counts = None if found[0][1] is None else np.concatenate([np.asarray(counts) for _, counts in found])
+        return skewed(values, counts)
 
 
 def _present(blocks: Callable[[], Iterator[Weighted]], *, log: bool = False) -> Iterator[Weighted]:

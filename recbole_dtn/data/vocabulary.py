@@ -146,7 +146,8 @@ Vocabulary = TokenVocabulary | FloatStatistics
 def float_options(spec: FieldSettings) -> dict[str, Any]:
     """How a float field is encoded, as the arguments of :meth:`FloatStatistics.from_blocks`."""
     return {
-        "bins": spec.bins if spec.encoding == "bins" else None,
+        "bins": spec.bins if spec.encoding in ("bins", "auto") else None,
+        "only_skewed": spec.encoding == "auto",
         "clip": spec.clip,
         "log1p": spec.encoding == "log1p",
     }

@@ -14,7 +14,7 @@ from rich.console import Console
 from recbole_dtn.config.load import Resolved, resolve, settings_digest, settings_yaml
 from recbole_dtn.config.settings import SELECTED_ON_TEST, Settings
 from recbole_dtn.data.progress import progress_meter
-from recbole_dtn.data.skew import skewed_numbers
+from recbole_dtn.inspect.info.skewed import skewed_numbers
 from recbole_dtn.layers.compression import describe as describe_compression
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.preprocess.prepare import PreparedData, prepare

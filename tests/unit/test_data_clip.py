@@ -10,6 +10,7 @@ import torch
 
 from recbole_dtn.bridge.translator import Translator
 from recbole_dtn.config.load import resolve
+from recbole_dtn.config.tasks import check_fields_and_tasks
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import UsageError
 from recbole_dtn.inspect.info.inspect import inspect
@@ -96,6 +97,13 @@ def test_what_was_written_without_a_logarithm_is_read_as_such(tmp_path):
     del vocabularies["fields"]["x"]["log1p"], schema["fields"][1]["log1p"]
     assert Vocabularies.from_dict(vocabularies).fields["x"] == prepared.vocabularies.fields["x"]
     assert DataSchema.from_dict(schema) == prepared.schema
+
+
+def test_settings_that_an_earlier_version_wrote_for_every_field_are_read(tmp_path):
+    settings, _ = prepared_with(tmp_path)
+    content = settings.dump()
+    content["fields"] = [{**field, "encoding": "standardise", "bins": 10} for field in content["fields"]]
+    check_fields_and_tasks(type(settings).model_validate(content))
 
 
 def test_a_checkpoint_scores_new_rows_as_it_scores_those_of_the_cache(tmp_path):

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from recbole_dtn.config.load import resolve
+from recbole_dtn.data.floats import FloatStatistics
+from recbole_dtn.data.skew import share_held
+from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.inspect.info.inspect import inspect
 from recbole_dtn.preprocess.prepare import prepare
 from recbole_dtn.training.fit import _warnings
@@ -67,3 +70,31 @@ def test_other_numbers_and_encodings_are_not(tmp_path, values, field):
     settings, prepared = prepared_with(tmp_path, values, **field)
     assert _warnings(settings, prepared) == []
     assert not any("standardis" in text for text in inspect(prepared, quick=True).warnings)
+
+
+def test_the_share_of_the_furthest_rows_by_hand():
+    # 200 rows, 2 of them the furthest 1 %; the mean is 0, the squares are 100, 64, 36, 36 and 4.
+    values = np.array([-10.0, 8.0, -6.0, 6.0, 2.0] + [0.0] * 195)
+    assert share_held(values) == pytest.approx((100 + 64) / (100 + 64 + 36 + 36 + 4))
+    counted = np.array([-10.0, 8.0, -6.0, 6.0, 2.0, 0.0, 99.0])
+    assert share_held(counted, np.array([1, 1, 1, 1, 1, 195, 0])) == pytest.approx(share_held(values))
+    # 5 counts three times: the furthest two rows are -7 and one of these.
+    numbers, counts = np.array([5.0, -7.0, 0.0]), np.array([3, 1, 196])
+    squares = np.square(numbers - 8 / 200)
+    assert share_held(numbers, counts) == pytest.approx((squares[0] + squares[1]) / (counts * squares).sum())
+    assert share_held(np.full(50, 3.0)) == 0
+
+
+@pytest.mark.parametrize(("values", "binned"), [(amounts(), True), (NORMAL, False), (COUNTS, False), (RARE, False)])
+def test_by_default_a_skewed_number_is_in_bins_and_others_are_standardised(tmp_path, values, binned):
+    settings, prepared = prepared_with(tmp_path, values, side=True, encoding="auto", bins=5)
+    assert type(settings.fields[0]).model_fields["encoding"].default == "auto"
+    values = np.array([float(f"{value:g}") for value in values])  # as they are written
+    (spec,) = prepared.schema.fields
+    expected = FloatStatistics.from_values(values, 5 if binned else None)
+    assert (len(spec.bins), spec.continuous) == ((4, False) if binned else (0, True))
+    assert spec.bins == expected.edges
+    assert (spec.mean, spec.std) == pytest.approx((expected.mean, expected.std))
+    # RecBole's training rows give the same.
+    assert Vocabularies.from_counts(settings.fields, {}, {"x": values}).fields["x"].edges == spec.bins
+    assert _warnings(settings, prepared) == []

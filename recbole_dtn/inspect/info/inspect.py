@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from recbole_dtn.config.settings import SELECTED_ON_TEST
 from recbole_dtn.data.progress import Meter, silent
-from recbole_dtn.data.skew import skewed_numbers
 from recbole_dtn.inspect.info.duplicates import duplicates
 from recbole_dtn.inspect.info.fields import field_info
 from recbole_dtn.inspect.info.report import DataInfo, DuplicateInfo, FieldInfo, PairInfo, SingleFieldAuc
+from recbole_dtn.inspect.info.skewed import skewed_numbers
 from recbole_dtn.inspect.info.suspects import SUSPICIOUS, single_field_aucs
 from recbole_dtn.inspect.info.tasks import task_infos
 from recbole_dtn.inspect.info.view import StoreView
