@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -195,39 +195,83 @@ def gains(
     return found
 
 
+SHOWN = ("weighted_auc", "AUC by precision", "mean_ne", "mean_logloss", "last epoch")
+FLOOR = "Logistic"
+
+
 def report(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: gains in AUC (in thousandths) and calibration by set, task and rule."""
+    """Markdown: a summary by rule, gains by task of some rules, and the models against the floor."""
+    trained = [line for line in lines if line["model"] != FLOOR]
     parts = []
     for title, names in (("Choice", CHOICE), ("Confirmation", CONFIRM)):
-        present = [name for name in names if any(line["dataset"] == name for line in lines)]
-        if not present:
-            continue
-        columns = [(name, task) for name in present
-                   for task in dict.fromkeys(line["task"] for line in lines if line["dataset"] == name)]  # fmt: skip
-        for metric, scale in (("auc", 1000), ("ne", -1000)):
-            parts.append(f"\n{title}: gain in {metric} x 1000 over {REFERENCE} ± half the 95 % interval\n")
-            parts.append("| rule | " + " | ".join(f"{name} {task}" for name, task in columns) + " |")
-            parts.append("|---" * (len(columns) + 1) + "|")
-            for rule in RULES:
-                found = {name: gains(lines, name, rule, metric) for name in present}
-                cells = [f"{scale * found[n][k][0]:+.1f} ± {abs(scale) * found[n][k][1]:.1f}" for n, k in columns]
-                parts.append(f"| {rule} | " + " | ".join(cells) + " |")
-        parts.append(f"\n{title}: calibration\n")
-        parts.append("| rule | " + " | ".join(f"{name} {task}" for name, task in columns) + " |")
-        parts.append("|---" * (len(columns) + 1) + "|")
-        for rule in RULES:
-            cells = []
-            for key in columns:
-                here = [x for x in lines if (x["dataset"], x["task"], x["rule"]) == (*key, rule)]
-                cells.append(f"{calibration(here):.3f}")
-            parts.append(f"| {rule} | " + " | ".join(cells) + " |")
+        present = [name for name in names if any(line["dataset"] == name for line in trained)]
+        if present:
+            parts += [f"\n{title}: {', '.join(present)}\n", *_summary(trained, present)]
+            parts += [f"\n{title}: gain in test AUC x 1000 over {REFERENCE}\n", *_gains(trained, present, "auc", 1000)]
+            parts += [f"\n{title}: fall in test NE x 1000\n", *_gains(trained, present, "ne", -1000)]
+    if any(line["model"] == FLOOR for line in lines):
+        parts += [f"\nAgainst {FLOOR}, rule {SHOWN[0]}\n", *_against(lines)]
     return "\n".join(parts)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    return ["| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns), *rows)]
+
+
+def _summary(lines: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    rows = []
+    for rule in RULES:
+        cells, losses = [], []
+        for metric, scale in (("auc", 1000), ("ne", -1000)):
+            found = {
+                (name, task): (scale * middle, abs(scale) * half)
+                for name in names
+                for task, (middle, half) in gains(lines, name, rule, metric).items()
+            }
+            middles = [middle for middle, _ in found.values()]
+            cells += [f"{np.mean(middles):+.1f}", f"{min(middles):+.1f}"]
+            losses += [f"{metric} {name} {task}" for (name, task), (m, half) in found.items() if m < -half]
+        rows.append([rule, *cells, "; ".join(losses)])
+    return table(["rule", "AUC, mean", "AUC, worst task", "NE, mean", "NE, worst task", "loses with confidence"], rows)
+
+
+def _gains(lines: Sequence[Mapping[str, Any]], names: Sequence[str], metric: str, scale: float) -> list[str]:
+    rows = []
+    for name in names:
+        found = {rule: gains(lines, name, rule, metric) for rule in SHOWN}
+        for task in found[SHOWN[0]]:
+            values = [(scale * found[rule][task][0], abs(scale) * found[rule][task][1]) for rule in SHOWN]
+            rows.append([f"{name} {task}", *(f"{middle:+.1f} ± {half:.1f}" for middle, half in values)])
+    return table(["set, task", *SHOWN], rows)
+
+
+def _against(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Difference of test AUC of each model to the floor's, with its standard error, and calibration."""
+    rule = SHOWN[0]
+    rows = []
+    models = [model for model in dict.fromkeys(line["model"] for line in lines) if model != FLOOR]
+    keys = dict.fromkeys((line["dataset"], line["task"]) for line in lines if line["model"] == FLOOR)
+    for dataset, task in keys:
+        here = [x for x in lines if (x["dataset"], x["task"], x["rule"]) == (dataset, task, rule)]
+        floor = {x["split"]: x["auc"] for x in here if x["model"] == FLOOR}
+        cells = [f"{dataset} {task}", f"{np.mean(list(floor.values())):.4f}"]
+        for model in models:
+            own = [x for x in here if x["model"] == model and x["split"] in floor]
+            if len(own) < 2:
+                cells.append("–")
+                continue
+            differences = np.array([x["auc"] - floor[x["split"]] for x in own])
+            middle, half = corrected(differences)
+            error = half / float(t.ppf(0.975, len(own) - 1))
+            cells.append(f"{1000 * middle:+.1f} ± {1000 * error:.1f} ({calibration(own):.2f})")
+        rows.append(cells)
+    return table(["set, task", FLOOR, *models], rows)
 
 
 def compared(lines: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], rule: str) -> str:
     """Markdown: one rule's results with the shipped settings against those of other settings."""
-    parts = ["| set, task | AUC x 1000 | NE x 1000 | calibration | with the other | epoch | with the other |"]
-    parts.append("|---" * 7 + "|")
+    rows = []
     for dataset in dict.fromkeys(line["dataset"] for line in others):
         found = {name: gains(lines, dataset, rule, name, over=rule, others=others) for name in ("auc", "ne")}
         for task in found["auc"]:
@@ -237,8 +281,9 @@ def compared(lines: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, A
                     for those in (lines, others)]  # fmt: skip
             cells += [f"{calibration(side):.3f}" for side in here]
             cells += [f"{np.mean([x['epoch'] for x in side]):.1f}" for side in here]
-            parts.append(f"| {dataset} {task} | " + " | ".join(cells) + " |")
-    return "\n".join(parts)
+            rows.append([f"{dataset} {task}", *cells])
+    columns = ["AUC x 1000", "NE x 1000", "calibration", "with the other", "epoch", "with the other"]
+    return "\n".join(table(["set, task", *columns], rows))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -38,9 +38,10 @@ class FieldSpec:
         offset: first of those rows.
         pooling: how a ``token_seq`` field is pooled, ``sum`` or ``mean``.
         weights: name of the ``float_seq`` column whose values weight a ``token_seq`` field, if any.
-        bins: for a ``float`` field the quantile edges when it is binned (then it is an id field); empty if continuous.
+        bins: for a ``float`` field the edges when it is binned (then it is an id field); empty if continuous.
         mean, std: for a continuous float, the training split's statistics; the value is ``(raw - mean) / std``.
         clip: largest magnitude of that value; None: no limit.
+        log1p: whether ``raw`` first becomes ``sign(raw) log(1 + |raw|)``, of which ``mean`` and ``std`` are then taken.
     """
 
     name: str
@@ -53,6 +54,7 @@ class FieldSpec:
     mean: float = 0.0
     std: float = 1.0
     clip: float | None = None
+    log1p: bool = False
 
     @property
     def single_id(self) -> bool:

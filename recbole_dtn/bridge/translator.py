@@ -227,7 +227,10 @@ def _column(batch: Batch, name: str) -> Tensor:
 
 def _standardised(values: Tensor, spec: FieldSpec) -> Tensor:
     """As :meth:`recbole_dtn.data.floats.FloatStatistics.standardise` does it: NaN stays NaN."""
-    found = (values.double() - spec.mean) / spec.std
+    wide = values.double()
+    if spec.log1p:
+        wide = wide.abs().log1p().copysign(wide)
+    found = (wide - spec.mean) / spec.std
     return (found if spec.clip is None else found.clamp(-spec.clip, spec.clip)).float()
 
 

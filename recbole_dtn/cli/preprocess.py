@@ -79,9 +79,9 @@ Keys of the spec (only fields and tasks are needed):
                    strip (false), null_values ([]), quote ('"'; null: none)
   fields:          the inputs; of each: name, type (token; token_seq, float), min_count
                    token_seq: list_separator (' ', in a text), pooling (sum, mean), weights (column of numbers)
-                   float: encoding (standardise; bins), bins (10), clip (10 standard deviations; null: no limit),
-                   fill (number put where one is missing), missing (refuse: reject the row; keep: leave the cells
-                   empty, absent values to our models)
+                   float: encoding (auto; standardise, log1p, bins), bins (20), clip (10 standard deviations; null: no
+                   limit), fill (number put where one is missing), missing (refuse: reject the row; keep: leave the
+                   cells empty, absent values to our models)
   tasks:           of each: name, kind (binary; regression), label (column: 0, 1, true, false; or a number),
                    condition (such as rating >= 4), observed_when (condition of the rows where it is known),
                    after (tasks before it in a chain), weight (1), pos_weight (1), loss (bce or mse by kind)

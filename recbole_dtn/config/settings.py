@@ -65,8 +65,8 @@ class FieldSettings(Strict):
     name: str
     type: Literal["token", "token_seq", "float"] = "token"
     min_count: Count | None = None  # None: the data set's min_count
-    encoding: Literal["standardise", "bins"] = "standardise"  # floats only
-    bins: Annotated[int, Field(ge=2, le=10_000)] = 10  # quantile bins, floats with encoding: bins
+    encoding: Literal["auto", "standardise", "log1p", "bins"] = "auto"  # floats; auto: bins where it is skewed
+    bins: Annotated[int, Field(ge=2, le=10_000)] = 20  # of about equally many rows, floats in bins
     clip: Positive | None = 10.0  # largest magnitude of a standardised float, in standard deviations; None: no limit
     pooling: Literal["sum", "mean"] | None = None  # None: the setting `pooling`
     weights: str | None = None  # float_seq column that weights a token_seq

@@ -91,18 +91,21 @@ def _refuse_duplicates(key: str, names: Iterable[str]) -> None:
         seen.add(name)
 
 
-# Keys that a resolved settings.yaml writes for every field, so they are not an error for a token.
-_BINS, _CLIP = (FieldSettings.model_fields[key].default for key in ("bins", "clip"))
+# Values that a resolved settings.yaml writes for every field, so that they are not an error for a token; the first ones
+# are those of earlier versions.
+_ENCODINGS = ("standardise", FieldSettings.model_fields["encoding"].default)
+_BINS = (10, FieldSettings.model_fields["bins"].default)
+_CLIP = FieldSettings.model_fields["clip"].default
 
 
 def _check_field_options(settings: Settings) -> None:
     for spec in settings.fields:
-        if spec.type != "float" and (spec.encoding != "standardise" or spec.bins != _BINS or spec.clip != _CLIP):
+        if spec.type != "float" and (spec.encoding not in _ENCODINGS or spec.bins not in _BINS or spec.clip != _CLIP):
             raise UsageError(f"field {spec.name!r}: encoding, bins and clip are for type float, not {spec.type}")
         if spec.encoding == "bins" and spec.clip != _CLIP:
-            raise UsageError(f"field {spec.name!r}: clip needs encoding: standardise")
-        if spec.type == "float" and spec.encoding == "standardise" and spec.bins != _BINS:
-            raise UsageError(f"field {spec.name!r}: bins needs encoding: bins")
+            raise UsageError(f"field {spec.name!r}: clip needs encoding: standardise, log1p or auto")
+        if spec.type == "float" and spec.encoding not in ("bins", "auto") and spec.bins not in _BINS:
+            raise UsageError(f"field {spec.name!r}: bins needs encoding: bins or auto")
         if spec.type == "float" and spec.min_count is not None:
             raise UsageError(f"field {spec.name!r}: min_count is for tokens, not for type float")
         if spec.type != "token_seq" and (spec.pooling is not None or spec.weights is not None):

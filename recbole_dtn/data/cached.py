@@ -12,7 +12,7 @@ from recbole_dtn.data.building import is_building
 
 __all__ = ["CacheEntry", "cache_clear", "cache_list", "complete_manifest", "read_json"]
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever the arrays or their meaning change, so that older caches are not read."""
 MANIFEST = "manifest.json"
 DIGESTS = "digests.json"

@@ -21,7 +21,7 @@ from recbole_dtn.data.raw import RawFloats, RawSequences, RawTable, RawTokens
 from recbole_dtn.data.scratch import ScratchArray
 from recbole_dtn.data.sources import PARTS
 from recbole_dtn.data.store import ragged_positions
-from recbole_dtn.data.vocabulary import TokenVocabulary, Vocabulary
+from recbole_dtn.data.vocabulary import TokenVocabulary, Vocabulary, float_options
 from recbole_dtn.errors import DataError
 from recbole_dtn.schema import ABSENT, UNKNOWN
 
@@ -187,7 +187,7 @@ def _write_floats(
                 yield values[chosen], counts
 
     _refuse_overflow(spec.name, table, raw)
-    known = FloatStatistics.from_blocks(training, spec.bins if spec.encoding == "bins" else None, clip=spec.clip)
+    known = FloatStatistics.from_blocks(training, **float_options(spec))
     # Bins are ids (0 absent, 1 unused, then the intervals); other numbers are standardised, NaN where absent.
     binned = bool(known.edges)
     dtype = narrowest(known.size - 1) if binned else np.float32

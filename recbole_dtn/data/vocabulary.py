@@ -24,7 +24,7 @@ from recbole_dtn.data.floats import Floats, FloatStatistics, bin_ids
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.schema import ABSENT, FIRST_TOKEN, UNKNOWN, DataSchema, FieldSpec, TaskSpec
 
-__all__ = ["FloatStatistics", "TokenVocabulary", "Vocabularies", "bin_ids", "make_schema"]
+__all__ = ["FloatStatistics", "TokenVocabulary", "Vocabularies", "bin_ids", "float_options", "make_schema"]
 
 Ids = npt.NDArray[np.int64]
 
@@ -143,6 +143,16 @@ def _from_places(places: Ids, tokens: pl.Series) -> Ids:
 Vocabulary = TokenVocabulary | FloatStatistics
 
 
+def float_options(spec: FieldSettings) -> dict[str, Any]:
+    """How a float field is encoded, as the arguments of :meth:`FloatStatistics.from_blocks`."""
+    return {
+        "bins": spec.bins if spec.encoding in ("bins", "auto") else None,
+        "only_skewed": spec.encoding == "auto",
+        "clip": spec.clip,
+        "log1p": spec.encoding == "log1p",
+    }
+
+
 @dataclass(frozen=True)
 class Vocabularies:
     """Tokens and statistics of each field in the training split; enough to encode new rows.
@@ -182,8 +192,7 @@ class Vocabularies:
         made: dict[str, Vocabulary] = {}
         for spec in fields:
             if spec.type == "float":
-                bins = spec.bins if spec.encoding == "bins" else None
-                made[spec.name] = FloatStatistics.from_values(floats[spec.name], bins, clip=spec.clip)
+                made[spec.name] = FloatStatistics.from_values(floats[spec.name], **float_options(spec))
             else:
                 tokens = pl.Series(list(counts[spec.name]), dtype=pl.String)
                 numbers = np.fromiter(counts[spec.name].values(), np.int64, len(tokens))
@@ -217,7 +226,8 @@ class Vocabularies:
                 content[name] = {"tokens": found.series.str.join("\n").first() or "", "rare": found.rare}
             else:
                 content[name] = {
-                    "mean": found.mean, "std": found.std, "edges": list(found.edges), "clip": found.clip
+                    "mean": found.mean, "std": found.std, "edges": list(found.edges), "clip": found.clip,
+                    "log1p": found.log1p,
                 }  # fmt: skip
         return {"fields": content, "domains": list(self.domains), "domain_field": self.domain_field}
 
@@ -231,7 +241,11 @@ class Vocabularies:
                 fields[name] = TokenVocabulary(pl.Series(tokens, dtype=pl.String), content["rare"])
             else:
                 fields[name] = FloatStatistics(
-                    content["mean"], content["std"], tuple(content["edges"]), content.get("clip")
+                    content["mean"],
+                    content["std"],
+                    tuple(content["edges"]),
+                    content.get("clip"),
+                    content.get("log1p", False),
                 )
         return cls(fields, tuple(data["domains"]), data["domain_field"])
 
@@ -396,7 +410,7 @@ def make_schema(
         known = vocabularies.fields[spec.name]
         numbers: dict[str, Any] = {}
         if isinstance(known, FloatStatistics):
-            numbers = {"bins": known.edges, "mean": known.mean, "std": known.std, "clip": known.clip}
+            numbers = {"bins": known.edges, **{key: getattr(known, key) for key in ("mean", "std", "clip", "log1p")}}
         elif known.rare == 0:
             # No training row has the id UNKNOWN: training cannot reach its embedding, which starts at zero.
             zero_unknown.append(position)

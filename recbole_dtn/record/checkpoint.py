@@ -219,7 +219,9 @@ def match_rows(
     for spec, block in zip(schema.fields, row_blocks(schema, compression), strict=True):
         known, there = old_fields.get(spec.name, (None, None))
         # A field that is new, or of another kind, keeps its fresh rows.
-        if known is None or there is None or known.kind != spec.kind or known.bins != spec.bins:
+        if known is None or there is None or known.kind != spec.kind:
+            continue
+        if (known.bins, known.log1p) != (spec.bins, spec.log1p):
             continue
         if spec.kind == "float":
             pairs = [(local, local) for local in range(spec.size)]

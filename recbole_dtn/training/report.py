@@ -15,6 +15,7 @@ from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.console import say
 from recbole_dtn.report.tables import plain_lines, show_table
 from recbole_dtn.report.text import NONE, count, decimal, share
+from recbole_dtn.schema import FIRST_TOKEN, FieldSpec
 from recbole_dtn.training.gates import gate_rows
 from recbole_dtn.training.warn import failure_signs, result_warnings
 
@@ -44,6 +45,13 @@ def _cell(values: Mapping[str, float | None], key: str) -> str:
     value, error = values.get(key), values.get(error_name(key))
     # Without an error, as for two rows, the value stands alone.
     return decimal(value, 4) if value is None or error is None else f"{decimal(value, 4)} ± {decimal(error, 4)}"
+
+
+def _kind(spec: FieldSpec) -> str:
+    """What a field is, in words; of a binned number, how many bins it has."""
+    if spec.kind == "float":
+        return f"number in {spec.size - FIRST_TOKEN} bins" if spec.bins else "logarithm" if spec.log1p else "number"
+    return "id" if spec.kind == "token" else f"ids, pooled by {spec.pooling}"
 
 
 class Report:
@@ -97,6 +105,7 @@ class Report:
         total = sum(split.rows for split in splits.values())
         how = "read from the cache" if prepared.cached else "encoded"
         self.show(f"data: {name}, {total:,} rows, {schema.num_fields} fields, {how} in {seconds:.1f} s")
+from recbole_dtn.schema import FIRST_TOKEN, FieldSpec
         if prepared.summary.how:
             self.show(f"split: {prepared.summary.how}")
         kinds = {"token": "id", "token_seq": "ids, pooled by {}", "float": "number"}
@@ -106,7 +115,7 @@ class Report:
             [
                 [
                     spec.name,
-                    f"number in {spec.size - 2} bins" if spec.bins else kinds[spec.kind].format(spec.pooling),
+                    _kind(spec),
                     NONE if spec.kind == "float" else count(spec.size - 2),
                 ]
                 for spec in schema.fields

@@ -11,6 +11,7 @@ import numpy as np
 
 from recbole_dtn.config.settings import Settings, TaskSettings
 from recbole_dtn.inspect.info.inputs import input_findings, input_sentences
+from recbole_dtn.inspect.info.skewed import skewed_numbers
 from recbole_dtn.inspect.info.tasks import auc_error
 from recbole_dtn.metric.ne import entropy
 from recbole_dtn.preprocess.prepare import PreparedData, Split
@@ -78,6 +79,7 @@ def data_warnings(settings: Settings, prepared: PreparedData) -> list[str]:
     return [
         *unread_weights(settings),
         *large_targets(settings.tasks, prepared.splits["train"]),
+        *skewed_numbers(prepared.splits["train"]).values(),
         *few_rows(settings, prepared.summary.positives),
         *input_sentences([spec.name for spec in prepared.schema.fields], found.aucs, found.telling),
     ]

@@ -17,7 +17,7 @@ FIELDS = [
     {"name": "u"},
     {"name": "i", "min_count": 2},
     {"name": "tags", "type": "token_seq", "weights": "w", "min_count": 2},
-    {"name": "x", "type": "float"},
+    {"name": "x", "type": "float", "encoding": "standardise"},
     {"name": "z", "type": "float", "encoding": "bins", "bins": 5},
     {"name": "age", "type": "float", "encoding": "bins", "bins": 3},
     {"name": "city"},

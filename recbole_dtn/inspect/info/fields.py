@@ -7,13 +7,14 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from recbole_dtn.data.floats import in_units, unlogged
 from recbole_dtn.data.store import Column
 from recbole_dtn.data.vocabulary import TokenVocabulary, Vocabulary
 from recbole_dtn.inspect.info.report import FieldInfo, FieldSplit, Lengths, Numbers, Tokens
 from recbole_dtn.inspect.info.view import StoreView, ragged
 from recbole_dtn.schema import ABSENT, FIRST_TOKEN, UNKNOWN, FieldSpec
 
-__all__ = ["QUANTILES", "SAMPLED", "field_info", "in_units", "value_name"]
+__all__ = ["QUANTILES", "SAMPLED", "field_info", "value_name"]
 
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 # Rows that quantiles are taken of, tokens that are listed, share of tokens in top_percent_share, ranks of a frequency
@@ -173,7 +174,10 @@ def value_name(position: int, spec: FieldSpec, vocabulary: Vocabulary) -> str:
 def _number_split(
     view: StoreView, spec: FieldSpec, column: Column, split: str, rows: int
 ) -> tuple[FieldSplit, Numbers]:
-    """Moments over all rows; they are added up in standardised units, where nothing cancels."""
+    """Moments over all rows; they are added up in standardised units, where nothing cancels.
+
+    Those of a logarithm are added up in the units of the file, as its mean would not be that of the numbers.
+    """
     present, clipped, total, squares = 0, 0, 0.0, 0.0
     # As float32, in which the stored values were cut off.
     bound = np.inf if spec.clip is None else float(np.float32(spec.clip))
@@ -188,38 +192,28 @@ def _number_split(
         weights = np.ones(len(values)) if repeats is None else repeats[kept].astype(np.float64)
         present += int(weights.sum())
         clipped += int(weights[np.abs(values) >= bound].sum())
+        smallest, largest = min(smallest, float(values.min())), max(largest, float(values.max()))
+        if spec.log1p:
+            values = unlogged(values * spec.std + spec.mean)
         total += float(weights @ values)
         squares += float(weights @ np.square(values))
-        smallest, largest = min(smallest, float(values.min())), max(largest, float(values.max()))
     missing = (rows - present) / rows if rows else 0.0
     constant = present == 0 or (present == rows and smallest == largest)
     found = FieldSplit(missing, present, None, None, None, constant)
     if not present:
         return found, Numbers(None, None, None, None, (), 0)
-    mean = total / present
+    mean, scale, shift = total / present, *((1.0, 0.0) if spec.log1p else (spec.std, spec.mean))
     taken = view.sample(split, SAMPLED)
     values = np.asarray(column.values[view.pointed(column.table, taken)]).astype(np.float64)
     values = values[~np.isnan(values)]
     quantiles = np.quantile(values, QUANTILES) if len(values) else np.empty(0)
     return found, Numbers(
-        mean=mean * spec.std + spec.mean,
+        mean=mean * scale + shift,
         # The difference may be just below 0 where all values are equal.
-        std=float(np.sqrt(max(squares / present - mean**2, 0.0))) * spec.std,
+        std=float(np.sqrt(max(squares / present - mean**2, 0.0))) * scale,
         smallest=in_units(smallest, spec),
         largest=in_units(largest, spec),
         quantiles=tuple(in_units(float(value), spec) for value in quantiles),
         sampled=len(taken),
         clipped=clipped,
     )
-
-
-def in_units(value: float, spec: FieldSpec) -> float:
-    """A standardised value in the units of the file, without the digits that float32 has lost.
-
-    >>> in_units(float(np.float32((0 - 21382.7) / 34064.3)), FieldSpec("x", "float", 2, 0, mean=21382.7, std=34064.3))
-    0.0
-    """
-    found = value * spec.std + spec.mean
-    # A float32 has 24 significant bits.
-    lost = abs(value) * spec.std * 2.0**-23
-    return found if lost == 0 else round(found, -int(np.ceil(np.log10(lost)))) + 0.0

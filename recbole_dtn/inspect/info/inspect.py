@@ -12,6 +12,7 @@ from recbole_dtn.inspect.info.duplicates import duplicates
 from recbole_dtn.inspect.info.fields import field_info
 from recbole_dtn.inspect.info.inputs import input_sentences
 from recbole_dtn.inspect.info.report import DataInfo, DuplicateInfo, FieldInfo, PairInfo
+from recbole_dtn.inspect.info.skewed import skewed_numbers
 from recbole_dtn.inspect.info.suspects import SAMPLED, SUSPICIOUS, single_field_aucs
 from recbole_dtn.inspect.info.tasks import task_infos
 from recbole_dtn.inspect.info.telling import Telling, telling_inputs
@@ -69,6 +70,7 @@ def inspect(
             *([SELECTED_ON_TEST] if selected_on_test else []),
             *input_sentences([spec.name for spec in view.schema.fields], alone or (), telling, above=SUSPICIOUS),
             *(text for field in fields for text in _field_warnings(field)),
+            *skewed_numbers(prepared.splits["train"]).values(),
             *_nesting(pairs),
             *_leaks(repeated or {}),
         ),

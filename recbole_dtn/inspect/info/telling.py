@@ -11,9 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from recbole_dtn.data.floats import in_units
 from recbole_dtn.data.store import Column
 from recbole_dtn.data.vocabulary import Vocabularies
-from recbole_dtn.inspect.info.fields import in_units, value_name
+from recbole_dtn.inspect.info.fields import value_name
 from recbole_dtn.inspect.info.view import StoreView, ragged_of
 from recbole_dtn.schema import ABSENT, FIRST_TOKEN, UNKNOWN, FieldSpec
 

@@ -1,0 +1,218 @@
+"""How numbers are best given to the models: standardised, as logarithms, in bins, as tokens.
+
+    python -m benchmarks.encodings --data=DIR
+
+Every number of a set is encoded in the same way, for each way of ENCODINGS, and SharedBottom and MMoE are trained as
+they ship; a one-hot logistic regression (strength .3) stands beside them. The sets CHOSEN are for choosing; the sets
+CONFIRMED were not looked at before the choice. Every run has a random split of its own (70 % training, 10 %
+validation, which selects the epoch, and 20 % test), the same for all encodings: a difference is paired by split. The
+report has, per set and task, the test AUC of ``standardise`` and the mean difference of each encoding from it, with
+its standard error over the splits (the models' mean per split; the splits overlap, so that it is too small by up to
+the factor of Nadeau and Bengio, Machine Learning 2003, sqrt(1 + n * test / train), which is applied).
+
+Every run that ended is a line of encodings-runs.jsonl in the work folder: the same command goes on where it was
+stopped. One process, one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import time
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
+
+from benchmarks.encoding_sets import SETS, Table, atomic
+from benchmarks.harness import machine, markdown
+from benchmarks.logistic import design
+from recbole_dtn.config.load import resolve
+from recbole_dtn.inspect.info.skewed import skewed_numbers
+from recbole_dtn.preprocess.prepare import prepare
+from recbole_dtn.training.fit import fit_settings
+
+RATIO = (0.7, 0.1, 0.2)
+STRENGTH = 0.3
+FLOOR = "Logistic"
+REFERENCE = "standardise"
+CHOSEN = ("census", "census-few", "loans", "planted-skewed")
+CONFIRMED = ("kuairand", "movies", "digits", "planted-linear")
+ENCODINGS: dict[str, Sequence[dict[str, Any]]] = {
+    "standardise": [{"encoding": "standardise"}],
+    "log1p": [{"encoding": "log1p"}],
+    "bins 10": [{"encoding": "bins", "bins": 10}],
+    "bins 20": [{"encoding": "bins", "bins": 20}],
+    "bins 50": [{"encoding": "bins", "bins": 50}],
+    "tokens": [{"column": "text", "type": "token", "min_count": 5}],
+    "bins 20 + log1p": [{"encoding": "bins", "bins": 20}, {"column": "too", "encoding": "log1p"}],
+}
+"""By name, the fields that stand for one number: ``column`` names a copy of it, see ``encoding_sets.atomic``."""
+SKEWED = " where skewed"
+"""Such an encoding is for the numbers that ``data info`` warns of; the others are standardised."""
+ENCODINGS |= {f"{name}{SKEWED}": ENCODINGS[name] for name in ("log1p", "bins 20")}
+Run = dict[str, Any]
+
+
+def fields(table: Table, encoding: str, skewed: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The inputs of a set, its numbers encoded in one way."""
+    made = [{"name": name} for name in table.tokens]
+    for name in table.floats:
+        plain = encoding.endswith(SKEWED) and name not in skewed
+        for part in ENCODINGS[REFERENCE if plain else encoding]:
+            column = part.get("column")
+            rest = {key: value for key, value in part.items() if key != "column"}
+            made.append({"name": name if column is None else f"{name}_{column}", "type": "float", **rest})
+    return made
+
+
+def one_run(name: str, table: Table, model: str, encoding: str, split: int, work: Path) -> dict[str, Any]:
+    """Train and test once: AUC and log loss of every task on the test split."""
+    given = {
+        "model": "SharedBottom" if model == FLOOR else model,
+        "dataset": name,
+        "data_path": str(work / "data"),
+        "output_dir": str(work / "runs"),
+        "fields": fields(table, encoding),
+        "tasks": [{"name": task, "label": task} for task in table.tasks],
+        "split_ratio": list(RATIO),
+        "split_seed": split,
+        "seed": 2020 + split,
+        "threads": 1,
+        "quiet": True,
+        **SETS[name][1],
+    }
+    if encoding.endswith(SKEWED):
+        train = prepare(resolve({**given, "fields": fields(table, REFERENCE)}).settings).splits["train"]
+        given["fields"] = fields(table, encoding, skewed_numbers(train))
+    resolved = resolve(given)
+    if model == FLOOR:
+        return logistic(resolved.settings)
+    record = fit_settings(resolved).record
+    assert record.test is not None
+    found = {task: {key: values[key] for key in ("auc", "logloss")} for task, values in record.test.items()}
+    return {"test": found, "best_epoch": record.best_epoch, "epochs": record.epochs}
+
+
+def logistic(settings: Any) -> dict[str, Any]:
+    """The floor, on the same rows and encodings."""
+    prepared = prepare(settings)
+    (x, y, _), (x_test, y_test, _) = (design(prepared.splits[part], prepared.schema) for part in ("train", "test"))
+    found = {}
+    for position, task in enumerate(prepared.schema.task_names):
+        model = LogisticRegression(C=STRENGTH, max_iter=200).fit(x, y[:, position])
+        scores = model.predict_proba(x_test)[:, 1]
+        truth = y_test[:, position]
+        found[task] = {"auc": float(roc_auc_score(truth, scores)), "logloss": float(log_loss(truth, scores))}
+    return {"test": found}
+
+
+# ---- report ---------------------------------------------------------------------------------------------------------
+
+
+def per_split(runs: Sequence[Run], name: str, task: str, models: Sequence[str], metric: str) -> dict[str, list[float]]:
+    """By encoding, a value per split: the mean over the models. Encodings that lack a run are left out."""
+    splits = sorted({run["split"] for run in runs if run["set"] == name})
+    found = {}
+    for encoding in ENCODINGS:
+        values = {
+            (run["model"], run["split"]): run["test"][task][metric]
+            for run in runs
+            if run["set"] == name and run["encoding"] == encoding
+        }
+        wanted = [[(model, split) for model in models] for split in splits]
+        if wanted and all(key in values for keys in wanted for key in keys):
+            found[encoding] = [statistics.mean(values[key] for key in keys) for keys in wanted]
+    return found
+
+
+def difference(values: Sequence[float], reference: Sequence[float]) -> tuple[float, float]:
+    """Mean paired difference and its corrected standard error."""
+    apart = [a - b for a, b in zip(values, reference, strict=True)]
+    factor = math.sqrt(1 / len(apart) + RATIO[2] / RATIO[0])
+    return statistics.mean(apart), statistics.stdev(apart) * factor
+
+
+def rows_of(runs: Sequence[Run], name: str, models: Sequence[str], metric: str = "auc") -> Iterator[list[str]]:
+    """A row per task: the reference's value, and how far each encoding is from it."""
+    tasks = dict.fromkeys(task for run in runs if run["set"] == name for task in run["test"])
+    for task in tasks:
+        values = per_split(runs, name, task, models, metric)
+        if REFERENCE not in values:
+            continue
+        cells = []
+        for encoding in list(ENCODINGS)[1:]:
+            if encoding not in values:
+                cells.append("")
+                continue
+            mean, error = difference(values[encoding], values[REFERENCE])
+            cells.append(f"{mean:+.4f} ± {error:.4f}")
+        yield [name, task, f"{statistics.mean(values[REFERENCE]):.4f}", *cells]
+
+
+def report(runs: Sequence[Run], names: Sequence[str], metric: str = "auc") -> str:
+    """Tables for docs/encodings.md."""
+    columns = ["set", "task", *ENCODINGS]
+    parts = []
+    for title, models in (("SharedBottom and MMoE", ["SharedBottom", "MMoE"]), ("logistic regression", [FLOOR])):
+        rows = [row for name in names for row in rows_of(runs, name, models, metric)]
+        parts.append(f"{metric}, {title}\n\n{markdown(columns, rows)}")
+    return "\n\n".join(parts)
+
+
+def save(path: Path, runs: Sequence[Run]) -> None:
+    """All runs, as ``{set: {model: {encoding: {split: {task: [AUC, log loss]}}}}}``."""
+    content: dict[str, Any] = {"benchmark": "encodings", "machine": machine(), "runs": {}}
+    for run in runs:
+        place = content["runs"].setdefault(run["set"], {}).setdefault(run["model"], {}).setdefault(run["encoding"], {})
+        place[run["split"]] = {
+            task: [round(values["auc"], 5), round(values["logloss"], 5)] for task, values in run["test"].items()
+        }
+    path.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of census_income_kdd/, kuairand_27k_subset/")
+    parser.add_argument("--sets", default=",".join(CHOSEN), help="of " + ", ".join(SETS))
+    parser.add_argument("--models", default=f"SharedBottom,MMoE,{FLOOR}")
+    parser.add_argument("--encodings", default=",".join(ENCODINGS), help="of " + ", ".join(ENCODINGS))
+    parser.add_argument("--splits", type=int, default=5, help="2 or more random splits, with split_seed 0, 1, ...")
+    parser.add_argument("--work", type=Path, default=Path("encodings-work"), help="folder of data, runs and results")
+    parser.add_argument("--output", type=Path, help="write all results as JSON to this file")
+    given = parser.parse_args(argv)
+    log = given.work / "encodings-runs.jsonl"
+    runs: list[Run] = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    done = {(run["set"], run["model"], run["encoding"], run["split"]) for run in runs}
+    names = given.sets.split(",")
+    for name in names:
+        table = SETS[name][0](given.data)
+        if not (given.work / "data" / name / f"{name}.inter").is_file():
+            atomic(table, given.work / "data" / name)
+        for split in range(given.splits):
+            for encoding in given.encodings.split(","):
+                for model in given.models.split(","):
+                    if (name, model, encoding, split) in done:
+                        continue
+                    start = time.process_time()
+                    found = one_run(name, table, model, encoding, split, given.work)
+                    run = {"set": name, "model": model, "encoding": encoding, "split": split, **found}
+                    run["cpu_seconds"] = round(time.process_time() - start, 1)
+                    runs.append(run)
+                    with log.open("a") as file:
+                        file.write(json.dumps(run) + "\n")
+                    scores = ", ".join(f"{task} {values['auc']:.4f}" for task, values in run["test"].items())
+                    print(f"{name}, split {split}, {model}, {encoding}: {scores}", flush=True)
+    print(report(runs, names))
+    print("\n" + report(runs, names, "logloss"))
+    if given.output is not None:
+        save(given.output, runs)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
