@@ -105,10 +105,8 @@ class Report:
         total = sum(split.rows for split in splits.values())
         how = "read from the cache" if prepared.cached else "encoded"
         self.show(f"data: {name}, {total:,} rows, {schema.num_fields} fields, {how} in {seconds:.1f} s")
-from recbole_dtn.schema import FIRST_TOKEN, FieldSpec
         if prepared.summary.how:
             self.show(f"split: {prepared.summary.how}")
-        kinds = {"token": "id", "token_seq": "ids, pooled by {}", "float": "number"}
         self.table(
             "fields",
             ["field", "kind", "vocabulary"],
