@@ -80,7 +80,7 @@ def grow(kind: str, train: TaskRows, valid: TaskRows, categorical: int, settings
         l2_regularization=settings.l2,
         categorical_features=[column < categorical for column in range(train.inputs.shape[1])],
         early_stopping=stops,
-        n_iter_no_change=settings.patience,
+        n_iter_no_change=settings.stopping_trees,
         scoring="loss",
         warm_start=True,
         # Of the rows that the bins of numbers are computed from, where there are more than 200,000.
@@ -109,7 +109,7 @@ class Boosting(TreeModel):
     multi-valued field is a column for each of its ``list_tokens`` most frequent tokens, and the count of its values.
 
     The trees are fitted on the rows where the task is observed, with sample weights and ``pos_weight``. The number of
-    trees is the one with the lowest loss on our validation rows; growing stops ``patience`` trees after the best.
+    trees is the one with the lowest loss on our validation rows; growing stops ``stopping_trees`` trees after the best.
     Checkpoints hold the trees as tensors, and scikit-learn is not needed to score. An epoch in the record is a tree.
     """
 

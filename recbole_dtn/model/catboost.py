@@ -46,7 +46,7 @@ class CatBoostTrees(StoredTrees):
         catboost = require(self.package)
         checked = len(valid.labels) > 0
         most = settings.max_trees if checked else min(UNCHECKED, settings.max_trees)
-        stop = {"od_type": "Iter", "od_wait": settings.patience, "use_best_model": True} if checked else {}
+        stop = {"od_type": "Iter", "od_wait": settings.stopping_trees, "use_best_model": True} if checked else {}
         trees = catboost.CatBoost(
             {
                 "loss_function": "Logloss" if task.kind == "binary" else "RMSE",

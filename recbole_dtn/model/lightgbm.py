@@ -40,7 +40,7 @@ class LightGBMTrees(StoredTrees):
             grown = found.iteration + 1
             meter(f"boosting of {task.name}", grown, most)
 
-        stop = [lightgbm.early_stopping(settings.patience, verbose=False)] if checked else []
+        stop = [lightgbm.early_stopping(settings.stopping_trees, verbose=False)] if checked else []
         trees = lightgbm.train(
             {
                 "objective": "binary" if task.kind == "binary" else "regression",

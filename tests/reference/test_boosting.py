@@ -66,7 +66,7 @@ def test_tensors_score_as_scikit_learn_does(kind: str) -> None:
 
 def test_parts_are_one_fit_and_validation_chooses_the_number_of_trees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boosting, "TREES_AT_A_TIME", 4)
-    settings = make_settings("Boosting", max_trees=60, max_leaf_nodes=4, patience=6, shrinkage=0.2)
+    settings = make_settings("Boosting", max_trees=60, max_leaf_nodes=4, stopping_trees=6, shrinkage=0.2)
     train, valid = (TaskRows(*table(rows, seed)) for rows, seed in ((1500, 4), (500, 5)))
     whole = HistGradientBoostingClassifier(
         max_iter=60,

@@ -35,7 +35,7 @@ def table(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_the_state_scores_as_the_trees_that_were_grown() -> None:
-    settings = make_settings("CatBoost", max_trees=40, max_leaf_nodes=8, patience=5, threads=1)
+    settings = make_settings("CatBoost", max_trees=40, max_leaf_nodes=8, stopping_trees=5, threads=1)
     train, valid = (TaskRows(*table(rows, seed)) for rows, seed in ((1500, 1), (400, 2)))
     ours, other = CatBoostTrees(), CatBoostTrees()
     grown, kept = ours.fit(TaskSpec("t", "binary", "y"), train, valid, Columns(), settings, silent)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from recbole_dtn.data.skew import share_held
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.inspect.info.inspect import inspect
 from recbole_dtn.preprocess.prepare import prepare
-from recbole_dtn.training.fit import _warnings
+from recbole_dtn.training.warn import data_warnings
 
 ROWS = 3000
 
@@ -18,7 +18,7 @@ def prepared_with(tmp_path, values, side=False, **field):
     """A number ``x`` of ``ROWS`` training rows, in the interactions or in a side table of one user each."""
     (tmp_path / "toy").mkdir()
     cells = [f"u{i}\t{values[i]:g}" for i in range(ROWS)]
-    rows = [f"u{i}\t{i % 2}" if side else f"{cells[i]}\t{i % 2}" for i in range(ROWS)]
+    rows = [f"u{i}\t{i // 7 % 2}" if side else f"{cells[i]}\t{i // 7 % 2}" for i in range(ROWS)]
     header = "u:token\ty:float" if side else "u:token\tx:float\ty:float"
     for part in ("train", "valid", "test"):
         (tmp_path / "toy" / f"toy.{part}.inter").write_text("\n".join([header, *rows]) + "\n")
@@ -41,7 +41,7 @@ def amounts():
 @pytest.mark.parametrize("side", [False, True])
 def test_a_skewed_number_is_named_with_what_was_seen(tmp_path, side):
     settings, prepared = prepared_with(tmp_path, amounts(), side=side)
-    (sentence,) = _warnings(settings, prepared)
+    (sentence,) = data_warnings(settings, prepared)
     assert sentence.startswith(
         "field 'x': 90% of its training values are 0, and 1% of the rows hold 99% of the variance, so that "
     )
@@ -68,7 +68,7 @@ COUNTS = np.where(np.arange(ROWS) % 400 == 0, np.arange(ROWS) // 400 + 1, 0)
 )
 def test_other_numbers_and_encodings_are_not(tmp_path, values, field):
     settings, prepared = prepared_with(tmp_path, values, **field)
-    assert _warnings(settings, prepared) == []
+    assert data_warnings(settings, prepared) == []
     assert not any("standardis" in text for text in inspect(prepared, quick=True).warnings)
 
 
@@ -97,4 +97,4 @@ def test_by_default_a_skewed_number_is_in_bins_and_others_are_standardised(tmp_p
     assert (spec.mean, spec.std) == pytest.approx((expected.mean, expected.std))
     # RecBole's training rows give the same.
     assert Vocabularies.from_counts(settings.fields, {}, {"x": values}).fields["x"].edges == spec.bins
-    assert _warnings(settings, prepared) == []
+    assert data_warnings(settings, prepared) == []

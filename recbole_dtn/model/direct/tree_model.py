@@ -33,7 +33,9 @@ class TreeSettings(Settings):
     shrinkage: Annotated[float, Field(gt=0, le=1, description="learning rate: the factor of every tree")] = 0.1
     max_leaf_nodes: Annotated[int, Field(ge=2, description="most leaves of a tree")] = 31
     max_trees: Annotated[Count, Field(description="most trees of a task; validation decides how many are kept")] = 500
-    patience: Annotated[Count, Field(description="a task stops after this many trees without a better validation")] = 20
+    stopping_trees: Annotated[
+        Count, Field(description="a task stops after this many trees without a better validation")
+    ] = 20
     l2: Annotated[NonNegative, Field(description="L2 of the leaves' values")] = 0.0
     list_tokens: Annotated[
         int, Field(ge=0, description="most frequent tokens of a multi-valued field that become a column each")
