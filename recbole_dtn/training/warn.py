@@ -96,12 +96,15 @@ def few_rows(settings: Settings, positives: Mapping[str, Mapping[str, tuple[int,
         ones, observed = positives["test"][name]
         if min(ones, observed - ones) < FEW:
             yield f"{_few(name, ones, observed, 'test')}; {_error(ones, observed)}"
+    rare = {name: min(ones, observed - ones) < FEW for name, (ones, observed) in positives["valid"].items()}
+    if settings.valid_metric.startswith("weighted_") and not all(rare[name] for name in binary):
+        return  # a rare task counts little beside a frequent one
     for name in binary:
         others = [task.name for task in settings.tasks if task.name != name]
         if any(settings.valid_metric.startswith(f"{other}_") for other in others):
             continue  # another task alone selects
-        ones, observed = positives["valid"][name]
-        if min(ones, observed - ones) < FEW:
+        if rare[name]:
+            ones, observed = positives["valid"][name]
             yield (
                 f"{_few(name, ones, observed, 'validation')}; the epoch that {settings.valid_metric} selects follows "
                 "the noise of these: select by another task (valid_metric), or validate on more rows (split_ratio)"

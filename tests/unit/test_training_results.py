@@ -123,11 +123,12 @@ def test_a_record_of_an_earlier_version_can_be_read_and_says_nothing() -> None:
 # ---- before a run -------------------------------------------------------------------------------------------------
 
 
-def few(test: tuple[int, int], valid: tuple[int, int], *overrides: str) -> list[str]:
+def few(
+    test: tuple[int, int], valid: tuple[int, int], *overrides: str, love: tuple[int, int] = (500, 1000)
+) -> list[str]:
     settings = resolve(["--dataset=ml-100k", *overrides]).settings
-    return list(
-        few_rows(settings, {"test": {"like": test, "love": (500, 1000)}, "valid": {"like": valid, "love": (500, 1000)}})
-    )
+    rows = {"test": {"like": test, "love": (500, 1000)}, "valid": {"like": valid, "love": love}}
+    return list(few_rows(settings, rows))
 
 
 def test_few_positives_or_negatives() -> None:
@@ -146,10 +147,13 @@ def test_few_positives_or_negatives() -> None:
 
 def test_few_positives_in_validation_matter_where_they_select() -> None:
     enough, scarce = (100, 1000), (60, 1000)
-    text = only(few(enough, scarce))
+    text = only(few(enough, scarce, "--valid_metric=mean_auc"))
     assert text.startswith("task 'like' has 60 positives in validation (1,000 rows); the epoch that ")
     assert len(few(enough, scarce, "--valid_metric=like_auc")) == 1
     assert few(enough, scarce, "--valid_metric=love_auc") == []
+    # Weighted, a rare task counts little; where both are rare, there is nothing else.
+    assert few(enough, scarce, "--valid_metric=weighted_auc") == []
+    assert len(few(enough, scarce, "--valid_metric=weighted_auc", love=(950, 1000))) == 2
 
 
 # ---- gates --------------------------------------------------------------------------------------------------------
