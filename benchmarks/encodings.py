@@ -6,9 +6,10 @@ Every number of a set is encoded in the same way, for each way of ENCODINGS, and
 they ship; a one-hot logistic regression (strength .3) stands beside them. The sets CHOSEN are for choosing; the sets
 CONFIRMED were not looked at before the choice. Every run has a random split of its own (70 % training, 10 %
 validation, which selects the epoch, and 20 % test), the same for all encodings: a difference is paired by split. The
-report has, per set and task, the test AUC of ``standardise`` and the mean difference of each encoding from it, with
-its standard error over the splits (the models' mean per split; the splits overlap, so that it is too small by up to
-the factor of Nadeau and Bengio, Machine Learning 2003, sqrt(1 + n * test / train), which is applied).
+report has, per set, task and model, the test AUC of ``standardise`` and the mean difference of each encoding from it, ±
+its standard error over the splits. The splits overlap, so that the plain standard error would be too small; the factor
+sqrt(1 / n + test / train) of Nadeau and Bengio (Machine Learning 2003) takes the place of sqrt(1 / n). A number in
+brackets says that an encoding was run on fewer splits.
 
 Every run that ended is a line of encodings-runs.jsonl in the work folder: the same command goes on where it was
 stopped. One process, one thread.
@@ -17,11 +18,12 @@ stopped. One process, one thread.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import statistics
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,9 @@ from recbole_dtn.training.fit import fit_settings
 RATIO = (0.7, 0.1, 0.2)
 STRENGTH = 0.3
 FLOOR = "Logistic"
+MODELS = ("SharedBottom", "MMoE", FLOOR)
+LEAST = 3
+"""Splits below which nothing is reported."""
 REFERENCE = "standardise"
 CHOSEN = ("census", "census-few", "loans", "planted-skewed")
 CONFIRMED = ("kuairand", "movies", "digits", "planted-linear")
@@ -114,22 +119,6 @@ def logistic(settings: Any) -> dict[str, Any]:
 # ---- report ---------------------------------------------------------------------------------------------------------
 
 
-def per_split(runs: Sequence[Run], name: str, task: str, models: Sequence[str], metric: str) -> dict[str, list[float]]:
-    """By encoding, a value per split: the mean over the models. Encodings that lack a run are left out."""
-    splits = sorted({run["split"] for run in runs if run["set"] == name})
-    found = {}
-    for encoding in ENCODINGS:
-        values = {
-            (run["model"], run["split"]): run["test"][task][metric]
-            for run in runs
-            if run["set"] == name and run["encoding"] == encoding
-        }
-        wanted = [[(model, split) for model in models] for split in splits]
-        if wanted and all(key in values for keys in wanted for key in keys):
-            found[encoding] = [statistics.mean(values[key] for key in keys) for keys in wanted]
-    return found
-
-
 def difference(values: Sequence[float], reference: Sequence[float]) -> tuple[float, float]:
     """Mean paired difference and its corrected standard error."""
     apart = [a - b for a, b in zip(values, reference, strict=True)]
@@ -137,31 +126,35 @@ def difference(values: Sequence[float], reference: Sequence[float]) -> tuple[flo
     return statistics.mean(apart), statistics.stdev(apart) * factor
 
 
-def rows_of(runs: Sequence[Run], name: str, models: Sequence[str], metric: str = "auc") -> Iterator[list[str]]:
-    """A row per task: the reference's value, and how far each encoding is from it."""
-    tasks = dict.fromkeys(task for run in runs if run["set"] == name for task in run["test"])
-    for task in tasks:
-        values = per_split(runs, name, task, models, metric)
-        if REFERENCE not in values:
-            continue
-        cells = []
-        for encoding in list(ENCODINGS)[1:]:
-            if encoding not in values:
-                cells.append("")
-                continue
-            mean, error = difference(values[encoding], values[REFERENCE])
-            cells.append(f"{mean:+.4f} ± {error:.4f}")
-        yield [name, task, f"{statistics.mean(values[REFERENCE]):.4f}", *cells]
+def by_split(runs: Sequence[Run], name: str, model: str, encoding: str, task: str, metric: str) -> dict[int, float]:
+    """The values of the splits that were run."""
+    wanted = (name, model, encoding)
+    return {
+        run["split"]: run["test"][task][metric] for run in runs if (run["set"], run["model"], run["encoding"]) == wanted
+    }
+
+
+def cell(values: dict[int, float], reference: dict[int, float]) -> str:
+    """The difference over the splits that both have, which are counted in brackets where they are not all."""
+    common = sorted({*values} & {*reference})
+    if len(common) < LEAST:
+        return ""
+    mean, error = difference([values[split] for split in common], [reference[split] for split in common])
+    return f"{mean:+.4f} ± {error:.4f}" + (f" ({len(common)})" if len(common) < len(reference) else "")
 
 
 def report(runs: Sequence[Run], names: Sequence[str], metric: str = "auc") -> str:
-    """Tables for docs/encodings.md."""
-    columns = ["set", "task", *ENCODINGS]
-    parts = []
-    for title, models in (("SharedBottom and MMoE", ["SharedBottom", "MMoE"]), ("logistic regression", [FLOOR])):
-        rows = [row for name in names for row in rows_of(runs, name, models, metric)]
-        parts.append(f"{metric}, {title}\n\n{markdown(columns, rows)}")
-    return "\n\n".join(parts)
+    """A table for docs/encodings.md: a row per set, task and model; encodings without runs are left out."""
+    shown = [name for name in list(ENCODINGS)[1:] if any(run["encoding"] == name for run in runs)]
+    rows = []
+    for name in names:
+        tasks = dict.fromkeys(task for run in runs if run["set"] == name for task in run["test"])
+        for task, model in itertools.product(tasks, MODELS):
+            reference = by_split(runs, name, model, REFERENCE, task, metric)
+            cells = [cell(by_split(runs, name, model, one, task, metric), reference) for one in shown]
+            if any(cells):
+                rows.append([name, task, model, f"{statistics.mean(reference.values()):.4f}", *cells])
+    return f"{metric}\n\n{markdown(['set', 'task', 'model', REFERENCE, *shown], rows)}"
 
 
 def save(path: Path, runs: Sequence[Run]) -> None:
@@ -179,9 +172,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of census_income_kdd/, kuairand_27k_subset/")
     parser.add_argument("--sets", default=",".join(CHOSEN), help="of " + ", ".join(SETS))
-    parser.add_argument("--models", default=f"SharedBottom,MMoE,{FLOOR}")
+    parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--encodings", default=",".join(ENCODINGS), help="of " + ", ".join(ENCODINGS))
-    parser.add_argument("--splits", type=int, default=5, help="2 or more random splits, with split_seed 0, 1, ...")
+    parser.add_argument("--splits", type=int, default=5, help="random splits, with split_seed 0, 1, ...")
     parser.add_argument("--work", type=Path, default=Path("encodings-work"), help="folder of data, runs and results")
     parser.add_argument("--output", type=Path, help="write all results as JSON to this file")
     given = parser.parse_args(argv)

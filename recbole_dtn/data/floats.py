@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recbole_dtn.data.bins import Weighted, bin_edges
-from recbole_dtn.data.skew import skewed
+from recbole_dtn.data.skew import Spread, spread
 from recbole_dtn.schema import ABSENT, FIRST_TOKEN, FieldSpec
 
 __all__ = ["FloatStatistics", "Floats", "bin_ids", "in_units", "signed_log1p", "unlogged"]
@@ -52,7 +52,7 @@ class FloatStatistics:
 
         Args:
             bins: how many bins; None: standardised. only_skewed: bins only where the standardised values are
-                :func:`recbole_dtn.data.skew.skewed`, else standardised.
+                too skewed (:mod:`recbole_dtn.data.skew`), else standardised.
 
         >>> FloatStatistics.from_values(np.array([1.0, 3.0, np.nan]), None)
         FloatStatistics(mean=2.0, std=1.0, edges=(), clip=None, log1p=False)
@@ -74,11 +74,11 @@ class FloatStatistics:
         """As :meth:`from_values`, a block of values at a time; ``blocks()`` begins again at the first.
 
         Each block is values and how often each counts (None: once). Edges keep four bytes per present value and, where
-        quantiles are equal, some twenty more per distinct value; ``only_skewed`` keeps twelve per present value.
+        quantiles are equal, some twenty more per distinct value.
         """
         if bins is not None:
             found = cls.from_blocks(blocks, None, clip=clip) if only_skewed else None
-            if found is None or found._too_skewed(blocks):
+            if found is None or found._spread(blocks).skewed:
                 return cls(edges=bin_edges(_present(blocks), bins))
             return found
         # Two passes and exact sums of the block sums (fsum): the result does not depend on how rows fall into blocks
@@ -116,13 +116,8 @@ class FloatStatistics:
                 np.clip(found, -self.clip, self.clip, out=found)
             return found.astype(np.float32)
 
-    def _too_skewed(self, blocks: Callable[[], Iterator[Weighted]]) -> bool:
-        found = [(self.standardise(values), counts) for values, counts in _present(blocks)]
-        if not found:
-            return False
-        values = np.concatenate([values for values, _ in found])
-        counts = None if found[0][1] is None else np.concatenate([np.asarray(counts) for _, counts in found])
-        return skewed(values, counts)
+    def _spread(self, blocks: Callable[[], Iterator[Weighted]]) -> Spread:
+        return spread((self.standardise(values), counts) for values, counts in _present(blocks))
 
 
 def _present(blocks: Callable[[], Iterator[Weighted]], *, log: bool = False) -> Iterator[Weighted]:

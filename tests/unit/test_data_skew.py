@@ -5,7 +5,7 @@ import pytest
 
 from recbole_dtn.config.load import resolve
 from recbole_dtn.data.floats import FloatStatistics
-from recbole_dtn.data.skew import share_held
+from recbole_dtn.data.skew import Spread, spread
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.inspect.info.inspect import inspect
 from recbole_dtn.preprocess.prepare import prepare
@@ -73,16 +73,26 @@ def test_other_numbers_and_encodings_are_not(tmp_path, values, field):
 
 
 def test_the_share_of_the_furthest_rows_by_hand():
-    # 200 rows, 2 of them the furthest 1 %; the mean is 0, the squares are 100, 64, 36, 36 and 4.
+    # 200 rows, 2 of them the furthest 1 %; the squares are 100, 64, 36, 36 and 4.
     values = np.array([-10.0, 8.0, -6.0, 6.0, 2.0] + [0.0] * 195)
-    assert share_held(values) == pytest.approx((100 + 64) / (100 + 64 + 36 + 36 + 4))
-    counted = np.array([-10.0, 8.0, -6.0, 6.0, 2.0, 0.0, 99.0])
-    assert share_held(counted, np.array([1, 1, 1, 1, 1, 195, 0])) == pytest.approx(share_held(values))
+    assert spread([(values, None)]) == Spread(pytest.approx((100 + 64) / (100 + 64 + 36 + 36 + 4)), 6)
+    blocks = [(values[:2], None), (np.array([0.0, -6.0, 6.0, 2.0, 99.0]), np.array([195, 1, 1, 1, 0]))]
+    blocks[0] = (values[:2], np.array([1, 1]))
+    assert spread(blocks) == spread([(values, None)])
     # 5 counts three times: the furthest two rows are -7 and one of these.
-    numbers, counts = np.array([5.0, -7.0, 0.0]), np.array([3, 1, 196])
-    squares = np.square(numbers - 8 / 200)
-    assert share_held(numbers, counts) == pytest.approx((squares[0] + squares[1]) / (counts * squares).sum())
-    assert share_held(np.full(50, 3.0)) == 0
+    found = spread([(np.array([5.0, -7.0, 0.0]), np.array([3, 1, 196]))])
+    assert found == Spread(pytest.approx((49 + 25) / (49 + 3 * 25)), 3)
+    assert spread([(np.zeros(50), None)]) == Spread(0.0, 1)
+    assert spread([]) == Spread(0.0, 0)
+
+
+@pytest.mark.parametrize("width", [0.5, 1.0, 2.0])
+def test_the_share_is_that_of_sorted_rows(width):
+    values = np.exp(np.random.default_rng(0).normal(0, width, 5000))
+    values = np.clip((values - values.mean()) / values.std(), -10, 10)
+    squares = np.sort(np.square(values))
+    found = spread((block, None) for block in np.array_split(values, 7))
+    assert found == Spread(pytest.approx(squares[-50:].sum() / squares.sum(), abs=1e-3), 11)
 
 
 @pytest.mark.parametrize(("values", "binned"), [(amounts(), True), (NORMAL, False), (COUNTS, False), (RARE, False)])

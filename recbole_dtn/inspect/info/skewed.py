@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recbole_dtn.data.floats import in_units
-from recbole_dtn.data.skew import FURTHEST, HELD, share_held, skewed
+from recbole_dtn.data.skew import FURTHEST, HELD, spread
 from recbole_dtn.data.store import Split
 from recbole_dtn.schema import FieldSpec
 
@@ -34,8 +34,9 @@ def skewed_numbers(train: Split) -> dict[str, str]:
             column = store.columns[spec.name]
             values = column.values[rows_of[column.table]]
             values = values[~np.isnan(values)]
-            if skewed(values):
-                found[spec.name] = _sentence(spec, values)
+            seen = spread([(values, None)])
+            if seen.skewed:
+                found[spec.name] = _sentence(spec, values, seen.held)
     return found
 
 
@@ -47,14 +48,14 @@ def _stretches(rows: int) -> npt.NDArray[np.int64]:
     return found
 
 
-def _sentence(spec: FieldSpec, values: npt.NDArray[np.float32]) -> str:
+def _sentence(spec: FieldSpec, values: npt.NDArray[np.float32], held: float) -> str:
     distinct, counts = np.unique(values, return_counts=True)
     share = counts.max() / len(values)
     most = ""
     if share > HELD:
         most = f"{share:.0%} of its training values are {in_units(float(distinct[counts.argmax()]), spec):g}, and "
     return (
-        f"field {spec.name!r}: {most}{FURTHEST:.0%} of the rows hold {share_held(values):.0%} of the variance, so that "
+        f"field {spec.name!r}: {most}{FURTHEST:.0%} of the rows hold {held:.0%} of the variance, so that "
         "standardising makes the other rows nearly equal: write encoding: bins, bins: 20 for it in fields "
         "(docs/encodings.md)"
     )
