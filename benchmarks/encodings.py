@@ -27,14 +27,15 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
 from benchmarks.encoding_sets import SETS, Table, atomic
 from benchmarks.harness import machine, markdown
-from benchmarks.logistic import design
 from recbole_dtn.config.load import resolve
 from recbole_dtn.inspect.info.skewed import skewed_numbers
+from recbole_dtn.model.direct.onehot import one_hot
 from recbole_dtn.preprocess.prepare import prepare
 from recbole_dtn.training.fit import fit_settings
 
@@ -106,7 +107,9 @@ def one_run(name: str, table: Table, model: str, encoding: str, split: int, work
 def logistic(settings: Any) -> dict[str, Any]:
     """The floor, on the same rows and encodings."""
     prepared = prepare(settings)
-    (x, y, _), (x_test, y_test, _) = (design(prepared.splits[part], prepared.schema) for part in ("train", "test"))
+    batches = [prepared.splits[part].batch(np.arange(prepared.splits[part].rows)) for part in ("train", "test")]
+    x, x_test = (one_hot(batch, prepared.schema) for batch in batches)
+    y, y_test = (batch.labels.numpy() for batch in batches)
     found = {}
     for position, task in enumerate(prepared.schema.task_names):
         model = LogisticRegression(C=STRENGTH, max_iter=200).fit(x, y[:, position])

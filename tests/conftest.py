@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from recbole_dtn.registry import REGISTRIES
 from recbole_dtn.report.faults import PLUGIN_MODULE
+
+# No test asserts a time: on a busy machine an example may take long.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 torch.set_num_threads(1)
 

@@ -64,7 +64,7 @@ def select(metrics: Metrics, valid_metric: str, weights: Mapping[str, float]) ->
 
     >>> found = {"click": {"auc": 0.75, "logloss": 0.3}, "buy": {"auc": 0.5}}
     >>> weights = {"click": 3.0, "buy": 1.0}
-    >>> [select(found, name, weights) for name in ("click_logloss", "weighted_auc")]
+    >>> [select(found, name, weights) for name in ("click_logloss", "mean_auc", "weighted_auc")]
     [0.3, 0.625, 0.6875]
     """
     for task, found in metrics.items():  # before "mean", since a task may be named "mean"

@@ -160,7 +160,7 @@ def test_a_relu_that_lets_nothing_through_hides_no_parameter() -> None:
     [
         ("MMoE", "experts.weights.0"),
         ("OMoE", "experts.weights.0"),
-        ("SharedBottom", "bottom.layers.2.weight"),
+        ("SharedBottom", "bottom.layers.0.weight"),
         ("STEM", "levels.0.experts.2.weights.0"),
         ("DTN", "interactions.2.memonet.head.weight"),
         ("ESMM", "towers.towers.0.logit.weight"),
