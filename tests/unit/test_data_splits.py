@@ -259,6 +259,13 @@ def test_a_part_that_is_missing_in_a_side_file_is_named_so(tmp_path: Path) -> No
         prepare(given)
 
 
+def test_a_part_whose_rows_all_have_the_weight_0_is_refused(tmp_path: Path) -> None:
+    rows = [f"u{n % 7}\t{PARTS[n % 3]}\t{n // 3 % 2}\t0\t{int(n % 3 != 2)}" for n in range(30)]
+    given = {"split": "column", "split_field": "part", "weight_field": "stay", "tasks": TASKS[:1]}
+    with pytest.raises(DataError, match=r"weight_field 'stay' is 0 in all 10 rows of the test split"):
+        prepare(settings(tmp_path, {"": rows}, **given))
+
+
 def test_equal_shares_are_refused_where_no_row_is_drawn(tmp_path: Path) -> None:
     given = {part: [row(number) for number in range(20)] for part in PARTS}
     with pytest.raises(

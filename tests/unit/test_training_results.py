@@ -150,6 +150,17 @@ def test_few_positives_in_validation_matter_where_they_select() -> None:
     assert text.startswith("task 'like' has 60 positives in validation (1,000 rows); the epoch that ")
     assert len(few(enough, scarce, "--valid_metric=like_auc")) == 1
     assert few(enough, scarce, "--valid_metric=love_auc") == []
+    tasks = [{"name": "like", "label": "rating", "condition": "rating >= 4"}]
+    tasks.append({"name": "stars", "label": "rating", "kind": "regression"})
+    positives = {"test": {"like": enough, "stars": enough}, "valid": {"like": scarce, "stars": enough}}
+    for metric, number in (("mean_rmse", 0), ("stars_mae", 0), ("weighted_logloss", 1), ("like_auc", 1)):
+        given = {"dataset": "ml-100k", "tasks": tasks, "valid_metric": metric}
+        assert len(list(few_rows(resolve(given).settings, positives))) == number, metric
+
+
+def test_a_model_without_epochs_has_none_selected() -> None:
+    text = only(few((100, 1000), (60, 1000), "--model=Logistic"))
+    assert text.startswith("task 'like' has 60 positives in validation (1,000 rows); what the model chooses there")
 
 
 # ---- gates --------------------------------------------------------------------------------------------------------
