@@ -1,4 +1,4 @@
-"""The errors a user can cause, each with the exit code of the command line (1, 2, 3, 75, 130)."""
+"""The errors a user can cause, each with the exit code of the command line (1, 2, 3)."""
 
 from __future__ import annotations
 

@@ -204,6 +204,8 @@ def _split(words: list[str]) -> int:
 def _export(given: argparse.Namespace) -> int:
     if given.format not in ("parquet", "csv"):
         raise UsageError(f"--format: expected parquet or csv; found {given.format!r}")
+    if not given.export:
+        raise UsageError("--export: expected a folder; found ''")
     settings = resolve(given.settings).settings
     from recbole_dtn.preprocess.plain import export_splits
 

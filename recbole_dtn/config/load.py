@@ -198,7 +198,10 @@ def _unknown_keys(merged: Branch, model: type[Settings] | None) -> Iterator[Faul
             yield Fault(key, f"is a setting of {', '.join(owners)}, not of {name}", tree.where)
         elif key not in kinds and not owners:
             whole = f"{key}.{next(iter(tree))}" if isinstance(tree, Branch) and tree else key
-            yield Fault(key, f"unknown setting; {suggest(whole, _all_keys(model or Settings, merged))}", tree.where)
+            told = f"unknown setting; {suggest(whole, _all_keys(model or Settings, merged))}"
+            if whole in COMMAND_WORDS:
+                told = "is no setting: training takes it on its command line, this command or a file does not"
+            yield Fault(key, told, tree.where)
         if key in NAMED and isinstance(tree, Items):
             names = [values(entry).get("name") for entry in tree if isinstance(entry, Branch)]
             for name, where in tree.unknown.items():

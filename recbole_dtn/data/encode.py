@@ -207,6 +207,7 @@ class _Encoder:
         if settings.weight_field is not None:
             name = settings.weight_field
             self._write("weight.npy", np.float32, lambda block: self._sample_weights(name, block))
+            self._refuse_weightless(name)
         if settings.group_field is not None:
             self._numbered("group.npy", settings.group_field)
         if settings.domain_field is None:
@@ -242,6 +243,20 @@ class _Encoder:
 
         self._write(file, narrowest(len(order)), of)
         return tokens.gather(order).to_list()
+
+    def _refuse_weightless(self, column: str) -> None:
+        """Refuse a split whose rows all have the weight 0.
+
+        Raises:
+            DataError: naming split and column.
+        """
+        weights = np.load(self.target / "weight.npy", mmap_mode="r")
+        for part, (start, stop) in zip(PARTS, self.layout.stretches(), strict=True):
+            if not (weights[start:stop] > 0).any():
+                raise DataError(
+                    f"{self.tables.sources.folder}: weight_field {column!r} is 0 in all {stop - start:,} rows of the "
+                    f"{part} split, so that none counts: correct the weights, or leave weight_field out"
+                )
 
     def _sample_weights(self, column: str, block: RowBlock) -> Array:
         weights = self.tables.numbers(column, block.start, block.stop)

@@ -31,7 +31,7 @@ def assign_parts(settings: Settings, tables: Tables, scratch: Path) -> tuple[Spl
         DataError: for an empty part, a missing time, a value of ``split_field`` that names no part, or a label that is
             needed for ``stratify`` and is missing. UsageError: for ``stratify`` where no row is drawn.
     """
-    inter, ratio = tables.raw["inter"], settings.split_ratio
+    inter = tables.raw["inter"]
     drawn = _Drawn(settings, tables)
     if settings.split == "given" and len(inter.parts) == len(PARTS):
         drawn.refuse("all three parts are given")
@@ -42,11 +42,27 @@ def assign_parts(settings: Settings, tables: Tables, scratch: Path) -> tuple[Spl
         layout = SplitLayout.from_parts(parts, len(PARTS), scratch / "order")
     for name, (start, stop) in zip(PARTS, layout.stretches(), strict=True):
         if start == stop:
-            raise DataError(
-                f"{inter.table.paths[0].parent}: the {name} split is empty ({inter.rows} rows in all, split: "
-                f"{settings.split}, split_ratio: {list(ratio)}); give more rows or another split"
-            )
+            raise DataError(f"{inter.table.paths[0].parent}: {_empty(settings, name, inter.rows)}")
     return layout, how
+
+
+def _empty(settings: Settings, part: str, rows: int) -> str:
+    """Why a part has no row, and what to do."""
+    shares = f"split_ratio: {list(settings.split_ratio)}"
+    given = f"split: {settings.split}"
+    if settings.split == "column" and part != "valid":
+        return (
+            f"the {part} split is empty ({rows:,} rows in all, {given}): no row has {part!r} in column "
+            f"{settings.split_field!r} (split_field); write it there, or choose another split"
+        )
+    if settings.split == "given":
+        return (
+            f"the {part} split is empty ({rows:,} rows in all, {given}): give its file more rows; without a file of "
+            f"valid it is drawn from train ({shares})"
+        )
+    if settings.folds is not None and settings.folds > rows:
+        return f"the {part} split is empty: {rows:,} rows cannot be cut into {settings.folds:,} folds; use fewer folds"
+    return f"the {part} split is empty ({rows:,} rows in all, {given}, {shares}); give more rows or another split"
 
 
 def _parts(settings: Settings, tables: Tables, drawn: _Drawn) -> tuple[Parts, str]:
@@ -139,7 +155,9 @@ def _named_parts(settings: Settings, tables: Tables) -> Parts:
         wrong = np.flatnonzero(found < 0)
         if len(wrong):
             row = int(wrong[0])
-            shown = "an empty cell" if codes[row] < 0 else repr(tokens[codes[row]])
+            owner = tables.sources.owner(name, wanted_by="split_field")
+            nothing = "an empty cell" if owner == "inter" else f"no value in {tables.raw[owner].table.paths[0].name}"
+            shown = nothing if codes[row] < 0 else repr(tokens[codes[row]])
             hint = "" if codes[row] < 0 else f"; {nearest(tokens[codes[row]], PARTS)}"
             where = inter.where(block.start + row)
             raise DataError(f"{where}: split_field {name!r}: expected {_listed(PARTS)}, found {shown}{hint}")

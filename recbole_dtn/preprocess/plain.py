@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -14,7 +18,7 @@ from numpy.typing import NDArray
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.escape import unescape
 from recbole_dtn.data.sources import PARTS, Sources
-from recbole_dtn.errors import UsageError
+from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.preprocess.prepare import PreparedData, Split, open_sources, prepare
 
 __all__ = ["FILE_NAME", "ROW", "export_splits"]
@@ -42,13 +46,15 @@ def export_splits(
 
     Args:
         settings: of the data set. folder: gets the files. form: of the files. log: told what was written.
-        overwrite: replace files of an earlier export.
+        overwrite: replace the files of an earlier export, those of another ``form`` too.
 
     Raises:
         UsageError: for a task named like a column, and files that are there, without ``overwrite``.
-        DataError: as :func:`prepare`.
+        DataError: as :func:`prepare`, and where nothing can be written; the folder is then as it was.
     """
     files = {part: folder / f"{part}.{form}" for part in PARTS}
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; expected a folder that gets the tables, or a new one")
     there = [file for file in (*files.values(), folder / FILE_NAME) if file.exists()]
     if there and not overwrite:
         raise UsageError(f"{there[0]} exists: choose another folder, or give --overwrite")
@@ -56,18 +62,50 @@ def export_splits(
     sources = open_sources(settings)
     columns = _columns(settings)
     _refuse(prepared.schema.task_names, columns)
-    folder.mkdir(parents=True, exist_ok=True)
-    for part, file in files.items():
-        frame = _frame(prepared.splits[part], sources, columns, prepared.schema.task_names)
-        if form == "parquet":
-            frame.write_parquet(file)
-        else:
-            lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]
-            frame.with_columns(pl.col(name).cast(pl.List(pl.String)).list.join(" ") for name in lists).write_csv(file)
-        log(f"wrote {file} ({frame.height:,} rows)")
     text = json.dumps(_description(settings, prepared, form), indent=2, ensure_ascii=False)
-    (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+    with _staged(folder) as work:
+        for part, file in files.items():
+            frame = _frame(prepared.splits[part], sources, columns, prepared.schema.task_names)
+            _write(frame, work / file.name, form)
+        (work / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+    for part, file in files.items():
+        log(f"wrote {file} ({prepared.splits[part].rows:,} rows)")
     return folder
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """``with _staged(folder) as work``: the files of ``work`` move into ``folder`` when all are written.
+
+    Tables of an earlier export in another form are removed then. A failure leaves ``folder`` as it was, or absent.
+
+    Raises:
+        DataError: where nothing can be written.
+    """
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".export-", dir=folder) as work:
+            yield Path(work)
+            if (folder / FILE_NAME).exists():  # without it, these are files of somebody else
+                for part, form in product(PARTS, get_args(Format)):
+                    (folder / f"{part}.{form}").unlink(missing_ok=True)
+            # The description comes last: files without it are no export.
+            for file in sorted(Path(work).iterdir(), key=lambda path: path.name == FILE_NAME):
+                os.replace(file, folder / file.name)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        if made and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        raise DataError(f"{folder}: cannot be written ({why}); choose another folder for --export") from None
+
+
+def _write(frame: pl.DataFrame, file: Path, form: Format) -> None:
+    if form == "parquet":
+        frame.write_parquet(file)
+        return
+    lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]
+    frame.with_columns(pl.col(name).cast(pl.List(pl.String)).list.join(" ") for name in lists).write_csv(file)
 
 
 def _columns(settings: Settings) -> list[str]:

@@ -145,6 +145,8 @@ def evaluate_labelled(
     check_labels(labelled)
     if draws < 0:
         raise UsageError(f"evaluate: draws: expected at least 0; found {draws}")
+    if seed < 0:
+        raise UsageError(f"evaluate: seed: expected a whole number of at least 0; found {seed}")
     chosen = _chosen(metrics, labelled)
     scores = {}
     for name, values in sets.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,7 @@ class Labelled:
     Attributes:
         tasks: the T tasks. labels: (N, T), NaN where a task is not observed.
         groups, weights, domain: (N,) or None; groups numbered from 0.
+        key: of every row, for messages; None: rows are counted from 0.
     """
 
     tasks: tuple[TaskSpec, ...]
@@ -45,6 +47,11 @@ class Labelled:
     groups: NDArray[np.int64] | None = None
     weights: Floats | None = None
     domain: NDArray[np.int64] | None = None
+    key: pl.Series | None = None
+
+    def where(self, place: int) -> str:
+        """The row at a place, counted from 0, as a message names it."""
+        return f"row {place:,}" if self.key is None else f"{self.key.name} {self.key[place]}"
 
 
 def named_sets(predictions: Any, tasks: Sequence[str]) -> dict[str, Any]:
@@ -98,7 +105,21 @@ def _floats(given: Any, what: str) -> Floats:
     try:
         return np.array(given, np.float64)  # a copy: an array of polars cannot be written to, and torch warns
     except (TypeError, ValueError):
-        raise DataError(f"{what}: expected numbers; found {np.asarray(given).dtype} values") from None
+        raise DataError(f"{what}: expected numbers; found {_first_text(given)}") from None
+
+
+def _first_text(given: Any) -> str:
+    """The first value that is no number, and its place.
+
+    >>> _first_text(["1", None, "high"])
+    "'high' in row 2 (counted from 0)"
+    """
+    for place, value in enumerate(np.asarray(given, object).ravel().tolist()):
+        try:
+            float(math.nan if value is None else value)
+        except (TypeError, ValueError):
+            return f"{value!r} in row {place:,} (counted from 0)"
+    return f"values of {type(given).__name__}"
 
 
 def one_column(given: Any, rows: int | None, what: str) -> Any:
@@ -143,12 +164,12 @@ def check_labels(labelled: Labelled) -> None:
             row = int(np.flatnonzero(wrong)[0])
             raise DataError(
                 f"labels of task {task.name!r}: expected 0 or 1, or NaN where it is not observed; found "
-                f"{values[row]:g} in row {row:,} (a task of other values is named in regression)"
+                f"{values[row]:g} in {labelled.where(row)} (a task of other values is named in regression)"
             )
     mass = labelled.weights
     if mass is not None and not (np.isfinite(mass) & (mass >= 0)).all():
         row = int(np.flatnonzero(~(np.isfinite(mass) & (mass >= 0)))[0])
-        raise DataError(f"weights: expected finite numbers of at least 0; found {mass[row]:g} in row {row:,}")
+        raise DataError(f"weights: expected finite numbers of at least 0; found {mass[row]:g} in {labelled.where(row)}")
 
 
 def as_logits(values: Floats, labelled: Labelled, name: str, logits: bool) -> Floats:
@@ -157,10 +178,10 @@ def as_logits(values: Floats, labelled: Labelled, name: str, logits: bool) -> Fl
     for place, task in enumerate(labelled.tasks):
         column, seen = values[:, place], ~np.isnan(labelled.labels[:, place])
         where = f"predictions {name!r}, task {task.name!r}"
-        _refuse(seen & ~np.isfinite(column), column, where, "a finite number")
+        _refuse(labelled, seen & ~np.isfinite(column), column, where, "a finite number")
         if task.kind == "binary" and not logits:
             hint = "a probability, from 0 to 1 (logits are told by logits=True, or --logits)"
-            _refuse(seen & ((column < 0) | (column > 1)), column, where, hint)
+            _refuse(labelled, seen & ((column < 0) | (column > 1)), column, where, hint)
             chances = np.clip(column[seen], SMALLEST, LARGEST)
             found[seen, place] = np.log(chances) - np.log1p(-chances)
         else:
@@ -168,8 +189,9 @@ def as_logits(values: Floats, labelled: Labelled, name: str, logits: bool) -> Fl
     return found
 
 
-def _refuse(wrong: NDArray[np.bool_], values: Floats, where: str, expected: str) -> None:
+def _refuse(labelled: Labelled, wrong: NDArray[np.bool_], values: Floats, where: str, expected: str) -> None:
     places = np.flatnonzero(wrong)
     if len(places):
         more = f" (and {len(places) - 1:,} more)" if len(places) > 1 else ""
-        raise DataError(f"{where}: expected {expected}; found {values[places[0]]:g} in row {places[0]:,}{more}")
+        row = labelled.where(int(places[0]))
+        raise DataError(f"{where}: expected {expected}; found {values[places[0]]:g} in {row}{more}")

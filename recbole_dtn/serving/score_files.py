@@ -68,6 +68,7 @@ def evaluate_files(
         raise UsageError("evaluate: expected --labels or --run (whose test rows are taken), and not both")
     if not predictions and not runs:
         raise UsageError("evaluate: expected --predictions; found none")
+    _refuse_twice([*runs, *predictions])
     names = _names([*runs, *predictions])
     loaded = [load(folder, **moved) for folder in runs]
     key: str | None
@@ -76,8 +77,7 @@ def evaluate_files(
         key, keys, known = _against_run(loaded[0], columns)
     else:
         columns = _described(Path(labels), columns)
-        headers = [read_header(Path(file)) for file in predictions]
-        key, keys, known = _read_labels(read_table(Path(labels)), Path(labels), columns, headers)
+        key, keys, known = _read_labels(read_table(Path(labels)), Path(labels), columns, predictions)
     scores = {}
     for name, run in zip(names, loaded, strict=False):
         if run.record.data_fingerprint != loaded[0].record.data_fingerprint:
@@ -87,6 +87,19 @@ def evaluate_files(
         scores[name] = _read_scores(Path(file), known, key, keys)
     raw = {name: logits if place >= len(loaded) else True for place, name in enumerate(names)}
     return evaluate_labelled(scores, known, metrics=metrics, logits=raw, draws=draws, seed=seed)
+
+
+def _refuse_twice(files: Sequence[str | Path]) -> None:
+    """Refuse a file or run that is named twice.
+
+    Raises:
+        UsageError: naming it.
+    """
+    seen: dict[Path, str | Path] = {}
+    for file in files:
+        if Path(file).resolve() in seen:
+            raise UsageError(f"evaluate: {file} is named twice; leave one out")
+        seen[Path(file).resolve()] = file
 
 
 def _names(files: Sequence[str | Path]) -> list[str]:
@@ -117,7 +130,7 @@ def _against_run(run: LoadedRun, columns: LabelColumns) -> tuple[str, pl.Series,
         whole["weights"] = whole["weights"].astype(np.float64)
     places = _places(run, columns.tasks or run.model.schema.task_names)
     whole["labels"] = whole["labels"][:, places]
-    return ROW, rows, Labelled(tuple(run.model.schema.tasks[place] for place in places), **whole)
+    return ROW, rows, Labelled(tuple(run.model.schema.tasks[place] for place in places), **whole, key=rows)
 
 
 def _places(run: LoadedRun, tasks: Sequence[str]) -> list[int]:
@@ -138,28 +151,41 @@ def _scores_of_run(run: LoadedRun, known: Labelled) -> Floats:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def read_table(path: Path) -> pl.DataFrame:
-    """A Parquet, CSV or TSV file (``.csv.gz`` too).
+def read_table(path: Path, rows: int | None = None) -> pl.DataFrame:
+    """A Parquet, CSV or TSV file (``.csv.gz`` too); its first ``rows`` rows.
 
     Raises:
-        UsageError: for a file that is missing or of another kind. DataError: for one that cannot be read.
+        UsageError: for a file that is missing or of another kind. DataError: for one that cannot be read, or two
+            columns of one name.
     """
     if not path.is_file():
-        raise UsageError(f"evaluate: there is no file {path}")
+        what = "is a folder" if path.is_dir() else "there is no such file"
+        raise UsageError(f"evaluate: {path}: {what}; expected a .parquet, .csv or .tsv file")
     kind = path.name.removesuffix(".gz").removesuffix(".zst").rpartition(".")[2]
     try:
         if kind == "parquet":
-            return pl.read_parquet(path)
+            return pl.read_parquet(path, n_rows=rows)
         if kind in ("csv", "tsv"):
-            return pl.read_csv(path, separator="," if kind == "csv" else "\t", infer_schema_length=None)
+            separator = "," if kind == "csv" else "\t"
+            frame = pl.read_csv(path, separator=separator, infer_schema_length=None, n_rows=rows)
+            _refuse_same_names(path, frame.columns)
+            return frame
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path}: cannot be read as {kind}: {str(error).splitlines()[0]}") from None
     raise UsageError(f"evaluate: {path}: expected .parquet, .csv or .tsv")
 
 
+def _refuse_same_names(path: Path, columns: Sequence[str]) -> None:
+    """Refuse two columns of one name, of which polars renames the second."""
+    for name in columns:
+        first, mark, _ = name.rpartition("_duplicated_")
+        if mark and first in columns:
+            raise DataError(f"{path}, line 1: two columns are named {first!r}: rename or remove one")
+
+
 def read_header(path: Path) -> list[str]:
     """The names of a file's columns."""
-    return pl.read_parquet_schema(path).keys() if path.suffix == ".parquet" else read_table(path).columns  # type: ignore[return-value]
+    return read_table(path, rows=0).columns
 
 
 def _described(labels: Path, columns: LabelColumns) -> LabelColumns:
@@ -175,12 +201,20 @@ def _described(labels: Path, columns: LabelColumns) -> LabelColumns:
 
 
 def _read_labels(
-    frame: pl.DataFrame, path: Path, columns: LabelColumns, headers: Sequence[Sequence[str]]
+    frame: pl.DataFrame, path: Path, columns: LabelColumns, files: Sequence[str | Path]
 ) -> tuple[str | None, pl.Series | None, Labelled]:
-    """The key, its values, and the labels."""
+    """The key, its values, and the labels, of which the files of predictions have a column each."""
+    headers = [read_header(Path(file)) for file in files]
     key = columns.key
-    if key is None and ROW in frame.columns and all(ROW in names for names in headers):
-        key = ROW
+    if key is None and ROW in frame.columns:
+        having = [ROW in names for names in headers]
+        if any(having) and not all(having):
+            raise UsageError(
+                f"evaluate: {path} and {files[having.index(True)]} have the column {ROW!r}, by which rows are joined, "
+                f"and {files[having.index(False)]} has not: add it there (without it in any file of predictions, rows "
+                "are taken in the order of the labels)"
+            )
+        key = ROW if any(having) else None
     named = [name for name in (key, columns.group, columns.weight, columns.domain) if name is not None]
     for name in (*named, *(columns.tasks or ())):
         if name not in frame.columns:
@@ -198,14 +232,33 @@ def _read_labels(
             raise UsageError(f"evaluate: --regression={name} is no task; {nearest(name, tasks)}")
     specs = tuple(TaskSpec(name, "regression" if name in columns.regression else "binary", name) for name in tasks)
     parts = {name: frame[column] for name in ("group", "weight", "domain") if (column := getattr(columns, name))}
+    _refuse_texts(frame, path, tasks, key)
     labelled = Labelled(
         specs,
         task_columns(frame, tasks, str(path))[1],
         numbered_groups(parts.get("group"), frame.height),
         one_column(parts.get("weight"), frame.height, f"{path}, weights"),
         domain_numbers(parts.get("domain"), frame.height),
+        None if key is None else frame[key],
     )
     return key, None if key is None else frame[key], labelled
+
+
+def _refuse_texts(frame: pl.DataFrame, path: Path, tasks: Sequence[str], key: str | None) -> None:
+    """Refuse a column with texts among its numbers, by the first of them.
+
+    Raises:
+        DataError: naming file, task, value and row.
+    """
+    for name in tasks:
+        if name not in frame.columns or frame[name].dtype != pl.String:
+            continue
+        texts = frame[name]
+        wrong = (texts.is_not_null() & texts.str.strip_chars().cast(pl.Float64, strict=False).is_null()).arg_true()
+        if len(wrong):
+            place = wrong[0]
+            row = f"row {place:,} (counted from 0)" if key is None else f"{key} {frame[key][place]}"
+            raise DataError(f"{path}, task {name!r}: expected numbers; found {texts[place]!r} in {row}")
 
 
 def _read_scores(path: Path, labelled: Labelled, key: str | None, keys: pl.Series | None) -> Floats:
@@ -224,12 +277,23 @@ def _read_scores(path: Path, labelled: Labelled, key: str | None, keys: pl.Serie
     rest = [name for name in frame.columns if name not in (key, ROW)]
     if len(tasks) == 1 and len(rest) == 1:  # then the name says nothing
         frame = frame.rename({rest[0]: tasks[0]})
+    _refuse_texts(frame, path, tasks, key)
     return task_columns(frame, tasks, str(path))[1]
+
+
+def _whole(keys: pl.Series) -> pl.Series:
+    """Numbers as integers where all are whole (1.0 is 1, as other tools write it); else as they are."""
+    if not keys.dtype.is_float():
+        return keys
+    integers = keys.cast(pl.Int64, strict=False)
+    return integers if (integers == keys).all() and not keys.null_count() else keys
 
 
 def _joined(frame: pl.DataFrame, path: Path, key: str, keys: pl.Series) -> pl.DataFrame:
     """The rows of ``frame`` in the order of ``keys``."""
     own = frame[key]
+    if own.dtype.is_float() != keys.dtype.is_float():
+        own, keys = _whole(own), _whole(keys)
     if own.dtype != keys.dtype:
         same = pl.Int64 if own.dtype.is_integer() and keys.dtype.is_integer() else pl.String
         own, keys = own.cast(same), keys.cast(same)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as lightning
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
 from recbole_dtn.config.load import Resolved, resolve, settings_digest, settings_yaml
@@ -37,6 +38,9 @@ from recbole_dtn.training.warn import data_warnings, result_warnings
 from recbole_dtn.version import __version__
 
 __all__ = ["Run", "fit", "fit_argv", "fit_settings"]
+
+TERMINATED = 143
+"""Exit code of a process that ends by SIGTERM, as shells have it."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +211,9 @@ def _train(
         outcome.gates = module.gate_means.compute()
         outcome.chain_breaks = module.chain_breaks.compute()
         seconds["test"] = time.perf_counter() - start - seconds["train"]
+    except SIGTERMException:
+        # Lightning raises it after the batch in which the signal came, with 0 as the exit code.
+        raise SystemExit(TERMINATED) from None
     except SystemExit:
         # On Ctrl-C, Lightning calls its callbacks and then raises SystemExit; it is caught so that the record is
         # written.

@@ -12,18 +12,16 @@ import numpy as np
 from recbole_dtn.config.settings import Settings, TaskSettings
 from recbole_dtn.inspect.info.inputs import input_findings, input_sentences
 from recbole_dtn.inspect.info.skewed import skewed_numbers
-from recbole_dtn.inspect.info.tasks import auc_error
+from recbole_dtn.inspect.info.tasks import FEW, few_in_test, few_words
 from recbole_dtn.metric.ne import entropy
 from recbole_dtn.preprocess.prepare import PreparedData, Split
 from recbole_dtn.record.record import RunRecord
-from recbole_dtn.registry import BALANCERS
+from recbole_dtn.registry import BALANCERS, METRICS, MODELS
 from recbole_dtn.report.text import share
 from recbole_dtn.training.gates import gate_groups
 
 __all__ = ["data_warnings", "failure_signs", "large_targets", "result_warnings", "unread_weights"]
 
-FEW = 100
-"""Positives (or negatives) below which a split's numbers mean little: the standard error of an AUC is above .02."""
 ALMOST_PERFECT, PERFECT, UNEXPLAINED = 0.99, 0.999, 0.1
 """A test AUC above the first is suspicious where less than the third of the entropy is left (NE), or above the second
 in any case. A task about a person's age or marriage reaches .995 at an NE of .13 without any outcome among its
@@ -76,9 +74,11 @@ def large_targets(tasks: list[TaskSettings], train: Split) -> list[str]:
 def data_warnings(settings: Settings, prepared: PreparedData) -> list[str]:
     """Sentences about the data, before training: weights and targets, rare classes, inputs that may be outcomes."""
     found = input_findings(prepared)
+    # Models that are fitted directly know no balancer, and no sum of losses.
+    together = not _fits_directly(settings)
     return [
-        *unread_weights(settings),
-        *large_targets(settings.tasks, prepared.splits["train"]),
+        *(unread_weights(settings) if together else ()),
+        *(large_targets(settings.tasks, prepared.splits["train"]) if together else ()),
         *skewed_numbers(prepared.splits["train"]).values(),
         *few_rows(settings, prepared.summary.positives),
         *input_sentences([spec.name for spec in prepared.schema.fields], found.aucs, found.telling),
@@ -86,45 +86,43 @@ def data_warnings(settings: Settings, prepared: PreparedData) -> list[str]:
 
 
 def few_rows(settings: Settings, positives: Mapping[str, Mapping[str, tuple[int, int]]]) -> Iterator[str]:
-    """Sentences about classes that are rare in test, or in validation where they help to select the epoch.
+    """Sentences about classes that are rare in test, or in validation where they help to select.
 
     Args:
-        settings: tasks and ``valid_metric``. positives: positive and observed rows by split and task.
+        settings: model, tasks and ``valid_metric``. positives: positive and observed rows by split and task.
     """
     binary = [task.name for task in settings.tasks if task.kind == "binary"]
-    for name in binary:
-        ones, observed = positives["test"][name]
-        if min(ones, observed - ones) < FEW:
-            yield f"{_few(name, ones, observed, 'test')}; {_error(ones, observed)}"
-    rare = {name: min(ones, observed - ones) < FEW for name, (ones, observed) in positives["valid"].items()}
-    if settings.valid_metric.startswith("weighted_") and not all(rare[name] for name in binary):
+    yield from few_in_test(binary, positives["test"])
+    direct = _fits_directly(settings)
+    rare = {name: min(ones, rows - ones) < FEW for name, (ones, rows) in positives["valid"].items()}
+    if not direct and settings.valid_metric.startswith("weighted_") and not all(rare[name] for name in binary):
         return  # a rare task counts little beside a frequent one
     for name in binary:
-        others = [task.name for task in settings.tasks if task.name != name]
-        if any(settings.valid_metric.startswith(f"{other}_") for other in others):
-            continue  # another task alone selects
-        if rare[name]:
-            ones, observed = positives["valid"][name]
+        ones, observed = positives["valid"][name]
+        if not rare[name] or not (direct or _selects(settings, name)):
+            continue
+        text = few_words(name, ones, observed, "validation")
+        if direct:
+            yield f"{text}; what the model chooses there follows the noise of these: validate on more rows (split_ratio)"
+        else:
             yield (
-                f"{_few(name, ones, observed, 'validation')}; the epoch that {settings.valid_metric} selects follows "
-                "the noise of these: select by another task (valid_metric), or validate on more rows (split_ratio)"
+                f"{text}; the epoch that {settings.valid_metric} selects follows the noise of these: select by "
+                "another task (valid_metric), or validate on more rows (split_ratio)"
             )
 
 
-def _few(name: str, ones: int, observed: int, split: str) -> str:
-    zeros = observed - ones
-    rows = f"{ones:,} positives" if ones <= zeros else f"{zeros:,} negatives"
-    return f"task {name!r} has {rows} in {split} ({observed:,} rows)"
+def _fits_directly(settings: Settings) -> bool:
+    """Whether the model has no epochs, and fits each task by itself."""
+    return bool(MODELS.attributes(settings.model).get("fits_directly"))
 
 
-def _error(ones: int, observed: int) -> str:
-    error = auc_error(ones, observed - ones)
-    if error is None:
-        return "without both classes it has no AUC: test on other rows (split_ratio, split_seed)"
-    return (
-        f"an AUC of .7 has a standard error of {error:.3f} there, so that models closer than about {2 * error:.2f} "
-        "cannot be told apart: test on more rows (split_ratio), or average over several split_seed"
-    )
+def _selects(settings: Settings, name: str) -> bool:
+    """Whether a binary task has a part in ``valid_metric``."""
+    chosen = settings.valid_metric
+    if any(chosen.startswith(f"{task.name}_") for task in settings.tasks):
+        return chosen.startswith(f"{name}_")
+    metric = chosen.partition("_")[2]
+    return metric not in METRICS.names() or METRICS.attributes(metric).get("task_kind") == "binary"
 
 
 def result_warnings(record: RunRecord) -> list[str]:

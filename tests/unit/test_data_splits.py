@@ -236,6 +236,36 @@ def test_a_split_that_lacks_something_or_cannot_use_it_is_refused(
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"split": "column", "split_field": "part"}, "no row has 'test' in column 'part' (split_field)"),
+        ({"folds": 200, "fold": 0}, "103 rows cannot be cut into 200 folds; use fewer folds"),
+    ],
+)
+def test_an_empty_part_comes_with_its_reason(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError) as error:
+        prepare(settings(tmp_path, HUNDRED, **change))
+    assert message in str(error.value)
+
+
+def test_a_part_that_is_missing_in_a_side_file_is_named_so(tmp_path: Path) -> None:
+    given = settings(tmp_path, {"": [f"u{n % 7}\t0\t0\t1" for n in range(30)]}, split="column", split_field="part")
+    file = tmp_path / "toy" / "toy.inter"
+    file.write_text(file.read_text().replace("part:token\t", ""))
+    users = [f"u{number}\t{PARTS[number % 3]}" for number in range(6)]
+    (tmp_path / "toy" / "toy.user").write_text("\n".join(["u:token\tpart:token", *users]) + "\n")
+    with pytest.raises(DataError, match=r"line 8: split_field 'part': expected .*, found no value in toy\.user"):
+        prepare(given)
+
+
+def test_a_part_whose_rows_all_have_the_weight_0_is_refused(tmp_path: Path) -> None:
+    rows = [f"u{n % 7}\t{PARTS[n % 3]}\t{n // 3 % 2}\t0\t{int(n % 3 != 2)}" for n in range(30)]
+    given = {"split": "column", "split_field": "part", "weight_field": "stay", "tasks": TASKS[:1]}
+    with pytest.raises(DataError, match=r"weight_field 'stay' is 0 in all 10 rows of the test split"):
+        prepare(settings(tmp_path, {"": rows}, **given))
+
+
 def test_equal_shares_are_refused_where_no_row_is_drawn(tmp_path: Path) -> None:
     given = {part: [row(number) for number in range(20)] for part in PARTS}
     with pytest.raises(

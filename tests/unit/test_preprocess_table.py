@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import random
+import re
 
 import polars as pl
 import pytest
@@ -262,6 +263,23 @@ def test_a_stray_quote_comes_with_the_way_on(tmp_path):
         run(tmp_path, tmp_path / "raw.csv")
     rows = run(tmp_path, tmp_path / "raw.csv", SPEC + "reader: {quote: null}\n")
     assert rows[1:3] == [["a", '5" disk', "1"], ["b", "x", "0"]]
+
+
+def test_a_column_of_the_table_names_the_part_of_a_row(tmp_path):
+    (tmp_path / "raw.csv").write_text("user,item,click,part\na,x,1,train\nb,y,0,train\nc,x,1,test\n")
+    rows = run(tmp_path, tmp_path / "raw.csv", SPEC + "split: column\nsplit_field: part\n")
+    assert rows[0][-1] == "part:token"
+    assert [row[-1] for row in rows[1:]] == ["train", "train", "test"]
+    written = (tmp_path / "data/mine/mine.yaml").read_text()
+    assert "split: column" in written
+    assert "split_field: part" in written
+    for more, message in (
+        ("split: column\n", "split: column needs split_field; write split_field: COLUMN"),
+        ("split: column\nsplit_field: item\n", "split_field 'item' says which part a row is in"),
+        ("split: column\nsplit_field: prt\n", "has no column 'prt'; did you mean 'part'?"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(message)):
+            run(tmp_path, tmp_path / "raw.csv", SPEC + more)
 
 
 def test_the_command_line(tmp_path, capsys):

@@ -175,3 +175,67 @@ def test_rows_that_do_not_match_are_refused(folder: Path, capsys: pytest.Capture
     whole.head(7).write_csv(folder / "flat.tsv", separator="\t")
     assert command(folder) == 2
     assert "expected 120 rows, in the order of the labels; found 7" in capsys.readouterr().err
+
+
+# ---- files that do not fit ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Labels with ``row`` 10, 11, ..., and predictions for them in `mine.csv`."""
+    rows = pl.Series("row", range(10, 10 + ROWS))
+    pl.DataFrame([rows, pl.Series("click", LABELS[:, 0])]).write_csv(tmp_path / "labels.csv")
+    mine = pl.DataFrame([rows, pl.Series("click", SCORES[:, 0])])
+    mine.write_csv(tmp_path / "mine.csv")
+    mine.reverse().write_parquet(tmp_path / "reversed.parquet")
+    mine.drop("row").write_csv(tmp_path / "in_order.csv")
+    mine.with_columns(pl.col("row").cast(pl.Float64)).write_csv(tmp_path / "floats.csv")
+    mine.with_columns(click=pl.when(pl.col("row") == 14).then(1.5).otherwise(pl.col("click"))).write_csv(
+        tmp_path / "out.csv"
+    )
+    wrong = pl.when(pl.col("row") == 14).then(pl.lit("high")).otherwise(pl.col("click").cast(pl.String))
+    mine.with_columns(click=wrong).write_csv(tmp_path / "words.csv")
+    (tmp_path / "twice.csv").write_text("row,click,click\n10,.5,.5\n")
+    (tmp_path / "broken.parquet").write_text("row,click\n")
+    return tmp_path
+
+
+def of_files(folder: Path, names: str, *words: str) -> int:
+    predictions = ",".join(str(folder / name) for name in names.split(","))
+    return main(
+        ["evaluate", f"--predictions={predictions}", f"--labels={folder / 'labels.csv'}", "--draws=0", "--json", *words]
+    )
+
+
+def test_whole_numbers_join_however_they_are_written(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert of_files(files, "mine.csv,reversed.parquet,floats.csv") == 0
+    found = json.loads(capsys.readouterr().out)["metrics"]
+    expected = roc_auc_score(LABELS[:, 0], SCORES[:, 0])
+    assert [found[name]["click"]["auc"] for name in ("mine", "reversed", "floats")] == pytest.approx([expected] * 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "words", "message"),
+    [
+        # By their order the rows of the second would be held against other labels.
+        ("in_order.csv,reversed.parquet", [], "reversed.parquet have the column 'row', by which rows are joined, and"),
+        ("mine.csv,mine.csv", [], "mine.csv is named twice; leave one out"),
+        ("mine.csv,floats.csv", ["--seed=-1"], "seed: expected a whole number of at least 0; found -1"),
+        ("gone.parquet", [], "gone.parquet: there is no such file"),
+        ("", [], "is a folder; expected a .parquet, .csv or .tsv file"),
+        ("broken.parquet", [], "broken.parquet: cannot be read as parquet"),
+        ("twice.csv", [], "twice.csv, line 1: two columns are named 'click': rename or remove one"),
+        (
+            "out.csv",
+            [],
+            "expected a probability, from 0 to 1 (logits are told by logits=True, or --logits); found 1.5 ",
+        ),
+        ("out.csv", [], "in row 14"),
+        ("words.csv", [], "task 'click': expected numbers; found 'high' in row 14"),
+    ],
+)
+def test_files_that_do_not_fit(
+    files: Path, capsys: pytest.CaptureFixture[str], names: str, words: list[str], message: str
+) -> None:
+    assert of_files(files, names, *words) == 2
+    assert message in capsys.readouterr().err

@@ -154,6 +154,17 @@ def test_few_positives_in_validation_matter_where_they_select() -> None:
     # Weighted, a rare task counts little; where both are rare, there is nothing else.
     assert few(enough, scarce, "--valid_metric=weighted_auc") == []
     assert len(few(enough, scarce, "--valid_metric=weighted_auc", love=(950, 1000))) == 2
+    tasks = [{"name": "like", "label": "rating", "condition": "rating >= 4"}]
+    tasks.append({"name": "stars", "label": "rating", "kind": "regression"})
+    positives = {"test": {"like": enough, "stars": enough}, "valid": {"like": scarce, "stars": enough}}
+    for metric, number in (("mean_rmse", 0), ("stars_mae", 0), ("weighted_logloss", 1), ("like_auc", 1)):
+        given = {"dataset": "ml-100k", "tasks": tasks, "valid_metric": metric}
+        assert len(list(few_rows(resolve(given).settings, positives))) == number, metric
+
+
+def test_a_model_without_epochs_has_none_selected() -> None:
+    text = only(few((100, 1000), (60, 1000), "--model=Logistic"))
+    assert text.startswith("task 'like' has 60 positives in validation (1,000 rows); what the model chooses there")
 
 
 # ---- gates --------------------------------------------------------------------------------------------------------

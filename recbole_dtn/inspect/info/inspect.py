@@ -14,7 +14,7 @@ from recbole_dtn.inspect.info.inputs import input_sentences
 from recbole_dtn.inspect.info.report import DataInfo, DuplicateInfo, FieldInfo, PairInfo
 from recbole_dtn.inspect.info.skewed import skewed_numbers
 from recbole_dtn.inspect.info.suspects import SAMPLED, SUSPICIOUS, single_field_aucs
-from recbole_dtn.inspect.info.tasks import task_infos
+from recbole_dtn.inspect.info.tasks import few_in_test, task_infos
 from recbole_dtn.inspect.info.telling import Telling, telling_inputs
 from recbole_dtn.inspect.info.view import StoreView
 
@@ -68,6 +68,9 @@ def inspect(
         sampled_rows=sampled,
         warnings=(
             *([SELECTED_ON_TEST] if selected_on_test else []),
+            *few_in_test(
+                [task.name for task in view.schema.tasks if task.kind == "binary"], prepared.summary.positives["test"]
+            ),
             *input_sentences([spec.name for spec in view.schema.fields], alone or (), telling, above=SUSPICIOUS),
             *(text for field in fields for text in _field_warnings(field)),
             *skewed_numbers(prepared.splits["train"]).values(),

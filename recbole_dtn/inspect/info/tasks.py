@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,11 @@ import numpy.typing as npt
 from recbole_dtn.inspect.info.report import PairInfo, TaskInfo, TaskSplit
 from recbole_dtn.inspect.info.view import StoreView
 
-__all__ = ["auc_error", "task_infos"]
+__all__ = ["FEW", "auc_error", "few_in_test", "few_words", "task_infos"]
 
 TYPICAL_AUC = 0.7
+FEW = 100
+"""Positives (or negatives) below which a split's numbers mean little: the standard error of an AUC is above .02."""
 Matrix = npt.NDArray[np.float64]
 
 
@@ -31,6 +34,39 @@ def auc_error(positives: int, negatives: int, auc: float = TYPICAL_AUC) -> float
     # The numerator; the denominator is the number of pairs.
     spread = auc * (1 - auc) + (positives - 1) * (both - auc**2) + (negatives - 1) * (pair - auc**2)
     return math.sqrt(spread / (positives * negatives))
+
+
+def few_in_test(binary: Sequence[str], positives: Mapping[str, tuple[int, int]]) -> Iterator[str]:
+    """Sentences about classes of binary tasks that are rare in test.
+
+    Args:
+        binary: names of the tasks. positives: positive and observed rows of test by task.
+    """
+    for name in binary:
+        ones, observed = positives[name]
+        if min(ones, observed - ones) < FEW:
+            yield f"{few_words(name, ones, observed, 'test')}; {_error(ones, observed)}"
+
+
+def few_words(name: str, ones: int, observed: int, split: str) -> str:
+    """How often a task's rarer class occurs.
+
+    >>> few_words("buy", 60, 1000, "test")
+    "task 'buy' has 60 positives in test (1,000 rows)"
+    """
+    zeros = observed - ones
+    rows = f"{ones:,} positives" if ones <= zeros else f"{zeros:,} negatives"
+    return f"task {name!r} has {rows} in {split} ({observed:,} rows)"
+
+
+def _error(ones: int, observed: int) -> str:
+    error = auc_error(ones, observed - ones)
+    if error is None:
+        return "without both classes it has no AUC: test on other rows (split_ratio, split_seed)"
+    return (
+        f"an AUC of .7 has a standard error of {error:.3f} there, so that models closer than about {2 * error:.2f} "
+        "cannot be told apart: test on more rows (split_ratio), or average over several split_seed"
+    )
 
 
 def task_infos(view: StoreView) -> tuple[tuple[TaskInfo, ...], tuple[PairInfo, ...]]:

@@ -61,6 +61,9 @@ class Plan:
             self._add_field(field)
         self._check_conditions()
         leaks = {column for task in spec.tasks for column in task_columns(task)} | {spec.weight_field}
+        part = spec.split_field
+        if part is not None and (part in self.types or part in leaks):
+            raise UsageError(f"{path}: split_field {part!r} says which part a row is in: no field or task may read it")
         # At this point ``types`` has the inputs alone.
         for name in self.types:
             if name in leaks:
@@ -69,7 +72,7 @@ class Plan:
             self._add_task(task)
         for name in spec.derive:
             self._add(name, "float")
-        for key in ("group_field", "domain_field", "user_field"):
+        for key in ("group_field", "domain_field", "user_field", "split_field"):
             self._add_extra(getattr(spec, key), "token")
         for key in ("time_field", "weight_field"):
             self._add_extra(getattr(spec, key), "float")
@@ -80,8 +83,9 @@ class Plan:
             raise UsageError(f"{path}: fill puts a negative number into weight_field {spec.weight_field!r}")
 
     def _check_split(self) -> None:
-        """A split by time needs the column of the time, and one within users that of the user."""
-        wanted = {"time": ["time_field"], "user_time": ["time_field", "user_field"]}.get(self.spec.split, [])
+        """A split by time needs the column of the time, one within users that of the user, one by column that."""
+        needs = {"time": ["time_field"], "user_time": ["time_field", "user_field"], "column": ["split_field"]}
+        wanted = needs.get(self.spec.split, [])
         missing = [key for key in wanted if getattr(self.spec, key) is None]
         if missing:
             where = read_tree(self.path)["split"].where
@@ -243,8 +247,9 @@ class Plan:
     def dataset(self) -> dict[str, Any]:
         """The data set's YAML."""
         spec = self.spec
-        kept = ("split", "split_ratio", "time_field", "user_field", "group_field", "domain_field", "weight_field")
-        values = {key: getattr(spec, key) for key in (*kept, "min_count", "pooling")}
+        split = ("split", "split_field", "split_ratio")
+        kept = ("time_field", "user_field", "group_field", "domain_field", "weight_field", "min_count", "pooling")
+        values = {key: getattr(spec, key) for key in (*split, *kept)}
         return {
             "fields": [field.model_dump(exclude_unset=True, exclude=READING) for field in spec.fields],
             "tasks": self.tasks,

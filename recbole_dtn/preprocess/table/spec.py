@@ -46,7 +46,8 @@ class TableSpec(Strict):
     derive: dict[str, str] = Field(default_factory=dict)  # further 0/1 float columns (no inputs), by condition
     fields: list[SpecField]
     tasks: list[TaskSettings]
-    split: Literal["random", "time", "user_time"] = "random"
+    split: Literal["random", "time", "user_time", "column"] = "random"
+    split_field: str | None = None  # column whose values train, valid, test name the part of a row (split: column)
     split_ratio: tuple[Positive, Positive, Positive] | None = None
     time_field: str | None = None
     user_field: str | None = None
