@@ -71,7 +71,7 @@ def _range(counts: Sequence[tuple[int, int]]) -> str:
 
 
 def _uncertainty(rows: Sequence[BoardRow], labels: Sequence[str]) -> Table:
-    """Per row and task: test AUC, its spread over seeds or splits, its standard error over rows, calibration, epochs."""
+    """Per row and task: test AUC, its spread, its standard error over the test rows, calibration, epochs."""
     cells = []
     for label, row in zip(labels, rows, strict=True):
         for place, task in enumerate(row.tasks):
