@@ -196,9 +196,6 @@ def _unknown_keys(merged: Branch, model: type[Settings] | None) -> Iterator[Faul
         if key not in kinds and owners and model is not None:
             name = plain(merged["model"])
             yield Fault(key, f"is a setting of {', '.join(owners)}, not of {name}", tree.where)
-        elif key in COMMAND_WORDS:
-            hint = "split_seed is the seed of one split" if key == "split_seeds" else "leave it out"
-            yield Fault(key, f"is an option of the command line of training, and no setting; {hint}", tree.where)
         elif key not in kinds and not owners:
             whole = f"{key}.{next(iter(tree))}" if isinstance(tree, Branch) and tree else key
             yield Fault(key, f"unknown setting; {suggest(whole, _all_keys(model or Settings, merged))}", tree.where)

@@ -395,13 +395,3 @@ def test_a_model_has_defaults_of_nested_shared_settings() -> None:
     assert resolve(["--model=MMoE", "--dataset=ml-100k"]).settings.optimizer.lr == 0.004
     given = resolve(["--model=DTN", "--dataset=ml-100k", "--learning_rate=0.1"])
     assert (given.settings.optimizer.lr, given.sources["optimizer.lr"]) == (0.1, "command line")
-
-
-def test_an_option_of_the_command_line_is_no_setting(tmp_path: Path, data_path: Path) -> None:
-    file = write(tmp_path / "a.yaml", "epochs: 5\nsplit_seeds: 3\n")
-    with pytest.raises(UsageError) as caught:
-        resolve(["--model=MMoE", "--dataset=mine", f"--data_path={data_path}", f"--config_files={file}"])
-    assert str(caught.value) == (
-        "split_seeds: is an option of the command line of training, and no setting; split_seed is the seed of one "
-        f"split ({file}:2)"
-    )
