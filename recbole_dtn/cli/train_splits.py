@@ -11,6 +11,7 @@ from recbole_dtn.config.load import resolve
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.splits import SplitKey
 from recbole_dtn.leaderboard.cells import refuse_devices, seed_of_split
+from recbole_dtn.leaderboard.details import warnings_of
 from recbole_dtn.leaderboard.statistics import BoardRow, summarise
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.console import make_console, say
@@ -29,7 +30,8 @@ def run_splits(
 ) -> Literal["finished", "interrupted"]:
     """Train and test on each split, with a seed for each, and print the table of all.
 
-    The first run prints what it does; of the others, each prints its result (a log is in every run's folder).
+    The first run prints what it does; of the others, each prints its result (a log is in every run's folder). The
+    warnings of all stand below the table, each with the number of splits that have it.
 
     Args:
         words: settings as on the command line. settings: what they give. splits: to run. console: where to print.
@@ -69,7 +71,8 @@ def run_splits(
 def _result(record: RunRecord) -> str:
     """The first metric of each task."""
     columns, rows = metric_rows(record.test or {})
-    return ", ".join(f"{row[0]} {columns[1]} {row[1]}" for row in rows)
+    name, _, error = columns[1].partition(" ± ")
+    return ", ".join(f"{row[0]} {name} {row[1]}" for row in rows) + f" (± {error})" * bool(error)
 
 
 def _show(records: Sequence[RunRecord], console: Console) -> None:
@@ -80,6 +83,8 @@ def _show(records: Sequence[RunRecord], console: Console) -> None:
             say(console, "Splits share training rows: the standard error of a mean is larger than sd / sqrt(n).")
         else:
             say(console, "All splits have the same test rows.")
+        for text in warnings_of([row], [row.model]):
+            say(console, f"\nwarning: {text}")
 
 
 def split_rows(row: BoardRow) -> list[list[str]]:

@@ -13,8 +13,10 @@ from recbole_dtn.report.text import NONE, count, decimal, share
 __all__ = ["Table", "detail_tables", "warnings_of"]
 
 LISTED = 5
-"""Most seeds whose best epochs are listed one by one."""
+"""Most runs whose best epochs are listed one by one."""
 SPLITS = ("train", "valid", "test")
+Counts = Mapping[str, Mapping[str, tuple[int, int]]]
+"""Positive and observed rows by part and task."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +38,40 @@ def detail_tables(rows: Sequence[BoardRow], labels: Sequence[str]) -> list[Table
 
 
 def _positives(rows: Sequence[BoardRow]) -> Table:
-    """Positive rows per task and split; of binary tasks, and of each data set that the rows were made of."""
-    data = {row.data_fingerprint: row.positives for row in rows if row.positives}
-    cells = []
+    """Positive rows per task and part; of binary tasks, and of each data set that the rows were made of."""
+    data: dict[str, tuple[Counts, ...]] = {}
+    for row in rows:  # rows on one data set may have run different numbers of its splits
+        data[row.data_fingerprint] = max(data.get(row.data_fingerprint, ()), row.positives, key=len)
+    data = {fingerprint: positives for fingerprint, positives in data.items() if positives}
+    cells, varied = [], False
     for fingerprint, positives in data.items():
-        for task in positives["test"]:
+        for task in positives[0]["test"]:
             if not any(Metric(split, task, "auc") in row.metrics for row in rows for split in ("valid", "test")):
                 continue
             name = task if len(data) == 1 else f"{task} (data {fingerprint[:6]})"
-            cells.append([name, *(_share(*positives[split][task]) for split in SPLITS)])
-    return Table("positives per task", ["task", *SPLITS], cells)
+            found = [[of_split[part][task] for of_split in positives] for part in SPLITS]
+            varied = varied or any(len(set(counts)) > 1 for counts in found)
+            cells.append([name, *map(_range, found)])
+    return Table("positives per task" + ", fewest to most over the splits" * varied, ["task", *SPLITS], cells)
 
 
-def _share(positives: int, observed: int) -> str:
-    return f"{count(positives)} of {count(observed)} ({share(positives / observed if observed else None)})"
+def _range(counts: Sequence[tuple[int, int]]) -> str:
+    """Positive of observed rows, with their share; of splits that differ the smallest and largest of each.
+
+    >>> _range([(630, 10_000)]), _range([(60, 1000), (71, 1000)]), _range([(6, 99), (7, 101)])
+    ('630 of 10,000 (6.30%)', '60 to 71 of 1,000', '6 to 7 of 99 to 101')
+    """
+    if len(set(counts)) == 1:
+        positives, observed = counts[0]
+        return f"{count(positives)} of {count(observed)} ({share(positives / observed if observed else None)})"
+    return " of ".join(
+        " to ".join(count(number) for number in dict.fromkeys((min(numbers), max(numbers))))
+        for numbers in zip(*counts, strict=True)
+    )
 
 
 def _uncertainty(rows: Sequence[BoardRow], labels: Sequence[str]) -> Table:
-    """Per row and task: test AUC, its spread over seeds, its standard error over rows, calibration, best epochs."""
+    """Per row and task: test AUC, its spread, its standard error over the test rows, calibration, epochs."""
     cells = []
     for label, row in zip(labels, rows, strict=True):
         for place, task in enumerate(row.tasks):
@@ -70,12 +88,13 @@ def _uncertainty(rows: Sequence[BoardRow], labels: Sequence[str]) -> Table:
                     *epochs,
                 ]
             )
-    columns = ["model", "task", "test AUC", "± seeds", "± sample", "calibration", "best epoch", "of epochs"]
-    return Table("test AUC with its spread over seeds and its standard error over the test rows", columns, cells)
+    units = "splits" if any(len(row.splits) > 1 for row in rows) else "seeds"
+    columns = ["model", "task", "test AUC", f"± {units}", "± sample", "calibration", "best epoch", "of epochs"]
+    return Table(f"test AUC with its spread over {units} and its standard error over the test rows", columns, cells)
 
 
 def _listed(epochs: Sequence[int | None]) -> str:
-    """One number per seed; of many seeds the range and the median.
+    """One number per run; of many runs the range and the median.
 
     >>> _listed([5, 5, 4]), _listed([5, None]), _listed([]), _listed([2, 9, 4, 4, 5, 6])
     ('5, 5, 4', '5, –', '–', '2 to 9, median 4.5')
@@ -90,7 +109,7 @@ def _listed(epochs: Sequence[int | None]) -> str:
 
 
 def warnings_of(rows: Sequence[BoardRow], labels: Sequence[str]) -> list[str]:
-    """The warnings of all runs, each once, with the rows and the number of seeds that have it.
+    """The warnings of all runs, each once, with the rows and how many of their runs have it.
 
     Sentences that differ in nothing but their numbers are one warning; the numbers are those of the first run.
     """
@@ -102,8 +121,8 @@ def warnings_of(rows: Sequence[BoardRow], labels: Sequence[str]) -> list[str]:
             for text in dict.fromkeys(sentences):
                 key = _without_numbers(text)
                 varied[key] = varied.get(key, False) or texts.setdefault(key, text) != text
-                seeds = found.setdefault(key, {})
-                seeds[place] = seeds.get(place, 0) + 1
+                runs = found.setdefault(key, {})
+                runs[place] = runs.get(place, 0) + 1
     return [f"{texts[key]} [{_where(found[key], rows, labels, varied=varied[key])}]" for key in texts]
 
 
@@ -117,10 +136,12 @@ def _without_numbers(text: str) -> str:
     return "".join(part if part.startswith("'") else re.sub(r"\d[\d.,]*(?<![.,])", "#", part) for part in parts)
 
 
-def _where(seeds: Mapping[int, int], rows: Sequence[BoardRow], labels: Sequence[str], *, varied: bool) -> str:
-    runs = {place: len(row.seeds) for place, row in enumerate(rows)}
-    if dict(seeds) == runs:
+def _where(found: Mapping[int, int], rows: Sequence[BoardRow], labels: Sequence[str], *, varied: bool) -> str:
+    runs = {place: row.runs for place, row in enumerate(rows)}
+    if dict(found) == runs:
         told = f"all {sum(runs.values())} runs" if sum(runs.values()) > 1 else labels[0]
     else:
-        told = "; ".join(f"{labels[place]}: {found} of {runs[place]} seeds" for place, found in seeds.items())
+        told = "; ".join(
+            f"{labels[place]}: {number} of {runs[place]} {rows[place].run_unit}" for place, number in found.items()
+        )
     return f"{told}; numbers of the first" if varied else told

@@ -70,8 +70,9 @@ class BoardRow:
         errors: mean over the seeds of the standard error that the sample of rows gives a measured number; those of
             metrics that report one. It is beside the spread over seeds, not in it.
         best_epochs, epochs: of each seed: the best epoch on validation, and how many there were.
-        positives: split -> task -> (positive rows, observed rows); empty where no record has them.
-        warnings: the sentences of each seed's run.
+        positives: of each split of the data, part -> task -> (positive rows, observed rows); of those whose records
+            have them.
+        warnings: the sentences of each run.
     """
 
     dataset: str
@@ -97,7 +98,7 @@ class BoardRow:
     errors: Mapping[Metric, float | None] = field(default_factory=dict)
     best_epochs: tuple[int | None, ...] = ()
     epochs: tuple[int, ...] = ()
-    positives: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
+    positives: tuple[Mapping[str, Mapping[str, tuple[int, int]]], ...] = ()
     warnings: tuple[tuple[str, ...], ...] = ()
 
     @property
@@ -109,6 +110,13 @@ class BoardRow:
     def units(self) -> int:
         """The number of splits, or of seeds where there is one split: what means and spreads are over."""
         return len(self.splits) if len(self.splits) > 1 else len(self.seeds)
+
+    @property
+    def run_unit(self) -> str:
+        """What one run is: a seed, a split, or one of several runs of each split."""
+        if len(self.splits) < 2:
+            return "seeds"
+        return "splits" if self.runs == len(self.splits) else "runs"
 
 
 @dataclass(frozen=True)
@@ -264,7 +272,7 @@ def _row(runs: Sequence[RunRecord], ran_as: tuple[Any, ...]) -> BoardRow:
         errors=errors,
         best_epochs=tuple(run.best_epoch for run in runs),
         epochs=tuple(run.epochs for run in runs),
-        positives=next((run.positives for run in runs if run.positives), {}),
+        positives=tuple({SplitKey.of(run): run.positives for run in runs if run.positives}.values()),
         warnings=tuple(tuple(run.warnings) for run in runs),
     )
 

@@ -102,7 +102,8 @@ def paired_bootstrap(
         return Paired(*[math.nan] * 5)
     difference = one - two
     blocks = _drawn(number, len(first), draws, seed)
-    differences = np.concatenate([values[0](counts) - values[1](counts) for counts in blocks])
+    with np.errstate(invalid="ignore"):  # inf - inf: the NE where no positive was drawn
+        differences = np.concatenate([values[0](counts) - values[1](counts) for counts in blocks])
     differences = differences[np.isfinite(differences)]
     if len(differences) < 2:
         return Paired(difference, *[math.nan] * 4)

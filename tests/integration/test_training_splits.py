@@ -55,7 +55,13 @@ def test_every_fold_is_a_run_and_the_table_is_over_them(train: Train) -> None:
     mean, sd = statistics.fmean(values), statistics.stdev(values)
     assert line == ["click", "AUC", f"{mean:.4f}", f"{sd:.4f}", "2"]
     assert "[1/2] fold 0 of 0 to 1 (split_seed 2020), seed 7\n" in out
-    assert "[2/2] fold 1 of 0 to 1 (split_seed 2020), seed 8 ... click AUC " in out
+    second = out[out.index("[2/2] fold 1 of 0 to 1 (split_seed 2020), seed 8 ... ") :].splitlines()[0]
+    assert re.search(r" click AUC \S+ ± \S+ \(± s\.e\.\) \(runs/", second)
+    # 16 validation rows in both.
+    lines = out[out.index("test over 2 splits") :].splitlines()
+    told = [line for line in lines if line.startswith("warning: ") and "in validation (16 rows)" in line]
+    assert len(told) == 1
+    assert told[0].endswith(("[all 2 runs]", "[all 2 runs; numbers of the first]"))
     assert (
         "split: test is fold 0 of 0 to 1 (split_seed 2020), validation is drawn from the other folds in equal shares"
         in out

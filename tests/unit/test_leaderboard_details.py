@@ -95,6 +95,30 @@ def test_every_warning_stands_once_with_the_runs_that_have_it() -> None:
     ]
 
 
+def test_over_splits_counts_are_of_splits_and_positives_a_range() -> None:
+    few = {**POSITIVES, "test": {"click": (640, 10_000), "buy": (52, 4_990)}}
+    diverged = "task 'click' diverged"
+    rows = summarise([
+        record("DTN", 1, 5, RARE, split_seed=1),
+        record("DTN", 1, 5, RARE, diverged, split_seed=2, positives=few),
+        record("DTN", 1, 5, split_seed=3),
+        *(record("PLE", seed, 5, diverged, split_seed=split) for split in (1, 3) for seed in (1, 2)),
+    ])  # fmt: skip
+    assert [row.source_fingerprint for row in rows] == ["feedbeef", "feedbeef"]
+    assert warnings_of(rows, labels(rows)) == [
+        f"{RARE} [DTN: 2 of 3 splits]",
+        f"{diverged} [DTN: 1 of 3 splits; PLE: 4 of 4 runs]",
+    ]
+    positives, uncertainty = detail_tables(rows, labels(rows))
+    assert positives.title == "positives per task, fewest to most over the splits"
+    assert positives.cells == [
+        ["click", "5,000 of 80,000 (6.25%)", "620 of 10,000 (6.20%)", "630 to 640 of 10,000"],
+        ["buy", "800 of 80,000 (1.00%)", "90 of 10,000 (0.90%)", "52 to 60 of 4,990 to 5,000"],
+    ]
+    assert uncertainty.columns[3] == "± splits"
+    assert uncertainty.title.startswith("test AUC with its spread over splits")
+
+
 def test_names_with_digits_are_different_warnings() -> None:
     rows = summarise([record("DTN", 1, 2, "field 'f1' tells 10 rows", "field 'f2' tells 10 rows")])
     assert warnings_of(rows, labels(rows)) == ["field 'f1' tells 10 rows [DTN]", "field 'f2' tells 10 rows [DTN]"]

@@ -1,6 +1,7 @@
 """Paired tests: by hand, against the matrix of pairs, against an independent bootstrap, and under no difference."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -137,6 +138,18 @@ class Loss(TaskMetric):
 
     def compute(self) -> torch.Tensor:
         return self.loss / self.weight
+
+
+def test_draws_without_a_positive_are_left_out_in_silence() -> None:
+    # Two positives of 40 rows: a draw misses both with a probability of .95^40 = .13, and NE is not finite there.
+    labels = np.arange(40) < 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = paired_bootstrap(
+            "ne", rows_of(labels - 2.0, labels * 1.0, None), rows_of(labels * 0 - 3.0, labels * 1.0, None), draws=200
+        )
+    assert math.isfinite(found.standard_error)
+    assert found.low < found.difference < found.high
 
 
 def test_any_other_metric_is_evaluated_draw_by_draw(monkeypatch) -> None:
