@@ -102,13 +102,9 @@ def few_rows(settings: Settings, positives: Mapping[str, Mapping[str, tuple[int,
         if not rare[name] or not (direct or _selects(settings, name)):
             continue
         text = few_words(name, ones, observed, "validation")
-        if direct:
-            yield f"{text}; what the model chooses there follows the noise of these: validate on more rows (split_ratio)"
-        else:
-            yield (
-                f"{text}; the epoch that {settings.valid_metric} selects follows the noise of these: select by "
-                "another task (valid_metric), or validate on more rows (split_ratio)"
-            )
+        chosen = "what the model chooses there" if direct else f"the epoch that {settings.valid_metric} selects"
+        instead = "" if direct else "select by another task (valid_metric), or "
+        yield f"{text}; {chosen} follows the noise of these: {instead}validate on more rows (split_ratio)"
 
 
 def _fits_directly(settings: Settings) -> bool:
