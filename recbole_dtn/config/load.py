@@ -27,7 +27,7 @@ from recbole_dtn.config.recbole_names import ALIASES
 from recbole_dtn.config.schema import field_of
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.strict import Strict, members
-from recbole_dtn.config.suggest import SYNONYMS, suggest
+from recbole_dtn.config.suggest import suggest
 from recbole_dtn.config.tree import NAMED, Branch, Items, Tree, from_python, merge, places, plain, values
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import MODELS, load_plugins
@@ -195,8 +195,7 @@ def _unknown_keys(merged: Branch, model: type[Settings] | None) -> Iterator[Faul
         owners = [name for name, described in models.items() if key in described["options"]]
         if key not in kinds and owners and model is not None:
             name = plain(merged["model"])
-            other = f"; {suggest(key, [*model.model_fields])}" if key in SYNONYMS else ""
-            yield Fault(key, f"is a setting of {', '.join(owners)}, not of {name}{other}", tree.where)
+            yield Fault(key, f"is a setting of {', '.join(owners)}, not of {name}", tree.where)
         elif key not in kinds and not owners:
             whole = f"{key}.{next(iter(tree))}" if isinstance(tree, Branch) and tree else key
             told = f"unknown setting; {suggest(whole, _all_keys(model or Settings, merged))}"

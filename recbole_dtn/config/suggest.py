@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection
 
-__all__ = ["SYNONYMS", "suggest"]
+__all__ = ["suggest"]
 
 MOST = 5
 CUTOFF = 0.75

@@ -33,7 +33,7 @@ BAD = [
     ("--eps=3", "eps: unknown setting; did you mean 'optimizer.eps'? (command line)"),
     ("--opt.eps=3", "opt: unknown setting; did you mean 'optimizer.eps'? (command line)"),
     ("--batch_size=3", "batch_size: unknown setting; did you mean 'train_batch_size' or 'eval_batch_size'? (command"),
-    ("--patience=3", "not of DTN; did you mean 'stopping_step'? (command line)"),
+    ("--patience=3", "patience: unknown setting; did you mean 'stopping_step'? (command line)"),
     ("--readr=1", "readr: unknown setting; --help shows the settings (command line)"),
     ("--seed=-1", "seed: expected an integer >= 0 and < 4294967296; found '-1'"),
     ("--dropout=1", "dropout: expected a number >= 0 and < 1; found '1'"),
