@@ -67,7 +67,7 @@ def test_info_counts_rows_positives_and_tokens(shown: Shown) -> None:
         ["item", "token", "inter", "7"],
     ]
     assert "50 rows; fingerprint" in out
-    assert max(map(len, out.splitlines()[2:])) <= 100
+    assert max(len(line) for line in out.splitlines()[2:] if not line.startswith("- ")) <= 100  # warnings are sentences
 
 
 def test_a_table_too_wide_is_cut_and_keeps_its_first_column(shown: Shown, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_table_too_wide_is_cut_and_keeps_its_first_column(shown: Shown, tmp_pa
     tasks = ", ".join(f"{{name: {name}, label: click}}" for name in names)
     code, out, _ = shown("data", "info", "--dataset=mine", f"--tasks=[{tasks}]", "--quick")
     assert code == 0
-    assert max(map(len, out.splitlines()[2:])) <= 100
+    assert max(len(line) for line in out.splitlines()[2:] if not line.startswith("- ")) <= 100  # warnings are sentences
     lines = out.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("tasks together in train"))
     block = lines[start + 1 : lines.index("", start)]
