@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recbole_dtn.config.settings import Count, Interaction, NonNegative, Settings, Widths
+from recbole_dtn.config.settings import Count, Interaction, NonNegative, Positive, Settings, Widths
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.interaction.base import FeatureInteraction
@@ -31,7 +31,7 @@ GateActivation = Literal["none", "relu"]
 
 
 class DTNSettings(Settings):
-    """Settings of :class:`DTN`. Its learning rate and embedding_l2 were chosen on validation (docs/defaults.md)."""
+    """Settings of :class:`DTN`. Its learning rate and what it asks of embeddings were chosen on validation (docs/defaults.md)."""
 
     shared_defaults: ClassVar = {"optimizer": {"lr": 0.002}}
 
@@ -85,6 +85,10 @@ class DTNSettings(Settings):
         Field(description="learned scale and shift per channel of what the interactions read, all but MemoNet"),
     ] = False
     tower_hidden: Annotated[Widths, Field(description="hidden widths of each task's tower")] = [64]
+    embedding_std: Annotated[
+        Positive,
+        Field(description="of the initial embeddings; smaller than for other models, as the modules multiply them"),
+    ] = 0.01
     embedding_l2: Annotated[
         NonNegative,
         Field(
