@@ -31,7 +31,7 @@ GateActivation = Literal["none", "relu"]
 
 
 class DTNSettings(Settings):
-    """Settings of :class:`DTN`. Its learning rate and what it asks of embeddings were chosen on validation (docs/defaults.md)."""
+    """Settings of :class:`DTN`. Those that all models have were chosen on validation (docs/defaults.md)."""
 
     shared_defaults: ClassVar = {"optimizer": {"lr": 0.002}}
 

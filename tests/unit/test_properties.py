@@ -105,7 +105,7 @@ def test_a_models_yaml_has_the_models_own_keys(name: str) -> None:
     keys, shared = set(read_yaml(file)), set(Settings.model_fields)
     own = MODELS.load(name).settings_class or Settings
     assert keys - shared == set(settings_class(name).model_fields) - shared == set(own.model_fields) - shared
-    assert keys & shared <= {"embedding_l2", "embedding_std", "optimizer"}, "only what tuning gave the model a value of its own for"
+    assert keys & shared <= {"embedding_l2", "embedding_std", "optimizer"}, "only what tuning gave the model"
     resolved = by_defaults(name)
     assert own.model_validate(resolved.dump()).dump() == resolved.dump()
     assert own.model_validate(resolved.dump()).effective() == resolved.effective()
