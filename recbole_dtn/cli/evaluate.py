@@ -23,9 +23,10 @@ COMMAND = Command(
         "--predictions=A.csv --run=FOLDER [options]",
     ],
     about="""
-Exact metrics of predictions that any tool made, with standard errors, and paired tests of all others against the first.
-A file has a column per task; Parquet, CSV and TSV are read. Labels are in a file too, or are those of a run's test
-rows. `data split --export` writes the rows of a data set's splits, with a number `row` by which predictions come back.
+Exact metrics of predictions that any tool made, with standard errors, and paired tests of all others against the first
+(the first run; without a run, the first file). A file has a column per task; Parquet, CSV and TSV are read. Labels are
+in a file too, or are those of a run's test rows. `data split --export` writes the rows of a data set's splits, with a
+number `row` by which predictions come back.
 """,
     after=f"""
   {PROGRAM} data split --dataset=ml-100k --export=rows
@@ -35,23 +36,19 @@ rows. `data split --export` writes the rows of a data set's splits, with a numbe
 )
 COMMAND.option("predictions", "A,B", "files with a column per task, and the key")
 COMMAND.option("labels", "FILE", "file with the labels; an empty cell is a label that is not observed")
-COMMAND.option(
-    "run", "FOLDER", "a run, or several, in place of labels: its scores, rows and labels; the first is compared with"
-)
-COMMAND.option(
-    "key", "COLUMN", "joins predictions to labels; row where both have it, else the order of the rows counts"
-)
-COMMAND.option("tasks", "A,B", "columns of the tasks; those that all files have, where it is not given")
+COMMAND.option("run", "FOLDER", "a run, or several, in place of labels: rows and labels are those of its test split")
+COMMAND.option("key", "COLUMN", "joins predictions to labels; default: row if both have it, else the order of the rows")
+COMMAND.option("tasks", "A,B", "columns of the tasks; default: those of export.json, or those that all files have")
 COMMAND.option("regression", "A,B", "tasks whose label is a number and not 0 or 1")
-COMMAND.option("group", "COLUMN", "of the labels: users, say; errors and tests are clustered by it")
-COMMAND.option("weight", "COLUMN", "of the labels: sample weights")
-COMMAND.option("domain", "COLUMN", "of the labels: domains, for metrics that need them")
-COMMAND.option("metrics", "A,B", "metrics to compute; all that apply, where it is not given")
+COMMAND.option("group", "COLUMN", "column of the labels, such as users, by which errors and tests are clustered")
+COMMAND.option("weight", "COLUMN", "column of the labels: sample weights")
+COMMAND.option("domain", "COLUMN", "column of the labels: domains, for metrics that need them")
+COMMAND.option("metrics", "A,B", "metrics to compute; default: all that apply")
 COMMAND.flag("logits", "the files hold logits, not probabilities")
 COMMAND.option(
     "draws", "N", "draws of the bootstrap, for metrics other than AUC; 0: no test of these", default=2000, kind=whole
 )
-COMMAND.option("seed", "N", "of the draws", default=2020, kind=whole)
+COMMAND.option("seed", "N", "seed of the draws", default=2020, kind=whole)
 COMMAND.flag("json", "print metrics, comparisons and counts as JSON, with every digit; null where one is undefined")
 COMMAND.option("data_path", "FOLDER", "where a run's data is now, if it has moved")
 COMMAND.option("cache_dir", "FOLDER", "where its encoded caches are now")

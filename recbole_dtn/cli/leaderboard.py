@@ -40,9 +40,9 @@ RUN.option(
     "per split where there are several",
 )
 RUN.option(
-    "split_seeds", "N", "how many random splits, by split_seed from 2020 on, or their seeds; all models share them"
+    "split_seeds", "N", "how many random splits (split_seed from 2020 on), or their seeds: 1,5; all models share them"
 )
-RUN.option("folds", "N", "cut the rows into N folds and test each of them once (of every split_seed)")
+RUN.option("folds", "N", "cut the rows into N folds and test each of them once (for every split_seed)")
 RUN.option(
     "floors",
     "A,B",

@@ -36,7 +36,8 @@ SWITCHES = (
     ("--dry_run", "print the settings, the number of parameters and the projected time, and exit"),
     (
         "--split_seeds=N",
-        "N runs, each on another random split (from 2020 on, or the seeds); --folds=N: one per fold",
+        "a run on each of N random splits (split_seed 2020, 2021, ...); --split_seeds=1,5 names them; "
+        "--folds=N: a run per fold",
     ),
     ("--debug", "show the traceback of an error"),
     ("--version", "print the version"),

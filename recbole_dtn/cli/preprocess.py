@@ -88,8 +88,8 @@ Keys of the spec (only fields and tasks are needed):
   filter:          condition of the rows that are kept
   fill:            {column: number} for missing numbers, also of time_field and weight_field
   derive:          {column: condition}: further 0/1 columns
-  split:           random, time (needs time_field) or user_time (needs time_field and user_field);
-                   split_ratio [train, valid, test]
+  split:           random, time (needs time_field), user_time (needs time_field and user_field)
+                   or column (needs split_field); split_ratio [train, valid, test]
   group_field, domain_field, weight_field, min_count, pooling    as in a data set's YAML
 
 Conditions: column == != >= <= > < value, column [not] in [values], and, or, not, parentheses; texts are quoted, a

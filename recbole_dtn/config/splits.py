@@ -148,11 +148,11 @@ def _check_columns(settings: Settings) -> None:
         return
     for key in ("domain_field", "group_field", "weight_field", "time_field", "user_field"):
         if getattr(settings, key) == column:
-            raise UsageError(f"split_field: {column!r} is the {key} too; it says of a row only which part it is in")
+            raise UsageError(f"split_field: {column!r} is the {key} too; name a column that holds nothing but the part")
     for task in settings.tasks:
         texts = [text for text in (task.condition, task.observed_when) if text is not None]
         if task.label == column or any(column in parse_condition(text).columns() for text in texts):
-            raise UsageError(f"split_field: {column!r} is read by task {task.name!r}; a label cannot follow the part")
+            raise UsageError(f"split_field: {column!r} is read by task {task.name!r}; name another column")
 
 
 def _check_folds(settings: Settings) -> None:

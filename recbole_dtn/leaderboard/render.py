@@ -150,8 +150,8 @@ def _what_the_spread_is(rows: Sequence[BoardRow]) -> str:
         return "The spread is that of training alone: the sampling error of the test split is not in it."
     if all(row.test_is_drawn for row in rows):
         return (
-            "The spread is that of training and of the test rows. Splits share training rows, so that it does not "
-            "shrink by the square root of their number."
+            "The spread is that of training and of the test rows. Splits share training rows: the standard "
+            "error of a mean is larger than sd / sqrt(n)."
         )
     return "The spread is that of training and of the validation rows: all splits have the same test rows."
 

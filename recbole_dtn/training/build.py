@@ -53,6 +53,6 @@ def left_out_of_pairs(model: MultiTaskRecommender) -> list[str]:
             used, all_pairs = (count * (count - 1) // 2 for count in (len(paired), len(fields)))
             found.append(
                 f"memonet: top_fields={module.top_fields} leaves {', '.join(left_out)} out of its pairs ({used:,} of "
-                f"{all_pairs:,} pairs; --interactions='[{{name: memonet, top_fields: ~}}]' pairs all)"
+                f"{all_pairs:,} pairs; {{name: memonet, top_fields: null}} in interactions pairs all)"
             )
     return list(dict.fromkeys(found))

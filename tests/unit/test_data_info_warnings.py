@@ -70,7 +70,7 @@ def test_warnings_name_what_is_odd(small: Any) -> None:
         # Hanley and McNeil for 1 positive and 3 negatives: SE^2 = (.21 + 2 * (.98 / 1.7 - .49)) / 3 = .1276
         "task 'late' has 1 positives in test (4 rows); an AUC of .7 has a standard error of 0.357 there, so that "
         "models closer than about 0.71 cannot be told apart: test on more rows (split_ratio), or average over several "
-        "split_seed",
+        "splits (--split_seeds)",
     }
     assert expected <= set(info.warnings)
     others = set(info.warnings) - expected

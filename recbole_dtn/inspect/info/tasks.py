@@ -65,7 +65,7 @@ def _error(ones: int, observed: int) -> str:
         return "without both classes it has no AUC: test on other rows (split_ratio, split_seed)"
     return (
         f"an AUC of .7 has a standard error of {error:.3f} there, so that models closer than about {2 * error:.2f} "
-        "cannot be told apart: test on more rows (split_ratio), or average over several split_seed"
+        "cannot be told apart: test on more rows (split_ratio), or average over several splits (--split_seeds)"
     )
 
 
