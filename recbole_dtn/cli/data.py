@@ -78,7 +78,7 @@ column per task (empty where it is not observed) and the number `row`, by which 
 SPLIT.option("name", "NEW", "name of the data set that is written")
 SPLIT.option("export", "FOLDER", "folder of the plain tables that are written")
 SPLIT.option("format", "FORMAT", "format of these tables: parquet or csv", default="parquet")
-SPLIT.flag("overwrite", "replace an existing data set NEW (all of its files), or existing tables; without it, an error")
+SPLIT.flag("overwrite", "replace a data set NEW (all of its files), or tables, that exist; without it, an error")
 
 CACHE = Command(
     "data cache",
