@@ -1,6 +1,6 @@
 """Which rule selects the epoch: every candidate on the same runs, chosen on some data sets and confirmed on others.
 
-    python -m benchmarks.selection --shared=../shared/data --folder=trajectories
+    python -m benchmarks.selection --shared=DIR --folder=trajectories
 
 Each run is trained for a fixed number of epochs (benchmarks/trajectories.py). A rule reads validation scores alone,
 point by point, stops as early stopping does, and names a point; the test metrics there are the rule's result. Gains
@@ -292,7 +292,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--splits", type=int, default=10, help="splits of each set, from 0")
     parser.add_argument("--sets", type=lambda text: text.split(","), default=list(SETS), help="some of the sets")
     parser.add_argument("--models", type=lambda text: text.split(","), default=list(MODELS))
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/selection.json"))
+    parser.add_argument("--output", type=Path, default=Path("selection.json"), help="every line behind the tables")
     parser.add_argument("--rule", choices=list(RULES), default="weighted_auc", help="of the comparison by --without")
     parser.add_argument(
         "--without", help='other settings as JSON, such as \'{"head_bias": "random"}\': compared with the shipped ones'

@@ -1,6 +1,6 @@
 """Which size, learning rate and penalties a model ships with: one space, one budget, chosen on validation only.
 
-    python -m benchmarks.sizes --shared=../shared/data --folder=trajectories
+    python -m benchmarks.sizes --shared=DIR --folder=trajectories
 
 Every trial is one point of the space for all models: hidden widths of what lies in front of the towers (a bottom, each
 expert, the first layers of a single network; for DTN the width of its modules), learning rate, embedding L2, dropout.

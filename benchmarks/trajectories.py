@@ -1,6 +1,6 @@
 """Trains models for a fixed number of epochs on several splits and keeps their scores after every half epoch.
 
-    python -m benchmarks.trajectories --plan=selection --shared=../shared/data --folder=trajectories
+    python -m benchmarks.trajectories --plan=selection --shared=DIR --folder=trajectories
 
 A run keeps the logits of all validation and test rows at each point, so that every rule that selects an epoch can be
 evaluated afterwards on the same runs (benchmarks/selection.py), and settings can be compared (benchmarks/sizes.py).
