@@ -37,9 +37,10 @@ from benchmarks.sides.train_common import (
 from recbole_dtn.config.load import Resolved, resolve
 from recbole_dtn.data.features import Features
 from recbole_dtn.data.loader import BatchLoader
+from recbole_dtn.data.schemas import make_schema
 from recbole_dtn.data.store import Column, Split, Store
 from recbole_dtn.data.summary import DataSummary
-from recbole_dtn.data.vocabulary import TokenVocabulary, Vocabularies, make_schema
+from recbole_dtn.data.vocabulary import TokenVocabulary, Vocabularies
 from recbole_dtn.optim.build import build_optimizer
 from recbole_dtn.preprocess.prepare import PreparedData
 from recbole_dtn.schema import FIRST_TOKEN

@@ -19,7 +19,8 @@ from recbole_dtn.bridge.translator import Translator, observed_rows, plain_float
 from recbole_dtn.config.load import resolve, settings_class
 from recbole_dtn.config.recbole_names import ALIASES
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.data.vocabulary import Vocabularies, make_schema
+from recbole_dtn.data.schemas import make_schema
+from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import UsageError
 from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import DataSchema

@@ -12,7 +12,8 @@ from recbole_dtn.config.settings import FieldSettings
 from recbole_dtn.data import vocabulary
 from recbole_dtn.data.escape import escape
 from recbole_dtn.data.floats import FloatStatistics, bin_ids
-from recbole_dtn.data.vocabulary import TokenVocabulary, Vocabularies, make_schema
+from recbole_dtn.data.schemas import make_schema
+from recbole_dtn.data.vocabulary import TokenVocabulary, Vocabularies
 from recbole_dtn.errors import UsageError
 
 FIELDS = [

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from recbole_dtn.config.settings import FieldSettings
 from recbole_dtn.data.features import Features
-from recbole_dtn.data.vocabulary import Vocabularies, make_schema
+from recbole_dtn.data.schemas import make_schema
+from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import UsageError
 from recbole_dtn.layers.compression import Compression, row_blocks
 from recbole_dtn.layers.towers import Towers
