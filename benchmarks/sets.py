@@ -18,6 +18,7 @@ import polars as pl
 import yaml
 
 from recbole_dtn.config.properties import properties_folder, read_yaml
+from recbole_dtn.preprocess.census.preprocessor import COLUMNS
 
 __all__ = ["SETS", "Planted", "make"]
 
@@ -88,10 +89,9 @@ def _write(name: str, frame: pl.DataFrame, spec: Mapping[str, Any], data_path: P
 def _census(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
     """The official test part, all fields but the survey weight; floats as the shipped data set encodes them."""
     shipped = read_yaml(properties_folder() / "dataset" / "census-income.yaml")
-    names = [*_CENSUS]
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         rows = [[cell.strip() for cell in line.rstrip("\n").split(",")] for line in lines]
-    frame = pl.DataFrame(rows, schema=names, orient="row")
+    frame = pl.DataFrame(rows, schema=list(COLUMNS), orient="row")
     frame = frame.with_columns(
         income=(pl.col("income_50k") == "50000+.").cast(pl.Int8),
         marital=(pl.col("marital_stat") == "Never married").cast(pl.Int8),
@@ -146,18 +146,23 @@ READERS: dict[str, Callable[[Path], tuple[pl.DataFrame, dict[str, Any]]]] = {
 }  # fmt: skip
 
 
-def _planted(about: Planted) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """Token fields of Zipf-like values; log-odds of main effects and of products of two fields."""
+def _drawn(about: Planted) -> tuple[list[npt.NDArray[np.int64]], list[Floats], list[npt.NDArray[np.bool_]]]:
+    """Token fields of Zipf-like values, chances of the two tasks (the second given the first), and drawn labels."""
     draw = np.random.default_rng(about.seed)
     columns = []
     for size in SIZES:
         share = 1 / np.arange(1, size + 1) ** 0.7
         columns.append(draw.choice(size, about.rows, p=share / share.sum()))
-    chances = [_chance(columns, rate, signal, about.interactions, draw) for rate, signal in _pairs(about)]
+    pairs = zip(about.rates, about.signal, strict=True)
+    chances = [_chance(columns, rate, signal, about.interactions, draw) for rate, signal in pairs]
     first = draw.random(about.rows) < chances[0]
-    second = first & (draw.random(about.rows) < chances[1])
+    return columns, chances, [first, first & (draw.random(about.rows) < chances[1])]
+
+
+def _planted(about: Planted) -> tuple[pl.DataFrame, dict[str, Any]]:
+    columns, _, labels = _drawn(about)
     data: dict[str, Any] = {f"f{position}": column for position, column in enumerate(columns)}
-    data |= {"visit": first.astype(np.int8), "buy": second.astype(np.int8)}
+    data |= {name: label.astype(np.int8) for name, label in zip(("visit", "buy"), labels, strict=True)}
     tasks = [{"name": "visit", "label": "visit"}, {"name": "buy", "label": "buy", "after": ["visit"]}]
     spec = {"fields": [{"name": f"f{position}"} for position in range(len(SIZES))], "tasks": tasks, "split": "random"}
     return pl.DataFrame(data), spec
@@ -167,23 +172,10 @@ def best_auc(name: str) -> dict[str, float]:
     """AUC of the true probabilities over all rows of a planted set."""
     from sklearn.metrics import roc_auc_score
 
-    about = PLANTED[name]
-    draw = np.random.default_rng(about.seed)
-    columns = []
-    for size in SIZES:
-        share = 1 / np.arange(1, size + 1) ** 0.7
-        columns.append(draw.choice(size, about.rows, p=share / share.sum()))
-    chances = [_chance(columns, rate, signal, about.interactions, draw) for rate, signal in _pairs(about)]
-    first = draw.random(about.rows) < chances[0]
-    second = first & (draw.random(about.rows) < chances[1])
-    return {
-        "visit": float(roc_auc_score(first, chances[0])),
-        "buy": float(roc_auc_score(second, chances[0] * chances[1])),
-    }
-
-
-def _pairs(about: Planted) -> list[tuple[float, float]]:
-    return list(zip(about.rates, about.signal, strict=True))
+    _, chances, labels = _drawn(PLANTED[name])
+    scores = chances[0], chances[0] * chances[1]
+    visit, buy = (float(roc_auc_score(*pair)) for pair in zip(labels, scores, strict=True))
+    return {"visit": visit, "buy": buy}
 
 
 def _chance(
@@ -201,13 +193,3 @@ def _chance(
         middle = (low + high) / 2
         low, high = (middle, high) if (1 / (1 + np.exp(-(middle + score)))).mean() < rate else (low, middle)
     return np.asarray(1 / (1 + np.exp(-(low + score))), dtype=np.float64)
-
-
-_CENSUS = (
-    "age", "class_worker", "det_ind_code", "det_occ_code", "education", "wage_per_hour", "hs_college", "marital_stat",
-    "major_ind_code", "major_occ_code", "race", "hisp_origin", "sex", "union_member", "unemp_reason",
-    "full_or_part_emp", "capital_gains", "capital_losses", "stock_dividends", "tax_filer_stat", "region_prev_res",
-    "state_prev_res", "det_hh_fam_stat", "det_hh_summ", "instance_weight", "mig_chg_msa", "mig_chg_reg",
-    "mig_move_reg", "mig_same", "mig_prev_sunbelt", "num_emp", "fam_under_18", "country_father", "country_mother",
-    "country_self", "citizenship", "own_or_self", "vet_question", "vet_benefits", "weeks_worked", "year", "income_50k",
-)  # fmt: skip

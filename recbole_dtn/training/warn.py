@@ -75,7 +75,7 @@ def data_warnings(settings: Settings, prepared: PreparedData) -> list[str]:
     """Sentences about the data, before training: weights and targets, rare classes, inputs that may be outcomes."""
     found = input_findings(prepared)
     # Models that are fitted directly know no balancer, and no sum of losses.
-    together = not _fits_directly(settings)
+    together = not _fits_directly(settings.model)
     return [
         *(unread_weights(settings) if together else ()),
         *(large_targets(settings.tasks, prepared.splits["train"]) if together else ()),
@@ -93,7 +93,7 @@ def few_rows(settings: Settings, positives: Mapping[str, Mapping[str, tuple[int,
     """
     binary = [task.name for task in settings.tasks if task.kind == "binary"]
     yield from few_in_test(binary, positives["test"])
-    direct = _fits_directly(settings)
+    direct = _fits_directly(settings.model)
     rare = {name: min(ones, rows - ones) < FEW for name, (ones, rows) in positives["valid"].items()}
     if not direct and settings.valid_metric.startswith("weighted_") and not all(rare[name] for name in binary):
         return  # a rare task counts little beside a frequent one
@@ -107,9 +107,9 @@ def few_rows(settings: Settings, positives: Mapping[str, Mapping[str, tuple[int,
         yield f"{text}; {chosen} follows the noise of these: {instead}validate on more rows (split_ratio)"
 
 
-def _fits_directly(settings: Settings) -> bool:
+def _fits_directly(model: str) -> bool:
     """Whether the model has no epochs, and fits each task by itself."""
-    return bool(MODELS.attributes(settings.model).get("fits_directly"))
+    return model in MODELS.names() and bool(MODELS.attributes(model).get("fits_directly"))
 
 
 def _selects(settings: Settings, name: str) -> bool:
@@ -170,8 +170,8 @@ def _base_loss(
 
 
 def _first_epoch(record: RunRecord) -> Iterator[str]:
-    if record.best_epoch != 1 or record.epochs < 2:
-        return
+    if record.best_epoch != 1 or record.epochs < 2 or _fits_directly(record.model):
+        return  # rounds of a model that is fitted directly are trees
     advice = "try a lower optimizer.lr, a larger embedding_l2 or dropout, or another valid_metric"
     if _has_memonet(record):
         advice += "; MemoNet memorises small data at once: a larger codebook_l2, fewer codes, or none of it"

@@ -97,6 +97,7 @@ def test_the_first_epoch_is_the_best() -> None:
     assert text.startswith("the best of 5 epochs is the first: the model overfits from the second one on, or mean_auc ")
     assert "MemoNet" not in text
     assert result_warnings(record(best_epoch=1, epochs=1)) == []
+    assert result_warnings(record(best_epoch=1, model="Boosting")) == [], "its rounds are trees"
     memonet = {"interactions": ["gdcn", {"name": "memonet", "codes": 9}]}
     assert "MemoNet memorises" in only(result_warnings(record(best_epoch=1, settings=memonet)))
     assert failure_signs(record(best_epoch=1, settings=memonet)) == []

@@ -50,7 +50,7 @@ def inspect(
     telling: tuple[Telling, ...] = ()
     if not quick:
         root = prepared.cache_folder.parent
-        # Beside the cache entry, where there is room for data of this size; else the system's temporary folder.
+        # Beside the cache entry, on a disk that holds data of this size; else the system's temporary folder.
         repeated = duplicates(view, root if os.access(root, os.W_OK) else None, meter)
         alone, sampled = single_field_aucs(view, meter)
         rows = view.sample("train", SAMPLED)

@@ -42,9 +42,9 @@ class Searches:
         size = int(found.max()) + 1 if len(found) else 0
         if size > len(self.known):
             # At least doubled, so that growing copies each element a bounded number of times on average.
-            room = max(size, 2 * len(self.known)) - len(self.known)
-            self.known = np.concatenate([self.known, np.zeros(room, np.bool_)])
-            self._hashes = np.concatenate([self._hashes, np.zeros(room, np.uint64)])
+            added = max(size, 2 * len(self.known)) - len(self.known)
+            self.known = np.concatenate([self.known, np.zeros(added, np.bool_)])
+            self._hashes = np.concatenate([self._hashes, np.zeros(added, np.uint64)])
         return found
 
     def add(self, frame: pl.DataFrame, search: str, tally: Tally, file: str) -> pl.DataFrame:
@@ -103,8 +103,8 @@ class HeldOut:
         self._offsets.append((row, self.train.file.tell()))
         distinct, places = np.unique(codes, return_index=True)
         if distinct[-1] >= len(self._first):
-            room = max(int(distinct[-1]) + 1, 2 * len(self._first)) - len(self._first)
-            self._first = np.concatenate([self._first, np.full(room, -1)])
+            added = max(int(distinct[-1]) + 1, 2 * len(self._first)) - len(self._first)
+            self._first = np.concatenate([self._first, np.full(added, -1)])
         # Searches that begin in this block, at their first place in it.
         new = self._first[distinct] < 0
         self._first[distinct[new]] = row + places[new]

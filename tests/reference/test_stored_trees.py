@@ -1,4 +1,4 @@
-"""LightGBM: the bytes in the state score as LightGBM does on the same columns; skipped where it is not installed."""
+"""LightGBM and CatBoost: the bytes in the state score as the library does; skipped where it is not installed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from sklearn.metrics import log_loss
 
 from recbole_dtn.data.progress import silent
+from recbole_dtn.model.catboost import CatBoostTrees
 from recbole_dtn.model.direct.rows import TaskRows
+from recbole_dtn.model.direct.stored import StoredTrees
 from recbole_dtn.model.lightgbm import LightGBMTrees
 from recbole_dtn.schema import TaskSpec
 from recbole_dtn.testing.data import make_settings
-
-lightgbm = pytest.importorskip("lightgbm")
 
 
 @pytest.fixture(autouse=True)
@@ -34,10 +34,12 @@ def table(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, y, draw.random(rows) + 0.5
 
 
-def test_the_state_scores_as_the_trees_that_were_grown() -> None:
-    settings = make_settings("LightGBM", max_trees=40, max_leaf_nodes=8, stopping_trees=5, threads=1)
+@pytest.mark.parametrize(("name", "trees"), [("LightGBM", LightGBMTrees), ("CatBoost", CatBoostTrees)])
+def test_the_state_scores_as_the_trees_that_were_grown(name: str, trees: type[StoredTrees]) -> None:
+    pytest.importorskip(name.lower())
+    settings = make_settings(name, max_trees=40, max_leaf_nodes=8, stopping_trees=5, threads=1)
     train, valid = (TaskRows(*table(rows, seed)) for rows, seed in ((1500, 1), (400, 2)))
-    ours, other = LightGBMTrees(), LightGBMTrees()
+    ours, other = trees(), trees()
     grown, kept = ours.fit(TaskSpec("t", "binary", "y"), train, valid, Columns(), settings, silent)  # type: ignore[arg-type]
     assert 1 <= kept <= grown <= 40
     other.load_state_dict({name: value.clone() for name, value in ours.state_dict().items()})
