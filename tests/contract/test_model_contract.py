@@ -51,7 +51,8 @@ def test_built_in_model_has_a_reference_test(name):
     entry = MODELS.entry(name)
     if entry.origin == "built-in":
         module = entry.target.partition(":")[0].rpartition(".")[2]
-        assert (REFERENCE / f"test_{module}.py").is_file(), f"{name} has no tests/reference/test_{module}.py"
+        test = "test_stored_trees.py" if "package" in entry.attributes else f"test_{module}.py"
+        assert (REFERENCE / test).is_file(), f"{name} has no tests/reference/{test}"
 
 
 class Plain(MultiTaskRecommender):
