@@ -23,6 +23,7 @@ REQUIRES = [
     "pydantic>=2.7,<3",
     "rich>=13",
     "psutil>=5.9",
+    "filelock>=3.12",
     "zstandard>=0.22",
     "jinja2>=3.1",
     "matplotlib>=3.8",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recbole_dtn.cli.arguments import Command, split_words
+from recbole_dtn.cli.arguments import Command, split_words, whole
 from recbole_dtn.cli.help_text import PROGRAM
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import MODELS, load_plugins
@@ -12,8 +12,10 @@ from recbole_dtn.report.console import make_console
 
 __all__ = ["help_text", "run"]
 
+FLOORS = "Logistic,Boosting"
 HELP = f"""\
 {PROGRAM} leaderboard [run] --models=A,B --datasets=X --seeds=3
+{PROGRAM} leaderboard run BOARD.yaml --workers=4
 
 commands:
   run   train and test every model on every data set with every split and seed,
@@ -24,15 +26,27 @@ commands:
 
 RUN = Command(
     "leaderboard run",
-    usage=["--models=DTN,PLE --datasets=ml-100k [settings]"],
+    usage=["--models=DTN,PLE --datasets=ml-100k [settings]", "BOARD.yaml [options] [settings]"],
     after="""
-A cell is one run (model, data set, split, seed). Every other --key=value is a setting of all cells (--epochs=1). Cells
-run one after another; a cell that is recorded under output_dir with the same settings is not run again.
+A cell is one run (row, data set, split, seed). Every other --key=value is a setting of all cells (--epochs=1). A cell
+that is recorded under output_dir with the same settings, data, split, seed and version is not run again, so a
+leaderboard that was stopped goes on with the same command. Several may run over one output_dir: each cell is run once.
+
+BOARD.yaml has the options as keys (models, datasets, seeds, split_seeds, folds, floors, plugins) and settings of all
+rows under settings. An entry of models may be a map, a row of its own:
+
+  datasets: [ml-100k]
+  models:
+    - MMoE
+    - {name: one module, model: DTN, interactions: [gdcn]}
+  settings: {epochs: 3}
+
+Options and settings of the command line win over the file's.
 """,
     settings=True,
 )
-RUN.option("models", "A,B", "models, separated by commas", required=True)
-RUN.option("datasets", "X,Y", "data sets, separated by commas", required=True)
+RUN.option("models", "A,B", "models, separated by commas; needed without a file")
+RUN.option("datasets", "X,Y", "data sets, separated by commas; needed without a file")
 RUN.option(
     "seeds",
     "N",
@@ -46,9 +60,9 @@ RUN.option("folds", "N", "cut the rows into N folds and test each of them once (
 RUN.option(
     "floors",
     "A,B",
-    "simple models on the same rows, each run once per split; none: leave them out",
-    default="Logistic,Boosting",
+    f"simple models on the same rows, each run once per split; default: {FLOORS}; none: leave them out",
 )
+RUN.option("workers", "N", "cells that run at the same time, each in a process of one thread", default=1, kind=whole)
 RUN.option("output", "FOLDER", "folder of the Markdown and CSV tables", default="leaderboard")
 RUN.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
 
@@ -60,32 +74,67 @@ def help_text(words: list[str]) -> str:
         UsageError: for another command.
     """
     commands = [word for word in words[:1] if not word.startswith("-")]
-    _only_run(commands)
+    _board_file(commands)
     return RUN.help_text() if commands else HELP
 
 
-def _only_run(words: list[str]) -> None:
-    if words not in ([], ["run"]):
-        unknown = next((word for word in words if word != "run"), "run")
-        raise UsageError(f"leaderboard: unknown word {unknown!r}; {nearest(unknown, ['run'])}")
+def _board_file(words: list[str]) -> Path | None:
+    """The leaderboard's file among the words of the command."""
+    rest = words[1:] if words[:1] == ["run"] else words
+    if not rest:
+        return None
+    if len(rest) > 1 or not rest[0].endswith((".yaml", ".yml")):
+        unknown = rest[-1]
+        raise UsageError(
+            f"leaderboard: unknown word {unknown!r}; {nearest(unknown, ['run'])}, or the file of a leaderboard (.yaml)"
+        )
+    return Path(rest[0])
 
 
 def run(words: list[str]) -> int:
     """Run the leaderboard."""
     given = RUN.parse(words, most_words=len(words))
-    _only_run(given.words)
-    models, datasets = split_words(given.models), split_words(given.datasets)
-    load_plugins(split_words(given.plugins or ""))
-    floors = [] if given.floors == "none" else split_words(given.floors)
-    for name in (*models, *floors):
+    file = _board_file(given.words)
+    from recbole_dtn.leaderboard.board import Entry, listed, read_board, setting_words
+
+    board = read_board(file) if file else None
+    if given.workers < 1:
+        raise UsageError(f"--workers: expected 1 or more, found {given.workers}")
+    models = [Entry.of(name) for name in split_words(given.models or "")] or (board.entries if board else [])
+    datasets = split_words(given.datasets or "") or (board.datasets if board else [])
+    for name, values in (("models", models), ("datasets", datasets)):
+        if not values:
+            raise UsageError(f"--{name} is needed, or a file that has it: leaderboard run BOARD.yaml; --help shows how")
+    plugins = [*(board.plugins if board else []), *split_words(given.plugins or "")]
+    load_plugins(plugins)
+    floors = split_words(FLOORS if given.floors is None else given.floors)
+    if given.floors is None and board and board.floors is not None:
+        floors = board.floors
+    floors = [] if floors == ["none"] else floors
+    for name in (*(entry.model for entry in models), *floors):
         MODELS.entry(name)
-    folds = [f"--folds={given.folds}"] if given.folds else []
-    overrides = [*([f"--plugins={given.plugins}"] if given.plugins else []), *given.settings, *folds]
+    folds = given.folds or (board.folds if board else None)
+    overrides = [
+        *([f"--plugins={','.join(plugins)}"] if plugins else []),
+        *given.settings,
+        *([f"--folds={folds}"] if folds else []),
+    ]
     from recbole_dtn.leaderboard.cells import parse_seeds
     from recbole_dtn.leaderboard.run import run_board
 
-    seeds = parse_seeds(given.seeds) if given.seeds else None
-    splits = parse_seeds(given.split_seeds, "split_seeds") if given.split_seeds else None
-    output, console = Path(given.output), make_console()
-    run_board(models, datasets, seeds, overrides, output, console, split_seeds=splits, floors=floors)
+    seeds = given.seeds or (listed(board.seeds) if board else None)
+    splits = given.split_seeds or (listed(board.split_seeds) if board else None)
+    run_board(
+        models,
+        datasets,
+        parse_seeds(seeds) if seeds else None,
+        overrides,
+        Path(given.output),
+        make_console(),
+        settings=setting_words(board.settings) if board else (),
+        split_seeds=parse_seeds(splits, "split_seeds") if splits else None,
+        board=file.stem if file else None,
+        floors=floors,
+        workers=given.workers,
+    )
     return 0

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.splits import SplitKey, plan_splits
-from recbole_dtn.errors import UsageError
+from recbole_dtn.errors import DataError, UsageError
+from recbole_dtn.leaderboard.board import Entry
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.registry import MODELS
+from recbole_dtn.version import __version__
 
 __all__ = [
     "Cell", "CellKey", "parse_seeds", "plan_cells", "refuse_devices", "resolve_cell", "runs_once", "seed_of_split",
@@ -24,37 +29,62 @@ RESERVED = {"model": "--models", "dataset": "--datasets", "seed": "--seeds"}
 
 @dataclass(frozen=True)
 class CellKey:
-    """What makes two runs the same cell. The digest leaves the seed, the split, paths, devices and loggers out."""
+    """What makes two runs the same cell. The digest leaves the seed, the split, paths, devices and loggers out.
+
+    ``processes`` is the number that trained it, each with ``train_batch_size`` rows a step.
+    """
 
     dataset: str
     model: str
     settings_digest: str
     seed: int
     split: SplitKey
+    processes: int = 1
+    code_version: str = __version__
 
     @classmethod
     def of(cls, record: RunRecord) -> CellKey:
         """The cell that a record fills."""
-        return cls(record.dataset, record.model, record.settings_digest, record.seed, SplitKey.of(record))
+        return cls(
+            record.dataset, record.model, record.settings_digest, record.seed, SplitKey.of(record),
+            record.processes, record.code_version,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Cell:
     """One run of a leaderboard: its key, its settings, and the overrides that give them.
 
-    ``several_splits``: whether other cells of the model and data set have other splits.
+    ``name``: of the row that it belongs to. ``several_splits``: whether other cells of the row have other splits.
     """
 
     key: CellKey
     settings: Settings
     overrides: tuple[str, ...]
+    name: str
     several_splits: bool = False
+
+    def lock(self) -> FileLock:
+        """A lock that one process holds while it runs the cell, below ``output_dir``.
+
+        It ends with that process, however that ends. Its file stays, empty.
+
+        Raises:
+            DataError: where the folder of the locks cannot be made.
+        """
+        name = hashlib.sha256(repr(self.key).encode()).hexdigest()[:24]
+        folder = Path(self.settings.output_dir) / ".cells"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{folder}: the locks of cells cannot be made there ({error.strerror})") from error
+        return FileLock(folder / name, blocking=False)
 
     @property
     def title(self) -> str:
-        """Model, data set, split where there are several, and seed, as the progress line names them."""
+        """Row, data set, split where there are several, and seed, as the progress line names them."""
         split = f" {self.key.split.title}" if self.several_splits else ""
-        return f"{self.key.model} {self.key.dataset}{split} seed {self.key.seed}"
+        return f"{self.name} {self.key.dataset}{split} seed {self.key.seed}"
 
 
 def seed_of_split(position: int, first: int = FIRST_SEED) -> int:
@@ -115,60 +145,80 @@ def resolve_cell(overrides: list[str]) -> tuple[Settings, str]:
 
 
 def plan_cells(
-    models: Sequence[str],
+    models: Sequence[str | Entry],
     datasets: Sequence[str],
     seeds: Sequence[int] | None,
     overrides: Sequence[str],
     *,
+    settings: Sequence[str] = (),
     split_seeds: Sequence[int] | None = None,
     floors: Sequence[str] = (),
     resolve: Callable[[list[str]], tuple[Settings, str]] = resolve_cell,
 ) -> list[Cell]:
-    """Every cell in the order it runs: by data set, then split, model and seed; all settings are validated here.
+    """Every cell in the order it runs: by data set, then split, row and seed; all settings are validated here.
 
     Args:
-        models: names of models. datasets: names of data sets.
+        models: rows, each the name of a model or an :class:`~.board.Entry`. datasets: names of data sets.
         seeds: initialisation seeds, each of which is run on every split; None: 2020 to 2022, or with several splits one
             seed per split (:func:`seed_of_split`).
         overrides: settings for every cell, as on the command line (``["--epochs=1"]``); with ``folds`` and no ``fold``
-            there is a cell per fold.
+            there is a cell per fold. They win over a row's own settings, and these over ``settings``.
+        settings: of every cell.
         split_seeds: seeds of splits, which all models share; None: the one that the settings name.
         floors: simple models that come after the others, on the same rows. Those that are deterministic have one cell
             per split, with the first seed. An override that only the other models have is not given to them.
         resolve: gives the settings and their digest for one cell's overrides.
 
     Raises:
-        UsageError: for an empty or repeated name, a setting that the leaderboard itself fixes, or a cell whose settings
-            are wrong; nothing has run by then.
+        UsageError: for an empty or repeated name, two rows of equal settings, a setting that the leaderboard itself
+            fixes, or a cell whose settings are wrong; nothing has run by then.
     """
-    added = [name for name in dict.fromkeys(floors) if name not in models]
-    lists = {"models": models, "datasets": datasets}
+    entries = [Entry.of(model) for model in models]
+    named = [entry.name for entry in entries]
+    trained = list(dict.fromkeys(entry.model for entry in entries))
+    added = [Entry.of(name) for name in dict.fromkeys(floors) if name not in named]
+    lists = {"models": named, "datasets": datasets}
     lists |= {name: [str(seed) for seed in given] for name, given in (("seeds", seeds), ("split_seeds", split_seeds))
               if given is not None}  # fmt: skip
     for name, values in lists.items():
         if not values or not all(values):
             raise UsageError(f"{name}: expected at least one, separated by commas, found {','.join(values)!r}")
         _refuse_repeats(name, values)
-    _refuse_reserved(overrides, {**RESERVED, **({} if split_seeds is None else {"split_seed": "--split_seeds"})})
+    reserved = {**RESERVED, **({} if split_seeds is None else {"split_seed": "--split_seeds"})}
+    shared = [*settings, *overrides]
+    for words in (shared, *(entry.words for entry in entries)):
+        _refuse_reserved(words, reserved)
     cells = []
     for dataset in datasets:
-        words = {model: list(overrides) for model in models}
-        words |= {model: _shared_with(model, models, overrides) for model in added}
-        planned = {model: _splits_of(model, dataset, given, split_seeds, resolve) for model, given in words.items()}
+        words_of = {entry: [*settings, *entry.words, *overrides] for entry in entries}
+        words_of |= {entry: _shared_with(entry.model, trained, shared) for entry in added}
+        planned = {
+            entry: _splits_of(entry.model, dataset, given, split_seeds, resolve) for entry, given in words_of.items()
+        }
         # A model's own defaults may set folds; the splits of a board are shared, or nothing could be paired.
         if len({tuple(splits) for splits in planned.values()}) > 1:
             raise UsageError(f"folds: the models have different splits of {dataset}; set folds for all of them")
         splits = next(iter(planned.values()))
+        several = len(splits) > 1
         for position, split in enumerate(splits):
-            several = len(splits) > 1
             alone = [seed_of_split(position)] if several else DEFAULT_SEEDS
-            for model, known in words.items():
-                of_model = list(alone if seeds is None else seeds)
-                for seed in of_model[:1] if runs_once(model) else of_model:
-                    named = split.words() if several or split_seeds is not None else []
-                    given = [*known, *named, f"--model={model}", f"--dataset={dataset}", f"--seed={seed}"]
-                    cells.append(_cell(given, several, resolve))
+            for entry, known in words_of.items():
+                of_entry = list(alone if seeds is None else seeds)
+                for seed in of_entry[:1] if runs_once(entry.model) else of_entry:
+                    chosen = split.words() if several or split_seeds is not None else []
+                    given = [*known, *chosen, f"--model={entry.model}", f"--dataset={dataset}", f"--seed={seed}"]
+                    cells.append(_cell(entry.name, given, several, resolve))
+    _refuse_equal_rows(cells)
     return cells
+
+
+def _refuse_equal_rows(cells: Sequence[Cell]) -> None:
+    """Two names of the same settings would share their runs."""
+    names: dict[str, str] = {}
+    for cell in cells:
+        known = names.setdefault(cell.key.settings_digest, cell.name)
+        if known != cell.name:
+            raise UsageError(f"models: {known!r} and {cell.name!r} have the same settings; leave one of them out")
 
 
 def _splits_of(
@@ -183,17 +233,17 @@ def _splits_of(
     return plan_splits(settings, split_seeds, folder)
 
 
-def _cell(given: list[str], several: bool, resolve: Callable[[list[str]], tuple[Settings, str]]) -> Cell:
+def _cell(name: str, given: list[str], several: bool, resolve: Callable[[list[str]], tuple[Settings, str]]) -> Cell:
     # All cells are resolved before the first one runs, which may be hours earlier.
     settings, digest = resolve(given)
     refuse_devices(
         settings,
         "a leaderboard runs each cell",
-        f"train such a cell by itself (--model={settings.model} --dataset={settings.dataset} --seed={settings.seed} "
-        "--devices=...) and run the leaderboard without --devices: it finds the record",
+        f"train on several by itself (--model={settings.model} --dataset={settings.dataset} --devices=...): more "
+        "processes make larger steps, so that such a run fills no cell",
     )
     key = CellKey(settings.dataset, settings.model, digest, settings.seed, SplitKey.of(settings))
-    return Cell(key, settings, tuple(given), several)
+    return Cell(key, settings, tuple(given), name, several)
 
 
 def runs_once(model: str) -> bool:

@@ -98,7 +98,7 @@ def differences_csv(groups: Sequence[Sequence[BoardRow]]) -> str | None:
             assert found is not None
             paired, metric = each.paired, each.metric
             lines.append([
-                each.row.dataset, each.row.model, found.best.model, metric.task, metric.name, paired.mean, paired.error,
+                each.row.dataset, each.row.name, found.best.name, metric.task, metric.name, paired.mean, paired.error,
                 paired.low, paired.high, paired.p, each.adjusted, paired.n, found.over,
                 "corrected_t" if found.corrected else "paired_t", each.row.settings_digest, found.best.settings_digest,
             ])  # fmt: skip

@@ -13,16 +13,16 @@ MARK = "†"
 
 
 def row_labels(rows: Sequence[BoardRow]) -> list[str]:
-    """A name per row: the model, a digest where its rows on one data set differ, the mark of selection on test."""
+    """A name per row, with a digest where rows of one name on one data set differ, and a mark of selection on test."""
     named = []
     for row in rows:
         # A digest is shown only where a name alone would be ambiguous.
-        same = [other for other in rows if (other.dataset, other.model) == (row.dataset, row.model)]
+        same = [other for other in rows if (other.dataset, other.name) == (row.dataset, row.name)]
         parts = []
         if len({other.settings_digest for other in same}) > 1:
             parts.append(row.settings_digest[:6])
         if len({other.source_fingerprint for other in same}) > 1:
             parts.append(f"data {row.source_fingerprint[:6]}")
-        name = f"{row.model} ({', '.join(parts)})" if parts else row.model
+        name = f"{row.name} ({', '.join(parts)})" if parts else row.name
         named.append(f"{name} {MARK}" if row.selected_on_test else name)
     return named

@@ -20,6 +20,24 @@ class Recorded:
 
     runs: dict[CellKey, list[tuple[Path, RunRecord]]] = field(default_factory=lambda: defaultdict(list))
     unreadable: list[str] = field(default_factory=list)
+    seen: set[Path] = field(default_factory=set)
+
+    def read(self, folder: Path) -> None:
+        """Read the records of the runs in a folder ``<output_dir>/<dataset>/<model>`` that were not read before."""
+        for path in sorted(folder.glob(f"*/{FILE_NAME}")):
+            if path in self.seen:
+                continue
+            self.seen.add(path)
+            try:
+                record = read_record(path)
+            except DataError as error:
+                self.unreadable.append(str(error))
+            # A damaged record must not stop a board.
+            except (OSError, UnicodeDecodeError) as error:
+                self.unreadable.append(f"{path}: {error}")
+            else:
+                if record.status == "finished":
+                    self.runs[CellKey.of(record)].append((path.parent, record))
 
     def newest(self, key: CellKey, fingerprint: str | None) -> tuple[Path, RunRecord] | None:
         """The newest run of a cell on the data with ``fingerprint`` (None: on any data), or None."""
@@ -39,15 +57,6 @@ def read_finished(output_dirs: Iterable[Path]) -> Recorded:
     """
     found = Recorded()
     for output_dir in dict.fromkeys(output_dirs):
-        for path in sorted(output_dir.glob(f"*/*/*/{FILE_NAME}")):
-            try:
-                record = read_record(path)
-            except DataError as error:
-                found.unreadable.append(str(error))
-            # A damaged record must not stop a board.
-            except (OSError, UnicodeDecodeError) as error:
-                found.unreadable.append(f"{path}: {error}")
-            else:
-                if record.status == "finished":
-                    found.runs[CellKey.of(record)].append((path.parent, record))
+        for folder in sorted(output_dir.glob("*/*")):
+            found.read(folder)
     return found

@@ -25,7 +25,7 @@ __all__ = ["board_csv", "markdown", "notes", "print_board", "write_board"]
 SHOWN = {"auc": "AUC", "logloss": "log loss", "rmse": "RMSE", "mae": "MAE"}
 PARTS = ("embedding", "codebook", "dense", "total")
 CSV_COLUMNS = (
-    "dataset", "model", "task", "metric", "split", "mean", "sd", "n",
+    "dataset", "name", "model", "task", "metric", "split", "mean", "sd", "n",
     *(f"parameters_{part}" for part in PARTS),
     "samples_per_second", "settings_digest", "data_fingerprint", "selected_on_test",
 )  # fmt: skip
@@ -179,7 +179,7 @@ def board_csv(rows: Sequence[BoardRow]) -> str:
         sizes = [row.parameters.get(part) for part in PARTS]
         ends = [*sizes, row.samples_per_second, row.settings_digest, row.data_fingerprint, row.selected_on_test]
         for metric, values in row.metrics.items():
-            starts = [row.dataset, row.model, metric.task, metric.name, metric.split]
+            starts = [row.dataset, row.name, row.model, metric.task, metric.name, metric.split]
             lines.append([*starts, values.mean, values.sd, values.n, *ends])
     return csv_text(CSV_COLUMNS, lines)
 

@@ -1,75 +1,95 @@
-"""Run the cells of a leaderboard one after another, skip those that are recorded, and write the table."""
+"""Run the cells of a leaderboard, skip those that are recorded, and write the table."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from filelock import Timeout
 from rich.console import Console
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import RecBoleDTNError
+from recbole_dtn.leaderboard.board import Entry
 from recbole_dtn.leaderboard.cells import Cell, plan_cells, resolve_cell
+from recbole_dtn.leaderboard.progress import BoardProgress
 from recbole_dtn.leaderboard.records import Recorded, read_finished
 from recbole_dtn.leaderboard.render import print_board, write_board
 from recbole_dtn.leaderboard.statistics import summarise
+from recbole_dtn.leaderboard.workers import Outcome, Workers
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.console import say
 from recbole_dtn.report.faults import plugin_fault
+from recbole_dtn.report.files import write_text
+from recbole_dtn.report.tables import csv_text
 from recbole_dtn.report.text import decimal
 
 __all__ = ["present_fingerprint", "run_board"]
 
 RunCell = Callable[[list[str]], RunRecord]
 Fingerprint = Callable[[Settings], str | None]
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at cells that another leaderboard is running."""
 
 
 def run_board(
-    models: Sequence[str],
+    models: Sequence[str | Entry],
     datasets: Sequence[str],
     seeds: Sequence[int] | None,
     overrides: Sequence[str],
     output: Path,
     console: Console,
     *,
+    settings: Sequence[str] = (),
     split_seeds: Sequence[int] | None = None,
     board: str | None = None,
     floors: Sequence[str] = (),
+    workers: int = 1,
     run_cell: RunCell | None = None,
     fingerprint: Fingerprint | None = None,
     resolve: Callable[[list[str]], tuple[Settings, str]] = resolve_cell,
 ) -> Path:
     """Run a leaderboard and write it.
 
+    Several may run over one folder of runs at a time: each cell is locked while it runs, and is run once.
+
     Args:
-        models: names of models. datasets: names of data sets. seeds, split_seeds, overrides: see
-            :func:`~.cells.plan_cells`.
+        models: rows, each the name of a model or an :class:`~.board.Entry`. datasets: names of data sets.
+        seeds, split_seeds, overrides, settings: see :func:`~.cells.plan_cells`.
         output: folder of the tables. console: where progress and the table are printed.
-        board: name of the two files; the data sets' names by default.
+        board: name of the files; the data sets' names by default.
         floors: simple models to compare with; see :func:`~.cells.plan_cells`.
-        run_cell: trains and tests one cell from its overrides. fingerprint: the fingerprint of the data that settings
-            name as it is now, None when it is not known yet. resolve: settings and digest of a cell's overrides.
+        workers: cells that run at the same time, each in a process of one thread; 1: in this process.
+        run_cell: trains and tests one cell from its overrides; with several workers a function of a module.
+        fingerprint: the fingerprint of the data that settings name as it is now, None when it is not known yet.
+        resolve: settings and digest of a cell's overrides.
 
     Returns:
         The path of the Markdown table; the CSV is in the same folder.
 
     Raises:
         UsageError: for wrong settings of any cell, before the first runs.
-        RecBoleDTNError: at the end, when cells failed; the others are in the table.
+        RecBoleDTNError: at the end, when cells failed; the others are in the table, and ``<board>.failures.csv`` has
+            the reasons.
         KeyboardInterrupt: after Ctrl-C; the cells finished by then are in the table.
     """
-    cells = plan_cells(models, datasets, seeds, overrides, split_seeds=split_seeds, floors=floors, resolve=resolve)
+    cells = plan_cells(
+        models, datasets, seeds, overrides, settings=settings, split_seeds=split_seeds, floors=floors, resolve=resolve
+    )
     recorded = read_finished(Path(cell.settings.output_dir) for cell in cells)
     for message in recorded.unreadable:
         say(console, f"left out: {message}")
-    session = _Session(cells, recorded, console, run_cell or _fit_cell, fingerprint or present_fingerprint)
+    session = _Session(cells, recorded, console, run_cell or fit_cell, fingerprint or present_fingerprint, workers)
     try:
         session.run()
     finally:
-        path = _publish(session.records, output, board or "+".join(datasets), console)
+        names = {cell.key.settings_digest: cell.name for cell in cells}
+        path = _publish(session, names, output, board or "+".join(datasets), console)
     if session.failures:
-        raise RecBoleDTNError(f"{len(session.failures)} of {len(cells)} cells failed: {'; '.join(session.failures)}")
+        titles = "; ".join(cell.title for cell, _ in session.failures)
+        raise RecBoleDTNError(f"{len(session.failures)} of {len(cells)} cells failed: {titles}")
     return path
 
 
@@ -77,25 +97,98 @@ class _Session:
     """One pass over the cells of a leaderboard."""
 
     def __init__(
-        self, cells: list[Cell], recorded: Recorded, console: Console, run_cell: RunCell, fingerprint: Fingerprint
+        self,
+        cells: list[Cell],
+        recorded: Recorded,
+        console: Console,
+        run_cell: RunCell,
+        fingerprint: Fingerprint,
+        workers: int,
     ) -> None:
         self.cells = cells
+        self.workers = workers
         self.recorded = recorded
         self.console = console
         self.run_cell = run_cell
         self.fingerprint = fingerprint
-        self.records: list[RunRecord] = []
-        self.failures: list[str] = []
+        self.found: dict[int, RunRecord] = {}
+        self.failed: dict[int, str] = {}
+        self.locks = [cell.lock() for cell in cells]
+        self.started: dict[int, float] = {}
+        self.elsewhere: set[int] = set()
+
+    @property
+    def records(self) -> list[RunRecord]:
+        """Of the cells that are filled, in the order of the cells."""
+        return [self.found[position] for position in sorted(self.found)]
+
+    @property
+    def failures(self) -> list[tuple[Cell, str]]:
+        """The cells that failed, with the reason."""
+        return [(self.cells[position], self.failed[position]) for position in sorted(self.failed)]
 
     def run(self) -> None:
-        """Fill every cell; a failure is reported and the next cell goes on."""
-        for position, cell in enumerate(self.cells, start=1):
-            say(self.console, f"[{position}/{len(self.cells)}] {cell.title} ... ", end="")
-            if not self._reuse(cell):
-                self._train(cell)
+        """Fill every cell; a failure is reported and the others go on."""
+        waiting = deque(range(len(self.cells)))
+        with (
+            BoardProgress(self.console, self.cells) as self.progress,
+            Workers(self.workers, self.run_cell, _reason) as pool,
+        ):
+            try:
+                while waiting or pool.running:
+                    self._start_some(waiting, pool)
+                    for outcome in pool.finished(LOOK_AGAIN):
+                        self._end(outcome)
+                    if waiting and not pool.running and self.elsewhere >= set(waiting):
+                        time.sleep(LOOK_AGAIN)
+            finally:
+                for lock in self.locks:
+                    lock.release()
 
-    def _reuse(self, cell: Cell) -> bool:
+    def _start_some(self, waiting: deque[int], pool: Workers) -> None:
+        """Start cells while there is a free process, and take those that are recorded."""
+        for _ in range(len(waiting)):
+            if not pool.free:
+                return
+            position = waiting.popleft()
+            try:
+                self.locks[position].acquire()
+            except Timeout:
+                if position not in self.elsewhere:
+                    self.elsewhere.add(position)
+                    self._say(position, "another leaderboard is running it", end="\n")
+                waiting.append(position)
+                continue
+            self.elsewhere.discard(position)
+            if self.workers == 1:
+                self._say(position, "", end="")
+            if self._reuse(position):
+                self.locks[position].release()
+                continue
+            self.started[position] = time.perf_counter()
+            overrides = list(self.cells[position].overrides)
+            if self.workers == 1:
+                self._end(_here(position, self.run_cell, overrides))
+            else:
+                self.progress.start(position)
+                pool.start(position, [*overrides, "--threads=1"])
+
+    def _say(self, position: int, text: str, *, end: str) -> None:
+        title = f"[{position + 1}/{len(self.cells)}] {self.cells[position].title} ... "
+        say(self.console, title + text, end=end)
+
+    def _tell(self, position: int, text: str, *, end: str = "\n") -> None:
+        """The rest of a cell's line, or with several processes the whole of it."""
+        if self.workers == 1:
+            say(self.console, text, end=end)
+        else:
+            self._say(position, text, end="\n")
+
+    def _reuse(self, position: int) -> bool:
         """Take the cell from its record, if that was made from the data as it is now."""
+        cell = self.cells[position]
+        # What another leaderboard has finished since the start.
+        self.recorded.read(Path(cell.settings.output_dir) / cell.key.dataset / cell.key.model)
         # Looked up first: the fingerprint reads the data set's files.
         on_any_data = self.recorded.newest(cell.key, None)
         if on_any_data is None:
@@ -104,40 +197,56 @@ class _Session:
         found = self.recorded.newest(cell.key, present)
         if found is None:
             folder, record = on_any_data
-            say(
-                self.console,
+            text = (
                 f"the data changed since {folder} (fingerprint {record.data_fingerprint[:12]}, now "
-                f"{(present or '')[:12]}), run again ... ",
-                end="",
+                f"{(present or '')[:12]}), run again ... "
             )
+            self._tell(position, text, end="")
             return False
         folder, record = found
-        self.records.append(record)
-        say(self.console, f"{_result(record)} (recorded in {folder})")
+        self.found[position] = record
+        self._tell(position, f"{_result(record)} (recorded in {folder})")
+        self.progress.end(position, record)
         return True
 
-    def _train(self, cell: Cell) -> None:
-        start = time.perf_counter()
-        try:
-            record = self.run_cell(list(cell.overrides))
-        except KeyboardInterrupt:
-            say(self.console, "interrupted")
-            raise
-        except RecBoleDTNError as error:
-            self._fail(cell, str(error))
-        except Exception as error:  # whatever stops one cell must not stop the cells after it
-            self._fail(cell, plugin_fault(error) or f"{type(error).__name__}: {error}")
-        else:
-            if record.status == "interrupted":
-                say(self.console, "interrupted")
-                # fit returns an interrupted run instead of raising; the board ends all the same.
-                raise KeyboardInterrupt
-            self.records.append(record)
-            say(self.console, f"{_result(record)} ({time.perf_counter() - start:.0f} s)")
+    def _end(self, outcome: Outcome) -> None:
+        """Take what a cell has come to.
 
-    def _fail(self, cell: Cell, message: str) -> None:
-        self.failures.append(cell.title)
-        say(self.console, f"failed: {message}")
+        Raises:
+            KeyboardInterrupt: where Ctrl-C ended it.
+        """
+        position, record = outcome.task, outcome.result
+        self.locks[position].release()
+        if outcome.interrupted or (record is not None and record.status == "interrupted"):
+            # fit returns an interrupted run instead of raising; the board ends all the same.
+            self._tell(position, "interrupted")
+            raise KeyboardInterrupt
+        if record is None:
+            self.failed[position] = str(outcome.failure)
+            self._tell(position, f"failed: {outcome.failure}")
+        else:
+            self.found[position] = record
+            seconds = time.perf_counter() - self.started[position]
+            self._tell(position, f"{_result(record)} ({seconds:.0f} s)")
+        self.progress.end(position, record)
+
+
+def _here(position: int, run_cell: RunCell, overrides: list[str]) -> Outcome:
+    """Run a cell in this process."""
+    try:
+        return Outcome(position, run_cell(overrides))
+    except KeyboardInterrupt:
+        return Outcome(position, interrupted=True)
+    except Exception as error:  # whatever stops one cell must not stop the cells after it
+        return Outcome(position, failure=_reason(error))
+
+
+def _reason(error: BaseException) -> str:
+    """Why a cell failed, in a sentence."""
+    if isinstance(error, RecBoleDTNError):
+        return str(error)
+    known = plugin_fault(error) if isinstance(error, Exception) else None
+    return known or f"{type(error).__name__}: {error}"
 
 
 def _result(record: RunRecord) -> str:
@@ -159,8 +268,9 @@ def _short(value: float | None) -> str:
     return text.removeprefix("0") if text.startswith("0.") else text
 
 
-def _publish(records: Sequence[RunRecord], output: Path, board: str, console: Console) -> Path:
-    rows = summarise(records)
+def _publish(session: _Session, names: Mapping[str, str], output: Path, board: str, console: Console) -> Path:
+    rows = summarise(session.records, names)
+    write_failures(session.failures, output, board)
     if not rows:
         return output / f"{board}.md"
     path = write_board(rows, output, board)
@@ -170,7 +280,22 @@ def _publish(records: Sequence[RunRecord], output: Path, board: str, console: Co
     return path
 
 
-def _fit_cell(overrides: list[str]) -> RunRecord:
+def write_failures(failures: Sequence[tuple[Cell, str]], output: Path, board: str) -> None:
+    """Write ``<board>.failures.csv``, a line per cell that failed; without any, one of an earlier pass is removed."""
+    path = output / f"{board}.failures.csv"
+    if not failures:
+        path.unlink(missing_ok=True)
+        return
+    lines = [
+        (cell.key.dataset, cell.name, cell.key.model, cell.key.split.title, cell.key.seed, cell.key.settings_digest,
+         reason)
+        for cell, reason in failures
+    ]  # fmt: skip
+    write_text(path, csv_text(("dataset", "name", "model", "split", "seed", "settings_digest", "reason"), lines))
+
+
+def fit_cell(overrides: list[str]) -> RunRecord:
+    """Train and test one cell."""
     from recbole_dtn.training.fit import fit_argv
 
     return fit_argv(overrides, quiet=True).record

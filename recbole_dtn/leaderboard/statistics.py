@@ -73,6 +73,7 @@ class BoardRow:
         positives: of each split of the data, part -> task -> (positive rows, observed rows); of those whose records
             have them.
         warnings: the sentences of each run.
+        name: of the row; the model's where the leaderboard gives none.
     """
 
     dataset: str
@@ -100,6 +101,7 @@ class BoardRow:
     epochs: tuple[int, ...] = ()
     positives: tuple[Mapping[str, Mapping[str, tuple[int, int]]], ...] = ()
     warnings: tuple[tuple[str, ...], ...] = ()
+    name: str = ""
 
     @property
     def runs_at(self) -> set[UnitKey]:
@@ -196,11 +198,14 @@ def pos_weights(record: RunRecord) -> dict[str, float]:
     return {name: weight for name, weight in weights.items() if weight != 1.0}
 
 
-def summarise(records: Iterable[RunRecord]) -> list[BoardRow]:
-    """Rows of a leaderboard, in the order in which data sets, and within them models, first appear.
+def summarise(records: Iterable[RunRecord], names: Mapping[str, str] | None = None) -> list[BoardRow]:
+    """Rows of a leaderboard, in the order in which data sets, and within them the rows' names, first appear.
 
     Runs are put together only when model, settings and data agree, whatever their split; two records of one split and
     seed are one run made twice, and the later one counts.
+
+    Args:
+        records: of runs. names: of rows, by the digest of their settings; those of their models by default.
     """
     groups: dict[tuple[str, str, str, str], dict[UnitKey, RunRecord]] = {}
     for record in records:
@@ -210,10 +215,10 @@ def summarise(records: Iterable[RunRecord]) -> list[BoardRow]:
     # Speeds compare only between runs of equal threads, devices and compilation: those of the majority.
     usual = Counter(_ran_as(run) for runs in groups.values() for run in runs.values()).most_common(1)
     ran_as = usual[0][0] if usual else ()
-    rows = [_row([runs[key] for key in sorted(runs, key=_in_order)], ran_as) for runs in groups.values()]
+    rows = [_row([runs[key] for key in sorted(runs, key=_in_order)], ran_as, names or {}) for runs in groups.values()]
     datasets = list(dict.fromkeys(row.dataset for row in rows))
-    models = list(dict.fromkeys(row.model for row in rows))
-    return sorted(rows, key=lambda row: (datasets.index(row.dataset), models.index(row.model)))
+    order = list(dict.fromkeys(row.name for row in rows))
+    return sorted(rows, key=lambda row: (datasets.index(row.dataset), order.index(row.name)))
 
 
 def _source(run: RunRecord) -> str:
@@ -231,7 +236,7 @@ def _ran_as(run: RunRecord) -> tuple[Any, ...]:
     return tuple(str(run.settings.get(name)) for name in ("accelerator", "devices", "threads", "compile", "profile"))
 
 
-def _row(runs: Sequence[RunRecord], ran_as: tuple[Any, ...]) -> BoardRow:
+def _row(runs: Sequence[RunRecord], ran_as: tuple[Any, ...], names: Mapping[str, str]) -> BoardRow:
     first = runs[0]
     splits = tuple(dict.fromkeys(SplitKey.of(run) for run in runs))
     measured: dict[Metric, dict[UnitKey, float | None]] = {}
@@ -274,6 +279,7 @@ def _row(runs: Sequence[RunRecord], ran_as: tuple[Any, ...]) -> BoardRow:
         epochs=tuple(run.epochs for run in runs),
         positives=tuple({SplitKey.of(run): run.positives for run in runs if run.positives}.values()),
         warnings=tuple(tuple(run.warnings) for run in runs),
+        name=names.get(first.settings_digest, first.model),
     )
 
 

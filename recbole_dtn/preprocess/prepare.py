@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 
 from recbole_dtn.config.datasets import has_atomic_files
 from recbole_dtn.config.settings import Settings
@@ -56,6 +58,8 @@ def prepare(
 ) -> PreparedData:
     """Find or make the atomic files of a data set, and encode them unless the cache has them.
 
+    One process at a time works on a data set; another waits for it, and then finds what it has made.
+
     Args:
         settings: resolved settings. log: gets messages about slow steps and doubtful values.
         meter: gets the progress of reading and encoding, from several threads.
@@ -65,9 +69,10 @@ def prepare(
     """
     check_fields_and_tasks(settings)
     check_count_parts(settings)
-    sources = open_sources(settings, log=log, meter=meter)
-    _check_labels(settings, sources)
-    encoded, folder, cached = open_or_build(settings, sources, log=log, meter=meter)
+    with _alone(data_folder(settings), log):
+        sources = open_sources(settings, log=log, meter=meter)
+        _check_labels(settings, sources)
+        encoded, folder, cached = open_or_build(settings, sources, log=log, meter=meter)
     positives = {
         split: {task: (counts[0], counts[1]) for task, counts in tasks.items()}
         for split, tasks in encoded.tasks.items()
@@ -84,6 +89,25 @@ def prepare(
     return PreparedData(
         schema, encoded.vocabularies, folder.name, splits, summary, cached, sources.folder, folder, source
     )
+
+
+@contextmanager
+def _alone(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of a data set's folder, a file beside it; none where it cannot be written."""
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"), is_singleton=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            log(f"waiting for another process that prepares {folder.name}")
+            lock.acquire()
+    except OSError:  # a read-only disk: nothing is made there either
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _check_labels(settings: Settings, sources: Sources) -> None:

@@ -62,7 +62,7 @@ class RunRecord(BaseModel):
     bytes. With ``selected_on_test`` the best epoch was chosen on rows of the test set: the numbers are optimistic.
     ``split_seed``, ``folds`` and ``fold`` are the split; ``source_fingerprint`` is the same for all splits of one data
     set, ``data_fingerprint`` that of this one. ``rows`` has train, valid, test; ``valid_value`` is ``valid_metric`` at
-    the best epoch.
+    the best epoch. ``processes`` is how many trained, each with ``train_batch_size`` rows a step.
 
     ``positives`` maps split -> task -> [positive rows, observed rows]. ``chain_breaks`` maps a task and each task that
     it comes after to [test rows where it is predicted to be the more probable one, test rows] (binary tasks observed
@@ -107,6 +107,7 @@ class RunRecord(BaseModel):
     positives: dict[str, dict[str, tuple[int, int]]] = {}
     chain_breaks: dict[str, dict[str, tuple[int, int]]] = {}
     warnings: list[str] = []
+    processes: int = 1
 
 
 def package_versions() -> dict[str, str]:

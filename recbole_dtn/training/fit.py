@@ -165,6 +165,7 @@ class _Outcome:
 
     keeper: BestKeeper
     clock: Clock
+    processes: int
     test: dict[str, dict[str, float | None]] | None = None
     factors: dict[str, dict[str, float | None]] = field(default_factory=dict)
     gates: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -192,7 +193,7 @@ def _train(
     # Rounded up: the last batch of an epoch may be short.
     steps = max(1, -(-prepared.splits["train"].rows // (settings.train_batch_size * trainer.world_size)))
     module = TrainingModule(model, settings, steps_per_epoch=steps)
-    outcome = _Outcome(keeper, clock)
+    outcome = _Outcome(keeper, clock, trainer.world_size)
     seconds = outcome.wall_seconds
     start = time.perf_counter()
     try:
@@ -266,4 +267,5 @@ def _record(
         valid_value=keeper.best,
         positives={split: dict(found) for split, found in prepared.summary.positives.items()},
         chain_breaks=outcome.chain_breaks,
+        processes=outcome.processes,
     )

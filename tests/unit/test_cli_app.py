@@ -408,8 +408,10 @@ def test_leaderboard_passes_its_cells_and_settings_on(
 ) -> None:
     seen: list[Any] = []
 
-    def run_board(*args: Any, split_seeds: list[int] | None, floors: list[str]) -> None:
-        seen.append((*args[:5], split_seeds, floors))
+    def run_board(*args: Any, split_seeds: list[int] | None, floors: list[str], **more: Any) -> None:
+        assert isinstance(args[0], list)
+        names = [entry.name for entry in args[0]]
+        seen.append((names, *args[1:5], split_seeds, floors, more["workers"]))
 
     stand_in(monkeypatch, "recbole_dtn.leaderboard.run", run_board=run_board)
     words = ["--models=DTN, MMoE", "--datasets", "ml-100k", "--seeds=2", "--epochs=1", "--dropout", "0.1", "--output=o"]
@@ -417,8 +419,8 @@ def test_leaderboard_passes_its_cells_and_settings_on(
     given, floors = ["--epochs=1", "--dropout=0.1"], ["Logistic", "Boosting"]
     assert shown(*start, *words[:-4], *words[-3:], "--folds=5", "--split_seeds=7,9", "--floors=none") == (0, "", "")
     assert seen == [
-        (["DTN", "MMoE"], ["ml-100k"], [2020, 2021], given, Path("o"), None, floors),
-        (["DTN", "MMoE"], ["ml-100k"], [2020, 2021], ["--dropout=0.1", "--folds=5"], Path("o"), [7, 9], []),
+        (["DTN", "MMoE"], ["ml-100k"], [2020, 2021], given, Path("o"), None, floors, 1),
+        (["DTN", "MMoE"], ["ml-100k"], [2020, 2021], ["--dropout=0.1", "--folds=5"], Path("o"), [7, 9], [], 1),
     ]
 
 

@@ -259,7 +259,7 @@ def test_a_line_per_cell_then_the_table_and_the_files(board: Board) -> None:
     assert path == board.output / "ml-100k.md"
     # .72020 and .72021: mean .720205, sd .00001 / sqrt 2
     assert "| DTN | 2 | 0.7202 ± 0.0000 | 0.5000 ± 0.0000 | 10 | 0 | 5 | 15 | 100 |" in path.read_text()
-    assert "ml-100k,DTN,like,auc,test,0.720205," in path.with_suffix(".csv").read_text()
+    assert "ml-100k,DTN,DTN,like,auc,test,0.720205," in path.with_suffix(".csv").read_text()
 
 
 def test_the_files_name(board: Board) -> None:
@@ -362,11 +362,11 @@ def test_a_failed_cell_is_reported_and_the_others_go_on(board: Board) -> None:
     assert board.trainer.order == [("ml-100k", "DTN", 2020), ("ml-100k", "MMoE", 2021)]
 
 
-def test_a_board_without_a_finished_cell_writes_nothing(board: Board) -> None:
+def test_a_board_without_a_finished_cell_writes_the_failures_alone(board: Board) -> None:
     board.trainer.faults = {("DTN", 2020): RecBoleDTNError("no")}
     with pytest.raises(RecBoleDTNError, match="1 of 1 cells failed"):
         board.run("DTN", seeds="1")
-    assert not board.output.exists()
+    assert [path.name for path in board.output.iterdir()] == ["ml-100k.failures.csv"]
 
 
 def test_ctrl_c_between_batches_stops_with_the_table_of_what_is_there(board: Board) -> None:
@@ -425,3 +425,18 @@ def test_the_present_fingerprint_follows_the_files(tmp_path: Path) -> None:
     assert present_fingerprint(settings) not in (None, before)
     inter.unlink()
     assert present_fingerprint(settings) is None
+
+
+def test_a_record_of_another_version_or_of_several_processes_fills_no_cell(board: Board) -> None:
+    board.run("DTN", seeds="1")
+    path = next(board.runs.glob("*/*/*/record.json"))
+    for now, then in (('"code_version": "0.1.0"', '"code_version": "0.0.9"'), ('"processes": 1', '"processes": 2')):
+        text = path.read_text()
+        assert now in text
+        path.write_text(text.replace(now, then))
+        board.run("DTN", seeds="1")
+        assert len(board.trainer.ran) == 1
+        for made in board.runs.glob("*/*/*/record.json"):
+            if made != path:
+                made.unlink()
+        path.write_text(text)

@@ -18,6 +18,7 @@ from recbole_dtn.leaderboard.render import markdown, notes, print_board, write_b
 from recbole_dtn.leaderboard.run import run_board
 from recbole_dtn.leaderboard.statistics import Metric, corrected_t, paired_t, summarise
 from recbole_dtn.record.record import RunRecord, write_record
+from recbole_dtn.version import __version__
 
 LIKE = Metric("test", "like", "auc")
 DIFFERENCES = [0.01, 0.03, 0.02, 0.04]
@@ -73,7 +74,7 @@ def record(model: str, split_seed: int, auc: float, *, seed: int = 2020, best: f
         "run_id": "r", "status": "finished", "interrupted_at": None, "model": model, "dataset": "d", "seed": seed,
         "split_seed": split_seed, "settings": {"valid_metric": "mean_auc", "split": "random"},
         "settings_digest": model, "data_fingerprint": f"data{split_seed}", "source_fingerprint": "source",
-        "code_version": "0", "tasks": [{"name": "like", "label": "rating", "after": []}],
+        "code_version": __version__, "tasks": [{"name": "like", "label": "rating", "after": []}],
         "valid": {"like": {"auc": 0.1}}, "valid_value": best, "test": {"like": {"auc": auc}}, "best_epoch": 1,
         "epochs": 1, "parameters": {"dense": 1}, "train_samples_per_second": None, "peak_rss_bytes": 1,
         "peak_anon_bytes": None, "wall_seconds": {}, "gate_weights": {}, "versions": {},

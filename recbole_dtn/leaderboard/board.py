@@ -1,0 +1,107 @@
+"""What a leaderboard compares: models under names, each with settings of its own, read from a YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from recbole_dtn.config.properties import flow_yaml, read_typed, read_yaml
+from recbole_dtn.config.strict import Strict
+from recbole_dtn.errors import UsageError
+
+__all__ = ["BoardFile", "Entry", "read_board"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a leaderboard.
+
+    Attributes:
+        name: of the row. model: a registered model. words: its own settings, as on the command line.
+    """
+
+    name: str
+    model: str
+    words: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, value: str | Mapping[str, Any] | Entry) -> Entry:
+        """A model's name, or a map of ``model``, ``name`` (the model's by default) and settings.
+
+        Raises:
+            UsageError: for a map without a model.
+
+        >>> Entry.of({"name": "modules", "model": "DTN", "interactions": ["gdcn"]})
+        Entry(name='modules', model='DTN', words=('--interactions=[gdcn]',))
+        """
+        if isinstance(value, Entry):
+            return value
+        if isinstance(value, str):
+            return cls(value, value)
+        given = dict(value) if isinstance(value, Mapping) else {}
+        model = given.pop("model", None)
+        name = given.pop("name", model)
+        if not isinstance(model, str) or not isinstance(name, str) or not name.strip():
+            raise UsageError(
+                f"models: expected a model's name, or a map such as {{name: one module, model: DTN, interactions: "
+                f"[gdcn]}}; found {flow_yaml(value)}"
+            )
+        return cls(name, model, setting_words(given))
+
+
+def setting_words(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Settings as words of a command line.
+
+    >>> setting_words({"epochs": 1, "optimizer": {"lr": 0.01}})
+    ('--epochs=1', '--optimizer={lr: 0.01}')
+    """
+    return tuple(f"--{key}={flow_yaml(value)}" for key, value in settings.items())
+
+
+class BoardFile(Strict):
+    """A leaderboard's YAML file. Options of the command line replace its keys of the same name."""
+
+    models: Annotated[
+        list[Any], Field(min_length=1, description="names of models, or maps of name, model and settings of that row")
+    ]
+    datasets: Annotated[list[str], Field(min_length=1, description="data sets")]
+    seeds: Annotated[int | list[int] | None, Field(description="a number of seeds, or the seeds themselves")] = None
+    split_seeds: Annotated[int | list[int] | None, Field(description="a number of random splits, or their seeds")] = (
+        None
+    )
+    folds: Annotated[int | None, Field(description="number of folds")] = None
+    floors: Annotated[list[str] | None, Field(description="simple models on the same rows; []: none")] = None
+    settings: Annotated[dict[str, Any], Field(description="settings of every row")] = {}  # noqa: RUF012 (frozen)
+    plugins: Annotated[list[str], Field(description="Python files that register methods")] = []  # noqa: RUF012
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The rows, in order."""
+        return [Entry.of(value) for value in self.models]
+
+
+def read_board(path: Path) -> BoardFile:
+    """Read a leaderboard's file.
+
+    Raises:
+        UsageError: for a file that is missing or wrong; one message with every fault, each with its line.
+    """
+    found = read_typed(path, BoardFile)
+    # Settings have their types elsewhere: here a number is a number, as it stands in the file.
+    written = read_yaml(path)
+    found = found.model_copy(update={"models": written["models"], "settings": written.get("settings") or {}})
+    _ = found.entries  # a wrong entry is told before anything runs
+    return found
+
+
+def listed(value: int | Sequence[int] | None) -> str | None:
+    """Seeds of a file as the command line writes them: ``3`` is a count, ``[3]`` a list.
+
+    >>> listed(3), listed([2020, 2021]), listed(None)
+    ('3', '[2020, 2021]', None)
+    """
+    return None if value is None else str(value) if isinstance(value, int) else str(list(value))

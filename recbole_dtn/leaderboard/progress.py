@@ -1,0 +1,90 @@
+"""What a leaderboard is doing, below its lines: cells done, running and failed, time left, best so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from recbole_dtn.config.metrics import higher_is_better
+from recbole_dtn.leaderboard.cells import Cell
+from recbole_dtn.record.record import RunRecord
+from recbole_dtn.report.text import decimal
+
+__all__ = ["BoardProgress"]
+
+
+class BoardProgress:
+    """A context manager that shows the state of a leaderboard on a terminal, and nothing elsewhere.
+
+    Args:
+        console: the terminal. cells: all cells.
+    """
+
+    def __init__(self, console: Console, cells: Sequence[Cell]) -> None:
+        self.cells = cells
+        self.running: dict[int, float] = {}
+        self.done = self.failed = self.timed = 0
+        self.seconds = 0.0
+        self.best: dict[str, tuple[float, str]] = {}
+        self.began = time.perf_counter()
+        self.live = Live(console=console, get_renderable=self.renderable, refresh_per_second=2, transient=True)
+        self.shown = console.is_terminal
+
+    def __enter__(self) -> BoardProgress:
+        if self.shown:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.shown:
+            self.live.stop()
+
+    def start(self, position: int) -> None:
+        """A cell has started."""
+        self.running[position] = time.perf_counter()
+
+    def end(self, position: int, record: RunRecord | None) -> None:
+        """A cell is filled, or has failed (None)."""
+        started = self.running.pop(position, None)
+        if started is not None:
+            self.timed, self.seconds = self.timed + 1, self.seconds + time.perf_counter() - started
+        self.done += record is not None
+        self.failed += record is None
+        if record is not None and record.valid_value is not None:
+            cell = self.cells[position]
+            metric = str(record.settings.get("valid_metric", ""))
+            sign = 1 if higher_is_better(metric, [task.name for task in record.tasks]) else -1
+            known = self.best.get(cell.key.dataset)
+            if known is None or sign * (record.valid_value - known[0]) > 0:
+                self.best[cell.key.dataset] = record.valid_value, f"{cell.title}, {metric} of validation"
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the end, from the mean of the cells that ran; None before the first has ended."""
+        waiting = len(self.cells) - self.done - self.failed
+        if not self.timed or not self.running:
+            return None
+        return self.seconds / self.timed * waiting / len(self.running)
+
+    def renderable(self) -> Group:
+        """The state as lines of a terminal."""
+        ended, total = self.done + self.failed, len(self.cells)
+        text = f"{self.done} done, {len(self.running)} running, {self.failed} failed of {total}"
+        head = Table.grid(padding=(0, 2))
+        left = "" if self.left is None else f"about {self.left / 60:.0f} min left"
+        head.add_row(ProgressBar(total=total, completed=ended, width=30), Text(text), Text(left))
+        now = time.perf_counter()
+        lines = [Text(f"  running  {self.cells[p].title}  {now - since:.0f} s") for p, since in self.running.items()]
+        best = [
+            Text(f"  best     {dataset}: {decimal(value, 4)}  {title}") for dataset, (value, title) in self.best.items()
+        ]
+        return Group(head, *lines, *best)

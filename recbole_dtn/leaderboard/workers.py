@@ -1,0 +1,148 @@
+"""Processes that run cells side by side, and go on when one of them dies."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+__all__ = ["Outcome", "Workers"]
+
+Job = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended: its result, or why there is none. ``interrupted``: by Ctrl-C or a signal, not by a fault."""
+
+    task: Any
+    result: Any = None
+    failure: str | None = None
+    interrupted: bool = False
+
+
+class _Worker:
+    """One process and the pipe to it; a process that has ended is replaced when the next task comes."""
+
+    def __init__(self, job: Job, explain: Callable[[BaseException], str]) -> None:
+        context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+        self.pipe, other = context.Pipe()
+        self.process = context.Process(target=_serve, args=(other, job, explain), daemon=True)
+        self.process.start()
+        other.close()
+        self.task: Any = None
+        self.busy = False
+
+    def start(self, task: Any, argument: Any) -> None:
+        self.task, self.busy = task, True
+        self.pipe.send(argument)
+
+    def collect(self) -> Outcome:
+        """The outcome of the task that has ended; a process that died is one, with the reason."""
+        self.busy = False
+        try:
+            kind, value = self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            return Outcome(self.task, failure=_how_it_ended(self.process.exitcode))
+        if kind == "result":
+            return Outcome(self.task, result=value)
+        return Outcome(self.task, failure=value, interrupted=kind == "interrupted")
+
+    def stop(self) -> None:
+        """End the process: at once where it is running a task."""
+        self.pipe.close()
+        if self.busy:
+            self.process.kill()
+        self.process.join()
+
+
+class Workers:
+    """A number of processes that each run one task at a time; a context manager that ends them.
+
+    Args:
+        count: processes. job: a function that a process can import by name; it gets a task's argument. explain: makes a
+            sentence of an exception of it.
+    """
+
+    def __init__(self, count: int, job: Job, explain: Callable[[BaseException], str]) -> None:
+        self.count, self.job, self.explain = count, job, explain
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.stop()
+
+    @property
+    def running(self) -> list[Any]:
+        """The tasks that are being run."""
+        return [worker.task for worker in self._workers if worker.busy]
+
+    @property
+    def free(self) -> bool:
+        """Whether a task can start now."""
+        return len(self.running) < self.count
+
+    def start(self, task: Any, argument: Any) -> None:
+        """Run ``job(argument)`` in a free process, under the name ``task``."""
+        idle = next((worker for worker in self._workers if not worker.busy), None)
+        if idle is not None and not idle.process.is_alive():
+            self._workers.remove(idle)
+            idle.stop()
+            idle = None
+        if idle is None:
+            idle = _Worker(self.job, self.explain)
+            self._workers.append(idle)
+        idle.start(task, argument)
+
+    def finished(self, seconds: float) -> Iterator[Outcome]:
+        """Outcomes of tasks that have ended, after waiting for the first at most so long."""
+        busy = {worker.pipe: worker for worker in self._workers if worker.busy}
+        for pipe in wait(list(busy), seconds):
+            yield busy[pipe].collect()  # type: ignore[index]
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        hint = " (the system ends the largest process so when memory runs out)" if name == "SIGKILL" else ""
+        return f"its process was ended by {name}{hint}"
+    return f"its process ended with exit code {code}"
+
+
+def _serve(pipe: Connection, job: Job, explain: Callable[[BaseException], str]) -> None:
+    """Run what comes through the pipe until it is closed or the parent is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    while True:
+        try:
+            argument = pipe.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        try:
+            answer = "result", job(argument)
+        except KeyboardInterrupt:
+            answer = "interrupted", "interrupted"
+        except SystemExit as error:
+            answer = "interrupted", f"ended with exit code {error.code}"
+        except BaseException as error:
+            answer = "failure", explain(error)
+        try:
+            pipe.send(answer)
+        except OSError:  # the parent has stopped listening
+            return
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent ends, however that ends: a run without a board would hold no lock."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

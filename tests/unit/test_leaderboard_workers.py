@@ -1,0 +1,259 @@
+"""Processes that run cells, locks between leaderboards, rows with settings of their own, and the file of a board."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import Timeout
+from rich.console import Console
+
+from recbole_dtn.cli.leaderboard import run as command
+from recbole_dtn.errors import RecBoleDTNError, UsageError
+from recbole_dtn.leaderboard.board import Entry, listed, read_board, setting_words
+from recbole_dtn.leaderboard.cells import plan_cells
+from recbole_dtn.leaderboard.progress import BoardProgress
+from recbole_dtn.leaderboard.run import run_board
+from recbole_dtn.leaderboard.workers import Outcome, Workers
+from recbole_dtn.record.record import RunRecord
+from tests.unit.test_leaderboard_run import Trainer, resolver
+
+# ---- processes ------------------------------------------------------------------------------------------------------
+
+
+def job(argument: dict[str, Any]) -> Any:
+    """What the processes of these tests do."""
+    if argument.get("die"):
+        os.kill(os.getpid(), argument["die"])
+    if argument.get("leave") is not None:
+        os._exit(argument["leave"])
+    if argument.get("raise"):
+        raise ValueError(argument["raise"])
+    if argument.get("stop"):
+        raise KeyboardInterrupt
+    return os.getpid(), argument["value"]
+
+
+def explain(error: BaseException) -> str:
+    return f"explained: {error}"
+
+
+def work(arguments: list[dict[str, Any]], count: int) -> dict[int, Outcome]:
+    found: dict[int, Outcome] = {}
+    waiting = list(enumerate(arguments))
+    with Workers(count, job, explain) as pool:
+        while waiting or pool.running:
+            while waiting and pool.free:
+                pool.start(*waiting.pop(0))
+            assert len(pool.running) <= count
+            found |= {outcome.task: outcome for outcome in pool.finished(5)}
+    return found
+
+
+def test_a_dead_process_fails_its_task_alone_and_another_takes_its_place() -> None:
+    found = work(
+        [{"value": 1}, {"die": signal.SIGKILL}, {"leave": 3}, {"raise": "no"}, {"stop": True}, {"value": 2}], count=1
+    )
+    assert [found[task].result and found[task].result[1] for task in range(6)] == [1, None, None, None, None, 2]
+    reason = found[1].failure
+    assert reason is not None
+    assert reason.startswith("its process was ended by SIGKILL (")
+    assert found[2].failure == "its process ended with exit code 3"
+    assert found[3] == Outcome(3, failure="explained: no")
+    assert found[4].interrupted
+    assert not found[3].interrupted
+    assert found[0].result[0] != found[5].result[0], "the process of the first task is gone by the last"
+
+
+def test_processes_end_with_their_parent(tmp_path: Path) -> None:
+    """The parent is killed while its process sleeps in a task; the process must not outlive it."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from recbole_dtn.leaderboard.workers import Workers\n"
+        "def job(folder):\n"
+        "    open(folder + '/child', 'w').write(str(os.getpid()))\n"
+        "    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    pool = Workers(1, job, str)\n"
+        "    pool.start(0, sys.argv[1])\n"
+        "    list(pool.finished(60))\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)])
+    child = tmp_path / "child"
+    _until(lambda: child.is_file() and child.read_text() != "")
+    parent.kill()
+    parent.wait()
+    _until(lambda: not _runs(int(child.read_text())))
+
+
+def _until(true: Any, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.02)
+
+
+def _runs(process: int) -> bool:
+    status = Path(f"/proc/{process}/status")
+    return status.is_file() and "zombie" not in status.read_text()
+
+
+# ---- locks ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_cell_that_another_board_runs_is_waited_for_and_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recbole_dtn.leaderboard.run.LOOK_AGAIN", 0.01)
+    trainer = Trainer(tmp_path)
+    first, second = plan_cells(["DTN", "MMoE"], ["ml-100k"], [1], [], resolve=trainer.resolve)
+    other = first.lock()
+    other.acquire()
+    with pytest.raises(Timeout):
+        first.lock().acquire()
+
+    def run_cell(overrides: list[str]) -> RunRecord:
+        if "--model=MMoE" in overrides:  # meanwhile the other board fills the first cell
+            record = trainer(list(first.overrides))
+            other.release()
+            assert record.model == "DTN"
+        return trainer(overrides)
+
+    console = Console(file=io.StringIO(), width=60)
+    path = run_board(
+        ["DTN", "MMoE"], ["ml-100k"], [1], [], tmp_path / "out", console,
+        run_cell=run_cell, resolve=trainer.resolve, fingerprint=lambda _: None,
+    )  # fmt: skip
+    assert trainer.order == [("ml-100k", "DTN", 1), ("ml-100k", "MMoE", 1)], "each once"
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "[1/2] DTN ml-100k seed 1 ... another leaderboard is running it\n" in said
+    assert "[1/2] DTN ml-100k seed 1 ... like .7000 (recorded in " in said
+    assert path.read_text().index("| DTN |") < path.read_text().index("| MMoE |"), "in the order of the rows"
+    second.lock().acquire()  # it was given back
+
+
+# ---- rows of their own ----------------------------------------------------------------------------------------------
+
+
+def test_rows_have_names_and_settings_which_the_command_line_overrides(tmp_path: Path) -> None:
+    trainer = Trainer(tmp_path)
+    entries = [Entry("short", "DTN", ("--epochs=1",)), Entry("long", "DTN", ("--epochs=7",)), "MMoE"]
+    cells = plan_cells(entries, ["a"], [3], ["--train_batch_size=8"], settings=["--epochs=2"], resolve=trainer.resolve)
+    assert [(cell.title, cell.settings.epochs, cell.settings.train_batch_size) for cell in cells] == [
+        ("short a seed 3", 1, 8), ("long a seed 3", 7, 8), ("MMoE a seed 3", 2, 8),
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="'short' and 'long' have the same settings"):
+        plan_cells(entries, ["a"], [3], ["--epochs=4"], resolve=trainer.resolve)
+    with pytest.raises(UsageError, match="a leaderboard takes --seeds, found '--seed=3'"):
+        plan_cells([Entry("x", "DTN", ("--seed=3",))], ["a"], [3], [], resolve=trainer.resolve)
+    console = Console(file=io.StringIO(), width=60)
+    path = run_board(
+        entries, ["a"], [3], [], tmp_path / "out", console,
+        board="mine", run_cell=trainer, resolve=trainer.resolve, fingerprint=lambda _: None,
+    )  # fmt: skip
+    rows = [line.split(" | ")[0] for line in path.read_text().splitlines() if line.endswith("| 100 |")]
+    assert rows == ["| short", "| long", "| MMoE"]
+    assert "\na,short,DTN,like,auc,test,0.700" in (tmp_path / "out" / "mine.csv").read_text()
+
+
+def test_failures_are_written_with_their_reasons_and_removed(tmp_path: Path) -> None:
+    trainer = Trainer(tmp_path)
+    trainer.faults = {("DTN", 1): ValueError("shapes, differ")}
+
+    def board() -> None:
+        run_board(
+            ["DTN"], ["a"], [1, 2], [], tmp_path / "out", Console(file=io.StringIO()),
+            run_cell=trainer, resolve=trainer.resolve, fingerprint=lambda _: None,
+        )  # fmt: skip
+
+    with pytest.raises(RecBoleDTNError, match="1 of 2 cells failed"):
+        board()
+    path = tmp_path / "out" / "a.failures.csv"
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("dataset,name,model,split,seed,settings_digest,reason")
+    assert lines[1].startswith("a,DTN,DTN,split_seed 2020,1,")
+    assert lines[1].endswith(',"ValueError: shapes, differ"')
+    trainer.faults = {}
+    board()
+    assert not path.exists()
+
+
+def test_a_file_has_rows_and_settings_as_the_command_line_writes_them(tmp_path: Path) -> None:
+    path = tmp_path / "board.yaml"
+    path.write_text(
+        "datasets: [a, b]\nseeds: [3, 5]\nsplit_seeds: 4\nfloors: []\nsettings: {epochs: 2, label: 007}\n"
+        "models: [MMoE, {name: own, model: DTN, interactions: [{name: gdcn, layers: 1}], dropout: 1e-1}]\n"
+    )
+    board = read_board(path)
+    assert board.entries == [
+        Entry("MMoE", "MMoE"),
+        Entry("own", "DTN", ("--interactions=[{name: gdcn, layers: 1}]", "--dropout=0.1")),
+    ]
+    assert setting_words(board.settings) == ("--epochs=2", "--label='007'")
+    assert (listed(board.seeds), listed(board.split_seeds), listed(None)) == ("[3, 5]", "4", None)
+    assert board.floors == []
+
+
+@pytest.mark.parametrize("value", [{"name": "x"}, {"model": ["DTN"]}, ["DTN"], {"model": "DTN", "name": " "}])
+def test_a_row_without_a_model_is_refused(value: Any, tmp_path: Path) -> None:
+    path = tmp_path / "board.yaml"
+    path.write_text(f"datasets: [a]\nmodels: [{value!r}]\n")
+    with pytest.raises(UsageError, match="models: expected a model's name, or a map"):
+        read_board(path)
+
+
+def test_faults_of_a_file_name_key_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "board.yaml"
+    path.write_text("modles: [DTN]\ndatasets: [a]\nfolds: many\n")
+    with pytest.raises(UsageError) as caught:
+        read_board(path)
+    text = str(caught.value)
+    assert "modles" in text
+    assert "models" in text
+    assert "folds: expected an integer" in text
+    assert "board.yaml:3" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "--datasets=ml-100k"], "--models is needed"),
+        (["run", "--models=DTN", "--datasets=ml-100k", "--workers=0"], "--workers: expected 1 or more"),
+        (["run", "nothere.yaml"], "nothere.yaml"),
+        (["add"], "unknown word 'add'"),
+    ],
+)
+def test_wrong_words_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        command(words)
+
+
+# ---- what is shown --------------------------------------------------------------------------------------------------
+
+
+def test_the_state_on_a_terminal(tmp_path: Path) -> None:
+    trainer = Trainer(tmp_path)
+    cells = plan_cells(["DTN", "MMoE"], ["a"], [1, 2], [], resolve=resolver(tmp_path))
+    progress = BoardProgress(Console(file=io.StringIO()), cells)
+    assert progress.left is None
+    progress.start(0)
+    progress.start(1)
+    record = trainer(list(cells[0].overrides)).model_copy(
+        update={"valid_value": 0.71, "settings": {"valid_metric": "mean_auc"}}
+    )
+    progress.end(0, record)
+    progress.end(1, None)
+    progress.start(2)
+    assert progress.left is not None
+    console = Console(file=io.StringIO(), width=90)
+    console.print(progress.renderable())
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "1 done, 1 running, 1 failed of 4" in text
+    assert "running  MMoE a seed 1" in text
+    assert "best     a: 0.7100  DTN a seed 1, mean_auc of validation" in text
