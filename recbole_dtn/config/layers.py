@@ -26,7 +26,7 @@ from recbole_dtn.config.tree import (
 from recbole_dtn.errors import UsageError
 from recbole_dtn.shipped import builtin_index
 
-__all__ = ["command_line", "command_line_tree", "config_layers", "ours"]
+__all__ = ["command_line", "command_line_tree", "config_file", "config_layers", "ours"]
 
 COMMAND_LINE = "command line"
 BOOLEAN_WORDS = frozenset({"true", "yes", "on", "false", "no", "off"})
@@ -111,7 +111,7 @@ def config_layers(given: Tree | None, first: Sequence[str | Path], faults: list[
     layers = []
     for text in texts:
         try:
-            layers.append(_from_recbole(read_tree(_config_file(text), name=text), faults))
+            layers.append(_from_recbole(read_tree(config_file(text), name=text), faults))
         except UsageError as error:
             faults.append(Fault("config_files", str(error), ""))
     return layers
@@ -129,7 +129,7 @@ def _from_recbole(layer: Branch, faults: list[Fault]) -> Branch:
     return made
 
 
-def _config_file(text: str) -> Path:
+def config_file(text: str) -> Path:
     """The file itself, else a shipped one named as under properties/ (``model/DTN-released.yaml``)."""
     path = Path(text).expanduser()
     if not path.is_absolute() and not path.exists() and ".." not in path.parts:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from recbole_dtn.config.layers import config_file
 from recbole_dtn.config.properties import flow_yaml, read_typed, read_yaml
 from recbole_dtn.config.strict import Strict
 from recbole_dtn.errors import UsageError
@@ -87,9 +88,13 @@ class BoardFile(Strict):
 def read_board(path: Path) -> BoardFile:
     """Read a leaderboard's file.
 
+    Args:
+        path: of the file, or of a shipped one below ``properties/``, such as ``leaderboard/interactions.yaml``.
+
     Raises:
         UsageError: for a file that is missing or wrong; one message with every fault, each with its line.
     """
+    path = config_file(str(path))
     found = read_typed(path, BoardFile)
     # Settings have their types elsewhere: here a number is a number, as it stands in the file.
     written = read_yaml(path)
