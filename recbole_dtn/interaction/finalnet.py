@@ -126,7 +126,9 @@ class FinalNet(FeatureInteraction):
         *,
         blocks: Annotated[int, Field(ge=1, le=2, description="blocks, side by side")] = 2,
         hidden: Annotated[Sequence[Count], Field(min_length=1, description="widths of the first block's layers")] = (
-            64, 64, 64,
+            64,
+            64,
+            64,
         ),
         hidden2: Annotated[
             Sequence[Count] | None, Field(description="widths of the second block's layers; null: as the first block's")
