@@ -107,8 +107,8 @@ class EulerNet(FeatureInteraction):
     nearly one field for each output; b_lambda and b_theta start as N(0, .01^2).
 
     lambda A is limited to plus and minus ``limit`` before the exponential, which overflows on many or wide fields
-    otherwise. theta has no gradient where r^2 + p^2 < 1e-8: at r = p = 0 it would be NaN. The layers compute in
-    float32 in mixed precision.
+    otherwise. theta has no gradient where r^2 + p^2 < 1e-8: at r = p = 0 it would be NaN. The module computes
+    in float32 in mixed precision.
 
     Args:
         shape: sizes of the input. output_dim: O.
@@ -164,6 +164,6 @@ class EulerNet(FeatureInteraction):
         with without_autocast(embeddings):
             angle = full_precision(embeddings)
             parts: Tensor = self.layers(torch.stack([self.scale * angle.cos(), self.scale * angle.sin()], dim=1))
-        read = parts if self.read_out == "concat" else parts.sum(1)
-        output: Tensor = self.head(read.flatten(1))
+            read = parts if self.read_out == "concat" else parts.sum(1)
+            output: Tensor = self.head(read.flatten(1))
         return output
