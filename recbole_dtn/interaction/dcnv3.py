@@ -70,7 +70,8 @@ class DCNv3(FeatureInteraction):
     label, which an interaction has not, so that it is no part of this module; nor is the mean of the two logits.
 
     ECN has order 2^L in the embeddings. It and the output map compute in float32 in mixed precision: a half-precision
-    ECN overflows, or loses its digits, from about five layers on. With BN, an output depends on the other rows of the batch in training.
+    ECN overflows, or loses its digits, from about five layers on. With BN, an output depends on the other rows of the
+    batch in training.
 
     Args:
         shape: sizes of the input. output_dim: O.
