@@ -234,7 +234,7 @@ class RankMixer(FeatureInteraction):
         if not found:
             return output
         # ReLU leaves no negative value: the L1 is the sum.
-        return WithAuxiliary(output, self.router_l1 * torch.stack(found).sum() / len(embeddings))
+        return WithAuxiliary(output, self.router_l1 * torch.stack(found).sum() / max(1, len(embeddings)))
 
 
 def _check_width(width: int, count: int) -> None:
