@@ -24,14 +24,15 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         for restore in ("lmr", "amr")
         for shrink, top, hidden in (("attentive", None, []), ("sum", 2, [5]), ("none", 3, []))
     ],
-    "finalmlp": [{"selection": False, "heads": 1}, {"context1": [0], "context2": [0, 1], "dropout": 0.2}],
+    "finalmlp": [{"selection": False, "heads": 1, "hidden1": [4]},
+                 {"context1": [0], "context2": [0, 1], "dropout": 0.2, "hidden2": [8]}],
     "finalnet": [{"blocks": 1, "combine": "sum", "hidden": [5, 3], "activation": "relu"},
-                 {"batch_norm": False, "field_gate": False, "dropout": 0.2, "hidden2": [6]}],
-    "eulernet": [{"layer_norm": True, "vectors": [4, 2]}, {"read_out": "sum", "limit": None, "dropout_explicit": 0.1}],
-    "dcnv3": [{"heads": 2, "linear_layers": 0}, {"batch_norm": True, "exponential_layers": 0},
-              {"layer_norm": False, "exponential_layers": 2, "linear_layers": 1}],
-    "wukong": [{"fm_outputs": 3, "linear_outputs": 2, "rank": 2, "hidden": []}, {"attentive": True, "layers": 2}],
-    "rankmixer": [{"experts": 3, "width": 16}, {"tokens": 3, "width": 6, "layers": 1}],
+                 {"batch_norm": False, "field_gate": False, "dropout": 0.2, "hidden": [4], "hidden2": [6]}],
+    "eulernet": [{"layer_norm": True, "vectors": [4, 2], "read_out": "sum", "limit": None, "dropout_explicit": 0.1}],
+    "dcnv3": [{"heads": 2, "exponential_layers": 1, "linear_layers": 0, "batch_norm": True},
+              {"layer_norm": False, "exponential_layers": 0, "linear_layers": 1}],
+    "wukong": [{"fm_outputs": 3, "linear_outputs": 2, "rank": 2, "hidden": [], "attentive": True, "layers": 1}],
+    "rankmixer": [{"experts": 3, "width": 16, "layers": 1}, {"tokens": 3, "width": 6, "layers": 1}],
 }  # fmt: skip
 
 
