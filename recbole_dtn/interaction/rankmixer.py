@@ -147,9 +147,9 @@ class GroupTokens(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """(B, F, D) -> (B, N, H)."""
-        rows, count = len(embeddings), len(self.weights)
-        padded = functional.pad(embeddings, (0, 0, 0, 1)).index_select(1, self.fields).view(rows, count, -1)
         weight = nn.utils.rnn.pad_sequence([*self.weights], batch_first=True)  # (N, widest group, H)
+        padded = functional.pad(embeddings, (0, 0, 0, 1)).index_select(1, self.fields)
+        padded = padded.view(len(embeddings), *weight.shape[:2])
         return torch.baddbmm(self.bias, padded.transpose(0, 1), weight).transpose(0, 1)
 
 
