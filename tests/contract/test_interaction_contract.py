@@ -19,11 +19,6 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "gdcn": [{"structure": "parallel", "hidden": [5]}, {"low_rank": 2, "layers": 3}],
     "masknet": [{"structure": "serial", "blocks": 3}, {"embedding_norm": False, "hidden": [7]},
                 {"output_activation": "relu"}],
-    "memonet": [
-        {"restore": restore, "shrink": shrink, "top_fields": top, "codes": 50, "code_dim": 3, "hidden": hidden}
-        for restore in ("lmr", "amr")
-        for shrink, top, hidden in (("attentive", None, []), ("sum", 2, [5]), ("none", 3, []))
-    ],
     "finalmlp": [{"selection": False, "heads": 1, "hidden1": [4]},
                  {"context1": [0], "context2": [0, 1], "dropout": 0.2, "hidden2": [8]}],
     "finalnet": [{"blocks": 1, "combine": "sum", "hidden": [5, 3], "activation": "relu"},
@@ -33,6 +28,11 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
               {"layer_norm": False, "exponential_layers": 0, "linear_layers": 1}],
     "wukong": [{"fm_outputs": 3, "linear_outputs": 2, "rank": 2, "hidden": [], "attentive": True, "layers": 1}],
     "rankmixer": [{"experts": 3, "width": 16, "layers": 1}, {"tokens": 3, "width": 6, "layers": 1}],
+    "memonet": [
+        {"restore": restore, "shrink": shrink, "top_fields": top, "codes": 50, "code_dim": 3, "hidden": hidden}
+        for restore in ("lmr", "amr")
+        for shrink, top, hidden in (("attentive", None, []), ("sum", 2, [5]), ("none", 3, []))
+    ],
 }  # fmt: skip
 
 
