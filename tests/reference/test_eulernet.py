@@ -1,11 +1,13 @@
-"""EulerNet against its equations, in plain numpy, one row and vector at a time, and against complex powers."""
+"""EulerNet against its equations, in plain numpy, one row and vector at a time; against complex powers, and RecBole."""
 
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from recbole.model.context_aware_recommender.eulernet import EulerInteractionLayer
 
 from recbole_dtn.interaction.base import FieldShape
 from recbole_dtn.interaction.eulernet import EulerNet
@@ -82,6 +84,25 @@ def test_a_layer_is_a_product_of_complex_powers() -> None:
     found = module(torch.tensor([[[0.3], [-0.4]]], dtype=torch.float64), torch.tensor([[0, 3]]))[0]
     expected = (3.0 * np.exp(0.3j)) ** 2 * (0.5 * np.exp(-0.4j))
     assert found.tolist() == pytest.approx([expected.real, expected.imag], rel=1e-7)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_recbole_computes_the_same_layers(norm: bool) -> None:
+    torch.manual_seed(4)
+    module = EulerNet(SHAPE, 5, vectors=[2, 4], layer_norm=norm).double()
+    config = SimpleNamespace(embedding_size=4, apply_norm=norm, drop_ex=0.0, drop_im=0.0)
+    embeddings = inputs(6)[0]
+    ours = torch.stack([embeddings.cos(), embeddings.sin()], dim=1)
+    theirs = embeddings.cos(), embeddings.sin()
+    for layer, counts in zip(module.layers, ((3, 2), (2, 4)), strict=True):
+        other = EulerInteractionLayer(config, *(4 * count for count in counts)).double()
+        values = {
+            "inter_orders": layer.orders, "bias_lam": layer.log_shift[None], "bias_theta": layer.phase_shift[None],
+            "im.weight": layer.linear.weight, "im.bias": layer.linear.bias,
+        }  # fmt: skip
+        other.load_state_dict({**other.state_dict(), **values})
+        ours, theirs = layer(ours), other(theirs)
+        assert torch.allclose(ours, torch.stack(theirs, dim=1), rtol=1e-10, atol=1e-12)
 
 
 def test_the_gradient_at_zero_is_finite() -> None:

@@ -14,6 +14,7 @@ from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FieldShape, WithAuxiliary
 from recbole_dtn.interaction.rankmixer import RankMixer, mix_tokens
 from recbole_dtn.registry import INTERACTIONS
+from recbole_dtn.testing.devices import check_one_device
 from recbole_dtn.testing.interactions import check_equation
 from recbole_dtn.testing.numeric import check_reference, redraw, relu, softmax
 
@@ -165,6 +166,20 @@ def test_groups_are_a_setting() -> None:
     assert choice.options["groups"] == [[0, 2], [1]]
     module = INTERACTIONS.build(choice, SHAPE, 5)
     assert module(inputs(2)[0].float(), inputs(2)[1]).shape == (2, 5)
+
+
+def test_groups_move_between_devices_and_take_an_empty_batch() -> None:
+    module = RankMixer(SHAPE, 5, width=4, groups=[[2, 0], [1]])
+    assert module(torch.zeros(0, 3, 5), torch.zeros(0, 3, dtype=torch.long)).shape == (0, 5)
+    expected = module(inputs(2)[0].float(), inputs(2)[1])
+    other = RankMixer(SHAPE, 5, width=4, groups=[[2, 0], [1]])
+    other.load_state_dict(module.state_dict())
+    assert torch.equal(other(inputs(2)[0].float(), inputs(2)[1]), expected)
+
+    def run() -> None:
+        module.to("meta")(torch.zeros(2, 3, 5, device="meta"), torch.zeros(2, 3, device="meta")).sum().backward()
+
+    check_one_device("groups", run)
 
 
 @pytest.mark.parametrize(
