@@ -19,7 +19,7 @@ Weights = Mapping[str, np.ndarray]
 
 def inputs(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(7)
-    embeddings = 0.3 * torch.randn(rows, 3, 4, dtype=torch.float64, generator=generator)
+    embeddings = 0.2 * torch.randn(rows, 3, 4, dtype=torch.float64, generator=generator)
     return embeddings, torch.tensor([[3, -1, 12]]).repeat(rows, 1)
 
 
