@@ -17,9 +17,9 @@ SHAPE = FieldShape(num_fields=3, embedding_dim=4, id_fields=(0, 2), field_sizes=
 Weights = Mapping[str, np.ndarray]
 
 
-def inputs(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+def inputs(rows: int, scale: float = 0.2) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(7)
-    embeddings = 0.2 * torch.randn(rows, 3, 4, dtype=torch.float64, generator=generator)
+    embeddings = scale * torch.randn(rows, 3, 4, dtype=torch.float64, generator=generator)
     return embeddings, torch.tensor([[3, -1, 12]]).repeat(rows, 1)
 
 
@@ -103,7 +103,7 @@ def test_with_running_statistics(rows: int) -> None:
 def test_with_the_statistics_of_the_batch_in_training(combine: Any) -> None:
     module = FinalNet(SHAPE, 5, hidden=[6, 4], combine=combine).train()
     redraw(module, seed=1)
-    embeddings, ids = inputs(6)
+    embeddings, ids = inputs(8, scale=1.0)
     equation = finalnet((2, 2), combine, statistics={}, batch=True)
     check_reference(
         module, lambda m: m(embeddings.to(next(m.parameters()).dtype), ids), lambda w: equation(w, embeddings.numpy())
