@@ -51,7 +51,7 @@ class MaskedCross(nn.Module):
 
 @INTERACTIONS.register("dcnv3", paper="Li et al., 2024 (arXiv 2407.13349)")
 class DCNv3(FeatureInteraction):
-    """Two cross networks side by side: orders 2^l with its own input as a factor (ECN), l + 1 with x_0 (LCN).
+    """Two cross networks side by side, one of exponential order (ECN) and one of linear order (LCN).
 
     DCNv3 (Li et al., 2024, arXiv 2407.13349). With x_0 the embeddings, the first halves of all fields before the
     second halves, d = F*D::
@@ -59,7 +59,7 @@ class DCNv3(FeatureInteraction):
         h_l     = W_l x_l                               (d/2; BN(W_l x_l) with ``batch_norm``)
         m_l     = [h_l ; h_l * ReLU(LN(h_l))] + b_l     (ReLU(h_l) without ``layer_norm``)
         ECN:    x_{l+1} = x_l * m_l + x_l
-        LCN:    x_{l+1} = x_0 * m_l + x_l
+        LCN:    x_{l+1} = x_0 * m_l + x_l               (order l + 1 after l layers, against 2^l of ECN)
         output  = W_o [x_ECN ; x_LCN] + b_o
 
     W_l has no bias, LN is inside the mask only, and dropout follows every layer. b_l starts as U(0, 1). With H heads

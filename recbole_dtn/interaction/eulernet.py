@@ -45,8 +45,9 @@ class EulerLayer(nn.Module):
         super().__init__()
         self.limit = limit
         # Column k holds the exponents of output k. Of several inputs the softmax of so wide a draw picks about one.
-        orders = torch.softmax(torch.randn(count_in, count_out) / 0.01, dim=0)
-        self.orders = nn.Parameter(torch.eye(count_in) if count_in == count_out else orders)
+        square = count_in == count_out
+        orders = torch.eye(count_in) if square else (torch.randn(count_in, count_out) / 0.01).softmax(0)
+        self.orders = nn.Parameter(orders)
         self.log_shift = nn.Parameter(0.01 * torch.randn(width, count_out))
         self.phase_shift = nn.Parameter(0.01 * torch.randn(width, count_out))
         self.linear = Linear(count_in * width, count_out * width)

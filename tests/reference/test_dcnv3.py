@@ -85,9 +85,9 @@ def dcnv3(
     return equation
 
 
-@pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize(
-    ("exponential", "linear", "heads", "norm"), [(2, 3, 1, True), (2, 0, 2, True), (0, 2, 2, False), (1, 1, 2, False)]
+    ("exponential", "linear", "heads", "norm", "rows"),
+    [(2, 3, 1, True, 1), (2, 0, 2, True, 3), (0, 2, 2, True, 1), (1, 1, 2, False, 3)],
 )
 def test_dcnv3_is_its_equation(exponential: int, linear: int, heads: int, norm: bool, rows: int) -> None:
     module = DCNv3(

@@ -58,10 +58,9 @@ def eulernet(layers: int, read_out: str, norm: bool, limit: float) -> Callable[.
     return equation
 
 
-@pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize(
-    ("vectors", "norm", "read_out", "limit"),
-    [([2], False, "concat", 20.0), ([3, 2], True, "concat", 20.0), ([2, 3], False, "sum", 0.3)],
+    ("vectors", "norm", "read_out", "limit", "rows"),
+    [([2], False, "concat", 20.0, 3), ([3, 2], True, "concat", 20.0, 2), ([2, 3], False, "sum", 0.3, 1)],
 )
 def test_eulernet_is_its_equation(vectors: list[int], norm: bool, read_out: Any, limit: float, rows: int) -> None:
     module = EulerNet(SHAPE, 5, vectors=vectors, layer_norm=norm, read_out=read_out, limit=limit)

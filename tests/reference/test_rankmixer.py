@@ -95,10 +95,9 @@ def rankmixer(
     return equation
 
 
-@pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize(
-    ("layers", "count", "groups", "experts"),
-    [(2, 2, None, 1), (1, 4, None, 1), (1, 2, [[2, 0], [1]], 1), (1, 2, None, 3)],
+    ("layers", "count", "groups", "experts", "rows"),
+    [(2, 2, None, 1, 1), (1, 4, None, 1, 2), (1, 2, [[2, 0], [1]], 1, 2), (1, 2, None, 3, 2), (1, 2, None, 3, 1)],
 )
 def test_rankmixer_is_its_equation(layers: int, count: int, groups: Any, experts: int, rows: int) -> None:
     """15 inputs: two chunks of 8 need one zero, and four chunks of 4 another."""

@@ -57,10 +57,9 @@ def wukong(layers: int, depth: int, attentive: bool) -> Callable[..., np.ndarray
     return equation
 
 
-@pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize(
-    ("layers", "fm", "linear", "hidden", "attentive"),
-    [(1, 2, 3, [6, 5], False), (3, 2, 1, [6], False), (2, 1, 2, [], True), (2, 3, 2, [5], True)],
+    ("layers", "fm", "linear", "hidden", "attentive", "rows"),
+    [(1, 2, 3, [6, 5], False, 3), (3, 2, 1, [6], False, 1), (2, 1, 2, [], True, 2), (2, 3, 2, [5], True, 1)],
 )
 def test_wukong_is_its_equation(
     layers: int, fm: int, linear: int, hidden: list[int], attentive: bool, rows: int
