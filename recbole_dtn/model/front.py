@@ -57,6 +57,10 @@ class Front(nn.Module):
         self.output_dim = shape.flat_dim if interaction is None else interaction.output_dim
         self.penalty: Tensor | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the penalty: a copy of the model has no forward behind it, and torch copies no result of one."""
+        return {**self.__dict__, "penalty": None}
+
     def forward(self, embeddings: Tensor, ids: Tensor) -> Tensor:
         """(B, F, D), (B, F) -> (B, output_dim)."""
         if self.interaction is None:

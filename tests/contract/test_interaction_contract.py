@@ -19,6 +19,12 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "gdcn": [{"structure": "parallel", "hidden": [5]}, {"low_rank": 2, "layers": 3}],
     "masknet": [{"structure": "serial", "blocks": 3}, {"embedding_norm": False, "hidden": [7]},
                 {"output_activation": "relu"}],
+    "finalmlp": [{"context1": [0], "context2": [0, 1], "dropout": 0.2, "hidden2": [8]}],
+    "finalnet": [{"batch_norm": False, "combine": "sum", "dropout": 0.2, "hidden": [5, 3], "activation": "relu"}],
+    "eulernet": [{"layer_norm": True, "vectors": [4, 2], "read_out": "sum", "limit": None, "dropout_explicit": 0.1}],
+    "dcnv3": [{"heads": 2, "exponential_layers": 1, "linear_layers": 1, "batch_norm": True, "layer_norm": False}],
+    "wukong": [{"fm_outputs": 3, "linear_outputs": 2, "rank": 2, "hidden": [], "attentive": True, "layers": 1}],
+    "rankmixer": [{"experts": 3, "tokens": 3, "width": 6, "layers": 1}],
     "memonet": [
         {"restore": restore, "shrink": shrink, "top_fields": top, "codes": 50, "code_dim": 3, "hidden": hidden}
         for restore in ("lmr", "amr")

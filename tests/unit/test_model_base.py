@@ -90,6 +90,15 @@ def test_the_loss_of_a_shared_interaction_is_a_penalty():
     assert "shared_interaction" not in MMoE(make_settings("MMoE", **FRONT), schema).penalties()
 
 
+def test_a_model_is_copied_without_the_loss_of_its_shared_interaction():
+    schema = tiny_schema()
+    model = SharedBottom(make_settings("SharedBottom", **FRONT, aux_weight=0.25), schema)
+    model(tiny_features(schema, 6))
+    twin = copy.deepcopy(model)
+    assert model.front.penalty.item() > 0
+    assert twin.front.penalty is None
+
+
 @pytest.mark.parametrize(
     "name", [name for name in MODELS.names() if name != "DTN" and not MODELS.attributes(name)["fits_directly"]]
 )
