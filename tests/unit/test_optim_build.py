@@ -148,7 +148,7 @@ def test_a_factor_that_is_no_learning_rate_is_refused(factor: float, monkeypatch
 def test_a_table_has_the_learning_rate_of_its_own_optimiser() -> None:
     model = build(make())
     model.learning_rates = lambda: {model.tables()[0].weight: 2.0}  # type: ignore[method-assign]
-    with pytest.raises(ValueError, match="found 2.0 for a table of shape"):
+    with pytest.raises(ValueError, match=r"found 2\.0 for a table of shape"):
         build_optimizer(model, model.settings)
 
 
