@@ -140,10 +140,10 @@ def test_evaluation_equals_numpy(rows, tasks, groups, settings):
     )
 
 
-@pytest.mark.parametrize(("tasks", "groups", "settings"), CASES[1:4])
+@pytest.mark.parametrize(("tasks", "groups", "settings"), CASES[1::2])
 def test_training_equals_numpy(tasks, groups, settings):
     schema = schema_of(tasks)
-    # Enough rows that no variance is near 0, where float32 has few digits.
+    # Enough rows, and experts of few layers, so that no variance is near 0, where float32 has few digits.
     features = tiny_features(schema, 24)
     model = build(schema, **settings)
     check_reference(model, lambda m: m(features).logits, lambda p: reference(p, schema, features, groups), entries=0)
