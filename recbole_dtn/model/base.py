@@ -173,7 +173,10 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         return None
 
     def learning_rates(self) -> Mapping[nn.Parameter, float]:
-        """Dense parameters with a learning rate of their own: what multiplies ``optimizer.lr`` for each of them."""
+        """Dense parameters with a learning rate of their own: what multiplies ``optimizer.lr`` for each of them.
+
+        RecBole's Trainer does not read it, and has one rate for all.
+        """
         return {}
 
     def findings(self) -> Sequence[str]:

@@ -45,11 +45,13 @@ class FeatureGates(Fusible):
         bound = rank**-0.5
         self.up = nn.Parameter(torch.empty(count, rank, input_dim).uniform_(-bound, bound))
 
-    def forward(self, v: Tensor) -> Tensor:
-        """(B, I) -> (B, K, I)."""
-        inner = self.down(v).unflatten(1, (self.count, -1)).transpose(0, 1)  # (K, B, r)
-        scale = 2.0 * torch.sigmoid(each_map(inner, self.up, fused=self.fused))
-        return (v * scale).transpose(0, 1)
+    def forward(self, v: Tensor) -> list[Tensor]:
+        """(B, I) -> K times (B, I)."""
+        inner, twice = self.down(v).chunk(self.count, dim=1), 2.0 * v
+        pairs = zip(inner, self.up, strict=True)
+        if self.fused:
+            return [twice * linear(part, weight.t(), None, "sigmoid") for part, weight in pairs]
+        return [twice * torch.sigmoid(part @ weight) for part, weight in pairs]
 
 
 class NormedExperts(Fusible):
@@ -81,12 +83,22 @@ class NormedExperts(Fusible):
 
     def forward(self, v: Tensor) -> Tensor:
         """(B, I) -> (B, K, H)."""
-        gated = v.unsqueeze(1) if self.feature_gates is None else self.feature_gates(v)  # (B, 1 or K, I)
-        # Experts without a feature gate of their own read the same.
-        h = self.hidden.each(gated) if gated.shape[1] == self.count else self.hidden(gated.squeeze(1))
-        h = each_map(h.transpose(0, 1), self.last, fused=self.fused).transpose(0, 1)  # (B, K, H)
-        output: Tensor = self.dropout(functional.silu(self.norm(h.flatten(1))).view_as(h))
+        gated = [v] if self.feature_gates is None else self.feature_gates(v)  # one input for all, or K of them
+        if self.hidden.weights:
+            h = self.hidden(gated[0]) if len(gated) == 1 else self.hidden.each(torch.stack(gated, dim=1))
+            gated = [*h.unbind(1)]
+        normed = self.norm(self._last_maps(gated))
+        output: Tensor = self.dropout(functional.silu(normed).view(len(v), self.count, -1))
         return output
+
+    def _last_maps(self, inputs: Sequence[Tensor]) -> Tensor:
+        """``h_k W_k`` of every expert, (B, K * H); from one input for all experts, or one for each."""
+        weights = self.last.transpose(1, 2)  # (K, H, in)
+        each = linear if self.fused else functional.linear
+        if len(inputs) == 1:
+            return each(inputs[0], weights.flatten(0, 1))
+        # One product per map, which a CPU computes faster than a batched one.
+        return torch.cat([each(h, weight) for h, weight in zip(inputs, weights, strict=True)], dim=1)
 
 
 class SelfGate(nn.Module):
@@ -225,32 +237,32 @@ class HoME(MultiTaskRecommender):
                 task = self.schema.task_names.index(name)
                 own = self.task_experts[task](v)
                 weights[name] = self.task_gates[task](v)
-                mixed[name] = _mix(weights[name], [own, *common]) + _mix(self.task_self[task](v), [own])
+                mixed[name] = _mix(weights[name], self.task_self[task](v), own, common)
         # In the order of the schema, which groups need not keep.
         read = torch.stack([mixed[name] for name in self.schema.task_names], dim=1)
         return ModelOutput(self.towers(read), gates=weights, shared=x)
 
     def _meta(self, x: Tensor) -> list[Tensor]:
         """z of every group, then the shared one, (B, H) each."""
-        outputs = [experts(x) for experts in self.meta_experts]
-        # A group reads its own experts and the shared ones; the shared owner reads all.
-        reads = [[own, outputs[-1]] for own in outputs[:-1]] + [outputs]
-        owners = zip(reads, outputs, self.meta_gates, self.meta_self, strict=True)
-        return [_mix(gate(x), read) + _mix(self_gate(x), [own]) for read, own, gate, self_gate in owners]
+        *of_groups, shared = [experts(x) for experts in self.meta_experts]
+        # A group reads its own experts and the shared ones; the shared owner reads its own and those of all groups.
+        reads = [*((own, [shared]) for own in of_groups), (shared, of_groups)]
+        owners = zip(reads, self.meta_gates, self.meta_self, strict=True)
+        return [_mix(gate(x), self_gate(x), own, others) for (own, others), gate, self_gate in owners]
 
 
-def each_map(h: Tensor, weights: Tensor, *, fused: bool) -> Tensor:
-    """``h_k W_k`` for every k: (K, B, in), (K, in, out) -> (K, B, out)."""
-    if not fused:
-        return torch.bmm(h, weights)
-    # One product per map, which a CPU computes faster than a batched one.
-    return torch.stack([linear(part, weight.t()) for part, weight in zip(h, weights, strict=True)])
+def _mix(gate: Tensor, own_gate: Tensor, own: Tensor, others: Sequence[Tensor]) -> Tensor:
+    """``sum_k g_k E_k`` over an owner's own experts and others, in this order, + ``sum_k s_k E_k`` over its own.
 
+    Args:
+        gate: g, (B, own + others). own_gate: s, (B, own). own, others: experts' outputs, (B, K, H).
 
-def _mix(weights: Tensor, outputs: Sequence[Tensor]) -> Tensor:
-    """``sum_k w_k E_k``: (B, K) and the experts' outputs (B, K_o, H) of some owners, K in all -> (B, H)."""
-    every = outputs[0] if len(outputs) == 1 else torch.cat([*outputs], dim=1)
-    return torch.bmm(weights.unsqueeze(1), every).squeeze(1)
+    Returns:
+        (B, H).
+    """
+    # Both sums are one, with weights g + s.
+    weights = gate + functional.pad(own_gate, (0, gate.shape[1] - own_gate.shape[1]))
+    return torch.bmm(weights.unsqueeze(1), torch.cat([own, *others], dim=1)).squeeze(1)
 
 
 def group_tasks(groups: Mapping[str, Sequence[str]] | None, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_dtn.balancer.reach import find_reach
 from recbole_dtn.errors import UsageError
 from recbole_dtn.model.adatt import AdaTT
 from recbole_dtn.schema import TaskSpec
@@ -122,6 +123,20 @@ def test_one_expert_per_unit_adds_its_output_and_not_its_input():
 def test_the_shared_unit_has_no_gate_on_the_last_level():
     model = build(tiny_schema(tasks=3), form="general", levels=2)
     assert [(len(level.experts), len(level.gates)) for level in model.levels] == [(4, 4), (4, 3)]
+
+
+def test_the_last_gates_and_native_weights_are_each_task_s_own():
+    schema = tiny_schema(tasks=2)
+    model = build(schema, levels=2, task_experts=2, tower_hidden=[])
+    reach = find_reach(model, tiny_features(schema, 20))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for task, own in enumerate(reach.specific):
+        gate, head = f"levels.1.gates.{task}.linear", f"towers.towers.{task}.logit"
+        assert {names[each] for each in own} == {
+            *(f"{part}.{kind}" for part in (gate, head) for kind in ("weight", "bias")),
+            f"levels.1.native.{task}",
+        }
+    assert reach.other == ()
 
 
 def test_dropout_masks_experts_and_towers():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_dtn.balancer.reach import find_reach
 from recbole_dtn.errors import UsageError
 from recbole_dtn.model.cross_stitch import CrossStitch
 from recbole_dtn.optim.build import build_optimizer
@@ -112,6 +113,17 @@ def test_stitches_have_a_learning_rate_of_their_own():
             start = before[name] * (1 if name in stitches or "bias" in name else 1 - 0.01 * 0.5)
             rate = 0.3 if name in stitches else 0.01
             torch.testing.assert_close(value.detach(), start - rate * gradients[name], msg=name)
+
+
+def test_the_last_stitch_and_the_heads_are_each_task_s_own():
+    schema = tiny_schema(tasks=2)
+    model = build(schema)
+    reach = find_reach(model, tiny_features(schema, 20))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for task, own in enumerate(reach.specific):
+        head = f"towers.towers.{task}.logit"
+        assert {names[each] for each in own} == {f"body.stitches.1.rows.{task}", f"{head}.weight", f"{head}.bias"}
+    assert reach.other == ()
 
 
 def test_one_task_and_towers_without_a_layer_are_refused():

@@ -77,7 +77,7 @@ def reference(p, schema, features, groups, buffers=None, masks=None, gates=None)
     z = []
     for o in owners:
         shared = o == len(groups)
-        read = [each for owned in meta for each in owned] if shared else meta[o] + meta[-1]
+        read = [each for g in (-1, *owners[:-1]) for each in meta[g]] if shared else meta[o] + meta[-1]
         z.append(mix(gate_of(p, f"meta_gates.{o}", x), read) + mix(own_weights(p, f"meta_self.{o}", x), meta[o]))
     h = {}
     for g, members in enumerate(groups):

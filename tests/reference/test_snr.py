@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_dtn.balancer.reach import find_reach
 from recbole_dtn.model.snr import SNR
 from recbole_dtn.optim.build import decays
 from recbole_dtn.testing.data import make_settings, tiny_features, tiny_schema
@@ -189,6 +190,21 @@ def test_kept_connections_are_those_of_evaluation():
         for weight in model.routes[1].weights[1:]:
             weight[2] += 100.0  # nor the cart tower sub-network 2
     assert torch.equal(model(features).logits, before)
+
+
+def test_the_last_connections_and_the_towers_are_each_task_s_own():
+    schema = tiny_schema(tasks=2)
+    model = build(schema, levels=2, tower_hidden=[])
+    reach = find_reach(model, tiny_features(schema, 20))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for task, own in enumerate(reach.specific):
+        assert {names[each] for each in own} == {
+            f"routes.1.gates.{task}.log_alpha",
+            f"routes.1.weights.{task}",
+            f"towers.towers.{task}.logit.weight",
+            f"towers.towers.{task}.logit.bias",
+        }
+    assert reach.other == ()
 
 
 def test_dropout_masks_sub_networks_and_towers():
