@@ -67,7 +67,12 @@ def test_equals_numpy(rows, tasks, levels, sizes):
     schema = tiny_schema(tasks=tasks)
     features = tiny_features(schema, rows)
     model = build(schema, levels=levels, **sizes)
-    check_reference(model, lambda m: m(features).logits, lambda p: reference(p, schema, features, levels), entries=2)
+    check_reference(
+        model,
+        lambda m: m(features).logits,
+        lambda p: reference(p, schema, features, levels),
+        entries=2 if rows > 1 else 0,
+    )
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,10 @@ def test_equals_numpy(rows, tasks, hidden):
     model = build(schema, tower_hidden=hidden)
     redraw(model)
     check_reference(
-        model, lambda m: m(features).logits, lambda p: reference(p, schema, features, len(hidden)), entries=2
+        model,
+        lambda m: m(features).logits,
+        lambda p: reference(p, schema, features, len(hidden)),
+        entries=2 if rows > 1 else 0,
     )
 
 

@@ -136,7 +136,10 @@ def test_evaluation_equals_numpy(rows, tasks, groups, settings):
     model = build(schema, **settings).eval()
     buffers = buffers_of(model)
     check_reference(
-        model, lambda m: m(features).logits, lambda p: reference(p, schema, features, groups, buffers), entries=1
+        model,
+        lambda m: m(features).logits,
+        lambda p: reference(p, schema, features, groups, buffers),
+        entries=1 if rows > 1 else 0,
     )
 
 
