@@ -68,6 +68,10 @@ def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str
             kinds = {task.name: task.kind for task in settings.tasks}
             asked = MODELS.attributes(settings.model)
             yield from misfits(settings.model, asked, kinds, has_domain=settings.domain_field is not None)
+            least = asked.get("min_batch_rows", 1)
+            if settings.train_batch_size < least:
+                found = settings.train_batch_size
+                yield "train_batch_size", f"{settings.model} needs {least} rows or more of a batch; found {found}"
     if settings.accelerator not in ACCELERATORS:
         yield (
             "accelerator",

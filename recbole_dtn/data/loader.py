@@ -41,6 +41,7 @@ class BatchLoader:
             this many rows in memory at a time (:class:`BlockOrder`). None: all rows are shuffled as a whole.
         prefetch: batches to cut ahead in a thread; 0 cuts them when they are asked for.
         pin: put batches into page-locked memory, so that a copy to a GPU can overlap with work.
+        least: fewest rows of a batch; an epoch's last rows are left out where they are fewer. With ``shuffle`` alone.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class BatchLoader:
         shuffle_rows: int | None = None,
         prefetch: int = 0,
         pin: bool = False,
+        least: int = 1,
     ) -> None:
         if not 0 <= rank < world_size or batch_size < 1:
             raise ValueError(f"rank {rank} of {world_size}, batch size {batch_size}")
@@ -69,6 +71,7 @@ class BatchLoader:
         self.shuffle_rows = shuffle_rows
         self.prefetch = prefetch
         self.pin = pin
+        self.least = least if shuffle else 1
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -79,7 +82,9 @@ class BatchLoader:
     def rows(self) -> int:
         """Rows that this process sees in an epoch."""
         total, ranks = self.split.rows, self.world_size
-        return total // ranks + (0 if self.even else int(self.rank < total % ranks))
+        rows = total // ranks + (0 if self.even else int(self.rank < total % ranks))
+        last = rows % self.batch_size
+        return rows - last if last < self.least else rows
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)

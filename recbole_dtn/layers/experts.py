@@ -53,6 +53,16 @@ class Experts(Fusible):
             current = self.dropout(torch.relu(torch.baddbmm(bias, current, weight)))
         return current.transpose(0, 1)
 
+    def each(self, x: Tensor) -> Tensor:
+        """(B, K, I) -> (B, K, H): expert k reads ``x[:, k]``, where :meth:`forward` gives all of them the same."""
+        current: Tensor = x.transpose(0, 1)  # (K, B, I)
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            if self.fused:
+                current = self.dropout(deeper_layer(current, weight, bias))
+            else:
+                current = self.dropout(torch.relu(torch.baddbmm(bias, current, weight)))
+        return current.transpose(0, 1)
+
     def after_first(self, first: Tensor) -> Tensor:
         """First layers' outputs (B, K, H_1) -> (B, K, H): dropout, and the deeper layers.
 

@@ -92,6 +92,9 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
     min_tasks: ClassVar[int] = 1
     max_tasks: ClassVar[int | None] = None
     """Fewest and most tasks that the model works with; None: any number."""
+    min_batch_rows: ClassVar[int] = 1
+    """Fewest rows of a training batch: 2 where the model normalises over the batch. Fewer at an epoch's end are left
+    out."""
     needs_domain: ClassVar[bool] = False
     """Whether ``Features.domain`` must be there (the setting ``domain_field``)."""
     fits_directly: ClassVar[bool] = False
@@ -168,6 +171,17 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         rows take different paths (routed experts) declares them.
         """
         return None
+
+    def learning_rates(self) -> Mapping[nn.Parameter, float]:
+        """Dense parameters with a learning rate of their own: what multiplies ``optimizer.lr`` for each of them.
+
+        RecBole's Trainer does not read it, and has one rate for all.
+        """
+        return {}
+
+    def findings(self) -> Sequence[str]:
+        """What the trained weights tell beside the metrics, one sentence each; shown before the test."""
+        return ()
 
     def heads(self) -> Sequence[nn.Linear]:
         """The linear unit that ends each task's tower, in the order of the tasks; empty where a model has none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,17 +53,7 @@ def build_optimizer(
     # Again, for callers without a trainer.
     model.set_sparse(sparse_gradients(settings))
 
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    # In the model's order: a saved optimiser state numbers parameters by it.
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and id(parameter) not in held:
-            (decayed if decays(model, name) else plain).append(parameter)
-    groups: list[dict[str, Any]] = []
-    if decayed:
-        groups.append({"params": decayed, DECAY: settings.weight_decay})
-    if plain:
-        groups.append({"params": plain, DECAY: 0.0})
+    groups = _dense_groups(model, settings, held)
 
     parts: list[torch.optim.Optimizer] = []
     if groups:
@@ -80,8 +71,37 @@ def build_optimizer(
     return CombinedOptimizer(parts)
 
 
+def _dense_groups(model: MultiTaskRecommender, settings: Settings, tables: set[int]) -> list[dict[str, Any]]:
+    """Groups of dense parameters by learning rate, and in each first those that decay. ``tables``: ids of the rest."""
+    factors = model.learning_rates()
+    for parameter, factor in factors.items():
+        if id(parameter) in tables or not 0.0 < factor < math.inf:
+            shape = tuple(parameter.shape)
+            raise ValueError(
+                f"{type(model).__name__}.learning_rates: expected a factor above 0 for dense parameters; found "
+                f"{factor} for {'a table' if id(parameter) in tables else 'a parameter'} of shape {shape}"
+            )
+    found: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    # In the model's order, and factor 1 first: a saved optimiser state numbers parameters by it.
+    for factor in dict.fromkeys([1.0, *factors.values()]):
+        found |= {(factor, True): [], (factor, False): []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and id(parameter) not in tables:
+            found[factors.get(parameter, 1.0), decays(model, name)].append(parameter)
+    return [
+        {"params": parameters, DECAY: settings.weight_decay if decayed else 0.0}
+        # Without a rate of its own a group takes the optimiser's.
+        | ({} if factor == 1.0 else {"lr": factor * settings.optimizer.lr})
+        for (factor, decayed), parameters in found.items()
+        if parameters
+    ]
+
+
 def decays(model: nn.Module, name: str) -> bool:
     """Whether the dense parameter ``name`` of ``model`` is a weight that decays: no bias, no vector, no norm's.
+
+    Nor does one of a module with a false attribute ``decays``, such as the log alpha of random gates, whose 0 means
+    half open.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm((2, 2)))
     >>> [name for name, _ in model.named_parameters() if decays(model, name)]
@@ -90,6 +110,8 @@ def decays(model: nn.Module, name: str) -> bool:
     path = name.split(".")
     owner = model.get_submodule(".".join(path[:-1]))
     named_bias = any(part.startswith("bias") for part in path)  # also in lists: experts.biases.0 is (K, 1, H)
+    if not getattr(owner, "decays", True):
+        return False
     return not (named_bias or model.get_parameter(name).ndim < 2 or type(owner).__name__.endswith("Norm"))
 
 

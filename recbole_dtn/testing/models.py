@@ -25,18 +25,22 @@ from recbole_dtn.testing.direct import check_direct_fit
 __all__ = ["check_model"]
 
 ROWS = 48
+DRAWS = 10
+"""Training passes, each with random numbers of its own, in one of which every parameter must have a gradient."""
 
 
 def check_model(model: str | type[MultiTaskRecommender], **settings: Any) -> None:
     """Check a model against its contract, on fields of every kind and one, two and four tasks.
 
-    Shapes and finite values (a batch of one row included); a gradient for every parameter; gates that are weights and
-    have names; factors of known tasks; a shared representation that every task reads; rows that do not depend on each
-    other, nor on labels or row numbers; the same output twice in evaluation; a state that can be saved and loaded;
+    Shapes and finite values (a batch of one row included); a gradient for every parameter (of a model that draws random
+    numbers in training, in one of ten passes); gates that are weights and have names; factors of known tasks; a shared
+    representation that every task reads; rows that do not depend on each other, nor on labels or row numbers; the same
+    output twice in evaluation, and twice in training with one seed of torch; a state that can be saved and loaded;
     sparse gradients equal to dense ones; losses that ignore labels which are not observed; logits and gradients under
     bfloat16 autocast; the same numbers with ``fused: false``; a training step on torch's ``meta`` device, where a
-    tensor made on another device is an error; tasks of a kind that the model does not take, or domains that are
-    missing, refused. A model without gradients (``has_gradients``) is checked without those of the list that need them.
+    tensor made on another device is an error; tasks of a kind that the model does not take, domains that are missing
+    and training batches below ``min_batch_rows`` refused. A model without gradients (``has_gradients``) is checked
+    without those of the list that need them.
     One that ``fits_directly`` is fitted: see :func:`recbole_dtn.testing.direct.check_direct_fit`.
 
     Args:
@@ -93,6 +97,9 @@ def _check_output(model: MultiTaskRecommender, features: Features) -> None:
     names = model.schema.task_names
     for batch in (features, take_rows(features, [3])):
         for training in (True, False):
+            if training and len(batch) < model.min_batch_rows:
+                _check_small_batch(model, batch)
+                continue
             output: ModelOutput = model.train(training)(batch)
             shape = (len(batch), len(names))
             assert output.logits.shape == shape, f"logits have shape {tuple(output.logits.shape)}, expected {shape}"
@@ -103,6 +110,18 @@ def _check_output(model: MultiTaskRecommender, features: Features) -> None:
             _check_gates(model, output, len(batch))
             _check_factors(model, output, len(batch))
             _check_shared(model, output, len(batch))
+
+
+def _check_small_batch(model: MultiTaskRecommender, batch: Features) -> None:
+    told = ""
+    try:
+        model.train()(batch)
+    except UsageError as error:
+        told = str(error)
+    rows = f"{model.min_batch_rows} rows"
+    assert "train_batch_size" in told and rows in told, (  # noqa: PT018
+        f"a training batch of {len(batch)} rows must be refused with train_batch_size and {rows!r}; found {told!r}"
+    )
 
 
 def _check_gates(model: MultiTaskRecommender, output: ModelOutput, rows: int) -> None:
@@ -147,9 +166,17 @@ def _check_shared(model: MultiTaskRecommender, output: ModelOutput, rows: int) -
         assert gradient is not None, f"task {name!r} does not read `shared`: a balancer would get no gradient of it"
 
 
-def _gradients(model: MultiTaskRecommender, features: Features) -> dict[str, Tensor]:
-    model.train().zero_grad()
-    output: ModelOutput = model(features)
+def _trained(model: MultiTaskRecommender, features: Features, seed: int = 0) -> ModelOutput:
+    """A training pass; a model that draws random numbers (gates, dropout) draws the same ones for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        output: ModelOutput = model.train()(features)
+    return output
+
+
+def _gradients(model: MultiTaskRecommender, features: Features, seed: int = 0) -> dict[str, Tensor]:
+    model.zero_grad()
+    output = _trained(model, features, seed)
     loss = torch.stack([*model.task_losses(features, output), *output.auxiliary.values()]).sum()
     loss.backward()  # type: ignore[no-untyped-call]
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -159,16 +186,24 @@ def _check_gradients(model: MultiTaskRecommender, features: Features) -> None:
     gradients = _gradients(model, features)
     for name, parameter in model.named_parameters():
         assert name in gradients or not parameter.requires_grad, f"{name} gets no gradient: DDP would fail on it"
-    for name, gradient in gradients.items():
-        assert gradient.isfinite().all(), f"the gradient of {name} is not finite"
-        assert not gradient.numel() or gradient.abs().max() > 0, (
-            f"the gradient of {name} is zero everywhere: nothing reads it"
-        )
+    zero = {name for name, gradient in gradients.items() if gradient.numel()}
+    for seed in range(DRAWS):
+        # A random gate that is shut hides what it is in front of, and where it is at a bound it hides its parameter.
+        for name, gradient in (gradients if seed == 0 else _gradients(model, features, seed)).items():
+            assert gradient.isfinite().all(), f"the gradient of {name} is not finite"
+            if gradient.numel() and gradient.abs().max() > 0:
+                zero.discard(name)
+        if not zero:
+            return
+    raise AssertionError(f"the gradient of {min(zero)} is zero everywhere: nothing reads it")
 
 
 def _check_rows(model: MultiTaskRecommender, features: Features) -> None:
-    model.eval()
     with torch.no_grad():
+        # Copies, since a training pass may move running means that the next one reads.
+        first, second = (_trained(copy.deepcopy(model), features).logits for _ in range(2))
+        assert torch.equal(first, second), "two training passes with one seed differ: draw from torch's generator"
+        model.eval()
         whole = model(features).logits
         assert torch.equal(whole, model(features).logits), "two passes in evaluation differ"
         rows = [5, 2, 11]
@@ -251,7 +286,8 @@ def _check_fused(model: MultiTaskRecommender, plain: MultiTaskRecommender, featu
     plain.load_state_dict(model.state_dict())
     expected = _gradients(plain, features)
     found = _gradients(model, features)
-    assert torch.allclose(model(features).logits, plain(features).logits, atol=1e-5), "fused and plain logits differ"
+    ours, theirs = (_trained(each, features).logits for each in (model, plain))
+    assert torch.allclose(ours, theirs, atol=1e-5), "fused and plain logits differ"
     for name, gradient in expected.items():
         assert torch.allclose(found[name], gradient, atol=1e-5), f"{name}: the fused gradient is not the plain one"
 

@@ -207,6 +207,8 @@ def _train(
             folder = Path(trainer.strategy.broadcast(str(folder)))
             trainer.strategy.barrier()
             model.load_state_dict(read_weights(folder))
+            for sentence in model.findings():
+                report.show(sentence)
             trainer.test(module, datamodule=data, verbose=False)
         outcome.test, outcome.factors = module.latest, module.latest_factors
         outcome.gates = module.gate_means.compute()

@@ -8,6 +8,7 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.loader import BatchLoader, rows_in_memory
 from recbole_dtn.data.store import Split
 from recbole_dtn.preprocess.prepare import PreparedData
+from recbole_dtn.registry import MODELS
 from recbole_dtn.training.profile import ProfiledLoader
 from recbole_dtn.training.report import Report
 
@@ -48,6 +49,7 @@ class Loaders(lightning.LightningDataModule):
             shuffle_rows=self._shuffle_rows(rows) if train else None,
             prefetch=self.PREFETCH,
             pin=on_gpu,
+            least=MODELS.load(self.settings.model).min_batch_rows if train else 1,
         )
 
     def _shuffle_rows(self, rows: Split) -> int:

@@ -1,5 +1,6 @@
 """Every registered model keeps the contract, every built-in has a reference test, and the check finds faults."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ OTHER_SETTINGS = [
     ("ESMM", {"tower_hidden": []}),
     ("SharedBottom", {"bottom_hidden": [], "tower_hidden": []}),
     ("SingleTask", {"hidden": []}),
+    ("CrossStitch", {"tower_hidden": [6], "stitch_own": 0.5, "dropout": 0.2}),
+    ("SNR", {"form": "aver", "levels": 2, "subnetworks": 3, "expert_hidden": [6], "tower_hidden": []}),
+    ("SNR", {"levels": 3, "expert_hidden": [6, 5], "gate_penalty": 0.0, "dropout": 0.2}),
+    ("AdaTT", {"levels": 2, "task_experts": 2, "expert_hidden": [6]}),
+    ("AdaTT", {"form": "general", "levels": 3, "expert_hidden": [6, 5], "shared_experts": 2, "dropout": 0.2}),
+    ("HoME", {"meta_hidden": [6, 5], "expert_hidden": [5, 4], "feature_gate": "owner", "tower_hidden": [4]}),
+    ("HoME", {"meta_experts": 1, "task_experts": 1, "feature_gate": "none", "dropout": 0.2}),
 ]
 
 
@@ -135,6 +143,16 @@ class Random(Plain):
         return ModelOutput(output.logits + torch.rand_like(output.logits), output.gates)
 
 
+class DrawsElsewhere(Plain):
+    def forward(self, features):
+        output = super().forward(features)
+        return ModelOutput(output.logits * (random.random() if self.training else 1.0), output.gates)
+
+
+class TakesOneRow(Plain):
+    min_batch_rows = 2
+
+
 class StateOutsideTheState(Plain):
     def build(self, settings, schema):
         super().build(settings, schema)
@@ -234,6 +252,8 @@ def test_a_plug_in_passes():
         (MixesRows, "depend on the other rows"),
         (ReadsLabels, "depend on"),
         (Random, "two passes in evaluation differ"),
+        (DrawsElsewhere, "two training passes with one seed differ"),
+        (TakesOneRow, "a training batch of 1 rows must be refused with train_batch_size and '2 rows'"),
         (StateOutsideTheState, "saved and loaded state gives other logits"),
         (NotFinite, "logits are not finite in a batch of 48"),
         (OwnLoss, "label that is not observed changes the loss"),

@@ -284,6 +284,18 @@ def test_every_model_learns(model: str, small_fit: Fit) -> None:
     assert run.test["like"]["auc"] > 0.55
 
 
+def test_a_last_batch_of_one_row_is_left_out_where_a_model_cannot_train_on_it(small_fit: Fit) -> None:
+    """2,400 rows in batches of 2,399 leave one."""
+    assert small_fit("HoME", epochs=1, train_batch_size=2399).status == "finished"
+    with pytest.raises(UsageError, match="train_batch_size: HoME needs 2 rows or more of a batch; found 1"):
+        small_fit("HoME", train_batch_size=1)
+
+
+def test_what_a_model_finds_is_in_the_log(small_fit: Fit) -> None:
+    run = small_fit("SNR", epochs=1)
+    assert "level 1: 8 of 8 connections kept (like 4, love 4)" in (run.folder / "log.txt").read_text()
+
+
 @pytest.mark.parametrize(
     ("precision", "model", "settings"),
     [

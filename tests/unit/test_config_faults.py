@@ -130,6 +130,12 @@ def test_every_fault_is_in_one_message_with_its_source(tmp_path: Path) -> None:
         assert next(line for line in lines if line.startswith(start)).endswith("(command line)")
 
 
+def test_a_batch_that_is_too_small_for_the_model() -> None:
+    with pytest.raises(UsageError, match=r"^train_batch_size: HoME needs 2 rows or more of a batch; found 1 \(command"):
+        resolve(["--model=HoME", "--train_batch_size=1"])
+    assert resolve(["--model=HoME", "--train_batch_size=2"]).settings.train_batch_size == 2
+
+
 def test_an_unknown_model_does_not_hide_the_other_faults_nor_invent_any() -> None:
     with pytest.raises(UsageError) as error:
         resolve(["--model=PLEE", "--levels=2", "--epochs=x", "--nothing=1"])

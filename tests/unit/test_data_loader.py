@@ -54,6 +54,36 @@ def test_unshuffled_batches_are_stretches():
     assert len(loader) == 3
 
 
+@pytest.mark.parametrize(
+    ("rows", "ranks", "least", "sizes"),
+    [
+        (9, 1, 2, [4, 4]),
+        (10, 1, 2, [4, 4, 2]),
+        (11, 1, 4, [4, 4]),
+        (8, 1, 4, [4, 4]),
+        (9, 1, 1, [4, 4, 1]),
+        (19, 2, 2, [4, 4]),
+        (1, 1, 2, []),
+    ],
+)
+def test_the_last_batch_of_too_few_rows_is_left_out(rows, ranks, least, sizes):
+    for rank in range(ranks):
+        loader = BatchLoader(Rows(rows), 4, shuffle=True, seed=0, rank=rank, world_size=ranks, least=least)
+        assert [len(batch) for batch in visited(loader)] == sizes
+        assert (loader.rows, len(loader)) == (sum(sizes), len(sizes))
+    # Evaluation sees every row.
+    assert flat(visited(BatchLoader(Rows(rows), 4, shuffle=False, seed=0, least=least))) == list(range(rows))
+
+
+def test_other_rows_are_left_out_in_every_epoch():
+    loader = BatchLoader(Rows(9), 4, shuffle=True, seed=0, least=2)
+    left = set()
+    for epoch in range(20):
+        loader.set_epoch(epoch)
+        left |= set(range(9)) - set(flat(visited(loader)))
+    assert len(left) > 4
+
+
 def test_shuffled_order_depends_on_seed_and_epoch_alone():
     loader = BatchLoader(Rows(50), 8, shuffle=True, seed=5)
     first = visited(loader)

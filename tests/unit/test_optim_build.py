@@ -2,7 +2,7 @@
 
 import copy
 import io
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ import torch
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.layers.table import RowTable
 from recbole_dtn.model.base import MultiTaskRecommender
+from recbole_dtn.model.mmoe import MMoE
 from recbole_dtn.optim.build import build_optimizer, decays, sparse_gradients
 from recbole_dtn.optim.combined import CombinedOptimizer
 from recbole_dtn.optim.lazy import LazyAdam
@@ -94,6 +95,61 @@ def test_the_dense_part_is_the_named_one(dense: str, kind: type) -> None:
     assert second.param_groups[0]["betas"] == (0.8, 0.9)
     held = [parameter for part in (first, second) for group in part.param_groups for parameter in group["params"]]
     assert len(held) == len({id(parameter) for parameter in held}) == len(list(model.parameters()))
+
+
+class TwoRates(MMoE):
+    """Its gates learn ten times as fast as the rest, its first tower's logit half as fast."""
+
+    factors: ClassVar[tuple[float, float]] = (10.0, 0.5)
+
+    def learning_rates(self) -> dict[torch.nn.Parameter, float]:
+        logit = self.heads()[0]
+        return {**dict.fromkeys(self.gates.parameters(), self.factors[0]), logit.weight: 0.5, logit.bias: 0.5}
+
+
+def test_parameters_with_a_learning_rate_of_their_own() -> None:
+    settings = make(
+        "sgd", weight_decay=0.3, scheduler={"name": "linear", "warmup_steps": 0, "min_factor": 0.0, "gamma": 1.0}
+    )
+    model, plain = TwoRates(settings, SCHEMA), build(settings)
+    optimizer = build_optimizer(model, settings)
+    found = {
+        name: (group["lr"], group["decoupled_decay"])
+        for group in optimizer.parts[0].param_groups
+        for name, parameter in model.named_parameters()
+        if any(parameter is each for each in group["params"])
+    }
+    tables = table_names(model)
+    assert set(found) == {name for name, _ in model.named_parameters()} - tables
+    for name, (rate, decay) in found.items():
+        factor = 10.0 if name.startswith("gates") else 0.5 if name.startswith("towers.towers.0.logit") else 1.0
+        assert rate == pytest.approx(0.05 * factor), name
+        assert decay == (0.0 if "bias" in name else 0.3), name
+    # A group without one of its own stays first, as in a saved state; schedules scale every group.
+    assert [group["lr"] for group in optimizer.param_groups[:2]] == [0.05, 0.05]
+    assert len(build_optimizer(plain, settings).param_groups) == 3
+    rates = [group["lr"] for group in optimizer.param_groups]
+    schedule = build_schedule(optimizer, settings.scheduler, steps_per_epoch=5, epochs=2)
+    optimizer.step()
+    schedule.step()
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.9 * rate for rate in rates])
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_factor_that_is_no_learning_rate_is_refused(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TwoRates, "factors", (factor, 0.5))
+    model = TwoRates(make(), SCHEMA)
+    with pytest.raises(
+        ValueError, match=f"TwoRates.learning_rates: expected a factor above 0 .* found {factor} for a p"
+    ):
+        build_optimizer(model, model.settings)
+
+
+def test_a_table_has_the_learning_rate_of_its_own_optimiser() -> None:
+    model = build(make())
+    model.learning_rates = lambda: {model.tables()[0].weight: 2.0}  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match=r"found 2\.0 for a table of shape"):
+        build_optimizer(model, model.settings)
 
 
 @pytest.mark.parametrize("dense", DENSE)
