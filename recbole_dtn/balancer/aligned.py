@@ -55,4 +55,5 @@ class Aligned(GradientBalancer):
         eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
         scale = {"min": eigenvalues[0], "median": eigenvalues.median(), "rmse": eigenvalues.mean()}[self.scale]
         # V diag(.) V^T 1: the sums of the columns of V are V^T 1.
-        return (scale / eigenvalues).sqrt() * vectors @ vectors.sum(0)
+        weights: Tensor = (scale / eigenvalues).sqrt() * vectors @ vectors.sum(0)
+        return weights

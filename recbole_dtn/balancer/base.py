@@ -87,7 +87,7 @@ class GradientBalancer(LossBalancer):
         return step.losses.detach().sum() + step.extra.detach()
 
     def weigh(self, gram: Tensor, step: Step) -> Tensor:
-        """(T, T) inner products of all tasks -> (T,) float64 weights: :meth:`solve` for the observed tasks, 1 for others.
+        """(T, T) inner products of all tasks -> (T,) float64: :meth:`solve` for the observed tasks, 1 for others.
 
         All are 1 where a product is not finite.
         """

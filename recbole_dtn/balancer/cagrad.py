@@ -47,7 +47,8 @@ def worst_mixture(gram: Tensor, slope: Tensor, radius: float) -> Tensor:
 
     whole = slope.mean()
     most = float(gram.diagonal().max().sqrt()) / radius
-    least = 1e-9 * most
+    # |g_w| is the root of a difference of products, exact to about 1e-8 of the gradients.
+    least = 1e-5 * most
     if excess(least) <= 0:
         return mixture(least)
     return mixture(brentq(excess, least, most * (1 + 1e-9), xtol=1e-300, rtol=1e-14))

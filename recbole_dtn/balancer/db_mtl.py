@@ -93,6 +93,6 @@ class DBMTL(LossBalancer):
             )
         beta = self.beta / float(self.steps + 1) ** self.decay
         means = torch.where(step.observed.unsqueeze(1), torch.lerp(new, old, beta), old)
-        for i, part in zip(places, means.split([logs[i][0].numel() for i in places], dim=1), strict=True):
+        for i, part in zip(places, torch.split(means, [logs[i][0].numel() for i in places], dim=1), strict=True):
             logs[i] = part.view(logs[i].shape)
         return replace(found, values=tuple(logs)), means

@@ -43,7 +43,9 @@ class FAMO(LossBalancer):
         tasks: Sequence[TaskSpec],
         *,
         lr: Annotated[float, Field(gt=0, description="learning rate of the logits s")] = 0.025,
-        decay: Annotated[float, Field(ge=0, description="weight decay of the logits s, as part of the gradient")] = 1e-3,
+        decay: Annotated[
+            float, Field(ge=0, description="weight decay of the logits s, as part of the gradient")
+        ] = 1e-3,
     ) -> None:
         super().__init__(tasks)
         self.lr, self.decay = lr, decay

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -26,8 +25,8 @@ class NashMTL(GradientBalancer):
     ``sum_t a_t g_t`` with the one ``a > 0`` that solves ``M a = 1 / a``, M the inner products of the K observed tasks'
     gradients: each task gains the same, ``a_t <g_t, d> = 1``, whatever its loss is multiplied by. The norm of
     ``d = sum_t a_t g_t`` is always sqrt(K), and the shared gradient is cut to ``max_norm``. It is solved in each step,
-    to the precision of float64. A task whose gradient is 0 is left out. Gradients that cancel have no solution; 1e-10
-    is then added to their cosines of 1.
+    to the precision of float64. A task whose gradient is 0 is left out. Gradients that cancel have no solution:
+    the smallest eigenvalue of their cosines is taken as 1e-10.
 
     The released code weights the losses, so that a task's own parameters get ``a_t sqrt(|M|) g_t``, with |M| the
     Frobenius norm, and without ``max_norm``: ``specific: weighted``.

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = ["balance_powers", "of_nonzero", "root_of"]
 
-RIDGE = 1e-10
-"""Added to a cosine of 1 by :func:`balance_powers`: opposite gradients have a finite solution."""
+SMALLEST = 1e-10
+"""The smallest eigenvalue of cosines in :func:`balance_powers`: opposite gradients have a finite solution."""
 NEWTON_STEPS = 200
 """An upper bound; from the solution for orthogonal gradients, about 10 are taken."""
 
@@ -33,7 +34,8 @@ def of_nonzero(gram: Tensor, solve: Callable[[Tensor], Tensor]) -> Tensor:
 def root_of(gram: Tensor) -> Tensor:
     """B, (K, K), with ``B^T B = M``: rows of least squares problems, ``|B v|^2 = v^T M v``."""
     eigenvalues, vectors = torch.linalg.eigh(gram)
-    return eigenvalues.clamp_min(0).sqrt().unsqueeze(1) * vectors.t()
+    root: Tensor = eigenvalues.clamp_min(0).sqrt().unsqueeze(1) * vectors.t()
+    return root
 
 
 def balance_powers(gram: Tensor, power: float) -> Tensor:
@@ -42,8 +44,8 @@ def balance_powers(gram: Tensor, power: float) -> Tensor:
     It is where the convex ``1/2 a^T M a - sum_t int a_t^-power`` is least, found by Newton's method with a line search.
     Closed form for power 1 and K = 2: ``a_t = 1 / (|g_t| sqrt(1 + cosine))``.
 
-    Where gradients cancel there is no solution: 1e-10 is added to each ``|g_t|^2 / |g_t|^2``, so that a is large, but
-    finite. No gradient may be 0.
+    Where gradients cancel there is no solution: the cosines' smallest eigenvalue is lifted to 1e-10 by an addition to
+    their diagonal, so that a is large, but finite. No gradient may be 0.
 
     >>> a = balance_powers(torch.tensor([[4.0, 1.0], [1.0, 9.0]], dtype=torch.float64), 1.0)
     >>> a * (torch.tensor([[4.0, 1.0], [1.0, 9.0]], dtype=torch.float64) @ a)
@@ -52,18 +54,19 @@ def balance_powers(gram: Tensor, power: float) -> Tensor:
     norms = gram.diagonal().sqrt()
     cosines = gram / torch.outer(norms, norms)
     if power == 1.0 and len(gram) == 2:
-        return 1 / (norms * (1 + cosines[0, 1] + RIDGE).sqrt())
-    found = _newton(cosines.numpy() + RIDGE * np.eye(len(gram)), norms.numpy(), power)
-    return torch.from_numpy(found)
+        return 1 / (norms * (1 + cosines[0, 1]).clamp_min(SMALLEST).sqrt())
+    lift = (SMALLEST - torch.linalg.eigvalsh(cosines)[0]).clamp_min(0)
+    cosines = cosines + lift * torch.eye(len(gram), dtype=gram.dtype)
+    return torch.from_numpy(_newton(cosines.numpy(), norms.numpy(), power))
 
 
-def _newton(cosines: np.ndarray, norms: np.ndarray, power: float) -> np.ndarray:
+def _newton(cosines: NDArray[np.float64], norms: NDArray[np.float64], power: float) -> NDArray[np.float64]:
     # a = x y / norms with x the solution for orthogonal gradients, so that y is about 1 whatever the norms are:
     # sum_s C_ts x_s y_s = x_t y_t^-power.
     start = norms ** ((power - 1) / (power + 1))
     start_square = start**2
 
-    def value(y: np.ndarray) -> float:
+    def value(y: NDArray[np.float64]) -> float:
         barrier = np.log(y) if power == 1.0 else y ** (1 - power) / (1 - power)
         return float((start * y) @ cosines @ (start * y) / 2 - start_square @ barrier)
 

@@ -130,9 +130,7 @@ class Step:
         self._specific = [found[count:] for found in each]
         return stack_gradients(self.shared, [found[:count] for found in each])
 
-    def apply(
-        self, weights: Tensor, specific: Tensor | None = None, *, gradients: TaskGradients | None = None
-    ) -> None:
+    def apply(self, weights: Tensor, specific: Tensor | None = None, *, gradients: TaskGradients | None = None) -> None:
         """Add gradients to ``.grad``: ``sum_t weights_t g_t + g_extra`` for shared parameters, ``specific_t g_t +
         g_extra`` for those of task t alone.
 
