@@ -85,8 +85,8 @@ class CAGrad(GradientBalancer):
     whose gradient is 0 counts in the mean and has no weight in w.
 
     Args:
-        tasks: the tasks. c: how far d may be from g_0; 0 is the mean gradient, from 1 on the step may be that of MGDA.
-        rescale: what d is divided by; the default, 1 + c^2, is that of the released code.
+        tasks: the tasks. c: how far d may be from g_0, as a part of its norm; 0 gives the mean gradient, and below 1
+            the mean loss converges. rescale: what d is divided by; the default is that of the released code.
     """
 
     def __init__(

@@ -22,9 +22,9 @@ LEAST_LOSS = 1e-8
 """Added to a loss in a quotient."""
 
 
-@BALANCERS.register("db_mtl", paper="Lin et al., 2023 (arXiv 2308.12029)")
+@BALANCERS.register("db_mtl", paper="Lin et al., arXiv 2308.12029")
 class DBMTL(LossBalancer):
-    """Running means of the gradients of log losses, each scaled to the longest (dual-balancing).
+    """Running means of the gradients of log losses, each scaled to the longest.
 
     With g_t the gradient of L_t in step k, shared parameters get ``sum_t (max_s |m_s| / |m_t|) m_t`` over the observed
     tasks, where::

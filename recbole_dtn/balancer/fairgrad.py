@@ -24,7 +24,7 @@ class FairGrad(GradientBalancer):
     ``sum_t w_t g_t`` with the one ``w > 0`` that solves ``M w = w^(-1/alpha)``, M the inner products of the observed
     tasks' gradients. The gain of a task is ``<g_t, d>``: alpha 1 makes all gains equal in proportion (``nash_mtl``
     without its ``max_norm``), a larger one lifts the smallest gain, a smaller one their sum. A task whose gradient is 0
-    is left out. Gradients that cancel have no solution: the smallest eigenvalue of their cosines is taken as 1e-10.
+    is left out. Gradients that cancel have no solution: the smallest eigenvalue of their cosines is taken as 1e-8.
 
     Args:
         tasks: the tasks. alpha: the fairness.

@@ -25,8 +25,9 @@ SINGULAR = 1e-10
 def equal_projections(gram: Tensor) -> Tensor | None:
     """``a`` with ``sum a = 1`` and ``<sum_s a_s g_s, g_t / |g_t|>`` the same for all t: (K, K) -> (K,), float64.
 
-    With C the cosines of the gradients, ``a_t ~ (C^-1 1)_t / |g_t|``, which is what eq. ``a = g_1 U^T (D U^T)^-1`` of
-    the paper gives. Two gradients have ``a_t ~ 1 / |g_t|`` always.
+    With C the cosines of the gradients, a_t is proportional to ``(C^-1 1)_t / |g_t|``. That is what the paper's
+    ``(a_2 .. a_K) = g_1 U^T (D U^T)^-1`` gives, with rows ``g_1 - g_t`` of D and ``g_1 / |g_1| - g_t / |g_t|`` of U.
+    For two gradients it is ``1 / |g_t|``, whatever their angle.
 
     Returns:
         None where the equations have no or no unique solution: a gradient of 0, or linearly dependent ones.

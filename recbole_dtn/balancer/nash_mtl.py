@@ -26,7 +26,7 @@ class NashMTL(GradientBalancer):
     gradients: each task gains the same, ``a_t <g_t, d> = 1``, whatever its loss is multiplied by. The norm of
     ``d = sum_t a_t g_t`` is always sqrt(K), and the shared gradient is cut to ``max_norm``. It is solved in each step,
     to the precision of float64. A task whose gradient is 0 is left out. Gradients that cancel have no solution:
-    the smallest eigenvalue of their cosines is taken as 1e-10.
+    the smallest eigenvalue of their cosines is taken as 1e-8.
 
     The released code weights the losses, so that a task's own parameters get ``a_t sqrt(|M|) g_t``, with |M| the
     Frobenius norm, and without ``max_norm``: ``specific: weighted``.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 __all__ = ["balance_powers", "of_nonzero", "root_of"]
 
-SMALLEST = 1e-10
+SMALLEST = 1e-8
 """The smallest eigenvalue of cosines in :func:`balance_powers`: opposite gradients have a finite solution."""
 NEWTON_STEPS = 200
 """An upper bound; from the solution for orthogonal gradients, about 10 are taken."""
@@ -44,7 +44,7 @@ def balance_powers(gram: Tensor, power: float) -> Tensor:
     It is where the convex ``1/2 a^T M a - sum_t int a_t^-power`` is least, found by Newton's method with a line search.
     Closed form for power 1 and K = 2: ``a_t = 1 / (|g_t| sqrt(1 + cosine))``.
 
-    Where gradients cancel there is no solution: the cosines' smallest eigenvalue is lifted to 1e-10 by an addition to
+    Where gradients cancel there is no solution: the cosines' smallest eigenvalue is lifted to 1e-8 by an addition to
     their diagonal, so that a is large, but finite. No gradient may be 0.
 
     >>> a = balance_powers(torch.tensor([[4.0, 1.0], [1.0, 9.0]], dtype=torch.float64), 1.0)
@@ -70,18 +70,22 @@ def _newton(cosines: NDArray[np.float64], norms: NDArray[np.float64], power: flo
         barrier = np.log(y) if power == 1.0 else y ** (1 - power) / (1 - power)
         return float((start * y) @ cosines @ (start * y) / 2 - start_square @ barrier)
 
-    y = np.ones(len(norms))
+    y, last = np.ones(len(norms)), np.inf
     for _ in range(NEWTON_STEPS):
         slope = cosines @ (start * y) - start * y**-power
         # The gradient and the Hessian with respect to x y.
         step = np.linalg.solve(cosines + np.diag(power * y ** (-power - 1)), -slope) / start
-        if np.abs(step / y).max() < 1e-14:
+        size = float(np.abs(step / y).max())
+        # Converged, or as near as rounding lets it come.
+        if size < 1e-14 or (size < 1e-6 and size > last / 2):
             break
         # At most 0.9 of the way to where a weight is 0, then halved until the value falls (Armijo).
         length = min(1.0, 0.9 / max(float((-step / y).max()), 1e-300))
         here, fall = value(y), float(slope @ (start * step))
-        # Near the solution rounding hides the fall of the value, and full steps are safe.
-        while np.abs(step / y).max() > 1e-3 and value(y + length * step) > here + 1e-4 * length * fall:
+        # Near the solution the Hessian hardly changes: full steps converge, and rounding hides the fall of the value.
+        while size * (power + 1) > 0.3 and value(y + length * step) > here + 1e-4 * length * fall:
             length /= 2
-        y = y + length * step
+            if length < 1e-9:
+                return np.asarray(start * y / norms)
+        y, last = y + length * step, size
     return np.asarray(start * y / norms)

@@ -40,7 +40,7 @@ def unconflicting(gram: Tensor) -> Tensor:
     return bounds + torch.stack([torch.from_numpy(lift) for lift in lifts])
 
 
-@BALANCERS.register("upgrad", paper="Quinton and Rey, 2024 (arXiv 2406.16232)")
+@BALANCERS.register("upgrad", paper="Quinton and Rey, arXiv 2406.16232")
 class UPGrad(GradientBalancer):
     """Mean of the gradients, each projected onto the directions that no task loses by.
 

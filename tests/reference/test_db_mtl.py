@@ -32,9 +32,7 @@ class DualBalance:
         parts = {t: [self.means[t], gradients[t]["table.weight"] / (losses[t] + 1e-8)] for t in seen}
         norms = {t: np.sqrt(sum((part**2).sum() for part in parts[t])) for t in seen}
         longest = max(norms.values())
-        return {
-            name: sum(longest / norms[t] * parts[t][place] for t in seen) for place, name in enumerate(NAMES)
-        }
+        return {name: sum(longest / norms[t] * parts[t][place] for t in seen) for place, name in enumerate(NAMES)}
 
 
 @pytest.mark.parametrize("tasks", [2, 3])
