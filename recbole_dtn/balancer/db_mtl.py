@@ -91,7 +91,8 @@ class DBMTL(LossBalancer):
                 f"db_mtl: the saved means are of {old.shape[1]} shared values, the model has {new.shape[1]}: "
                 "continue with the model of the checkpoint, or train from the start"
             )
-        beta = self.beta / float(self.steps + 1) ** self.decay
+        # On a GPU reading ``steps`` waits for it.
+        beta = self.beta / float(self.steps + 1) ** self.decay if self.decay else self.beta
         means = torch.where(step.observed.unsqueeze(1), torch.lerp(new, old, beta), old)
         for i, part in zip(places, torch.split(means, [logs[i][0].numel() for i in places], dim=1), strict=True):
             logs[i] = part.view(logs[i].shape)

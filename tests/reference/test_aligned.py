@@ -8,6 +8,8 @@ import torch
 
 from recbole_dtn.balancer.aligned import Aligned
 from recbole_dtn.balancer.step import Step
+from recbole_dtn.errors import UsageError
+from recbole_dtn.schema import TaskSpec
 
 Array = Any
 
@@ -23,7 +25,8 @@ def align(gradients: Array, scale: str) -> Array:
 
 def solve(gradients: Array, scale: Any) -> Array:
     gram = torch.from_numpy(gradients @ gradients.T)
-    return Aligned([], scale=scale).solve(gram, Step(torch.zeros(len(gram))), range(len(gram))).numpy()
+    tasks = [TaskSpec(f"t{i}", "binary", f"t{i}") for i in range(len(gram))]
+    return Aligned(tasks, scale=scale).solve(gram, Step(torch.zeros(len(gram))), range(len(gram))).numpy()
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 3, 4])
@@ -74,3 +77,16 @@ def test_steps(scale: Any, tasks: int, balanced: Any, whole_gradient: Any) -> No
     balancer = Aligned(run.specs(), scale=scale)
     for _ in range(3):
         run.check(balancer, reference if tasks > 1 else lambda *_: (np.ones(1), np.ones(1)))
+
+
+def test_preferences_weigh_the_aligned_gradients() -> None:
+    tasks = [TaskSpec(name, "binary", name) for name in ("click", "like", "buy")]
+    gradients = np.random.default_rng(0).standard_normal((3, 4))
+    gram = torch.from_numpy(gradients @ gradients.T)
+    found = Aligned(tasks, preferences=[1.0, 2.0, 0.5]).solve(gram, Step(torch.zeros(3)), range(3)).numpy() @ gradients
+    np.testing.assert_allclose(found, [1.0, 2.0, 0.5] @ align(gradients, "min"), rtol=1e-9)
+    # Tasks 0 and 2 are observed.
+    found = Aligned(tasks, preferences=[1.0, 2.0, 0.5]).solve(gram[::2, ::2], Step(torch.zeros(3)), [0, 2]).numpy()
+    np.testing.assert_allclose(found @ gradients[::2], [1.0, 0.5] @ align(gradients[::2], "min"), rtol=1e-9)
+    with pytest.raises(UsageError, match=r"one number for each of the 3 tasks \(click, like, buy\), found 2"):
+        Aligned(tasks, preferences=[1.0, 2.0])

@@ -57,6 +57,15 @@ def test_the_weights_descend_the_log_of_the_losses() -> None:
     torch.testing.assert_close(losses.grad, wanted / wanted.sum(), atol=1e-12, rtol=0)
 
 
+def test_weights_are_those_of_the_losses_over_all_processes() -> None:
+    losses = torch.tensor([0.2, 3.0], requires_grad=True)
+    step = BalancerStep(losses, again=lambda: losses)
+    step.values = torch.tensor([0.5, 1.0])
+    FAMO([TaskSpec(name, "binary", name) for name in "ab"]).backward(step)
+    assert losses.grad is not None
+    assert losses.grad.tolist() == pytest.approx([2 / 3, 1 / 3])
+
+
 def make(tasks: int, lr: float) -> tuple[Losses, FAMO, torch.optim.Optimizer]:
     balancer = FAMO([TaskSpec(f"t{i}", "binary", f"t{i}") for i in range(tasks)], lr=lr)
     return Losses(tasks), balancer, torch.optim.Adam(balancer.parameters(), lr=lr)

@@ -36,6 +36,15 @@ def test_the_gradient_is_that_of_the_geometric_mean() -> None:
     torch.testing.assert_close(losses.grad, wanted, atol=1e-12, rtol=0)
 
 
+def test_weights_are_those_of_the_losses_over_all_processes() -> None:
+    losses = torch.tensor([0.3, 5.0], requires_grad=True)
+    step = Step(losses)
+    step.values = torch.tensor([0.4, 4.9])  # means over the processes
+    assert GLS([]).backward(step).item() == pytest.approx(1.4)
+    assert losses.grad is not None
+    assert losses.grad.tolist() == pytest.approx([1.4 / 2 / 0.4, 1.4 / 2 / 4.9])
+
+
 def test_small_and_many_losses_do_not_underflow() -> None:
     losses = torch.full((40,), 1e-6, requires_grad=True)  # their product is 1e-240
     assert GLS([]).backward(Step(losses)).item() == pytest.approx(1e-6, rel=1e-4)
