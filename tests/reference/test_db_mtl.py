@@ -19,7 +19,8 @@ class DualBalance:
     """The means of each task over the steps; the table's gradient is taken as it is."""
 
     def __init__(self, beta: float, decay: float) -> None:
-        self.beta, self.decay, self.steps, self.means = beta, decay, 0, {}
+        self.beta, self.decay, self.steps = beta, decay, 0
+        self.means: dict[int, Array] = {}
 
     def step(self, losses: Array, gradients: Array, observed: Any = None) -> dict[str, Array]:
         """The shared parameters' gradient."""
