@@ -8,8 +8,6 @@ from recbole_dtn.registry import BALANCERS
 from recbole_dtn.testing import check_balancer
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
-    ("aligned", {"scale": "rmse"}),
-    ("cagrad", {"c": 1.5, "rescale": "none"}),
     ("db_mtl", {"beta": 0.5, "decay": 0.5}),
     ("fairgrad", {"alpha": 0.5}),
     ("gradnorm", {"initial": "log2", "alpha": 0.0}),

@@ -84,7 +84,6 @@ def test_degenerate_gradients(alpha: float) -> None:
 @pytest.mark.parametrize("tasks", [1, 2, 3])
 def test_steps(tasks: int, balanced: Any, whole_gradient: Any) -> None:
     run = balanced(tasks)
-    run.conflict()
 
     def reference(index: int, losses: Array, gradients: Array) -> tuple[Array, Array]:
         rows = np.stack([whole_gradient(each) for each in gradients])

@@ -27,7 +27,7 @@ def test_weights_over_steps(tasks: int, balanced: Any) -> None:
 
 def test_the_mean_of_the_weights_is_equal_and_each_is_drawn_anew() -> None:
     weights = []
-    for index in range(500):
+    for index in range(300):
         losses = torch.tensor([1.0, 1.0, 0.0], requires_grad=True)
         RLW([]).backward(Step(losses, observed=torch.tensor([True, True, False]), index=index))
         assert losses.grad is not None
