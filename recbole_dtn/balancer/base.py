@@ -83,12 +83,18 @@ class GradientBalancer(LossBalancer):
         """
 
     def backward(self, step: Step) -> Tensor:
-        gram = step.gradients().gram()
+        step.apply(step.agreed(self.weigh(step.gradients().gram(), step)))
+        return step.losses.detach().sum() + step.extra.detach()
+
+    def weigh(self, gram: Tensor, step: Step) -> Tensor:
+        """(T, T) inner products of all tasks -> (T,) float64: :meth:`solve` for the observed tasks, 1 for others.
+
+        All are 1 where a product is not finite.
+        """
         observed = step.observed.nonzero().squeeze(1).cpu()
         # The gradient of an unobserved task is 0, so its weight of 1 has no effect.
         weights = torch.ones(len(gram), dtype=torch.float64)
         if len(observed) and bool(gram.isfinite().all()):
             part = gram[observed][:, observed]
             weights[observed] = torch.as_tensor(self.solve(part, step, observed.tolist())).to(weights)
-        step.apply(step.agreed(weights))
-        return step.losses.detach().sum() + step.extra.detach()
+        return weights

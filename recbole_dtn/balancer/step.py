@@ -130,15 +130,17 @@ class Step:
         self._specific = [found[count:] for found in each]
         return stack_gradients(self.shared, [found[:count] for found in each])
 
-    def apply(self, weights: Tensor, specific: Tensor | None = None) -> None:
+    def apply(self, weights: Tensor, specific: Tensor | None = None, *, gradients: TaskGradients | None = None) -> None:
         """Add gradients to ``.grad``: ``sum_t weights_t g_t + g_extra`` for shared parameters, ``specific_t g_t +
         g_extra`` for those of task t alone.
 
         Args:
             weights: (T,), from the same numbers on every process (:meth:`agreed`). specific: (T,); None for ones.
+            gradients: what takes the place of :meth:`gradients` as the g_t of the shared parameters; None for those.
         """
         # First: it also fills ``_specific``, which the lines below read.
-        combined = self.gradients().combine(weights)
+        raw = self.gradients()
+        combined = (raw if gradients is None else gradients).combine(weights)
         reach = self.reach
         alone = [parameter for own in reach.specific for parameter in own]
         own = [part for found in self._specific for part in found]

@@ -52,6 +52,8 @@ CASES = [
     ("lazy_adam", MASKED, "pcgrad"),
     ("adam", None, "{name: mgda, normalize: loss+}"),
     ("lazy_adam", MASKED, "uncertainty"),
+    ("lazy_adam", MASKED, "famo"),
+    ("adam", MASKED, "db_mtl"),
     ("lazy_adam", MASKED, "passes"),
 ]
 

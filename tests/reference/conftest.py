@@ -97,6 +97,16 @@ class Balanced:
         chosen = kinds or ["binary"] * self.tasks
         return [TaskSpec(f"t{i}", "binary" if k == "binary" else "regression", f"t{i}") for i, k in enumerate(chosen)]
 
+    def conflict(self) -> None:
+        """Give task 1 a gradient nearly opposite to that of task 0."""
+        if self.tasks > 1:
+            self.numpy["heads.1"] = 0.1 * self.numpy["heads.1"] - self.numpy["heads.0"]
+            self.model.heads[1].data.copy_(torch.from_numpy(self.numpy["heads.1"]))
+
+    def losses(self, index: int) -> Array:
+        """The losses (T,) of the batch of step ``index``, with the parameters as they are now."""
+        return losses_and_gradients(self.numpy, [index % 7, 2, 2, 5])[0]
+
     def check(self, balancer: LossBalancer, reference: Reference, own: torch.optim.Optimizer | None = None) -> None:
         """One step of plain gradient descent for the model, one of ``own`` for the balancer."""
         rows = [self.index % 7, 2, 2, 5]
@@ -107,6 +117,7 @@ class Balanced:
             self.model.penalised.square(),
             reach=self.model.reach(),
             again=lambda: self.model(torch.tensor(rows)),
+            own=own,
             index=self.index,
             seed=3,
         )

@@ -131,7 +131,10 @@ class ScaledOnly(MixedPrecision):
         yield
 
 
-@pytest.mark.parametrize("balancer", ["pcgrad", "mgda", "uncertainty", "gradnorm", "fixed"])
+SCALED = ["pcgrad", "mgda", "uncertainty", "gradnorm", "fixed", "db_mtl", "famo", "gls", "imtl", "nash_mtl"]
+
+
+@pytest.mark.parametrize("balancer", SCALED)
 def test_a_scaler_changes_nothing(balancer: str) -> None:
     plain = train(make_module(balancer))
     scaled = train(make_module(balancer), plugins=ScaledOnly(4096.0))
@@ -140,7 +143,7 @@ def test_a_scaler_changes_nothing(balancer: str) -> None:
         torch.testing.assert_close(scaled.balancer.get_parameter(name), parameter, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("balancer", ["pcgrad", "mgda", "uncertainty", "gradnorm", "fixed"])
+@pytest.mark.parametrize("balancer", SCALED)
 def test_a_scale_that_overflows_skips_the_step(balancer: str) -> None:
     module = make_module(balancer)
     before = weights(module)
