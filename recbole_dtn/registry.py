@@ -273,7 +273,7 @@ LOSSES = Registry("loss", "recbole_dtn.losses", ("task_kind",))
 BALANCERS = Registry("balancer", "recbole_dtn.balancers", ("reads_weights",))
 METRICS = Registry(
     "metric", "recbole_dtn.metrics",
-    ("task_kind", "higher_is_better", "needs_calibrated", "needs_group", "needs_domain"),
+    ("task_kind", "higher_is_better", "needs_calibrated", "needs_group", "needs_domain", "by_default"),
 )  # fmt: skip
 PREPROCESSORS = Registry("preprocessor", "recbole_dtn.preprocessors")
 REGISTRIES = (MODELS, INTERACTIONS, LOSSES, BALANCERS, METRICS, PREPROCESSORS)
