@@ -23,7 +23,7 @@ from recbole_dtn.schema import TaskSpec
 if TYPE_CHECKING:
     from recbole_dtn.model.base import Factor, ModelOutput
 
-__all__ = ["MultiTaskMetrics", "new_metrics"]
+__all__ = ["Details", "MultiTaskMetrics", "new_metrics", "with_domain_names"]
 
 ORDER = ("auc", "gauc", "logloss", "ne", "calibration", "rmse", "mae")
 """Order of the built-in metrics in tables and records; those of plug-ins follow by name."""
@@ -247,8 +247,27 @@ def new_metrics(settings: Settings, tasks: Sequence[TaskSpec]) -> MultiTaskMetri
     )
 
 
+def with_domain_names(details: Details, domains: Sequence[str]) -> Details:
+    """Details with the names of domains in place of their numbers.
+
+    >>> found = {"click": {"auc/domain": {"domains": {"1": {"rows": 2.0, "value": None}}}}}
+    >>> with_domain_names(found, ["fr", "us"])["click"]["auc/domain"]
+    {'domains': {'us': {'rows': 2.0, 'value': None}}}
+    """
+
+    def named(told: dict[str, Any]) -> dict[str, Any]:
+        if "domains" not in told:
+            return told
+        return {**told, "domains": {domains[int(number)]: found for number, found in told["domains"].items()}}
+
+    return {task: {name: named(told) for name, told in found.items()} for task, found in details.items()}
+
+
 def _all_metrics(grouped: bool, domains: bool) -> dict[str, Mapping[str, Any]]:
-    names = sorted(filter(by_default, METRICS.names()), key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    names = sorted(
+        filter(by_default, METRICS.names()),
+        key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name),
+    )
     kinds = {name: _metric_class(name) for name in names}
     return {
         name: {}
