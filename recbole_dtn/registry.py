@@ -269,7 +269,7 @@ MODELS = Registry(
      "deterministic", "fits_directly", "has_gradients", "package"),
 )  # fmt: skip
 INTERACTIONS = Registry("interaction", "recbole_dtn.interactions")
-LOSSES = Registry("loss", "recbole_dtn.losses", ("task_kind",))
+LOSSES = Registry("loss", "recbole_dtn.losses", ("task_kind", "calibrated", "link"))
 BALANCERS = Registry("balancer", "recbole_dtn.balancers", ("reads_weights",))
 METRICS = Registry(
     "metric", "recbole_dtn.metrics",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from recbole_dtn.config.metric_names import is_metric, metric_about
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import nearest
-from recbole_dtn.registry import METRICS
+from recbole_dtn.registry import LOSSES, METRICS
 
 __all__ = [
-    "MEANS", "by_default", "error_name", "higher_is_better", "is_error", "known_valid_metrics", "metric_faults", "metric_of",
+    "MEANS", "by_default", "calibrated", "error_name", "higher_is_better", "is_error", "known_valid_metrics", "metric_faults", "metric_of",
 ]  # fmt: skip
 
 MEANS = ("mean", "weighted")
@@ -28,6 +28,8 @@ class Task(Protocol):
     def kind(self) -> str: ...
     @property
     def pos_weight(self) -> float: ...
+    @property
+    def loss(self) -> Any: ...
 
 
 def error_name(metric: str) -> str:
@@ -53,8 +55,8 @@ def known_valid_metrics(
 ) -> tuple[str, ...]:
     """Every name that can select an epoch: the means over the tasks that have the metric, then ``<task>_<metric>``.
 
-    A metric without a direction cannot (calibration is best at 1), nor one that is undefined for a task with
-    ``pos_weight``.
+    A metric without a direction cannot (calibration is best at 1), nor one that is undefined for a task whose
+    predictions are not :func:`calibrated`.
 
     Args:
         tasks: the tasks. metrics: names of the metrics that are computed; None: every registered one that applies.
@@ -71,6 +73,19 @@ def known_valid_metrics(
     return (*(f"{mean}_{name}" for mean in MEANS for name in shared), *(f"{task}_{metric}" for task, metric in found))
 
 
+def calibrated(task: Task) -> bool:
+    """Whether a task's predictions are probabilities of the data: without ``pos_weight``, and by its loss.
+
+    >>> from recbole_dtn.schema import TaskSpec
+    >>> calibrated(TaskSpec("t", "binary", "t")), calibrated(TaskSpec("t", "binary", "t", loss={"name": "focal"}))
+    (True, False)
+    """
+    if task.loss is None:
+        return task.pos_weight == 1.0
+    name = task.loss["name"] if isinstance(task.loss, Mapping) else task.loss.name
+    return task.pos_weight == 1.0 and bool(LOSSES.attributes(name).get("calibrated", True))
+
+
 def by_default(name: str) -> bool:
     """Whether a metric is computed where the setting ``metrics`` is null.
 
@@ -85,7 +100,7 @@ def _selects(name: str, task: Task, grouped: bool, domains: bool) -> bool:
     return (
         about.get("task_kind") == task.kind
         and about.get("higher_is_better") is not None
-        and not (about.get("needs_calibrated") and task.pos_weight != 1.0)
+        and not (about.get("needs_calibrated") and not calibrated(task))
         and (grouped or not about.get("needs_group"))
         and (domains or not about.get("needs_domain"))
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recbole_dtn.config.metric_names import metric_name
-from recbole_dtn.config.metrics import by_default, error_name, is_error
+from recbole_dtn.config.metrics import by_default, calibrated, error_name, is_error
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError
@@ -85,7 +85,8 @@ class ColumnMetrics:
 class MultiTaskMetrics:
     """The metrics of every task, each over the rows where its task is observed.
 
-    A metric that reads predictions as probabilities (``ne``, ``calibration``) is None for a task with ``pos_weight``.
+    A metric that reads predictions as probabilities (``ne``, ``calibration``) is None for a task with ``pos_weight`` or
+    a loss whose predictions are none (``focal``).
     Under several processes with any number of rows each, every row counts once.
 
     Each factor (``ModelOutput.factors``) has the metrics of the task whose label it predicts, on the rows where its
@@ -112,7 +113,7 @@ class MultiTaskMetrics:
     ) -> None:
         self.tasks = tuple(tasks)
         self.chosen = _all_metrics(grouped, domains) if metrics is None else dict(metrics)
-        self.columns = [ColumnMetrics(task, self.chosen, calibrated=task.pos_weight == 1.0) for task in self.tasks]
+        self.columns = [ColumnMetrics(task, self.chosen, calibrated=calibrated(task)) for task in self.tasks]
         self.factors: dict[str, ColumnMetrics] = {}
         self._factor_tasks: dict[str, tuple[int, int]] = {}
         self._fits: Details = {}
@@ -192,8 +193,10 @@ class MultiTaskMetrics:
 
     def _new_factor(self, name: str, position: int, condition: int) -> None:
         if name not in self.factors:
-            calibrated = all(self.tasks[task].pos_weight == 1.0 for task in (position, condition))
-            self.factors[name] = ColumnMetrics(self.tasks[position], self.chosen, calibrated=calibrated)
+            # A conditional probability is not corrected for down-sampled negatives.
+            both = [self.tasks[task] for task in (position, condition)]
+            right = all(calibrated(task) and task.negative_rate == 1.0 for task in both)
+            self.factors[name] = ColumnMetrics(self.tasks[position], self.chosen, calibrated=right)
             self.factors[name].use_fits(self._fits.get(name, {}))
             self._factor_tasks[name] = position, condition
 

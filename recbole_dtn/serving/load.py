@@ -109,7 +109,7 @@ class LoadedRun:
                 the batch).
         """
         # Checked in the model's own type: a clipped probability would hide an infinite logit.
-        logits = self.model(features).logits
+        logits = self.model.served(self.model(features)).logits
         check_logits(logits, self.model.schema.task_names, features.row)
         return probabilities(logits, self.model.schema.tasks)
 
@@ -167,7 +167,7 @@ class LoadedRun:
             # On a CPU Lightning runs both mixed precisions in bfloat16.
             with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None, cache_enabled=False):
                 output = self.model(batch)
-            yield batch, output
+            yield batch, self.model.served(output)
 
 
 def probabilities(logits: Tensor, tasks: Sequence[TaskSpec]) -> Tensor:

@@ -225,7 +225,7 @@ class TrainingModule(lightning.LightningModule):
         self.chain_breaks = ChainBreaks(self.model.schema.tasks)
 
     def _evaluate(self, batch: Features) -> None:
-        output = self(batch)
+        output = self.model.served(self(batch))
         with stage("metrics"):
             self.metrics.add_batch(batch, output)
             self.gate_means.update(output.gates)

@@ -50,7 +50,7 @@ def unread_weights(settings: Settings) -> list[str]:
 
 
 def large_targets(tasks: list[TaskSettings], train: Split) -> list[str]:
-    """Sentences about regression tasks whose squared error would outweigh the other tasks' losses.
+    """Sentences about regression tasks, not standardised, whose squared error would outweigh the others' losses.
 
     Args:
         tasks: of the data set. train: its training rows; at most the first 2^20 of them are looked at.
@@ -60,13 +60,15 @@ def large_targets(tasks: list[TaskSettings], train: Split) -> list[str]:
     labels, observed = train.store.labels[rows], train.store.observed[rows]
     found = []
     for position, task in enumerate(tasks):
+        if task.standardise:
+            continue
         values = labels[:, position][observed[:, position]].astype(np.float64)
         # The loss of a model that predicts 0, which a fresh one nearly does.
         square = float(np.mean(values**2)) if len(values) else 0.0
         if task.kind == "regression" and task.weight * square > LARGE and len(tasks) > 1:
             found.append(
                 f"task {task.name!r}: its targets are large (mean square {square:.3g}), so its loss would outweigh "
-                f"the others': give it a weight of about {1 / square:.1g} in tasks, or write the target in other units"
+                f"the others': leave standardise at true, or give it a weight of about {1 / square:.1g} in tasks"
             )
     return found
 
