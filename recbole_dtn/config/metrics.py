@@ -11,7 +11,8 @@ from recbole_dtn.errors import nearest
 from recbole_dtn.registry import LOSSES, METRICS
 
 __all__ = [
-    "MEANS", "by_default", "calibrated", "error_name", "higher_is_better", "is_error", "known_valid_metrics", "metric_faults", "metric_of",
+    "MEANS", "by_default", "calibrated", "error_name", "higher_is_better", "is_error", "known_valid_metrics",
+    "metric_faults", "metric_of",
 ]  # fmt: skip
 
 MEANS = ("mean", "weighted")

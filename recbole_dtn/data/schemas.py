@@ -52,7 +52,8 @@ def make_schema(
         TaskSpec(
             **{**task.model_dump(), "after": tuple(task.after)},
             rate=_rate(*positives[task.name]) if positives is not None and task.kind == "binary" else None,
-            **dict(zip(("mean", "std"), (targets or {}).get(task.name, ()), strict=False)),
+            mean=(targets or {}).get(task.name, (None, None))[0],
+            std=(targets or {}).get(task.name, (None, None))[1],
         )
         for task in tasks
     )

@@ -13,10 +13,8 @@ BLOCK = 1 << 22
 """Pairs in memory at a time."""
 
 
-def pairwise_loss(
-    logits: Tensor, labels: Tensor, weights: Tensor | None = None, group: Tensor | None = None
-) -> Tensor:
-    """Mean of ``softplus(-(z_i - z_j))`` over the pairs of rows with ``y_i > y_j``, of one group where there are groups.
+def pairwise_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None, group: Tensor | None = None) -> Tensor:
+    """Mean of ``softplus(-(z_i - z_j))`` over pairs of rows with ``y_i > y_j``, within groups where there are some.
 
     A pair weighs the product of its rows' weights. 0, with a gradient of 0, where there is no pair. Takes the product
     of the numbers of higher and lower rows in time (positives times negatives of a binary task), some at a time in
@@ -43,7 +41,7 @@ def pairwise_loss(
         return torch.stack([(mass * each).sum(), mass.sum()])
 
     # Rows of `higher` at a time; with several parts, each is computed again in the backward pass.
-    parts = higher.split(max(1, BLOCK // max(1, len(lower)))) if len(higher) else ()
+    parts = torch.split(higher, max(1, BLOCK // max(1, len(lower)))) if len(higher) else ()
     sums = logits.sum() * logits.new_zeros(2)
     for rows in parts:
         if len(parts) > 1 and logits.requires_grad:

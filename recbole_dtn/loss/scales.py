@@ -36,8 +36,8 @@ class Scales(nn.Module):
     Args:
         tasks: the T tasks, in the order of the columns. links: the link of each task's loss.
 
-    >>> tasks = (TaskSpec("click", "binary", "c", negative_rate=0.1), TaskSpec("t", "regression", "t", mean=5.0, std=2.0))
-    >>> scales = Scales(tasks, ["identity", "identity"])
+    >>> click = TaskSpec("click", "binary", "click", negative_rate=0.1)
+    >>> scales = Scales([click, TaskSpec("stay", "regression", "stay", mean=5.0, std=2.0)], ["identity", "identity"])
     >>> scales.labels(torch.tensor([[1.0, 7.0]])).tolist()
     [[1.0, 1.0]]
     >>> torch.sigmoid(scales.predictions(torch.zeros(1, 2)))[0, 0]  # .5 / (.5 + .5 / .1)

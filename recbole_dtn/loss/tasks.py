@@ -38,8 +38,8 @@ class TaskLosses(nn.Module):
 
         L_t = sum_b w_b (1 + (pos_weight_t - 1) y_b) l_t(logit_b, y_b) / sum_b w_b
 
-    A task with ``pairwise`` above 0 adds that many times :func:`pairwise_loss` of its observed rows. Its pairs are those
-    of one process.
+    A task with ``pairwise`` above 0 adds that many times the :func:`pairwise_loss` of its observed rows, whose pairs
+    are those of one process.
 
     A task without an observed row (or with weights that sum to 0) has loss 0 and gradient 0. A label that is not
     observed may be anything, NaN included. float64 logits give float64 losses; all others are computed in float32.
@@ -64,15 +64,16 @@ class TaskLosses(nn.Module):
                 chosen.append((wanted, [column]))
             else:
                 columns.append(column)
-        self.losses = nn.ModuleList(_build(tasks[columns[0]]) for _, columns in chosen)
+        built = [_build(tasks[columns[0]]) for _, columns in chosen]
+        self.losses = nn.ModuleList(built)
         self.columns = [columns for _, columns in chosen]
         # ``order``: columns as the losses give them; ``places[t]`` finds task t's among them.
         order = [column for columns in self.columns for column in columns]
         self.places = [order.index(column) for column in range(len(order))]
         # What is known of the two built-in losses: they are finite, with finite gradients, for any label.
         self.safe = all(type(loss) in (BCE, MSE) for loss in self.losses)
-        links = {column: loss.link for loss, columns in zip(self.losses, self.columns, strict=True) for column in columns}
-        self.scales = Scales(tasks, [links[column] for column in range(len(tasks))])
+        links = [loss.link for loss, columns in zip(built, self.columns, strict=True) for _ in columns]
+        self.scales = Scales(tasks, [links[place] for place in self.places])
         self.pairwise = {column: task.pairwise for column, task in enumerate(tasks) if task.pairwise > 0}
         factors = [task.pos_weight for task in tasks]
         positive = None if set(factors) <= {1.0} else torch.tensor(factors, dtype=torch.float64)
@@ -164,7 +165,5 @@ def task_losses(
     >>> task_losses(torch.zeros(2, 2), labels, ~labels.isnan(), tasks).tolist()
     [0.6931471824645996, 4.0]
     """
-    losses: Tensor = TaskLosses(tasks).to(logits.device)(
-        logits, labels, observed, sample_weight, total, group
-    )
+    losses: Tensor = TaskLosses(tasks).to(logits.device)(logits, labels, observed, sample_weight, total, group)
     return losses

@@ -85,7 +85,7 @@ def _earlier_and_lower(ranks: NDArray[np.int64], mass: Array, first: Array) -> A
         before -= np.repeat(before[starts], sizes)
         found += np.add.reduceat(np.where(ones, mass * before, 0), first)
         # Each block is parted by the bit, and the order within the parts stays.
-        count = np.cumsum(~ones) - ~ones
+        count: NDArray[np.int64] = np.cumsum(~ones) - ~ones
         count -= np.repeat(count[starts], sizes)
         zero_rows = np.add.reduceat((~ones).astype(np.int64), starts)
         begin = np.repeat(starts, sizes)

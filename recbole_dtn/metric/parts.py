@@ -59,7 +59,7 @@ class DomainMetric(RowsMetric):
         # Sorted once; a domain's rows are then a slice, whatever the number of domains.
         order = torch.argsort(rows.domain, stable=True)
         numbers, sizes = torch.unique_consecutive(rows.domain[order], return_counts=True)
-        for number, places in zip(numbers.tolist(), order.split(sizes.tolist()), strict=True):
+        for number, places in zip(numbers.tolist(), torch.split(order, sizes.tolist()), strict=True):
             own = rows.take(places)
             metric = self.base(**self._options)
             metric.distributed_available_fn = _alone  # the rows of all processes are here already

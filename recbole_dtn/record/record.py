@@ -67,8 +67,8 @@ class RunRecord(BaseModel):
     ``positives`` maps split -> task -> [positive rows, observed rows]. ``chain_breaks`` maps a task and each task that
     it comes after to [test rows where it is predicted to be the more probable one, test rows] (binary tasks observed
     on the same rows). ``details`` maps valid and test -> task or factor -> metric -> what that metric tells beside its
-    value: a reliability table, a fit on the validation rows, values by domain. ``warnings`` are the sentences that the run printed as such. Records of earlier versions have
-    none of the three.
+    value: a reliability table, a fit on the validation rows, values by domain. ``warnings`` are the sentences that the
+    run printed as such. Records of earlier versions have none of the four.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_dtn.data.targets import target_statistics
-from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.loss.focal import Focal
 from recbole_dtn.loss.huber import Huber
 from recbole_dtn.loss.pairwise import pairwise_loss
@@ -135,9 +133,7 @@ def test_a_task_adds_its_ranking_loss_over_observed_rows() -> None:
     found.sum().backward()
     for column, factor in ((0, 0.0), (1, 0.5), (2, 2.0)):
         seen = observed[:, column]
-        loss, slope = pairs_one_by_one(
-            both[seen, column], truth[seen, column], weights[seen], group[seen]
-        )
+        loss, slope = pairs_one_by_one(both[seen, column], truth[seen, column], weights[seen], group[seen])
         assert found[column].item() == pytest.approx(plain[column].item() + factor * loss, rel=1e-12)
         extra = (y.grad - x.grad)[:, column].numpy()
         np.testing.assert_allclose(extra[seen], factor * slope, atol=1e-13)
@@ -201,65 +197,3 @@ def test_predictions_are_in_the_units_of_the_labels() -> None:
     assert TaskLosses(SCALED).state_dict() == {}  # the schema carries the numbers
     schema = DataSchema((), SCALED)
     assert [task.mean for task in DataSchema.from_dict(schema.to_dict()).tasks] == [None, 1500.0, 2000.0, -3.0, None]
-
-
-def test_statistics_of_targets(monkeypatch: pytest.MonkeyPatch) -> None:
-    from recbole_dtn.config.load import resolve
-
-    monkeypatch.setattr("recbole_dtn.data.targets.BLOCK", 7)
-    names = [{"name": n, "label": n, "kind": "regression"} for n in "abc"]
-    tasks = [*names[:2], {**names[2], "standardise": False}, {"name": "d", "label": "d"}]
-    given = {"dataset": "mine", "fields": [{"name": "u"}], "valid_metric": "a_rmse"}
-    settings = resolve({**given, "tasks": tasks}).settings
-    random = np.random.default_rng(1)
-    labels = (random.normal(size=(40, 4)) * 5 + 1e6).astype(np.float32)
-    observed = random.random((40, 4)) < 0.5
-    observed[:, 1] = [True] + [False] * 39
-    found = target_statistics(settings.tasks, labels, observed)
-    seen = labels[observed[:, 0], 0].astype(np.float64)
-    assert set(found) == {"a", "b"}
-    assert found["a"] == pytest.approx((seen.mean(), seen.std()), rel=1e-12)
-    assert found["b"] == (float(labels[0, 1]), 1.0)
-    assert target_statistics(settings.tasks, labels, np.zeros_like(observed)) == {}
-
-    negative = resolve({**given, "tasks": [{**names[0], "loss": "wlr"}]}).settings.tasks
-    with pytest.raises(DataError, match="'a': loss 'wlr' expects labels of at least 0; found -2 in column 'a'"):
-        target_statistics(negative, np.array([[1.0], [-2.0]]), np.ones((2, 1), bool))
-
-
-@pytest.mark.parametrize(
-    ("task", "message"),
-    [
-        ({"kind": "regression", "negative_rate": 0.5}, "'t': a regression has no negative rows; leave negative_rate"),
-        ({"standardise": False}, "'t': standardise is for the labels of a regression"),
-        ({"negative_rate": 0.0}, "negative_rate"),
-        ({"pairwise": -1}, "pairwise"),
-        ({"loss": {"name": "focal", "alpha": 1.5}}, "alpha"),
-        ({"loss": "huber"}, "loss 'huber' is for regression tasks"),
-    ],
-)
-def test_wrong_settings_are_refused(task: dict, message: str) -> None:
-    from recbole_dtn.config.load import resolve
-    from recbole_dtn.config.tasks import check_fields_and_tasks
-
-    given = {"dataset": "mine", "fields": [{"name": "u"}], "valid_metric": "mean_auc", "metrics": ["auc", "rmse"]}
-    with pytest.raises(UsageError, match=message):
-        check_fields_and_tasks(
-            resolve(
-                {**given, "tasks": [{"name": "t", "label": "t", **task}, {"name": "o", "label": "o"},
-                                    {"name": "r", "label": "r", "kind": "regression"}]}
-            ).settings
-        )  # fmt: skip
-
-
-def test_metrics_of_probabilities_are_null_for_a_focal_task() -> None:
-    from recbole_dtn.metric.tasks import MultiTaskMetrics
-
-    task = TaskSpec("a", "binary", "a", loss={"name": "focal", "gamma": 2.0, "alpha": None})
-    metrics = MultiTaskMetrics([task], {"ne": {}, "rne": {}, "auc": {}, "ece": {}})
-    metrics.update(torch.tensor([[1.0], [0.0], [-1.0]]), torch.tensor([[1.0], [0.0], [1.0]]), torch.ones(3, 1).bool())
-    found = metrics.compute()["a"]
-    assert found["ne"] is None
-    assert found["ece"] is None
-    assert found["rne"] is not None
-    assert found["auc"] == 0.5
