@@ -35,16 +35,18 @@ def ordered_pairs(
     >>> ordered_pairs(two, one, np.zeros(3, int))  # (1, 2) is a tie, (1, 3) and (2, 3) are in the wrong order
     (array([3.]), array([0.5]), array([3.]))
     """
-    order = np.lexsort((-scores, labels, groups))
-    scores, labels, groups = scores[order], labels[order], groups[order]
-    mass = np.ones(len(order), np.int64) if weights is None else weights.astype(np.float64)[order]
-    first = run_starts(groups)
-    comparable = _pairs(mass, first, first) - _pairs(mass, run_starts(groups, labels), first)
-    lower = _earlier_and_lower(_ranks(scores, groups), mass, first)
-    by_score = np.lexsort((labels, scores, groups))
-    mass, scores, labels, groups = mass[by_score], scores[by_score], labels[by_score], groups[by_score]
-    tied = _pairs(mass, run_starts(groups, scores), first) - _pairs(mass, run_starts(groups, scores, labels), first)
+    mass = np.ones(len(scores), np.int64) if weights is None else weights.astype(np.float64)
+    order = np.lexsort((labels, scores, groups))
+    scores, labels, groups, mass = scores[order], labels[order], groups[order], mass[order]
+    first, of_score = run_starts(groups), run_starts(groups, scores)
+    tied = _pairs(mass, of_score, first) - _pairs(mass, run_starts(groups, scores, labels), first)
     size = np.add.reduceat(mass, first)
+    ranks = _ranks(of_score, first, len(order))
+    # Backwards, so that a stable sort by label leaves the higher score first; the groups then end where they began.
+    by_label = np.lexsort((labels[::-1], groups[::-1]))
+    labels, ranks, mass = (values[::-1][by_label] for values in (labels, ranks, mass))
+    comparable = _pairs(mass, first, first) - _pairs(mass, run_starts(groups, labels), first)
+    lower = _earlier_and_lower(ranks, mass, first)
     # ``tied`` and ``comparable`` are twice the number of pairs.
     return comparable / 2, (4 * lower + tied) / 4, size.astype(np.float64)
 
@@ -60,17 +62,12 @@ def _pairs(mass: Array, starts: Array, first: Array) -> Array:
     return found
 
 
-def _ranks(scores: Array, groups: Array) -> NDArray[np.int64]:
-    """The rank of each row's score among the distinct scores of its group, from 0."""
-    order = np.lexsort((scores, groups))
-    starts = run_starts(groups[order], scores[order])
-    first = run_starts(groups[order])
-    number = np.zeros(len(order), np.int64)
+def _ranks(starts: NDArray[np.int64], first: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+    """The rank of each row's score among the distinct ones of its group, from 0, where the rows are sorted by them."""
+    number = np.zeros(rows, np.int64)
     number[starts] = 1
-    number = np.cumsum(number) - 1
-    ranks = np.empty(len(order), np.int64)
-    ranks[order] = number - np.repeat(number[first], np.diff(first, append=len(order)))
-    return ranks
+    number = np.cumsum(number)
+    return number - np.repeat(number[first], np.diff(first, append=rows))
 
 
 def _earlier_and_lower(ranks: NDArray[np.int64], mass: Array, first: Array) -> Array:
@@ -80,13 +77,11 @@ def _earlier_and_lower(ranks: NDArray[np.int64], mass: Array, first: Array) -> A
     for bit in reversed(range(int(ranks.max(initial=0)).bit_length())):
         ones = ((ranks >> bit) & 1).astype(bool)
         sizes = np.diff(starts, append=len(ranks))
-        zeros = np.where(ones, 0, mass)
-        before = np.cumsum(zeros) - zeros
-        before -= np.repeat(before[starts], sizes)
+        count = _before(~ones, starts, sizes)
+        # Without weights the rows before are their weight.
+        before = count if mass.dtype == np.int64 else _before(np.where(ones, 0.0, mass), starts, sizes)
         found += np.add.reduceat(np.where(ones, mass * before, 0), first)
         # Each block is parted by the bit, and the order within the parts stays.
-        count: NDArray[np.int64] = np.cumsum(~ones) - ~ones
-        count -= np.repeat(count[starts], sizes)
         zero_rows = np.add.reduceat((~ones).astype(np.int64), starts)
         begin = np.repeat(starts, sizes)
         within = np.arange(len(ranks)) - begin
@@ -97,3 +92,10 @@ def _earlier_and_lower(ranks: NDArray[np.int64], mass: Array, first: Array) -> A
         halves = np.concatenate([starts, starts + zero_rows])
         starts = np.unique(halves[halves < len(ranks)])
     return found
+
+
+def _before(values: Array, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> Array:
+    """(N,) sums of the values of earlier rows of the same block."""
+    sums: Array = np.cumsum(values) - values
+    sums -= np.repeat(sums[starts], sizes)
+    return sums

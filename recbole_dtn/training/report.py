@@ -22,7 +22,16 @@ from recbole_dtn.training.warn import failure_signs, result_warnings
 
 __all__ = ["METRIC_NAMES", "Report", "detail_tables", "metric_rows"]
 
-METRIC_NAMES = {"auc": "AUC", "logloss": "log loss", "ne": "NE", "calibration": "calibration"}
+METRIC_NAMES = {
+    "auc": "AUC",
+    "logloss": "log loss",
+    "ne": "NE",
+    "calibration": "calibration",
+    "pr_auc": "PR AUC",
+    "gauc_equal": "GAUC (equal)",
+    "rne": "NE, recalibrated",
+    "xauc": "xAUC",
+}
 REDRAWN = 0.5
 """Seconds between two pictures of the live bar."""
 Metrics = Mapping[str, Mapping[str, float | None]]
