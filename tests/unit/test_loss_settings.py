@@ -9,7 +9,10 @@ from recbole_dtn.config.tasks import check_fields_and_tasks
 from recbole_dtn.data.targets import target_statistics
 from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.metric.tasks import MultiTaskMetrics
+from recbole_dtn.model.base import ModelOutput
+from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import TaskSpec
+from recbole_dtn.testing.data import make_settings, tiny_schema
 
 BASE = {"model": "MMoE", "dataset": "ml-100k"}
 LIKE = {"name": "like", "label": "rating", "condition": "rating >= 4"}
@@ -62,3 +65,18 @@ def test_metrics_of_probabilities_are_null_for_a_focal_task() -> None:
     assert found["ece"] is None
     assert found["rne"] is not None
     assert found["auc"] == 0.5
+
+
+def test_a_model_with_a_fit_of_its_own_reads_labels_as_they_are() -> None:
+    stay = TaskSpec("stay", "regression", "s", mean=5.0, std=2.0, loss={"name": "wlr", "negatives": "all"})
+    click = TaskSpec("click", "binary", "c", negative_rate=0.5)
+    logits = torch.tensor([[3.0, 0.0]])
+    kind = MODELS.load("Logistic")
+    direct, other = (
+        model(make_settings(name), tiny_schema(tasks=[stay, click])).served(ModelOutput(logits)).logits[0].tolist()
+        for name, model in (("Logistic", kind), ("MMoE", MODELS.load("MMoE")))
+    )
+    assert direct == pytest.approx([3.0, np.log(0.5)], rel=1e-6)
+    assert other == pytest.approx([5 * np.exp(3), np.log(0.5)], rel=1e-6)
+    with pytest.raises(UsageError, match="task 'click': pairwise: Logistic has no batches to rank"):
+        kind(make_settings("Logistic"), tiny_schema(tasks=[TaskSpec("click", "binary", "c", pairwise=1.0)]))
