@@ -71,8 +71,8 @@ class RecalibratedNE(RowsMetric):
     loss whose predictions are no probabilities, and its distance from ``ne`` is what calibration alone would gain. a
     and b are fitted by :func:`platt_fit` on the validation rows, of the epoch that is kept, for the test rows. On
     validation itself, and for scores of other tools, which come without validation rows, they are fitted on the rows
-    that are evaluated: two numbers, which flatter the value by about 1 / (rows times entropy). By domain (``rne/domain``)
-    every domain has a fit of its own rows.
+    that are evaluated: two numbers, which flatter the value by about 1 / (rows times entropy). By domain
+    (``rne/domain``) every domain has a fit of its own rows.
 
     Undefined where only one class is observed. The record keeps ``slope`` and ``intercept`` under ``details``.
 
