@@ -122,7 +122,7 @@ def _targets(settings: Settings, dataset: Dataset, labels: Mapping[str, str]) ->
     for task in settings.tasks:
         label = plain_float(dataset.inter_feat[labels[task.name]])
         seen = observed_rows(task.observed_when, dataset.inter_feat, len(label), label.device)
-        found |= target_statistics([task], label[:, None].numpy(), seen[:, None].numpy())
+        found |= target_statistics([task], label[:, None].cpu().numpy(), seen[:, None].cpu().numpy())
     return found
 
 
