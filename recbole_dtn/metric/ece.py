@@ -47,9 +47,9 @@ class ECE(RowsMetric):
     """Expected calibration error: how far mean predictions are from mean labels, over bins of equal mass.
 
     ``sum_b n_b / N |mean p_b - mean y_b|`` over bins of equally many rows (by sample weight), ordered by prediction.
-    Rows of equal predictions are spread evenly over the bins that they fall into. The paper has bins of equal width;
-    predictions of clicks crowd into the first of those. With few rows a bin the error is above 0 for a calibrated
-    model too.
+    Rows of equal predictions are spread evenly over the bins that they fall into. Bins of equal width, which are common
+    too, would put nearly all predictions of a rare event into the first one. With few rows a bin the error is above 0
+    for a calibrated model too.
 
     The record of a run keeps the reliability table of the test rows under ``details``: of each bin its ``rows``,
     ``predicted`` (mean prediction) and ``observed`` (mean label). Undefined without rows.
