@@ -269,11 +269,11 @@ MODELS = Registry(
      "deterministic", "fits_directly", "has_gradients", "package", "min_batch_rows"),
 )  # fmt: skip
 INTERACTIONS = Registry("interaction", "recbole_dtn.interactions")
-LOSSES = Registry("loss", "recbole_dtn.losses", ("task_kind",))
+LOSSES = Registry("loss", "recbole_dtn.losses", ("task_kind", "calibrated", "link"))
 BALANCERS = Registry("balancer", "recbole_dtn.balancers", ("reads_weights",))
 METRICS = Registry(
     "metric", "recbole_dtn.metrics",
-    ("task_kind", "higher_is_better", "needs_calibrated", "needs_group", "needs_domain"),
+    ("task_kind", "higher_is_better", "needs_calibrated", "needs_group", "needs_domain", "by_default"),
 )  # fmt: skip
 PREPROCESSORS = Registry("preprocessor", "recbole_dtn.preprocessors")
 REGISTRIES = (MODELS, INTERACTIONS, LOSSES, BALANCERS, METRICS, PREPROCESSORS)

@@ -81,6 +81,10 @@ class TaskSpec:
         observed_when: expression; rows where it is false carry no label and count in neither loss nor metrics.
         loss: name and options of the loss (``{"name": "bce"}``); None: ``bce`` (binary) or ``mse`` (regression).
         rate: share of positives among the observed training rows of a binary task; None: not known.
+        negative_rate: share of the negatives that were kept when the rows were made; predictions are those of all rows.
+        pairwise: weight of the in-batch ranking loss that is added to the task's.
+        standardise: whether a regression learns its label in units of the training rows.
+        mean, std: of the observed training labels of a regression that is standardised; None: it is not.
     """
 
     name: str
@@ -93,6 +97,11 @@ class TaskSpec:
     observed_when: str | None = None
     loss: Mapping[str, Any] | None = field(default=None, hash=False)  # a map has no hash
     rate: float | None = field(default=None, compare=False)
+    negative_rate: float = 1.0
+    pairwise: float = 0.0
+    standardise: bool = True
+    mean: float | None = field(default=None, compare=False)
+    std: float | None = field(default=None, compare=False)
 
 
 def topological_order(after: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from recbole_dtn.config.load import resolve, settings_class
 from recbole_dtn.config.recbole_names import ALIASES
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.schemas import make_schema
+from recbole_dtn.data.targets import target_statistics
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import UsageError
 from recbole_dtn.registry import MODELS
@@ -111,7 +112,18 @@ def _encode(settings: Settings, dataset: Dataset, labels: Mapping[str, str]) -> 
         domains = sorted(dataset.field2id_token[settings.domain_field].tolist()[1:], key=str.encode)
         vocabularies = replace(vocabularies, domains=tuple(domains), domain_field=settings.domain_field)
     positives = _positives(settings, dataset, labels)
-    return make_schema(settings.fields, settings.tasks, vocabularies, settings, positives), vocabularies
+    targets = _targets(settings, dataset, labels)
+    return make_schema(settings.fields, settings.tasks, vocabularies, settings, positives, targets), vocabularies
+
+
+def _targets(settings: Settings, dataset: Dataset, labels: Mapping[str, str]) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of the training labels of regressions."""
+    found: dict[str, tuple[float, float]] = {}
+    for task in settings.tasks:
+        label = plain_float(dataset.inter_feat[labels[task.name]])
+        seen = observed_rows(task.observed_when, dataset.inter_feat, len(label), label.device)
+        found |= target_statistics([task], label[:, None].cpu().numpy(), seen[:, None].cpu().numpy())
+    return found
 
 
 def _positives(settings: Settings, dataset: Dataset, labels: Mapping[str, str]) -> dict[str, tuple[int, int]]:

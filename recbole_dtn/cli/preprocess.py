@@ -84,7 +84,8 @@ Keys of the spec (only fields and tasks are needed):
                    cells empty, absent values to our models)
   tasks:           of each: name, kind (binary; regression), label (column: 0, 1, true, false; or a number),
                    condition (such as rating >= 4), observed_when (condition of the rows where it is known),
-                   after (tasks before it in a chain), weight (1), pos_weight (1), loss (bce or mse by kind)
+                   after (tasks before it in a chain), weight (1), pos_weight (1), loss (bce or mse by kind),
+                   negative_rate (1; share of the negatives in the file), pairwise (0), standardise (true)
   filter:          condition of the rows that are kept
   fill:            {column: number} for missing numbers, also of time_field and weight_field
   derive:          {column: condition}: further 0/1 columns

@@ -37,7 +37,7 @@ def run(words: list[str]) -> int:
 
     read_record(Path(folder))  # a wrong folder is an error before torch is imported
     from recbole_dtn.serving.load import load
-    from recbole_dtn.training.report import metric_rows
+    from recbole_dtn.training.report import detail_tables, metric_rows
 
     loaded = load(folder, **moved)
     if loaded.record.status == "interrupted":
@@ -47,11 +47,16 @@ def run(words: list[str]) -> int:
     if given.json:
         flag = {"selected_on_test": True} if loaded.record.selected_on_test else {}
         factors = {"factors": found.factors} if found.factors else {}
-        print(json.dumps({"run": folder, "test": found.tasks, **factors, **flag}, indent=2, allow_nan=False))
+        details = {"details": found.details} if found.details else {}
+        told = {"run": folder, "test": found.tasks, **factors, **details, **flag}
+        print(json.dumps(told, indent=2, allow_nan=False))
         return 0
     console = make_console()
     say(console, f"test of {folder}")
     if loaded.record.selected_on_test:
         say(console, f"warning: {SELECTED_ON_TEST}")
     show_table(console, *metric_rows({**found.tasks, **found.factors}))
+    for title, columns, rows in detail_tables(found.details):
+        say(console, f"\n{title}")
+        show_table(console, columns, rows, numbers=True)
     return 0

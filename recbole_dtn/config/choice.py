@@ -12,6 +12,7 @@ from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, crea
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from recbole_dtn.config.metric_names import metric_name
 from recbole_dtn.config.schema import field_of
 from recbole_dtn.config.strict import Strict
 from recbole_dtn.errors import UsageError
@@ -60,16 +61,27 @@ class ChoiceOf:
         if not isinstance(name, str):
             raise PydanticCustomError("choice", "expected a name")
         try:
-            model = options_class(self.registry, name)
+            registered, implied = self.taken_apart(name)
+            model = options_class(self.registry, registered)
         except UsageError as error:
             raise PydanticCustomError("usage", "{told}", {"told": str(error)}) from None
-        options = model.model_validate({key: item for key, item in value.items() if key != "name"})
+        given = {key: item for key, item in value.items() if key != "name"}
+        for key, item in implied.items():
+            if given.setdefault(key, item) != item:
+                told = f"{name!r} says {key}: {item}; leave {key} out, or write the name {registered!r}"
+                raise PydanticCustomError("usage", "{told}", {"told": told})
+        options = model.model_validate(given)
         return Choice(name, {key: getattr(options, key) for key in model.model_fields})
+
+    def taken_apart(self, name: str) -> tuple[str, dict[str, Any]]:
+        """The registered name in ``name``, and the options that the rest of it implies."""
+        return name, {}
 
     def options_class(self, tree: Any, parent: Any) -> type[BaseModel] | None:
         """The class whose fields the keys of ``tree`` are, for messages; None where the name is unknown."""
         try:
-            return options_class(self.registry, str(getattr(tree.get("name"), "value", "")))
+            registered, _ = self.taken_apart(str(getattr(tree.get("name"), "value", "")))
+            return options_class(self.registry, registered)
         except (UsageError, AttributeError):
             return None
 
@@ -81,9 +93,17 @@ class ChoiceOf:
         return {"method": self.registry.kind}
 
 
+class MetricChoice(ChoiceOf):
+    """:class:`ChoiceOf` a metric, whose name may hold a depth and a part."""
+
+    def taken_apart(self, name: str) -> tuple[str, dict[str, Any]]:
+        found = metric_name(name)
+        return found.base, found.options
+
+
 Interaction = Annotated[Choice, ChoiceOf(INTERACTIONS, "gdcn", "{name: masknet, blocks: 3}")]
 Balancer = Annotated[Choice, ChoiceOf(BALANCERS, "fixed", "{name: gradnorm, alpha: 1}")]
-Metric = Annotated[Choice, ChoiceOf(METRICS, "auc", "{name: gauc, weights: equal}")]
+Metric = Annotated[Choice, MetricChoice(METRICS, "auc", "{name: gauc, weights: equal}")]
 Loss = Annotated[Choice, ChoiceOf(LOSSES, "bce", "{name: bce}")]
 KINDS: dict[str, Any] = {"interaction": Interaction, "balancer": Balancer, "metric": Metric, "loss": Loss}
 """Kind of method -> the type of a setting that chooses one."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
+from recbole_dtn.config.metric_names import is_metric, metric_about
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import nearest
-from recbole_dtn.registry import METRICS
+from recbole_dtn.registry import LOSSES, METRICS
 
 __all__ = [
-    "MEANS", "error_name", "higher_is_better", "is_error", "known_valid_metrics", "metric_faults", "metric_of",
+    "MEANS", "by_default", "calibrated", "error_name", "higher_is_better", "is_error", "known_valid_metrics",
+    "metric_faults", "metric_of",
 ]  # fmt: skip
 
 MEANS = ("mean", "weighted")
@@ -27,6 +29,8 @@ class Task(Protocol):
     def kind(self) -> str: ...
     @property
     def pos_weight(self) -> float: ...
+    @property
+    def loss(self) -> Any: ...
 
 
 def error_name(metric: str) -> str:
@@ -52,8 +56,8 @@ def known_valid_metrics(
 ) -> tuple[str, ...]:
     """Every name that can select an epoch: the means over the tasks that have the metric, then ``<task>_<metric>``.
 
-    A metric without a direction cannot (calibration is best at 1), nor one that is undefined for a task with
-    ``pos_weight``.
+    A metric without a direction cannot (calibration is best at 1), nor one that is undefined for a task whose
+    predictions are not :func:`calibrated`.
 
     Args:
         tasks: the tasks. metrics: names of the metrics that are computed; None: every registered one that applies.
@@ -64,18 +68,40 @@ def known_valid_metrics(
     >>> known_valid_metrics(tasks, ["auc", "calibration", "ne", "rmse"])
     ('mean_auc', 'mean_rmse', 'weighted_auc', 'weighted_rmse', 'click_auc', 'stay_rmse')
     """
-    names = METRICS.names() if metrics is None else metrics
+    names = [name for name in METRICS.names() if by_default(name)] if metrics is None else metrics
     found = [(task.name, name) for task in tasks for name in names if _selects(name, task, grouped, domains)]
     shared = [name for name in names if any(name == metric for _, metric in found)]
     return (*(f"{mean}_{name}" for mean in MEANS for name in shared), *(f"{task}_{metric}" for task, metric in found))
 
 
+def calibrated(task: Task) -> bool:
+    """Whether a task's predictions are probabilities of the data: without ``pos_weight``, and by its loss.
+
+    >>> from recbole_dtn.schema import TaskSpec
+    >>> calibrated(TaskSpec("t", "binary", "t")), calibrated(TaskSpec("t", "binary", "t", loss={"name": "focal"}))
+    (True, False)
+    """
+    if task.loss is None:
+        return task.pos_weight == 1.0
+    name = task.loss["name"] if isinstance(task.loss, Mapping) else task.loss.name
+    return task.pos_weight == 1.0 and bool(LOSSES.attributes(name).get("calibrated", True))
+
+
+def by_default(name: str) -> bool:
+    """Whether a metric is computed where the setting ``metrics`` is null.
+
+    >>> by_default("auc"), by_default("pr_auc")
+    (True, False)
+    """
+    return bool(metric_about(name).get("by_default", True))
+
+
 def _selects(name: str, task: Task, grouped: bool, domains: bool) -> bool:
-    about = METRICS.attributes(name)
+    about = metric_about(name)
     return (
         about.get("task_kind") == task.kind
         and about.get("higher_is_better") is not None
-        and not (about.get("needs_calibrated") and task.pos_weight != 1.0)
+        and not (about.get("needs_calibrated") and not calibrated(task))
         and (grouped or not about.get("needs_group"))
         and (domains or not about.get("needs_domain"))
     )
@@ -89,7 +115,7 @@ def metric_of(valid_metric: str, tasks: Iterable[str]) -> str:
     """
     for task in (*tasks, *MEANS):
         metric = valid_metric.removeprefix(f"{task}_")
-        if metric != valid_metric and metric in METRICS.names():
+        if metric != valid_metric and is_metric(metric):
             return metric
     return ""
 
@@ -100,7 +126,7 @@ def higher_is_better(valid_metric: str, tasks: Iterable[str]) -> bool:
     >>> higher_is_better("click_auc", ["click"]), higher_is_better("mean_logloss", ["click"])
     (True, False)
     """
-    return bool(METRICS.attributes(metric_of(valid_metric, tasks))["higher_is_better"])
+    return bool(metric_about(metric_of(valid_metric, tasks))["higher_is_better"])
 
 
 def metric_faults(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -115,12 +141,13 @@ def metric_faults(settings: Settings) -> Iterator[tuple[str, str]]:
         return
     metric = metric_of(name, [task.name for task in settings.tasks])
     instead = f"choose one of {', '.join(known)}" if known else "compute one that can select an epoch"
-    if chosen is not None and name in known_valid_metrics(settings.tasks, grouped=grouped, domains=domains):
+    left_out = is_metric(metric) and (chosen is not None or not by_default(metric))
+    if left_out and name in known_valid_metrics(settings.tasks, [metric], grouped=grouped, domains=domains):
         yield "valid_metric", f"{name!r} is not computed: add {metric} to metrics, or {instead}"
-    elif name in known_valid_metrics(settings.tasks, grouped=True, domains=True):
-        needed = "group_field" if METRICS.attributes(metric).get("needs_group") else "domain_field"
+    elif is_metric(metric) and name in known_valid_metrics(settings.tasks, [metric], grouped=True, domains=True):
+        needed = "group_field" if metric_about(metric).get("needs_group") and not grouped else "domain_field"
         yield "valid_metric", f"{name!r} needs {needed}: set it, or {instead}"
-    elif metric in METRICS.names() and METRICS.attributes(metric).get("higher_is_better") is None:
+    elif is_metric(metric) and metric_about(metric).get("higher_is_better") is None:
         yield "valid_metric", f"{metric} is best at neither end, so that it cannot select an epoch; {instead}"
     elif all(task.kind != "binary" for task in settings.tasks):
         yield "valid_metric", f"{name!r} needs a binary task; {instead}"
@@ -131,7 +158,7 @@ def metric_faults(settings: Settings) -> Iterator[tuple[str, str]]:
 def _misplaced(chosen: Sequence[str], settings: Settings) -> Iterator[tuple[str, str]]:
     kinds = {task.kind for task in settings.tasks}
     for number, name in enumerate(chosen):
-        about = METRICS.attributes(name)
+        about = metric_about(name)
         if name in chosen[:number]:
             yield "metrics", f"{name!r} is listed twice; keep one"
         elif about.get("task_kind") not in kinds:

@@ -85,6 +85,9 @@ class TaskSettings(Strict):
     pos_weight: Positive = 1.0
     observed_when: str | None = None
     loss: Loss | None = None  # None: bce of a binary task, mse of a regression
+    negative_rate: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the negatives kept when rows were down-sampled
+    pairwise: NonNegative = 0.0  # weight of the in-batch ranking loss that is added
+    standardise: bool = True  # learn the label of a regression in units of the training rows
 
 
 class CompressionSettings(Strict):

@@ -66,6 +66,10 @@ def check_fields_and_tasks(settings: Settings) -> None:
             raise UsageError(
                 f"task {task.name!r}: a regression has no condition; its label is the column {task.label!r}"
             )
+        if task.kind == "regression" and task.negative_rate != 1.0:
+            raise UsageError(f"task {task.name!r}: a regression has no negative rows; leave negative_rate out")
+        if task.kind == "binary" and not task.standardise:
+            raise UsageError(f"task {task.name!r}: standardise is for the labels of a regression; leave it out")
         kind = task.kind if task.loss is None else LOSSES.attributes(task.loss.name).get("task_kind")
         if task.loss is not None and kind != task.kind:
             raise UsageError(

@@ -19,6 +19,7 @@ def make_schema(
     vocabularies: Vocabularies,
     settings: Settings,
     positives: Mapping[str, tuple[int, int]] | None = None,
+    targets: Mapping[str, tuple[float, float]] | None = None,
 ) -> DataSchema:
     """The schema: sizes from the vocabularies, offsets cumulative over the fields in their order.
 
@@ -26,6 +27,7 @@ def make_schema(
 
     Args:
         positives: of each task, its positive and its observed training rows; None: not known.
+        targets: mean and standard deviation of the labels of each regression that is standardised.
     """
     made: list[FieldSpec] = []
     zero_unknown: list[int] = []
@@ -50,6 +52,8 @@ def make_schema(
         TaskSpec(
             **{**task.model_dump(), "after": tuple(task.after)},
             rate=_rate(*positives[task.name]) if positives is not None and task.kind == "binary" else None,
+            mean=(targets or {}).get(task.name, (None, None))[0],
+            std=(targets or {}).get(task.name, (None, None))[1],
         )
         for task in tasks
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from recbole_dtn.schema import TaskKind
 
-__all__ = ["TaskLoss"]
+__all__ = ["Link", "TaskLoss"]
+
+Link = Literal["identity", "exp"]
 
 
 class TaskLoss(nn.Module):
@@ -21,6 +23,9 @@ class TaskLoss(nn.Module):
 
     Attributes:
         task_kind: kind of task that the loss is for.
+        calibrated: of a binary task, whether the sigmoid of the logit is the probability of the data where the loss is
+            least; if not, metrics that read it as such are null.
+        link: of a regression, what makes the logit the value: itself, or its exponential (labels are then at least 0).
 
     >>> import torch
     >>> class Hinge(TaskLoss):
@@ -31,14 +36,17 @@ class TaskLoss(nn.Module):
     """
 
     task_kind: ClassVar[TaskKind] = "binary"
+    calibrated: ClassVar[bool] = True
+    link: ClassVar[Link] = "identity"
 
     @abstractmethod
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of every row.
 
         Args:
-            logits: (B,) log-odds (binary) or predicted values (regression). labels: (B,), of the same type; 0 at rows
-                that are not observed, where ``logits`` is 0 too and the result is not used.
+            logits: (B,) log-odds (binary) or predicted values (regression). labels: (B,), of the same type; those of a
+                regression are scaled (:class:`~recbole_dtn.loss.scales.Scales`). Both are 0 at rows that are not
+                observed, and the result is not used there.
 
         Returns:
             (B,).

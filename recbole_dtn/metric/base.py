@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -105,6 +105,7 @@ class TaskMetric(Metric):
         needs_calibrated: whether the metric reads a prediction as a probability of the data, so that it means nothing
             for a task trained with ``pos_weight``.
         needs_group: whether ``Rows.group`` must be there. needs_domain: whether ``Rows.domain`` must be.
+        by_default: whether it is computed where the setting ``metrics`` is null; if not, it has to be named there.
         sampling_error: standard error of the value that ``compute`` returned last: a float64 scalar, NaN where
             undefined; None if the metric reports none.
 
@@ -134,6 +135,7 @@ class TaskMetric(Metric):
     needs_calibrated: ClassVar[bool] = False
     needs_group: ClassVar[bool] = False
     needs_domain: ClassVar[bool] = False
+    by_default: ClassVar[bool] = True
     sampling_error: Tensor | None = None
 
     def __init__(self) -> None:
@@ -187,6 +189,13 @@ class TaskMetric(Metric):
     @abstractmethod
     def compute(self) -> Tensor:
         """The metric over all rows of all processes."""
+
+    def details(self) -> dict[str, Any] | None:
+        """What the record of a run keeps of the last :meth:`compute` beside the value, as plain values; or None."""
+        return None
+
+    def use_fit(self, details: Mapping[str, Any]) -> None:
+        """Take over what the metric fitted on validation rows: their :meth:`details`. Called before the test rows."""
 
     def standard_error(self) -> Tensor | None:
         """Sampling error of :meth:`compute` over all rows of all processes; None if the metric reports none.

@@ -9,9 +9,9 @@ from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from recbole_dtn.metric.base import TaskMetric
+from recbole_dtn.metric.base import Rows, TaskMetric
 
-__all__ = ["KeepingMetric", "narrowed"]
+__all__ = ["KeepingMetric", "RowsMetric", "narrowed"]
 
 PARTS, BLOCK = 128, 1 << 18
 """This many tensors of a state are joined to one, unless they have a block of rows already."""
@@ -69,3 +69,39 @@ class KeepingMetric(TaskMetric):
         for name, column, index in zip(self.kept, columns, widest, strict=True):
             setattr(self, name, [column.to(TYPES[index])])
         super()._sync_dist(dist_sync_fn, process_group)
+
+
+class RowsMetric(KeepingMetric):
+    """A metric that reads all rows at once; a subclass writes ``compute`` from :meth:`rows`.
+
+    Keeps 8 bytes a row, and 4 more for each of sample weight, group and domain, the latter two only where it needs
+    them (8 instead of 4 for float64 logits or labels, and for numbers of groups that int32 does not hold).
+    """
+
+    kept = ("logits", "labels", "weights", "groups", "domains")
+
+    def add(self, rows: Rows) -> None:
+        self.keep("logits", rows.logits)
+        self.keep("labels", rows.labels if rows.labels.dtype is torch.float64 else rows.labels.float())
+        if rows.weights is not None:
+            self.keep("weights", rows.weights)
+        if self.needs_group:
+            assert rows.group is not None
+            self.keep("groups", narrowed(rows.group))
+        if self.needs_domain:
+            assert rows.domain is not None
+            self.keep("domains", narrowed(rows.domain))
+
+    def rows(self) -> Rows:
+        """The rows of some weight, of all processes when called in ``compute``."""
+        logits, labels, weights, groups, domains = map(self.whole, self.kept)
+        if len(weights) not in (0, len(logits)):
+            raise ValueError(f"sample weights of all rows or of none: {len(weights)} weights for {len(logits)} rows")
+        found = Rows(
+            logits,
+            labels,
+            weights if len(weights) else None,
+            groups.long() if self.needs_group else None,
+            domains.long() if self.needs_domain else None,
+        )
+        return found if found.weights is None else found.take(found.weights > 0)

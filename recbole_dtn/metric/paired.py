@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from recbole_dtn.config.metric_names import metric_name
 from recbole_dtn.metric.base import Rows
+from recbole_dtn.metric.parts import metric_class
 from recbole_dtn.metric.sums import SUMS, units_of_sums
 from recbole_dtn.metric.uncertainty import auc_influence, error_of_influence
-from recbole_dtn.registry import METRICS
 
 __all__ = ["LEAST_DRAWS", "Paired", "holm", "paired_auc", "paired_bootstrap"]
 
@@ -167,7 +168,7 @@ def _drawn_aucs(rows: Rows, units: NDArray[np.int64]) -> Callable[[NDArray[np.in
 
 def _evaluated(metric: str, rows: Rows, counts: NDArray[np.int64], options: dict[str, Any]) -> float:
     """Any registered metric, by its contract that a row of weight k counts as k rows."""
-    built = METRICS.load(metric)(**options)
+    built = metric_class(metric)(**{**metric_name(metric).options, **options})
     mass = rows.mass * torch.from_numpy(counts)
     built.update(rows.logits, rows.labels, None, mass, rows.group, rows.domain)
     return float(built.compute())

@@ -9,23 +9,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from recbole_dtn.config.metrics import error_name, is_error
+from recbole_dtn.config.metric_names import metric_name
+from recbole_dtn.config.metrics import by_default, calibrated, error_name, is_error
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError
 from recbole_dtn.metric.base import TaskMetric, gather_on_cpu, value_or_none
 from recbole_dtn.metric.finite import check_logits
+from recbole_dtn.metric.parts import metric_class
 from recbole_dtn.registry import METRICS
 from recbole_dtn.schema import TaskSpec
 
 if TYPE_CHECKING:
     from recbole_dtn.model.base import Factor, ModelOutput
 
-__all__ = ["MultiTaskMetrics", "new_metrics"]
+__all__ = ["Details", "MultiTaskMetrics", "new_metrics", "with_domain_names"]
 
 ORDER = ("auc", "gauc", "logloss", "ne", "calibration", "rmse", "mae")
 """Order of the built-in metrics in tables and records; those of plug-ins follow by name."""
 Found = dict[str, dict[str, float | None]]
+Details = dict[str, dict[str, dict[str, Any]]]
 
 
 class ColumnMetrics:
@@ -39,7 +42,7 @@ class ColumnMetrics:
     def __init__(self, task: TaskSpec, metrics: Mapping[str, Mapping[str, Any]], *, calibrated: bool) -> None:
         self.calibrated = calibrated
         self.found: dict[str, TaskMetric] = {
-            name: kind(**options)
+            name: kind(**{**metric_name(name).options, **options})
             for name, options in metrics.items()
             # Before the metric is built: options of the others need not fit this task.
             if (kind := _metric_class(name)).task_kind == task.kind
@@ -62,6 +65,17 @@ class ColumnMetrics:
                 values[error_name(name)] = None if means_nothing else value_or_none(error)
         return values
 
+    def details(self) -> dict[str, dict[str, Any]]:
+        """What metrics tell beside the last values that :meth:`compute` gave, by metric; only of those that do."""
+        found = {name: metric.details() for name, metric in self.found.items()}
+        return {name: details for name, details in found.items() if details is not None}
+
+    def use_fits(self, details: Mapping[str, Mapping[str, Any]]) -> None:
+        """Give each metric its :meth:`details` on the validation rows."""
+        for name, metric in self.found.items():
+            if name in details:
+                metric.use_fit(details[name])
+
     def reset(self) -> None:
         """Forget all rows."""
         for metric in self.found.values():
@@ -71,7 +85,8 @@ class ColumnMetrics:
 class MultiTaskMetrics:
     """The metrics of every task, each over the rows where its task is observed.
 
-    A metric that reads predictions as probabilities (``ne``, ``calibration``) is None for a task with ``pos_weight``.
+    A metric that reads predictions as probabilities (``ne``, ``calibration``) is None for a task with ``pos_weight`` or
+    a loss whose predictions are none (``focal``).
     Under several processes with any number of rows each, every row counts once.
 
     Each factor (``ModelOutput.factors``) has the metrics of the task whose label it predicts, on the rows where its
@@ -81,7 +96,7 @@ class MultiTaskMetrics:
 
     Args:
         tasks: the T tasks, in the order of the columns.
-        metrics: options by name of the metrics to compute; None: every registered one that applies.
+        metrics: options by name of the metrics to compute; None: every one that applies and is ``by_default``.
         grouped: whether rows come with a group. domains: whether they come with a domain.
 
     Raises:
@@ -98,9 +113,10 @@ class MultiTaskMetrics:
     ) -> None:
         self.tasks = tuple(tasks)
         self.chosen = _all_metrics(grouped, domains) if metrics is None else dict(metrics)
-        self.columns = [ColumnMetrics(task, self.chosen, calibrated=task.pos_weight == 1.0) for task in self.tasks]
+        self.columns = [ColumnMetrics(task, self.chosen, calibrated=calibrated(task)) for task in self.tasks]
         self.factors: dict[str, ColumnMetrics] = {}
         self._factor_tasks: dict[str, tuple[int, int]] = {}
+        self._fits: Details = {}
 
     @property
     def names(self) -> list[list[str]]:
@@ -177,8 +193,11 @@ class MultiTaskMetrics:
 
     def _new_factor(self, name: str, position: int, condition: int) -> None:
         if name not in self.factors:
-            calibrated = all(self.tasks[task].pos_weight == 1.0 for task in (position, condition))
-            self.factors[name] = ColumnMetrics(self.tasks[position], self.chosen, calibrated=calibrated)
+            # A conditional probability is not corrected for down-sampled negatives.
+            both = [self.tasks[task] for task in (position, condition)]
+            right = all(calibrated(task) and task.negative_rate == 1.0 for task in both)
+            self.factors[name] = ColumnMetrics(self.tasks[position], self.chosen, calibrated=right)
+            self.factors[name].use_fits(self._fits.get(name, {}))
             self._factor_tasks[name] = position, condition
 
     def _agree_on_factors(self) -> None:
@@ -204,6 +223,19 @@ class MultiTaskMetrics:
         self._agree_on_factors()
         return {name: column.compute() for name, column in self.factors.items()}
 
+    def details(self) -> Details:
+        """``{task or factor: {metric: plain values}}`` of the last :meth:`compute` and :meth:`compute_factors`."""
+        columns = {task.name: column for task, column in zip(self.tasks, self.columns, strict=True)} | self.factors
+        found = {name: column.details() for name, column in columns.items()}
+        return {name: details for name, details in found.items() if details}
+
+    def use_fits(self, details: Details) -> None:
+        """Use what metrics fitted on validation rows, their :meth:`details` there, for the rows that follow."""
+        self._fits = details
+        columns = {task.name: column for task, column in zip(self.tasks, self.columns, strict=True)} | self.factors
+        for name, column in columns.items():
+            column.use_fits(details.get(name, {}))
+
     def reset(self) -> None:
         """Forget all rows."""
         for column in (*self.columns, *self.factors.values()):
@@ -218,8 +250,27 @@ def new_metrics(settings: Settings, tasks: Sequence[TaskSpec]) -> MultiTaskMetri
     )
 
 
+def with_domain_names(details: Details, domains: Sequence[str]) -> Details:
+    """Details with the names of domains in place of their numbers.
+
+    >>> found = {"click": {"auc/domain": {"domains": {"1": {"rows": 2.0, "value": None}}}}}
+    >>> with_domain_names(found, ["fr", "us"])["click"]["auc/domain"]
+    {'domains': {'us': {'rows': 2.0, 'value': None}}}
+    """
+
+    def named(told: dict[str, Any]) -> dict[str, Any]:
+        if "domains" not in told:
+            return told
+        return {**told, "domains": {domains[int(number)]: found for number, found in told["domains"].items()}}
+
+    return {task: {name: named(told) for name, told in found.items()} for task, found in details.items()}
+
+
 def _all_metrics(grouped: bool, domains: bool) -> dict[str, Mapping[str, Any]]:
-    names = sorted(METRICS.names(), key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    names = sorted(
+        filter(by_default, METRICS.names()),
+        key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name),
+    )
     kinds = {name: _metric_class(name) for name in names}
     return {
         name: {}
@@ -231,7 +282,7 @@ def _all_metrics(grouped: bool, domains: bool) -> dict[str, Mapping[str, Any]]:
 def _metric_class(name: str) -> type[TaskMetric]:
     if is_error(name):
         raise UsageError(f"metric {name!r}: expected a name that does not end in _se, which marks a standard error")
-    found = METRICS.load(name)
+    found = metric_class(name)
     if not (isinstance(found, type) and issubclass(found, TaskMetric)):
         raise UsageError(f"metric {name!r}: expected a subclass of recbole_dtn.metric.base.TaskMetric, found {found!r}")
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -23,6 +23,7 @@ from recbole_dtn.kernels.choice import set_fused
 from recbole_dtn.layers.compression import Compression
 from recbole_dtn.layers.embedding import EmbeddingTable
 from recbole_dtn.layers.table import RowTable
+from recbole_dtn.loss.scales import unscaled
 from recbole_dtn.loss.tasks import TaskLosses
 from recbole_dtn.model.direct.rows import DirectFit, Rows
 from recbole_dtn.model.front import Front
@@ -57,7 +58,8 @@ class ModelOutput:
     """What a forward pass returns.
 
     Attributes:
-        logits: (B, T); for task t the log-odds of P(label_t = 1 | x), or the value of a regression task.
+        logits: (B, T); for task t the log-odds of P(label_t = 1 | x) among the training rows, or the value of a
+            regression in the units of its loss; :meth:`MultiTaskRecommender.served` makes predictions of them.
         gates: per task name, the weights (B, M) with which it mixes what ``model.gate_names[task]`` names.
         auxiliary: scalar losses beside the tasks', already weighted.
         factors: per name (such as ``cvr``), a conditional probability that a task's probability is a product of.
@@ -125,7 +127,9 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         self.check_tasks(schema)
         self.settings, self.schema = settings, schema
         self.gate_names = {}
-        self.losses = TaskLosses(schema.tasks)
+        if self.fits_directly:
+            _refuse_pairs(type(self).__name__, schema)
+        self.losses = TaskLosses([unscaled(task) for task in schema.tasks] if self.fits_directly else schema.tasks)
         self.evaluated_task = schema.task_names[0]
         # In order: the losses' parameters, then what the model builds. A seed's weights depend on it.
         self.build(settings, schema)
@@ -341,8 +345,18 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
             features: the batch, with labels. output: what :meth:`forward` returned for it.
             total: (T,) what to divide by; None: the sum of the weights of the observed rows.
         """
-        losses: Tensor = self.losses(output.logits, features.labels, features.observed, features.sample_weight, total)
+        losses: Tensor = self.losses(
+            output.logits, features.labels, features.observed, features.sample_weight, total, features.group
+        )
         return losses
+
+    def served(self, output: ModelOutput) -> ModelOutput:
+        """What metrics and predictions read: log-odds at the full rate of negatives, regressions in their own units.
+
+        See :class:`~recbole_dtn.loss.scales.Scales`; without either, ``output`` itself. Factors are left as they are.
+        """
+        logits: Tensor = self.losses.scales.predictions(output.logits)
+        return output if logits is output.logits else replace(output, logits=logits)
 
     def penalties(self) -> dict[str, Tensor]:
         """Penalties of the last training forward, by kind: L2 of the tables, and the loss of ``shared_interaction``."""
@@ -400,4 +414,10 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
     def predict(self, interaction: Any) -> Tensor:
         """RecBole's score (B,): the probability of ``evaluated_task``."""
         column = self.schema.task_names.index(self.evaluated_task)
-        return self.probabilities(self(self._features(interaction)).logits)[:, column]
+        return self.probabilities(self.served(self(self._features(interaction))).logits)[:, column]
+
+
+def _refuse_pairs(model: str, schema: DataSchema) -> None:
+    for task in schema.tasks:
+        if task.pairwise > 0:
+            raise UsageError(f"task {task.name!r}: pairwise: {model} has no batches to rank; leave it out")

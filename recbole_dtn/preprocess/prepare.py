@@ -21,6 +21,7 @@ from recbole_dtn.data.schemas import make_schema
 from recbole_dtn.data.sources import PARTS, Sources, data_folder, find_sources
 from recbole_dtn.data.store import Column, Split, Store, load_array
 from recbole_dtn.data.summary import DataSummary, field_summaries
+from recbole_dtn.data.targets import target_statistics
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import DataError
 from recbole_dtn.preprocess.base import read_record
@@ -77,7 +78,8 @@ def prepare(
         split: {task: (counts[0], counts[1]) for task, counts in tasks.items()}
         for split, tasks in encoded.tasks.items()
     }
-    schema = make_schema(settings.fields, settings.tasks, encoded.vocabularies, settings, positives["train"])
+    targets = _targets(settings, folder, encoded)
+    schema = make_schema(settings.fields, settings.tasks, encoded.vocabularies, settings, positives["train"], targets)
     summary = DataSummary(
         rows=encoded.rows,
         fields=field_summaries(schema, encoded.rows, encoded.tables, encoded.fields),
@@ -167,6 +169,16 @@ def _warn_of_changes(settings: Settings, folder: Path, log: Callable[[str], None
             f"warning: raw files have changed since {folder} was made from them: {', '.join(found)} in {made.raw}. "
             f"To use them as they are now: `{make_again(settings, made)}`"
         )
+
+
+def _targets(settings: Settings, folder: Path, encoded: Encoded) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of the training labels of regressions."""
+    if all(task.kind == "binary" for task in settings.tasks):
+        return {}
+    labels = load_array(folder / "labels.npy")[: encoded.rows["train"]]
+    file = folder / "observed.npy"
+    observed = load_array(file)[: len(labels)] if file.is_file() else np.broadcast_to(np.True_, labels.shape)
+    return target_statistics(settings.tasks, labels, observed)
 
 
 def _store(folder: Path, schema: DataSchema, encoded: Encoded) -> Store:

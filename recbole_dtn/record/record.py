@@ -66,8 +66,9 @@ class RunRecord(BaseModel):
 
     ``positives`` maps split -> task -> [positive rows, observed rows]. ``chain_breaks`` maps a task and each task that
     it comes after to [test rows where it is predicted to be the more probable one, test rows] (binary tasks observed
-    on the same rows). ``warnings`` are the sentences that the run printed as such. Records of earlier versions have
-    none of the three.
+    on the same rows). ``details`` maps valid and test -> task or factor -> metric -> what that metric tells beside its
+    value: a reliability table, a fit on the validation rows, values by domain. ``warnings`` are the sentences that the
+    run printed as such. Records of earlier versions have none of the four.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -89,6 +90,7 @@ class RunRecord(BaseModel):
     valid: dict[str, dict[str, float | None]] | None
     test: dict[str, dict[str, float | None]] | None
     factors: dict[str, dict[str, dict[str, float | None]]] = {}
+    details: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     best_epoch: int | None
     epochs: int
     history: list[EpochRecord] = []

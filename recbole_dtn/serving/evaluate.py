@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recbole_dtn.config.metric_names import metric_about
 from recbole_dtn.config.metrics import error_name, is_error
 from recbole_dtn.errors import DataError, UsageError, nearest
 from recbole_dtn.metric.base import Rows
 from recbole_dtn.metric.paired import LEAST_DRAWS, Paired, holm, paired_auc, paired_bootstrap
 from recbole_dtn.metric.sums import SUMS, sum_error
 from recbole_dtn.metric.tasks import Found, MultiTaskMetrics
-from recbole_dtn.registry import METRICS
 from recbole_dtn.schema import TaskSpec
 from recbole_dtn.serving.given import (
     Labelled,
@@ -170,9 +170,10 @@ def _chosen(metrics: Sequence[Any] | None, labelled: Labelled) -> dict[str, dict
     for metric in metrics:
         options = {"name": metric} if isinstance(metric, str) else dict(metric)
         name = options.pop("name", None)
-        if name not in METRICS.names():
-            raise UsageError(f"evaluate: unknown metric {name!r}; {nearest(str(name), METRICS.names())}")
-        about = METRICS.attributes(name)
+        try:
+            about = metric_about(str(name))
+        except UsageError as error:
+            raise UsageError(f"evaluate: {error}") from None
         for part, given in (("group", labelled.groups), ("domain", labelled.domain)):
             if about.get(f"needs_{part}") and given is None:
                 raise UsageError(f"evaluate: metric {name!r} needs the {part} of every row")
@@ -230,7 +231,7 @@ def _comparisons(
                 own, other = rows[first][place], rows[second][place]
                 if metric == "auc":
                     tested, method = _paired_auc(own, other), f"DeLong{units}"
-                elif draws and METRICS.attributes(metric).get("higher_is_better") is not None:
+                elif draws and metric_about(metric).get("higher_is_better") is not None:
                     tested = paired_bootstrap(metric, own, other, draws=draws, seed=seed, **options.get(metric, {}))
                     method = f"bootstrap{units}"
                 else:  # calibration is best at neither end, so that a difference of two says nothing

@@ -20,7 +20,7 @@ from recbole_dtn.data.loader import BatchLoader
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.metric.finite import check_logits
-from recbole_dtn.metric.tasks import new_metrics
+from recbole_dtn.metric.tasks import Details, new_metrics, with_domain_names
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.preprocess.prepare import PreparedData, prepare
 from recbole_dtn.record.checkpoint import read_checkpoint
@@ -40,10 +40,12 @@ class Evaluation:
 
     Attributes:
         tasks: ``{task: {metric: value}}``. factors: the same of the model's factors (``buy@click``), empty without any.
+        details: ``{task or factor: {metric: plain values}}``, what some metrics tell beside their value.
     """
 
     tasks: dict[str, dict[str, float | None]]
     factors: dict[str, dict[str, float | None]]
+    details: Details = dataclasses.field(default_factory=dict)
 
 
 class LoadedRun:
@@ -107,7 +109,7 @@ class LoadedRun:
                 the batch).
         """
         # Checked in the model's own type: a clipped probability would hide an infinite logit.
-        logits = self.model(features).logits
+        logits = self.model.served(self.model(features)).logits
         check_logits(logits, self.model.schema.task_names, features.row)
         return probabilities(logits, self.model.schema.tasks)
 
@@ -123,9 +125,12 @@ class LoadedRun:
             DataError: when the data has changed since the run, or a logit is not finite.
         """
         metrics = new_metrics(self.settings, self.model.schema.tasks)
+        if split != "valid":
+            metrics.use_fits(self.record.details.get("valid", {}))
         for batch, output in self.outputs(split):
             metrics.add_batch(batch, output)
-        return Evaluation(metrics.compute(), metrics.compute_factors())
+        found = metrics.compute(), metrics.compute_factors()
+        return Evaluation(*found, with_domain_names(metrics.details(), self.vocabularies.domains))
 
     def _prepared(self) -> PreparedData:
         """The run's own data, read again.
@@ -162,7 +167,7 @@ class LoadedRun:
             # On a CPU Lightning runs both mixed precisions in bfloat16.
             with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None, cache_enabled=False):
                 output = self.model(batch)
-            yield batch, output
+            yield batch, self.model.served(output)
 
 
 def probabilities(logits: Tensor, tasks: Sequence[TaskSpec]) -> Tensor:

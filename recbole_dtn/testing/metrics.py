@@ -19,7 +19,7 @@ __all__ = ["check_metric"]
 
 ROWS, GROUPS = 80, 6
 TOLERANCE = 1e-12
-FLAGS = ("needs_calibrated", "needs_group", "needs_domain")
+FLAGS = ("needs_calibrated", "needs_group", "needs_domain", "by_default")
 
 
 def check_metric(cls_or_name: type[TaskMetric] | str, **options: Any) -> None:

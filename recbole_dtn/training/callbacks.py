@@ -15,6 +15,7 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import RecBoleDTNError
 from recbole_dtn.metric.select import is_better, select, task_weights
+from recbole_dtn.metric.tasks import Details
 from recbole_dtn.record.checkpoint import write_checkpoint
 from recbole_dtn.record.record import EpochRecord
 from recbole_dtn.training.module import TrainingModule
@@ -46,6 +47,7 @@ class BestKeeper(lightning.Callback):
         self.best_epoch: int | None = None
         self.valid: dict[str, dict[str, float | None]] | None = None
         self.factors: dict[str, dict[str, float | None]] = {}
+        self.details: Details = {}
         self.worse = 0
         self.epochs = 0
         self.history: list[EpochRecord] = []
@@ -74,6 +76,7 @@ class BestKeeper(lightning.Callback):
         if is_better(higher_is_better(name, self.tasks), value, self.best):
             self.best, self.best_epoch, self.worse = value, epoch, 0
             self.valid, self.factors = pl_module.latest, pl_module.latest_factors
+            self.details = pl_module.latest_details
             # Every process notes the best epoch, one writes the file.
             if trainer.is_global_zero:
                 write_checkpoint(

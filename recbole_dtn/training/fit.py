@@ -16,6 +16,7 @@ from recbole_dtn.config.load import Resolved, resolve, settings_digest, settings
 from recbole_dtn.config.settings import SELECTED_ON_TEST, Settings
 from recbole_dtn.data.progress import progress_meter
 from recbole_dtn.layers.compression import describe as describe_compression
+from recbole_dtn.metric.tasks import Details, with_domain_names
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.preprocess.prepare import PreparedData, prepare
 from recbole_dtn.record.checkpoint import FILE_NAME as CHECKPOINT
@@ -168,6 +169,7 @@ class _Outcome:
     processes: int
     test: dict[str, dict[str, float | None]] | None = None
     factors: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    details: Details = field(default_factory=dict)
     gates: dict[str, dict[str, float]] = field(default_factory=dict)
     chain_breaks: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     wall_seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "test": 0.0})
@@ -209,8 +211,10 @@ def _train(
             model.load_state_dict(read_weights(folder))
             for sentence in model.findings():
                 report.show(sentence)
+            module.metrics.use_fits(keeper.details)
             trainer.test(module, datamodule=data, verbose=False)
         outcome.test, outcome.factors = module.latest, module.latest_factors
+        outcome.details = module.latest_details
         outcome.gates = module.gate_means.compute()
         outcome.chain_breaks = module.chain_breaks.compute()
         seconds["test"] = time.perf_counter() - start - seconds["train"]
@@ -252,6 +256,11 @@ def _record(
         valid=keeper.valid,
         test=outcome.test,
         factors={name: found for name, found in (("valid", keeper.factors), ("test", outcome.factors)) if found},
+        details={
+            name: with_domain_names(found, prepared.vocabularies.domains)
+            for name, found in (("valid", keeper.details), ("test", outcome.details))
+            if found
+        },
         best_epoch=keeper.best_epoch,
         epochs=keeper.epochs,
         history=keeper.history,

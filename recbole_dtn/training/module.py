@@ -18,7 +18,7 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
 from recbole_dtn.layers.stages import stage
 from recbole_dtn.loss.tasks import loss_weights
-from recbole_dtn.metric.tasks import new_metrics
+from recbole_dtn.metric.tasks import Details, new_metrics
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.optim.build import build_optimizer, sparse_gradients
 from recbole_dtn.optim.combined import CombinedOptimizer
@@ -96,6 +96,7 @@ class TrainingModule(lightning.LightningModule):
         self.latest: dict[str, dict[str, float | None]] = {}
         """Metrics of the last evaluation; None where undefined."""
         self.latest_factors: dict[str, dict[str, float | None]] = {}
+        self.latest_details: Details = {}
         self.steps_taken = 0
         self.known_reach: Reach | None = None
         # DDP expects a gradient of every parameter in every backward pass; those of a balancer are averaged here.
@@ -224,7 +225,7 @@ class TrainingModule(lightning.LightningModule):
         self.chain_breaks = ChainBreaks(self.model.schema.tasks)
 
     def _evaluate(self, batch: Features) -> None:
-        output = self(batch)
+        output = self.model.served(self(batch))
         with stage("metrics"):
             self.metrics.add_batch(batch, output)
             self.gate_means.update(output.gates)
@@ -233,6 +234,7 @@ class TrainingModule(lightning.LightningModule):
     def _end_evaluation(self) -> None:
         with stage("metrics"):
             self.latest, self.latest_factors = self.metrics.compute(), self.metrics.compute_factors()
+            self.latest_details = self.metrics.details()
 
     def on_validation_epoch_start(self) -> None:
         self._start_evaluation()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -19,9 +20,18 @@ from recbole_dtn.schema import FIRST_TOKEN, FieldSpec
 from recbole_dtn.training.gates import gate_rows
 from recbole_dtn.training.warn import failure_signs, result_warnings
 
-__all__ = ["METRIC_NAMES", "Report", "metric_rows"]
+__all__ = ["METRIC_NAMES", "Report", "detail_tables", "metric_rows"]
 
-METRIC_NAMES = {"auc": "AUC", "logloss": "log loss", "ne": "NE", "calibration": "calibration"}
+METRIC_NAMES = {
+    "auc": "AUC",
+    "logloss": "log loss",
+    "ne": "NE",
+    "calibration": "calibration",
+    "pr_auc": "PR AUC",
+    "gauc_equal": "GAUC (equal)",
+    "rne": "NE, recalibrated",
+    "xauc": "xAUC",
+}
 REDRAWN = 0.5
 """Seconds between two pictures of the live bar."""
 Metrics = Mapping[str, Mapping[str, float | None]]
@@ -39,6 +49,29 @@ def metric_rows(metrics: Metrics) -> tuple[list[str], list[list[str]]]:
     keys = [key for key in found if not is_error(key)]
     columns = [METRIC_NAMES.get(key, key.upper()) + " ± s.e." * (error_name(key) in found) for key in keys]
     return ["task", *columns], [[task, *(_cell(values, key) for key in keys)] for task, values in metrics.items()]
+
+
+def detail_tables(details: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """Title, columns and rows of each table among what metrics tell beside their values.
+
+    >>> told = {"click": {"ece": {"reliability": [{"rows": 20.0, "predicted": 0.25, "observed": 0.2}]}}}
+    >>> list(detail_tables(told))
+    [('click, ece', ['bin', 'rows', 'predicted', 'observed'], [['1', '20', '0.2500', '0.2000']])]
+    """
+    for task, metrics in details.items():
+        for name, told in metrics.items():
+            bins, domains = told.get("reliability", []), told.get("domains", {})
+            first = "bin" if bins else "domain"
+            lines = {str(number): line for number, line in enumerate(bins, 1)} | domains
+            if lines:
+                columns = list(next(iter(lines.values())))
+                cells = [[key, *(_detail(name, line[name]) for name in columns)] for key, line in lines.items()]
+                yield f"{task}, {name}", [first, *columns], cells
+
+
+def _detail(name: str, value: float | None) -> str:
+    counted = name in ("rows", "positives") and value is not None
+    return f"{value:,.10g}" if counted else decimal(value, 4)
 
 
 def _cell(values: Mapping[str, float | None], key: str) -> str:

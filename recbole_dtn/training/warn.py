@@ -6,6 +6,7 @@ docs/warnings.md says what each of them means and what to do.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from recbole_dtn.inspect.info.tasks import FEW, few_in_test, few_words
 from recbole_dtn.metric.ne import entropy
 from recbole_dtn.preprocess.prepare import PreparedData, Split
 from recbole_dtn.record.record import RunRecord
-from recbole_dtn.registry import BALANCERS, METRICS, MODELS
+from recbole_dtn.registry import BALANCERS, LOSSES, METRICS, MODELS
 from recbole_dtn.report.text import share
 from recbole_dtn.training.gates import gate_groups
 
@@ -50,7 +51,7 @@ def unread_weights(settings: Settings) -> list[str]:
 
 
 def large_targets(tasks: list[TaskSettings], train: Split) -> list[str]:
-    """Sentences about regression tasks whose squared error would outweigh the other tasks' losses.
+    """Sentences about regression tasks, not standardised, whose squared error would outweigh the others' losses.
 
     Args:
         tasks: of the data set. train: its training rows; at most the first 2^20 of them are looked at.
@@ -60,13 +61,15 @@ def large_targets(tasks: list[TaskSettings], train: Split) -> list[str]:
     labels, observed = train.store.labels[rows], train.store.observed[rows]
     found = []
     for position, task in enumerate(tasks):
+        if task.standardise:
+            continue
         values = labels[:, position][observed[:, position]].astype(np.float64)
         # The loss of a model that predicts 0, which a fresh one nearly does.
         square = float(np.mean(values**2)) if len(values) else 0.0
         if task.kind == "regression" and task.weight * square > LARGE and len(tasks) > 1:
             found.append(
                 f"task {task.name!r}: its targets are large (mean square {square:.3g}), so its loss would outweigh "
-                f"the others': give it a weight of about {1 / square:.1g} in tasks, or write the target in other units"
+                f"the others': leave standardise at true, or give it a weight of about {1 / square:.1g} in tasks"
             )
     return found
 
@@ -161,12 +164,19 @@ def _base_loss(
     loss, ne = found.get("logloss"), found.get("ne")
     if loss is not None and ne:
         return loss / ne
-    weighted = {spec["name"] for spec in record.settings.get("tasks", []) if spec.get("pos_weight", 1.0) != 1.0}
+    weighted = {spec["name"] for spec in record.settings.get("tasks", []) if not _calibrated(spec)}
     ones, rows = ones_and_rows
     # With sample weights the share of rows is not that which the loss is about.
     if task in weighted or record.settings.get("weight_field") is not None or not 0 < ones < rows:
         return None
     return entropy(ones / rows)
+
+
+def _calibrated(task: Mapping[str, Any]) -> bool:
+    """:func:`recbole_dtn.config.metrics.calibrated` of a task in a record, whose loss may be of an unknown plug-in."""
+    name = (task.get("loss") or {}).get("name", "")
+    by_loss = LOSSES.attributes(name).get("calibrated", True) if name in LOSSES.names() else True
+    return task.get("pos_weight", 1.0) == 1.0 and bool(by_loss)
 
 
 def _first_epoch(record: RunRecord) -> Iterator[str]:

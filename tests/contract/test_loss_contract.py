@@ -14,6 +14,19 @@ def test_the_shipped_checks_pass(name: str) -> None:
     check_loss(name)
 
 
+OPTIONS = [
+    ("focal", {"gamma": 0.0}),
+    ("focal", {"gamma": 0.5, "alpha": 0.25}),
+    ("huber", {"delta": 0.1}),
+    ("wlr", {"negatives": "unwatched"}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS)
+def test_they_pass_with_other_options(name: str, options: dict) -> None:
+    check_loss(name, **options)
+
+
 class Sound(TaskLoss):
     """A smooth hinge with a margin of its own, of which each fault below is a small change."""
 

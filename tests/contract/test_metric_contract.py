@@ -5,12 +5,22 @@ import torch
 from torch import Tensor
 
 from recbole_dtn.metric.base import Rows, TaskMetric
+from recbole_dtn.metric.parts import metric_class
 from recbole_dtn.metric.tasks import MultiTaskMetrics
 from recbole_dtn.registry import METRICS
 from recbole_dtn.schema import TaskSpec
 from recbole_dtn.testing import check_metric
 
-OPTIONS = [("gauc", {"weights": "equal"})]
+OPTIONS = [
+    ("gauc", {"weights": "equal"}),
+    ("ece", {"bins": 4}),
+    ("ndcg", {"k": 3}),
+    ("hit", {"k": 1}),
+    ("hit", {"k": 4}),
+    ("rauc", {"weights": "equal"}),
+    ("rauc", {"weights": "pairs"}),
+]
+BY_DOMAIN = ["auc/domain", "auc/domain_weighted", "auc/domain_worst", "ne/domain_worst", "gauc/domain", "rmse/domain"]
 
 
 @pytest.mark.parametrize("name", METRICS.names())
@@ -23,10 +33,16 @@ def test_they_pass_with_other_options(name: str, options: dict) -> None:
     check_metric(name, **options)
 
 
+@pytest.mark.parametrize("name", BY_DOMAIN)
+def test_they_pass_by_domain(name: str) -> None:
+    check_metric(metric_class(name))
+
+
 @pytest.mark.parametrize("name", METRICS.names())
 def test_every_metric_is_reported_for_a_task_of_its_kind(name: str) -> None:
     tasks = (TaskSpec("a", "binary", "a"), TaskSpec("b", "regression", "b"))
-    binary, regression = MultiTaskMetrics(tasks, grouped=True, domains=True).names
+    chosen = None if METRICS.attributes(name)["by_default"] else {name: {}}
+    binary, regression = MultiTaskMetrics(tasks, chosen, grouped=True, domains=True).names
     kind = METRICS.attributes(name)["task_kind"]
     assert (name in binary, name in regression) == (kind == "binary", kind == "regression")
 

@@ -50,6 +50,7 @@ RECORD_KEYS = [
     "valid",
     "test",
     "factors",
+    "details",
     "best_epoch",
     "epochs",
     "history",

@@ -385,7 +385,7 @@ def test_test_prints_the_metrics_as_a_table_or_as_json(
         seen.append((folder, moved))
         metrics = {"like": {"auc": 0.12345678, "ne": None}, "love": {"auc": 0.5, "ne": 1.0}}
         record = types.SimpleNamespace(status=status, interrupted_at="epoch 3, step 7", selected_on_test=False)
-        found = types.SimpleNamespace(tasks=metrics, factors={})
+        found = types.SimpleNamespace(tasks=metrics, factors={}, details={})
         return types.SimpleNamespace(record=record, evaluate=lambda: found)
 
     stand_in(monkeypatch, "recbole_dtn.serving.load", load=load)

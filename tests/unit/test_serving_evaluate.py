@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_refused(change, message: str) -> None:
 
 
 def test_wrong_names_are_refused() -> None:
-    with pytest.raises(UsageError, match="unknown metric 'acu'; did you mean 'auc'"):
+    with pytest.raises(UsageError, match="unknown metric 'acu': did you mean 'auc'"):
         evaluate(SCORES, LABELS, metrics=["acu"])
     with pytest.raises(UsageError, match="metric 'gauc' needs the group"):
         evaluate(SCORES, LABELS, metrics=["gauc"])

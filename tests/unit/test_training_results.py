@@ -88,8 +88,10 @@ def test_a_log_loss_above_that_of_the_base_rate(split: str) -> None:
 
 def test_weighted_positives_or_rows_have_no_base_rate_to_compare_with() -> None:
     bad = of_buy(logloss=0.9, ne=None)
-    for settings in ({"tasks": [{"name": "buy", "pos_weight": 5.0}]}, {"tasks": [], "weight_field": "w"}):
-        assert result_warnings(record(test=bad, settings=settings)) == []
+    focal = {"name": "buy", "loss": {"name": "focal", "gamma": 2.0}}
+    for tasks in ([{"name": "buy", "pos_weight": 5.0}], [focal]):
+        assert result_warnings(record(test=bad, settings={"tasks": tasks})) == []
+    assert result_warnings(record(test=bad, settings={"tasks": [], "weight_field": "w"})) == []
 
 
 def test_the_first_epoch_is_the_best() -> None:

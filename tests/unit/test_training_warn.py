@@ -13,11 +13,15 @@ from recbole_dtn.preprocess.prepare import prepare
 from recbole_dtn.training.warn import large_targets, unread_weights
 
 
-def warnings_of(folder: Path, *, watched: int, weight: float, binary: bool = True) -> list[str]:
+def warnings_of(
+    folder: Path, *, watched: int, weight: float, binary: bool = True, standardise: bool = False
+) -> list[str]:
     rows = "".join(f"u{i % 7}\t{i % 3 % 2}\t{watched * (1 + i % 2)}\n" for i in range(60))
     (folder / "mine").mkdir()
     (folder / "mine" / "mine.inter").write_text(f"u:token\ty:float\ttime:float\n{rows}")
-    tasks: list[dict[str, Any]] = [{"name": "watch", "kind": "regression", "label": "time", "weight": weight}]
+    tasks: list[dict[str, Any]] = [
+        {"name": "watch", "kind": "regression", "label": "time", "weight": weight, "standardise": standardise}
+    ]
     tasks += [{"name": "click", "label": "y"}] if binary else []
     metric = "click_auc" if binary else "watch_rmse"
     given = {"dataset": "mine", "data_path": str(folder), "fields": [{"name": "u"}], "tasks": tasks}
@@ -36,6 +40,10 @@ def test_large_targets_are_named_with_a_weight_that_fits(tmp_path: Path) -> None
 @pytest.mark.parametrize(("watched", "weight", "binary"), [(1, 1.0, True), (1000, 4e-7, True), (1000, 1.0, False)])
 def test_small_weighted_and_lonely_targets_are_fine(tmp_path: Path, watched: int, weight: float, binary: bool) -> None:
     assert warnings_of(tmp_path, watched=watched, weight=weight, binary=binary) == []
+
+
+def test_targets_that_are_standardised_are_fine(tmp_path: Path) -> None:
+    assert warnings_of(tmp_path, watched=1000, weight=1.0, standardise=True) == []
 
 
 def test_weights_of_tasks_that_a_balancer_does_not_read_are_told() -> None:

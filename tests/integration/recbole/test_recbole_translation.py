@@ -60,6 +60,22 @@ def test_batches_are_encoded_with_the_training_vocabulary(toy: Any) -> None:
     assert bool(features.observed.all())
 
 
+def test_a_regression_is_predicted_in_its_own_units(toy: Any) -> None:
+    fields = [{"name": "user"}, {"name": "item"}]
+    tasks = [{"name": "click", "label": "click"}, {"name": "price", "label": "price", "kind": "regression"}]
+    _, model, (_, _, test) = toy.built(fields=fields, tasks=tasks, valid_metric="mean_auc", split="given")
+    prices = np.array([float(row["price"]) for row in toy.rows["train"]])
+    task = model.schema.tasks[1]
+    assert (task.mean, task.std) == pytest.approx((prices.mean(), prices.std()), rel=1e-6)
+    batch = next(iter(test))[0]
+    model.eval().evaluated_task = "price"
+    with torch.no_grad():
+        found, raw = model.predict(batch), model(model.translator.features(batch)).logits[:, 1]
+    assert found.numpy() == pytest.approx(task.mean + task.std * raw.numpy(), rel=1e-5)
+    ours = prepare(model.settings).schema.tasks[1]
+    assert (ours.mean, ours.std) == pytest.approx((task.mean, task.std), rel=1e-6)
+
+
 def test_our_reader_encodes_the_same_files_alike(toy: Any) -> None:
     _, model, (_, valid, _) = toy.built(split="given")
     prepared = prepare(model.settings)
