@@ -232,9 +232,9 @@ class PartitionedNorm(nn.Module):
 
     def _move_shared(self, mean: Tensor, variance: Tensor, total: Tensor) -> None:
         """The moving averages over all rows: the first batch's, then moved by the momentum; one row moves nothing."""
-        weight = torch.where(self.started, self.momentum, 1.0) * (total > 1)
-        self.shared_mean.lerp_(mean, weight.to(mean.dtype))
-        self.shared_variance.lerp_(variance, weight.to(mean.dtype))
+        weight = torch.where(self.started, mean.new_full((), self.momentum), 1.0) * (total > 1)
+        self.shared_mean.lerp_(mean, weight)
+        self.shared_variance.lerp_(variance, weight)
         self.started.logical_or_(total > 1)
 
 
