@@ -31,6 +31,9 @@ class HardConcrete(nn.Module):
     ([0.5, 0.5, 0.5], 5.379, 6)
     """
 
+    # Read by the optimiser: weight decay would pull log alpha to 0, a gate that is open in 90 % of the draws.
+    decays = False
+
     def __init__(
         self,
         shape: Sequence[int],

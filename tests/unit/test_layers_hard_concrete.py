@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from recbole_dtn.layers.hard_concrete import HardConcrete
+from recbole_dtn.optim.build import decays
 from recbole_dtn.testing.numeric import check_reference, sigmoid
 
 LOG_ALPHA = [[-4.0, -2.5, -0.3], [0.0, 0.7, 5.0]]
@@ -75,6 +76,10 @@ def test_every_gate_draws_at_every_call_and_a_seed_repeats():
     assert torch.equal(gates(), first)
     # The random numbers are no part of the state, and nothing but log alpha is trained.
     assert list(gates.state_dict()) == ["log_alpha"]
+
+
+def test_log_alpha_does_not_decay():
+    assert not decays(HardConcrete((2, 3)), "log_alpha")
 
 
 def test_starts_between_the_bounds():
