@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +98,8 @@ class DomainEmbedding(nn.Embedding):
         if self.training:
             return super().forward(input)
         mean = (known * self.weight).sum(0) / known.sum().clamp_min(1.0)
-        return (known * self.weight + (1.0 - known) * mean).index_select(0, input)
+        vectors: Tensor = known * self.weight + (1.0 - known) * mean
+        return vectors.index_select(0, input)
 
 
 class StarLinear(Linear):
@@ -134,7 +136,7 @@ class StarLinear(Linear):
 
     def of_parts(self, parts: Sequence[Tensor], known: Tensor, *, activate: bool) -> list[Tensor]:
         """(B_d, n) of each domain -> (B_d, m), through a ReLU or without."""
-        activation = "relu" if activate else "none"
+        activation: Literal["relu", "none"] = "relu" if activate else "none"
         pairs = zip(parts, self.of_domains(known), strict=True)
         if self.fused:
             return [linear(part, weight, bias, activation) for part, (weight, bias) in pairs]
@@ -143,7 +145,9 @@ class StarLinear(Linear):
 
 
 class PartitionedNorm(nn.Module):
-    """Normalisation of each domain by its own moments: ``gamma gamma_d (x - mu_d) / sqrt(var_d + eps) + beta + beta_d``.
+    """Normalisation of each domain by its own moments.
+
+    ``gamma gamma_d (x - mu_d) / sqrt(var_d + eps) + beta + beta_d``.
 
     In training mu_d and var_d (biased) are those of the domain's n_d rows in the batch, over all processes, drawn
     towards those of all rows: ``mu_d <- (n_d mu_d + shrinkage mu) / (n_d + shrinkage)``, second moments likewise. In
@@ -211,7 +215,8 @@ class PartitionedNorm(nn.Module):
         ones = x.new_ones(len(x), 1)
         sums = x.new_zeros(len(self.moved), 1 + 2 * x.shape[1])
         sums = _sum_of_processes(sums.index_add(0, domain, torch.cat([ones, centred, centred.square()], dim=1)))
-        rows, first, second = sums[:, :1].detach(), *sums[:, 1:].split(x.shape[1], dim=1)  # type: ignore[no-untyped-call]
+        rows = sums[:, :1].detach()
+        first, second = sums[:, 1:].chunk(2, dim=1)
         total = rows.sum()
         mean_of_all, square_of_all = first.sum(0) / total, second.sum(0) / total
         # At least 1: an absent domain would otherwise have moments 0 / 0, whose NaN reaches gradients.

@@ -27,9 +27,9 @@ __all__ = ["APG", "APGSettings", "GeneratedLinear"]
 class APGSettings(Settings):
     """Settings of :class:`APG`."""
 
-    generated_hidden: Annotated[Widths, Field(description="widths of the generated layers (ReLU), which tasks share")] = [
-        128
-    ]
+    generated_hidden: Annotated[
+        Widths, Field(description="widths of the generated layers (ReLU), which tasks share")
+    ] = [128]
     tower_hidden: Annotated[Widths, Field(description="hidden widths of each task's tower")] = [64]
     condition: Annotated[
         Literal["group", "self", "mix"] | None,

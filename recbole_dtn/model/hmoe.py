@@ -37,7 +37,9 @@ class HMoESettings(Settings):
     ] = "tasks"
     mix: Annotated[
         Literal["logits", "hidden"],
-        Field(description="what the label-space weights mix: scores, or (published code) the towers' last hidden layer"),
+        Field(
+            description="what the label-space weights mix: scores, or (published code) the towers' last hidden layer"
+        ),
     ] = "logits"
     experts: Annotated[Count, Field(description="number of shared experts")] = 4
     expert_hidden: Annotated[Widths, Field(description="widths of each expert's layers (ReLU)")] = [128]
@@ -61,8 +63,8 @@ class HMoE(MultiTaskRecommender):
     alone are evaluated. As specified here; the paper has domains as owners. ``mix: hidden`` is published code's, with
     h_j the last hidden layer of tower j: ``f_i = v_i (w_ii h_i + sum_{j != i} w_ij sg(h_j)) + b_i``.
 
-    ``gates`` has each task's weights over the experts, then those over the owners' towers. With ``owners: pairs``, a row
-    of a domain without training rows has the mean of the other domains' ``s_(d,t)``.
+    ``gates`` has each task's weights over the experts, then those over the owners' towers. With ``owners: pairs``, a
+    row of a domain without training rows has the mean of the other domains' ``s_(d,t)``.
     """
 
     settings_class: ClassVar = HMoESettings
@@ -82,9 +84,7 @@ class HMoE(MultiTaskRecommender):
         self.gates = SoftmaxGates(width, settings.experts, count, hidden=settings.gate_hidden)
         # A softmax over one owner is 1 whatever it reads: there is no net.
         self.nets = SoftmaxGates(width, count, count if count > 1 else 0, hidden=settings.weight_hidden)
-        self.towers = Towers(
-            self.experts.output_dim, settings.tower_hidden, count=count, dropout=settings.dropout
-        )
+        self.towers = Towers(self.experts.output_dim, settings.tower_hidden, count=count, dropout=settings.dropout)
         self.seen = SeenDomains(schema.num_domains) if self.in_pairs else None
         names = (*(f"shared/expert{k}" for k in range(settings.experts)), *(f"{owner}/tower" for owner in owners))
         self.gate_names = dict.fromkeys(tasks, names)
@@ -104,9 +104,10 @@ class HMoE(MultiTaskRecommender):
         else:
             hidden = self._hidden(mixed)  # (B, J, H)
             # Every owner's own head: v and b of the rows' owners.
-            v, b = (torch.stack(parts) for parts in zip(*((t.logit.weight[0], t.logit.bias) for t in self._towers())))
-            logits = (_mix(weights, hidden, own) * v[own]).sum(2) + b[own].squeeze(2)
-            scores = (hidden * v).sum(2) + b.squeeze(1)
+            v = torch.cat([tower.logit.weight for tower in self._towers()])  # (J, H)
+            b = torch.cat([tower.logit.bias for tower in self._towers()])  # (J,)
+            logits = (_mix(weights, hidden, own) * v[own]).sum(2) + b[own]
+            scores = (hidden * v).sum(2) + b
         if domain is not None:
             logits = self._where_seen(logits, scores, domain)
         of_task = torch.stack(gates, dim=1).gather(1, own.unsqueeze(2).expand(-1, -1, gates[0].shape[1]))  # (B, T, K)

@@ -48,9 +48,7 @@ class FieldCells(nn.Module):
             each layer.
     """
 
-    def __init__(
-        self, fields: int, input_dim: int, hidden: Sequence[int], *, cells: int, dropout: float
-    ) -> None:
+    def __init__(self, fields: int, input_dim: int, hidden: Sequence[int], *, cells: int, dropout: float) -> None:
         super().__init__()
         self.gates = HardConcrete((cells, fields))
         self.cells = Experts(input_dim, hidden, count=cells, dropout=dropout)
@@ -94,14 +92,15 @@ class CellRoutes(Fusible):
 
     def gated(self) -> Tensor:
         """The gated matrices as one, (H, J * H)."""
-        weight = self.weight * self.gates().unsqueeze(2)
+        z: Tensor = self.gates()
+        weight = self.weight * z.unsqueeze(2)
         return weight.transpose(0, 1).flatten(1)
 
 
 def _route(routes: Sequence[CellRoutes], u: Tensor) -> Tensor:
     """(B, J * H) -> (B, I, H) for I readers, as one product."""
     weight = torch.cat([each.gated() for each in routes])
-    biases = [each.bias for each in routes if each.bias is not None]
+    biases: list[Tensor] = [each.bias for each in routes if each.bias is not None]
     bias = torch.cat(biases) if biases else None
     fused = all(each.fused for each in routes)
     found = linear(u, weight, bias) if fused else torch.nn.functional.linear(u, weight, bias)
@@ -176,7 +175,9 @@ class MSSM(MultiTaskRecommender):
 
     def findings(self) -> Sequence[str]:
         """The share of gates that are open, by kind."""
-        return [f"gates of {kind}: {int(kept.sum())} of {kept.numel()} open" for kind, kept in self.kept_gates().items()]
+        return [
+            f"gates of {kind}: {int(kept.sum())} of {kept.numel()} open" for kind, kept in self.kept_gates().items()
+        ]
 
 
 def _listed(routes: nn.Module) -> list[CellRoutes]:

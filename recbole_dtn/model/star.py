@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -29,10 +29,12 @@ class STARSettings(Settings):
     star_hidden: Annotated[Widths, Field(description="widths of the star layers that all tasks share (ReLU)")] = [128]
     tower_hidden: Annotated[Widths, Field(description="hidden widths of each task's tower of star layers")] = [64]
     aux_hidden: Annotated[
-        Widths | None, Field(description="hidden widths of the auxiliary network; null: none, as in some published code")
+        Widths | None,
+        Field(description="hidden widths of the auxiliary network; null: none, as in some published code"),
     ] = [64]
     domain_embedding_size: Annotated[
-        Count | None, Field(description="width of the domain's embedding in the auxiliary network; null: embedding_size")
+        Count | None,
+        Field(description="width of the domain's embedding in the auxiliary network; null: embedding_size"),
     ] = None
     low_rank: Annotated[
         Count | None, Field(description="rank r of W_d = 1 + A_d B_d; null: W_d in full, as in the paper")
@@ -130,7 +132,7 @@ class STAR(MultiTaskRecommender):
                 min_rows=settings.norm_min_rows,
                 shrinkage=settings.norm_shrinkage,
             )
-        star = {"domains": domains, "low_rank": settings.low_rank, "dropout": settings.dropout}
+        star: dict[str, Any] = {"domains": domains, "low_rank": settings.low_rank, "dropout": settings.dropout}
         self.body = StarMLP(width, settings.star_hidden, **star)
         self.towers = nn.ModuleList(
             StarTower(self.body.output_dim, settings.tower_hidden, **star) for _ in schema.tasks
@@ -139,9 +141,9 @@ class STAR(MultiTaskRecommender):
         if settings.aux_hidden is not None:
             size = settings.domain_embedding_size or settings.embedding_size
             self.domains = DomainEmbedding(domains, size, std=settings.embedding_std)
-            hidden = MLP(size + width, settings.aux_hidden, dropout=settings.dropout)
+            self.auxiliary = MLP(size + width, settings.aux_hidden, dropout=settings.dropout)
             # Without a bias: b and b_d of the towers' last units are added to the same sum.
-            self.auxiliary = nn.Sequential(hidden, Linear(hidden.output_dim, schema.num_tasks, bias=False))
+            self.auxiliary_units = nn.ModuleList(Linear(self.auxiliary.output_dim, 1, bias=False) for _ in schema.tasks)
 
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T)."""
@@ -153,5 +155,6 @@ class STAR(MultiTaskRecommender):
         scores = torch.cat([tower(parts, known) for tower in self.towers], dim=1)  # (B, T), sorted by domain
         logits = rows.join([scores])
         if self.auxiliary is not None:
-            logits = logits + self.auxiliary(torch.cat([self.domains(domain), x], dim=1))
+            a = self.auxiliary(torch.cat([self.domains(domain), x], dim=1))
+            logits = logits + torch.cat([unit(a) for unit in self.auxiliary_units], dim=1)
         return ModelOutput(logits, shared=x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from recbole_dtn.errors import UsageError
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.registry import MODELS
 from recbole_dtn.testing.data import make_settings, take_rows, tiny_features, tiny_schema
+from recbole_dtn.testing.numeric import redraw
 
 __all__ = ["check_domain_model"]
 
@@ -49,10 +51,11 @@ def check_domain_model(model: str | type[MultiTaskRecommender], **settings: Any)
         every = tiny_features(schema, ROWS, seed=1)
         _check_gradients(built, every)
         _check_own_parameters(built, every)
-        _check_learning(built, features)
-    _check_symmetry(built)
+        _train(built, features)
     mixed = tiny_features(schema, ROWS, seed=2)
     _check_rows(built, mixed)
+    _check_learned(built, features)
+    _check_symmetry(built)
     _check_state(built, other, mixed)
     _check_unseen(cls, make_settings(model, **chosen), features)
     told = ""
@@ -81,6 +84,8 @@ def _step(model: MultiTaskRecommender, features: Features) -> Tensor:
 
 
 def _check_one_row_trains(model: MultiTaskRecommender, features: Features) -> None:
+    if getattr(model, "min_batch_rows", 1) > 1:
+        return
     # The first batch of all, so that there is no moving average yet.
     assert _step(model, take_rows(features, [0])).isfinite().all(), "the loss of a batch of one is not finite"
     for name, parameter in model.named_parameters():
@@ -103,36 +108,43 @@ def _check_gradients(model: MultiTaskRecommender, features: Features) -> None:
 def _check_own_parameters(model: MultiTaskRecommender, features: Features) -> None:
     """Every domain's rows must reach numbers that no other domain's rows reach: its embedding, its weights."""
     _step(model, features)  # all domains have rows
+    own: list[Tensor] | None = None
+    # Of a single draw, a ReLU that is off in all rows but one domain's would pass for that domain's own.
+    for seed in range(4):
+        drawn = copy.deepcopy(model).eval()
+        redraw(drawn, seed=seed)
+        reached = torch.stack([_reached(drawn, features, number) for number in range(3)])
+        alone = reached & (reached.sum(0) == 1)
+        own = list(alone) if own is None else [before & now for before, now in zip(own, alone, strict=True)]
+    for number, numbers in enumerate(own or []):
+        assert numbers.any(), f"domain {number} has no parameter of its own that its rows train"
+
+
+def _reached(model: MultiTaskRecommender, features: Features, number: int) -> Tensor:
+    """Which numbers of all dense parameters get a gradient of the same rows in domain ``number``."""
     tables = {id(table.weight) for table in model.tables()}
-    domain = features.domain
-    assert domain is not None
-    reached = []
-    for number in range(3):
-        model.eval().zero_grad()
-        model(take_rows(features, (domain == number).nonzero().flatten().tolist())).logits.sum().backward()
-        found = [
-            torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters() if id(p) not in tables
-        ]
-        reached.append(torch.cat([gradient.flatten() for gradient in found]) != 0)
-    for number, own in enumerate(reached):
-        others = torch.stack([each for place, each in enumerate(reached) if place != number]).any(0)
-        assert (own & ~others).any(), f"domain {number} has no parameter of its own that its rows train"
+    model.zero_grad()
+    model(replace(features, domain=torch.full_like(features.ids[:, 0], number))).logits.sum().backward()
+    parameters = [p for p in model.parameters() if id(p) not in tables]
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() != 0 for p in parameters])
 
 
-def _check_learning(model: MultiTaskRecommender, features: Features) -> None:
+def _train(model: MultiTaskRecommender, features: Features) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
     for _ in range(STEPS):
         losses = _step(model, features)
         optimizer.step()
         if losses.max() < 0.1:
-            break
-    model.eval()
+            return
+
+
+def _check_learned(model: MultiTaskRecommender, features: Features) -> None:
     domain = features.domain
     assert domain is not None
     for number in range(2):
         rows = take_rows(features, (domain == number).nonzero().flatten().tolist())
         with torch.no_grad():
-            losses = model.task_losses(rows, model(rows))
+            losses = model.eval().task_losses(rows, model(rows))
         # log 2 is the loss of a model that cannot tell the domains apart.
         assert losses.max() < 0.3, f"opposite labels: domain {number} has the loss {losses.max():.3g} after training"
 

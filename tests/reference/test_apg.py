@@ -23,9 +23,7 @@ from recbole_dtn.testing.numeric import (
 
 def generated(p, name, x, z):
     """One row: ((x U) S(z) + s(z)) V + c."""
-    down, up = (
-        [p[f"{name}.{part}.{i}"] for i in range(2) if f"{name}.{part}.{i}" in p] for part in ("down", "up")
-    )
+    down, up = ([p[f"{name}.{part}.{i}"] for i in range(2) if f"{name}.{part}.{i}" in p] for part in ("down", "up"))
     k = down[-1].shape[1]
     g = p[f"{name}.generator.weight"] @ z + p[f"{name}.generator.bias"]
     core, shift = g[: k * k].reshape(k, k), g[k * k :]

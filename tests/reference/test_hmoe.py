@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_dtn.balancer.reach import find_reach
 from recbole_dtn.errors import UsageError
 from recbole_dtn.model.hmoe import HMoE
 from recbole_dtn.schema import TaskSpec
@@ -188,3 +189,17 @@ def test_what_is_missing_is_refused():
     schema = tiny_schema(domains=2)
     with pytest.raises(UsageError, match="domain_field: HMoE reads the domain of every row, and this batch has none"):
         build(schema, owners="pairs")(replace(take_rows(tiny_features(schema, 4), [1]), domain=None))
+
+
+def test_what_each_task_reaches():
+    schema = tiny_schema(tasks=2)
+    model = build(schema)
+    reach = find_reach(model, tiny_features(schema, 30))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for t, own in enumerate(reach.specific):
+        found = {names[id(parameter)] for parameter in own}
+        assert found == {
+            name
+            for name in names.values()
+            if name.startswith((f"gates.gates.{t}.", f"nets.gates.{t}.", f"towers.towers.{t}."))
+        }

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_dtn.balancer.reach import find_reach
 from recbole_dtn.errors import UsageError
 from recbole_dtn.layers.hard_concrete import HardConcrete
 from recbole_dtn.model.mssm import MSSM
@@ -45,9 +46,7 @@ def reference(p, schema, features, levels, noise=None, masks=None, front=None):
     cells = len(weights[0])
     z = gates(p, "field_cells.gates", noise)
     # All gates of a forward are drawn before a row is looked at, in this order.
-    above = [
-        [gates(p, f"routes.{level}.{i}.gates", noise) for i in range(cells)] for level in range(levels - 1)
-    ]
+    above = [[gates(p, f"routes.{level}.{i}.gates", noise) for i in range(cells)] for level in range(levels - 1)]
     last = [gates(p, f"task_routes.{t}.gates", noise) for t in range(schema.num_tasks)]
     drops = [next(masks) for _ in weights] if masks is not None else None
     deeper = [next(masks) for _ in above] if masks is not None else None
@@ -55,8 +54,10 @@ def reference(p, schema, features, levels, noise=None, masks=None, front=None):
     for row in range(len(features)):
         u = []
         for c in range(cells):
-            x = np.concatenate([z[c, f] * e[row, f] for f in range(schema.num_fields)]) if front is None else front(
-                p, np.array([z[c, f] * e[row, f] for f in range(schema.num_fields)])
+            x = (
+                np.concatenate([z[c, f] * e[row, f] for f in range(schema.num_fields)])
+                if front is None
+                else front(p, np.array([z[c, f] * e[row, f] for f in range(schema.num_fields)]))
             )
             for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
                 x = relu(x @ weight[c] + bias[c, 0])
@@ -223,11 +224,21 @@ def test_dropout_masks_cells():
         model.dropout.train()
         logits = model(features).logits
     assert [mask.shape for mask in masks] == [(3, 30, 5), (30, 3, 5)]
-    assert_close(
-        logits, reference(parameters_of(model), schema, features, 2, masks=iter(masks)), 1e-10, "with dropout"
-    )
+    assert_close(logits, reference(parameters_of(model), schema, features, 2, masks=iter(masks)), 1e-10, "with dropout")
 
 
 def test_cells_without_a_layer_are_refused():
     with pytest.raises(UsageError, match="cell_hidden: expected one width or more"):
         build(tiny_schema(), cell_hidden=[])
+
+
+def test_what_each_task_reaches():
+    schema = tiny_schema(tasks=2)
+    model = build(schema)
+    reach = find_reach(model, tiny_features(schema, 30))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for t, own in enumerate(reach.specific):
+        found = {names[id(parameter)] for parameter in own}
+        assert found == {
+            name for name in names.values() if name.startswith((f"task_routes.{t}.", f"towers.towers.{t}."))
+        }

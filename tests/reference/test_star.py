@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_dtn.balancer.reach import find_reach
 from recbole_dtn.errors import UsageError
 from recbole_dtn.layers.domains import PartitionedNorm
 from recbole_dtn.model.star import STAR
@@ -64,8 +65,8 @@ def reference(p, schema, features, layers, tower_layers, shrinkage=64.0, fixed=N
                 h = relu(star_unit(p, f"towers.{t}.hidden.layers.{layer}", h, d))
             logit = star_unit(p, f"towers.{t}.logit", h, d)[0]
             if "domains.weight" in p:
-                a = mlp(p, "auxiliary.0.layers", np.concatenate([p["domains.weight"][d], x[row]])[None])
-                logit = logit + (a @ p["auxiliary.1.weight"].T)[0, t]
+                a = mlp(p, "auxiliary.layers", np.concatenate([p["domains.weight"][d], x[row]])[None])
+                logit = logit + (a @ p[f"auxiliary_units.{t}.weight"][0])[0]
             logits.append(logit)
     return np.array(logits).reshape(len(x), schema.num_tasks)
 
@@ -211,19 +212,35 @@ def test_a_row_goes_through_the_parts_of_its_own_domain_alone():
     assert found[~others].isnan().all()
 
 
-def test_scores_are_not_bounded_from_below_and_the_auxiliary_network_reads_the_domain():
-    """Faults of published code: a ReLU on the last unit, and an auxiliary network that is the same in all domains."""
+def test_the_auxiliary_network_reads_the_domain():
     schema = tiny_schema(domains=DOMAINS)
-    row = take_rows(tiny_features(schema, 40), [7, 7, 7])
-    row = replace(row, domain=torch.arange(3))
+    row = replace(take_rows(tiny_features(schema, 40), [7, 7, 7]), domain=torch.arange(3))
+    model = build(schema, norm="none")
+    with torch.no_grad():  # nothing but the auxiliary network is left
+        for tower in model.towers:
+            for parameter in tower.logit.parameters():
+                parameter.zero_()
+    logits = model(row).logits
+    assert (logits[0] - logits[1]).abs().min() > 1e-3
+    assert (logits[1] - logits[2]).abs().min() > 1e-3
+
+
+def test_star_towers_lower_the_logit_as_well_as_raise_it():
+    """In published code a ReLU follows the last unit too."""
+    schema = tiny_schema(domains=DOMAINS)
+    logits = build(schema, aux_hidden=None)(tiny_features(schema, 40)).logits
+    assert (logits < -0.1).any(0).all()
+    assert (logits > 0.1).any(0).all()
+
+
+def test_what_each_task_reaches():
+    schema = tiny_schema(domains=DOMAINS)
     model = build(schema)
-    x = model.input(row)
-    a = model.auxiliary(torch.cat([model.domains(row.domain), x], dim=1))
-    assert (a[0] - a[1]).abs().min() > 1e-3
-    scores = model(tiny_features(schema, 40)).logits - 0.0
-    assert (scores < 0).any()
-    plain = build(schema, aux_hidden=None)
-    assert (plain(tiny_features(schema, 40)).logits < 0).any()
+    reach = find_reach(model, tiny_features(schema, 30))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for t, own in enumerate(reach.specific):
+        found = {names[id(parameter)] for parameter in own}
+        assert found == {name for name in names.values() if name.startswith((f"towers.{t}.", f"auxiliary_units.{t}."))}
 
 
 def test_a_domain_without_training_rows_has_the_shared_parts():
