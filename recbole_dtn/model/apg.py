@@ -43,7 +43,8 @@ class APGSettings(Settings):
         Field(description="fields whose embeddings are the group, such as [user_age]; null: the domain of the row"),
     ] = None
     detach_condition: Annotated[
-        bool, Field(description="no gradient from the generators to what they read, as in some published code")
+        bool,
+        Field(description="no gradient from the generators to what they read, as in published code; not with domains"),
     ] = False
     domain_embedding_size: Annotated[
         Count | None, Field(description="width of the embedding of a domain; null: embedding_size")
@@ -154,6 +155,11 @@ class APG(MultiTaskRecommender):
             raise UsageError(
                 f"condition: {self.condition!r} needs a group: set domain_field to the column of domains, or "
                 "condition_fields to the fields of the group; or condition: self"
+            )
+        if settings.detach_condition:
+            raise UsageError(
+                "detach_condition: the embeddings of domains serve the condition alone and would never be trained; "
+                "name input fields in condition_fields, or leave detach_condition out"
             )
         size = settings.domain_embedding_size or settings.embedding_size
         self.domains = DomainEmbedding(schema.num_domains, size, std=settings.embedding_std)

@@ -34,7 +34,7 @@ OTHER_SETTINGS = [
     ("STAR", {"norm": "none", "star_hidden": [], "aux_hidden": [], "domain_embedding_size": 3}),
     ("HMoE", {"mix": "hidden", "gate_hidden": [4], "weight_hidden": [5], "dropout": 0.2}),
     ("APG", {"condition": "mix", "condition_fields": ["t0", "t1"], "core": 3, "over_parameterised": 5, "dropout": 0.2}),
-    ("APG", {"generated_hidden": [9, 6], "tower_hidden": [], "detach_condition": True}),
+    ("APG", {"generated_hidden": [9, 6], "tower_hidden": [], "condition": "self", "detach_condition": True}),
     ("MSSM", {"levels": 3, "cells": 2, "cell_hidden": [6, 16], "tower_hidden": [], "dropout": 0.2}),
 ]
 

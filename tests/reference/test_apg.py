@@ -77,7 +77,6 @@ def test_equals_numpy(rows, condition, fields):
     "options",
     [
         {"over_parameterised": 5},
-        {"detach_condition": True},
         {"generated_hidden": [9], "core": None, "tower_hidden": []},
         {"domain_embedding_size": 2, "over_parameterised": 2, "core": 4},
     ],
@@ -123,14 +122,29 @@ def test_all_conditions_start_with_almost_the_same_map(over):
         assert 0 < (layer(x, z) - layer(x, 0 * z)).std() < 0.2 * layer(x, z).std()
 
 
-def test_the_condition_is_trained_unless_it_is_detached():
+@pytest.mark.parametrize("condition", ["group", "self", "mix"])
+def test_a_detached_condition(condition):
+    schema = tiny_schema()
+    features = tiny_features(schema, 8)
+    fields = {"condition_fields": ["t0"]} if condition != "self" else {}
+    model = build(schema, condition=condition, detach_condition=True, **fields)
+    check_reference(
+        model,
+        lambda m: m(features).logits,
+        lambda p: reference(p, schema, features, 2, condition, (0,), detach=True),
+        entries=2,
+    )
+
+
+def test_the_domains_of_a_condition_are_trained():
+    """In published code the condition is detached."""
     schema = tiny_schema(domains=3)
     features = replace(tiny_features(schema, 12), domain=torch.arange(12) % 3)
-    for detach in (False, True):
-        model = build(schema, condition="group", detach_condition=detach)
-        model(features).logits.sum().backward()
-        assert (model.domains.weight.grad is None) == detach
-        assert detach or model.domains.weight.grad.abs().sum(1).min() > 0
+    model = build(schema, condition="group")
+    model(features).logits.sum().backward()
+    assert model.domains.weight.grad.abs().sum(1).min() > 0
+    with pytest.raises(UsageError, match="detach_condition: the embeddings of domains .* would never be trained"):
+        build(schema, condition="mix", detach_condition=True)
 
 
 def test_a_domain_without_training_rows_has_the_mean_condition():
