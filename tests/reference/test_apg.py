@@ -143,7 +143,7 @@ def test_the_domains_of_a_condition_are_trained():
     model = build(schema, condition="group")
     model(features).logits.sum().backward()
     assert model.domains.weight.grad.abs().sum(1).min() > 0
-    with pytest.raises(UsageError, match="detach_condition: the embeddings of domains .* would never be trained"):
+    with pytest.raises(UsageError, match=r"detach_condition: the embeddings of domains .* would never be trained"):
         build(schema, condition="mix", detach_condition=True)
 
 
