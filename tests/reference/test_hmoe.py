@@ -61,8 +61,9 @@ def build(schema, **settings):
     return model
 
 
-@pytest.mark.parametrize("rows", [1, 12])
-@pytest.mark.parametrize(("tasks", "domains"), [(1, 0), (3, 0), (1, 3), (2, 2)])
+@pytest.mark.parametrize(
+    ("rows", "tasks", "domains"), [(1, 2, 0), (1, 2, 3), (5, 1, 0), (8, 3, 0), (8, 1, 3), (8, 2, 2)]
+)
 @pytest.mark.parametrize("mix", ["logits", "hidden"])
 def test_equals_numpy(rows, tasks, domains, mix):
     schema = tiny_schema(tasks=tasks, domains=domains)

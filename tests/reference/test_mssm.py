@@ -89,8 +89,7 @@ def build(schema, **settings):
     return model
 
 
-@pytest.mark.parametrize("rows", [1, 7])
-@pytest.mark.parametrize("tasks", [1, 3])
+@pytest.mark.parametrize(("rows", "tasks"), [(1, 2), (7, 1), (6, 3)])
 @pytest.mark.parametrize(
     ("levels", "options"), [(1, {}), (3, {"cells": 2}), (2, {"cell_hidden": [6, 4], "tower_hidden": []})]
 )

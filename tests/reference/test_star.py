@@ -77,8 +77,7 @@ def build(schema, **settings):
     return model
 
 
-@pytest.mark.parametrize("rows", [1, 15])
-@pytest.mark.parametrize("tasks", [1, 3])
+@pytest.mark.parametrize(("rows", "tasks"), [(1, 3), (15, 1), (12, 2)])
 @pytest.mark.parametrize(
     ("star", "tower", "options"),
     [
