@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from recbole_dtn.config.settings import Count, Settings, Widths
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError
+from recbole_dtn.layers.domains import DomainEmbedding
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.mlp import MLP
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
+from recbole_dtn.model.domains import domain_of
 from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import DataSchema
 
@@ -133,7 +135,8 @@ class PEPNet(PPNet):
     """PPNet over embeddings that a gate scales by domain.
 
     ``x = e * GateNU([domain, sg(e)])`` (EPNet), e the flat embeddings and domain a learned vector per domain;
-    then as :class:`PPNet`, which is the model for data without a domain field.
+    then as :class:`PPNet`, which is the model for data without a domain field. In evaluation a domain without training
+    rows has the mean of the others' vectors.
     """
 
     settings_class: ClassVar = PEPNetSettings
@@ -143,17 +146,15 @@ class PEPNet(PPNet):
         """PPNet's parts, the domains' embedding and EPNet's gate."""
         super().build(settings, schema)
         width = settings.domain_embedding_size or settings.embedding_size
-        self.domains = nn.Embedding(schema.num_domains, width)
-        nn.init.normal_(self.domains.weight, std=settings.embedding_std)
+        self.domains = DomainEmbedding(schema.num_domains, width, std=settings.embedding_std)
         self.domain_gate = GateNU(width + self.flat_dim, self.flat_dim)
 
     def input(self, features: Features) -> Tensor:
         """What the towers read, (B, I): the embeddings, scaled by EPNet."""
-        if features.domain is None:
-            raise UsageError("domain_field: PEPNet reads the domain of every row, and this batch has none")
+        domain = domain_of(self, features)
         embeddings = self.embedding(features)
         flat = embeddings.flatten(1)
         # e is scaled with its gradient; what the gate reads of it is stopped (EPNet).
-        scaled = flat * self.domain_gate(torch.cat([self.domains(features.domain), flat.detach()], dim=1))
+        scaled = flat * self.domain_gate(torch.cat([self.domains(domain), flat.detach()], dim=1))
         x: Tensor = self.front(scaled.view_as(embeddings), features.ids)
         return x

@@ -38,6 +38,12 @@ OTHER_SETTINGS = [
     ("AdaTT", {"form": "general", "levels": 3, "expert_hidden": [6, 5], "shared_experts": 2, "dropout": 0.2}),
     ("HoME", {"meta_hidden": [6, 5], "expert_hidden": [5, 4], "feature_gate": "owner", "tower_hidden": [4]}),
     ("HoME", {"meta_experts": 1, "task_experts": 1, "feature_gate": "none", "dropout": 0.2}),
+    ("STAR", {"low_rank": 2, "tower_hidden": [], "aux_hidden": None, "dropout": 0.2}),
+    ("STAR", {"norm": "none", "star_hidden": [], "aux_hidden": [], "domain_embedding_size": 3}),
+    ("HMoE", {"mix": "hidden", "gate_hidden": [4], "weight_hidden": [5], "dropout": 0.2}),
+    ("APG", {"condition": "mix", "condition_fields": ["t0", "t1"], "core": 3, "over_parameterised": 5, "dropout": 0.2}),
+    ("APG", {"generated_hidden": [9, 6], "tower_hidden": [], "condition": "self", "detach_condition": True}),
+    ("MSSM", {"levels": 3, "cells": 2, "cell_hidden": [6, 16], "tower_hidden": [], "dropout": 0.2}),
 ]
 
 
