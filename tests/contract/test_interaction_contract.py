@@ -24,6 +24,15 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         for restore in ("lmr", "amr")
         for shrink, top, hidden in (("attentive", None, []), ("sum", 2, [5]), ("none", 3, []))
     ],
+    "dcnv2": [{"structure": "cross", "low_rank": 2}, {"structure": "stacked", "hidden": [5]},
+              {"low_rank": 3, "experts": 2, "shared_gates": True}, {"low_rank": 2, "experts": 1}],
+    "fm": [{"hidden": [5]}],
+    "fwfm": [{"linear": "none"}, {"linear": "weights"}, {"linear": "feature_vectors"}],
+    "fmfm": [{"weight": "vector"}],
+    "fibinet": [{"bilinear": "all", "reduction": 1}, {"bilinear": "each", "hidden": [5]}],
+    "cin": [{"layers": [4, 3], "half_split": True, "activation": "relu"}, {"layers": [5]}],
+    "autoint": [{"layers": 1, "heads": 3, "head_dim": 2, "scale": True, "residual": False}],
+    "mlp": [{"hidden": []}, {"hidden": [5, 3]}],
 }  # fmt: skip
 
 
