@@ -108,6 +108,7 @@ class LinearTerms(nn.Module):
                 f"interaction 'fwfm': 'linear: {form}' has a row for each id of a field, but no field of the data has "
                 "one id per row: choose 'linear: field_vectors'"
             )
+        self.form = form
         with_row = () if form == "field_vectors" else shape.id_fields
         without_row = [field for field in range(shape.num_fields) if field not in with_row]
         order = [*with_row, *without_row]
@@ -130,7 +131,7 @@ class LinearTerms(nn.Module):
         if self.features is not None:
             rows = ids.index_select(1, self.with_row) + self.shift
             weights = self.features.look_up(rows, batch_size=len(ids))  # (B, fields with a row, 1 or D)
-            if weights.shape[2] > 1 or embeddings.shape[2] == 1:
+            if self.form == "feature_vectors":
                 weights = weights * embeddings.index_select(1, self.with_row)
             found.append(weights.sum(2))
         if self.field_vectors is not None:

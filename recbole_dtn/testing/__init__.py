@@ -2,7 +2,7 @@
 
 from recbole_dtn.testing.balancers import check_balancer
 from recbole_dtn.testing.equations import check_equation
-from recbole_dtn.testing.interactions import check_interaction
+from recbole_dtn.testing.interactions import check_interaction, check_learns_xor
 from recbole_dtn.testing.losses import check_loss
 from recbole_dtn.testing.metrics import check_metric
 from recbole_dtn.testing.models import check_model
@@ -12,6 +12,7 @@ __all__ = [
     "check_balancer",
     "check_equation",
     "check_interaction",
+    "check_learns_xor",
     "check_loss",
     "check_metric",
     "check_model",

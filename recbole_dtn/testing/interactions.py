@@ -19,7 +19,7 @@ from recbole_dtn.registry import INTERACTIONS
 from recbole_dtn.testing.devices import check_one_device
 from recbole_dtn.testing.equations import check_equation, split_output
 
-__all__ = ["check_equation", "check_interaction"]
+__all__ = ["check_equation", "check_interaction", "check_learns_xor"]
 
 OUTPUT_DIM = 6
 BATCH = 7
@@ -34,6 +34,7 @@ POORER_LAYOUTS = {
     "no id field": FieldShape(3, 4, (), (20, 2, 2)),
 }
 """Layouts that a method may refuse, by a UsageError from its constructor."""
+XOR_STEPS = 200
 
 
 def check_interaction(cls_or_name: type[FeatureInteraction] | str, **options: Any) -> None:
@@ -43,8 +44,10 @@ def check_interaction(cls_or_name: type[FeatureInteraction] | str, **options: An
     the output is (B, O) for one row and for seven, finite, of the embeddings' type (float32 and float64), the same
     twice in eval mode, the same with ``shared`` from :meth:`~FeatureInteraction.prepare` and without; each row
     depends on itself only; the inputs are left as they were; only a method with ``reads_ids`` depends on the ids; a
-    gradient reaches every parameter and the embeddings; a deep copy, a state_dict and ``fused: false`` give the same
-    output; forward, backward and a step of an optimiser stay on one device.
+    method with ``ignores_field_order`` does not depend on the order of the fields; a gradient reaches every parameter
+    and the embeddings; outputs and gradients are finite for embeddings that are zero, equal or large, and under
+    autocast to bfloat16; a deep copy, a state_dict and ``fused: false`` give the same output; forward, backward and a
+    step of an optimiser stay on one device.
 
     Args:
         cls_or_name: the class, or the name under which it is registered.
@@ -225,6 +228,16 @@ def _ids_as_declared(case: _Case) -> None:
     )
 
 
+def _field_order_as_declared(case: _Case) -> None:
+    if not case.module.ignores_field_order:
+        return
+    turned, ids = case.embeddings.flip(1), case.ids.flip(1)
+    case.require(
+        case.near(case.output(turned, ids), case.output()),
+        "the output changes with the order of the fields, but ignores_field_order is True; set it to False",
+    )
+
+
 def _shared(case: _Case) -> None:
     other = case.build().double()
     with _explained(f"{case.name}: prepare(ids), or hash(share_key()),"):
@@ -267,6 +280,33 @@ def _gradients(case: _Case) -> None:
         gradient = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
         case.require(bool(gradient.isfinite().all()), f"the gradient of {name} is not finite")
         case.require(bool(gradient.any()) or not gradient.numel(), f"the gradient of {name} is zero everywhere")
+
+
+def _extreme_inputs(case: _Case) -> None:
+    """Weights as they are initialised, in float32: 0 / 0, log 0 and overflow show as NaN or inf."""
+    ones = torch.ones(BATCH, case.shape.num_fields, case.shape.embedding_dim)
+    extremes = {"zero": 0.0 * ones, "equal": ones, "tiny": 1e-20 * ones, "large": 60.0 * case.embeddings.float()}
+    for name, embeddings in extremes.items():
+        _require_finite(case, f"for {name} embeddings", embeddings)
+
+
+def _half_precision(case: _Case) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _require_finite(case, "under autocast to bfloat16", case.embeddings.float())
+
+
+def _require_finite(case: _Case, when: str, embeddings: Tensor) -> None:
+    """Output and gradients of a new module in training mode."""
+    module = case.build().train()
+    embeddings = embeddings.clone().requires_grad_()
+    with _explained(f"{case.name}: forward and backward {when}"):
+        output, loss = split_output(module(embeddings, case.ids))
+        (output.float().sum() + (0.0 if loss is None else loss)).backward()
+    case.require(bool(output.isfinite().all()), f"the output is not finite {when}")
+    for name, leaf in (("the embeddings", embeddings), *module.named_parameters()):
+        gradient = torch.zeros(()) if leaf.grad is None else leaf.grad
+        values = gradient.coalesce().values() if gradient.is_sparse else gradient
+        case.require(bool(values.isfinite().all()), f"the gradient of {name} is not finite {when}")
 
 
 def _copies(case: _Case) -> None:
@@ -323,11 +363,72 @@ CHECKS = (
     _deterministic,
     _rows_apart,
     _ids_as_declared,
+    _field_order_as_declared,
     _shared,
     _gradients,
+    _extreme_inputs,
+    _half_precision,
     _copies,
     _fused_is_plain,
     _one_device,
 )
 POORER_CHECKS = tuple(check for check in CHECKS if check is not _gradients)
 """Layouts without the gradient check: with one field, attention or pair sums have no gradient."""
+
+
+def check_learns_xor(cls_or_name: type[FeatureInteraction] | str, **options: Any) -> None:
+    """Check that a feature interaction learns the exclusive or of two fields, which no sum over fields expresses.
+
+    Two fields with two ids each, embeddings of width 4, the module, and one linear unit on its output learn the four
+    rows by Adam, in eval mode with a log loss below .2 on every row. It is apart from :func:`check_interaction`, as a
+    module may be linear by intention.
+
+    Args:
+        cls_or_name: the class, or the name under which it is registered. options: the method's own options.
+
+    Raises:
+        AssertionError: where the rows are not learned from any of three starts.
+
+    >>> check_learns_xor("gdcn")
+    """
+    method = INTERACTIONS.load(cls_or_name) if isinstance(cls_or_name, str) else cls_or_name
+    with torch.random.fork_rng(devices=[]):
+        # Another start where ReLUs are off in all rows from the first.
+        losses = []
+        for seed in range(3):
+            torch.manual_seed(seed)
+            losses.append(_worst_xor_loss(method(FieldShape(2, 4, (0, 1), (2, 2)), 4, **options)))
+            if losses[-1] < 0.2:
+                return
+    raise AssertionError(
+        f"{method.__name__}: after {XOR_STEPS} steps of Adam the loss of a row of XOR is still {min(losses):.2f}, in "
+        "the best of three starts: its output does not combine fields, or its gradients are wrong"
+    )
+
+
+def _worst_xor_loss(module: FeatureInteraction) -> float:
+    """Largest loss of the four rows, after as many steps as it takes to bring it below .2."""
+    ids, labels = torch.tensor([[0, 2], [0, 3], [1, 2], [1, 3]]), torch.tensor([0.0, 1.0, 1.0, 0.0])
+    table, last = nn.Embedding(4, 4), nn.Linear(4, 1)
+    nn.init.normal_(table.weight, std=0.5)
+    parts = nn.ModuleList([table, module, last])
+    optimizer = torch.optim.Adam(parts.parameters(), lr=0.03)
+
+    def losses() -> Tensor:
+        output, _ = split_output(module(table(ids), ids))
+        logits: Tensor = last(output).squeeze(1)
+        return nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+
+    worst = float("inf")
+    for step in range(1, XOR_STEPS + 1):
+        parts.train()
+        optimizer.zero_grad()
+        losses().mean().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if step % 10 == 0:
+            with torch.no_grad():
+                parts.eval()
+                worst = float(losses().max())
+            if worst < 0.2:
+                break
+    return worst
