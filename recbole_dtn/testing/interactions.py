@@ -301,7 +301,7 @@ def _require_finite(case: _Case, when: str, embeddings: Tensor) -> None:
     embeddings = embeddings.clone().requires_grad_()
     with _explained(f"{case.name}: forward and backward {when}"):
         output, loss = split_output(module(embeddings, case.ids))
-        (output.float().sum() + (0.0 if loss is None else loss)).backward()
+        (output.float().sum() + (0.0 if loss is None else loss)).backward()  # type: ignore[no-untyped-call]
     case.require(bool(output.isfinite().all()), f"the output is not finite {when}")
     for name, leaf in (("the embeddings", embeddings), *module.named_parameters()):
         gradient = torch.zeros(()) if leaf.grad is None else leaf.grad
