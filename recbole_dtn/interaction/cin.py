@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from recbole_dtn.config.settings import Count
 from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
+from recbole_dtn.kernels.products import linear
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.registry import INTERACTIONS
 
@@ -33,7 +34,9 @@ class CIN(FeatureInteraction):
     default, which the paper found best for CIN; RecBole and DeepCTR apply a ReLU. W^k has no bias (RecBole: one per
     vector).
 
-    A layer keeps H_{k-1} F D numbers per row for the backward pass.
+    A layer keeps H_{k-1} F D numbers per row for the backward pass. Fused and without an activation, vectors that are
+    in the output alone (all of the last layer, and the second halves of split ones) take much less: the sum over D is
+    moved inside, ``s^k_h = sum_ij W^k_hij <X^{k-1}_i, X^0_j>``.
 
     Args:
         shape: sizes of the input. output_dim: O.
@@ -62,44 +65,54 @@ class CIN(FeatureInteraction):
         ] = False,
     ) -> None:
         super().__init__(shape, output_dim)
-        self.activation, self.half_split = activation, half_split
-        passed, kept = _split(list(layers), half_split)
-        reads = [shape.num_fields, *passed[:-1]]
+        self.activation = activation
+        self.passed = _passed(list(layers), half_split)
+        reads = [shape.num_fields, *self.passed[:-1]]
         self.layers = nn.ModuleList(
             Linear(read * shape.num_fields, vectors, bias=False) for read, vectors in zip(reads, layers, strict=True)
         )
-        self.passed = passed
+        # Layers that pass nothing on or all of it are in the output as a whole, the others without what they pass on.
+        kept = [size if passed == size else size - passed for size, passed in zip(layers, self.passed, strict=True)]
         self.head = Linear(sum(kept), output_dim)
 
     def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Tensor:
         """Embeddings (B, F, D) -> (B, O); ``ids`` and ``shared`` are not read."""
         first = current = embeddings.transpose(1, 2)  # (B, D, F): a layer is one map of the last axis
         sums = []
-        for position, layer in enumerate(self.layers):
-            # (B, D, H', F): column i F + j of a layer's weight is W^k_hij.
-            products = current.unsqueeze(3) * first.unsqueeze(2)
-            found = layer(products.flatten(2))  # (B, D, H)
-            if self.activation == "relu":
-                found = torch.relu(found)
-            last = position == len(self.layers) - 1
-            split = self.half_split and not last
-            sums.append(found[..., self.passed[position] :].sum(1) if split else found.sum(1))
-            current = found[..., : self.passed[position]]
+        for layer, passed in zip(cast(Iterable[Linear], self.layers), self.passed, strict=True):
+            # Vectors that no layer reads. Without an activation their sums over D need only those of the products.
+            alone = layer.out_features - passed
+            if alone and self.fused and self.activation == "none":
+                pooled = torch.bmm(current.transpose(1, 2), first).flatten(1)  # (B, H' F)
+                sums.append(linear(pooled, layer.weight[passed:]))
+                current = linear(_products(current, first), layer.weight[:passed]) if passed else current
+            else:
+                vectors = layer(_products(current, first))  # (B, D, H)
+                vectors = torch.relu(vectors) if self.activation == "relu" else vectors
+                sums.append((vectors[..., passed:] if alone else vectors).sum(1))
+                current = vectors[..., :passed]
         output: Tensor = self.head(torch.cat(sums, dim=1))
         return output
 
 
-def _split(layers: list[int], half_split: bool) -> tuple[list[int], list[int]]:
-    """Vectors of every layer that the next one reads, and those that the head reads."""
+def _products(current: Tensor, first: Tensor) -> Tensor:
+    """All ``X_i * X^0_j``: (B, D, H'), (B, D, F) -> (B, D, H' F), column ``i F + j``."""
+    batch, width, vectors = current.shape
+    # As a product of matrices: the gradients are products too, without a temporary of this size.
+    outer = torch.bmm(current.reshape(batch * width, vectors, 1), first.reshape(batch * width, 1, -1))
+    return outer.view(batch, width, -1)
+
+
+def _passed(layers: list[int], half_split: bool) -> list[int]:
+    """How many vectors of every layer the next one reads; the others are in the output alone."""
     if not layers:
         raise UsageError("interaction 'cin': 'layers' is an empty list: it needs a number of vectors for each layer")
+    if not half_split:
+        return [*layers[:-1], 0]
     odd = [vectors for vectors in layers[:-1] if vectors % 2]
-    if half_split and odd:
+    if odd:
         raise UsageError(
-            f"interaction 'cin': with 'half_split' every layer but the last needs an even number of vectors, found "
+            "interaction 'cin': with 'half_split' every layer but the last needs an even number of vectors, found "
             f"{odd[0]} in 'layers: {layers}': {odd[0] + 1}, say, or 'half_split: false'"
         )
-    if not half_split:
-        return layers, layers
-    halves = [vectors // 2 for vectors in layers[:-1]]
-    return [*halves, layers[-1]], [*halves, layers[-1]]
+    return [*(vectors // 2 for vectors in layers[:-1]), 0]

@@ -46,7 +46,7 @@ def fibinet(bilinear: str, hidden: int, seen: list[np.ndarray]) -> Callable[...,
     return equation
 
 
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", [1, 5])
 @pytest.mark.parametrize("reduction", [1, 2])
 @pytest.mark.parametrize("hidden", [[], [5]])
 @pytest.mark.parametrize("bilinear", ["all", "each", "interaction"])
