@@ -51,7 +51,7 @@ def autoint(layers: int, heads: int, d: int, scale: bool, residual: bool) -> Cal
 
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize(("scale", "residual"), [(True, True), (False, True), (False, False)])
-@pytest.mark.parametrize(("layers", "heads", "d"), [(1, 1, 3), (1, 2, 2), (2, 3, 4)])
+@pytest.mark.parametrize(("layers", "heads", "d"), [(1, 1, 3), (2, 2, 2)])
 def test_autoint_is_its_equation(layers: int, heads: int, d: int, scale: bool, residual: bool, rows: int) -> None:
     module = AutoInt(SHAPE, 5, layers=layers, heads=heads, head_dim=d, scale=scale, residual=residual)
     check_equation(module, autoint(layers, heads, d, scale, residual), *inputs(rows))

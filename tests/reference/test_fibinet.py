@@ -47,8 +47,7 @@ def fibinet(bilinear: str, hidden: int, seen: list[np.ndarray]) -> Callable[...,
 
 
 @pytest.mark.parametrize("rows", [1, 5])
-@pytest.mark.parametrize("reduction", [1, 2])
-@pytest.mark.parametrize("hidden", [[], [5]])
+@pytest.mark.parametrize(("hidden", "reduction"), [([], 1), ([5], 2)])
 @pytest.mark.parametrize("bilinear", ["all", "each", "interaction"])
 def test_fibinet_is_its_equations(bilinear: Any, hidden: list[int], reduction: int, rows: int) -> None:
     module = FiBiNET(SHAPE, 5, bilinear=bilinear, reduction=reduction, hidden=hidden)
