@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recbole_dtn.config.settings import Count
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
-from recbole_dtn.interaction.pairs import FieldPairs
+from recbole_dtn.interaction.pairs import need_pairs
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.mlp import MLP
 from recbole_dtn.registry import INTERACTIONS
@@ -56,7 +56,7 @@ class FM(FeatureInteraction):
         ] = (),
     ) -> None:
         super().__init__(shape, output_dim)
-        FieldPairs(shape, "fm")  # refuses fewer than two fields, whose sum over pairs is always zero
+        need_pairs(shape, "fm")
         self.mlp = MLP(shape.embedding_dim, hidden)
         self.head = Linear(self.mlp.output_dim, output_dim)
 

@@ -61,7 +61,7 @@ class FwFM(FeatureInteraction):
         output_dim: int,
         *,
         linear: Annotated[
-            Literal["none", "weights", "field_vectors", "feature_vectors"],
+            Literal["weights", "field_vectors", "feature_vectors", "none"],
             Field(
                 description="linear terms: a weight per feature, a vector per field or a vector per feature (the last "
                 "two in a product with the embedding), or none"

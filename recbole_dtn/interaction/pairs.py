@@ -8,7 +8,23 @@ from torch import Tensor, nn
 from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FieldShape
 
-__all__ = ["FieldPairs"]
+__all__ = ["FieldPairs", "need_pairs"]
+
+
+def need_pairs(shape: FieldShape, method: str) -> None:
+    """Refuse fewer than two fields.
+
+    Args:
+        shape: sizes of the input. method: registered name of the interaction.
+
+    Raises:
+        UsageError: when there is no pair of fields.
+    """
+    if shape.num_fields < 2:
+        raise UsageError(
+            f"interaction '{method}': it multiplies pairs of fields and needs at least 2, but the data has "
+            f"{shape.num_fields}: leave '{method}' out, or add an input field"
+        )
 
 
 class FieldPairs(nn.Module):
@@ -33,11 +49,7 @@ class FieldPairs(nn.Module):
 
     def __init__(self, shape: FieldShape, method: str) -> None:
         super().__init__()
-        if shape.num_fields < 2:
-            raise UsageError(
-                f"interaction '{method}': it multiplies pairs of fields and needs at least 2, but the data has "
-                f"{shape.num_fields}: leave '{method}' out, or add an input field"
-            )
+        need_pairs(shape, method)
         left, right = torch.triu_indices(shape.num_fields, shape.num_fields, offset=1)
         self.register_buffer("left", left.contiguous(), persistent=False)
         self.register_buffer("right", right.contiguous(), persistent=False)

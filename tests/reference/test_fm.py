@@ -9,6 +9,7 @@ import torch
 from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FieldShape
 from recbole_dtn.interaction.fm import FM
+from recbole_dtn.registry import INTERACTIONS
 from recbole_dtn.testing.interactions import check_equation
 
 SHAPE = FieldShape(num_fields=3, embedding_dim=4, id_fields=(0, 2), field_sizes=(9, 2, 7))
@@ -41,7 +42,5 @@ def test_by_hand() -> None:
 
 @pytest.mark.parametrize("name", ["fm", "fwfm", "fmfm", "fibinet"])
 def test_one_field_has_no_pairs(name: str) -> None:
-    from recbole_dtn.registry import INTERACTIONS
-
     with pytest.raises(UsageError, match=f"interaction '{name}': .* needs at least 2, but the data has 1"):
         INTERACTIONS.load(name)(FieldShape(1, 4, (0,), (9,)), 5)

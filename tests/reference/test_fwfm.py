@@ -98,6 +98,17 @@ def test_only_a_table_reads_the_ids(form: Any) -> None:
     assert FwFM(SHAPE, 4, linear=form).reads_ids == (form in {"weights", "feature_vectors"})
 
 
+def test_only_looked_up_rows_of_a_table_have_a_sparse_gradient() -> None:
+    """Rows of a table over the fields 0, 2 and 3: their first ids are 0, 9 and 16 (field 1 has none)."""
+    module = FwFM(SHAPE, 4, linear="weights")
+    module.linear.features.sparse = True
+    embeddings, ids = torch.randn(1, 5, 3), torch.tensor([[2, -1, 11, 20, -1]])
+    module(embeddings, ids).sum().backward()
+    gradient = module.linear.features.weight.grad
+    assert gradient.is_sparse
+    assert gradient.coalesce().indices().tolist() == [[2, 9, 18]]
+
+
 def test_a_width_of_one_still_multiplies_the_embedding() -> None:
     """Vectors of width 1 are not plain weights: l = e * w."""
     shape = FieldShape(2, 1, (0, 1), (3, 3))
