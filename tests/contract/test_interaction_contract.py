@@ -13,7 +13,8 @@ from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape, WithAuxiliary
 from recbole_dtn.interaction.build import build_interactions
 from recbole_dtn.registry import INTERACTIONS, load_plugins
-from recbole_dtn.testing.interactions import check_equation, check_interaction, check_learns_xor
+from recbole_dtn.testing.interactions import check_equation, check_interaction
+from recbole_dtn.testing.xor import check_learns_xor
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "gdcn": [{"structure": "parallel", "hidden": [5]}, {"low_rank": 2, "layers": 3}],
