@@ -55,6 +55,9 @@ class FeatureInteraction(Fusible):
     reads_ids = False
     """True for a method that needs the ids themselves; it then reads the raw embeddings (no input affine)."""
 
+    ignores_field_order = False
+    """True where the output stays the same when the fields, and nothing else, are put into another order."""
+
     def __init__(self, shape: FieldShape, output_dim: int) -> None:
         super().__init__()
         self.shape = shape

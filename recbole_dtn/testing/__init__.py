@@ -8,12 +8,14 @@ from recbole_dtn.testing.losses import check_loss
 from recbole_dtn.testing.metrics import check_metric
 from recbole_dtn.testing.models import check_model
 from recbole_dtn.testing.preprocess import check_preprocessor
+from recbole_dtn.testing.xor import check_learns_xor
 
 __all__ = [
     "check_balancer",
     "check_domain_model",
     "check_equation",
     "check_interaction",
+    "check_learns_xor",
     "check_loss",
     "check_metric",
     "check_model",

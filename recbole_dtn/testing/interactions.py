@@ -43,8 +43,10 @@ def check_interaction(cls_or_name: type[FeatureInteraction] | str, **options: An
     the output is (B, O) for one row and for seven, finite, of the embeddings' type (float32 and float64), the same
     twice in eval mode, the same with ``shared`` from :meth:`~FeatureInteraction.prepare` and without; each row
     depends on itself only; the inputs are left as they were; only a method with ``reads_ids`` depends on the ids; a
-    gradient reaches every parameter and the embeddings; a deep copy, a state_dict and ``fused: false`` give the same
-    output; forward, backward and a step of an optimiser stay on one device.
+    method with ``ignores_field_order`` does not depend on the order of the fields; a gradient reaches every parameter
+    and the embeddings; outputs and gradients are finite for embeddings that are zero, equal or large, and under
+    autocast to bfloat16; a deep copy, a state_dict and ``fused: false`` give the same output; forward, backward and a
+    step of an optimiser stay on one device.
 
     Args:
         cls_or_name: the class, or the name under which it is registered.
@@ -225,6 +227,16 @@ def _ids_as_declared(case: _Case) -> None:
     )
 
 
+def _field_order_as_declared(case: _Case) -> None:
+    if not case.module.ignores_field_order:
+        return
+    turned, ids = case.embeddings.flip(1), case.ids.flip(1)
+    case.require(
+        case.near(case.output(turned, ids), case.output()),
+        "the output changes with the order of the fields, but ignores_field_order is True; set it to False",
+    )
+
+
 def _shared(case: _Case) -> None:
     other = case.build().double()
     with _explained(f"{case.name}: prepare(ids), or hash(share_key()),"):
@@ -267,6 +279,33 @@ def _gradients(case: _Case) -> None:
         gradient = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
         case.require(bool(gradient.isfinite().all()), f"the gradient of {name} is not finite")
         case.require(bool(gradient.any()) or not gradient.numel(), f"the gradient of {name} is zero everywhere")
+
+
+def _extreme_inputs(case: _Case) -> None:
+    """Weights as they are initialised, in float32: 0 / 0, log 0 and overflow show as NaN or inf."""
+    ones = torch.ones(BATCH, case.shape.num_fields, case.shape.embedding_dim)
+    extremes = {"zero": 0.0 * ones, "equal": ones, "tiny": 1e-20 * ones, "large": 60.0 * case.embeddings.float()}
+    for name, embeddings in extremes.items():
+        _require_finite(case, f"for {name} embeddings", embeddings)
+
+
+def _half_precision(case: _Case) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _require_finite(case, "under autocast to bfloat16", case.embeddings.float())
+
+
+def _require_finite(case: _Case, when: str, embeddings: Tensor) -> None:
+    """Output and gradients of a new module in training mode."""
+    module = case.build().train()
+    embeddings = embeddings.clone().requires_grad_()
+    with _explained(f"{case.name}: forward and backward {when}"):
+        output, loss = split_output(module(embeddings, case.ids))
+        (output.float().sum() + (0.0 if loss is None else loss)).backward()  # type: ignore[no-untyped-call]
+    case.require(bool(output.isfinite().all()), f"the output is not finite {when}")
+    for name, leaf in (("the embeddings", embeddings), *module.named_parameters()):
+        gradient = torch.zeros(()) if leaf.grad is None else leaf.grad
+        values = gradient.coalesce().values() if gradient.is_sparse else gradient
+        case.require(bool(values.isfinite().all()), f"the gradient of {name} is not finite {when}")
 
 
 def _copies(case: _Case) -> None:
@@ -323,8 +362,11 @@ CHECKS = (
     _deterministic,
     _rows_apart,
     _ids_as_declared,
+    _field_order_as_declared,
     _shared,
     _gradients,
+    _extreme_inputs,
+    _half_precision,
     _copies,
     _fused_is_plain,
     _one_device,

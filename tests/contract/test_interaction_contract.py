@@ -14,6 +14,7 @@ from recbole_dtn.interaction.base import FeatureInteraction, FieldShape, WithAux
 from recbole_dtn.interaction.build import build_interactions
 from recbole_dtn.registry import INTERACTIONS, load_plugins
 from recbole_dtn.testing.interactions import check_equation, check_interaction
+from recbole_dtn.testing.xor import check_learns_xor
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "gdcn": [{"structure": "parallel", "hidden": [5]}, {"low_rank": 2, "layers": 3}],
@@ -30,6 +31,15 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         for restore in ("lmr", "amr")
         for shrink, top, hidden in (("attentive", None, []), ("sum", 2, [5]), ("none", 3, []))
     ],
+    "dcnv2": [{"structure": "cross", "low_rank": 2}, {"structure": "stacked", "hidden": [5]},
+              {"low_rank": 3, "experts": 2, "shared_gates": True}, {"low_rank": 2, "experts": 1}],
+    "fm": [{"hidden": [5]}],
+    "fwfm": [{"linear": "none"}, {"linear": "weights"}, {"linear": "feature_vectors"}],
+    "fmfm": [{"weight": "vector"}],
+    "fibinet": [{"bilinear": "all", "reduction": 1}, {"bilinear": "each", "hidden": [5]}],
+    "cin": [{"layers": [4, 3], "half_split": True, "activation": "relu"}, {"layers": [5]}],
+    "autoint": [{"layers": 1, "heads": 3, "head_dim": 2, "scale": True, "residual": False}],
+    "mlp": [{"hidden": []}, {"hidden": [5, 3]}],
 }  # fmt: skip
 
 
@@ -41,6 +51,11 @@ def test_every_registered_interaction_by_its_defaults(name: str) -> None:
 @pytest.mark.parametrize(("name", "options"), [(name, given) for name, many in OPTIONS.items() for given in many])
 def test_built_ins_with_options(name: str, options: dict[str, Any]) -> None:
     check_interaction(name, **options)
+
+
+@pytest.mark.parametrize("name", INTERACTIONS.names())
+def test_every_registered_interaction_learns_xor(name: str) -> None:
+    check_learns_xor(name)
 
 
 @pytest.mark.parametrize("name", INTERACTIONS.names())
@@ -340,6 +355,30 @@ class FusedIsAnotherFormula(Right):
         return super().forward(embeddings, ids) * (1.001 if self.fused else 1.0)
 
 
+class DividesByTheNorm(Right):
+    def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Any:
+        return super().forward(embeddings / embeddings.norm(dim=2, keepdim=True), ids)
+
+
+class HasNoGradientAtZero(Right):
+    """The output is finite everywhere, the derivative of the square root is not."""
+
+    def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Any:
+        return super().forward(embeddings, ids) + embeddings.square().sum((1, 2)).sqrt().unsqueeze(1)
+
+
+class MixesTypes(Right):
+    """Under autocast the output of a linear map is bfloat16."""
+
+    def forward(self, embeddings: Tensor, ids: Tensor, shared: Any = None) -> Any:
+        output = super().forward(embeddings, ids)
+        return embeddings.new_zeros(output.shape).index_add_(1, torch.arange(6, device=output.device), output)
+
+
+class SaysItIgnoresTheOrder(Right):
+    ignores_field_order = True
+
+
 class KeepsATensorOffTheModule(Right):
     """Neither a parameter nor a buffer, so that ``module.to(device)`` leaves it where it is."""
 
@@ -377,6 +416,10 @@ class KeepsATensorOffTheModule(Right):
         (VectorLoss, r"the auxiliary loss has shape \(64,\)"),
         (Unsaved, "something it depends on is not saved"),
         (Uncopied, "a deep copy shares parameters"),
+        (DividesByTheNorm, "the output is not finite for zero embeddings"),
+        (HasNoGradientAtZero, "the gradient of the embeddings is not finite for zero embeddings"),
+        (MixesTypes, "forward and backward under autocast to bfloat16 failed: RuntimeError"),
+        (SaysItIgnoresTheOrder, "changes with the order of the fields, but ignores_field_order is True"),
         (FusedIsAnotherFormula, "with fused: false the output differs"),
         (MakesOnTheCpu, "forward: mm reads tensors on cpu and meta"),
         (AddsInPlaceOnTheCpu, "forward: add_ reads tensors on cpu and meta"),
@@ -392,6 +435,11 @@ def test_what_is_wrong_is_said(method: Any, sentence: str) -> None:
 def test_an_unknown_option_is_said() -> None:
     with pytest.raises(AssertionError, match="has no option narrow"):
         check_interaction(Right, narrow=True)
+
+
+def test_a_linear_map_does_not_learn_xor() -> None:
+    with pytest.raises(AssertionError, match=r"Right: after 200 steps of Adam the loss of a row of XOR is still 0\.69"):
+        check_learns_xor(Right)
 
 
 def test_the_checks_leave_the_random_state_alone() -> None:

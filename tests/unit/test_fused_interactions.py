@@ -34,6 +34,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         for shrink in ("attentive", "sum", "none")
         for hashes, hidden, more in ((1, [], {"code_dim": 2}), (2, [5, 6], {"top_fields": 2}), (3, [], {"codes": 17}))
     ),
+    *(("cin", {"layers": layers, "half_split": split}) for layers, split in (([3], False), ([4, 2, 3], True))),
 ]
 
 

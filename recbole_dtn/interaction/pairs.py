@@ -1,0 +1,72 @@
+"""Pairs of fields, for interactions that compute something for each of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from recbole_dtn.errors import UsageError
+from recbole_dtn.interaction.base import FieldShape
+
+__all__ = ["FieldPairs", "need_pairs"]
+
+
+def need_pairs(shape: FieldShape, method: str) -> None:
+    """Refuse fewer than two fields.
+
+    Args:
+        shape: sizes of the input. method: registered name of the interaction.
+
+    Raises:
+        UsageError: when there is no pair of fields.
+    """
+    if shape.num_fields < 2:
+        raise UsageError(
+            f"interaction '{method}': it multiplies pairs of fields and needs at least 2, but the data has "
+            f"{shape.num_fields}: leave '{method}' out, or add an input field"
+        )
+
+
+class FieldPairs(nn.Module):
+    """The P = F (F - 1) / 2 pairs of fields (i, j), i < j, in the order (0, 1), (0, 2), ..., (1, 2), ...
+
+    Args:
+        shape: sizes of the input. method: registered name of the interaction, for the error.
+
+    Attributes:
+        count: P. left, right: i and j of every pair, (P,).
+
+    Raises:
+        UsageError: with fewer than two fields.
+
+    >>> pairs = FieldPairs(FieldShape(3, 4, (), (5, 5, 5)), "fm")
+    >>> pairs.left.tolist(), pairs.right.tolist()
+    ([0, 0, 1], [1, 2, 2])
+    """
+
+    left: Tensor
+    right: Tensor
+
+    def __init__(self, shape: FieldShape, method: str) -> None:
+        super().__init__()
+        need_pairs(shape, method)
+        left, right = torch.triu_indices(shape.num_fields, shape.num_fields, offset=1)
+        self.register_buffer("left", left.contiguous(), persistent=False)
+        self.register_buffer("right", right.contiguous(), persistent=False)
+        self.count = len(left)
+        self.num_fields = shape.num_fields
+
+    def lefts(self, fields: Tensor) -> Tensor:
+        """The first field of every pair: (B, F, D) -> (B, P, D)."""
+        # index_select takes half the time of fields[:, left] on a CPU, forward.
+        return fields.index_select(1, self.left)
+
+    def rights(self, fields: Tensor) -> Tensor:
+        """The second field of every pair: (B, F, D) -> (B, P, D)."""
+        return fields.index_select(1, self.right)
+
+    def inner_products(self, embeddings: Tensor) -> Tensor:
+        """``<e_i, e_j>`` of every pair: (B, F, D) -> (B, P)."""
+        # All F * F products at once take less time than copies of both sides of P pairs.
+        squares = torch.bmm(embeddings, embeddings.transpose(1, 2)).flatten(1)
+        return squares.index_select(1, self.left * self.num_fields + self.right)
