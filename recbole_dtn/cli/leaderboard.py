@@ -51,6 +51,7 @@ RUN.option(
 )
 RUN.option("output", "FOLDER", "folder of the Markdown and CSV tables", default="leaderboard")
 RUN.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
+RUN.flag("trust", "run the plug-in files that config_files name")
 
 
 def help_text(words: list[str]) -> str:
@@ -80,7 +81,8 @@ def run(words: list[str]) -> int:
     for name in (*models, *floors):
         MODELS.entry(name)
     folds = [f"--folds={given.folds}"] if given.folds else []
-    overrides = [*([f"--plugins={given.plugins}"] if given.plugins else []), *given.settings, *folds]
+    files = [f"--plugins={given.plugins}"] if given.plugins else []
+    overrides = [*files, *(["--trust"] if given.trust else []), *given.settings, *folds]
     from recbole_dtn.leaderboard.cells import parse_seeds
     from recbole_dtn.leaderboard.run import run_board
 

@@ -12,11 +12,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recbole_dtn.errors import DataError
+from recbole_dtn.plugins import PluginState
 from recbole_dtn.report.files import write_text
 
 __all__ = [
     "SCHEMA_VERSION",
     "EpochRecord",
+    "PluginRecord",
     "RunRecord",
     "TaskRecord",
     "package_versions",
@@ -36,6 +38,17 @@ class TaskRecord(BaseModel):
     name: str
     label: str
     after: list[str]
+
+
+class PluginRecord(BaseModel):
+    """A plug-in that the run used: its file and the SHA-256 of its bytes, and of an installed package its module."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    sha256: str | None
+    package: str | None = None
+    module: str | None = None
 
 
 class EpochRecord(BaseModel):
@@ -66,8 +79,8 @@ class RunRecord(BaseModel):
 
     ``positives`` maps split -> task -> [positive rows, observed rows]. ``chain_breaks`` maps a task and each task that
     it comes after to [test rows where it is predicted to be the more probable one, test rows] (binary tasks observed
-    on the same rows). ``warnings`` are the sentences that the run printed as such. Records of earlier versions have
-    none of the three.
+    on the same rows). ``warnings`` are the sentences that the run printed as such. ``plugins`` are the
+    plug-in files and installed packages whose methods were used. Records of earlier versions have none of the four.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -107,6 +120,13 @@ class RunRecord(BaseModel):
     positives: dict[str, dict[str, tuple[int, int]]] = {}
     chain_breaks: dict[str, dict[str, tuple[int, int]]] = {}
     warnings: list[str] = []
+    plugins: list[PluginRecord] = []
+
+    def plugin_states(self) -> list[PluginState]:
+        """The plug-ins that the run used; an earlier version's without digests."""
+        found = [PluginState(**plugin.model_dump()) for plugin in self.plugins]
+        known = {state.path for state in found}
+        return [*found, *(PluginState(path, None) for path in self.settings.get("plugins", []) if path not in known)]
 
 
 def package_versions() -> dict[str, str]:
