@@ -45,6 +45,7 @@ setup(
         "recbole_dtn": ["py.typed"],
         "recbole_dtn.inspect.info": ["*.j2"],
         "recbole_dtn.report": ["*.j2"],
+        "recbole_dtn.cli": ["skeletons/*.txt"],
     },
     install_requires=REQUIRES,
     extras_require={
