@@ -1,0 +1,78 @@
+"""examples/plugin, installed beside our wheel: a method of each kind trains; a record tells what became of the package."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+Shell = Callable[[list[object], Path], str]
+
+TRAIN = """
+import sys
+from pathlib import Path
+from recbole_dtn.cli import main
+import shop_methods
+
+sys.stderr = sys.stdout
+for words in {commands}:
+    print("> train", main(words))
+(dtn,) = Path("runs/shop_clicks/DTN").iterdir()
+print("> test", main(["test", f"--run={{dtn}}"]))
+file = Path(shop_methods.__path__[0]) / "interaction.py"
+file.write_text(file.read_text() + "# changed")
+print("> changed", main(["test", f"--run={{dtn}}"]))
+print(f"> folder {{file.parent}}")
+"""
+GONE = """
+import sys
+from recbole_dtn.cli import main
+
+sys.stderr = sys.stdout
+print("> gone", main(["test", "--run={folder}"]))
+"""
+RAW = "".join(f"u{i % 29},i{i % 17},{int(i % 29 < 15)},{int(i % 29 < 15 and i % 17 < 6)}\n" for i in range(1200))
+SIZE = ["--dataset=shop_clicks", "--epochs=1", "--train_batch_size=64", "--embedding_size=4", "--output_dir=runs",
+        "--accelerator=cpu", "--threads=1"]  # fmt: skip
+
+
+def test_one_of_each_kind_from_an_installed_package(installed: Path, tmp_path: Path, shell: Shell) -> None:
+    shutil.copytree(ROOT / "examples" / "plugin", tmp_path / "plugin")  # pip builds in place
+    pip = [sys.executable, "-m", "pip", "--python", installed, "install", "-q", "--no-index", "--force-reinstall"]
+    shell([*pip, "--no-deps", "--no-build-isolation", tmp_path / "plugin"], tmp_path)
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "clicks.csv").write_text(RAW)
+    methods = ["--interactions=[gdcn, {name: shop_pairs, dropout: 0.1}]", "--balancer=shop_scales",
+               "--tasks.click.loss=shop_hinge", "--metrics=auc,shop_brier"]  # fmt: skip
+    commands = [
+        ["preprocess", "shop_clicks", "--raw=raw"],
+        ["--model=DTN", "--module_dim=8", *methods, *SIZE],
+        ["--model=ShopGated", "--metrics=auc", *SIZE],
+    ]
+    out = shell([installed, "-c", TRAIN.format(commands=commands)], tmp_path)
+    assert out.count("> train 0\n") == 3, out
+    (dtn,) = tmp_path.glob("runs/shop_clicks/DTN/*")
+    (gated,) = tmp_path.glob("runs/shop_clicks/ShopGated/*")
+    record = json.loads((dtn / "record.json").read_text())
+    assert 0 <= record["test"]["buy"]["shop_brier"] < 1
+    assert "click/shop_pairs" in record["gate_weights"]["click"]
+    used = {plugin["module"]: plugin for plugin in record["plugins"]}
+    assert list(used) == [f"shop_methods.{kind}" for kind in ("balancer", "interaction", "loss", "metric")]
+    assert {plugin["package"] for plugin in used.values()} == {"shop-methods 0.1"}
+    assert json.loads((gated / "record.json").read_text())["test"]["click"]["auc"] > 0.6
+
+    # An installed package is trusted: nothing has to be named.
+    before, _, after = out.partition("> test 0\n")
+    warning = "warning: the plug-in shop_methods.interaction of shop-methods 0.1 has changed since"
+    assert warning not in before
+    assert warning in after
+    assert "> changed 0\n" in after
+    package = Path(after.partition("> folder ")[2].strip())
+    for found in package.parent.glob("shop_methods-*"):  # what pip knows of the package
+        shutil.rmtree(found)
+    out = shell([installed, "-c", GONE.format(folder=dtn)], tmp_path)
+    assert f"{dtn} needs the module shop_methods.balancer of the installed package shop-methods 0.1, which is mis" in out
+    assert "> gone 2\n" in out
