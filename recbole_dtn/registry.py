@@ -35,6 +35,7 @@ __all__ = [
     "Registry",
     "load_plugins",
     "plugin_module",
+    "resolve",
 ]
 
 T = TypeVar("T")

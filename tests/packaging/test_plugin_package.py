@@ -74,5 +74,7 @@ def test_one_of_each_kind_from_an_installed_package(installed: Path, tmp_path: P
     for found in package.parent.glob("shop_methods-*"):  # what pip knows of the package
         shutil.rmtree(found)
     out = shell([installed, "-c", GONE.format(folder=dtn)], tmp_path)
-    assert f"{dtn} needs the module shop_methods.balancer of the installed package shop-methods 0.1, which is mis" in out
+    assert (
+        f"{dtn} needs the module shop_methods.balancer of the installed package shop-methods 0.1, which is mis" in out
+    )
     assert "> gone 2\n" in out
