@@ -31,7 +31,10 @@ COMMAND.option("plugins", "a.py,b.py", "show what these files register, too")
 COMMAND.option("data_path", "FOLDER", "datasets: folder where prepared ones are looked for", default="dataset")
 
 ABOUT_DATASETS = "The shipped data sets and the folders under data_path: state, tasks, folder."
-ABOUT_KIND = "The registered {kind}, those of plug-in files included: name, paper, summary, and where each comes from; with --details also equation, options and size."
+ABOUT_KIND = """
+The registered {kind}, those of plug-in files included: name, paper, summary, and where each comes from; with --details
+also equation, options and size.
+"""
 
 
 def help_text(words: list[str]) -> str:

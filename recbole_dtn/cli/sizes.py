@@ -96,4 +96,5 @@ def _count(module: nn.Module) -> int:
 def _flops(module: nn.Module, *inputs: Any) -> int:
     with FlopCounterMode(display=False) as counter:
         module(*inputs)
-    return round(counter.get_total_flops() / ROWS)
+    flops: int = round(counter.get_total_flops() / ROWS)
+    return flops

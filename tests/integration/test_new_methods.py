@@ -67,6 +67,13 @@ def test_dtn_trains_with_one_of_each_kind(small_fit: Fit) -> None:
     assert len(record["plugins"]) == 4
 
 
+def test_the_interaction_of_the_readme_trains_in_dtn(small_fit: Fit, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "mine.py").write_text(text.partition("# check_interaction: Mine\n")[2].partition("```")[0])
+    run = small_fit("DTN", plugins=["mine.py"], interactions=["gdcn", {"name": "mine", "hidden": 8}], epochs=1)
+    assert "love/mine" in run.record.gate_weights["love"]
+
+
 def test_a_generated_model_trains(small_fit: Fit) -> None:
     assert main(["new", "model", "own_model"]) == 0
     run = small_fit("own_model", plugins=["own_model.py"], bottom_hidden=[8], epochs=1)

@@ -1,4 +1,4 @@
-"""examples/plugin, installed beside our wheel: a method of each kind trains; a record tells what became of the package."""
+"""examples/plugin, installed beside our wheel: a method of each kind trains, and a changed package is told."""
 
 from __future__ import annotations
 
