@@ -23,6 +23,7 @@ from recbole_dtn.registry import REGISTRIES, Entry, Registry, load_plugins, plug
 __all__ = [
     "PluginChangedWarning",
     "PluginState",
+    "changed_plugins",
     "check_named",
     "load_recorded",
     "plugin_states",
@@ -113,6 +114,14 @@ def plugin_states(settings: Any) -> list[PluginState]:
     ]
     packages = {state.module: state for entry in _package_entries(settings) if (state := _installed_state(entry))}
     return [*found, *(packages[module] for module in sorted(packages, key=str))]
+
+
+def changed_plugins(recorded: Sequence[PluginState], settings: Any) -> list[str]:
+    """Paths of the recorded plug-ins that the settings use too, and that are not what they were."""
+    now = {state.path: state.sha256 for state in plugin_states(settings)}
+    return [
+        state.path for state in recorded if state.sha256 is not None and now.get(state.path) not in (None, state.sha256)
+    ]
 
 
 def _package_entries(settings: Any) -> Iterator[Entry]:

@@ -14,6 +14,7 @@ from recbole_dtn.leaderboard.cells import Cell, plan_cells, resolve_cell
 from recbole_dtn.leaderboard.records import Recorded, read_finished
 from recbole_dtn.leaderboard.render import print_board, write_board
 from recbole_dtn.leaderboard.statistics import summarise
+from recbole_dtn.plugins import changed_plugins
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.console import say
 from recbole_dtn.report.faults import plugin_fault
@@ -95,7 +96,7 @@ class _Session:
                 self._train(cell)
 
     def _reuse(self, cell: Cell) -> bool:
-        """Take the cell from its record, if that was made from the data as it is now."""
+        """Take the cell from its record, if that was made from the data and by the plug-ins as they are now."""
         # Looked up first: the fingerprint reads the data set's files.
         on_any_data = self.recorded.newest(cell.key, None)
         if on_any_data is None:
@@ -112,6 +113,10 @@ class _Session:
             )
             return False
         folder, record = found
+        changed = changed_plugins(record.plugin_states(), cell.settings)
+        if changed:
+            say(self.console, f"the plug-in {changed[0]} changed since {folder}, run again ... ", end="")
+            return False
         self.records.append(record)
         say(self.console, f"{_result(record)} (recorded in {folder})")
         return True

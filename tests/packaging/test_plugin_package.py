@@ -26,6 +26,8 @@ file = Path(shop_methods.__path__[0]) / "interaction.py"
 file.write_text(file.read_text() + "# changed")
 print("> changed", main(["test", f"--run={{dtn}}"]))
 print(f"> folder {{file.parent}}")
+print("> list", main(["list", "interactions", "--details"]))
+print("> new", main(["new", "loss", "Mine"]))
 """
 GONE = """
 import sys
@@ -70,7 +72,11 @@ def test_one_of_each_kind_from_an_installed_package(installed: Path, tmp_path: P
     assert warning not in before
     assert warning in after
     assert "> changed 0\n" in after
-    package = Path(after.partition("> folder ")[2].strip())
+    package = Path(after.partition("> folder ")[2].partition("\n")[0])
+    # What the wheel ships beside its code: equations and sizes, and the files that `new` starts from.
+    assert "74,048 parameters" in after
+    assert "Products of all pairs of fields, summed (an example; package shop-methods)." in after
+    assert (tmp_path / "test_mine.py").is_file()
     for found in package.parent.glob("shop_methods-*"):  # what pip knows of the package
         shutil.rmtree(found)
     out = shell([installed, "-c", GONE.format(folder=dtn)], tmp_path)

@@ -11,9 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from recbole_dtn import registry
 from recbole_dtn.bridge.config import RecBoleConfig
+from recbole_dtn.bridge.trainer import FORMAT, load_data_and_model
 from recbole_dtn.bridge.translate import _settings_of
 from recbole_dtn.cli import main
 from recbole_dtn.config.load import resolve
@@ -145,6 +147,21 @@ def test_recboles_config_files_run_no_code(settings_file: Path, file: Path) -> N
     with pytest.raises(UsageError, match="the Config's file names the plug-in file"):
         _settings_of(MODELS.load("MMoE"), config, None)  # type: ignore[arg-type]
     assert not ran(file)
+
+
+def test_a_checkpoint_of_recboles_trainer_runs_no_code(file: Path, tmp_path: Path) -> None:
+    states: list[list[dict[str, str]]] = [[], [{"path": str(file), "sha256": "0" * 64}]]
+    for plugins in states:
+        content = {"format": FORMAT, "config": {"settings": {"plugins": [str(file)]}}, "plugins": plugins}
+        torch.save(content, tmp_path / "foreign.pth")
+        with pytest.raises(
+            UsageError, match=r"foreign.pth names the plug-in file .*mine.py, and plug-ins are run only"
+        ):
+            load_data_and_model(tmp_path / "foreign.pth")
+        assert not ran(file)
+    with pytest.warns(PluginChangedWarning), pytest.raises(KeyError):  # the rest of this Config is missing
+        load_data_and_model(tmp_path / "foreign.pth", plugins=[str(file)])
+    assert ran(file)
 
 
 # ---- a finished run -------------------------------------------------------------------------------------------------
