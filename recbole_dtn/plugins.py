@@ -57,32 +57,34 @@ class PluginState:
 # ---- which files may be run -----------------------------------------------------------------------------------------
 
 
-def _refusal(paths: Sequence[str]) -> str:
+def _refusal(paths: Sequence[str], beside: Sequence[str]) -> str:
     """Why files that nobody named are not run, and what to write: the end of a sentence about what names them."""
-    named = ",".join(str(_absolute(path)) for path in paths)
-    listed = ", ".join(f'"{_absolute(path)}"' for path in paths)
+    absolute = [str(_absolute(path)) for path in [*beside, *paths]]
+    named, listed = ",".join(absolute), ", ".join(f'"{path}"' for path in absolute)
     files = "the plug-in file" if len(paths) == 1 else "the plug-in files"
+    unnamed = ", ".join(absolute[len(beside) :])
     return (
-        f"names {files} {named.replace(',', ', ')}, and plug-ins are run only if you name them. If you trust this "
+        f"names {files} {unnamed}, and plug-ins are run only if you name them. If you trust this "
         f"code, add {shlex.quote(f'--plugins={named}')} (in Python plugins=[{listed}]); --trust (trust=True) allows "
         "every file that is named there"
     )
 
 
-def check_named(paths: Iterable[str], source: str, *, trust: bool = False) -> None:
+def check_named(paths: Iterable[str], source: str, *, beside: Sequence[str] = (), trust: bool = False) -> None:
     """Refuse plug-in files that only a settings file names.
 
     A file that this process has run already, and that has not changed since, is not refused.
 
     Args:
-        paths: of the files. source: what names them, for the message. trust: whether every file may be run.
+        paths: of the files. source: what names them, for the message. beside: files that the user named, which the
+            line to add has too. trust: whether every file may be run.
 
     Raises:
         UsageError: naming the files, and what to add to the command line.
     """
     unknown = [] if trust else [path for path in paths if not _has_run(_absolute(path))]
     if unknown:
-        raise UsageError(f"plugins: {source} {_refusal(unknown)}")
+        raise UsageError(f"plugins: {source} {_refusal(unknown, beside)}")
 
 
 def _absolute(path: str) -> Path:
@@ -208,7 +210,7 @@ def load_recorded(
             "--plugins=FILE"
         )
     unnamed = [path for path, place in placed.items() if place not in given]
-    check_named(unnamed, str(run), trust=trust)
+    check_named(unnamed, str(run), beside=named, trust=trust)
     loaded = load_plugins(dict.fromkeys([*map(str, placed.values()), *map(str, given)]))
     for state in files:
         _compare(state, str(placed[state.path]), sys.modules[plugin_module(placed[state.path])].__sha256__, run)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
 import json
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 Shell = Callable[[list[object], Path], str]
@@ -84,3 +88,20 @@ def test_one_of_each_kind_from_an_installed_package(installed: Path, tmp_path: P
         f"{dtn} needs the module shop_methods.balancer of the installed package shop-methods 0.1, which is mis" in out
     )
     assert "> gone 2\n" in out
+
+
+def test_the_examples_own_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "plugin"))
+    before = set(sys.modules)
+    file = ROOT / "examples" / "plugin" / "tests" / "test_contract.py"
+    spec = importlib.util.spec_from_file_location("example_plugin_tests", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    tests = [test for name, test in vars(module).items() if name.startswith("test_")]
+    assert len(tests) == 6
+    for test in tests:
+        test(**({"tmp_path": tmp_path} if inspect.signature(test).parameters else {}))
+    for name in [name for name in sys.modules if name not in before and name.startswith("shop_methods")]:
+        del sys.modules[name]

@@ -179,6 +179,18 @@ def test_a_runs_own_plugin_is_not_run_either(file: Path) -> None:
     assert ran(file)
 
 
+def test_the_line_to_add_has_every_file_that_is_needed(file: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "other.py")
+    both = [state(file), state(other)]
+    with pytest.raises(
+        UsageError, match=f"names the plug-in files {file}, {other}, and .* add --plugins={file},{other} "
+    ):
+        load_recorded(both, "runs/x")
+    with pytest.raises(UsageError, match=f"names the plug-in file {other}, and .* add --plugins={file},{other} "):
+        load_recorded(both, "runs/x", named=["mine.py"])
+    assert load_recorded(both, "runs/x", named=["other.py", "mine.py"]) == [str(file), str(other)]
+
+
 def test_it_is_run_where_the_folder_is_trusted(file: Path, recwarn: pytest.WarningsRecorder) -> None:
     assert load_recorded([state(file)], "runs/x", trust=True) == [str(file)]
     assert LOSSES.load("mine").__doc__ == "A loss."
