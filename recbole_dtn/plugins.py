@@ -219,12 +219,17 @@ def load_recorded(
 
 
 def _place(state: PluginState, files: Sequence[PluginState], given: Sequence[Path]) -> Path:
-    """Where a recorded file is: where it was if that is named, else a named file of its content or name."""
+    """Where a recorded file is: where it was if that is named, else a named file of its content or name.
+
+    Of one recorded file that is missing and one named file, the latter.
+    """
     path = Path(state.path)
     others = [file for file in given if str(file) not in {other.path for other in files}]
     if path not in given:
         same = [file for file in others if file.is_file() and _digest(file) == state.sha256]
         same = same or [file for file in others if file.name == path.name]
+        if not same and not path.is_file() and len(files) == len(others) == 1:
+            same = others
         if same:
             return same[0]
     return path
