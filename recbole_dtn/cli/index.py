@@ -55,7 +55,9 @@ def run(words: list[str]) -> int:
         for entry in entries:
             registry.add(entry)  # also where its module had been imported before
     generated = {file for kind in {Path(name).parent for name in files} for file in (folder / kind).glob("*.yaml")}
-    gone = sorted(file for file in generated - {folder / name for name in files} if file.read_text().startswith(HEADER))
+    gone = sorted(
+        file for file in generated - {folder / name for name in files} if f"\n{HEADER}" in file.read_text("utf-8")
+    )
     stale = [name for name, text in files.items() if not _same(folder / name, text)]
     for name in [*stale, *(str(file.relative_to(folder)) for file in gone)]:
         say(console, f"{'differs' if check else 'written' if name in files else 'removed'}: properties/{name}")
@@ -67,6 +69,8 @@ def run(words: list[str]) -> int:
             file.unlink()
         # A model is built from settings, which read the index: it is complete by now.
         builtin_index.cache_clear()
+    elif INDEX in stale:
+        return 1  # equations and sizes are of the methods in the index
     pages = _write_details(folder, json.loads(files[INDEX]), console, check=check)
     return 1 if check and (stale or gone or pages) else 0
 

@@ -127,4 +127,4 @@ def snake_case(name: str) -> str:
     >>> snake_case("MyName"), snake_case("FwFM"), snake_case("DCNv2"), snake_case("my_name")
     ('my_name', 'fw_fm', 'dcnv2', 'my_name')
     """
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z](?!v\d)[a-z])", "_", name).lower()
