@@ -42,10 +42,11 @@ setup(
     packages=[*find_packages(include=["recbole_dtn", "recbole_dtn.*"]), "recbole_dtn.properties"],
     package_dir={"recbole_dtn.properties": "properties"},
     package_data={
-        "recbole_dtn.properties": ["index.json", "*.yaml", "*/*.yaml"],
+        "recbole_dtn.properties": ["index.json", "details.json", "*.yaml", "*/*.yaml"],
         "recbole_dtn": ["py.typed"],
         "recbole_dtn.inspect.info": ["*.j2"],
         "recbole_dtn.report": ["*.j2"],
+        "recbole_dtn.cli": ["skeletons/*.txt"],
     },
     install_requires=REQUIRES,
     extras_require={

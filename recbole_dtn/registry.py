@@ -6,6 +6,7 @@ cost neither torch nor recbole.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import re
@@ -33,6 +34,8 @@ __all__ = [
     "Entry",
     "Registry",
     "load_plugins",
+    "plugin_module",
+    "resolve",
 ]
 
 T = TypeVar("T")
@@ -212,8 +215,15 @@ class Registry:
         return {key: getattr(target, key) for key in self.attribute_names if hasattr(target, key)}
 
 
+def plugin_module(path: Path) -> str:
+    """The name in ``sys.modules`` of the plug-in file at an absolute path."""
+    return f"{PLUGIN_MODULE}{path.stem}_{zlib.crc32(str(path).encode()):x}"
+
+
 def load_plugins(paths: Iterable[str]) -> list[str]:
     """Import each plug-in file; its decorators register what it holds.
+
+    The caller has made sure that the user wants these files to be run (:mod:`recbole_dtn.plugins`).
 
     Returns:
         The absolute paths of the files, in order.
@@ -226,17 +236,17 @@ def load_plugins(paths: Iterable[str]) -> list[str]:
     for text in paths:
         path = Path(text).expanduser().resolve()
         loaded.append(str(path))
-        name = f"{PLUGIN_MODULE}{path.stem}_{zlib.crc32(str(path).encode()):x}"
-        stamp = path.stat().st_mtime_ns if path.is_file() else None
+        name = plugin_module(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
         if name in sys.modules:
-            if getattr(sys.modules[name], "__loaded_at__", None) == stamp:
+            if getattr(sys.modules[name], "__sha256__", None) == digest:
                 continue
             _unload(name)  # the file has changed since
         spec = importlib.util.spec_from_file_location(name, path) if path.is_file() else None
         if spec is None or spec.loader is None:
             raise UsageError(f"plugins: {text!r} is not a Python file (looked at {path})")
         module = importlib.util.module_from_spec(spec)
-        module.__dict__["__loaded_at__"] = stamp
+        module.__dict__["__sha256__"] = digest
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)

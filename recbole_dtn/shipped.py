@@ -11,10 +11,13 @@ from typing import Any
 
 from recbole_dtn.errors import UsageError
 
-__all__ = ["INDEX", "builtin_index", "properties_folder"]
+__all__ = ["DETAILS", "INDEX", "builtin_details", "builtin_index", "properties_folder"]
 
 INDEX = "index.json"
 """The generated file in :func:`properties_folder` that describes every built-in method; ``index`` writes it."""
+
+DETAILS = "details.json"
+"""The generated file beside it with what only ``list --details`` and the pages of docs/ need."""
 
 
 @cache
@@ -48,7 +51,23 @@ def builtin_index() -> dict[str, dict[str, dict[str, Any]]]:
     Raises:
         UsageError: when the file is missing or is not JSON (a broken installation).
     """
-    file = properties_folder() / INDEX
+    return _read(INDEX)
+
+
+@cache
+def builtin_details() -> dict[str, dict[str, dict[str, Any]]]:
+    """``{kind: {name: details}}`` of every built-in method: ``text`` (of its docstring) and ``sizes``, null if unknown.
+
+    A file of its own, so that nothing else pays for reading it.
+
+    Raises:
+        UsageError: as :func:`builtin_index`.
+    """
+    return _read(DETAILS)
+
+
+def _read(name: str) -> dict[str, dict[str, dict[str, Any]]]:
+    file = properties_folder() / name
     try:
         index: dict[str, dict[str, dict[str, Any]]] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

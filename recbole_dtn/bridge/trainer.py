@@ -6,7 +6,8 @@ holds plain values and tensors only, and is read with ``weights_only=True``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from recbole_dtn.bridge.keys import SETTINGS_KEY
 from recbole_dtn.config.load import restore
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import DataError
-from recbole_dtn.registry import MODELS, load_plugins
+from recbole_dtn.plugins import PluginState, load_recorded, plugin_states
+from recbole_dtn.registry import MODELS
 
 __all__ = ["RecBoleTrainer", "load_data_and_model"]
 
@@ -40,6 +42,7 @@ class RecBoleTrainer(Trainer):  # type: ignore[misc]
         if not self.config["single_spec"] and self.config["local_rank"] != 0:
             return
         file = kwargs.pop("saved_model_file", self.saved_model_file)
+        carried = self.config[SETTINGS_KEY]
         content = {
             "format": FORMAT,
             "config": plain_config(self.config),
@@ -49,6 +52,7 @@ class RecBoleTrainer(Trainer):  # type: ignore[misc]
             "state_dict": self.model.state_dict(),
             "other_parameter": self.model.other_parameter(),
             "optimizer": self.optimizer.state_dict(),
+            "plugins": [] if carried is None else [asdict(state) for state in plugin_states(carried)],
         }
         torch.save(content, file)
         if verbose:
@@ -90,16 +94,27 @@ class RecBoleTrainer(Trainer):  # type: ignore[misc]
         self.model.load_other_parameter(content["other_parameter"])
 
 
-def load_data_and_model(model_file: str | Path) -> tuple[RecBoleConfig, Any, Any, Any, Any, Any]:
+def load_data_and_model(
+    model_file: str | Path, *, plugins: Sequence[str] = (), trust: bool = False
+) -> tuple[RecBoleConfig, Any, Any, Any, Any, Any]:
     """The counterpart of ``recbole.quick_start.load_data_and_model``, for files that :class:`RecBoleTrainer` wrote.
+
+    Args:
+        model_file: the checkpoint. plugins, trust: which plug-in files that it names may be run, as in
+            :func:`recbole_dtn.load`.
 
     Returns:
         Config, model, Dataset, and the loaders of training, validation and test, as RecBole returns them.
 
     Raises:
         DataError: where there is no such file, or another writer's.
+        UsageError: for a plug-in file that is not named or is missing.
     """
     content = read(model_file, "cpu")
+    if content["config"]["settings"] is not None:
+        known = [PluginState(**state) for state in content.get("plugins", [])]
+        recorded = known or [PluginState(path, None) for path in content["config"]["settings"]["plugins"]]
+        content["config"]["settings"]["plugins"] = load_recorded(recorded, model_file, named=plugins, trust=trust)
     config, model_class = _restored(content["config"])
     # Seeded twice as RecBole does: for the split and the loaders, then for the model.
     init_seed(config["seed"], config["reproducibility"])
@@ -138,7 +153,6 @@ def _restored(saved: Mapping[str, Any]) -> tuple[RecBoleConfig, Any]:
 
     given, settings = dict(saved["given"]), saved["settings"]
     if settings is not None:
-        load_plugins(settings["plugins"])
         given[SETTINGS_KEY] = restore(settings)
     model_class = get_model(saved["model"]) if saved["stock_model"] else MODELS.load(saved["model"])
     return Restored(model=model_class, dataset=saved["dataset"], config_dict=given), model_class

@@ -23,6 +23,7 @@ from recbole_dtn.data.schemas import make_schema
 from recbole_dtn.data.targets import target_statistics
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import UsageError
+from recbole_dtn.plugins import check_named
 from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import DataSchema
 
@@ -70,6 +71,10 @@ def _settings_of(model_class: type, config: Config, dataset: Dataset) -> Setting
     refuse_unknown(config.external_config_dict, config, set(settings_class(name).model_fields))
     known = {*settings_class(name).model_fields, *ALIASES} - MEANS_ANOTHER
     given = {key: value for key, value in config.external_config_dict.items() if key.split(".")[0] in known}
+    named = {**config.variable_config_dict, **config.cmd_config_dict}
+    if "plugins" in given and "plugins" not in named:  # only a file of the Config names them
+        paths = given["plugins"]
+        check_named([paths] if isinstance(paths, str) else list(paths or ()), "the Config's file")
     # A stock Config has one label and no fields of ours: both are taken from RecBole's own keys.
     if not given.get("tasks"):
         label = config["LABEL_FIELD"]

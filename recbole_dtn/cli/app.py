@@ -21,6 +21,7 @@ COMMANDS = {
     "test": "test a finished run again from its checkpoint",
     "evaluate": "metrics and paired tests of predictions that any tool made",
     "leaderboard": "run models x data sets x splits x seeds and write their table",
+    "new": "a model, interaction, balancer, ... of your own: a file that works, and its test",
     "index": "write the index of built-in methods (for contributors)",
 }
 INTERRUPTED = 130

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from recbole_dtn.cli.arguments import Command, split_words, whole
 from recbole_dtn.cli.help_text import PROGRAM
+from recbole_dtn.plugins import plugin_warnings
 from recbole_dtn.report.console import make_console, say
 from recbole_dtn.report.tables import show_table
 from recbole_dtn.report.text import decimal
@@ -52,6 +53,8 @@ COMMAND.option("seed", "N", "seed of the draws", default=2020, kind=whole)
 COMMAND.flag("json", "print metrics, comparisons and counts as JSON, with every digit; null where one is undefined")
 COMMAND.option("data_path", "FOLDER", "where a run's data is now, if it has moved")
 COMMAND.option("cache_dir", "FOLDER", "where its encoded caches are now")
+COMMAND.option("plugins", "a.py,b.py", "plug-in files that may be run: those of the runs, or with metrics of your own")
+COMMAND.flag("trust", "run every plug-in file that a run's folder names")
 
 
 def help_text(words: list[str]) -> str:
@@ -67,22 +70,25 @@ def run(words: list[str]) -> int:
     moved = {key: getattr(given, key) for key in ("data_path", "cache_dir") if getattr(given, key) is not None}
     lists = {
         name: split_words(getattr(given, name) or "")
-        for name in ("predictions", "run", "tasks", "regression", "metrics")
+        for name in ("predictions", "run", "tasks", "regression", "metrics", "plugins")
     }
     columns = LabelColumns(
         given.key, tuple(lists["tasks"]) or None, tuple(lists["regression"]), given.group, given.weight, given.domain
     )
-    found = evaluate_files(
-        lists["predictions"],
-        given.labels,
-        lists["run"],
-        columns=columns,
-        logits=given.logits,
-        metrics=lists["metrics"] or None,
-        draws=given.draws,
-        seed=given.seed,
-        **moved,
-    )
+    with plugin_warnings():
+        found = evaluate_files(
+            lists["predictions"],
+            given.labels,
+            lists["run"],
+            columns=columns,
+            logits=given.logits,
+            metrics=lists["metrics"] or None,
+            draws=given.draws,
+            seed=given.seed,
+            plugins=lists["plugins"],
+            trust=given.trust,
+            **moved,
+        )
     if given.json:
         print(json.dumps(found.to_dict(), indent=2, allow_nan=False))
     else:

@@ -9,18 +9,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from recbole_dtn.cli.arguments import Command
+from recbole_dtn.cli.docstrings import body_of
+from recbole_dtn.cli.pages import pages
 from recbole_dtn.config.choice import KINDS, keyword_options
 from recbole_dtn.config.faults import declared, describe
 from recbole_dtn.config.properties import flow_yaml
 from recbole_dtn.config.schema import field_of, schema_of
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import UsageError
-from recbole_dtn.registry import REGISTRIES, Entry, Registry, spelled
+from recbole_dtn.registry import REGISTRIES, Entry, Registry, resolve, spelled
 from recbole_dtn.report.console import make_console, say
-from recbole_dtn.shipped import INDEX, properties_folder
+from recbole_dtn.shipped import DETAILS, INDEX, builtin_index, properties_folder
 
-__all__ = ["index_files", "run"]
+__all__ = ["details_text", "index_files", "repository", "run"]
 
 PACKAGES = ("interaction", "model", "loss", "balancer", "metric", "preprocess")
 COMMAND = Command(
@@ -28,8 +32,9 @@ COMMAND = Command(
     usage=["[--check]"],
     about=f"""
 Imports every built-in method and writes what settings, lists and help need of it before torch is loaded:
-properties/{INDEX}, and one YAML per method with its defaults. For contributors, in a clone: run it after a method's
-name, options, defaults or docstring changed.
+properties/{INDEX}, and one YAML per method with its defaults; properties/{DETAILS} (equations and sizes); and the
+generated parts of README.md and docs/. For contributors, in a clone: run it after a method's name, options, defaults or
+docstring changed, and to resolve a conflict in any of these files.
 """,
 )
 COMMAND.flag("check", "write nothing; exit 1 where a file differs")
@@ -45,21 +50,62 @@ def run(words: list[str]) -> int:
     check = COMMAND.parse(words).check
     for registry in REGISTRIES:
         registry.start_empty()
-    folder, files = properties_folder(), index_files()
+    folder, files, console = properties_folder(), index_files(), make_console()
+    for registry, entries in _registered().items():
+        for entry in entries:
+            registry.add(entry)  # also where its module had been imported before
     generated = {file for kind in {Path(name).parent for name in files} for file in (folder / kind).glob("*.yaml")}
-    gone = sorted(file for file in generated - {folder / name for name in files} if file.read_text().startswith(HEADER))
+    gone = sorted(
+        file for file in generated - {folder / name for name in files} if f"\n{HEADER}" in file.read_text("utf-8")
+    )
     stale = [name for name, text in files.items() if not _same(folder / name, text)]
-    console = make_console()
     for name in [*stale, *(str(file.relative_to(folder)) for file in gone)]:
         say(console, f"{'differs' if check else 'written' if name in files else 'removed'}: properties/{name}")
-    if check:
-        return 1 if stale or gone else 0
+    if not check:
+        for name in stale:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(files[name], encoding="utf-8")
+        for file in gone:
+            file.unlink()
+        # A model is built from settings, which read the index: it is complete by now.
+        builtin_index.cache_clear()
+    elif INDEX in stale:
+        return 1  # equations and sizes are of the methods in the index
+    pages = _write_details(folder, json.loads(files[INDEX]), console, check=check)
+    return 1 if check and (stale or gone or pages) else 0
+
+
+def _write_details(folder: Path, index: dict[str, Any], console: Console, *, check: bool) -> list[str]:
+    """Write equations and sizes, and the generated parts of the pages; returns the names of files that differed."""
+    text = details_text(index)
+    root = repository(folder)
+    texts = {f"properties/{DETAILS}": text, **({} if root is None else pages(root, index, json.loads(text)))}
+    places = {name: folder / DETAILS if name.endswith(DETAILS) else folder.parent / name for name in texts}
+    stale = [name for name in texts if not _same(places[name], texts[name])]
     for name in stale:
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(files[name], encoding="utf-8")
-    for file in gone:
-        file.unlink()
-    return 0
+        say(console, f"{'differs' if check else 'written'}: {name}")
+        if not check:
+            places[name].write_text(texts[name], encoding="utf-8")
+    return stale
+
+
+def repository(folder: Path) -> Path | None:
+    """The clone that ``properties/`` is in, with its README and docs/; None for an installed wheel."""
+    root = folder.parent
+    return root if (root / "docs").is_dir() and (root / "README.md").is_file() else None
+
+
+def details_text(index: dict[str, Any]) -> str:
+    """The file :data:`DETAILS`: text of the docstring and sizes of every method of the index."""
+    from recbole_dtn.cli.sizes import measured
+
+    found: dict[str, dict[str, Any]] = {}
+    for registry in REGISTRIES:
+        found[registry.kind] = {
+            name: {"text": body_of(resolve(described["target"]).__doc__), "sizes": measured(registry, name)}
+            for name, described in index[registry.kind].items()
+        }
+    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 
 
 def _same(file: Path, text: str) -> bool:

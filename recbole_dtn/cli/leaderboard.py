@@ -7,6 +7,7 @@ from pathlib import Path
 from recbole_dtn.cli.arguments import Command, split_words, whole
 from recbole_dtn.cli.help_text import PROGRAM
 from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.plugins import check_named
 from recbole_dtn.registry import MODELS, load_plugins
 from recbole_dtn.report.console import make_console
 
@@ -65,6 +66,7 @@ RUN.option(
 RUN.option("workers", "N", "cells that run at the same time, each in a process of one thread", default=1, kind=whole)
 RUN.option("output", "FOLDER", "folder of the Markdown and CSV tables", default="leaderboard")
 RUN.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
+RUN.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
 
 
 def help_text(words: list[str]) -> str:
@@ -105,7 +107,10 @@ def run(words: list[str]) -> int:
     for name, values in (("models", models), ("datasets", datasets)):
         if not values:
             raise UsageError(f"--{name} is needed, or a file that has it: leaderboard run BOARD.yaml; --help shows how")
-    plugins = [*(board.plugins if board else []), *split_words(given.plugins or "")]
+    named, also = split_words(given.plugins or ""), board.plugins if board else []
+    load_plugins(named)
+    check_named(also, str(file), beside=named, trust=given.trust)
+    plugins = [*named, *(path for path in also if path not in named)]
     load_plugins(plugins)
     floors = split_words(FLOORS if given.floors is None else given.floors)
     if given.floors is None and board and board.floors is not None:
@@ -116,6 +121,7 @@ def run(words: list[str]) -> int:
     folds = given.folds or (board.folds if board else None)
     overrides = [
         *([f"--plugins={','.join(plugins)}"] if plugins else []),
+        *(["--trust"] if given.trust else []),
         *given.settings,
         *([f"--folds={folds}"] if folds else []),
     ]

@@ -19,18 +19,22 @@ DATASETS = "datasets"
 
 COMMAND = Command(
     "list",
-    usage=["KIND [--plugins=a.py,b.py]", "datasets [--data_path=dataset]"],
+    usage=["KIND [--details] [--plugins=a.py,b.py]", "datasets [--data_path=dataset]"],
     about=f"""
 What is registered: name, paper, summary, and where each comes from. KIND is one of {", ".join(KINDS)}.
 
 datasets shows the shipped data sets and the folders under data_path: state, tasks, folder.
 """,
 )
+COMMAND.flag("details", "of each method its equation, options, parameters and FLOPs at a stated size")
 COMMAND.option("plugins", "a.py,b.py", "show what these files register, too")
 COMMAND.option("data_path", "FOLDER", "datasets: folder where prepared ones are looked for", default="dataset")
 
 ABOUT_DATASETS = "The shipped data sets and the folders under data_path: state, tasks, folder."
-ABOUT_KIND = "The registered {kind}, those of plug-in files included: name, paper, summary, and where each comes from."
+ABOUT_KIND = """
+The registered {kind}, those of plug-in files included: name, paper, summary, and where each comes from; with --details
+also equation, options and size.
+"""
 
 
 def help_text(words: list[str]) -> str:
@@ -44,7 +48,9 @@ def help_text(words: list[str]) -> str:
     kind = _known_kind(words[0])
     if kind == DATASETS:
         return Command("list datasets", usage=["[--data_path=dataset]"], about=ABOUT_DATASETS).help_text()
-    return Command(f"list {kind}", usage=["[--plugins=a.py,b.py]"], about=ABOUT_KIND.format(kind=kind)).help_text()
+    return Command(
+        f"list {kind}", usage=["[--details] [--plugins=a.py,b.py]"], about=ABOUT_KIND.format(kind=kind)
+    ).help_text()
 
 
 def _known_kind(kind: str) -> str:
@@ -63,8 +69,17 @@ def run(words: list[str]) -> int:
     load_plugins(split_words(given.plugins or ""))
     console = make_console()
     if kind == DATASETS:
+        if given.details:
+            raise UsageError("list datasets: --details is for methods; `data info --dataset=NAME` describes a data set")
         show_table(console, ("data set", "state", "tasks", "folder"), _datasets(Path(given.data_path)))
         say(console, f"\na data set of your own table: `{PROGRAM} preprocess table --help`")
+        return 0
+    if given.details:
+        from recbole_dtn.cli.details import details, shown
+
+        registry = KINDS[kind]
+        methods = ["\n".join(shown(registry.kind, details(registry, name))) for name in registry.names()]
+        print("\n\n".join(methods))
         return 0
     entries = [KINDS[kind].entry(name) for name in KINDS[kind].names()]
     rows = [(entry.name, entry.paper, entry.summary, entry.origin) for entry in entries]

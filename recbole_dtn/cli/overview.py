@@ -39,6 +39,7 @@ SWITCHES = (
         "a run on each of N random splits (split_seed 2020, 2021, ...); --split_seeds=1,5 names them; "
         "--folds=N: a run per fold",
     ),
+    ("--trust", "run the plug-in files that config_files name, as if they were named in --plugins"),
     ("--debug", "show the traceback of an error"),
     ("--version", "print the version"),
     ("--help, -h", "this help; `<command> --help` shows the help of a command"),

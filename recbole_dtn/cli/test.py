@@ -6,14 +6,23 @@ import json
 import sys
 from pathlib import Path
 
-from recbole_dtn.cli.arguments import Command
+from recbole_dtn.cli.arguments import Command, split_words
 from recbole_dtn.config.settings import SELECTED_ON_TEST
+from recbole_dtn.plugins import plugin_warnings
 from recbole_dtn.report.console import make_console, say
 from recbole_dtn.report.tables import show_table
 
 __all__ = ["help_text", "run"]
 
-COMMAND = Command("test", usage=["--run=FOLDER [--json]"], place="the folder goes in --run=FOLDER")
+COMMAND = Command(
+    "test",
+    usage=["--run=FOLDER [--json]"],
+    about="""
+The test numbers of a finished run, computed again from its checkpoint. The plug-in files that the run used are code:
+they are run only if you name them, or trust the folder. A warning tells which of them have changed since.
+""",
+    place="the folder goes in --run=FOLDER",
+)
 COMMAND.option("run", "FOLDER", "a run's folder, as printed at its end", required=True)
 COMMAND.flag(
     "json",
@@ -21,6 +30,8 @@ COMMAND.flag(
 )
 COMMAND.option("data_path", "FOLDER", "where the data is now, if it has moved")
 COMMAND.option("cache_dir", "FOLDER", "where the encoded caches are now")
+COMMAND.option("plugins", "a.py,b.py", "the plug-in files that the run used, where they are now")
+COMMAND.flag("trust", "run every plug-in file that the run's folder names")
 
 
 def help_text(words: list[str]) -> str:
@@ -39,7 +50,8 @@ def run(words: list[str]) -> int:
     from recbole_dtn.serving.load import load
     from recbole_dtn.training.report import detail_tables, metric_rows
 
-    loaded = load(folder, **moved)
+    with plugin_warnings():
+        loaded = load(folder, plugins=split_words(given.plugins or ""), trust=given.trust, **moved)
     if loaded.record.status == "interrupted":
         at = f" at {loaded.record.interrupted_at}" if loaded.record.interrupted_at else ""
         print(f"this run was interrupted{at}: no test of it was finished before this one", file=sys.stderr)

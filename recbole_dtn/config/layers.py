@@ -62,7 +62,7 @@ def command_line(overrides: Sequence[str] | Mapping[str, Any], faults: list[Faul
         return tree
     layer = Branch(COMMAND_LINE)
     files: list[str] = []
-    booleans = _boolean_keys()
+    booleans = _boolean_keys() | {"trust"}
     words = list(overrides)
     while words:
         word = words.pop(0)

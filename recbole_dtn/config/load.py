@@ -28,8 +28,9 @@ from recbole_dtn.config.schema import field_of
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.strict import Strict, members
 from recbole_dtn.config.suggest import suggest
-from recbole_dtn.config.tree import NAMED, Branch, Items, Tree, from_python, merge, places, plain, values
+from recbole_dtn.config.tree import NAMED, Branch, Items, Tree, from_python, merge, places, plain, show, values
 from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.plugins import check_named
 from recbole_dtn.registry import MODELS, load_plugins
 from recbole_dtn.shipped import builtin_index
 
@@ -42,7 +43,7 @@ __all__ = [
     "settings_yaml",
 ]
 
-COMMAND_WORDS = ("config_files", "dry_run", "split_seeds", "debug", "help", "version")
+COMMAND_WORDS = ("config_files", "dry_run", "split_seeds", "trust", "debug", "help", "version")
 _HEAD_FIELDS: dict[str, Any] = {
     key: (Settings.model_fields[key].annotation, None) for key in ("model", "dataset", "plugins", "data_path")
 }
@@ -58,12 +59,16 @@ class Resolved:
     sources: Mapping[str, str]
 
 
-def resolve(overrides: Sequence[str] | Mapping[str, Any] = (), *, config_files: Sequence[str | Path] = ()) -> Resolved:
+def resolve(
+    overrides: Sequence[str] | Mapping[str, Any] = (), *, config_files: Sequence[str | Path] = (), trust: bool = False
+) -> Resolved:
     """Settings of one run.
 
     Args:
         overrides: words of a command line (``--key=value``, ``--key value``, ``--flag``), or a mapping of values.
         config_files: YAML files that come before those the overrides name.
+        trust: whether plug-in files that only a configuration file names are run; ``--trust`` among the overrides says
+            so too.
 
     Raises:
         UsageError: one message with every fault found, each with its source and the nearest valid names.
@@ -74,6 +79,7 @@ def resolve(overrides: Sequence[str] | Mapping[str, Any] = (), *, config_files: 
     """
     faults: list[Fault] = []
     line = command_line(overrides, faults)
+    trust = _trusted(line.pop("trust", None), faults) or trust
     files = [ours(layer, faults) for layer in config_layers(line.pop("config_files", None), config_files, faults)]
     line = ours(line, faults)
     base = read_tree(properties_folder() / "overall.yaml", name="overall.yaml", lines=False)
@@ -82,6 +88,8 @@ def resolve(overrides: Sequence[str] | Mapping[str, Any] = (), *, config_files: 
         given = merge(given, layer)
     asked = merge(base, given)
     head = _head(asked)
+    if "plugins" not in line:
+        _check_plugins(head.get("plugins", []), asked["plugins"], faults, trust)
     plugins = _load_plugins(head.get("plugins", []), asked["plugins"], faults)
     model, defaults_of_model = _model_layer(head.get("model"), asked["model"], faults)
     defaults = merge(base, ours(defaults_of_model, faults))
@@ -156,6 +164,27 @@ def _head(tree: Branch) -> dict[str, Any]:
         for fault in error.errors():
             found.pop(str(fault["loc"][0]), None)
     return {key: value for key, value in HEAD.model_validate(found) if value is not None}
+
+
+def _trusted(given: Tree | None, faults: list[Fault]) -> bool:
+    """Whether the command line has ``--trust``."""
+    value = None if given is None else plain(given)
+    if value not in (None, True, False):
+        assert given is not None
+        faults.append(Fault("trust", f"expected true or false; found {show(given)}", given.where))
+    return value is True
+
+
+def _check_plugins(paths: Sequence[str], written: Tree, faults: list[Fault], trust: bool) -> None:
+    """Refuse plug-in files that only a configuration file names.
+
+    Raises:
+        UsageError: at once: without its plug-ins most of a file's names are unknown, which would be faults too.
+    """
+    try:
+        check_named(paths, written.where, trust=trust)
+    except UsageError as error:
+        raise report([*faults, str(error)]) from None
 
 
 def _load_plugins(paths: Sequence[str], written: Tree, faults: list[Fault]) -> list[str]:

@@ -19,6 +19,7 @@ from recbole_dtn.leaderboard.records import Recorded, read_finished
 from recbole_dtn.leaderboard.render import print_board, write_board
 from recbole_dtn.leaderboard.statistics import summarise
 from recbole_dtn.leaderboard.workers import Outcome, Workers
+from recbole_dtn.plugins import changed_plugins
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.console import say
 from recbole_dtn.report.faults import plugin_fault
@@ -185,7 +186,7 @@ class _Session:
             self._say(position, text, end="\n")
 
     def _reuse(self, position: int) -> bool:
-        """Take the cell from its record, if that was made from the data as it is now."""
+        """Take the cell from its record, if that was made from the data and by the plug-ins as they are now."""
         cell = self.cells[position]
         # What another leaderboard has finished since the start.
         self.recorded.read(Path(cell.settings.output_dir) / cell.key.dataset / cell.key.model)
@@ -204,6 +205,10 @@ class _Session:
             self._tell(position, text, end="")
             return False
         folder, record = found
+        changed = changed_plugins(record.plugin_states(), cell.settings)
+        if changed:
+            self._tell(position, f"the plug-in {changed[0]} changed since {folder}, run again ... ", end="")
+            return False
         self.found[position] = record
         self._tell(position, f"{_result(record)} (recorded in {folder})")
         self.progress.end(position, record)

@@ -14,7 +14,7 @@ __all__ = ["Calibration"]
 class Calibration(TaskMetric):
     """Mean prediction over mean label; above 1 the model predicts too much.
 
-    Undefined without a positive.
+    ``sum w p / sum w y``, p = sigmoid(logit), w the sample weight or 1. Undefined without a positive.
 
     >>> import torch
     >>> metric = Calibration()

@@ -28,7 +28,8 @@ def entropy(rate: float) -> float:
 class NormalisedEntropy(LogLoss):
     """Log loss over the entropy of the mean label; below 1 is better than always predicting the base rate.
 
-    He et al., ADKDD 2014, section 3. Undefined where only one class is observed.
+    ``logloss / (-r log r - (1 - r) log(1 - r))``, r = sum w y / sum w (He et al., ADKDD 2014, section 3). Undefined
+    where only one class is observed.
 
     >>> import torch
     >>> metric = NormalisedEntropy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.layers.compression import Compression, RowBlock, row_blocks
 from recbole_dtn.layers.embedding import EmbeddingTable
 from recbole_dtn.model.base import MultiTaskRecommender
+from recbole_dtn.plugins import plugin_states
 from recbole_dtn.schema import DataSchema
 
 __all__ = ["FILE_NAME", "Checkpoint", "initialise_from", "read_checkpoint", "read_weights", "write_checkpoint"]
@@ -32,6 +33,8 @@ class Checkpoint:
     Attributes:
         balancer: state of the loss balancer.
         tables: field names of every embedding table, by its key in ``state_dict``.
+        plugins: path and SHA-256 of the plug-ins that the model was made with
+            (:class:`recbole_dtn.record.record.PluginRecord`).
     """
 
     state_dict: dict[str, Tensor]
@@ -41,6 +44,7 @@ class Checkpoint:
     epoch: int
     balancer: dict[str, Tensor]
     tables: dict[str, list[str]]
+    plugins: list[dict[str, Any]]
 
 
 def write_checkpoint(
@@ -61,6 +65,7 @@ def write_checkpoint(
         "epoch": epoch,
         "balancer": {} if balancer is None else {k: tensor.cpu() for k, tensor in balancer.state_dict().items()},
         "tables": {name: list(table.field_names) for name, table in _tables(model).items()},
+        "plugins": [asdict(state) for state in plugin_states(model.settings)],
     }
     # Renamed when it is complete: a process killed here leaves the checkpoint of the best epoch so far.
     temporary = path.with_name(f".{path.name}.writing")
@@ -83,6 +88,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         epoch=content["epoch"],
         balancer=content.get("balancer", {}),  # older checkpoints have none
         tables=content.get("tables", {}),
+        plugins=content.get("plugins", []),
     )
 
 

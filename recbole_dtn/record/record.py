@@ -12,11 +12,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recbole_dtn.errors import DataError
+from recbole_dtn.plugins import PluginState
 from recbole_dtn.report.files import write_text
 
 __all__ = [
     "SCHEMA_VERSION",
     "EpochRecord",
+    "PluginRecord",
     "RunRecord",
     "TaskRecord",
     "package_versions",
@@ -36,6 +38,17 @@ class TaskRecord(BaseModel):
     name: str
     label: str
     after: list[str]
+
+
+class PluginRecord(BaseModel):
+    """A plug-in that the run used: its file and the SHA-256 of its bytes, and of an installed package its module."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    sha256: str | None
+    package: str | None = None
+    module: str | None = None
 
 
 class EpochRecord(BaseModel):
@@ -68,7 +81,8 @@ class RunRecord(BaseModel):
     it comes after to [test rows where it is predicted to be the more probable one, test rows] (binary tasks observed
     on the same rows). ``details`` maps valid and test -> task or factor -> metric -> what that metric tells beside its
     value: a reliability table, a fit on the validation rows, values by domain. ``warnings`` are the sentences that the
-    run printed as such. Records of earlier versions have none of the four.
+    run printed as such. ``plugins`` are the plug-in files and installed packages whose methods were used. Records of
+    earlier versions have none of the five.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -110,6 +124,13 @@ class RunRecord(BaseModel):
     chain_breaks: dict[str, dict[str, tuple[int, int]]] = {}
     warnings: list[str] = []
     processes: int = 1
+    plugins: list[PluginRecord] = []
+
+    def plugin_states(self) -> list[PluginState]:
+        """The plug-ins that the run used; an earlier version's without digests."""
+        found = [PluginState(**plugin.model_dump()) for plugin in self.plugins]
+        known = {state.path for state in found}
+        return [*found, *(PluginState(path, None) for path in self.settings.get("plugins", []) if path not in known)]
 
 
 def package_versions() -> dict[str, str]:

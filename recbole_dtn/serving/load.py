@@ -22,10 +22,11 @@ from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.metric.finite import check_logits
 from recbole_dtn.metric.tasks import Details, new_metrics, with_domain_names
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
+from recbole_dtn.plugins import load_recorded
 from recbole_dtn.preprocess.prepare import PreparedData, prepare
 from recbole_dtn.record.checkpoint import read_checkpoint
 from recbole_dtn.record.record import RunRecord, read_record
-from recbole_dtn.registry import MODELS, load_plugins
+from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import TaskSpec
 from recbole_dtn.training.allocator import keep_large_blocks
 
@@ -186,19 +187,27 @@ def probabilities(logits: Tensor, tasks: Sequence[TaskSpec]) -> Tensor:
     return torch.where(torch.tensor([task.kind == "binary" for task in tasks], device=values.device), chances, values)
 
 
-def load(folder: str | Path, **overrides: Any) -> LoadedRun:
+def load(folder: str | Path, *, plugins: Sequence[str] = (), trust: bool = False, **overrides: Any) -> LoadedRun:
     """Load a run by its folder; ``overrides`` (such as ``data_path=...``) replace settings for paths.
+
+    Args:
+        folder: of the run. plugins: the plug-in files that the run used, where they are now; a file that this process
+            has run already need not be named. trust: run every plug-in file that the folder names.
 
     Raises:
         DataError: when the folder holds no record or no checkpoint.
+        UsageError: for a plug-in file that is not named or is missing, and a package that is not installed.
+
+    Warns:
+        PluginChangedWarning: for a plug-in that has changed since the run.
     """
     folder = Path(folder)
     keep_large_blocks()
     record = read_record(folder)
     checkpoint = read_checkpoint(folder)
     # Before the settings are restored: a plug-in registers the model that they name.
-    load_plugins(record.settings["plugins"])
-    settings = restore({**record.settings, **overrides})
+    files = load_recorded(record.plugin_states(), folder, named=plugins, trust=trust)
+    settings = restore({**record.settings, "plugins": files, **overrides})
     model: MultiTaskRecommender = MODELS.load(settings.model)(settings, checkpoint.schema)
     model.load_state_dict(checkpoint.state_dict)
     return LoadedRun(model, settings, checkpoint.vocabularies, record)

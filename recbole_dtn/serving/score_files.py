@@ -15,6 +15,7 @@ import torch
 from recbole_dtn.errors import DataError, UsageError, nearest
 from recbole_dtn.metric.paired import LEAST_DRAWS
 from recbole_dtn.preprocess.plain import FILE_NAME, ROW
+from recbole_dtn.registry import load_plugins
 from recbole_dtn.schema import TaskSpec
 from recbole_dtn.serving.evaluate import Report, evaluate_labelled
 from recbole_dtn.serving.given import Floats, Labelled, domain_numbers, numbered_groups, one_column, task_columns
@@ -50,6 +51,8 @@ def evaluate_files(
     metrics: Sequence[Any] | None = None,
     draws: int = LEAST_DRAWS,
     seed: int = 2020,
+    plugins: Sequence[str] = (),
+    trust: bool = False,
     **moved: Any,
 ) -> Report:
     """:func:`recbole_dtn.evaluate` of files (Parquet, CSV, TSV) and of finished runs.
@@ -59,6 +62,7 @@ def evaluate_files(
             and labels are taken. runs: folders of runs on the same data; the first of them, or else the first file, is
             what all others are compared with.
         columns: of the files. logits: whether the files hold logits. metrics, draws, seed: as ``evaluate``.
+        plugins, trust: which plug-in files of the runs may be run, as in :func:`recbole_dtn.load`.
         moved: settings of paths for the runs.
 
     Raises:
@@ -68,9 +72,10 @@ def evaluate_files(
         raise UsageError("evaluate: expected --labels or --run (whose test rows are taken), and not both")
     if not predictions and not runs:
         raise UsageError("evaluate: expected --predictions; found none")
+    load_plugins(plugins)  # a metric of the user's own, also without a run
     _refuse_twice([*runs, *predictions])
     names = _names([*runs, *predictions])
-    loaded = [load(folder, **moved) for folder in runs]
+    loaded = [load(folder, plugins=plugins, trust=trust, **moved) for folder in runs]
     key: str | None
     keys: pl.Series | None
     if labels is None:

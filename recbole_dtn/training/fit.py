@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from recbole_dtn.data.progress import progress_meter
 from recbole_dtn.layers.compression import describe as describe_compression
 from recbole_dtn.metric.tasks import Details, with_domain_names
 from recbole_dtn.model.base import MultiTaskRecommender
+from recbole_dtn.plugins import plugin_states
 from recbole_dtn.preprocess.prepare import PreparedData, prepare
 from recbole_dtn.record.checkpoint import FILE_NAME as CHECKPOINT
 from recbole_dtn.record.checkpoint import initialise_from, read_weights
 from recbole_dtn.record.folder import run_folder
-from recbole_dtn.record.record import RunRecord, TaskRecord, package_versions, write_record
+from recbole_dtn.record.record import PluginRecord, RunRecord, TaskRecord, package_versions, write_record
 from recbole_dtn.report.console import make_console
 from recbole_dtn.report.files import write_text
 from recbole_dtn.training.allocator import keep_large_blocks
@@ -69,6 +70,7 @@ def fit(
     *,
     config_files: Sequence[str] = (),
     quiet: bool = False,
+    trust: bool = False,
 ) -> Run:
     """Train and test a model from Python.
 
@@ -77,6 +79,7 @@ def fit(
         overrides: settings by name; nested ones as maps or dotted keys (``{"optimizer.lr": 1e-3}``).
         config_files: YAML files below the overrides.
         quiet: print nothing.
+        trust: run the plug-in files that ``config_files`` name; those of ``overrides`` are always run.
 
     Raises:
         UsageError: for a wrong setting. DataError: for faulty data.
@@ -84,7 +87,7 @@ def fit(
     given = {**(overrides or {}), "model": model, "dataset": dataset}
     if quiet:
         given["quiet"] = True
-    return fit_settings(resolve(given, config_files=list(config_files)))
+    return fit_settings(resolve(given, config_files=list(config_files), trust=trust))
 
 
 def fit_argv(overrides: Sequence[str], *, quiet: bool = True) -> Run:
@@ -279,4 +282,5 @@ def _record(
         positives={split: dict(found) for split, found in prepared.summary.positives.items()},
         chain_breaks=outcome.chain_breaks,
         processes=outcome.processes,
+        plugins=[PluginRecord(**asdict(state)) for state in plugin_states(settings)],
     )

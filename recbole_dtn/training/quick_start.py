@@ -16,6 +16,7 @@ from recbole_dtn.config.recbole_names import translate
 from recbole_dtn.data.atomic import read_header
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.metric.select import Metrics, mean_of
+from recbole_dtn.plugins import check_named
 from recbole_dtn.record.checkpoint import FILE_NAME as CHECKPOINT
 from recbole_dtn.registry import MODELS, load_plugins
 from recbole_dtn.training.fit import fit_settings
@@ -29,6 +30,8 @@ def run_recbole(
     config_file_list: Sequence[str | Path] | None = None,
     config_dict: Mapping[str, Any] | None = None,
     saved: bool = True,
+    *,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Train and test one of our models with RecBole's arguments.
 
@@ -40,6 +43,7 @@ def run_recbole(
         model: name of a registered model; None: the setting ``model``. dataset: likewise.
         config_file_list: YAML files. config_dict: settings by name.
         saved: keep the checkpoint. The record and the log of the run are always written.
+        trust: run the plug-in files that ``config_file_list`` names; those of ``config_dict`` are always run.
 
     Returns:
         As RecBole: ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and ``test_result``. A result
@@ -56,7 +60,11 @@ def run_recbole(
             given[key] = value
         elif key not in given:
             raise UsageError(f"run_recbole: expected a {key}, as an argument, in a file or in config_dict; found none")
-    load_plugins(given.get("plugins") or ())
+    plugins = given.get("plugins") or []
+    plugins = [str(path) for path in ([plugins] if isinstance(plugins, str) else plugins)]
+    if "plugins" not in (config_dict or {}):
+        check_named(plugins, places.get("plugins", ""), trust=trust)
+    load_plugins(plugins)
     _check_model(str(given["model"]))
     ours, unknown = translate(given, _column_types(given))
     if unknown:

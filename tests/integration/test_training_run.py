@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib.util
 import io
 import json
@@ -69,6 +70,7 @@ RECORD_KEYS = [
     "positives",
     "chain_breaks",
     "warnings",
+    "plugins",
 ]
 
 
@@ -399,7 +401,11 @@ def test_a_run_with_a_plugin_is_tested_from_any_folder(
     run = small_fit("DTN", interactions=["first_field_one"], plugins=["mine.py"], epochs=1)
     assert yaml.safe_load((run.folder / "settings.yaml").read_text())["plugins"] == [str(tmp_path / "mine.py")]
     monkeypatch.chdir("/")
-    assert main(["test", f"--run={run.folder}", "--json"]) == 0
+    file, digest = str(tmp_path / "mine.py"), hashlib.sha256((tmp_path / "mine.py").read_bytes()).hexdigest()
+    kept = {"path": file, "sha256": digest, "package": None, "module": None}
+    assert json.loads((run.folder / "record.json").read_text())["plugins"] == [kept]
+    assert read_checkpoint(run.folder).plugins == [kept]
+    assert main(["test", f"--run={run.folder}", "--json"]) == 0, "this process has run the file already"
     assert json.loads(capsys.readouterr().out)["test"]["like"]["auc"] == pytest.approx(
         run.test["like"]["auc"], abs=1e-6
     )

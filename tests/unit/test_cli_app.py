@@ -399,7 +399,8 @@ def test_test_prints_the_metrics_as_a_table_or_as_json(
         "run": "runs/x",
         "test": {"like": {"auc": 0.12345678, "ne": None}, "love": {"auc": 0.5, "ne": 1.0}},
     }
-    assert seen == [("runs/x", {"data_path": "d"}), ("runs/x", {})]
+    none_named = {"plugins": [], "trust": False}
+    assert seen == [("runs/x", {**none_named, "data_path": "d"}), ("runs/x", none_named)]
 
 
 @pytest.mark.parametrize("start", [["leaderboard", "run"], ["leaderboard"]])

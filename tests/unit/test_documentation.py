@@ -40,6 +40,12 @@ def test_every_kind_of_method_has_an_example() -> None:
     assert {each.values[1] for each in EXAMPLES} == {f"check_{kind}" for kind in kinds}
 
 
+def test_an_interaction_takes_fewer_than_25_lines() -> None:
+    (source,) = (match[1] for match in BLOCK.finditer((ROOT / "README.md").read_text(encoding="utf-8")))
+    assert "INTERACTIONS.register" in source
+    assert source.count("\n") < 25
+
+
 @pytest.mark.parametrize(("source", "check", "name"), EXAMPLES)
 def test_an_example_passes_its_check(source: str, check: str, name: str, tmp_path: Path) -> None:
     made: Any = getattr(load(source, name, tmp_path), name)

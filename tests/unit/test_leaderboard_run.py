@@ -5,6 +5,7 @@ import hashlib
 import io
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from recbole_dtn.config.splits import SplitKey
 from recbole_dtn.errors import RecBoleDTNError, UsageError
 from recbole_dtn.leaderboard.cells import CellKey, parse_seeds, plan_cells, resolve_cell
 from recbole_dtn.leaderboard.run import present_fingerprint, run_board
+from recbole_dtn.plugins import plugin_states
 from recbole_dtn.preprocess.prepare import prepare
 from recbole_dtn.record.record import RunRecord, write_record
+from recbole_dtn.registry import load_plugins
 
 OVERALL = Path(__file__).resolve().parents[2] / "properties" / "overall.yaml"
 MODELS = ("DTN", "MMoE", "PLE")
@@ -91,6 +94,7 @@ class Trainer:
                 "wall_seconds": {},
                 "gate_weights": {},
                 "versions": {},
+                "plugins": [asdict(state) for state in plugin_states(settings)],
             }
         )
         folder = Path(settings.output_dir) / settings.dataset / settings.model
@@ -440,3 +444,19 @@ def test_a_record_of_another_version_or_of_several_processes_fills_no_cell(board
             if made != path:
                 made.unlink()
         path.write_text(text)
+
+
+def test_a_cell_whose_plugin_changed_is_run_again(board: Board, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    for content in ("A = 1", "A = 2"):
+        file.write_text(content)
+        load_plugins([str(file)])
+        board.run("DTN", seeds="1", overrides=(f"--plugins=[{file}]",))
+        assert len(board.trainer.ran) == 1
+        board.run("DTN", seeds="1", overrides=(f"--plugins=[{file}]",))
+        assert board.trainer.ran == []
+    file.write_text("A = 3")
+    load_plugins([str(file)])
+    board.run("DTN", seeds="1", overrides=(f"--plugins=[{file}]",))
+    assert "the plug-in" in board.said
+    assert "changed since" in board.said
