@@ -30,6 +30,9 @@ OTHER_SETTINGS = [
     ("ESMM", {"tower_hidden": []}),
     ("SharedBottom", {"bottom_hidden": [], "tower_hidden": []}),
     ("SingleTask", {"hidden": []}),
+    ("MMoE", {"experts": ["dcn", "memonet"], "expert_sets": 1, "gate_bias": True}),
+    ("PLE", {"experts": ["dcn", "memonet"], "levels": 2, "expert_hidden": [6], "task_experts": 1}),
+    ("SingleTask", {"experts": ["dcn", "memonet"], "fusion": "sum", "hidden": [6]}),
 ]
 
 
