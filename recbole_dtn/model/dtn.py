@@ -15,6 +15,7 @@ from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.mlp import Tower
+from recbole_dtn.layers.processes import mean_of_processes
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.model.interaction_sets import InteractionSets
 from recbole_dtn.model.owners import owner_names
@@ -176,21 +177,13 @@ class PredictionScale(nn.Module):
         if not self.normalised:
             return probability
         if self.training:
-            batch = _mean_of_processes(probability.detach().mean().to(self.mean.dtype))
+            batch = mean_of_processes(probability.detach().mean().to(self.mean.dtype))
             moved = torch.lerp(self.mean, batch, self.momentum)
             # Chosen by a tensor, not by ``if``: a GPU is not waited for, and a compiler sees one graph.
             self.mean.copy_(torch.where(self.started, moved, batch))
             self.started.fill_(True)
         # A copy, as autograd keeps the divisor, and the next forward changes the buffer in place.
         return probability / self.mean.clone()
-
-
-def _mean_of_processes(value: Tensor) -> Tensor:
-    """The mean over processes, so that all of them keep the same running mean."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(value)
-        value = value / torch.distributed.get_world_size()
-    return value
 
 
 class GatedGroup(nn.Module):
