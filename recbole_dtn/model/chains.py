@@ -69,8 +69,3 @@ class TaskChain:
     def steps(self) -> tuple[tuple[int, int], ...]:
         """``(task, its predecessor)`` of every task that has one, in order."""
         return tuple((task, before) for task in self.order if (before := self.before[task]) is not None)
-
-    def path(self, task: int) -> tuple[int, ...]:
-        """The task and all that come before it, the first of the chain last."""
-        before = self.before[task]
-        return (task,) if before is None else (task, *self.path(before))

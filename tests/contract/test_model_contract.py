@@ -33,6 +33,10 @@ OTHER_SETTINGS = [
     ("MMoE", {"experts": ["dcn", "memonet"], "expert_sets": 1, "gate_bias": True}),
     ("PLE", {"experts": ["dcn", "memonet"], "levels": 2, "expert_hidden": [6], "task_experts": 1}),
     ("SingleTask", {"experts": ["dcn", "memonet"], "fusion": "sum", "hidden": [6]}),
+    ("ESCM2", {"form": "ips", "tower_hidden": []}),
+    ("DCMT", {"self_normalised": True, "tower_hidden": []}),
+    ("AITM", {"tower_hidden": [], "dropout": 0.2}),
+    ("ResFlow", {"tower_hidden": [5, 4], "dropout": 0.2}),
 ]
 
 
