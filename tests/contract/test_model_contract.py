@@ -36,7 +36,7 @@ OTHER_SETTINGS = [
     ("ESCM2", {"form": "ips", "tower_hidden": []}),
     ("DCMT", {"self_normalised": True, "tower_hidden": []}),
     ("AITM", {"tower_hidden": [], "dropout": 0.2}),
-    ("ResFlow", {"tower_hidden": [5, 4], "dropout": 0.2}),
+    ("ResFlow", {"tower_hidden": [8, 6], "dropout": 0.2}),
 ]
 
 
@@ -217,6 +217,14 @@ class StaysFused(Plain):
         set_fused(self, True)
 
 
+class ReadsOneField(Plain):
+    def logits(self, features):
+        x = self.embedding(features)
+        x = torch.cat([x[:, :1], 0.001 * torch.tanh(x[:, 1:])], dim=1).flatten(1)
+        weights = torch.softmax(self.gate(x), dim=1)
+        return self.towers((x * weights[:, :1]).unsqueeze(1).expand(-1, self.schema.num_tasks, -1)), weights
+
+
 class TakesWhatItRefuses(Plain):
     task_kinds = frozenset({"binary"})
 
@@ -251,6 +259,7 @@ def test_a_plug_in_passes():
         (OnTheCPU, "a training step: add reads tensors on cpu and meta"),
         (FusedDiffers, "fused and plain logits differ"),
         (StaysFused, "with fused: false these parts stay fused: .*towers"),
+        (ReadsOneField, "labels of 32 rows are still predicted wrong"),
         (TakesWhatItRefuses, "TakesWhatItRefuses was built for a data set that it says it does not take"),
     ],
 )
