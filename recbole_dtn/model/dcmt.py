@@ -74,12 +74,10 @@ class DCMT(ESMM):
 
     def forward(self, features: Features) -> DCMTOutput:
         """As ESMM, and the counterfactual log-odds."""
-        output = super().forward(features)
-        assert output.shared is not None
-        read = output.shared.unsqueeze(1).expand(-1, len(self.chain.steps), -1)
-        return DCMTOutput(
-            output.logits, factors=output.factors, shared=output.shared, counterfactual=self.counterfactual(read)
-        )
+        x = self.input(features)  # (B, I)
+        logits, factors = self.products(x)
+        counterfactual = self.counterfactual(x.unsqueeze(1).expand(-1, len(factors), -1))
+        return DCMTOutput(logits, factors=factors, shared=x, counterfactual=counterfactual)
 
     def task_losses(self, features: Features, output: ModelOutput, total: Tensor | None = None) -> Tensor:
         """``L_click`` of the first task; ``L_f + L_cf + lambda_1 mean |1 - (c + c*)| + L_ctcvr`` of each later one."""

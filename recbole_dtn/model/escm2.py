@@ -77,12 +77,12 @@ class ESCM2(ESMM):
 
     def forward(self, features: Features) -> ESCM2Output:
         """As ESMM, and the imputed errors."""
-        output = super().forward(features)
+        x = self.input(features)  # (B, I)
+        logits, factors = self.products(x)
         imputed: Tensor | None = None
-        if self.imputation is not None and output.shared is not None:
-            steps = len(self.chain.steps)
-            imputed = self.imputation(output.shared.unsqueeze(1).expand(-1, steps, -1))
-        return ESCM2Output(output.logits, factors=output.factors, shared=output.shared, imputed=imputed)
+        if self.imputation is not None:
+            imputed = self.imputation(x.unsqueeze(1).expand(-1, len(factors), -1))
+        return ESCM2Output(logits, factors=factors, shared=x, imputed=imputed)
 
     def task_losses(self, features: Features, output: ModelOutput, total: Tensor | None = None) -> Tensor:
         """``L_click`` of the first task; ``lambda_c L_cvr + lambda_g L_ctcvr`` of each later one."""

@@ -67,6 +67,11 @@ class ESMM(MultiTaskRecommender):
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T), and the conditional probability of every task that has a predecessor."""
         x = self.input(features)  # (B, I)
+        logits, factors = self.products(x)
+        return ModelOutput(logits, factors=factors, shared=x)
+
+    def products(self, x: Tensor) -> tuple[Tensor, dict[str, Factor]]:
+        """(B, I) -> log-odds (B, T) of the products, and the conditional probabilities in the order of the chain."""
         own = self.towers(x.unsqueeze(1).expand(-1, self.schema.num_tasks, -1)).unbind(1)
         names = self.schema.task_names
         logits: dict[int, Tensor] = {}
@@ -79,4 +84,4 @@ class ESMM(MultiTaskRecommender):
                 continue
             logits[task] = logit_of_product(logits[before], own[task])
             factors[f"{names[task]}|{names[before]}"] = Factor(own[task], label=names[task], observed_by=names[before])
-        return ModelOutput(torch.stack([logits[t] for t in sorted(logits)], dim=1), factors=factors, shared=x)
+        return torch.stack([logits[t] for t in sorted(logits)], dim=1), factors
