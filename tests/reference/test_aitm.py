@@ -79,7 +79,7 @@ def test_equals_numpy(rows, name, hidden):
     schema, steps = CHAINS[name]
     features = tiny_features(schema, rows)
     model = build(schema, tower_hidden=hidden)
-    entries = 2 if hidden and rows > 1 else 0
+    entries = 2 if hidden and rows > 1 and name != "four" else 0
     check_reference(
         model, lambda m: m(features).logits, lambda p: reference(p, schema, steps, features), entries=entries
     )

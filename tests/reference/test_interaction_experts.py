@@ -104,7 +104,9 @@ def test_mmoe_equals_numpy(rows, tasks, given, sets):
     schema = tiny_schema(tasks=tasks)
     features = tiny_features(schema, rows)
     model = build("MMoE", schema, expert_sets=given)
-    check_reference(model, lambda m: m(features).logits, lambda p: mmoe(p, schema, features, sets), entries=2)
+    check_reference(
+        model, lambda m: m(features).logits, lambda p: mmoe(p, schema, features, sets), entries=2 if rows > 1 else 0
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 7])
@@ -113,7 +115,9 @@ def test_ple_equals_numpy(rows, name, tasks, levels):
     schema = tiny_schema(tasks=tasks)
     features = tiny_features(schema, rows)
     model = build(name, schema, levels=levels, expert_hidden=[5], task_experts=1)
-    check_reference(model, lambda m: m(features).logits, lambda p: ple(p, schema, features, levels), entries=2)
+    check_reference(
+        model, lambda m: m(features).logits, lambda p: ple(p, schema, features, levels), entries=2 if rows > 1 else 0
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 7])
@@ -122,7 +126,12 @@ def test_single_task_equals_numpy(rows, fusion):
     schema = tiny_schema(tasks=2)
     features = tiny_features(schema, rows)
     model = build("SingleTask", schema, fusion=fusion)
-    check_reference(model, lambda m: m(features).logits, lambda p: single_task(p, schema, features, fusion), entries=2)
+    check_reference(
+        model,
+        lambda m: m(features).logits,
+        lambda p: single_task(p, schema, features, fusion),
+        entries=2 if rows > 1 else 0,
+    )
 
 
 def test_gates_name_every_module():
