@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from recbole_dtn.config.settings import Count, Interaction, NonNegative, Positive, Settings, Widths
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError, nearest
-from recbole_dtn.interaction.base import FeatureInteraction
-from recbole_dtn.interaction.build import build_interactions
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.mlp import Tower
+from recbole_dtn.layers.processes import mean_of_processes
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
-from recbole_dtn.model.front import interact
+from recbole_dtn.model.interaction_sets import InteractionSets
 from recbole_dtn.model.owners import owner_names
 from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import DataSchema, topological_order
@@ -178,21 +177,13 @@ class PredictionScale(nn.Module):
         if not self.normalised:
             return probability
         if self.training:
-            batch = _mean_of_processes(probability.detach().mean().to(self.mean.dtype))
+            batch = mean_of_processes(probability.detach().mean().to(self.mean.dtype))
             moved = torch.lerp(self.mean, batch, self.momentum)
             # Chosen by a tensor, not by ``if``: a GPU is not waited for, and a compiler sees one graph.
             self.mean.copy_(torch.where(self.started, moved, batch))
             self.started.fill_(True)
         # A copy, as autograd keeps the divisor, and the next forward changes the buffer in place.
         return probability / self.mean.clone()
-
-
-def _mean_of_processes(value: Tensor) -> Tensor:
-    """The mean over processes, so that all of them keep the same running mean."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(value)
-        value = value / torch.distributed.get_world_size()
-    return value
 
 
 class GatedGroup(nn.Module):
@@ -309,21 +300,24 @@ class DTN(MultiTaskRecommender):
         self.predecessors = [
             [tasks.index(before) for before in chain[name]] if settings.use_tsn else [] for name in tasks
         ]
-        self.aux_weight = settings.aux_weight
 
         # Parts are created in the order embedding, affine, modules, selectors, scales, towers: a seed's weights depend
         # on it.
         self.embedding = self.new_embedding()
         self.affine = InputAffine(self.flat_dim) if settings.input_affine else None
-        built = [
-            build_interactions(settings.interactions, self.field_shape(), settings.module_dim) for _ in self.owners
-        ]
-        self.interactions = nn.ModuleList(built)
+        sets = InteractionSets(
+            settings.interactions,
+            self.field_shape(),
+            settings.module_dim,
+            owners=len(self.owners),
+            aux_weight=settings.aux_weight,
+        )
+        self.interactions = sets
         selectors = [
             TaskSelector(
                 position,
                 owners=len(self.owners),
-                modules=len(built[0]),
+                modules=len(sets.names),
                 flat_dim=self.flat_dim,
                 module_dim=settings.module_dim,
                 variant=variant,
@@ -339,14 +333,16 @@ class DTN(MultiTaskRecommender):
         )
         for task in tasks:
             read = (task, *(owner for owner in self.owners if owner != task))
-            self.gate_names[task] = tuple(f"{owner}/{name}" for owner in read for name in built[0])
+            self.gate_names[task] = tuple(f"{owner}/{name}" for owner in read for name in sets.names)
 
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T), and each task's weights over all modules (two groups, each summing to 1)."""
         embeddings = self.embedding(features)
         x = embeddings.flatten(1)
         embeddings = x.view_as(embeddings)  # the modules read x too, so that its gradient is complete
-        outputs, auxiliary = self._interact(embeddings, features.ids)
+        owners = len(self.owners)
+        scaled = embeddings if self.affine is None else self.affine(embeddings)
+        outputs, auxiliary = self.interactions([scaled] * owners, features.ids, raw=[embeddings] * owners)
         logits: dict[int, Tensor] = {}
         factors: dict[int, Tensor] = {}
         gates: dict[str, Tensor] = {}
@@ -364,27 +360,3 @@ class DTN(MultiTaskRecommender):
             auxiliary=auxiliary,
             shared=x,
         )
-
-    def _interact(self, embeddings: Tensor, ids: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Outputs (B, m, O) per owner, and the modules' own losses; what modules share is prepared once."""
-        shared: dict[Hashable, Any] = {}
-        losses: list[Tensor] = []
-        affine = embeddings if self.affine is None else self.affine(embeddings)
-
-        def run(module: FeatureInteraction) -> Tensor:
-            # MemoNet's hashes, say, are the same for every owner.
-            key = module.share_key()
-            if key not in shared:
-                shared[key] = module.prepare(ids)
-            output, loss = interact(module, embeddings if module.reads_ids else affine, ids, shared[key])
-            if loss is not None:
-                losses.append(loss)
-            return output
-
-        outputs = [
-            torch.stack([run(cast(FeatureInteraction, module)) for module in owned.children()], dim=1)
-            for owned in self.interactions
-        ]
-        if not losses or not self.aux_weight:
-            return outputs, {}
-        return outputs, {"interactions": self.aux_weight * torch.stack(losses).sum()}

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, cast
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_dtn.config.settings import Settings, Widths
 from recbole_dtn.data.features import Features
-from recbole_dtn.errors import UsageError
+from recbole_dtn.layers.mlp import Tower
 from recbole_dtn.layers.probability import logit_of_product
 from recbole_dtn.layers.towers import Towers
 from recbole_dtn.model.base import Factor, ModelOutput, MultiTaskRecommender
+from recbole_dtn.model.chains import TaskChain
 from recbole_dtn.registry import MODELS
-from recbole_dtn.schema import DataSchema, topological_order
+from recbole_dtn.schema import DataSchema
 
 __all__ = ["ESMM", "ESMMSettings"]
 
@@ -40,62 +41,47 @@ class ESMM(MultiTaskRecommender):
             fewer rows than that of the task before.
     """
 
-    settings_class: ClassVar = ESMMSettings
+    settings_class: ClassVar[type[ESMMSettings]] = ESMMSettings
     task_kinds = frozenset({"binary"})
     min_tasks = 2
 
     def build(self, settings: ESMMSettings, schema: DataSchema) -> None:
         """The embedding and T towers."""
-        self.predecessors = _predecessors(schema)
-        chain = {task.name: task.after for task in schema.tasks}
-        self.order = [schema.task_names.index(name) for name in topological_order(chain)]
+        # The product is a joint probability over the rows of the first task: all losses have to see the same rows.
+        self.chain = TaskChain.of(schema, type(self).__name__)
         width = self.new_input()
         self.towers = Towers(width, settings.tower_hidden, count=schema.num_tasks, dropout=settings.dropout)
+
+    def heads(self) -> list[nn.Linear]:
+        """Those of the T towers; a model derived from this one may have other towers beside them."""
+        return [cast(Tower, tower).logit for tower in self.towers.towers]
 
     def head_rates(self) -> list[float | None]:
         """Each task's rate given the task before it."""
         rates = [task.rate for task in self.schema.tasks]
         return [
             rate if before is None or rate is None or (given := rates[before]) is None else min(rate / given, 1 - 1e-6)
-            for rate, before in zip(rates, self.predecessors, strict=True)
+            for rate, before in zip(rates, self.chain.before, strict=True)
         ]
 
     def forward(self, features: Features) -> ModelOutput:
         """A batch -> logits (B, T), and the conditional probability of every task that has a predecessor."""
         x = self.input(features)  # (B, I)
+        logits, factors = self.products(x)
+        return ModelOutput(logits, factors=factors, shared=x)
+
+    def products(self, x: Tensor) -> tuple[Tensor, dict[str, Factor]]:
+        """(B, I) -> log-odds (B, T) of the products, and the conditional probabilities in the order of the chain."""
         own = self.towers(x.unsqueeze(1).expand(-1, self.schema.num_tasks, -1)).unbind(1)
         names = self.schema.task_names
         logits: dict[int, Tensor] = {}
         factors: dict[str, Factor] = {}
         # A predecessor's logit is there before it is read; columns go back into the schema's order below.
-        for task in self.order:
-            before = self.predecessors[task]
+        for task in self.chain.order:
+            before = self.chain.before[task]
             if before is None:
                 logits[task] = own[task]
                 continue
             logits[task] = logit_of_product(logits[before], own[task])
             factors[f"{names[task]}|{names[before]}"] = Factor(own[task], label=names[task], observed_by=names[before])
-        return ModelOutput(torch.stack([logits[t] for t in sorted(logits)], dim=1), factors=factors, shared=x)
-
-
-def _predecessors(schema: DataSchema) -> list[int | None]:
-    """Each task's predecessor, by position."""
-    if not any(task.after for task in schema.tasks):
-        raise UsageError(
-            "tasks: ESMM needs tasks in a chain, such as {name: purchase, after: [click]}; no task here has `after`"
-        )
-    for task in schema.tasks:
-        if len(task.after) > 1:
-            raise UsageError(
-                f"tasks: {task.name!r} comes after {', '.join(task.after)}; in ESMM a task comes after one other at "
-                "most: name the last one before it"
-            )
-        before = next((other for other in schema.tasks if other.name in task.after), None)
-        # The product is a joint probability over the rows of the first task: both losses have to see the same rows.
-        if before is not None and before.observed_when != task.observed_when:
-            raise UsageError(
-                f"tasks: {task.name!r} is observed when {task.observed_when or 'always'}, {before.name!r} when "
-                f"{before.observed_when or 'always'}; ESMM trains both over the same rows: remove observed_when and "
-                f"give {task.name!r} the joint label (such as condition: click == 1 and buy == 1)"
-            )
-    return [schema.task_names.index(task.after[0]) if task.after else None for task in schema.tasks]
+        return torch.stack([logits[t] for t in sorted(logits)], dim=1), factors

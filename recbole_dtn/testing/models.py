@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -27,6 +28,10 @@ __all__ = ["check_model"]
 ROWS = 48
 DRAWS = 10
 """Training passes, each with random numbers of its own, in one of which every parameter must have a gradient."""
+OVERFITTED = 32
+"""Rows that a model has to learn by heart."""
+STEPS = 100
+"""Of Adam, at most; the slowest built-in needs 50."""
 
 
 def check_model(model: str | type[MultiTaskRecommender], **settings: Any) -> None:
@@ -38,10 +43,10 @@ def check_model(model: str | type[MultiTaskRecommender], **settings: Any) -> Non
     output twice in evaluation, and twice in training with one seed of torch; a state that can be saved and loaded;
     sparse gradients equal to dense ones; losses that ignore labels which are not observed; logits and gradients under
     bfloat16 autocast; the same numbers with ``fused: false``; a training step on torch's ``meta`` device, where a
-    tensor made on another device is an error; tasks of a kind that the model does not take, domains that are missing
-    and training batches below ``min_batch_rows`` refused. A model without gradients (``has_gradients``) is checked
-    without those of the list that need them.
-    One that ``fits_directly`` is fitted: see :func:`recbole_dtn.testing.direct.check_direct_fit`.
+    tensor made on another device is an error; 32 rows learned by heart; tasks of a kind that the model does not take,
+    domains that are missing and training batches below ``min_batch_rows`` refused. A model without gradients
+    (``has_gradients``) is checked without those of the list that need them. One that ``fits_directly`` is fitted: see
+    :func:`recbole_dtn.testing.direct.check_direct_fit`.
 
     Args:
         model: a registered name, or the class. settings: its own settings, to check them too.
@@ -75,6 +80,11 @@ def check_model(model: str | type[MultiTaskRecommender], **settings: Any) -> Non
         schema = tiny_schema(domains=domains, **kinds)  # type: ignore[arg-type]
         _check_output(_build(model, chosen, schema, seed=7), tiny_features(schema, ROWS))
     _check_tasks(model, cls, chosen, domains)
+    if cls.has_gradients:
+        schema = tiny_schema(tasks=max(2, cls.min_tasks), domains=domains)
+        _check_overfits(
+            partial(_build, model, {**chosen, "dropout": 0.0}, schema), tiny_features(schema, OVERFITTED, seed=10)
+        )
     if cls.fits_directly:
         named = [TaskSpec("seconds", "regression", "seconds")] if "regression" in cls.task_kinds else []
         mixed = [*tiny_schema(tasks=max(1, cls.min_tasks)).tasks, *named]
@@ -302,6 +312,36 @@ def _check_device(model: MultiTaskRecommender, features: Features) -> None:
         optimizer.step()
 
     check_one_device("a training step", step)
+
+
+def _check_overfits(build: Callable[..., MultiTaskRecommender], features: Features) -> None:
+    # Nested labels, as chained tasks have them: no positive after a negative.
+    features = replace(features, labels=features.labels.cumprod(1))
+    fewest = features.labels.numel()
+    # Of a narrow ReLU layer too many units may start at zero: other weights are tried.
+    for seed in (10, 11, 12):
+        fewest = min(fewest, _wrong_labels(build(seed=seed), features))
+        if fewest == 0:
+            return
+    raise AssertionError(
+        f"after {STEPS} steps {fewest} of {features.labels.numel()} labels of {len(features)} rows are still predicted "
+        "wrong: the model cannot fit what it is trained on"
+    )
+
+
+def _wrong_labels(model: MultiTaskRecommender, features: Features) -> int:
+    """How many labels of its training rows a trained model predicts wrong."""
+    optimizer = torch.optim.Adam(model.train().parameters(), lr=0.03)
+    for step in range(STEPS + 1):
+        model.zero_grad()
+        output: ModelOutput = model(features)
+        wrong = int(((output.logits > 0) != (features.labels > 0.5)).sum())
+        if not wrong or step == STEPS:
+            break
+        losses = [*model.task_losses(features, output), *output.auxiliary.values()]
+        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return wrong
 
 
 def _check_tasks(

@@ -204,7 +204,9 @@ def _broken_chain(record: RunRecord) -> Iterator[str]:
 
 
 def _has_memonet(record: RunRecord) -> bool:
-    interactions = record.settings.get("interactions", [])
+    interactions = record.settings.get("interactions") or record.settings.get("experts")
+    if not isinstance(interactions, list):  # a number of MLP experts, or none
+        return False
     return "memonet" in [entry if isinstance(entry, str) else entry["name"] for entry in interactions]
 
 

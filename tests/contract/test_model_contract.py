@@ -44,6 +44,13 @@ OTHER_SETTINGS = [
     ("APG", {"condition": "mix", "condition_fields": ["t0", "t1"], "core": 3, "over_parameterised": 5, "dropout": 0.2}),
     ("APG", {"generated_hidden": [9, 6], "tower_hidden": [], "condition": "self", "detach_condition": True}),
     ("MSSM", {"levels": 3, "cells": 2, "cell_hidden": [6, 16], "tower_hidden": [], "dropout": 0.2}),
+    ("MMoE", {"experts": ["dcn", "memonet"], "expert_sets": 1, "gate_bias": True}),
+    ("PLE", {"experts": ["dcn", "memonet"], "levels": 2, "expert_hidden": [6], "task_experts": 1}),
+    ("SingleTask", {"experts": ["dcn", "memonet"], "fusion": "sum", "hidden": [6]}),
+    ("ESCM2", {"form": "ips", "tower_hidden": []}),
+    ("DCMT", {"self_normalised": True, "tower_hidden": []}),
+    ("AITM", {"tower_hidden": [], "dropout": 0.2}),
+    ("ResFlow", {"tower_hidden": [8, 6], "dropout": 0.2}),
 ]
 
 
@@ -234,6 +241,14 @@ class StaysFused(Plain):
         set_fused(self, True)
 
 
+class ReadsOneField(Plain):
+    def logits(self, features):
+        x = self.embedding(features)
+        x = torch.cat([x[:, :1], 0.001 * torch.tanh(x[:, 1:])], dim=1).flatten(1)
+        weights = torch.softmax(self.gate(x), dim=1)
+        return self.towers((x * weights[:, :1]).unsqueeze(1).expand(-1, self.schema.num_tasks, -1)), weights
+
+
 class TakesWhatItRefuses(Plain):
     task_kinds = frozenset({"binary"})
 
@@ -270,6 +285,7 @@ def test_a_plug_in_passes():
         (OnTheCPU, "a training step: add reads tensors on cpu and meta"),
         (FusedDiffers, "fused and plain logits differ"),
         (StaysFused, "with fused: false these parts stay fused: .*towers"),
+        (ReadsOneField, "labels of 32 rows are still predicted wrong"),
         (TakesWhatItRefuses, "TakesWhatItRefuses was built for a data set that it says it does not take"),
     ],
 )

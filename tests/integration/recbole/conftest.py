@@ -41,7 +41,7 @@ SETTINGS: dict[str, Any] = {
 }
 SMALL: dict[str, Any] = {
     "interactions": ["gdcn", {"name": "memonet", "codes": 20}], "module_dim": 8, "hidden": [8], "bottom_hidden": [8],
-    "experts": 2, "expert_hidden": [8], "gate_hidden": [4], "tower_hidden": [4],
+    "expert_hidden": [8], "gate_hidden": [4], "tower_hidden": [4],
 }  # fmt: skip
 
 
