@@ -12,7 +12,7 @@ from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
 from recbole_dtn.registry import INTERACTIONS
 from recbole_dtn.testing.equations import split_output
 
-FIELDS, WIDTH, OUTPUT = 5, 3, 7
+FIELDS, WIDTH, OUTPUT = 5, 4, 7
 SIZES = (4, 9, 2, 6, 3)
 ORDER = [3, 0, 4, 1, 2]
 """Field k of the new order is field ORDER[k] of the old one."""
