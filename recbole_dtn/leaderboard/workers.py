@@ -106,6 +106,8 @@ class Workers:
     def finished(self, seconds: float) -> Iterator[Outcome]:
         """Outcomes of tasks that have ended, after waiting for the first at most so long."""
         busy = {worker.pipe: worker for worker in self._workers if worker.busy}
+        if not busy:  # wait would sleep
+            return
         for pipe in wait(list(busy), seconds):
             yield busy[pipe].collect()  # type: ignore[index]
 

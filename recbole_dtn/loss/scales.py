@@ -57,11 +57,11 @@ class Scales(nn.Module):
             mean, std = (task.mean or 0.0, task.std or 1.0) if known else (0.0, 1.0)
             shift.append(0.0 if link == "exp" else mean)
             scale.append((mean or 1.0) if link == "exp" and known else std)
-        rates = torch.tensor([task.negative_rate for task in tasks], dtype=torch.float64)
+        rates = [task.negative_rate for task in tasks]
         found = {
             "shift": torch.tensor(shift, dtype=torch.float64) if any(shift) else None,
             "scale": torch.tensor(scale, dtype=torch.float64) if set(scale) - {1.0} else None,
-            "log_rates": rates.log() if bool((rates != 1).any()) else None,
+            "log_rates": torch.tensor(rates, dtype=torch.float64).log() if set(rates) - {1.0} else None,
             "exponential": torch.tensor([link == "exp" for link in links]) if "exp" in links else None,
         }
         for name, values in found.items():

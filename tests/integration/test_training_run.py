@@ -70,6 +70,7 @@ RECORD_KEYS = [
     "positives",
     "chain_breaks",
     "warnings",
+    "processes",
     "plugins",
 ]
 
@@ -142,7 +143,7 @@ def test_the_recorded_test_numbers_come_again(dtn_run: Run, folder: Path, capsys
 
 def test_a_checkpoint_is_plain_values(folder: Path) -> None:
     content = torch.load(folder / "checkpoint.ckpt", weights_only=True)
-    keys = {"format", "state_dict", "balancer", "tables", "schema", "vocabularies", "settings", "epoch"}
+    keys = {"format", "state_dict", "balancer", "tables", "schema", "vocabularies", "settings", "epoch", "plugins"}
     assert set(content) == keys
     checkpoint = read_checkpoint(folder)
     assert checkpoint.schema.task_names == ("like", "love")

@@ -11,7 +11,7 @@ from recbole_dtn.interaction.base import FeatureInteraction, WithAuxiliary
 from recbole_dtn.interaction.gdcn import GDCN
 from recbole_dtn.interaction.memonet import MemoNet
 from recbole_dtn.loss.tasks import task_losses
-from recbole_dtn.model import dtn
+from recbole_dtn.model import dtn, interaction_sets
 from recbole_dtn.schema import TaskSpec
 from recbole_dtn.testing.data import make_settings, tiny_features, tiny_schema
 from recbole_dtn.testing.numeric import redraw
@@ -105,11 +105,12 @@ def test_owners_share_nothing_but_the_embedding():
         assert not one & other
     parts = [model.embedding, model.interactions, model.selectors, model.towers]
     assert sum(p.numel() for part in parts for p in part.parameters()) == sum(p.numel() for p in model.parameters())
-    before = model._interact(model.embedding(features), features.ids)[0]
+    embeddings = [model.embedding(features)] * 5
+    before = model.interactions(embeddings, features.ids)[0]
     with torch.no_grad():
         for parameter in model.interactions[2].parameters():
             parameter.add_(0.1)
-    after = model._interact(model.embedding(features), features.ids)[0]
+    after = model.interactions(embeddings, features.ids)[0]
     assert [torch.equal(one, other) for one, other in zip(before, after, strict=True)] == [
         True,
         True,
@@ -192,7 +193,7 @@ def test_losses_of_modules_are_weighted(monkeypatch):
     def both(specs, shape, output_dim):
         return torch.nn.ModuleDict({"costly": Costly(shape, output_dim), "gdcn": GDCN(shape, output_dim)})
 
-    monkeypatch.setattr(dtn, "build_interactions", both)
+    monkeypatch.setattr(interaction_sets, "build_interactions", both)
     output = build(schema, aux_weight=0.1)(features)
     assert {name: loss.item() for name, loss in output.auxiliary.items()} == {
         "interactions": pytest.approx(0.1 * 3 * 0.25 * 6)

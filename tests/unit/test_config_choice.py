@@ -45,7 +45,7 @@ def _gentle() -> None:
         (["--balancer.by=4", "--balancer=gentle"], {"name": "gentle", "by": 4.0}),
         (["--config_files=gentle.yaml"], {"name": "gentle", "by": 5.0}),
         (["--config_files=gentle.yaml", "--balancer.by=6"], {"name": "gentle", "by": 6.0}),
-        (["--config_files=gentle.yaml", "--balancer=fixed"], {"name": "fixed"}),
+        (["--config_files=gentle.yaml", "--balancer=fixed"], {"name": "fixed", "scale": "none"}),
     ],
 )
 def test_a_method_and_its_options_by_their_parts(words: list[str], expected: dict[str, Any]) -> None:

@@ -118,7 +118,11 @@ def test_one_set_of_graphs_serves_every_full_batch(traced: Traced) -> None:
     """The traced losses, penalties, gates and gradients are the eager ones, for batches with lists of any length."""
     check_equal(traced.plain, traced.compiled, seed=0)
     first = len(traced.graphs)
-    broken = {"DTN": "MemoNet's look-ups", "PEPNet": "the embedding of domains, which EPNet's gate reads"}
+    broken = {
+        "DTN": "MemoNet's look-ups",
+        "PEPNet": "the embedding of domains, which EPNet's gate reads",
+        "STAR": "the number of rows of each domain, and the moments of its norm",
+    }
     assert first == 1 or (traced.name in broken and first > 1), f"only these break the graph again: {broken}"
     for seed in range(1, 4):
         check_equal(traced.plain, traced.compiled, seed)
