@@ -208,7 +208,7 @@ class PartitionedNorm(nn.Module):
         return torch.where(own, self.mean, self.shared_mean), torch.where(own, self.variance, self.shared_variance)
 
     # Traced, its gradient would be wrong: the backward pass reads shared_mean, which is moved in place below.
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _of_batch(self, x: Tensor, domain: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance (N_d, width) that a training batch is normalised by; the moving averages follow."""
         # Sums of differences from the moving mean, the same on every process: less cancels in the variance.

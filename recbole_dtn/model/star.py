@@ -150,11 +150,16 @@ class STAR(MultiTaskRecommender):
         x, domain = self.input(features), domain_of(self, features)  # (B, I), (B,)
         known = self.seen(domain)
         z = x if self.norm is None else self.norm(x, domain, known)
-        rows = DomainRows.of(domain, self.schema.num_domains)
-        parts = self.body(rows.split(z), known)
-        scores = torch.cat([tower(parts, known) for tower in self.towers], dim=1)  # (B, T), sorted by domain
-        logits = rows.join([scores])
+        logits = self._scores(z, domain, known)
         if self.auxiliary is not None:
             a = self.auxiliary(torch.cat([self.domains(domain), x], dim=1))
             logits = logits + torch.cat([unit(a) for unit in self.auxiliary_units], dim=1)
         return ModelOutput(logits, shared=x)
+
+    # The number of rows of each domain is another in every batch: traced, each would need a graph of its own.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _scores(self, z: Tensor, domain: Tensor, known: Tensor) -> Tensor:
+        """``s`` (B, T) of the star layers and towers, from z (B, I)."""
+        rows = DomainRows.of(domain, self.schema.num_domains)
+        parts = self.body(rows.split(z), known)
+        return rows.join([torch.cat([tower(parts, known) for tower in self.towers], dim=1)])
