@@ -275,7 +275,7 @@ def _unload(module: str) -> None:
 
 MODELS = Registry(
     "model", "recbole_dtn.models",
-    ("presets", "task_kinds", "needs_domain", "min_tasks", "max_tasks",
+    ("presets", "task_kinds", "needs_domain", "needs_chain", "min_tasks", "max_tasks",
      "deterministic", "fits_directly", "has_gradients", "package", "min_batch_rows"),
 )  # fmt: skip
 INTERACTIONS = Registry("interaction", "recbole_dtn.interactions")

@@ -106,6 +106,7 @@ def _needs(attributes: Mapping[str, Any]) -> str:
         f"{kinds[0]} tasks": kinds in (["binary"], ["regression"]),
         f"{least} tasks or more": least > 1,
         f"at most {most} tasks": most is not None,
+        "tasks with `after`": attributes.get("needs_chain"),
         "`domain_field`": attributes.get("needs_domain"),
         "`group_field`": attributes.get("needs_group"),
         "no `pos_weight`": attributes.get("needs_calibrated"),

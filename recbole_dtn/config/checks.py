@@ -10,7 +10,7 @@ from typing import Any
 
 from recbole_dtn.config.faults import Fault
 from recbole_dtn.config.metrics import metric_faults
-from recbole_dtn.config.models import misfits
+from recbole_dtn.config.models import chain_faults, misfits
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.tree import Branch, Items, Leaf
 from recbole_dtn.errors import UsageError, nearest
@@ -67,11 +67,16 @@ def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str
         if settings.tasks and "model" not in faulty:
             kinds = {task.name: task.kind for task in settings.tasks}
             asked = MODELS.attributes(settings.model)
-            yield from misfits(settings.model, asked, kinds, has_domain=settings.domain_field is not None)
+            found = list(misfits(settings.model, asked, kinds, has_domain=settings.domain_field is not None))
+            chain = asked.get("needs_chain")
+            if chain and not found:  # one task too few is told once
+                told = chain_faults(settings.model, settings.tasks, same_rows=chain == "same_rows")
+                found = [("tasks", message) for message in told]
+            yield from found
             least = asked.get("min_batch_rows", 1)
             if settings.train_batch_size < least:
-                found = settings.train_batch_size
-                yield "train_batch_size", f"{settings.model} needs {least} rows or more of a batch; found {found}"
+                rows = settings.train_batch_size
+                yield "train_batch_size", f"{settings.model} needs {least} rows or more of a batch; found {rows}"
     if settings.accelerator not in ACCELERATORS:
         yield (
             "accelerator",

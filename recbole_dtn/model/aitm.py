@@ -82,6 +82,7 @@ class AITM(MultiTaskRecommender):
     settings_class: ClassVar = AITMSettings
     task_kinds = frozenset({"binary"})
     min_tasks = 2
+    needs_chain = "same_rows"
 
     def build(self, settings: AITMSettings, schema: DataSchema) -> None:
         """The embedding, T towers, a transfer for each task with a predecessor, and T linear heads."""

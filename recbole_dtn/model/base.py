@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from recbole.model.abstract_recommender import AbstractRecommender
@@ -99,6 +99,9 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
     out."""
     needs_domain: ClassVar[bool] = False
     """Whether ``Features.domain`` must be there (the setting ``domain_field``)."""
+    needs_chain: ClassVar[Literal["same_rows", "any_rows"] | None] = None
+    """Whether tasks must come ``after`` one another, each after one other at most. ``same_rows``: and be observed in
+    the same rows. The model makes a :class:`~recbole_dtn.model.chains.TaskChain` of them in ``build``."""
     fits_directly: ClassVar[bool] = False
     """Whether :meth:`fit_directly` finds the weights; training then has no epochs of gradient steps."""
     has_gradients: ClassVar[bool] = True

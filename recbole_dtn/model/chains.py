@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from recbole_dtn.config.models import chain_faults
 from recbole_dtn.errors import UsageError
 from recbole_dtn.schema import DataSchema, topological_order
 
@@ -40,24 +41,8 @@ class TaskChain:
             UsageError: without a chain, for a task after several others, or (with ``same_rows``) for a label that is
                 observed in other rows than that of the task before.
         """
-        if not any(task.after for task in schema.tasks):
-            raise UsageError(
-                f"tasks: {model} needs tasks in a chain, such as {{name: purchase, after: [click]}}; no task here has "
-                "`after`"
-            )
-        for task in schema.tasks:
-            if len(task.after) > 1:
-                raise UsageError(
-                    f"tasks: {task.name!r} comes after {', '.join(task.after)}; in {model} a task comes after one "
-                    "other at most: name the last one before it"
-                )
-            before = next((other for other in schema.tasks if other.name in task.after), None)
-            if same_rows and before is not None and before.observed_when != task.observed_when:
-                raise UsageError(
-                    f"tasks: {task.name!r} is observed when {task.observed_when or 'always'}, {before.name!r} when "
-                    f"{before.observed_when or 'always'}; {model} trains both over the same rows: remove observed_when "
-                    f"and give {task.name!r} the joint label (such as condition: click == 1 and buy == 1)"
-                )
+        for message in chain_faults(model, schema.tasks, same_rows=same_rows):
+            raise UsageError(f"tasks: {message}")
         names = schema.task_names
         order = topological_order({task.name: task.after for task in schema.tasks})
         return cls(

@@ -44,6 +44,7 @@ class ESMM(MultiTaskRecommender):
     settings_class: ClassVar[type[ESMMSettings]] = ESMMSettings
     task_kinds = frozenset({"binary"})
     min_tasks = 2
+    needs_chain = "same_rows"
 
     def build(self, settings: ESMMSettings, schema: DataSchema) -> None:
         """The embedding and T towers."""

@@ -44,6 +44,7 @@ class ResFlow(MultiTaskRecommender):
     settings_class: ClassVar = ResFlowSettings
     task_kinds = frozenset({"binary"})
     min_tasks = 2
+    needs_chain = "any_rows"
 
     def build(self, settings: ResFlowSettings, schema: DataSchema) -> None:
         """The embedding, and T towers layer by layer."""

@@ -59,3 +59,35 @@ def test_steps_are_in_the_order_of_the_chain() -> None:
 def test_a_wrong_option_is_named(words: list[Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         resolve(words)
+
+
+LIKE = "{name: like, label: rating, condition: rating >= 4}"
+
+
+@pytest.mark.parametrize("model", [*PRODUCTS, "ResFlow"])
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        (f"[{LIKE}]", "tasks: {model} needs 2 tasks or more; found 1"),
+        (f"[{LIKE}, {{name: love, label: rating, condition: rating == 5}}]", "tasks: {model} needs tasks in a chain"),
+        (
+            f"[{LIKE}, {{name: a, label: rating, condition: rating >= 3}}, "
+            "{name: love, label: rating, condition: rating == 5, after: [a, like]}]",
+            "'love' comes after a, like; in {model} a task comes after one other at most",
+        ),
+    ],
+)
+def test_settings_without_a_chain_are_refused_before_data_are_read(model: str, tasks: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message.format(model=model)) as refused:
+        resolve([f"--model={model}", "--dataset=ml-100k", f"--tasks={tasks}"])
+    assert str(refused.value).count("tasks:") == 1
+    assert "(command line)" in str(refused.value)
+
+
+@pytest.mark.parametrize("model", PRODUCTS)
+def test_labels_observed_in_other_rows_are_refused_before_data_are_read(model: str) -> None:
+    later = "{name: love, label: rating, condition: rating == 5, after: [like], observed_when: rating >= 4}"
+    words = [f"--model={model}", "--dataset=ml-100k", f"--tasks=[{LIKE}, {later}]"]
+    with pytest.raises(UsageError, match=f"'love' is observed when rating >= 4, 'like' when always; {model} trains"):
+        resolve(words)
+    resolve(["--model=ResFlow", *words[1:]])
