@@ -17,8 +17,8 @@ from recbole_dtn.schema import TaskSpec
 
 __all__ = ["CAGrad", "worst_mixture"]
 
-TINY = 1e-18
-"""Squared length, beside that of the gradients, below which a mixture has no direction."""
+TINY = 1e-6
+"""Length, beside that of the weighted gradients, below which a mixture has no direction."""
 
 
 def worst_mixture(gram: Tensor, slope: Tensor, radius: float) -> Tensor:
@@ -47,8 +47,8 @@ def worst_mixture(gram: Tensor, slope: Tensor, radius: float) -> Tensor:
 
     whole = slope.mean()
     most = float(gram.diagonal().max().sqrt()) / radius
-    # |g_w| is the root of a difference of products, exact to about 1e-8 of the gradients.
-    least = 1e-5 * most
+    # |g_w| is the root of a difference of products, exact to about 1e-8 of the weighted gradients.
+    least = 1e-7 * float(gram.diagonal().min().sqrt()) / radius
     if excess(least) <= 0:
         return mixture(least)
     return mixture(brentq(excess, least, most * (1 + 1e-9), xtol=1e-300, rtol=1e-14))
@@ -113,7 +113,7 @@ class CAGrad(GradientBalancer):
             moving = unit.diagonal() > 0
             part = unit[moving][:, moving]
             w = worst_mixture(part, unit.mean(1)[moving], radius)
-            square = w @ part @ w
-            if square > TINY:
-                weights[moving] += radius / square.sqrt() * w
+            length = (w @ part @ w).clamp_min(0).sqrt()
+            if length > TINY * (w @ part.diagonal().sqrt()):
+                weights[moving] += radius / length * w
         return weights / self.divisor

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from recbole_dtn.balancer.base import GradientBalancer
+from recbole_dtn.balancer.solvers import root_of
 from recbole_dtn.balancer.step import Step
 from recbole_dtn.registry import BALANCERS
 from recbole_dtn.schema import TaskSpec
@@ -21,8 +22,8 @@ def least_norm(gram: Tensor) -> Tensor:
     """``argmin a^T M a`` over ``a >= 0, sum a = 1``: (K, K) positive semidefinite -> (K,), both float64.
 
     Closed form for K = 2 (equal halves where the two gradients are equal). Otherwise exact by an active-set method: the
-    minimiser is ``y / sum y`` for ``y = argmin y^T M y + (sum y - 1)^2`` over ``y >= 0``, a non-negative least squares
-    problem with the same stationarity conditions.
+    minimiser is ``y / sum y`` for ``y = argmin y^T M y + (s sum y - 1)^2`` over ``y >= 0``, whatever s > 0 is: a
+    non-negative least squares problem with the same stationarity conditions.
 
     >>> least_norm(torch.tensor([[4.0, 0.0], [0.0, 1.0]], dtype=torch.float64)).tolist()
     [0.2, 0.8]
@@ -37,15 +38,15 @@ def least_norm(gram: Tensor) -> Tensor:
         return torch.stack([first, 1 - first])
     from scipy.optimize import nnls
 
-    size = gram.diagonal().mean()
-    # M = B^T B with B = sqrt(eigenvalues) V^T; scaled, so that both terms of the least squares weigh alike.
-    eigenvalues, vectors = torch.linalg.eigh(gram / size if size > 0 else gram)
-    root = eigenvalues.clamp_min(0).sqrt().unsqueeze(1) * vectors.t()
-    matrix = torch.cat([root, torch.ones_like(root[:1])])
+    # In y_t |g_t|, so that gradients of very different lengths weigh alike: the cosines of M, and their root B.
+    norms = gram.diagonal().sqrt()
+    shortest = norms[norms > 0].amin() if bool(norms.any()) else norms.new_tensor(1.0)  # s
+    norms = norms.clamp_min(shortest)
+    matrix = torch.cat([root_of(gram / torch.outer(norms, norms)), (shortest / norms).unsqueeze(0)])
     target = torch.zeros(count + 1, dtype=gram.dtype)
     target[-1] = 1.0
-    # The last row of the least squares is sum y = 1: y = 0 is not a solution, so the sum below is positive.
-    found = torch.from_numpy(nnls(matrix.numpy(), target.numpy())[0])
+    # The last row of the least squares is s sum y = 1: y = 0 is not a solution, so the sum below is positive.
+    found = torch.from_numpy(nnls(matrix.numpy(), target.numpy())[0]) / norms
     return found / found.sum()
 
 

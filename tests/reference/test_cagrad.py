@@ -22,20 +22,23 @@ def objective(gradients: Array, c: float, w: Array) -> float:
 def faces(gradients: Array, c: float) -> Array:
     """The best stationary point of the faces of the simplex.
 
-    Within a face S, with y = w / |g_w|: b + k M y = v 1, so y = M^-1 (v 1 - b) / k, and |g_y| = 1 gives v.
+    Within a face S, with y = w / |g_w|: b + k M y = v 1, so y = M^-1 (v 1 - b) / k, and |g_y| = 1 gives v. Written
+    with unit vectors u_t = g_t / |g_t| and y_t |g_t| in place of y_t: exact for gradients of very different lengths.
     """
-    mean = gradients.mean(0)
+    mean, norms = gradients.mean(0), np.linalg.norm(gradients, axis=1)
+    units = gradients / norms[:, None]
     radius = c * np.linalg.norm(mean)
     tasks, best, found = len(gradients), np.inf, np.zeros(len(gradients))
     # The gradients of more than P tasks are dependent; with c < 1 a face of P of them holds the minimum.
     for size in range(1, min(gradients.shape) + 1):
         for face in map(list, itertools.combinations(range(tasks), size)):
-            part = gradients[face]
-            slope, ones = part @ mean, np.ones(size)
+            part = units[face]
+            slope, ones = part @ mean, 1 / norms[face]
             inverse = np.linalg.inv(part @ part.T)
             p, q, r = ones @ inverse @ ones, ones @ inverse @ slope, slope @ inverse @ slope
             for sign in (1, -1):
-                y = inverse @ ((q + sign * np.sqrt(complex(q * q - p * (r - radius**2)))) / p * ones - slope) / radius
+                v = (q + sign * np.sqrt(complex(q * q - p * (r - radius**2)))) / p
+                y = inverse @ (v * ones - slope) / norms[face] / radius
                 if np.abs(y.imag).max() > 1e-9 * np.abs(y).max() or y.real.min() < 0 or y.real.sum() <= 0:
                     continue
                 w = np.zeros(tasks)
@@ -82,6 +85,17 @@ def test_the_worst_task_gains_the_most_it_can(c: float, tasks: int) -> None:
         worst = (gradients @ d).min()
         assert worst == pytest.approx(objective(gradients, c, faces(gradients, c)), abs=1e-7)
         assert worst <= min(objective(gradients, c, w) for w in random.dirichlet(np.full(tasks, 0.7), 200)) + 1e-9
+
+
+@pytest.mark.parametrize("tasks", [2, 3, 4])
+@pytest.mark.parametrize("ratio", [1e4, 1e6])
+def test_gradients_of_very_different_lengths(ratio: float, tasks: int) -> None:
+    for seed in range(6):
+        random = np.random.default_rng(seed)
+        gradients = random.standard_normal((tasks, 8)) * np.geomspace(1, ratio, tasks)[:, None]
+        wanted = combine(gradients, 0.5, 1.0)
+        d = solve(gradients, rescale="none") @ gradients
+        np.testing.assert_allclose(d, wanted, atol=1e-6 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize(("rescale", "divisor"), [("none", 1.0), ("1+c", 1.4), ("1+c^2", 1.16)])
