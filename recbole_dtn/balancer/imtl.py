@@ -53,7 +53,8 @@ class IMTL(GradientBalancer):
     """Impartial weights of losses (L), of gradients (G), or of both.
 
     Form `l` weights the losses by learned scales, ``sum_t (e^s_t L_t - s_t) + extra``: at its optimum each ``e^s L``
-    is 1, and s is kept within ``limit``, as it grows without end where a loss goes to 0. An unobserved task adds nothing.
+    is 1, and s is kept within ``limit``, as it grows without end where a loss goes to 0. An unobserved task adds
+    nothing.
 
     Form `g` gives the shared parameters ``sum_t a_t g_t`` with ``sum_t a_t = 1`` and equal projections onto each of the
     observed tasks' gradients, ``<sum_s a_s g_s, g_t / |g_t|>`` the same for all t. The a_t may be negative. Where the
