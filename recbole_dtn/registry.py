@@ -15,8 +15,10 @@ import traceback
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import CodeType
 from typing import Any, Protocol, TypeVar
 
 from recbole_dtn.errors import UsageError, nearest
@@ -215,6 +217,18 @@ class Registry:
         return {key: getattr(target, key) for key in self.attribute_names if hasattr(target, key)}
 
 
+class _SourceLoader(SourceFileLoader):
+    """Runs the bytes that were read, and no bytecode: __pycache__ could hold that of another file."""
+
+    def __init__(self, name: str, path: str, source: bytes) -> None:
+        super().__init__(name, path)
+        self.source = source
+
+    def get_code(self, fullname: str) -> CodeType:
+        code: CodeType = self.source_to_code(self.source, self.path)
+        return code
+
+
 def plugin_module(path: Path) -> str:
     """The name in ``sys.modules`` of the plug-in file at an absolute path."""
     return f"{PLUGIN_MODULE}{path.stem}_{zlib.crc32(str(path).encode()):x}"
@@ -237,19 +251,23 @@ def load_plugins(paths: Iterable[str]) -> list[str]:
         path = Path(text).expanduser().resolve()
         loaded.append(str(path))
         name = plugin_module(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        source = path.read_bytes() if path.is_file() else b""
+        digest = hashlib.sha256(source).hexdigest() if path.is_file() else None
         if name in sys.modules:
             if getattr(sys.modules[name], "__sha256__", None) == digest:
                 continue
             _unload(name)  # the file has changed since
-        spec = importlib.util.spec_from_file_location(name, path) if path.is_file() else None
-        if spec is None or spec.loader is None:
+        if not path.exists():
+            raise UsageError(f"plugins: there is no file {text!r} (looked at {path})")
+        if digest is None or path.suffix != ".py":
             raise UsageError(f"plugins: {text!r} is not a Python file (looked at {path})")
-        module = importlib.util.module_from_spec(spec)
+        loader = _SourceLoader(name, str(path), source)
+        module = importlib.util.module_from_spec(ModuleSpec(name, loader, origin=str(path)))
+        module.__file__ = str(path)
         module.__dict__["__sha256__"] = digest
         sys.modules[name] = module
         try:
-            spec.loader.exec_module(module)
+            loader.exec_module(module)
         except UsageError:
             _unload(name)
             raise

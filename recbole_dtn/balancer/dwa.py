@@ -28,9 +28,10 @@ class DWA(LossBalancer):
 
         w_t = K exp(r_t / tau) / sum_s exp(r_s / tau)      r_t = mean L_t of epoch e-1 / mean L_t of epoch e-2
 
-    over the K tasks of which two epochs' means are known. The weight of another task is 1, and so are all in the first
-    two epochs. A task's mean is over the steps in which it has an observed row, and an epoch without one is passed
-    over. The weights do not change within an epoch: a task without an observed row in a batch adds nothing there.
+    with tau the `temperature`, over the K tasks of which two epochs' means are known. The weight of another task is 1,
+    and so are all in the first two epochs. A task's mean is over the steps in which it has an observed row, and an
+    epoch without one is passed over. The weights do not change within an epoch: a task without an observed row in a
+    batch adds nothing there.
 
     Args:
         tasks: the tasks. temperature: tau; the larger, the nearer the weights are to 1.

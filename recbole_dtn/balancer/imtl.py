@@ -52,16 +52,17 @@ def equal_projections(gram: Tensor) -> Tensor | None:
 class IMTL(GradientBalancer):
     """Impartial weights of losses (L), of gradients (G), or of both.
 
-    **L** weights the losses by learned scales, ``sum_t (e^s_t L_t - s_t) + extra``: at its optimum each ``e^s L`` is 1.
-    s is kept within ``limit``, as it grows without end where a loss goes to 0. An unobserved task adds nothing.
+    Form `l` weights the losses by learned scales, ``sum_t (e^s_t L_t - s_t) + extra``: at its optimum each ``e^s L``
+    is 1, and s is kept within ``limit``, as it grows without end where a loss goes to 0. An unobserved task adds
+    nothing.
 
-    **G** gives the shared parameters ``sum_t a_t g_t`` with ``sum_t a_t = 1`` and equal projections onto each of the
+    Form `g` gives the shared parameters ``sum_t a_t g_t`` with ``sum_t a_t = 1`` and equal projections onto each of the
     observed tasks' gradients, ``<sum_s a_s g_s, g_t / |g_t|>`` the same for all t. The a_t may be negative. Where the
     equations have no unique solution (a gradient of 0, linearly dependent ones among three or more), the weights are
     equal; such steps are counted in ``equal_steps``, and the first one warns. g_t is the gradient of the shared
     parameters; the paper takes that of the shared representation.
 
-    **both** applies G to the gradients of the losses ``e^s L``; a task's own parameters get ``e^s_t g_t``.
+    Form `both` applies g to the gradients of the losses ``e^s L``; a task's own parameters get ``e^s_t g_t``.
 
     Args:
         tasks: the tasks. form: ``l``, ``g`` or ``both``. lr: learning rate of s; None for that of ``optimizer``.

@@ -49,8 +49,8 @@ class UPGrad(GradientBalancer):
 
         v = argmin v^T (M / trace M + e I) v  over  v >= e_t / K
 
-    where M holds the inner products of the gradients, and e keeps v finite where they are linearly dependent. With
-    e = 0 the result has a product >= 0 with every gradient.
+    where M holds the inner products of the gradients, and e (`regularization`) keeps v finite where they are linearly
+    dependent. With e = 0 the result has a product >= 0 with every gradient.
 
     Args:
         tasks: the tasks. regularization: e.

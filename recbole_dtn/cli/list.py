@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from recbole_dtn.cli.arguments import Command, split_words
+from recbole_dtn.cli.docstrings import inline
 from recbole_dtn.cli.help_text import PROGRAM
 from recbole_dtn.config.datasets import dataset_values, dataset_yaml, has_atomic_files, known_datasets, shadows
 from recbole_dtn.errors import UsageError, nearest
@@ -82,7 +83,7 @@ def run(words: list[str]) -> int:
         print("\n\n".join(methods))
         return 0
     entries = [KINDS[kind].entry(name) for name in KINDS[kind].names()]
-    rows = [(entry.name, entry.paper, entry.summary, entry.origin) for entry in entries]
+    rows = [(entry.name, entry.paper, inline(entry.summary), entry.origin) for entry in entries]
     show_table(console, ("name", "paper", "summary", "origin"), rows)
     return 0
 

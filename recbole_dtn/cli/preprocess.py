@@ -107,8 +107,10 @@ def help_text(words: list[str]) -> str:
 
         text: str = synthetic.help_text()
         return text
-    if words and not words[0].startswith("-"):
-        return set_help(words[0])
+    given = _command().parse(words, most_words=len(words))
+    load_plugins(split_words(given.plugins or ""))
+    if given.words:
+        return set_help(given.words[0])
     lines = [_command().help_text(), ""]
     places = switches("<data_path>/<set>/raw; those of ml-100k come with RecBole", "the protocol's")
     known = ", ".join(PREPROCESSORS.names())

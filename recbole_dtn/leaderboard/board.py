@@ -16,6 +16,12 @@ from recbole_dtn.errors import UsageError
 
 __all__ = ["BoardFile", "Entry", "read_board"]
 
+NO_SETTINGS = {
+    "plugins": "a leaderboard's file names them under its own key plugins, not among settings or in a row",
+    "trust": "only the command line can say this (--trust), not a leaderboard's file",
+}
+"""What settings of a leaderboard's file cannot have, and why."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -59,8 +65,16 @@ def setting_words(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
     >>> setting_words({"epochs": 1, "optimizer": {"lr": 0.01}})
     ('--epochs=1', '--optimizer={lr: 0.01}')
+
+    Raises:
+        UsageError: for ``plugins`` and ``trust``, which decide what code is run.
     """
-    return tuple(f"--{key}={flow_yaml(value)}" for key, value in settings.items())
+    words = tuple(f"--{key}={flow_yaml(value)}" for key, value in settings.items())
+    for word in words:
+        key = word.lstrip("-").partition("=")[0].strip().partition(".")[0]
+        if key in NO_SETTINGS:  # as words of a command line these would count as the user's own
+            raise UsageError(f"{key}: {NO_SETTINGS[key]}")
+    return words
 
 
 class BoardFile(Strict):
@@ -99,7 +113,11 @@ def read_board(path: Path) -> BoardFile:
     # Settings have their types elsewhere: here a number is a number, as it stands in the file.
     written = read_yaml(path)
     found = found.model_copy(update={"models": written["models"], "settings": written.get("settings") or {}})
-    _ = found.entries  # a wrong entry is told before anything runs
+    try:  # a wrong entry is told before anything runs
+        _ = found.entries
+        setting_words(found.settings)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
     return found
 
 

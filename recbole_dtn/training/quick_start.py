@@ -60,6 +60,7 @@ def run_recbole(
             given[key] = value
         elif key not in given:
             raise UsageError(f"run_recbole: expected a {key}, as an argument, in a file or in config_dict; found none")
+    _check_files(places)
     plugins = given.get("plugins") or []
     plugins = [str(path) for path in ([plugins] if isinstance(plugins, str) else plugins)]
     if "plugins" not in (config_dict or {}):
@@ -91,6 +92,14 @@ def _merged(files: Sequence[str | Path], values: Mapping[str, Any]) -> tuple[dic
         merged |= layer
         places |= dict.fromkeys(layer, where)
     return merged, places
+
+
+def _check_files(places: Mapping[str, str]) -> None:
+    """Refuse keys of a file that would decide which code is run, as only arguments may."""
+    instead = {"trust": "run_recbole takes it as an argument", "config_files": "run_recbole takes config_file_list"}
+    wrong = [Fault(key, f"is no setting of a file; {instead[key]}", places[key]) for key in instead if key in places]
+    if wrong:
+        raise report(wrong)
 
 
 def _check_model(name: str) -> None:

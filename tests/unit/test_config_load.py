@@ -332,7 +332,7 @@ def test_a_plugin_that_fails_to_import_is_named(tmp_path: Path) -> None:
     file = write(tmp_path / "broken.py", "import nothing_of_this_name\n")
     with pytest.raises(UsageError, match=r"plugins: .*broken.py, line 1, failed to import: ModuleNotFoundError"):
         resolve([f"--plugins={file}"])
-    with pytest.raises(UsageError, match=r"plugins: 'gone.py' is not a Python file"):
+    with pytest.raises(UsageError, match=r"plugins: there is no file 'gone.py'"):
         resolve(["--plugins=gone.py"])
 
 

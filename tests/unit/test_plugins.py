@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import py_compile
 import shlex
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
+from importlib.util import cache_from_source
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -112,6 +115,29 @@ def test_trust_is_for_the_command_line_alone(settings_file: Path, file: Path) ->
         resolve(["--trust=maybe"])
 
 
+BOARDS = [
+    "models: [MMoE]\nsettings: {{plugins: [{file}]}}",
+    "models: [{{model: MMoE, plugins: [{file}]}}]",
+    "models: [{{model: MMoE, 'plugins=[{file}],x': 1}}]",
+    "models: [{{model: MMoE, '--plugins': [{file}]}}]",
+    "models: [{{model: MMoE, config_files: foreign.yaml, trust: true}}]",
+    "models: [MMoE]\nsettings: {{config_files: foreign.yaml, trust: true}}",
+]
+
+
+@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize("words", [[], ["--plugins=other.py"], ["--trust"]])
+def test_settings_of_a_leaderboards_file_run_no_code(
+    board: str, words: list[str], settings_file: Path, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(Path("other.py"))
+    Path("board.yaml").write_text(f"datasets: [unknown-set]\n{board.format(file=file)}\n")
+    assert main(["leaderboard", "run", "board.yaml", *words]) == 2
+    assert "board.yaml: " in (told := capsys.readouterr().err)
+    assert "plugins: a leaderboard's file names them under its own key" in told or "trust: only the command" in told
+    assert not ran(file)
+
+
 def test_from_python(settings_file: Path, file: Path) -> None:
     with pytest.raises(UsageError, match="names the plug-in file"):
         resolve({"model": "MMoE"}, config_files=[settings_file])
@@ -125,6 +151,17 @@ def test_from_python(settings_file: Path, file: Path) -> None:
     write(file, "# another file now")
     with pytest.raises(UsageError, match="names the plug-in file"):
         resolve({"model": "MMoE"}, config_files=[settings_file])
+
+
+@pytest.mark.parametrize(
+    "more", ["trust: true\n", "trust: true\nconfig_files: foreign.yaml\n", "config_files: foreign.yaml\n"]
+)
+def test_a_file_of_run_recbole_trusts_nothing(more: str, settings_file: Path, file: Path) -> None:
+    Path("first.yaml").write_text(more)
+    with pytest.raises(UsageError, match=r"(trust|config_files): is no setting of a file") as error:
+        run_recbole("MMoE", "ml-100k", config_file_list=["first.yaml"])
+    assert "(first.yaml)" in str(error.value)
+    assert not ran(file)
 
 
 def test_run_recbole_runs_what_config_dict_names(settings_file: Path, file: Path) -> None:
@@ -162,6 +199,18 @@ def test_a_checkpoint_of_recboles_trainer_runs_no_code(file: Path, tmp_path: Pat
     with pytest.warns(PluginChangedWarning), pytest.raises(KeyError):  # the rest of this Config is missing
         load_data_and_model(tmp_path / "foreign.pth", plugins=[str(file)])
     assert ran(file)
+
+
+def test_bytecode_beside_a_file_is_not_run(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.py"
+    other.write_text("from pathlib import Path\nPath(__file__).with_suffix('.other').touch()\n")
+    # Python itself would take this for mine.py, whatever that holds.
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(other), cfile=cache_from_source(str(file)), invalidation_mode=unchecked)
+    load_plugins([str(file)])
+    assert ran(file)
+    assert not file.with_suffix(".other").exists()
+    assert "A loss." in inspect.getsource(LOSSES.load("mine"))
 
 
 # ---- a finished run -------------------------------------------------------------------------------------------------

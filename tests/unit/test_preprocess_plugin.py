@@ -150,3 +150,15 @@ def maker(hint: Any, default: Any) -> Callable[[Path], Preprocessor]:
 def test_an_option_without_a_meaning_or_a_wrong_default_is_found(hint: Any, default: Any, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_preprocessor(maker(hint, default))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_help_has_the_sets_of_plugins(
+    first: bool, plugin: tuple[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, file = plugin
+    words = [name, f"--plugins={file}"]
+    assert main(["preprocess", *(words if first else words[::-1]), "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "Visits of a shop." in told
+    assert "Raw files: the shop's export." in told
