@@ -37,6 +37,7 @@ class FwFM(FeatureInteraction):
     The paper's logit is ``w_0 + sum_i l_i + sum_{i<j} p_ij``. Here the F linear terms and the P weighted products stay
     apart, and the head reads them all: each of the O outputs has a weight for each term. A head whose weights are all 1
     gives the paper's logit in every output. Without linear terms (``linear: none``) the head reads the products alone.
+    The default is the paper's field vectors: a vector per field costs F*D weights, whatever the fields' sizes.
 
     ``weights`` and ``feature_vectors`` are tables with one row per id, beside the embeddings, and get the optimiser and
     the penalty of the embedding table. A field without one id per row (multi-valued, or a continuous number) has no row

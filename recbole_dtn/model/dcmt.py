@@ -58,7 +58,7 @@ class DCMT(ESMM):
     here. ``L_click`` and ``L_ctcvr`` are those of :class:`~recbole_dtn.model.esmm.ESMM`, whose products and ``factors``
     this model has; the later task's loss is all but ``L_click``. In a chain of more than two tasks every task after
     another has its own c and c*, with p the product before it. ``w`` estimates a propensity only where the earlier task
-    has ``pos_weight: 1``.
+    has ``pos_weight: 1``. The later task's ``pos_weight`` multiplies BCE(c, 1), not the counterfactual errors.
     """
 
     settings_class: ClassVar[type[ESMMSettings]] = DCMTSettings
