@@ -31,9 +31,10 @@ class DBMTL(LossBalancer):
 
         m_t <- beta_k m_t + (1 - beta_k) g_t / L_t      beta_k = beta / k^decay,  m = 0 at first
 
-    A task's own parameters get ``g_t / L_t``, L_t plus 1e-8 throughout. The m_t of an unobserved task stays as it is, and is not used. The means
-    take T times the memory of the shared parameters but the embedding tables. Those are not averaged, m_t = g_t / L_t:
-    only the rows of the batch have a gradient, so that it stays sparse and every row moves by its whole gradient.
+    A task's own parameters get ``g_t / L_t``, L_t plus 1e-8 throughout. The m_t of an unobserved task stays as it
+    is, and is not used. The means take T times the memory of the shared parameters but the embedding tables. Those
+    are not averaged, m_t = g_t / L_t: only the rows of the batch have a gradient, so that it stays sparse and every
+    row moves by its whole gradient.
 
     Args:
         tasks: the tasks. beta: part of the old mean in the new; 0 takes the gradients of the step alone. decay: how
