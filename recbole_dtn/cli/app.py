@@ -19,6 +19,7 @@ COMMANDS = {
     "data": "info, validate, split: look at a data set; cache list, cache clear",
     "list": "models, interactions, balancers, losses, metrics, preprocessors, datasets",
     "test": "test a finished run again from its checkpoint",
+    "predict": "scores of the rows of files, by a finished run",
     "evaluate": "metrics and paired tests of predictions that any tool made",
     "leaderboard": "run models x data sets x splits x seeds and write their table",
     "index": "write the index of built-in methods (for contributors)",
