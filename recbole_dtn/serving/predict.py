@@ -22,7 +22,7 @@ from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.errors import DataError, UsageError, nearest
 from recbole_dtn.metric.tasks import Found
 from recbole_dtn.model.base import ModelOutput
-from recbole_dtn.schema import UNKNOWN, DataSchema
+from recbole_dtn.schema import ABSENT, FIRST_TOKEN, UNKNOWN, DataSchema
 from recbole_dtn.serving.labels import LabelReader
 from recbole_dtn.serving.load import LoadedRun, probabilities
 from recbole_dtn.serving.output import check_output, open_output
@@ -96,8 +96,9 @@ class Encoder:
     def __init__(self, run: LoadedRun, schema: DataSchema, reading: Reading, *, escaped: bool) -> None:
         self.vocabularies, self.schema, self.reading, self.escaped = run.vocabularies, schema, reading, escaped
         self.counts = {spec.name: FieldCounts() for spec in schema.fields}
-        # The joint table's row of an unknown token, and the first that is one: a local id below it is absent.
-        self.unknown = torch.tensor([spec.offset + UNKNOWN for spec in schema.fields])
+        # Rows of the joint table below a field's own tokens are those of absent and unknown; -2 where there is no id.
+        offsets = [spec.offset if spec.single_id else -2 - FIRST_TOKEN for spec in schema.fields]
+        self.offsets = np.array(offsets, np.int64)
 
     def __call__(self, rows: Rows) -> Features:
         """A batch without labels.
@@ -125,9 +126,13 @@ class Encoder:
         return features
 
     def _count(self, features: Features) -> None:
-        rows = len(features)
-        absent = (features.ids == self.unknown - 1).sum(0).tolist()
-        unknown = (features.ids == self.unknown).sum(0).tolist()
+        rows, ids = len(features), features.ids.numpy()
+        # Few ids are low: only these are looked at one by one.
+        low = np.flatnonzero(ids < self.offsets + FIRST_TOKEN)
+        field = low % max(ids.shape[1], 1)
+        local = ids.ravel()[low] - self.offsets[field]
+        absent = np.bincount(field[local == ABSENT], minlength=ids.shape[1]).tolist()
+        unknown = np.bincount(field[local == UNKNOWN], minlength=ids.shape[1]).tolist()
         for position, spec in enumerate(self.schema.fields):
             counts = self.counts[spec.name]
             many = features.multi.get(position)
@@ -142,7 +147,7 @@ class Encoder:
             else:
                 counts.missing += absent[position]
                 counts.values += rows - absent[position]
-                counts.unknown += unknown[position]
+                counts.unknown += 0 if spec.kind == "float" else unknown[position]
 
 
 class _Scorer:
