@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,10 @@ __all__ = ["help_text", "run", "show_fields"]
 
 COMMAND = Command(
     "predict",
-    usage=["--run=FOLDER --input=FILES --output=FILE [options]"],
+    usage=[
+        "--run=FOLDER --input=FILES --output=FILE [options]",
+        "--run=FOLDER --users=FILES --candidates=FILES --k=20 --score=FORMULA --output=FILE [options]",
+    ],
     about="""
 A row of scores for every row of the input, in its order: a column per task, the probability of a binary one and the
 value of a regression. Files are Parquet, CSV, TSV (text also .gz, .zst), or atomic files (.inter, with .user and .item
@@ -31,9 +35,15 @@ per field of the run is expected, with values as `data split --export` writes th
 
 Ids that training did not show are scored as unknown ones, missing values as missing; both are counted per field. A row
 that cannot be read, or a number that is none, is an error that names the file and the line, and no file is written.
+
+With --users and --candidates, every pair is scored, and the k best candidates of each user are written, best first:
+the kept columns, `rank`, the tasks and `score`. Each field of the run is a column of one of the two tables; what
+belongs to the request (an hour, a device) is one of the users. The candidates are held in memory.
 """,
     after=f"""
   {PROGRAM} predict --run=runs/mine/DTN/... --input='new/*.parquet' --output=scores.parquet --keep=user_id,item_id
+  {PROGRAM} predict --run=runs/mine/DTN/... --users=users.parquet --candidates=items.parquet --k=20 \\
+      --score='click * buy' --output=top.parquet
   zcat today.csv.gz | {PROGRAM} predict --run=runs/mine/DTN/... --input=- --output=- > scores.csv
 """,
     place="files go in --input=A,B",
@@ -43,10 +53,20 @@ COMMAND.option("input", "FILES", "files with commas between, patterns in quotes 
 COMMAND.option(
     "output", "FILE", "the scores: .parquet, .csv or .tsv (text also .gz, .zst), or - for CSV", required=True
 )
-COMMAND.option("keep", "A,B", "columns of the input that are passed on, such as its ids; '*': all")
+COMMAND.option(
+    "keep",
+    "A,B",
+    "columns that are passed on, such as ids; '*': all of --input. Of users and candidates: the first of each",
+)
 COMMAND.flag("labels", "compute the run's metrics too; the input then has the columns of the tasks' labels")
 COMMAND.flag("logits", "write the logits too, as <task>_logit")
-COMMAND.option("score", "FORMULA", "write the value of a formula over tasks and columns as score: 'click * buy ** 0.5'")
+COMMAND.option(
+    "score", "FORMULA", "value of a formula over tasks and number columns, the column score: 'click * buy ** 0.5'"
+)
+COMMAND.option("users", "FILES", "users, a row each; with --candidates")
+COMMAND.option("candidates", "FILES", "candidates, such as items, a row each; with --users")
+COMMAND.option("k", "N", "how many candidates of each user are written", kind=whole)
+COMMAND.option("exclude", "FILES", "pairs of --users and --candidates that are left out, such as what was bought")
 COMMAND.option("join", "FILES", "tables of users or items, each joined by the first column that it shares")
 COMMAND.option("spec", "FILE", "spec of `preprocess table` (reader, list_separator, fill, and the tasks of --labels)")
 COMMAND.option("batch_size", "N", "rows scored at a time", default=8192, kind=whole)
@@ -63,8 +83,7 @@ def help_text(words: list[str]) -> str:
 def run(words: list[str]) -> int:
     """Load the run, score, write, tell what was unknown."""
     given = COMMAND.parse(words)
-    if given.input is None:
-        raise UsageError("--input is needed; --help shows how")
+    ranked = _ranked(given)
     if given.threads is not None and given.threads < 1:
         raise UsageError(f"--threads: expected at least 1; found {given.threads}")
     from recbole_dtn.record.record import read_record
@@ -82,20 +101,30 @@ def run(words: list[str]) -> int:
     console = make_console(stderr=given.output == "-")
     loaded = load(given.run)
     with progress_meter(console, show=not given.json) as meter:
-        found = score_files(
-            loaded,
-            given.input,
-            given.output,
-            keep=split_words(given.keep or ""),
-            labels=given.labels,
-            logits=given.logits,
-            score=given.score,
-            spec=None if given.spec is None else Path(given.spec),
-            join=given.join,
-            batch_rows=given.batch_size,
-            overwrite=given.overwrite,
-            meter=meter,
-        )
+        shared = {
+            "keep": split_words(given.keep or ""),
+            "score": given.score,
+            "spec": None if given.spec is None else Path(given.spec),
+            "batch_rows": given.batch_size,
+            "overwrite": given.overwrite,
+            "meter": meter,
+        }
+        if ranked:
+            from recbole_dtn.serving.top import best_candidates
+
+            found = best_candidates(
+                loaded, given.users, given.candidates, given.output, k=given.k, exclude=given.exclude, **shared
+            )
+        else:
+            found = score_files(
+                loaded,
+                given.input,
+                given.output,
+                labels=given.labels,
+                logits=given.logits,
+                join=given.join,
+                **shared,
+            )
     if given.json:
         say(console, json.dumps({"run": given.run, "output": given.output, **found.to_dict()}, indent=2))
         return 0
@@ -105,9 +134,31 @@ def run(words: list[str]) -> int:
 
         say(console, "")
         show_table(console, *metric_rows({**found.metrics, **found.factors}))
-    rate = found.rows / found.seconds if found.seconds else 0.0
-    say(console, f"wrote {given.output}: {found.rows:,} rows in {found.seconds:.1f} s ({rate:,.0f} rows/s)")
+    scored, unit = (found.pairs, "pairs") if ranked else (found.rows, "rows")
+    users = f"{found.rows:,} users, " if ranked else ""
+    rate = scored / found.seconds if found.seconds else 0.0
+    say(console, f"wrote {given.output}: {users}{scored:,} {unit} in {found.seconds:.1f} s ({rate:,.0f} {unit}/s)")
     return 0
+
+
+def _ranked(given: argparse.Namespace) -> bool:
+    """Whether the candidates of users are asked for.
+
+    Raises:
+        UsageError: for options that do not go together, or lack one.
+    """
+    asked = [name for name in ("users", "candidates", "k", "exclude") if getattr(given, name) is not None]
+    if not asked:
+        if given.input is None:
+            raise UsageError("--input (or --users and --candidates) is needed; --help shows how")
+        return False
+    missing = [f"--{name}" for name in ("users", "candidates", "k") if name not in asked]
+    if missing:
+        raise UsageError(f"--{asked[0]} needs {' and '.join(missing)} too; --help shows how")
+    for name in ("input", "join", "labels", "logits"):
+        if getattr(given, name) not in (None, False):
+            raise UsageError(f"--{name} does not go with --users and --candidates")
+    return True
 
 
 def show_fields(console: Console, found: Scored) -> None:

@@ -28,7 +28,7 @@ from recbole_dtn.serving.load import LoadedRun, probabilities
 from recbole_dtn.serving.output import check_output, open_output
 from recbole_dtn.serving.tables import ALL, Reading, Rows, Table, numbers_of, open_input, open_sides, read_spec
 
-__all__ = ["Encoder", "FieldCounts", "Scored", "evaluate_dataset", "needed_columns", "score_files"]
+__all__ = ["Encoder", "FieldCounts", "Scored", "evaluate_dataset", "needed_columns", "plain_column", "score_files"]
 
 BATCH_ROWS = 8192
 AHEAD = 2
@@ -50,12 +50,14 @@ class Scored:
 
     Attributes:
         rows: scored. fields: counts by field. seconds: of reading, scoring and writing.
+        pairs: of a user and a candidate, where these are what is scored; the rows are then users.
         metrics, factors: of the labels, where there were some. notes: sentences about what was left out.
     """
 
     rows: int = 0
     fields: dict[str, FieldCounts] = field(default_factory=dict)
     seconds: float = 0.0
+    pairs: int = 0
     metrics: Found | None = None
     factors: Found = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -64,6 +66,7 @@ class Scored:
         """As JSON has it."""
         found: dict[str, Any] = {
             "rows": self.rows,
+            **({"pairs": self.pairs} if self.pairs else {}),
             "seconds": round(self.seconds, 3),
             "fields": {name: vars(counts) for name, counts in self.fields.items()},
         }
@@ -83,6 +86,16 @@ def needed_columns(run: LoadedRun, schema: DataSchema) -> dict[str, str]:
         if spec.weights is not None:
             wanted[spec.weights] = f"weights of field {spec.name!r}"
     return wanted
+
+
+def plain_column(column: pl.Series, *, escaped: bool) -> pl.Series:
+    """A column as the user had it, without the escapes of an atomic file (``escaped``)."""
+    if not escaped or column.dtype != pl.String:
+        return column
+    hostile = column.filter(column.str.contains("%", literal=True).fill_null(False)).unique()
+    if not len(hostile):
+        return column
+    return column.replace(hostile, pl.Series([unescape(text) for text in hostile], dtype=pl.String))
 
 
 class Encoder:
@@ -249,16 +262,9 @@ class _Scorer:
             made += [pl.Series(f"{name}_logit", own[:, place]) for place, name in enumerate(values)]
         if self.formula is not None:
             made.append(pl.Series("score", self._formula(self.formula, values, rows)))
-        return pl.DataFrame([*(self._kept(rows.frame[name]) for name in self.keep), *made])
-
-    def _kept(self, column: pl.Series) -> pl.Series:
-        """A column as the user had it, without the escapes of an atomic file."""
-        if not self.table.escaped or column.dtype != pl.String:
-            return column
-        hostile = column.filter(column.str.contains("%", literal=True).fill_null(False)).unique()
-        if not len(hostile):
-            return column
-        return column.replace(hostile, pl.Series([unescape(text) for text in hostile], dtype=pl.String))
+        return pl.DataFrame(
+            [*(plain_column(rows.frame[name], escaped=self.table.escaped) for name in self.keep), *made]
+        )
 
     def _formula(self, formula: Formula, scores: Mapping[str, np.ndarray[Any, Any]], rows: Rows) -> Any:
         values = dict(scores)
