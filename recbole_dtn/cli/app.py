@@ -20,6 +20,7 @@ COMMANDS = {
     "list": "models, interactions, balancers, losses, metrics, preprocessors, datasets",
     "test": "test a finished run again from its checkpoint",
     "predict": "scores of the rows of files, by a finished run",
+    "export": "a finished run as ONNX, or as a program of torch.export",
     "evaluate": "metrics and paired tests of predictions that any tool made",
     "leaderboard": "run models x data sets x splits x seeds and write their table",
     "index": "write the index of built-in methods (for contributors)",
