@@ -158,7 +158,8 @@ def _program(run: LoadedRun, name: str, description: Path, rows: Raw) -> torch.e
         UsageError: for a model that ``torch.export`` cannot trace, by its name.
     """
     inputs = tuple(torch.from_numpy(array) for array in standalone.Encoder(description)(rows))
-    module = ExportedModel(run.model, run.model.schema).eval()
+    # Without gradients, outputs need no detach().
+    module = ExportedModel(run.model, run.model.schema).eval().requires_grad_(False)
     sizes = torch.export.Dim.DYNAMIC
     # One entry for each tensor of ``*lists``, together.
     shapes = ({0: sizes}, {0: sizes}, tuple({0: sizes} for _ in inputs[2:]))

@@ -45,12 +45,15 @@ class Encoder:
         """The inputs in the model's order: ids (B, F), dense (B, N), then of each list its values, offsets and weights.
 
         Args:
-            batch: a sequence of B values for every field, and for every column of weights.
+            batch: a sequence of B values for every field, and for every column of weights. A single row is given
+                twice, since a program of torch.export takes two or more: read the first of its outputs.
 
         Raises:
             KeyError: for a missing column. ValueError: for a number that is none, or weights of another length.
         """
         rows = len(batch[self.fields[0]["name"]])
+        if rows == 1:
+            batch, rows = {name: [*values, *values] for name, values in batch.items()}, 2
         ids = np.full((rows, len(self.fields)), -1, np.int64)
         dense: list[np.ndarray[Any, Any]] = []
         lists: list[np.ndarray[Any, Any]] = []

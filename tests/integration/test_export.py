@@ -60,7 +60,7 @@ def test_a_program_and_its_encoder_score_raw_values(model: str, runs: dict[str, 
         wanted = run.predict(rows)
         assert encoder.tasks == wanted.columns
         for column, task in zip(found, wanted.columns, strict=True):
-            assert np.abs(column.numpy() - wanted[task].to_numpy()).max() < 1e-5, task
+            assert np.abs(column.numpy()[: len(rows)] - wanted[task].to_numpy()).max() < 1e-5, task
 
 
 @pytest.mark.skipif(not HAS_ONNX, reason="the extra onnx is not installed")
