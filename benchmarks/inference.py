@@ -4,9 +4,10 @@
     python -m benchmarks.inference --peers=peers --threads=2 --rounds=5
 
 Model and data are those of benchmarks.train. Every side scores 30 batches of 8192 rows, ready in its own form, and
-2000 batches of one row. ``ours, predict`` begins with a Polars frame of texts and looks every token up; the other
-sides begin with ids. With ``--accelerator=gpu`` batches are on the GPU beforehand, but for the two ``predict`` sides
-(ours scores frames on the CPU, torch-rechub moves its batches), and a row counts until the GPU is done with it.
+2000 batches of one row. ``ours, predict`` begins with a Polars frame of texts and looks every token up; two more sides
+are the command ``predict`` on a file of these texts, with its scores written as Parquet; the others begin with ids.
+With ``--accelerator=gpu`` batches are on the GPU beforehand, but for the ``predict`` sides (ours score on the CPU,
+torch-rechub moves its batches), and a row counts until the GPU is done with it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,14 @@ PEERS = {
     "torch-rechub, predict": ("rechub", "inference_rechub.py", "predict"),
     "fuxictr, forward": ("fuxictr", "inference_fuxictr.py", "forward"),
 }
-OURS = {"ours, forward": "forward", "ours, scores": "scores", "ours, predict": "predict", "hand-written": "hand"}
+OURS = {
+    "ours, forward": "forward",
+    "ours, scores": "scores",
+    "ours, predict": "predict",
+    "ours, predict, Parquet file": "parquet",
+    "ours, predict, CSV file": "csv",
+    "hand-written": "hand",
+}
 
 
 def sides(arguments: argparse.Namespace, folder: Path) -> list[Side]:

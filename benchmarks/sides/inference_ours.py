@@ -1,11 +1,16 @@
 """Ours in the inference benchmark: ``python -m benchmarks.sides.inference_ours SIDE FOLDER MODEL THREADS cpu|gpu``.
 
 ``forward``: the model on ready batches. ``scores``: ``LoadedRun.scores`` on ready batches, to probabilities.
-``predict``: ``LoadedRun.predict`` on a Polars frame of texts. ``hand``: the model of
-benchmarks.handwritten.
+``predict``: ``LoadedRun.predict`` on a Polars frame of texts. ``parquet``, ``csv``: the command ``predict`` on a file
+of these texts, from its first byte to scores on disk. ``hand``: the model of benchmarks.handwritten.
 """
 
 from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -13,11 +18,12 @@ import torch
 
 from benchmarks.handwritten import Mixture
 from benchmarks.sides.inference_common import LARGE, finish, starts
-from benchmarks.sides.train_common import WIDTH, Work
+from benchmarks.sides.train_common import WIDTH, Place, Work
 from benchmarks.sides.train_ours import prepared_of, settings_of
 from recbole_dtn.data.features import Features
 from recbole_dtn.schema import FIRST_TOKEN
 from recbole_dtn.serving.load import LoadedRun
+from recbole_dtn.serving.predict import score_files
 from recbole_dtn.training.build import build_model
 
 
@@ -36,6 +42,21 @@ def hand(work: Work) -> None:
         )
 
 
+def files(run: LoadedRun, frame: pl.DataFrame, kind: str, place: Place) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"rows.{kind}"
+        getattr(frame, f"write_{kind}")(path)
+
+        def score() -> None:
+            score_files(run, str(path), f"{folder}/scores.parquet", keep=["c0"], overwrite=True)
+
+        score()
+        start, cpu = place.clock(), time.process_time()
+        score()
+        seconds, used = place.clock() - start, time.process_time() - cpu
+    print(json.dumps({"seconds": seconds, "scored": frame.height, "call_cpu": used, **place.found()}))
+
+
 def main() -> None:
     work = Work()
     torch.set_num_threads(work.threads)
@@ -44,12 +65,14 @@ def main() -> None:
     resolved = settings_of(work, "rowwise_adagrad", "unused")
     prepared = prepared_of(work, resolved)
     model = build_model(resolved.settings, prepared)
-    if work.side != "predict":  # which scores on the CPU
+    if work.side not in ("predict", "parquet", "csv"):  # which score on the CPU
         model.to(work.place.device)
     run = LoadedRun(model, resolved.settings, prepared.vocabularies, None)
-    if work.side == "predict":
+    if work.side in ("predict", "parquet", "csv"):
         columns = {name: work.ids[:, i].astype(str) for i, name in enumerate(work.names)}
         frame = pl.DataFrame(columns)
+        if work.side != "predict":
+            return files(run, frame[: len(frame) // LARGE * LARGE], work.side, work.place)
         large, single = [frame[start : start + LARGE] for start in starts(frame.height)], frame[:100]
         return finish(run.predict, large, [single[row : row + 1] for row in range(100)], work.place)
     offsets = torch.tensor([field.offset for field in prepared.schema.fields])

@@ -19,6 +19,8 @@ COMMANDS = {
     "data": "info, validate, split: look at a data set; cache list, cache clear",
     "list": "models, interactions, balancers, losses, metrics, preprocessors, datasets",
     "test": "test a finished run again from its checkpoint",
+    "predict": "scores of the rows of files, by a finished run",
+    "export": "a finished run as ONNX, or as a program of torch.export",
     "evaluate": "metrics and paired tests of predictions that any tool made",
     "leaderboard": "run models x data sets x splits x seeds and write their table",
     "new": "a model, interaction, balancer, ... of your own: a file that works, and its test",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recbole_dtn.cli.arguments import Command, split_words
 from recbole_dtn.config.settings import SELECTED_ON_TEST
@@ -12,11 +13,14 @@ from recbole_dtn.plugins import plugin_warnings
 from recbole_dtn.report.console import make_console, say
 from recbole_dtn.report.tables import show_table
 
+if TYPE_CHECKING:
+    from recbole_dtn.serving.load import LoadedRun
+
 __all__ = ["help_text", "run"]
 
 COMMAND = Command(
     "test",
-    usage=["--run=FOLDER [--json]"],
+    usage=["--run=FOLDER [--dataset=NAME] [--json]"],
     about="""
 The test numbers of a finished run, computed again from its checkpoint. The plug-in files that the run used are code:
 they are run only if you name them, or trust the folder. A warning tells which of them have changed since.
@@ -24,6 +28,9 @@ they are run only if you name them, or trust the folder. A warning tells which o
     place="the folder goes in --run=FOLDER",
 )
 COMMAND.option("run", "FOLDER", "a run's folder, as printed at its end", required=True)
+COMMAND.option(
+    "dataset", "NAME", "another data set with the run's columns, all of whose rows are scored (of parts: its test part)"
+)
 COMMAND.flag(
     "json",
     'print {"run": ..., "test": {task: {metric: value}}}, with every digit; null where a metric is undefined',
@@ -52,6 +59,8 @@ def run(words: list[str]) -> int:
 
     with plugin_warnings():
         loaded = load(folder, plugins=split_words(given.plugins or ""), trust=given.trust, **moved)
+    if given.dataset is not None:
+        return _other(loaded, folder, given.dataset, as_json=given.json)
     if loaded.record.status == "interrupted":
         at = f" at {loaded.record.interrupted_at}" if loaded.record.interrupted_at else ""
         print(f"this run was interrupted{at}: no test of it was finished before this one", file=sys.stderr)
@@ -71,4 +80,23 @@ def run(words: list[str]) -> int:
     for title, columns, rows in detail_tables(found.details):
         say(console, f"\n{title}")
         show_table(console, columns, rows, numbers=True)
+    return 0
+
+
+def _other(loaded: LoadedRun, folder: str, dataset: str, *, as_json: bool) -> int:
+    """The metrics on another data set, and what of it was unknown to the run."""
+    from recbole_dtn.cli.predict import show_fields
+    from recbole_dtn.serving.predict import evaluate_dataset
+    from recbole_dtn.training.report import metric_rows
+
+    found = evaluate_dataset(loaded, dataset)
+    if as_json:
+        content = {"run": folder, "dataset": dataset, "test": found.metrics, **found.to_dict()}
+        content.pop("metrics", None)
+        print(json.dumps(content, indent=2, allow_nan=False))
+        return 0
+    console = make_console()
+    say(console, f"test of {folder} on {dataset}, {found.rows:,} rows")
+    show_fields(console, found)
+    show_table(console, *metric_rows({**(found.metrics or {}), **found.factors}))
     return 0

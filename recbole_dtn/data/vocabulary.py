@@ -18,6 +18,7 @@ import polars as pl
 import torch
 
 from recbole_dtn.config.settings import FieldSettings
+from recbole_dtn.data.atomic import missing_mask
 from recbole_dtn.data.escape import HOSTILE, HOSTILE_IN_SEQUENCE, escape_series, is_escaped_form
 from recbole_dtn.data.features import Features, MultiValued
 from recbole_dtn.data.floats import Floats, FloatStatistics, bin_ids
@@ -249,13 +250,15 @@ class Vocabularies:
                 )
         return cls(fields, tuple(data["domains"]), data["domain_field"])
 
-    def encode(self, frame: pl.DataFrame, schema: DataSchema) -> Features:
+    def encode(self, frame: pl.DataFrame, schema: DataSchema, *, escaped: bool = False) -> Features:
         """Raw field values, as a user has them -> a batch without labels.
 
         Args:
             frame: a column per field, others are ignored. A multi-valued field is a list column, or text with spaces
                 between the values.
             schema: of the model that will read the batch.
+            escaped: whether tokens come from an atomic file, spelled as one has them; its words for a missing value
+                (``NA``) are absent then, as in training.
 
         Returns:
             Features of ``frame.height`` rows. An unknown token has the id 1 of its field, a null the id 0.
@@ -279,9 +282,10 @@ class Vocabularies:
                 else:
                     dense.append(known.standardise(values))
             elif spec.kind == "token":
-                singles[position] = known.spelled(_texts(column, spec.name))
+                texts = _texts(column, spec.name)
+                singles[position] = _without_words(texts) if escaped else known.spelled(texts)
             else:
-                multi[position] = _many(columns, spec, known)
+                multi[position] = _many(columns, spec, known, escaped=escaped)
         if singles:
             self._look_up(singles, schema, ids)
         return Features(
@@ -290,7 +294,7 @@ class Vocabularies:
             dense=torch.from_numpy(np.stack(dense, 1) if dense else np.empty((rows, 0), np.float32)),
             labels=torch.empty(rows, 0),
             observed=torch.empty(rows, 0, dtype=torch.bool),
-            domain=self._domain(frame),
+            domain=self._domain(frame, escaped=escaped),
         )
 
     def _look_up(self, columns: Mapping[int, pl.Series], schema: DataSchema, ids: Ids) -> None:
@@ -313,10 +317,11 @@ class Vocabularies:
             found[:, number] = offsets[number] + _from_places(places[:, number], tokens[number])
         ids[:, list(columns)] = found
 
-    def _domain(self, frame: pl.DataFrame) -> torch.Tensor | None:
+    def _domain(self, frame: pl.DataFrame, *, escaped: bool) -> torch.Tensor | None:
         if self.domain_field is None or self.domain_field not in frame.columns:
             return None
-        values = escape_series(_texts(frame[self.domain_field], self.domain_field))
+        values = _texts(frame[self.domain_field], self.domain_field)
+        values = values if escaped else escape_series(values)
         found = values.cast(pl.Enum(self.domains), strict=False).to_physical().cast(pl.Int64)
         if found.null_count():
             raise UsageError(f"domain_field {self.domain_field!r}: a value is none of {', '.join(self.domains)}")
@@ -363,7 +368,15 @@ def _lists(column: pl.Series, name: str) -> pl.Series:
     return column.fill_null(pl.Series([[]], dtype=column.dtype))
 
 
-def _many(columns: Mapping[str, pl.Series], spec: FieldSpec, known: TokenVocabulary) -> MultiValued:
+def _without_words(texts: pl.Series) -> pl.Series:
+    """Texts of an atomic file, null where they are a word for a missing value."""
+    missing = missing_mask(texts)
+    return texts.set(missing, None) if missing.any() else texts
+
+
+def _many(
+    columns: Mapping[str, pl.Series], spec: FieldSpec, known: TokenVocabulary, *, escaped: bool = False
+) -> MultiValued:
     column = _lists(columns[spec.name], spec.name)
     rows = pl.DataFrame({"row": np.arange(len(column)), "value": column})
     exploded = ["value"]
@@ -380,7 +393,9 @@ def _many(columns: Mapping[str, pl.Series], spec: FieldSpec, known: TokenVocabul
     # Row r owns the values offsets[r] to offsets[r + 1]; bincount counts the values of each row, also of empty ones.
     offsets = np.zeros(len(column) + 1, np.int64)
     np.cumsum(np.bincount(rows["row"].to_numpy(), minlength=len(column)), out=offsets[1:])
-    values = torch.from_numpy(known.raw_ids(rows["value"], in_sequence=True) + spec.offset)
+    texts = rows["value"]
+    ids = known.ids(_without_words(texts)) if escaped else known.raw_ids(texts, in_sequence=True)
+    values = torch.from_numpy(ids + spec.offset)
     found = None
     if spec.weights is not None:
         found = torch.from_numpy(_numbers(rows["weight"], spec.weights).astype(np.float32))

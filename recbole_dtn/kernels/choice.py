@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Fusible", "are_fused", "autocasting", "by_hand", "few_rows", "set_fused"]
+__all__ = ["Fusible", "are_fused", "autocasting", "by_hand", "exporting", "few_rows", "set_fused"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -57,6 +57,13 @@ def autocasting(x: Tensor) -> bool:
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
+def exporting() -> bool:
+    """Whether ``torch.export`` is tracing: a choice by the number of rows would make a constant of it."""
+    asked = getattr(torch.compiler, "is_exporting", None)  # since torch 2.7
+    return bool(asked()) if asked is not None else torch.compiler.is_compiling()
+
+
 def few_rows(x: Tensor) -> bool:
     """Whether ``x`` has at most ``FEW_ROWS`` rows and no gradient is computed."""
-    return len(x) <= FEW_ROWS and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+    # The rows are asked for last: in a model that is exported they would become a constant.
+    return not (torch.is_grad_enabled() or torch.compiler.is_compiling()) and len(x) <= FEW_ROWS

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from recbole_dtn.kernels.choice import exporting
+
 __all__ = ["PairHash", "hash_pairs"]
 
 PairHash = Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
@@ -68,6 +70,9 @@ def hash_pairs(ids: Tensor, left: Tensor, right: Tensor, hashes: int, codes: int
     seeds = _mix(torch.arange(hashes, device=ids.device))
     first = _mix(_mix(seeds ^ fields[:, None]) ^ ids[:, :, None])  # (B, F, m)
     second = _mix(_mix(fields) ^ ids)[:, :, None]  # (B, F, 1)
+    if exporting():
+        mixed = _mix(first.index_select(1, left) ^ second.index_select(1, right))
+        return torch.remainder(mixed & (2**63 - 1), codes)
     found = ids.new_empty(len(ids), len(left), hashes)
     rows = max(1, HASHED_AT_ONCE // (len(left) * hashes))
     for start in range(0, len(ids), rows):  # what a step writes is still in the cache when the next one reads it

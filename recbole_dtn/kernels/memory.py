@@ -9,7 +9,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from recbole_dtn.kernels.choice import are_fused, autocasting
+from recbole_dtn.kernels.choice import are_fused, autocasting, exporting
 from recbole_dtn.kernels.memory_chunks import MemoryTensors, PairCodes, Sides, recall
 from recbole_dtn.kernels.products import linear
 
@@ -63,10 +63,11 @@ def read_memory(memory: PairMemory, codes: PairCodes, embeddings: Tensor, reader
         (B, O).
     """
     # A pass over a codebook larger than the batch's look-ups takes longer than the look-ups.
-    if are_fused(memory.restorer, reader) and codes.codes <= len(embeddings) * codes.pairs:
+    fused = not exporting() and are_fused(memory.restorer, reader)
+    if fused and codes.codes <= len(embeddings) * codes.pairs:
         return _by_chunks(memory, codes, embeddings, reader)
     sides = memory.sides
-    codewords = memory.codebook.look_up(codes.indices, batch_size=len(embeddings)).flatten(2)  # (B, P, m*C)
+    codewords = memory.codebook.look_up(codes.indices, batch_size=embeddings.shape[0]).flatten(2)  # (B, P, m*C)
     if memory.mask is not None:
         pairs = torch.cat([embeddings[:, sides.left], embeddings[:, sides.right]], dim=2)
         codewords = codewords * memory.mask(pairs)

@@ -47,12 +47,12 @@ def prefers_onednn() -> bool:
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
-        x.dtype is torch.float32
+        not torch.compiler.is_compiling()  # the compiler's generated code calls oneDNN itself
+        and x.dtype is torch.float32
         and weight.dtype is torch.float32
         and x.device.type == "cpu"
         and weight.shape[0] >= LEAST_COLUMNS
         and x.shape[0] * weight.numel() >= LEAST_WORK
-        and not torch.compiler.is_compiling()  # the compiler's generated code calls oneDNN itself
         and prefers_onednn()
     )
 

@@ -147,7 +147,8 @@ class EmbeddingTable(nn.Module):
         """A batch of B rows -> (B, F, D)."""
         if self.selection is not None:
             features = self.selection(features)
-        batch, dim = len(features), self.table.embedding_dim
+        # Not len(), which would make a constant of it where the model is exported.
+        batch, dim = features.ids.shape[0], self.table.embedding_dim
         # The ids are the rows: no part to join, and no column to move.
         if self.only_ids:
             return self.table.look_up(features.ids, batch_size=batch)

@@ -28,7 +28,7 @@ def interact(
     """
     found = module(embeddings, ids, prepared)
     output, loss = (found.output, found.loss) if isinstance(found, WithAuxiliary) else (found, None)
-    if output.shape != (len(ids), module.output_dim):
+    if output.shape != (ids.shape[0], module.output_dim):
         raise UsageError(
             f"interaction {type(module).__name__}: expected an output of shape ({len(ids)}, {module.output_dim}), one "
             f"row of output_dim numbers per input row; found {tuple(output.shape)}: its last layer must have "

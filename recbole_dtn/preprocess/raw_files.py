@@ -20,7 +20,7 @@ import zstandard
 
 from recbole_dtn.errors import DataError
 
-__all__ = ["TEXT_PER_BYTE", "RawFile", "RawFolder", "plain_file"]
+__all__ = ["TEXT_PER_BYTE", "RawFile", "RawFolder", "plain_file", "stream_file"]
 
 TEXT_PER_BYTE = 3.5
 """Bytes of text per byte of a compressed log, for estimates alone."""
@@ -262,6 +262,67 @@ class _ZstdReader(io.RawIOBase):
         if not self.closed:
             self._stream.close()
         super().close()
+
+
+def stream_file(stream: IO[bytes], name: str) -> RawFile:
+    """A file whose bytes come from a stream that cannot go back, such as the standard input.
+
+    It is decompressed where its first bytes are those of gzip or Zstandard. It may be opened twice: what is read at the
+    first opening is kept, and read again at the second.
+
+    Args:
+        stream: the bytes. name: as messages call it.
+
+    Raises:
+        DataError: for Parquet, whose end must be read first.
+
+    >>> raw = stream_file(io.BytesIO(gzip.compress(b"a,b\\n1,2\\n")), "stdin.csv")
+    >>> for _ in range(2):
+    ...     with raw.open() as (text, _):
+    ...         print(text.read(3))
+    b'a,b'
+    b'a,b'
+    """
+    source = io.BufferedReader(stream) if isinstance(stream, io.RawIOBase) else stream
+    replayed = _Replayed(source)
+    head = replayed.opened().read(4)  # the first opening of what is compressed
+    if head == b"PAR1":
+        raise DataError(f"{name}: Parquet cannot be read from a stream, as its end is read first; name the file")
+    ending = {b"\x1f\x8b": ".gz", b"\x28\xb5": ".zst"}.get(head[:2])
+    source = replayed.opened()
+    text = _Replayed(source if ending is None else _decompressor(source, ending))
+    return RawFile(name, 0, Path(name), lambda: (text.opened(), lambda: 0))
+
+
+class _Replayed:
+    """A stream that can be opened twice; the first opening keeps what it reads."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream, self.kept, self.openings = stream, b"", 0
+
+    def opened(self) -> io.BufferedReader:
+        self.openings += 1
+        return io.BufferedReader(_Replay(self), 1 << 16)
+
+
+class _Replay(io.RawIOBase):
+    """What was kept, then the rest of the stream."""
+
+    def __init__(self, owner: _Replayed) -> None:
+        self._owner, self._first = owner, owner.openings == 1
+        self._ready = b"" if self._first else owner.kept
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._ready[: len(buffer)] or self._owner.stream.read(len(buffer))
+        if self._ready:
+            self._ready = self._ready[len(data) :]
+        elif self._first:
+            self._owner.kept += data
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _tar(path: Path) -> tarfile.TarFile:

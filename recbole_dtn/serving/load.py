@@ -110,9 +110,19 @@ class LoadedRun:
                 the batch).
         """
         # Checked in the model's own type: a clipped probability would hide an infinite logit.
-        logits = self.model.served(self.model(features)).logits
+        logits = self.output(features).logits
         check_logits(logits, self.model.schema.task_names, features.row)
         return probabilities(logits, self.model.schema.tasks)
+
+    @torch.inference_mode()
+    def output(self, features: Features) -> ModelOutput:
+        """What the model makes of a ready batch, in the precision of the run's own evaluation."""
+        # On a CPU Lightning runs both mixed precisions in bfloat16.
+        mixed = self.settings.precision in ("bf16-mixed", "16-mixed")
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed, cache_enabled=False):
+            found = self.model(features)
+        served: ModelOutput = self.model.served(found)
+        return served
 
     def test(self, split: str = "test") -> dict[str, dict[str, float | None]]:
         """Metrics of the tasks on a split of the run's own data, read again from its files."""
@@ -162,13 +172,8 @@ class LoadedRun:
         Raises:
             DataError: when the data has changed since the run.
         """
-        # The type of the run's own evaluation.
-        dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.bfloat16}.get(self.settings.precision)
         for batch in self.batches(split):
-            # On a CPU Lightning runs both mixed precisions in bfloat16.
-            with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None, cache_enabled=False):
-                output = self.model(batch)
-            yield batch, self.model.served(output)
+            yield batch, self.output(batch)
 
 
 def probabilities(logits: Tensor, tasks: Sequence[TaskSpec]) -> Tensor:

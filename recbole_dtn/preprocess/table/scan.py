@@ -96,9 +96,10 @@ class TextTables:
 
     unit = "line"
 
-    def __init__(self, files: Sequence[Path], reader: ReaderSpec) -> None:
+    def __init__(self, files: Sequence[Path], reader: ReaderSpec, raws: Sequence[RawFile] | None = None) -> None:
         self.files, self.reader = list(files), reader
-        self.raws = [plain_file(path) for path in files]
+        # Given where the bytes are in no file: ``files`` then only names them.
+        self.raws = [plain_file(path) for path in files] if raws is None else list(raws)
         firsts = [self._first_row(raw, path) for raw, path in zip(self.raws, files, strict=True)]
         self._header_lines = [0 if reader.columns is not None else lines for lines, _ in firsts]
         if reader.columns is not None:
