@@ -1,26 +1,37 @@
-"""``python run_recbole_dtn.py leaderboard [run]``: models x data sets x splits x seeds, and their results."""
+"""``python run_recbole_dtn.py leaderboard [run|render]``: models x data sets x splits x seeds, and their results."""
 
 from __future__ import annotations
 
+import argparse
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recbole_dtn.cli.arguments import Command, split_words, whole
 from recbole_dtn.cli.help_text import PROGRAM
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.plugins import check_named
 from recbole_dtn.registry import MODELS, load_plugins
-from recbole_dtn.report.console import make_console
+from recbole_dtn.report.console import make_console, say
+
+if TYPE_CHECKING:
+    from recbole_dtn.leaderboard.board import Entry
 
 __all__ = ["help_text", "run"]
 
 FLOORS = "Logistic,Boosting"
+SHOWN_MISSING = 5
+"""Most cells without a record that are named."""
 HELP = f"""\
 {PROGRAM} leaderboard [run] --models=A,B --datasets=X --seeds=3
 {PROGRAM} leaderboard run BOARD.yaml --workers=4
+{PROGRAM} leaderboard render BOARD.yaml
 
 commands:
-  run   train and test every model on every data set with every split and seed,
-        and write the table of their results; the command when none is named
+  run     train and test every model on every data set with every split and seed,
+          and write the tables and the page of their results; the command when
+          none is named
+  render  write the tables and the page again from the records of the runs
 
 `{PROGRAM} leaderboard run --help` shows its options.
 """
@@ -46,62 +57,113 @@ Options and settings of the command line win over the file's.
 """,
     settings=True,
 )
-RUN.option("models", "A,B", "models, separated by commas; needed without a file")
-RUN.option("datasets", "X,Y", "data sets, separated by commas; needed without a file")
-RUN.option(
-    "seeds",
-    "N",
-    "how many seeds from 2020 on, or the seeds themselves: 2020,2021; each is run on every split; default: 3, or one "
-    "per split where there are several",
+RENDER = Command(
+    "leaderboard render",
+    usage=[
+        "BOARD.yaml [--records=FOLDER] [--output=FOLDER] [--format=html]",
+        "--records=FOLDER [--name=NAME] [--output=FOLDER] [--format=html]",
+    ],
+    about="""
+Writes the tables and the page of a leaderboard again, from the records of its runs and nothing else: no data is read
+and nothing is trained. The same records give the same bytes.
+""",
+    after="""
+With a leaderboard's file (or --models and --datasets) the rows are its rows, in its order; its options are those of
+`leaderboard run`. Records of earlier versions of this package count too. Without one, every finished run below
+--records is in the tables; rows of one model are named after the settings in which they differ.
+""",
+    settings=True,
 )
-RUN.option(
-    "split_seeds", "N", "how many random splits (split_seed from 2020 on), or their seeds: 1,5; all models share them"
-)
-RUN.option("folds", "N", "cut the rows into N folds and test each of them once (for every split_seed)")
-RUN.option(
-    "floors",
-    "A,B",
-    f"simple models on the same rows, each run once per split; default: {FLOORS}; none: leave them out",
-)
+
+
+def _plan_options(command: Command) -> None:
+    """The options that say which cells a leaderboard has."""
+    command.option("models", "A,B", "models, separated by commas; needed without a file")
+    command.option("datasets", "X,Y", "data sets, separated by commas; needed without a file")
+    command.option(
+        "seeds",
+        "N",
+        "how many seeds from 2020 on, or the seeds themselves: 2020,2021; each is run on every split; default: 3, or "
+        "one per split where there are several",
+    )
+    command.option(
+        "split_seeds",
+        "N",
+        "how many random splits (split_seed from 2020 on), or their seeds: 1,5; all models share them",
+    )
+    command.option("folds", "N", "cut the rows into N folds and test each of them once (for every split_seed)")
+    command.option(
+        "floors",
+        "A,B",
+        f"simple models on the same rows, each run once per split; default: {FLOORS}; none: leave them out",
+    )
+
+
+_plan_options(RUN)
 RUN.option("workers", "N", "cells that run at the same time, each in a process of one thread", default=1, kind=whole)
-RUN.option("output", "FOLDER", "folder of the Markdown and CSV tables", default="leaderboard")
+RUN.option("output", "FOLDER", "folder of the tables and the page", default="leaderboard")
 RUN.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
 RUN.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
 
+RENDER.option("records", "FOLDER", "folder of the runs; default: output_dir of the cells")
+RENDER.option("output", "FOLDER", "folder of the tables and the page", default="leaderboard")
+RENDER.option("format", "md,csv,latex,html", "forms to write; default: all")
+RENDER.option("name", "NAME", "name of the files; default: that of the leaderboard's file, or of the folder")
+_plan_options(RENDER)
+RENDER.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
+RENDER.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
+
+COMMANDS = {"run": RUN, "render": RENDER}
+
 
 def help_text(words: list[str]) -> str:
-    """How to call it, or its command ``run``.
+    """How to call it, or one of its commands.
 
     Raises:
         UsageError: for another command.
     """
     commands = [word for word in words[:1] if not word.startswith("-")]
     _board_file(commands)
-    return RUN.help_text() if commands else HELP
+    command = commands[0] if commands and commands[0] in COMMANDS else "run"
+    return COMMANDS[command].help_text() if commands else HELP
 
 
 def _board_file(words: list[str]) -> Path | None:
     """The leaderboard's file among the words of the command."""
-    rest = words[1:] if words[:1] == ["run"] else words
+    rest = words[1:] if words[:1] and words[0] in COMMANDS else words
     if not rest:
         return None
     if len(rest) > 1 or not rest[0].endswith((".yaml", ".yml")):
         unknown = rest[-1]
         raise UsageError(
-            f"leaderboard: unknown word {unknown!r}; {nearest(unknown, ['run'])}, or the file of a leaderboard (.yaml)"
+            f"leaderboard: unknown word {unknown!r}; {nearest(unknown, COMMANDS)}, or the file of a leaderboard (.yaml)"
         )
     return Path(rest[0])
 
 
 def run(words: list[str]) -> int:
-    """Run the leaderboard."""
-    given = RUN.parse(words, most_words=len(words))
-    file = _board_file(given.words)
+    """Run the command."""
+    return _render(words) if words[:1] == ["render"] else _run(words)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which cells a leaderboard has, as :func:`~recbole_dtn.leaderboard.cells.plan_cells` takes them."""
+
+    models: list[Entry]
+    datasets: list[str]
+    seeds: list[int] | None
+    overrides: list[str]
+    settings: tuple[str, ...]
+    split_seeds: list[int] | None
+    floors: list[str]
+
+
+def _plan(given: argparse.Namespace, file: Path | None) -> _Plan:
+    """The plan of a leaderboard's file and of options; its plug-ins are loaded."""
     from recbole_dtn.leaderboard.board import Entry, listed, read_board, setting_words
 
     board = read_board(file) if file else None
-    if given.workers < 1:
-        raise UsageError(f"--workers: expected 1 or more, found {given.workers}")
     models = [Entry.of(name) for name in split_words(given.models or "")] or (board.entries if board else [])
     datasets = split_words(given.datasets or "") or (board.datasets if board else [])
     for name, values in (("models", models), ("datasets", datasets)):
@@ -126,21 +188,87 @@ def run(words: list[str]) -> int:
         *([f"--folds={folds}"] if folds else []),
     ]
     from recbole_dtn.leaderboard.cells import parse_seeds
-    from recbole_dtn.leaderboard.run import run_board
 
     seeds = given.seeds or (listed(board.seeds) if board else None)
     splits = given.split_seeds or (listed(board.split_seeds) if board else None)
-    run_board(
+    return _Plan(
         models,
         datasets,
         parse_seeds(seeds) if seeds else None,
         overrides,
+        setting_words(board.settings) if board else (),
+        parse_seeds(splits, "split_seeds") if splits else None,
+        floors,
+    )
+
+
+def _run(words: list[str]) -> int:
+    """Run the leaderboard."""
+    given = RUN.parse(words, most_words=len(words))
+    file = _board_file(given.words)
+    if given.workers < 1:
+        raise UsageError(f"--workers: expected 1 or more, found {given.workers}")
+    plan = _plan(given, file)
+    from recbole_dtn.leaderboard.run import run_board
+
+    run_board(
+        plan.models,
+        plan.datasets,
+        plan.seeds,
+        plan.overrides,
         Path(given.output),
         make_console(),
-        settings=setting_words(board.settings) if board else (),
-        split_seeds=parse_seeds(splits, "split_seeds") if splits else None,
+        settings=plan.settings,
+        split_seeds=plan.split_seeds,
         board=file.stem if file else None,
-        floors=floors,
+        floors=plan.floors,
         workers=given.workers,
     )
+    return 0
+
+
+def _render(words: list[str]) -> int:
+    """Write the tables and the page from records."""
+    given = RENDER.parse(words, most_words=len(words))
+    file = _board_file(given.words)
+    from recbole_dtn.leaderboard.forms import FORMS, parse_forms, write_forms
+    from recbole_dtn.leaderboard.remake import all_records, by_name, names_of, read_below, records_of
+
+    forms = parse_forms(split_words(given.format)) if given.format is not None else FORMS
+    folder = Path(given.records) if given.records else None
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"--records: no folder {folder}; expected one that holds run folders, such as runs")
+    console = make_console()
+    if file or given.models or given.datasets:
+        from recbole_dtn.leaderboard.cells import plan_cells
+
+        plan = _plan(given, file)
+        cells = plan_cells(
+            plan.models, plan.datasets, plan.seeds, plan.overrides, settings=plan.settings,
+            split_seeds=plan.split_seeds, floors=plan.floors,
+        )  # fmt: skip
+        folders = [folder] if folder else [Path(cell.settings.output_dir) for cell in cells]
+        recorded = read_below(path for path in folders if path.is_dir())
+        records, names, missing = records_of(cells, recorded)
+        name = file.stem if file else "+".join(plan.datasets)
+        where = ", ".join(dict.fromkeys(map(str, folders)))
+    elif folder is None:
+        raise UsageError("leaderboard render: expected BOARD.yaml, --records=FOLDER, or both; --help shows how")
+    elif given.settings:
+        raise UsageError(f"leaderboard render: {given.settings[0]} needs the file of a leaderboard, or --models")
+    else:
+        recorded = read_below([folder])
+        records, missing = all_records(recorded), []
+        names, name, where = names_of(records), folder.resolve().name, str(folder)
+        records = by_name(records, names)
+    for message in recorded.unreadable:
+        say(console, f"left out: {message}")
+    if missing:
+        titles = "; ".join(cell.title for cell in missing[:SHOWN_MISSING])
+        more = f"; and {len(missing) - SHOWN_MISSING} more" if len(missing) > SHOWN_MISSING else ""
+        say(console, f"no record of {len(missing)} cells: {titles}{more}")
+    if not records:
+        raise UsageError(f"leaderboard render: no finished run below {where}; `leaderboard run` makes them")
+    paths = write_forms(records, names, Path(given.output), given.name or name, forms)
+    say(console, f"{len(records)} runs: {', '.join(map(str, paths))}")
     return 0

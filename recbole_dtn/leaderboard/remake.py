@@ -1,0 +1,114 @@
+"""The records that a leaderboard is made of again: those of its cells, or all below a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from recbole_dtn.config.digest import NOT_DIGESTED
+from recbole_dtn.leaderboard.cells import Cell, CellKey
+from recbole_dtn.leaderboard.page.chosen import flat
+from recbole_dtn.leaderboard.records import Recorded
+from recbole_dtn.record.record import FILE_NAME, RunRecord
+
+__all__ = ["all_records", "by_name", "names_of", "read_below", "records_of"]
+
+
+def read_below(folders: Iterable[Path]) -> Recorded:
+    """Every finished run's record at any depth below the folders, but those in hidden ones."""
+    found = Recorded()
+    for folder in dict.fromkeys(folders):
+        places = {path.parent.parent for path in folder.rglob(FILE_NAME)}
+        for place in sorted(place for place in places if not _hidden(place.relative_to(folder))):
+            found.read(place)
+    return found
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def by_name(records: Sequence[RunRecord], names: Mapping[str, str]) -> list[RunRecord]:
+    """Records in the order of their data sets and rows' names."""
+    return sorted(records, key=lambda run: (run.dataset, names[run.settings_digest]))
+
+
+def all_records(recorded: Recorded) -> list[RunRecord]:
+    """All records, in an order that depends on nothing but what is in them."""
+    records = [record for runs in recorded.runs.values() for _, record in runs]
+    return sorted(
+        records,
+        key=lambda run: (
+            run.dataset, run.model, run.settings_digest, run.split_seed, run.folds or 0, run.fold or 0, run.seed,
+            run.run_id,
+        ),
+    )  # fmt: skip
+
+
+def records_of(cells: Sequence[Cell], recorded: Recorded) -> tuple[list[RunRecord], dict[str, str], list[Cell]]:
+    """The newest record of each cell, whatever version of this package made it.
+
+    A record fills a cell of the same data set, model, split and seed, with the same settings. Where no digest agrees,
+    as with records from before a setting was added, the settings that both have are compared instead.
+
+    Returns:
+        The records in the order of the cells; the names of their rows by the digest of the records' settings; and the
+        cells without a record.
+    """
+    filled: dict[CellKey, list[RunRecord]] = {}
+    of_place: dict[CellKey, list[RunRecord]] = {}
+    for record in all_records(recorded):
+        key = _without_version(CellKey.of(record))
+        filled.setdefault(key, []).append(record)
+        of_place.setdefault(replace(key, settings_digest=""), []).append(record)
+    found: list[RunRecord] = []
+    names: dict[str, str] = {}
+    missing: list[Cell] = []
+    for cell in cells:
+        key = _without_version(cell.key)
+        fitting = filled.get(key) or [
+            record
+            for record in of_place.get(replace(key, settings_digest=""), [])
+            if _agree(cell.settings.dump(), record.settings, top=True)
+        ]
+        if not fitting:
+            missing.append(cell)
+            continue
+        newest = max(fitting, key=lambda record: record.run_id)  # run ids begin with the time
+        found.append(newest)
+        names[newest.settings_digest] = cell.name
+    return found, names, missing
+
+
+def _without_version(key: CellKey) -> CellKey:
+    return replace(key, code_version="")
+
+
+def _agree(ours: Any, recorded: Any, *, top: bool = False) -> bool:
+    """Whether two settings are equal in all keys that both have."""
+    if isinstance(ours, Mapping) and isinstance(recorded, Mapping):
+        shared = ours.keys() & recorded.keys()
+        return all(_agree(ours[key], recorded[key]) for key in (shared - NOT_DIGESTED if top else shared))
+    if isinstance(ours, list) and isinstance(recorded, list):
+        return len(ours) == len(recorded) and all(_agree(a, b) for a, b in zip(ours, recorded, strict=True))
+    return bool(ours == recorded)
+
+
+def names_of(records: Sequence[RunRecord]) -> dict[str, str]:
+    """Names of rows by the digest of their settings: the model, and the settings in which its rows differ."""
+    of_model: dict[str, dict[str, dict[str, str]]] = {}
+    for record in records:
+        # Data sets differ in fields and tasks, which tell no two rows of one data set apart.
+        settings = flat(record.settings)
+        of_model.setdefault(f"{record.dataset}\n{record.model}", {})[record.settings_digest] = settings
+    names: dict[str, str] = {}
+    for place, of_digest in of_model.items():
+        model = place.partition("\n")[2]
+        keys = dict.fromkeys(key for settings in of_digest.values() for key in settings)
+        differing = [key for key in keys if len({settings.get(key) for settings in of_digest.values()}) > 1]
+        for digest, settings in of_digest.items():
+            told = ", ".join(f"{key}={settings[key]}" for key in differing if key in settings)
+            names[digest] = f"{model} ({told})" if told else model
+    return names
