@@ -16,6 +16,7 @@ from recbole_dtn.report.console import make_console, say
 
 if TYPE_CHECKING:
     from recbole_dtn.leaderboard.board import Entry
+    from recbole_dtn.leaderboard.remake import Remade
 
 __all__ = ["help_text", "run"]
 
@@ -28,10 +29,10 @@ HELP = f"""\
 {PROGRAM} leaderboard render BOARD.yaml
 
 commands:
-  run     train and test every model on every data set with every split and seed,
-          and write the tables and the page of their results; the command when
-          none is named
-  render  write the tables and the page again from the records of the runs
+  run     train and test every model on every data set with every split and
+          seed, and write the tables and the page of their results; the command
+          when none is named
+  render  write the tables and the page again, from the records of the runs
 
 `{PROGRAM} leaderboard run --help` shows its options.
 """
@@ -232,13 +233,31 @@ def _render(words: list[str]) -> int:
     given = RENDER.parse(words, most_words=len(words))
     file = _board_file(given.words)
     from recbole_dtn.leaderboard.forms import FORMS, parse_forms, write_forms
-    from recbole_dtn.leaderboard.remake import all_records, by_name, names_of, read_below, records_of
 
     forms = parse_forms(split_words(given.format)) if given.format is not None else FORMS
+    found = _found(given, file)
+    console = make_console()
+    for message in found.unreadable:
+        say(console, f"left out: {message}")
+    if found.missing:
+        titles = "; ".join(cell.title for cell in found.missing[:SHOWN_MISSING])
+        more = len(found.missing) - SHOWN_MISSING
+        say(console, f"no record of {len(found.missing)} cells: {titles}" + (f"; and {more} more" if more > 0 else ""))
+    if not found.records:
+        where = given.records or "output_dir"
+        raise UsageError(f"leaderboard render: no finished run below {where}; `leaderboard run` makes them")
+    paths = write_forms(found.records, found.names, Path(given.output), given.name or found.name, forms)
+    say(console, f"{len(found.records)} runs: {', '.join(map(str, paths))}")
+    return 0
+
+
+def _found(given: argparse.Namespace, file: Path | None) -> Remade:
+    """The records of a leaderboard's cells, or all below ``--records``."""
+    from recbole_dtn.leaderboard.remake import of_cells, of_folder
+
     folder = Path(given.records) if given.records else None
     if folder is not None and not folder.is_dir():
         raise UsageError(f"--records: no folder {folder}; expected one that holds run folders, such as runs")
-    console = make_console()
     if file or given.models or given.datasets:
         from recbole_dtn.leaderboard.cells import plan_cells
 
@@ -247,28 +266,13 @@ def _render(words: list[str]) -> int:
             plan.models, plan.datasets, plan.seeds, plan.overrides, settings=plan.settings,
             split_seeds=plan.split_seeds, floors=plan.floors,
         )  # fmt: skip
-        folders = [folder] if folder else [Path(cell.settings.output_dir) for cell in cells]
-        recorded = read_below(path for path in folders if path.is_dir())
-        records, names, missing = records_of(cells, recorded)
-        name = file.stem if file else "+".join(plan.datasets)
-        where = ", ".join(dict.fromkeys(map(str, folders)))
-    elif folder is None:
+        return of_cells(cells, folder, file.stem if file else "+".join(plan.datasets))
+    if folder is None:
         raise UsageError("leaderboard render: expected BOARD.yaml, --records=FOLDER, or both; --help shows how")
-    elif given.settings:
+    for key in ("seeds", "split_seeds", "folds", "floors"):
+        if getattr(given, key) is not None:
+            raise UsageError(f"leaderboard render: --{key} needs the file of a leaderboard, or --models")
+    if given.settings:
         raise UsageError(f"leaderboard render: {given.settings[0]} needs the file of a leaderboard, or --models")
-    else:
-        recorded = read_below([folder])
-        records, missing = all_records(recorded), []
-        names, name, where = names_of(records), folder.resolve().name, str(folder)
-        records = by_name(records, names)
-    for message in recorded.unreadable:
-        say(console, f"left out: {message}")
-    if missing:
-        titles = "; ".join(cell.title for cell in missing[:SHOWN_MISSING])
-        more = f"; and {len(missing) - SHOWN_MISSING} more" if len(missing) > SHOWN_MISSING else ""
-        say(console, f"no record of {len(missing)} cells: {titles}{more}")
-    if not records:
-        raise UsageError(f"leaderboard render: no finished run below {where}; `leaderboard run` makes them")
-    paths = write_forms(records, names, Path(given.output), given.name or name, forms)
-    say(console, f"{len(records)} runs: {', '.join(map(str, paths))}")
-    return 0
+    load_plugins(split_words(given.plugins or ""))
+    return of_folder(folder)

@@ -133,18 +133,21 @@ def _differences(rows: Sequence[BoardRow], found: Comparison) -> str:
                 tex(f"{each.metric.task} {SHOWN[each.metric.name]}"),
                 rf"\textbf{{{shown}}}" if told else shown,
                 interval,
-                r"$<$0.001"
-                if each.adjusted is not None and each.adjusted < LEAST / 2
-                else tex(decimal(each.adjusted, 3)),
+                _probability(each.adjusted),
                 str(paired.n),
             ]
         )
     claims = f"Bold: $p < {SIGNIFICANT}$." if not found.descriptive else f"Too few {found.over} for a claim."
+    how = " (corrected resampled $t$-test)" if found.corrected else ""
     caption = (
         f"{tex(rows[0].dataset)}: differences to {tex(names[id(found.best)])}, the best on validation, paired over "
-        f"{found.over}; $p$ after Holm's correction. {claims}"
+        f"{found.over}{how}; $p$ after Holm's correction. {claims}"
     )
     return _table(caption, f"differences-{rows[0].dataset}", "llrrrr", [_line(heads), r"\midrule", *map(_line, lines)])
+
+
+def _probability(p: float | None) -> str:
+    return r"$<$0.001" if p is not None and p < LEAST / 2 else tex(decimal(p, 3))
 
 
 def _signed(value: float | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,40 @@ from recbole_dtn.leaderboard.page.chosen import flat
 from recbole_dtn.leaderboard.records import Recorded
 from recbole_dtn.record.record import FILE_NAME, RunRecord
 
-__all__ = ["all_records", "by_name", "names_of", "read_below", "records_of"]
+__all__ = ["Remade", "all_records", "names_of", "of_cells", "of_folder", "read_below", "records_of"]
+
+
+@dataclass(frozen=True)
+class Remade:
+    """What a leaderboard is made of again.
+
+    Attributes:
+        records: in the order of the rows. names: of rows, by the digest of their settings. name: of the files.
+        missing: cells without a record. unreadable: a message per record that could not be read.
+    """
+
+    records: list[RunRecord]
+    names: Mapping[str, str]
+    name: str
+    missing: Sequence[Cell] = ()
+    unreadable: Sequence[str] = ()
+
+
+def of_cells(cells: Sequence[Cell], folder: Path | None, name: str) -> Remade:
+    """The records of cells, below ``folder`` or (None) below ``output_dir`` of their settings."""
+    folders = [folder] if folder is not None else [Path(cell.settings.output_dir) for cell in cells]
+    recorded = read_below(folders)
+    records, names, missing = records_of(cells, recorded)
+    return Remade(records, names, name, missing, recorded.unreadable)
+
+
+def of_folder(folder: Path) -> Remade:
+    """Every finished run below a folder, by data set and name of its row; the files are named after the folder."""
+    recorded = read_below([folder])
+    records = all_records(recorded)
+    names = names_of(records)
+    records.sort(key=lambda run: (run.dataset, names[run.settings_digest]))
+    return Remade(records, names, folder.resolve().name, unreadable=recorded.unreadable)
 
 
 def read_below(folders: Iterable[Path]) -> Recorded:
@@ -28,11 +61,6 @@ def read_below(folders: Iterable[Path]) -> Recorded:
 
 def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
-
-
-def by_name(records: Sequence[RunRecord], names: Mapping[str, str]) -> list[RunRecord]:
-    """Records in the order of their data sets and rows' names."""
-    return sorted(records, key=lambda run: (run.dataset, names[run.settings_digest]))
 
 
 def all_records(recorded: Recorded) -> list[RunRecord]:

@@ -174,7 +174,7 @@ def _measured(row: BoardRow, metric: Metric) -> dict[str, Any]:
 def _run(key: UnitKey, record: RunRecord, metrics: Sequence[Mapping[str, Any]], *, several: bool) -> dict[str, Any]:
     split, seed = key
     test = record.test or {}
-    curves = {
+    curves: dict[str, list[float | None]] = {
         "loss": [epoch.loss for epoch in record.history],
         "selected": [epoch.selected for epoch in record.history],
     }

@@ -1,4 +1,4 @@
-"""The page of a leaderboard as text: a table that a reader can sort and filter, plots, and each row's settings and runs."""
+"""The page of a leaderboard as text: a table to sort and filter, plots, and each row's settings and runs."""
 
 from __future__ import annotations
 
