@@ -53,7 +53,6 @@ setup(
     extras_require={
         "test": TEST,
         "dev": DEV,
-        "browser": ["playwright>=1.40"],
         "tensorboard": ["tensorboard"],
         "wandb": ["wandb"],
         "fbgemm": ["fbgemm-gpu"],
