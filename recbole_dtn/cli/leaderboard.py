@@ -1,10 +1,11 @@
-"""``python run_recbole_dtn.py leaderboard [run|render]``: models x data sets x splits x seeds, and their results."""
+"""``leaderboard [run|render|diff|add]``: models x data sets x splits x seeds, and their results."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from recbole_dtn.cli.arguments import Command, split_words, whole
@@ -33,6 +34,8 @@ commands:
           seed, and write the tables and the page of their results; the command
           when none is named
   render  write the tables and the page again, from the records of the runs
+  diff    compare two leaderboards row by row, paired by seed or split
+  add     add a row to a leaderboard's file
 
 `{PROGRAM} leaderboard run --help` shows its options.
 """
@@ -114,7 +117,37 @@ _plan_options(RENDER)
 RENDER.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
 RENDER.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
 
-COMMANDS = {"run": RUN, "render": RENDER}
+DIFF = Command(
+    "leaderboard diff",
+    usage=["A B [--output=FILE.md]"],
+    about="""
+Compares leaderboard B with leaderboard A: for each row that both have (by data set and name), the test metric of each
+task, the difference paired by seed or split with its interval, and the settings that differ.
+""",
+    after="""
+A and B are each a folder of runs, all of which are taken, or the file of a leaderboard, whose runs are below
+output_dir.
+""",
+    place="two leaderboards, each a folder of runs or a leaderboard's file",
+)
+DIFF.option("output", "FILE.md", "file for the comparison as Markdown too")
+
+ADD = Command(
+    "leaderboard add",
+    usage=["BOARD.yaml --model=NAME [--name=ROW] [--plugins=a.py] [settings]"],
+    about="""
+Adds a row to the file of a leaderboard, after those that it has; the rest of the file stays as it is. All cells are
+checked first. `leaderboard run BOARD.yaml` then runs the new row's cells.
+""",
+    settings=True,
+    place="one leaderboard's file",
+)
+ADD.option("model", "NAME", "model of the row", required=True)
+ADD.option("name", "ROW", "name of the row; default: the model's")
+ADD.option("plugins", "a.py,b.py", "Python files that register the model, added to the leaderboard's")
+ADD.flag("trust", "run the plug-in files that the leaderboard's file names")
+
+COMMANDS = {"run": RUN, "render": RENDER, "diff": DIFF, "add": ADD}
 
 
 def help_text(words: list[str]) -> str:
@@ -144,7 +177,8 @@ def _board_file(words: list[str]) -> Path | None:
 
 def run(words: list[str]) -> int:
     """Run the command."""
-    return _render(words) if words[:1] == ["render"] else _run(words)
+    others = {"render": _render, "diff": _diff, "add": _add}
+    return others.get(words[0] if words else "", _run)(words)
 
 
 @dataclass(frozen=True)
@@ -276,3 +310,63 @@ def _found(given: argparse.Namespace, file: Path | None) -> Remade:
         raise UsageError(f"leaderboard render: {given.settings[0]} needs the file of a leaderboard, or --models")
     load_plugins(split_words(given.plugins or ""))
     return of_folder(folder)
+
+
+def _diff(words: list[str]) -> int:
+    """Compare two leaderboards."""
+    given = DIFF.parse(words[1:], most_words=2)
+    if len(given.words) != 2:
+        raise UsageError(f"leaderboard diff: expected {DIFF.place}; found {len(given.words)}")
+    from recbole_dtn.leaderboard.against import COLUMNS, against, against_markdown
+    from recbole_dtn.report.files import write_text
+    from recbole_dtn.report.tables import show_table
+
+    console = make_console()
+    boards = []
+    for word in given.words:
+        file = Path(word) if word.endswith((".yaml", ".yml")) else None
+        found = _found(RENDER.parse([] if file else [f"--records={word}"]), file)
+        if not found.records:
+            raise UsageError(f"leaderboard diff: no finished run of {word}; `leaderboard run` makes them")
+        for message in found.unreadable:
+            say(console, f"left out: {message}")
+        boards.append(found)
+    a, b = boards
+    compared = against(a.records, b.records, a.names, b.names)
+    show_table(console, COLUMNS, [change.cells for change in compared.changes], numbers=True)
+    say(console, "\n".join(["", *compared.notes]))
+    if given.output:
+        write_text(Path(given.output), against_markdown(compared))
+        say(console, f"written to {given.output}")
+    return 0
+
+
+def _add(words: list[str]) -> int:
+    """Add a row to a leaderboard's file."""
+    given = ADD.parse(words[1:], most_words=1)
+    file = _board_file(given.words)
+    if file is None or not file.is_file():
+        raise UsageError(f"leaderboard add: expected the file of a leaderboard (.yaml), found {file or 'none'}")
+    from recbole_dtn.leaderboard.board import appended, entry_of, read_board
+    from recbole_dtn.leaderboard.cells import plan_cells
+    from recbole_dtn.report.files import write_text
+
+    entry = entry_of(given.model, given.name, given.settings)
+    text = appended(file.read_text(encoding="utf-8"), "models", entry)
+    plugins = split_words(given.plugins or "")
+    for path in plugins:
+        if path not in read_board(file).plugins:
+            text = appended(text, "plugins", path)
+    with TemporaryDirectory() as folder:
+        trial = Path(folder) / file.name
+        trial.write_text(text, encoding="utf-8")
+        options = [f"--plugins={','.join(plugins)}"] if plugins else []
+        plan = _plan(RUN.parse([*options, *(["--trust"] if given.trust else [])]), trial)
+        cells = plan_cells(
+            plan.models, plan.datasets, plan.seeds, plan.overrides, settings=plan.settings,
+            split_seeds=plan.split_seeds, floors=plan.floors,
+        )  # fmt: skip
+    write_text(file, text)
+    new = sum(cell.name == plan.models[-1].name for cell in cells)
+    say(make_console(), f"{file}: added {entry}, {new} cells; `leaderboard run {file}` runs them")
+    return 0

@@ -76,7 +76,7 @@ function dotLine(row, metric, x, y, left, right, open) {
   for (const run of row.runs) {
     const value = run.values[metric.key];
     if (!defined(value)) continue;
-    parts.push(svg("circle", { class: "run mark", cx: x(value), cy: y, r: 3.5 }, svg("title", {}, `${row.label}, ${run.title}: ${decimal(value, 5)}`)));
+    parts.push(svg("circle", { class: row.runs.length > 1 ? "run mark" : "mean mark", cx: x(value), cy: y, r: 3.5 }, svg("title", {}, `${row.label}, ${run.title}: ${decimal(value, 5)}`)));
   }
   if (row.runs.length > 1) parts.push(svg("path", { class: "mean", d: `M${x(found.mean)},${y - 6}l4,6l-4,6l-4,-6z` }));
   const name = svg("text", { x: left - 10, y: y + 4, "text-anchor": "end" }, clipped(row.label, Math.floor((left - 14) / 6.4)), svg("title", {}, row.label));
