@@ -1,15 +1,16 @@
-"""``leaderboard [run|render|diff|add]``: models x data sets x splits x seeds, and their results."""
+"""``leaderboard [run|render|serve|diff|add]``: models x data sets x splits x seeds, and their results."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from recbole_dtn.cli.arguments import Command, split_words, whole
-from recbole_dtn.cli.help_text import PROGRAM
+from recbole_dtn.cli.arguments import split_words
+from recbole_dtn.cli.leaderboard_options import ADD, COMMANDS, DIFF, FLOORS, HELP, RENDER, RUN, SERVE
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.plugins import check_named
 from recbole_dtn.registry import MODELS, load_plugins
@@ -21,133 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["help_text", "run"]
 
-FLOORS = "Logistic,Boosting"
 SHOWN_MISSING = 5
 """Most cells without a record that are named."""
-HELP = f"""\
-{PROGRAM} leaderboard [run] --models=A,B --datasets=X --seeds=3
-{PROGRAM} leaderboard run BOARD.yaml --workers=4
-{PROGRAM} leaderboard render BOARD.yaml
-
-commands:
-  run     train and test every model on every data set with every split and
-          seed, and write the tables and the page of their results; the command
-          when none is named
-  render  write the tables and the page again, from the records of the runs
-  diff    compare two leaderboards row by row, paired by seed or split
-  add     add a row to a leaderboard's file
-
-`{PROGRAM} leaderboard run --help` shows its options.
-"""
-
-RUN = Command(
-    "leaderboard run",
-    usage=["--models=DTN,PLE --datasets=ml-100k [settings]", "BOARD.yaml [options] [settings]"],
-    after="""
-A cell is one run (row, data set, split, seed). Every other --key=value is a setting of all cells (--epochs=1). A cell
-that is recorded under output_dir with the same settings, data, split, seed and version is not run again, so a
-leaderboard that was stopped goes on with the same command. Several may run over one output_dir: each cell is run once.
-
-BOARD.yaml has the options as keys (models, datasets, seeds, split_seeds, folds, floors, plugins) and settings of all
-rows under settings. An entry of models may be a map, a row of its own:
-
-  datasets: [ml-100k]
-  models:
-    - MMoE
-    - {name: one module, model: DTN, interactions: [gdcn]}
-  settings: {epochs: 3}
-
-Options and settings of the command line win over the file's.
-""",
-    settings=True,
-)
-RENDER = Command(
-    "leaderboard render",
-    usage=[
-        "BOARD.yaml [--records=FOLDER] [--output=FOLDER] [--format=html]",
-        "--records=FOLDER [--name=NAME] [--output=FOLDER] [--format=html]",
-    ],
-    about="""
-Writes the tables and the page of a leaderboard again, from the records of its runs and nothing else: no data is read
-and nothing is trained. The same records give the same bytes.
-""",
-    after="""
-With a leaderboard's file (or --models and --datasets) the rows are its rows, in its order; its options are those of
-`leaderboard run`. Records of earlier versions of this package count too. Without one, every finished run below
---records is in the tables; rows of one model are named after the settings in which they differ.
-""",
-    settings=True,
-)
-
-
-def _plan_options(command: Command) -> None:
-    """The options that say which cells a leaderboard has."""
-    command.option("models", "A,B", "models, separated by commas; needed without a file")
-    command.option("datasets", "X,Y", "data sets, separated by commas; needed without a file")
-    command.option(
-        "seeds",
-        "N",
-        "how many seeds from 2020 on, or the seeds themselves: 2020,2021; each is run on every split; default: 3, or "
-        "one per split where there are several",
-    )
-    command.option(
-        "split_seeds",
-        "N",
-        "how many random splits (split_seed from 2020 on), or their seeds: 1,5; all models share them",
-    )
-    command.option("folds", "N", "cut the rows into N folds and test each of them once (for every split_seed)")
-    command.option(
-        "floors",
-        "A,B",
-        f"simple models on the same rows, each run once per split; default: {FLOORS}; none: leave them out",
-    )
-
-
-_plan_options(RUN)
-RUN.option("workers", "N", "cells that run at the same time, each in a process of one thread", default=1, kind=whole)
-RUN.option("output", "FOLDER", "folder of the tables and the page", default="leaderboard")
-RUN.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
-RUN.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
-
-RENDER.option("records", "FOLDER", "folder of the runs; default: output_dir of the cells")
-RENDER.option("output", "FOLDER", "folder of the tables and the page", default="leaderboard")
-RENDER.option("format", "md,csv,latex,html", "forms to write; default: all")
-RENDER.option("name", "NAME", "name of the files; default: that of the leaderboard's file, or of the folder")
-_plan_options(RENDER)
-RENDER.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
-RENDER.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
-
-DIFF = Command(
-    "leaderboard diff",
-    usage=["A B [--output=FILE.md]"],
-    about="""
-Compares leaderboard B with leaderboard A: for each row that both have (by data set and name), the test metric of each
-task, the difference paired by seed or split with its interval, and the settings that differ.
-""",
-    after="""
-A and B are each a folder of runs, all of which are taken, or the file of a leaderboard, whose runs are below
-output_dir.
-""",
-    place="two leaderboards, each a folder of runs or a leaderboard's file",
-)
-DIFF.option("output", "FILE.md", "file for the comparison as Markdown too")
-
-ADD = Command(
-    "leaderboard add",
-    usage=["BOARD.yaml --model=NAME [--name=ROW] [--plugins=a.py] [settings]"],
-    about="""
-Adds a row to the file of a leaderboard, after those that it has; the rest of the file stays as it is. All cells are
-checked first. `leaderboard run BOARD.yaml` then runs the new row's cells.
-""",
-    settings=True,
-    place="one leaderboard's file",
-)
-ADD.option("model", "NAME", "model of the row", required=True)
-ADD.option("name", "ROW", "name of the row; default: the model's")
-ADD.option("plugins", "a.py,b.py", "Python files that register the model, added to the leaderboard's")
-ADD.flag("trust", "run the plug-in files that the leaderboard's file names")
-
-COMMANDS = {"run": RUN, "render": RENDER, "diff": DIFF, "add": ADD}
 
 
 def help_text(words: list[str]) -> str:
@@ -177,7 +53,7 @@ def _board_file(words: list[str]) -> Path | None:
 
 def run(words: list[str]) -> int:
     """Run the command."""
-    others = {"render": _render, "diff": _diff, "add": _add}
+    others = {"render": _render, "serve": _serve, "diff": _diff, "add": _add}
     return others.get(words[0] if words else "", _run)(words)
 
 
@@ -269,7 +145,7 @@ def _render(words: list[str]) -> int:
     from recbole_dtn.leaderboard.forms import FORMS, parse_forms, write_forms
 
     forms = parse_forms(split_words(given.format)) if given.format is not None else FORMS
-    found = _found(given, file)
+    found = _finder(given, file)()
     console = make_console()
     for message in found.unreadable:
         say(console, f"left out: {message}")
@@ -285,8 +161,28 @@ def _render(words: list[str]) -> int:
     return 0
 
 
-def _found(given: argparse.Namespace, file: Path | None) -> Remade:
-    """The records of a leaderboard's cells, or all below ``--records``."""
+def _serve(words: list[str]) -> int:
+    """Serve the page until Ctrl-C."""
+    given = SERVE.parse(words, most_words=len(words))
+    file = _board_file(given.words)
+    if not 0 <= given.port < 2**16:
+        raise UsageError(f"--port: expected 0 to {2**16 - 1}, found {given.port}")
+    from recbole_dtn.leaderboard.serve import BoardServer
+
+    find = _finder(given, file)
+    name = given.name or find().name
+    with BoardServer(find, name, given.port) as server:
+        say(make_console(), f"{name}: {server.address} (Ctrl-C ends)")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return 0
+    return 0
+
+
+def _finder(given: argparse.Namespace, file: Path | None) -> Callable[[], Remade]:
+    """Finds the records of a leaderboard's cells, or all below ``--records``; a second call reads what is new."""
+    from recbole_dtn.leaderboard.records import Recorded
     from recbole_dtn.leaderboard.remake import of_cells, of_folder
 
     folder = Path(given.records) if given.records else None
@@ -300,7 +196,8 @@ def _found(given: argparse.Namespace, file: Path | None) -> Remade:
             plan.models, plan.datasets, plan.seeds, plan.overrides, settings=plan.settings,
             split_seeds=plan.split_seeds, floors=plan.floors,
         )  # fmt: skip
-        return of_cells(cells, folder, file.stem if file else "+".join(plan.datasets))
+        name, known = file.stem if file else "+".join(plan.datasets), Recorded()
+        return lambda: of_cells(cells, folder, name, known)
     if folder is None:
         raise UsageError("leaderboard render: expected BOARD.yaml, --records=FOLDER, or both; --help shows how")
     for key in ("seeds", "split_seeds", "folds", "floors"):
@@ -309,7 +206,8 @@ def _found(given: argparse.Namespace, file: Path | None) -> Remade:
     if given.settings:
         raise UsageError(f"leaderboard render: {given.settings[0]} needs the file of a leaderboard, or --models")
     load_plugins(split_words(given.plugins or ""))
-    return of_folder(folder)
+    known = Recorded()
+    return lambda: of_folder(folder, known)
 
 
 def _diff(words: list[str]) -> int:
@@ -325,7 +223,7 @@ def _diff(words: list[str]) -> int:
     boards = []
     for word in given.words:
         file = Path(word) if word.endswith((".yaml", ".yml")) else None
-        found = _found(RENDER.parse([] if file else [f"--records={word}"]), file)
+        found = _finder(RENDER.parse([] if file else [f"--records={word}"]), file)()
         if not found.records:
             raise UsageError(f"leaderboard diff: no finished run of {word}; `leaderboard run` makes them")
         for message in found.unreadable:

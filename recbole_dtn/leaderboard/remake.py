@@ -32,26 +32,29 @@ class Remade:
     unreadable: Sequence[str] = ()
 
 
-def of_cells(cells: Sequence[Cell], folder: Path | None, name: str) -> Remade:
-    """The records of cells, below ``folder`` or (None) below ``output_dir`` of their settings."""
+def of_cells(cells: Sequence[Cell], folder: Path | None, name: str, known: Recorded | None = None) -> Remade:
+    """The records of cells, below ``folder`` or (None) below ``output_dir`` of their settings.
+
+    ``known``: what was read before, to which new records are added.
+    """
     folders = [folder] if folder is not None else [Path(cell.settings.output_dir) for cell in cells]
-    recorded = read_below(folders)
+    recorded = read_below(folders, known)
     records, names, missing = records_of(cells, recorded)
     return Remade(records, names, name, missing, recorded.unreadable)
 
 
-def of_folder(folder: Path) -> Remade:
+def of_folder(folder: Path, known: Recorded | None = None) -> Remade:
     """Every finished run below a folder, by data set and name of its row; the files are named after the folder."""
-    recorded = read_below([folder])
+    recorded = read_below([folder], known)
     records = all_records(recorded)
     names = names_of(records)
     records.sort(key=lambda run: (run.dataset, names[run.settings_digest]))
     return Remade(records, names, folder.resolve().name, unreadable=recorded.unreadable)
 
 
-def read_below(folders: Iterable[Path]) -> Recorded:
-    """Every finished run's record at any depth below the folders, but those in hidden ones."""
-    found = Recorded()
+def read_below(folders: Iterable[Path], known: Recorded | None = None) -> Recorded:
+    """Every finished run's record at any depth below the folders, but those in hidden ones; added to those ``known``."""
+    found = Recorded() if known is None else known
     for folder in dict.fromkeys(folders):
         places = {path.parent.parent for path in folder.rglob(FILE_NAME)}
         for place in sorted(place for place in places if not _hidden(place.relative_to(folder))):
