@@ -53,7 +53,7 @@ def of_folder(folder: Path, known: Recorded | None = None) -> Remade:
 
 
 def read_below(folders: Iterable[Path], known: Recorded | None = None) -> Recorded:
-    """Every finished run's record at any depth below the folders, but those in hidden ones; added to those ``known``."""
+    """Every finished run's record at any depth below the folders, but those in hidden ones; added to ``known``."""
     found = Recorded() if known is None else known
     for folder in dict.fromkeys(folders):
         places = {path.parent.parent for path in folder.rglob(FILE_NAME)}
