@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -13,8 +14,11 @@ from typing import Any
 import pytest
 
 from recbole_dtn.leaderboard.page.page import board_page
+from recbole_dtn.leaderboard.records import Recorded
+from recbole_dtn.leaderboard.remake import of_folder
+from recbole_dtn.leaderboard.serve import BoardServer
 from recbole_dtn.leaderboard.statistics import summarise
-from recbole_dtn.record.record import RunRecord
+from recbole_dtn.record.record import RunRecord, write_record
 
 Runs = Callable[..., list[RunRecord]]
 FOLDER = Path(__file__).parents[2] / "recbole_dtn" / "leaderboard" / "page"
@@ -190,6 +194,38 @@ def test_names_stay_text_in_everything_that_is_drawn(opened: Callable[..., Any])
     assert page.locator("dialog li").inner_text() == HOSTILE
     assert page.locator("img").count() == 0
     assert page.title() == "films: leaderboard"
+
+
+def test_a_served_page_tells_when_more_runs_have_ended(browser: Any, tmp_path: Path, board_runs: Runs) -> None:
+    known = Recorded()
+
+    def end(model: str) -> None:
+        for run in board_runs(model, 0.7, range(2)):
+            write_record(run, tmp_path / "films" / model / run.run_id)
+
+    end("DTN")
+    with BoardServer(lambda: of_folder(tmp_path, known), "films") as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        page = browser.new_page()
+        try:
+            page.clock.install()
+            page.goto(server.address)
+            button = page.locator("button.newer")
+            with page.expect_response("**/version"):
+                page.clock.run_for(3100)
+            assert not button.is_visible()
+            end("PLE")
+            with page.expect_response("**/version"):
+                page.clock.run_for(3100)
+            button.wait_for()
+            button.click()
+            page.locator(".open", has_text="PLE").wait_for()
+            assert shown_rows(page) == ["DTN", "PLE"]
+        finally:
+            page.close()
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize("width", [360, 1200])
