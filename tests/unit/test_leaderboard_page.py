@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
+from recbole_dtn.config.load import resolve
 from recbole_dtn.leaderboard.page.chosen import common_settings, own_settings
 from recbole_dtn.leaderboard.page.content import board_content
 from recbole_dtn.leaderboard.page.page import board_page
@@ -145,6 +146,14 @@ def test_settings_that_differ_come_first_with_their_defaults() -> None:
     assert own_settings("a plug-in that is not loaded", second, common) == [
         ("use_shared", "false", ""), ("use_tsn", "true", ""),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [[], ["--optimizer.lr=0.5", "--balancer={name: fixed, scale: base_rate}"]])
+def test_what_a_run_at_its_defaults_would_have_is_no_difference(words: list[str]) -> None:
+    settings = resolve(["--model=DTN", "--dataset=ml-100k", *words]).settings.dump()
+    differing = {key for key, _, default in own_settings("DTN", settings, []) if default is not None}
+    of_dataset = {"fields", "folder", "group_field", "preprocessor", "tasks", "time_field", "user_field"}
+    assert differing - of_dataset == ({"optimizer.lr", "balancer"} if words else set())
 
 
 def test_numbers_that_json_lacks_are_null(board_runs: Runs) -> None:

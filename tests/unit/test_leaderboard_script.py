@@ -49,6 +49,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
         ("paretoFront(P([[1, 5], [2, 5], [3, 8], [3, 7], [9, 7]]), true, false).map((p) => p.n)", [0, 2]),
         # Less is better, and more samples per second too: the fastest first.
         ("paretoFront(P([[100, 5], [50, 4], [20, 6]]), false, true).map((p) => p.n)", [0, 1]),
+        ("gateOwners({ 'a/m': 1, 'b/m/2': 2, e: 4 }, 'a')", {"own": {"m": 1}, "b": {"m/2": 2}, "": {"e": 4}}),
+        ("gateOwners({ 'shared/e0': 1 }, 'a')", {"shared": {"e0": 1}}),
         ("meanCurve(RUNS, 'k')", [[1, 2], [2, 4]]),
         ("['tsn', 'DTN use_tsn=FALSE', 'epochs', 'ple'].map((text) => matches(ROW, text))", [True, True, False, False]),
     ],

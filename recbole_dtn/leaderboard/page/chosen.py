@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from recbole_dtn.config.digest import NOT_DIGESTED
 from recbole_dtn.config.load import settings_class
 from recbole_dtn.config.properties import flow_yaml, properties_folder, read_yaml
+from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import RecBoleDTNError
 from recbole_dtn.registry import MODELS
 
@@ -17,7 +19,7 @@ __all__ = ["Setting", "common_settings", "flat", "own_settings"]
 
 Setting = tuple[str, str, str | None]
 """Dotted key, value and default as YAML; the default is None where the value is the default."""
-FLATTENED = ("optimizer", "schedule", "embedding_compression")
+FLATTENED = ("optimizer", "embedding_optimizer", "scheduler", "embedding_compression")
 """Maps whose keys are shown each on a line of its own."""
 
 
@@ -73,19 +75,26 @@ def _marked(found: Mapping[str, str], defaults: Mapping[str, str]) -> list[Setti
 
 
 def _shared_defaults() -> dict[str, Any]:
-    found: dict[str, Any] = read_yaml(properties_folder() / "overall.yaml")
-    return found
+    return _complete(Settings, read_yaml(properties_folder() / "overall.yaml"))
+
+
+def _complete(options: type[Settings], values: dict[str, Any]) -> dict[str, Any]:
+    """Settings with every default of nested ones, as records have them."""
+    try:
+        return options.model_validate(values).dump()
+    except ValidationError:  # a plug-in without defaults for all of its settings
+        return values
 
 
 def _defaults_of(model: str) -> dict[str, Any]:
     """The defaults of all models, and those of this one over them; without the data set's."""
-    found = _shared_defaults()
+    found: dict[str, Any] = read_yaml(properties_folder() / "overall.yaml")
     if model not in MODELS.names():
-        return found
+        return _complete(Settings, found)
     try:
         options = settings_class(model)
     except RecBoleDTNError:  # a plug-in whose settings are wrong must not stop a page
-        return found
+        return _complete(Settings, found)
     for key, info in options.model_fields.items():
         default = info.get_default(call_default_factory=True)
         if default is not PydanticUndefined:
@@ -93,4 +102,4 @@ def _defaults_of(model: str) -> dict[str, Any]:
     for key, value in options.shared_defaults.items():
         both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
         found[key] = {**found[key], **value} if both else value
-    return found
+    return _complete(options, {**found, "model": model})

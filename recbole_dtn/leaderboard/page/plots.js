@@ -185,17 +185,30 @@ function meanCurve(runs, key) {
 
 // ---- gates ----------------------------------------------------------------------------------------------------------
 
-// A task's own modules stand under "own", so that tasks share columns.
+// A line per task and owner of modules, a column per module. A task's own modules come first, so that tasks compare.
 function gateTable(gates, tasks) {
   const named = tasks.filter((task) => gates[task]);
   const also = Object.keys(gates).filter((task) => !named.includes(task));
-  const rows = [...named, ...also].map((task) => [task, Object.fromEntries(Object.entries(gates[task]).map(([module, weight]) => [module.startsWith(`${task}/`) ? `own/${module.slice(task.length + 1)}` : module, weight]))]);
-  const columns = [...new Set(rows.flatMap(([, weights]) => Object.keys(weights)))].sort((a, b) => b.startsWith("own/") - a.startsWith("own/") || (a < b ? -1 : 1));
-  const most = Math.max(...rows.flatMap(([, weights]) => Object.values(weights)), 1e-9);
+  const rows = [...named, ...also].flatMap((task) => Object.entries(gateOwners(gates[task], task)).map(([owner, weights], place) => [place ? "" : task, owner, weights]));
+  const columns = [...new Set(rows.flatMap(([, , weights]) => Object.keys(weights)))].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+  const most = Math.max(...rows.flatMap(([, , weights]) => Object.values(weights)), 1e-9);
   const cell = (weight) => html("td", { style: defined(weight) ? `background: color-mix(in srgb, var(--accent) ${Math.round((55 * Math.max(weight, 0)) / most)}%, var(--page))` : null }, decimal(weight, 3));
   return html("div", { class: "scroll" }, html(
     "table", { class: "gates" },
-    html("thead", {}, html("tr", {}, html("th", {}, "task"), columns.map((column) => html("th", { scope: "col" }, column)))),
-    html("tbody", {}, rows.map(([task, weights]) => html("tr", {}, html("th", { scope: "row" }, task), columns.map((column) => cell(weights[column]))))),
+    html("thead", {}, html("tr", {}, ["task", "owner", ...columns].map((head) => html("th", { scope: "col" }, head)))),
+    html("tbody", {}, rows.map(([task, owner, weights]) => html("tr", {}, html("th", { scope: "row" }, task), html("th", { class: "owner" }, owner), columns.map((column) => cell(weights[column]))))),
   ));
+}
+
+// {"like/gdcn": 1, "shared/gdcn": 2} of task like: {own: {gdcn: 1}, shared: {gdcn: 2}}.
+function gateOwners(weights, task) {
+  const found = { own: {} };
+  for (const [key, weight] of Object.entries(weights)) {
+    const inside = key.startsWith(`${task}/`);
+    const cut = inside ? task.length : key.indexOf("/");
+    const owner = inside ? "own" : key.slice(0, Math.max(cut, 0));
+    (found[owner] ||= {})[key.slice(cut + 1)] = weight;
+  }
+  if (!Object.keys(found.own).length) delete found.own;
+  return found;
 }
