@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from recbole_dtn.config.digest import NOT_DIGESTED
+from recbole_dtn.config.properties import flow_yaml
 from recbole_dtn.leaderboard.cells import Cell, CellKey
-from recbole_dtn.leaderboard.page.chosen import flat
+from recbole_dtn.leaderboard.page.chosen import defaults_of, flat
 from recbole_dtn.leaderboard.records import Recorded
 from recbole_dtn.record.record import FILE_NAME, RunRecord
 
@@ -128,18 +131,45 @@ def _agree(ours: Any, recorded: Any, *, top: bool = False) -> bool:
 
 
 def names_of(records: Sequence[RunRecord]) -> dict[str, str]:
-    """Names of rows by the digest of their settings: the model, and the settings in which its rows differ."""
-    of_model: dict[str, dict[str, dict[str, str]]] = {}
+    """Names of rows by the digest of their settings.
+
+    A name is the model's, with the settings in which rows of this model differ and which are not at their defaults.
+    """
+    of_model: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for record in records:
-        # Data sets differ in fields and tasks, which tell no two rows of one data set apart.
-        settings = flat(record.settings)
-        of_model.setdefault(f"{record.dataset}\n{record.model}", {})[record.settings_digest] = settings
+        of_model.setdefault((record.dataset, record.model), {})[record.settings_digest] = record.settings
     names: dict[str, str] = {}
-    for place, of_digest in of_model.items():
-        model = place.partition("\n")[2]
-        keys = dict.fromkeys(key for settings in of_digest.values() for key in settings)
-        differing = [key for key in keys if len({settings.get(key) for settings in of_digest.values()}) > 1]
-        for digest, settings in of_digest.items():
-            told = ", ".join(f"{key}={settings[key]}" for key in differing if key in settings)
-            names[digest] = f"{model} ({told})" if told else model
+    for (_, model), of_digest in of_model.items():
+        usual = flat(defaults_of(model))
+        written = {digest: flat(settings) for digest, settings in of_digest.items()}
+        keys = dict.fromkeys(key for settings in written.values() for key in settings)
+        differing = [key for key in keys if len({settings.get(key) for settings in written.values()}) > 1]
+        told = {
+            digest: [key for key in differing if key in settings and settings[key] != usual.get(key)]
+            for digest, settings in written.items()
+        }
+        short = {digest: _name(model, {key: _brief(written[digest][key]) for key in told[digest]}) for digest in told}
+        for digest, name in short.items():
+            alone = list(short.values()).count(name) == 1
+            names[digest] = name if alone else _name(model, {key: written[digest][key] for key in told[digest]})
     return names
+
+
+def _name(model: str, told: Mapping[str, str]) -> str:
+    return f"{model} ({', '.join(f'{key}={value}' for key, value in told.items())})" if told else model
+
+
+def _brief(text: str) -> str:
+    """A setting's YAML with methods by their names alone.
+
+    >>> _brief("{name: gdcn, layers: 2}"), _brief("[{name: gdcn, layers: 2}, masknet]"), _brief("0.5")
+    ('gdcn', '[gdcn, masknet]', '0.5')
+    """
+    value = yaml.safe_load(text)
+    if isinstance(value, list):
+        return flow_yaml([_method(item) for item in value])
+    return text if _method(value) is value else str(_method(value))
+
+
+def _method(value: Any) -> Any:
+    return value["name"] if isinstance(value, dict) and "name" in value else value

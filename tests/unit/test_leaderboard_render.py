@@ -14,7 +14,7 @@ from rich.console import Console
 from recbole_dtn.leaderboard.board import Entry
 from recbole_dtn.leaderboard.cells import Cell, plan_cells
 from recbole_dtn.leaderboard.forms import FORMS, write_forms
-from recbole_dtn.leaderboard.remake import Remade, of_cells, of_folder
+from recbole_dtn.leaderboard.remake import Remade, names_of, of_cells, of_folder
 from recbole_dtn.leaderboard.run import run_board
 from recbole_dtn.record.record import RunRecord, write_record
 
@@ -82,8 +82,25 @@ def test_names_are_those_of_the_board_or_tell_rows_apart(runs: Path) -> None:
     ]
     below = of_folder(runs)
     assert (below.name, list(dict.fromkeys(below.names[run.settings_digest] for run in below.records))) == (
-        "runs", ["MMoE", "PLE (levels=1)", "PLE (levels=2)"],
+        "runs", ["MMoE", "PLE", "PLE (levels=2)"],
     )  # fmt: skip
+
+
+def test_rows_of_one_model_are_named_after_what_differs(board_runs: Runs) -> None:
+    settings = {
+        "d0": {"interactions": [{"name": "gdcn", "layers": 2}], "module_dim": 64, "epochs": 7},
+        "d1": {"interactions": [{"name": "gdcn", "layers": 3}], "module_dim": 64, "epochs": 7},
+        "d2": {"interactions": [{"name": "masknet", "blocks": 1}], "module_dim": 32, "epochs": 7},
+    }
+    records = [run for digest, values in settings.items() for run in board_runs(
+        "DTN", 0.7, [1], settings=values, settings_digest=digest)]  # fmt: skip
+    assert names_of(records) == {
+        "d0": "DTN (interactions=[{name: gdcn, layers: 2}])",
+        "d1": "DTN (interactions=[{name: gdcn, layers: 3}])",
+        "d2": "DTN (interactions=[masknet], module_dim=32)",
+    }
+    # The same in all rows, or in the only one: no part of a name.
+    assert names_of(records[:1]) == {"d0": "DTN"}
 
 
 def test_the_newest_record_of_a_cell_counts_whatever_its_version(runs: Path, board_runs: Runs) -> None:

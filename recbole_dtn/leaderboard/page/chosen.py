@@ -15,7 +15,7 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import RecBoleDTNError
 from recbole_dtn.registry import MODELS
 
-__all__ = ["Setting", "common_settings", "flat", "own_settings"]
+__all__ = ["Setting", "common_settings", "defaults_of", "flat", "own_settings"]
 
 Setting = tuple[str, str, str | None]
 """Dotted key, value and default as YAML; the default is None where the value is the default."""
@@ -64,7 +64,7 @@ def own_settings(model: str, settings: Mapping[str, Any], common: Sequence[Setti
     """
     shared = {key for key, _, _ in common}
     found = {key: value for key, value in flat(settings).items() if key not in shared}
-    return _marked(found, flat(_defaults_of(model)))
+    return _marked(found, flat(defaults_of(model)))
 
 
 def _marked(found: Mapping[str, str], defaults: Mapping[str, str]) -> list[Setting]:
@@ -86,7 +86,7 @@ def _complete(options: type[Settings], values: dict[str, Any]) -> dict[str, Any]
         return values
 
 
-def _defaults_of(model: str) -> dict[str, Any]:
+def defaults_of(model: str) -> dict[str, Any]:
     """The defaults of all models, and those of this one over them; without the data set's."""
     found: dict[str, Any] = read_yaml(properties_folder() / "overall.yaml")
     if model not in MODELS.names():
