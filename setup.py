@@ -45,6 +45,7 @@ setup(
         "recbole_dtn.properties": ["index.json", "details.json", "*.yaml", "*/*.yaml"],
         "recbole_dtn": ["py.typed"],
         "recbole_dtn.inspect.info": ["*.j2"],
+        "recbole_dtn.leaderboard.page": ["*.j2", "*.css", "*.js"],
         "recbole_dtn.report": ["*.j2"],
         "recbole_dtn.cli": ["skeletons/*.txt"],
     },

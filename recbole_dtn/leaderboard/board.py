@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from pydantic import Field
 
 from recbole_dtn.config.layers import config_file
@@ -14,7 +15,7 @@ from recbole_dtn.config.properties import flow_yaml, read_typed, read_yaml
 from recbole_dtn.config.strict import Strict
 from recbole_dtn.errors import UsageError
 
-__all__ = ["BoardFile", "Entry", "read_board"]
+__all__ = ["BoardFile", "Entry", "appended", "entry_of", "read_board"]
 
 NO_SETTINGS = {
     "plugins": "a leaderboard's file names them under its own key plugins, not among settings or in a row",
@@ -119,6 +120,72 @@ def read_board(path: Path) -> BoardFile:
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     return found
+
+
+def entry_of(model: str, name: str | None, words: Sequence[str]) -> str:
+    """A row as an item of ``models``, in YAML.
+
+    Args:
+        model: its model. name: of the row; None: the model's. words: its settings, as on the command line.
+
+    Raises:
+        UsageError: for a word that is no ``--key=value``.
+
+    >>> entry_of("PLE", "two levels", ["--levels=2", "--optimizer={lr: 0.01}"])
+    '{name: two levels, model: PLE, levels: 2, optimizer: {lr: 0.01}}'
+    >>> entry_of("PLE", None, [])
+    'PLE'
+    """
+    entry: dict[str, Any] = {"model": model} if name is None else {"name": name, "model": model}
+    for word in words:
+        key, equals, value = word.removeprefix("--").partition("=")
+        if not equals:
+            raise UsageError(f"{word}: settings of a row are --key=value")
+        try:
+            entry[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UsageError(f"{key}: not YAML: {value!r}") from None
+    return flow_yaml(model if list(entry) == ["model"] else entry)
+
+
+def appended(text: str, key: str, item: str) -> str:
+    """A YAML file as text, with one more item at the end of a list. The rest, comments too, stays as it is.
+
+    Args:
+        text: of the file. key: of the list, at the top; without it, the list is added at the end. item: as YAML.
+
+    Raises:
+        UsageError: where the key has something else than a list.
+
+    >>> print(appended("models:  # rows\\n  - A\\n# end\\nseeds: 3\\n", "models", "{model: B, epochs: 2}"), end="")
+    models:  # rows
+      - A
+      - {model: B, epochs: 2}
+    # end
+    seeds: 3
+    >>> appended("models: [A]\\n", "models", "B"), appended("models: [A]", "plugins", "p.py")
+    ('models: [A, B]\\n', 'models: [A]\\nplugins: [p.py]\\n')
+    """
+    root = yaml.compose(text, yaml.SafeLoader)
+    nodes = {name.value: value for name, value in root.value} if isinstance(root, yaml.MappingNode) else {}
+    if key not in nodes:
+        return f"{text.rstrip()}\n{key}: [{item}]\n"
+    node = nodes[key]
+    if not isinstance(node, yaml.SequenceNode):
+        raise UsageError(f"{key}: expected a list; add {item} by hand")
+    if node.flow_style:
+        end = node.end_mark.index - 1
+        return f"{text[:end].rstrip()}{', ' if node.value else ''}{item}{text[end:]}"
+    lines = text.splitlines(keepends=True)
+    last = node.value[-1].end_mark
+    place = last.line + 1 if last.column else last.line
+    # A block ends where the next begins: comments and blank lines between them are not its own.
+    while place > 0 and not lines[place - 1].split("#")[0].strip():
+        place -= 1
+    if not lines[place - 1].endswith("\n"):
+        lines[place - 1] += "\n"
+    lines.insert(place, f"{' ' * node.start_mark.column}- {item}\n")
+    return "".join(lines)
 
 
 def listed(value: int | Sequence[int] | None) -> str | None:

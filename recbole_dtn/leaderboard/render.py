@@ -20,7 +20,10 @@ from recbole_dtn.report.files import write_text
 from recbole_dtn.report.tables import csv_text, escaped, markdown_table, show_table
 from recbole_dtn.report.text import NONE, count, decimal
 
-__all__ = ["board_csv", "markdown", "notes", "print_board", "write_board"]
+__all__ = [
+    "PARTS", "SHOWN", "board_csv", "markdown", "notes", "print_board", "spread", "write_board", "write_csv",
+    "write_markdown",
+]  # fmt: skip
 
 SHOWN = {"auc": "AUC", "logloss": "log loss", "rmse": "RMSE", "mae": "MAE"}
 PARTS = ("embedding", "codebook", "dense", "total")
@@ -198,18 +201,30 @@ def print_board(rows: Sequence[BoardRow], console: Console) -> None:
 
 
 def write_board(rows: Sequence[BoardRow], folder: Path, name: str) -> Path:
-    """Write ``<folder>/<name>.md`` and ``.csv``, each whole or not at all; returns the path of the Markdown.
+    """Write ``<folder>/<name>.md`` and ``.csv``, each whole or not at all; returns the path of the Markdown."""
+    write_csv(rows, folder, name)
+    return write_markdown(rows, folder, name)
+
+
+def write_markdown(rows: Sequence[BoardRow], folder: Path, name: str) -> Path:
+    """Write ``<folder>/<name>.md``; returns its path."""
+    path = folder / f"{name}.md"
+    write_text(path, markdown(rows))
+    return path
+
+
+def write_csv(rows: Sequence[BoardRow], folder: Path, name: str) -> Path:
+    """Write ``<folder>/<name>.csv``; returns its path.
 
     Paired differences go to ``<name>.differences.csv``, where there are any; one of an earlier board is removed.
     """
-    path = folder / f"{name}.md"
-    write_text(folder / f"{name}.csv", board_csv(rows))
+    path = folder / f"{name}.csv"
+    write_text(path, board_csv(rows))
     lines = differences_csv([group for _, group in _by_dataset(rows)])
     if lines is None:
         (folder / f"{name}.differences.csv").unlink(missing_ok=True)
     else:
         write_text(folder / f"{name}.differences.csv", lines)
-    write_text(path, markdown(rows))
     return path
 
 

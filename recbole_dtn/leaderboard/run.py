@@ -14,9 +14,10 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import RecBoleDTNError
 from recbole_dtn.leaderboard.board import Entry
 from recbole_dtn.leaderboard.cells import Cell, plan_cells, resolve_cell
+from recbole_dtn.leaderboard.forms import write_forms
 from recbole_dtn.leaderboard.progress import BoardProgress
 from recbole_dtn.leaderboard.records import Recorded, read_finished
-from recbole_dtn.leaderboard.render import print_board, write_board
+from recbole_dtn.leaderboard.render import print_board
 from recbole_dtn.leaderboard.statistics import summarise
 from recbole_dtn.leaderboard.workers import Outcome, Workers
 from recbole_dtn.plugins import changed_plugins
@@ -68,7 +69,7 @@ def run_board(
         resolve: settings and digest of a cell's overrides.
 
     Returns:
-        The path of the Markdown table; the CSV is in the same folder.
+        The path of the Markdown table; the other forms are in the same folder.
 
     Raises:
         UsageError: for wrong settings of any cell, before the first runs.
@@ -278,10 +279,10 @@ def _publish(session: _Session, names: Mapping[str, str], output: Path, board: s
     write_failures(session.failures, output, board)
     if not rows:
         return output / f"{board}.md"
-    path = write_board(rows, output, board)
+    path, *others = write_forms(session.records, names, output, board)
     say(console, "")
     print_board(rows, console)
-    say(console, f"leaderboard written to {path} and {path.with_suffix('.csv').name}")
+    say(console, f"leaderboard written to {path}, {', '.join(other.name for other in others)}")
     return path
 
 

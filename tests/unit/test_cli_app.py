@@ -133,8 +133,8 @@ def test_a_commands_command_has_a_help_of_its_own(shown: Shown) -> None:
     parent, own = shown("leaderboard", "--help")[1], shown("leaderboard", "run", "--help")[1]
     assert own.startswith("python run_recbole_dtn.py leaderboard run --models=")
     assert "--split_seeds=N " in own
-    assert "  run   train and test" in parent
-    assert "  run   train and test" not in own
+    assert "  run     train and test" in parent
+    assert "  run     train and test" not in own
     code, _, err = shown("leaderboard", "rnu", "--help")
     assert (code, "did you mean 'run'?" in err) == (2, True)
     assert "\nThe registered models" in shown("list", "models", "--help")[1]

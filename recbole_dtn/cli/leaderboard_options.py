@@ -1,0 +1,151 @@
+"""The options of ``leaderboard`` and its commands."""
+
+from __future__ import annotations
+
+from recbole_dtn.cli.arguments import Command, whole
+from recbole_dtn.cli.help_text import PROGRAM
+
+__all__ = ["ADD", "COMMANDS", "DIFF", "FLOORS", "HELP", "RENDER", "RUN", "SERVE"]
+
+FLOORS = "Logistic,Boosting"
+HELP = f"""\
+{PROGRAM} leaderboard [run] --models=A,B --datasets=X --seeds=3
+{PROGRAM} leaderboard run BOARD.yaml --workers=4
+{PROGRAM} leaderboard render BOARD.yaml
+
+commands:
+  run     train and test every model on every data set with every split and
+          seed, and write the tables and the page of their results; the command
+          when none is named
+  render  write the tables and the page again, from the records of the runs
+  serve   show the page in a browser on this machine, also while a board runs
+  diff    compare two leaderboards row by row, paired by seed or split
+  add     add a row to a leaderboard's file
+
+`{PROGRAM} leaderboard run --help` shows its options.
+"""
+
+RUN = Command(
+    "leaderboard run",
+    usage=["--models=DTN,PLE --datasets=ml-100k [settings]", "BOARD.yaml [options] [settings]"],
+    after="""
+A cell is one run (row, data set, split, seed). Every other --key=value is a setting of all cells (--epochs=1). A cell
+that is recorded under output_dir with the same settings, data, split, seed and version is not run again, so a
+leaderboard that was stopped goes on with the same command. Several may run over one output_dir: each cell is run once.
+
+BOARD.yaml has the options as keys (models, datasets, seeds, split_seeds, folds, floors, plugins) and settings of all
+rows under settings. An entry of models may be a map, a row of its own:
+
+  datasets: [ml-100k]
+  models:
+    - MMoE
+    - {name: one module, model: DTN, interactions: [gdcn]}
+  settings: {epochs: 3}
+
+Options and settings of the command line win over the file's.
+""",
+    settings=True,
+)
+RENDER = Command(
+    "leaderboard render",
+    usage=[
+        "BOARD.yaml [--records=FOLDER] [--output=FOLDER] [--format=html]",
+        "--records=FOLDER [--name=NAME] [--output=FOLDER] [--format=html]",
+    ],
+    about="""
+Writes the tables and the page of a leaderboard again, from the records of its runs and nothing else: no data is read
+and nothing is trained. The same records give the same bytes.
+""",
+    after="""
+With a leaderboard's file (or --models and --datasets) the rows are its rows, in its order; its options are those of
+`leaderboard run`. Records of earlier versions of this package count too. Without one, every finished run below
+--records is in the tables; rows of one model are named after the settings in which they differ.
+""",
+    settings=True,
+)
+
+
+def _plan_options(command: Command) -> None:
+    """The options that say which cells a leaderboard has."""
+    command.option("models", "A,B", "models, separated by commas; needed without a file")
+    command.option("datasets", "X,Y", "data sets, separated by commas; needed without a file")
+    command.option(
+        "seeds",
+        "N",
+        "how many seeds from 2020 on, or the seeds themselves: 2020,2021; each is run on every split; default: 3, or "
+        "one per split where there are several",
+    )
+    command.option(
+        "split_seeds",
+        "N",
+        "how many random splits (split_seed from 2020 on), or their seeds: 1,5; all models share them",
+    )
+    command.option("folds", "N", "cut the rows into N folds and test each of them once (for every split_seed)")
+    command.option(
+        "floors",
+        "A,B",
+        f"simple models on the same rows, each run once per split; default: {FLOORS}; none: leave them out",
+    )
+
+
+_plan_options(RUN)
+RUN.option("workers", "N", "cells that run at the same time, each in a process of one thread", default=1, kind=whole)
+RUN.option("output", "FOLDER", "folder of the tables and the page", default="leaderboard")
+RUN.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
+RUN.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
+
+RENDER.option("records", "FOLDER", "folder of the runs; default: output_dir of the cells")
+RENDER.option("output", "FOLDER", "folder of the tables and the page", default="leaderboard")
+RENDER.option("format", "md,csv,latex,html", "forms to write; default: all")
+RENDER.option("name", "NAME", "name of the files; default: that of the leaderboard's file, or of the folder")
+_plan_options(RENDER)
+RENDER.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
+RENDER.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
+
+SERVE = Command(
+    "leaderboard serve",
+    usage=["BOARD.yaml [--records=FOLDER] [--port=0]", "--records=FOLDER [--name=NAME] [--port=0]"],
+    about="""
+Shows the page of a leaderboard in a browser on this machine, and on no other, until Ctrl-C. It reads the records as
+`leaderboard render` does; while `leaderboard run` is at work the page tells when more runs have ended.
+""",
+    settings=True,
+)
+SERVE.option("records", "FOLDER", "folder of the runs; default: output_dir of the cells")
+SERVE.option("name", "NAME", "title of the page; default: that of the leaderboard's file, or of the folder")
+SERVE.option("port", "N", "port; 0: a free one", default=0, kind=whole)
+_plan_options(SERVE)
+SERVE.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
+SERVE.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
+
+DIFF = Command(
+    "leaderboard diff",
+    usage=["A B [--output=FILE.md]"],
+    about="""
+Compares leaderboard B with leaderboard A: for each row that both have (by data set and name), the test metric of each
+task, the difference paired by seed or split with its interval, and the settings that differ.
+""",
+    after="""
+A and B are each a folder of runs, all of which are taken, or the file of a leaderboard, whose runs are below
+output_dir.
+""",
+    place="two leaderboards, each a folder of runs or a leaderboard's file",
+)
+DIFF.option("output", "FILE.md", "file for the comparison as Markdown too")
+
+ADD = Command(
+    "leaderboard add",
+    usage=["BOARD.yaml --model=NAME [--name=ROW] [--plugins=a.py] [settings]"],
+    about="""
+Adds a row to the file of a leaderboard, after those that it has; the rest of the file stays as it is. All cells are
+checked first. `leaderboard run BOARD.yaml` then runs the new row's cells.
+""",
+    settings=True,
+    place="one leaderboard's file",
+)
+ADD.option("model", "NAME", "model of the row", required=True)
+ADD.option("name", "ROW", "name of the row; default: the model's")
+ADD.option("plugins", "a.py,b.py", "Python files that register the model, added to the leaderboard's")
+ADD.flag("trust", "run the plug-in files that the leaderboard's file names")
+
+COMMANDS = {"run": RUN, "render": RENDER, "serve": SERVE, "diff": DIFF, "add": ADD}

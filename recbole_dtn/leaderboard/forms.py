@@ -1,0 +1,69 @@
+"""The files of a leaderboard: Markdown, CSV, LaTeX and a page, from rows and records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.leaderboard.latex import latex
+from recbole_dtn.leaderboard.page.page import board_page
+from recbole_dtn.leaderboard.render import write_csv, write_markdown
+from recbole_dtn.leaderboard.statistics import summarise
+from recbole_dtn.record.record import RunRecord
+from recbole_dtn.report.files import write_text
+
+__all__ = ["FORMS", "parse_forms", "write_forms"]
+
+FORMS = ("md", "csv", "latex", "html")
+
+
+def parse_forms(names: Sequence[str]) -> tuple[str, ...]:
+    """The forms that are named, in the order of :data:`FORMS`.
+
+    Raises:
+        UsageError: for an unknown one, or none.
+
+    >>> parse_forms(["html", "md"])
+    ('md', 'html')
+    """
+    for name in names:
+        if name not in FORMS:
+            raise UsageError(f"--format: unknown form {name!r}; {nearest(name, FORMS)}")
+    if not names:
+        raise UsageError(f"--format: expected some of {', '.join(FORMS)}, separated by commas")
+    return tuple(form for form in FORMS if form in names)
+
+
+def write_forms(
+    records: Sequence[RunRecord],
+    names: Mapping[str, str],
+    folder: Path,
+    board: str,
+    forms: Sequence[str] = FORMS,
+) -> list[Path]:
+    """Write the files of a leaderboard, each whole or not at all. The same records give the same bytes.
+
+    Args:
+        records: of the runs, in the order of the rows. names: of rows, by the digest of their settings.
+        folder: of the files. board: their name. forms: some of :data:`FORMS`.
+
+    Returns:
+        The paths, in the order of ``forms``; those of the CSV without its table of differences.
+    """
+    rows = summarise(records, names)
+    groups = [list(group) for _, group in groupby(rows, key=lambda row: row.dataset)]
+    written = []
+    for form in forms:
+        if form == "md":
+            written.append(write_markdown(rows, folder, board))
+        elif form == "csv":
+            written.append(write_csv(rows, folder, board))
+        elif form == "latex":
+            written.append(folder / f"{board}.tex")
+            write_text(written[-1], latex(groups))
+        else:
+            written.append(folder / f"{board}.html")
+            write_text(written[-1], board_page(groups, records, board))
+    return written

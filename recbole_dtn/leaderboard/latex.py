@@ -1,0 +1,170 @@
+"""A leaderboard as LaTeX tables of the package ``booktabs``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from recbole_dtn.leaderboard.compare import Comparison, Difference, compare
+from recbole_dtn.leaderboard.differences import SIGNIFICANT, signed
+from recbole_dtn.leaderboard.labels import MARK, row_labels
+from recbole_dtn.leaderboard.render import SHOWN, spread
+from recbole_dtn.leaderboard.statistics import BoardRow, Metric
+from recbole_dtn.registry import METRICS
+from recbole_dtn.report.text import count, decimal
+
+__all__ = ["latex", "tex"]
+
+LEAST = 0.001
+"""Smallest p that is written with its digits."""
+SPECIAL = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "–": "--", "±": r"$\pm$", "²": r"\textsuperscript{2}", MARK: r"\dag{}",
+    "…": r"\dots{}",
+}  # fmt: skip
+
+
+def tex(text: str) -> str:
+    r"""Text in which no character has a meaning for LaTeX; line breaks become spaces.
+
+    >>> tex("a_b & 50 % of ${x}")
+    'a\\_b \\& 50 \\% of \\$\\{x\\}'
+    """
+    return "".join(SPECIAL.get(character, character) for character in " ".join(text.split()))
+
+
+def latex(groups: Sequence[Sequence[BoardRow]]) -> str:
+    """A table of results per data set, and one of paired differences where there are any.
+
+    A mean is bold where its paired difference to the row that is best on validation is significant and an improvement;
+    that row's own where all others are significantly worse. Nothing is bold below
+    :data:`~recbole_dtn.leaderboard.compare.CLAIMS_NEED` seeds or splits.
+    """
+    blocks = ["% Needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}."]
+    for rows in groups:
+        found = compare(rows)
+        blocks.append(_results(rows, found))
+        if found is not None:
+            blocks.append(_differences(rows, found))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _results(rows: Sequence[BoardRow], found: Comparison | None) -> str:
+    tasks = [
+        (task, [name for name in SHOWN if any(Metric("test", task, name) in row.metrics for row in rows)])
+        for task in dict.fromkeys(task for row in rows for task in row.tasks)
+    ]
+    tasks = [(task, names) for task, names in tasks if names]
+    over, under, column = [""], [], 2
+    for task, names in tasks:
+        over.append(rf"\multicolumn{{{len(names)}}}{{c}}{{{tex(task)}}}")
+        under.append(rf"\cmidrule(lr){{{column}-{column + len(names) - 1}}}")
+        column += len(names)
+    heads = ["Model", *(tex(SHOWN[name]) for _, names in tasks for name in names), "Dense", "Parameters"]
+    lines = []
+    for label, row in zip(row_labels(rows), rows, strict=True):
+        cells = [tex(label)]
+        for task, names in tasks:
+            for name in names:
+                metric = Metric("test", task, name)
+                cells.append(_mean(row, metric, bold=_is_bold(row, metric, found)))
+        lines.append([*cells, *(tex(count(row.parameters.get(part))) for part in ("dense", "total"))])
+    body = [_line([*over, "", ""]), "".join(under), _line(heads), r"\midrule", *map(_line, lines)]
+    units = "splits" if any(len(row.splits) > 1 for row in rows) else "seeds"
+    numbers = dict.fromkeys(row.units for row in rows)
+    caption = (
+        f"{tex(rows[0].dataset)}: test metrics, mean $\\pm$ standard deviation over "
+        f"{tex(' or '.join(map(str, sorted(numbers))))} {units}. {_what_is_bold(rows, found)}"
+    )
+    return _table(caption, f"results-{rows[0].dataset}", "l" + "r" * (len(heads) - 1), body)
+
+
+def _what_is_bold(rows: Sequence[BoardRow], found: Comparison | None) -> str:
+    if found is None:
+        return "No differences are claimed."
+    best = tex(row_labels(rows)[[id(row) for row in rows].index(id(found.best))])
+    if found.descriptive:
+        return f"Best on validation: {best}. Too few {found.over} for a claim: nothing is bold."
+    return (
+        f"Best on validation: {best}. Bold: significantly better than it (paired, $p < {SIGNIFICANT}$ after Holm's "
+        "correction), and its own means where all others are significantly worse."
+    )
+
+
+def _mean(row: BoardRow, metric: Metric, *, bold: bool) -> str:
+    text = spread(row.metrics.get(metric), row.units)
+    mean, _, rest = text.partition(" ")
+    shown = rf"\textbf{{{tex(mean)}}}" if bold else tex(mean)
+    return f"{shown} {tex(rest)}" if rest else shown
+
+
+def _is_bold(row: BoardRow, metric: Metric, found: Comparison | None) -> bool:
+    if found is None or found.descriptive:
+        return False
+    of_metric = [difference for difference in found.differences if difference.metric == metric]
+    if row is found.best:
+        others = {id(difference.row) for difference in of_metric}
+        everyone = {id(difference.row) for difference in found.differences}
+        return bool(of_metric) and others == everyone and all(_better(each) is False for each in of_metric)
+    return any(difference.row is row and _better(difference) is True for difference in of_metric)
+
+
+def _better(difference: Difference) -> bool | None:
+    """Whether a row is better than the best on validation; None where the difference is not significant."""
+    mean = difference.paired.mean
+    if mean is None or mean == 0 or difference.adjusted is None or difference.adjusted >= SIGNIFICANT:
+        return None
+    return (mean > 0) == bool(METRICS.attributes(difference.metric.name)["higher_is_better"])
+
+
+def _differences(rows: Sequence[BoardRow], found: Comparison) -> str:
+    names = dict(zip(map(id, rows), row_labels(rows), strict=True))
+    heads = ["Model", "Metric", "Difference", r"95\,\% interval", "$p$", "$n$"]
+    lines = []
+    for each in found.differences:
+        paired = each.paired
+        told = not found.descriptive and each.adjusted is not None and each.adjusted < SIGNIFICANT
+        shown = _signed(paired.mean)
+        interval = "--" if paired.low is None else f"{_signed(paired.low)} to {_signed(paired.high)}"
+        lines.append(
+            [
+                tex(names[id(each.row)]),
+                tex(f"{each.metric.task} {SHOWN[each.metric.name]}"),
+                rf"\textbf{{{shown}}}" if told else shown,
+                interval,
+                _probability(each.adjusted),
+                str(paired.n),
+            ]
+        )
+    claims = f"Bold: $p < {SIGNIFICANT}$." if not found.descriptive else f"Too few {found.over} for a claim."
+    how = " (corrected resampled $t$-test)" if found.corrected else ""
+    caption = (
+        f"{tex(rows[0].dataset)}: differences to {tex(names[id(found.best)])}, the best on validation, paired over "
+        f"{found.over}{how}; $p$ after Holm's correction. {claims}"
+    )
+    return _table(caption, f"differences-{rows[0].dataset}", "llrrrr", [_line(heads), r"\midrule", *map(_line, lines)])
+
+
+def _probability(p: float | None) -> str:
+    return r"$<$0.001" if p is not None and p < LEAST / 2 else tex(decimal(p, 3))
+
+
+def _signed(value: float | None) -> str:
+    """A number with its sign, as mathematics: a hyphen is no minus."""
+    text = signed(value)
+    return tex(text) if value is None else f"${text}$"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _table(caption: str, label: str, columns: str, body: Sequence[str]) -> str:
+    safe = re.sub(r"[^A-Za-z0-9:.-]+", "-", label)
+    return "\n".join(
+        [
+            r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{tab:{safe}}}",
+            rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *body, r"\bottomrule", r"\end{tabular}", r"\end{table}",
+        ]
+    )  # fmt: skip

@@ -1,0 +1,45 @@
+"""The page of a leaderboard as text: a table to sort and filter, plots, and each row's settings and runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from recbole_dtn.leaderboard.page.content import board_content
+from recbole_dtn.leaderboard.statistics import BoardRow
+from recbole_dtn.record.record import RunRecord
+
+__all__ = ["board_page", "script_json"]
+
+
+def board_page(
+    groups: Sequence[Sequence[BoardRow]], records: Sequence[RunRecord], title: str, *, version: str = ""
+) -> str:
+    """The page as text; the same rows and records give the same text.
+
+    Args:
+        groups: the rows of each data set. records: of their runs. title: of the leaderboard.
+        version: of a page that is served, which asks its server for a newer one; none for a file.
+    """
+    from recbole_dtn.report.page import render  # loads matplotlib
+
+    content = board_content(groups, records)
+    data = Markup(script_json(content))
+    return render(
+        "recbole_dtn.leaderboard.page", "page.html.j2", title=title, boards=content, data=data, version=version
+    )
+
+
+def script_json(value: Any) -> str:
+    r"""JSON that may stand inside a script element: no text in it ends the element or begins a comment.
+
+    >>> script_json({"name": "</script><!--"})
+    '{"name":"\\u003c/script\\u003e\\u003c!--"}'
+    """
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text

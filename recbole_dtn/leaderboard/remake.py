@@ -1,0 +1,175 @@
+"""The records that a leaderboard is made of again: those of its cells, or all below a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbole_dtn.config.digest import NOT_DIGESTED
+from recbole_dtn.config.properties import flow_yaml
+from recbole_dtn.leaderboard.cells import Cell, CellKey
+from recbole_dtn.leaderboard.page.chosen import defaults_of, flat
+from recbole_dtn.leaderboard.records import Recorded
+from recbole_dtn.record.record import FILE_NAME, RunRecord
+
+__all__ = ["Remade", "all_records", "names_of", "of_cells", "of_folder", "read_below", "records_of"]
+
+
+@dataclass(frozen=True)
+class Remade:
+    """What a leaderboard is made of again.
+
+    Attributes:
+        records: in the order of the rows. names: of rows, by the digest of their settings. name: of the files.
+        missing: cells without a record. unreadable: a message per record that could not be read.
+    """
+
+    records: list[RunRecord]
+    names: Mapping[str, str]
+    name: str
+    missing: Sequence[Cell] = ()
+    unreadable: Sequence[str] = ()
+
+
+def of_cells(cells: Sequence[Cell], folder: Path | None, name: str, known: Recorded | None = None) -> Remade:
+    """The records of cells, below ``folder`` or (None) below ``output_dir`` of their settings.
+
+    ``known``: what was read before, to which new records are added.
+    """
+    folders = [folder] if folder is not None else [Path(cell.settings.output_dir) for cell in cells]
+    recorded = read_below(folders, known)
+    records, names, missing = records_of(cells, recorded)
+    return Remade(records, names, name, missing, recorded.unreadable)
+
+
+def of_folder(folder: Path, known: Recorded | None = None) -> Remade:
+    """Every finished run below a folder, by data set and name of its row; the files are named after the folder."""
+    recorded = read_below([folder], known)
+    records = all_records(recorded)
+    names = names_of(records)
+    records.sort(key=lambda run: (run.dataset, names[run.settings_digest]))
+    return Remade(records, names, folder.resolve().name, unreadable=recorded.unreadable)
+
+
+def read_below(folders: Iterable[Path], known: Recorded | None = None) -> Recorded:
+    """Every finished run's record at any depth below the folders, but those in hidden ones; added to ``known``."""
+    found = Recorded() if known is None else known
+    for folder in dict.fromkeys(folders):
+        places = {path.parent.parent for path in folder.rglob(FILE_NAME)}
+        for place in sorted(place for place in places if not _hidden(place.relative_to(folder))):
+            found.read(place)
+    return found
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def all_records(recorded: Recorded) -> list[RunRecord]:
+    """All records, in an order that depends on nothing but what is in them."""
+    records = [record for runs in recorded.runs.values() for _, record in runs]
+    return sorted(
+        records,
+        key=lambda run: (
+            run.dataset, run.model, run.settings_digest, run.split_seed, run.folds or 0, run.fold or 0, run.seed,
+            run.run_id,
+        ),
+    )  # fmt: skip
+
+
+def records_of(cells: Sequence[Cell], recorded: Recorded) -> tuple[list[RunRecord], dict[str, str], list[Cell]]:
+    """The newest record of each cell, whatever version of this package made it.
+
+    A record fills a cell of the same data set, model, split and seed, with the same settings. Where no digest agrees,
+    as with records from before a setting was added, the settings that both have are compared instead.
+
+    Returns:
+        The records in the order of the cells; the names of their rows by the digest of the records' settings; and the
+        cells without a record.
+    """
+    filled: dict[CellKey, list[RunRecord]] = {}
+    of_place: dict[CellKey, list[RunRecord]] = {}
+    for record in all_records(recorded):
+        key = _without_version(CellKey.of(record))
+        filled.setdefault(key, []).append(record)
+        of_place.setdefault(replace(key, settings_digest=""), []).append(record)
+    found: list[RunRecord] = []
+    names: dict[str, str] = {}
+    missing: list[Cell] = []
+    for cell in cells:
+        key = _without_version(cell.key)
+        fitting = filled.get(key) or [
+            record
+            for record in of_place.get(replace(key, settings_digest=""), [])
+            if _agree(cell.settings.dump(), record.settings, top=True)
+        ]
+        if not fitting:
+            missing.append(cell)
+            continue
+        newest = max(fitting, key=lambda record: record.run_id)  # run ids begin with the time
+        found.append(newest)
+        names[newest.settings_digest] = cell.name
+    return found, names, missing
+
+
+def _without_version(key: CellKey) -> CellKey:
+    return replace(key, code_version="")
+
+
+def _agree(ours: Any, recorded: Any, *, top: bool = False) -> bool:
+    """Whether two settings are equal in all keys that both have."""
+    if isinstance(ours, Mapping) and isinstance(recorded, Mapping):
+        shared = ours.keys() & recorded.keys()
+        return all(_agree(ours[key], recorded[key]) for key in (shared - NOT_DIGESTED if top else shared))
+    if isinstance(ours, list) and isinstance(recorded, list):
+        return len(ours) == len(recorded) and all(_agree(a, b) for a, b in zip(ours, recorded, strict=True))
+    return bool(ours == recorded)
+
+
+def names_of(records: Sequence[RunRecord]) -> dict[str, str]:
+    """Names of rows by the digest of their settings.
+
+    A name is the model's, with the settings in which rows of this model differ and which are not at their defaults.
+    """
+    of_model: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for record in records:
+        of_model.setdefault((record.dataset, record.model), {})[record.settings_digest] = record.settings
+    names: dict[str, str] = {}
+    for (_, model), of_digest in of_model.items():
+        usual = flat(defaults_of(model))
+        written = {digest: flat(settings) for digest, settings in of_digest.items()}
+        keys = dict.fromkeys(key for settings in written.values() for key in settings)
+        differing = [key for key in keys if len({settings.get(key) for settings in written.values()}) > 1]
+        told = {
+            digest: [key for key in differing if key in settings and settings[key] != usual.get(key)]
+            for digest, settings in written.items()
+        }
+        short = {digest: _name(model, {key: _brief(written[digest][key]) for key in told[digest]}) for digest in told}
+        for digest, name in short.items():
+            alone = list(short.values()).count(name) == 1
+            names[digest] = name if alone else _name(model, {key: written[digest][key] for key in told[digest]})
+    return names
+
+
+def _name(model: str, told: Mapping[str, str]) -> str:
+    return f"{model} ({', '.join(f'{key}={value}' for key, value in told.items())})" if told else model
+
+
+def _brief(text: str) -> str:
+    """A setting's YAML with methods by their names alone.
+
+    >>> _brief("{name: gdcn, layers: 2}"), _brief("[{name: gdcn, layers: 2}, masknet]"), _brief("0.5")
+    ('gdcn', '[gdcn, masknet]', '0.5')
+    """
+    value = yaml.safe_load(text)
+    if isinstance(value, list):
+        return flow_yaml([_method(item) for item in value])
+    return text if _method(value) is value else str(_method(value))
+
+
+def _method(value: Any) -> Any:
+    return value["name"] if isinstance(value, dict) and "name" in value else value

@@ -1,0 +1,94 @@
+"""The page of a leaderboard on this machine alone, made again whenever runs have ended."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import groupby
+from threading import Lock
+
+from recbole_dtn.errors import UsageError
+from recbole_dtn.leaderboard.page.page import board_page
+from recbole_dtn.leaderboard.remake import Remade
+from recbole_dtn.leaderboard.statistics import summarise
+
+__all__ = ["LOOPBACK", "BoardServer"]
+
+LOOPBACK = "127.0.0.1"
+EMPTY = (
+    "<!DOCTYPE html><meta charset=utf-8><meta http-equiv=refresh content=5><title>leaderboard</title>"
+    "<p>No run has ended yet.\n"
+)
+
+
+class BoardServer(ThreadingHTTPServer):
+    """Serves the page at ``/``, and at ``/version`` what changes with it; nothing else, and no file.
+
+    It listens on the loopback address alone, and answers no request that names another host: a site in the same
+    browser that points a name of its own at this address gets nothing.
+
+    Args:
+        find: reads the records anew. title: of the page. port: 0 chooses a free one.
+
+    Raises:
+        UsageError: for a port that is taken.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, find: Callable[[], Remade], title: str, port: int = 0) -> None:
+        try:
+            super().__init__((LOOPBACK, port), _Handler)
+        except OSError as error:
+            raise UsageError(f"--port: {port} cannot be used ({error.strerror}); 0 chooses a free one") from error
+        self.find, self.title = find, title
+        self.lock = Lock()
+        self.made: tuple[str, str] = ("", EMPTY)
+
+    @property
+    def address(self) -> str:
+        """Where a browser finds it."""
+        return f"http://{LOOPBACK}:{self.server_port}/"
+
+    def current(self) -> tuple[str, str]:
+        """The version and the page of the records as they are now. The page is made only where they have changed."""
+        with self.lock:
+            found = self.find()
+            runs = "\n".join(f"{run.dataset} {run.run_id} {run.settings_digest}" for run in found.records)
+            version = hashlib.sha256(runs.encode()).hexdigest()[:16] if found.records else ""
+            if version != self.made[0]:
+                rows = summarise(found.records, found.names)
+                groups = [list(group) for _, group in groupby(rows, key=lambda row: row.dataset)]
+                self.made = version, board_page(groups, found.records, self.title, version=version)
+            return self.made
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: BoardServer
+
+    def do_GET(self) -> None:
+        """Answer one request."""
+        hosts = {f"{name}:{self.server.server_port}" for name in (LOOPBACK, "localhost")}
+        if self.headers.get("Host") not in hosts:
+            return self._send(HTTPStatus.FORBIDDEN, "text/plain", "this page is for this machine alone\n")
+        if self.path not in ("/", "/version"):
+            return self._send(HTTPStatus.NOT_FOUND, "text/plain", "there is / and /version\n")
+        version, page = self.server.current()
+        if self.path == "/version":
+            return self._send(HTTPStatus.OK, "text/plain", version)
+        return self._send(HTTPStatus.OK, "text/html", page)
+
+    def _send(self, status: HTTPStatus, kind: str, text: str) -> None:
+        content = text.encode("utf-8")
+        self.send_response(status)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Requests are not told."""

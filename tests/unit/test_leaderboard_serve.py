@@ -1,0 +1,89 @@
+"""The served page of a leaderboard: this machine alone, two paths, and new runs."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from recbole_dtn.errors import UsageError
+from recbole_dtn.leaderboard.page.page import board_page
+from recbole_dtn.leaderboard.records import Recorded
+from recbole_dtn.leaderboard.remake import of_folder
+from recbole_dtn.leaderboard.serve import BoardServer
+from recbole_dtn.leaderboard.statistics import summarise
+from recbole_dtn.record.record import RunRecord, write_record
+
+Runs = Callable[..., list[RunRecord]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[BoardServer]:
+    known = Recorded()
+    with BoardServer(lambda: of_folder(folder, known), "films") as started:
+        thread = threading.Thread(target=started.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield started
+        started.shutdown()
+        thread.join()
+
+
+def get(server: BoardServer, path: str, host: str | None = None, method: str = "GET") -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection.request(method, path, headers={} if host is None else {"Host": host})
+    answer = connection.getresponse()
+    found = answer.status, answer.read().decode()
+    connection.close()
+    return found
+
+
+def test_the_page_follows_the_runs(server: BoardServer, folder: Path, board_runs: Runs) -> None:
+    assert get(server, "/version") == (200, "")
+    assert "No run has ended yet" in get(server, "/")[1]
+    versions = [""]
+    for model in ("DTN", "PLE"):
+        for run in board_runs(model, 0.7, range(2)):
+            write_record(run, folder / "films" / model / run.run_id)
+        status, version = get(server, "/version")
+        assert status == 200
+        assert version not in versions
+        versions.append(version)
+        text = get(server, "/")[1]
+        assert f'data-version="{version}"' in text
+        assert f">{model}</button>" in text
+        assert get(server, "/version")[1] == version
+    assert get(server, "/", f"localhost:{server.server_port}")[0] == 200
+
+
+def test_only_the_served_page_may_ask_its_server(board_runs: Runs) -> None:
+    records = board_runs("DTN", 0.7, [1])
+    file, served = (board_page([summarise(records)], records, "b", version=version) for version in ("", "0123"))
+    assert ("fetch(" in file, "connect-src" in file) == (False, False)
+    assert ("fetch(" in served, "connect-src 'self'" in served) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "path", ["/../runs", "/runs", "//etc/passwd", "/%2e%2e/", "/version/..", "/?x=1", "/record.json"]
+)
+def test_there_is_no_path_to_a_file(server: BoardServer, path: str) -> None:
+    assert get(server, path) == (404, "there is / and /version\n")
+
+
+def test_another_host_and_another_method_get_nothing(server: BoardServer) -> None:
+    for host in ("example.com", f"example.com:{server.server_port}", "127.0.0.1:1", ""):
+        assert get(server, "/", host)[0] == 403
+    assert get(server, "/", method="POST")[0] == 501
+    assert server.server_address[0] == "127.0.0.1"
+
+
+def test_a_port_that_is_taken(server: BoardServer, folder: Path) -> None:
+    with pytest.raises(UsageError, match=f"--port: {server.server_port} cannot be used"):
+        BoardServer(lambda: of_folder(folder), "films", server.server_port)
