@@ -39,6 +39,11 @@ SWITCHES = (
         "a run on each of N random splits (split_seed 2020, 2021, ...); --split_seeds=1,5 names them; "
         "--folds=N: a run per fold",
     ),
+    (
+        "--resume=FOLDER",
+        "go on with the run in FOLDER; --resume=auto: with the newest run of these settings that has not ended, or a new "
+        "one",
+    ),
     ("--debug", "show the traceback of an error"),
     ("--version", "print the version"),
     ("--help, -h", "this help; `<command> --help` shows the help of a command"),

@@ -40,9 +40,9 @@ def run(words: list[str]) -> int:
     from recbole_dtn.training.report import metric_rows
 
     loaded = load(folder, **moved)
-    if loaded.record.status == "interrupted":
+    if loaded.record.status != "finished":
         at = f" at {loaded.record.interrupted_at}" if loaded.record.interrupted_at else ""
-        print(f"this run was interrupted{at}: no test of it was finished before this one", file=sys.stderr)
+        print(f"this run was {loaded.record.status}{at}: no test of it was finished before this one", file=sys.stderr)
     found = loaded.evaluate()
     if given.json:
         flag = {"selected_on_test": True} if loaded.record.selected_on_test else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,12 @@ from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.layers.compression import Compression, RowBlock, row_blocks
 from recbole_dtn.layers.embedding import EmbeddingTable
 from recbole_dtn.model.base import MultiTaskRecommender
+from recbole_dtn.record.held import held
 from recbole_dtn.schema import DataSchema
 
-__all__ = ["FILE_NAME", "Checkpoint", "initialise_from", "read_checkpoint", "read_weights", "write_checkpoint"]
+__all__ = [
+    "FILE_NAME", "Checkpoint", "initialise_from", "read_checkpoint", "read_weights", "save_whole", "write_checkpoint",
+]  # fmt: skip
 
 FILE_NAME = "checkpoint.ckpt"
 FORMAT = 1
@@ -32,6 +35,7 @@ class Checkpoint:
     Attributes:
         balancer: state of the loss balancer.
         tables: field names of every embedding table, by its key in ``state_dict``.
+        record: the run's record at this epoch, where the run wrote one.
     """
 
     state_dict: dict[str, Tensor]
@@ -41,6 +45,7 @@ class Checkpoint:
     epoch: int
     balancer: dict[str, Tensor]
     tables: dict[str, list[str]]
+    record: dict[str, Any] | None = None
 
 
 def write_checkpoint(
@@ -50,8 +55,15 @@ def write_checkpoint(
     *,
     epoch: int,
     balancer: nn.Module | None = None,
+    record: dict[str, Any] | None = None,
+    replaced: Callable[[], None] | None = None,
 ) -> None:
-    """Write a checkpoint whole or not at all."""
+    """Write a checkpoint whole or not at all.
+
+    Args:
+        path, model, vocabularies, epoch, balancer, record: what :class:`Checkpoint` has.
+        replaced: as in :func:`save_whole`.
+    """
     content = {
         "format": FORMAT,
         "state_dict": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
@@ -61,11 +73,42 @@ def write_checkpoint(
         "epoch": epoch,
         "balancer": {} if balancer is None else {k: tensor.cpu() for k, tensor in balancer.state_dict().items()},
         "tables": {name: list(table.field_names) for name, table in _tables(model).items()},
+        "record": record,
     }
-    # Renamed when it is complete: a process killed here leaves the checkpoint of the best epoch so far.
+    save_whole(path, content, replaced)
+
+
+def save_whole(path: Path, content: dict[str, Any], replaced: Callable[[], None] | None = None) -> None:
+    """``torch.save`` to a temporary name beside ``path``, flushed to the disk and then renamed.
+
+    A process that is killed, interrupted or without space leaves the file that was there before.
+
+    Args:
+        path: of the file. content: plain values and tensors.
+        replaced: called after the file has been renamed, with Ctrl-C and SIGTERM held back in between, so that what is
+            noted of the file agrees with it.
+    """
     temporary = path.with_name(f".{path.name}.writing")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
+    try:
+        torch.save(content, temporary)
+        _to_disk(temporary)
+        with held():
+            os.replace(temporary, path)
+            if replaced is not None:
+                replaced()
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _to_disk(path.parent)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -83,6 +126,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         epoch=content["epoch"],
         balancer=content.get("balancer", {}),  # older checkpoints have none
         tables=content.get("tables", {}),
+        record=content.get("record"),
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import pytorch_lightning as lightning
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import UsageError
@@ -22,7 +26,7 @@ from recbole_dtn.registry import MODELS
 from recbole_dtn.training.compiled import check_compiler
 from recbole_dtn.training.loaders import EpochOrder
 
-__all__ = ["check_settings", "is_first_process", "new_trainer", "quiet_lightning"]
+__all__ = ["check_settings", "is_first_process", "new_trainer", "quiet_lightning", "tell_processes"]
 
 QUIET: dict[str, Any] = {
     "enable_checkpointing": False,
@@ -85,7 +89,7 @@ def new_trainer(settings: Settings, folder: Path, callbacks: list[lightning.Call
         settings: epochs, devices, precision, loggers. folder: of the run. callbacks: called in this order.
     """
     with quiet_lightning():
-        return lightning.Trainer(
+        trainer = lightning.Trainer(
             **_machine(settings),
             **QUIET,
             max_epochs=settings.epochs,
@@ -99,6 +103,29 @@ def new_trainer(settings: Settings, folder: Path, callbacks: list[lightning.Call
             log_every_n_steps=1_000_000,
             default_root_dir=str(folder),
         )
+    trainer._signal_connector = _NoSignals(trainer)
+    # Every step sends what Lightning's handlers would note; TrainingKeeper asks all processes itself.
+    setattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", lambda: None)  # noqa: B010
+    return trainer
+
+
+class _NoSignals(_SignalConnector):
+    """Sets no handlers. Lightning's waits for the other processes inside of the handler, for ever where they are in
+    another collective call; ours are in :class:`~recbole_dtn.training.signals.Signals`."""
+
+    def register_signal_handlers(self) -> None:
+        self.received_sigterm = False
+
+
+def tell_processes(trainer: lightning.Trainer, number: int) -> None:
+    """Send a signal on: from the first process to those it has started, from these to it."""
+    launcher = trainer.strategy.launcher
+    if isinstance(launcher, _SubprocessScriptLauncher):
+        launcher.kill(signal.Signals(number))
+    elif os.getppid() > 1:
+        # What started this process may belong to somebody else, as under SLURM, which signals all of them itself.
+        with suppress(OSError):
+            os.kill(os.getppid(), number)
 
 
 def _loggers(settings: Settings, folder: Path) -> list[Logger]:
@@ -128,6 +155,7 @@ def quiet_lightning() -> Iterator[None]:
             r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
             r".*GPU available but not used.*",
             r".*It is recommended to use `self.log.*sync_dist.*",
+            r".*your dataloader is not resumable.*",
             r".*You have overridden `transfer_batch_to_device`.*",
         ):
             warnings.filterwarnings("ignore", message=message)
