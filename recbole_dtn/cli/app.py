@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after the program's name; those of the process by default.
 
     Returns:
-        The exit code: 0, 1 failure, 2 usage or input, 3 too many rejected rows, 75 preempted (SIGTERM), 130 interrupted.
+        The exit code: 0, 1 failure, 2 usage or input, 3 too many rejected rows, 75 ended by SIGTERM, 130 interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words

@@ -41,8 +41,8 @@ SWITCHES = (
     ),
     (
         "--resume=FOLDER",
-        "go on with the run in FOLDER; --resume=auto: with the newest run of these settings that has not ended, or a new "
-        "one",
+        "go on with the run in FOLDER; --resume=auto: with the newest run of these settings that has not ended, or "
+        "a new one",
     ),
     ("--debug", "show the traceback of an error"),
     ("--version", "print the version"),

@@ -64,10 +64,7 @@ def run(words: list[str]) -> int:
     dry, words = _dry_run(words)
     seeds, words = _split_seeds(words)
     resume, words = _taken(words, "resume")
-    if resume is None or resume == "auto":
-        resolved = resolve(words)
-    else:
-        resolved = resolve_resumed(Path(resume), words)
+    resolved = resolve(words) if resume in (None, "auto") else resolve_resumed(Path(resume or ""), words)
     settings = resolved.settings
     console = make_console(quiet=settings.quiet)
     splits = plan_splits(settings, seeds, Path(settings.data_path) / (settings.folder or settings.dataset))
@@ -85,7 +82,9 @@ def run(words: list[str]) -> int:
         from recbole_dtn.cli.train_splits import run_splits
 
         if resume not in (None, "auto"):
-            raise UsageError(f"resume={resume}: that is one run, here are several splits; --resume=auto finds each of them")
+            raise UsageError(
+                f"resume={resume}: that is one run, here are several splits; --resume=auto finds each of them"
+            )
         return ENDED[run_splits(words, settings, splits, console, resume=resume)]
     from recbole_dtn.training.fit import fit_settings
 

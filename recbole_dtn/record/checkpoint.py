@@ -21,7 +21,8 @@ from recbole_dtn.record.held import held
 from recbole_dtn.schema import DataSchema
 
 __all__ = [
-    "FILE_NAME", "Checkpoint", "initialise_from", "read_checkpoint", "read_weights", "save_whole", "write_checkpoint",
+    "FILE_NAME", "Checkpoint", "checkpoint_epoch", "initialise_from", "read_checkpoint", "read_weights", "save_whole",
+    "write_checkpoint",
 ]  # fmt: skip
 
 FILE_NAME = "checkpoint.ckpt"
@@ -128,6 +129,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
         tables=content.get("tables", {}),
         record=content.get("record"),
     )
+
+
+def checkpoint_epoch(folder: Path) -> int | None:
+    """The epoch of a run's checkpoint; None without one.
+
+    Raises:
+        DataError: as :func:`read_checkpoint`, for one that cannot be read.
+    """
+    if not (folder / FILE_NAME).is_file():
+        return None
+    epoch: int = _content(folder, mapped=True)["epoch"]
+    return epoch
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ def held() -> Iterator[None]:
         return
     come: list[int] = []
     before = {
-        number: signal.signal(number, lambda found, _: come.append(found)) for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, lambda given, _: come.append(given)) for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
         yield
@@ -28,6 +28,6 @@ def held() -> Iterator[None]:
         for number, handler in before.items():
             # None: a handler that was not set from Python.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        for number in dict.fromkeys(come):
+        for found in dict.fromkeys(come):
             # Through the system, so that a default action is taken too.
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), found)

@@ -16,13 +16,14 @@ from filelock import FileLock, Timeout
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import DataError, UsageError
-from recbole_dtn.record.checkpoint import save_whole
+from recbole_dtn.record.checkpoint import FILE_NAME as CHECKPOINT
+from recbole_dtn.record.checkpoint import read_checkpoint, save_whole
 from recbole_dtn.record.record import FILE_NAME as RECORD
 from recbole_dtn.record.record import RunRecord, read_record
 
 __all__ = [
-    "FILE_NAME", "find_unfinished", "is_running", "lock_run", "read_training", "record_in", "refuse_other_run",
-    "write_training",
+    "FILE_NAME", "find_unfinished", "has_trained", "is_running", "lacks_record", "lock_run", "read_training", "record_in", "record_of",
+    "refuse_other_run", "write_training",
 ]  # fmt: skip
 
 FILE_NAME = "training.ckpt"
@@ -74,6 +75,35 @@ def record_in(content: dict[str, Any], file: Path) -> RunRecord:
         return RunRecord.model_validate(content["record"])
     except ValueError as error:
         raise DataError(f"{file}: its record is of another version: {error}") from error
+
+
+def record_of(folder: Path) -> RunRecord:
+    """The record of a run, or where a kill left none the one that its checkpoints hold.
+
+    Raises:
+        DataError: when there is neither, or it cannot be read.
+    """
+    best = folder / CHECKPOINT
+    recorded = not best.is_file() or (folder / RECORD).exists()
+    if recorded and (record := read_record(folder)).status == "finished":
+        return record
+    if has_trained(folder):
+        return record_in(read_training(folder, mapped=True), folder / FILE_NAME)
+    return record if recorded else record_in({"record": read_checkpoint(folder).record}, best)
+
+
+def has_trained(folder: Path) -> bool:
+    """Whether a run that has not ended has ended its training, so that its test alone is left."""
+    return (folder / FILE_NAME).is_file() and bool(read_training(folder, mapped=True)["trained"])
+
+
+def lacks_record(folder: Path) -> bool:
+    """Whether a run has a checkpoint and no record of its end, so that a test is enough to write one."""
+    if not (folder / CHECKPOINT).is_file():
+        return False
+    if not (folder / RECORD).exists():
+        return True
+    return has_trained(folder) and read_record(folder).status != "finished"
 
 
 def refuse_other_run(record: RunRecord, settings: Settings, digest: str, version: str, folder: Path) -> None:

@@ -24,7 +24,8 @@ from recbole_dtn.metric.tasks import new_metrics
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.preprocess.prepare import PreparedData, prepare
 from recbole_dtn.record.checkpoint import read_checkpoint
-from recbole_dtn.record.record import RunRecord, read_record
+from recbole_dtn.record.record import RunRecord
+from recbole_dtn.record.training import record_of
 from recbole_dtn.registry import MODELS, load_plugins
 from recbole_dtn.schema import TaskSpec
 from recbole_dtn.training.allocator import keep_large_blocks
@@ -189,7 +190,7 @@ def load(folder: str | Path, **overrides: Any) -> LoadedRun:
     """
     folder = Path(folder)
     keep_large_blocks()
-    record = read_record(folder)
+    record = record_of(folder)
     checkpoint = read_checkpoint(folder)
     # Before the settings are restored: a plug-in registers the model that they name.
     load_plugins(record.settings["plugins"])

@@ -61,6 +61,8 @@ class BestKeeper(lightning.Callback):
         self.history: list[EpochRecord] = []
         self._selected: float | None = None
         self.interrupted_at: str | None = None
+        self.written: int | None = None
+        """Epoch of the checkpoint of a run that goes on from before it was written."""
         self.best_round: int | None = None
         """Of a model that was fitted directly; it is recorded as the epoch."""
 
@@ -81,7 +83,10 @@ class BestKeeper(lightning.Callback):
         self._selected = value
         # Lightning counts from 0, the user from 1.
         epoch = trainer.current_epoch + 1 if self.best_round is None else self.best_round
-        if is_better(higher_is_better(name, self.tasks), value, self.best):
+        # On a GPU a validation that is done again may find another number. The file has its epoch already, and no epoch
+        # before.
+        again = epoch == self.written
+        if again or is_better(higher_is_better(name, self.tasks), value, self.best):
 
             def note() -> None:
                 self.best, self.best_epoch, self.worse = value, epoch, 0

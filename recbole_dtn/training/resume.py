@@ -19,6 +19,7 @@ import torch
 from pytorch_lightning.loggers import CSVLogger
 
 from recbole_dtn.errors import DataError, UsageError
+from recbole_dtn.record.checkpoint import checkpoint_epoch
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.record.training import read_training, write_training
 from recbole_dtn.training.callbacks import BestKeeper, Clock
@@ -72,6 +73,13 @@ class TrainingKeeper(lightning.Callback):
             self._rows = _csv_rows(folder / METRICS)
             self.seconds = self._found["seconds"]
             self.trained = self._found["trained"]
+            best, there = self._found["keeper"]["best_epoch"], checkpoint_epoch(folder)
+            if best is not None and (there is None or there < best):
+                raise DataError(
+                    f"resume={folder}: expected the checkpoint of epoch {best} beside the training checkpoint, found "
+                    + ("none" if there is None else f"that of epoch {there}")
+                )
+            keeper.written = there if there != best else None
             if self.trained:
                 keeper.restore(self._found["keeper"])
                 clock.restore(self._found["clock"])
@@ -249,7 +257,6 @@ class TrainingKeeper(lightning.Callback):
         set_random_state(found["random"][trainer.global_rank], trainer.strategy.root_device)
         epoch, batch = found["epoch"] + 1, found["batch"]
         self.report.show(f"goes on in epoch {epoch} after batch {batch:,} of {found['batches']:,}: {self.folder}")
-
 
     @staticmethod
     def _restore_rows(trainer: lightning.Trainer, rows: list[dict[str, Any]]) -> None:
