@@ -46,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"error: {error}", error.exit_code, debug)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED, debug)
-    except Preempted:
-        return _fail("ended by SIGTERM before there was anything to go on with", Preempted.exit_code, debug)
+    except Preempted as error:
+        return _fail(f"ended by SIGTERM: {str(error) or 'nothing was begun'}", Preempted.exit_code, debug)
     except BrokenPipeError:  # the reader of our output has gone (`... | head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

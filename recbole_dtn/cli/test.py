@@ -39,7 +39,6 @@ def run(words: list[str]) -> int:
         read_record(Path(folder))  # a wrong folder is an error before torch is imported
     from recbole_dtn.record.training import lacks_record
     from recbole_dtn.serving.load import load
-    from recbole_dtn.serving.rebuild import rebuild_record
     from recbole_dtn.training.report import metric_rows
 
     rebuilt = lacks_record(Path(folder))
@@ -50,6 +49,8 @@ def run(words: list[str]) -> int:
     if not rebuilt:
         found = loaded.evaluate()
     else:
+        from recbole_dtn.serving.rebuild import rebuild_record
+
         found, record = rebuild_record(Path(folder), loaded)
         how = "is being run" if record is None else f"had no record of its end; one was written ({record.status})"
         print(f"this run {how}: tested from the checkpoint of epoch {loaded.record.best_epoch}", file=sys.stderr)

@@ -22,8 +22,8 @@ from recbole_dtn.record.record import FILE_NAME as RECORD
 from recbole_dtn.record.record import RunRecord, read_record
 
 __all__ = [
-    "FILE_NAME", "find_unfinished", "has_trained", "is_running", "lacks_record", "lock_run", "read_training", "record_in", "record_of",
-    "refuse_other_run", "write_training",
+    "FILE_NAME", "find_unfinished", "has_trained", "is_running", "lacks_record", "lock_run", "read_training",
+    "record_in", "record_of", "refuse_other_run", "write_training",
 ]  # fmt: skip
 
 FILE_NAME = "training.ckpt"
