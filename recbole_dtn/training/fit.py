@@ -36,11 +36,12 @@ from recbole_dtn.training.direct import train_directly
 from recbole_dtn.training.loaders import Loaders
 from recbole_dtn.training.memory import MemoryWatch
 from recbole_dtn.training.module import TrainingModule
+from recbole_dtn.training.processes import tell_processes, watched
 from recbole_dtn.training.profile import Profiler
 from recbole_dtn.training.report import Report
 from recbole_dtn.training.resume import TrainingKeeper
 from recbole_dtn.training.signals import Signals
-from recbole_dtn.training.trainer import check_settings, is_first_process, new_trainer, quiet_lightning, tell_processes
+from recbole_dtn.training.trainer import check_settings, is_first_process, new_trainer, quiet_lightning
 from recbole_dtn.training.unfinished import Resume, folder_to_resume
 from recbole_dtn.training.warn import data_warnings, result_warnings
 from recbole_dtn.version import __version__
@@ -266,7 +267,7 @@ def _train(
     start = time.perf_counter()
     at = "the training"
     try:
-        with quiet_lightning():
+        with quiet_lightning(), watched(trainer):
             if model.fits_directly and not training.trained:
                 train_directly(trainer, module, data, keeper, report)
             elif not training.trained:
@@ -286,9 +287,9 @@ def _train(
                 for sentence in model.findings():
                     report.show(sentence)
                 trainer.test(module, datamodule=data, verbose=False)
-        outcome.test, outcome.factors = module.latest, module.latest_factors
-        outcome.gates = module.gate_means.compute()
-        outcome.chain_breaks = module.chain_breaks.compute()
+            outcome.test, outcome.factors = module.latest, module.latest_factors
+            outcome.gates = module.gate_means.compute()
+            outcome.chain_breaks = module.chain_breaks.compute()
         seconds["test"] = time.perf_counter() - start
         outcome.status = "finished"
     except Preempted:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ import pytorch_lightning as lightning
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import CSVLogger, Logger
-from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 
 from recbole_dtn.config.settings import Settings
@@ -25,8 +22,9 @@ from recbole_dtn.layers.backends import require as require_backend
 from recbole_dtn.registry import MODELS
 from recbole_dtn.training.compiled import check_compiler
 from recbole_dtn.training.loaders import EpochOrder
+from recbole_dtn.training.processes import keep_together
 
-__all__ = ["check_settings", "is_first_process", "new_trainer", "quiet_lightning", "tell_processes"]
+__all__ = ["check_settings", "is_first_process", "new_trainer", "quiet_lightning"]
 
 QUIET: dict[str, Any] = {
     "enable_checkpointing": False,
@@ -103,6 +101,7 @@ def new_trainer(settings: Settings, folder: Path, callbacks: list[lightning.Call
             log_every_n_steps=1_000_000,
             default_root_dir=str(folder),
         )
+    keep_together(trainer)
     trainer._signal_connector = _NoSignals(trainer)
     # Every step sends what Lightning's handlers would note; TrainingKeeper asks all processes itself.
     setattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", lambda: None)  # noqa: B010
@@ -115,17 +114,6 @@ class _NoSignals(_SignalConnector):
 
     def register_signal_handlers(self) -> None:
         self.received_sigterm = False
-
-
-def tell_processes(trainer: lightning.Trainer, number: int) -> None:
-    """Send a signal on: from the first process to those it has started, from these to it."""
-    launcher = trainer.strategy.launcher
-    if isinstance(launcher, _SubprocessScriptLauncher):
-        launcher.kill(signal.Signals(number))
-    elif os.getppid() > 1:
-        # What started this process may belong to somebody else, as under SLURM, which signals all of them itself.
-        with suppress(OSError):
-            os.kill(os.getppid(), number)
 
 
 def _loggers(settings: Settings, folder: Path) -> list[Logger]:
