@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytorch_lightning as lightning
+import torch
 from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
@@ -24,8 +25,8 @@ POLL = 0.5
 """Seconds between two looks at the other processes."""
 GRACE = 10.0
 """Seconds that a process has to notice by itself that another one is gone; under NCCL it may never do."""
-SETTLE = 2.0
-"""Seconds to wait, after an error, for the process that may have caused it."""
+SETTLE = 10.0
+"""Seconds to wait, after a connection was lost, for the end of the process at its other side."""
 NO_FAULT = (None, 0, Preempted.exit_code, 130)
 ADVICE = "the run can go on from its last training checkpoint with --resume, if one was written"
 
@@ -51,9 +52,9 @@ def keep_together(trainer: lightning.Trainer) -> None:
 def tell_processes(trainer: lightning.Trainer, number: int) -> None:
     """Send a signal on: from the first process to those it has started, from these to it."""
     launcher = trainer.strategy.launcher
-    if isinstance(launcher, _SubprocessScriptLauncher):
+    if trainer.local_rank == 0 and launcher is not None:
         launcher.kill(signal.Signals(number))
-    elif os.getppid() > 1:
+    elif trainer.local_rank > 0 and os.getppid() > 1:
         # What started this process may belong to somebody else, as under SLURM, which signals all of them itself.
         with suppress(OSError):
             os.kill(os.getppid(), number)
@@ -73,7 +74,7 @@ def watched(trainer: lightning.Trainer) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause = None if isinstance(error, RecBoleDTNError) else watch.cause(SETTLE)
+        cause = watch.cause(SETTLE) if _lost_connection(error) else None
         watch.end_others()
         if cause is None:
             raise
@@ -86,8 +87,9 @@ class _Watch:
     """A thread that looks at the other processes: the first looks at those it has started, these look at it."""
 
     def __init__(self, trainer: lightning.Trainer) -> None:
+        # Those that Lightning starts have a launcher too, which has started nothing.
         self.launcher = trainer.strategy.launcher
-        self.parent = os.getppid()
+        self.parent = os.getppid() if trainer.local_rank > 0 else None
         self.stopped = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -102,7 +104,7 @@ class _Watch:
             for number, child in enumerate(self.children, 1):
                 if child.poll() not in NO_FAULT:
                     return f"process {number} of the run (pid {child.pid}) {_how(child.returncode)}"
-            if self.launcher is None and os.getppid() != self.parent:
+            if self.parent not in (None, os.getppid()):
                 return f"the first process of the run (pid {self.parent}) has ended"
             if time.monotonic() >= end:
                 return None
@@ -124,6 +126,12 @@ class _Watch:
                 self.end_others()
                 os._exit(1)
             return
+
+
+def _lost_connection(error: BaseException) -> bool:
+    """Whether a collective call failed."""
+    known = isinstance(error, torch.distributed.DistError)
+    return known or (isinstance(error, RuntimeError) and any(name in str(error).lower() for name in ("gloo", "nccl")))
 
 
 def _how(code: int) -> str:

@@ -83,7 +83,8 @@ class Signals:
             self._waiting = threading.Timer(GRACE, _give_up)
             self._waiting.daemon = True
             self._waiting.start()
-        if not self._deferred:
+        # Once: what is saved after it is not disturbed by a system that is impatient.
+        if first and not self._deferred:
             raise Preempted
 
     def _interrupt(self, number: int, _: FrameType | None) -> None:
