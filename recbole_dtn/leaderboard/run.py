@@ -87,6 +87,8 @@ def run_board(
     with Signals() as signals:
         try:
             session.run()
+        except Preempted:
+            raise Preempted("the cells that are finished are in the table; the same command goes on") from None
         finally:
             with signals.deferred():
                 names = {cell.key.settings_digest: cell.name for cell in cells}
@@ -227,7 +229,7 @@ class _Session:
             raise KeyboardInterrupt
         if record is not None and record.status == "preempted":
             self._tell(position, "preempted")
-            raise Preempted("the cells that were finished are recorded; the same command goes on")
+            raise Preempted
         if record is None:
             self.failed[position] = str(outcome.failure)
             self._tell(position, f"failed: {outcome.failure}")

@@ -244,7 +244,7 @@ def _train(
     settings, prepared, model = run.settings, run.prepared, run.model
 
     def describe() -> RunRecord:
-        seconds["train"] = training.elapsed
+        outcome.wall_seconds["train"] = training.elapsed
         return run.record(outcome)
 
     positives = prepared.summary.positives["valid"]
@@ -253,7 +253,6 @@ def _train(
         callbacks = [Profiler(folder, report), *callbacks]
     clock = Clock()
     outcome = _Outcome(keeper, clock)
-    seconds = outcome.wall_seconds
     data = Loaders(settings, prepared, report)
     training = TrainingKeeper(folder, keeper, clock, data, report, signals, describe, resumed=resumed)
     # Clock before ProgressLine, which reads the rate of the batch that has just ended.
@@ -264,46 +263,64 @@ def _train(
     # Rounded up: the last batch of an epoch may be short.
     steps = max(1, -(-prepared.splits["train"].rows // (settings.train_batch_size * trainer.world_size)))
     module = TrainingModule(model, settings, steps_per_epoch=steps)
-    start = time.perf_counter()
-    at = "the training"
     try:
         with quiet_lightning(), watched(trainer):
-            if model.fits_directly and not training.trained:
-                train_directly(trainer, module, data, keeper, report)
-            elif not training.trained:
-                with signals.deferred():
-                    trainer.fit(module, datamodule=data)
-            else:
-                report.show(f"the training had ended: goes on with the test of {folder}")
-            at = "the test"
+            if not training.trained:
+                _fit_model(trainer, module, data, training)
             with signals.deferred():
-                if not training.trained:
-                    training.end_training(trainer)
-                start = time.perf_counter()
-                # Only the first process knows the folder for certain; all load its best epoch, after it was written.
-                folder = Path(trainer.strategy.broadcast(str(folder)))
-                trainer.strategy.barrier()
-                model.load_state_dict(read_weights(folder))
-                for sentence in model.findings():
-                    report.show(sentence)
-                trainer.test(module, datamodule=data, verbose=False)
-            outcome.test, outcome.factors = module.latest, module.latest_factors
-            outcome.gates = module.gate_means.compute()
-            outcome.chain_breaks = module.chain_breaks.compute()
-        seconds["test"] = time.perf_counter() - start
+                _test(trainer, module, data, folder, report, outcome)
         outcome.status = "finished"
     except Preempted:
-        stopped = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
-        outcome.stopped_at = stopped if at == "the training" and not model.fits_directly else at
-    except (SystemExit, KeyboardInterrupt) as error:
+        outcome.stopped_at = _place(trainer, training)
+    except SystemExit:
         # On Ctrl-C, Lightning calls its callbacks and then raises SystemExit; it is caught so that the record is
         # written.
-        if isinstance(error, KeyboardInterrupt):
-            keeper.interrupted_at = keeper.interrupted_at or at
         if keeper.interrupted_at is None:
             raise
-    seconds["train"] = training.elapsed
+    except KeyboardInterrupt:
+        keeper.interrupted_at = keeper.interrupted_at or _place(trainer, training)
+    outcome.wall_seconds["train"] = training.elapsed
     return outcome
+
+
+def _fit_model(trainer: lightning.Trainer, module: TrainingModule, data: Loaders, training: TrainingKeeper) -> None:
+    if module.model.fits_directly:
+        train_directly(trainer, module, data, training.keeper, training.report)
+    else:
+        with training.signals.deferred():
+            trainer.fit(module, datamodule=data)
+    with training.signals.deferred():
+        training.end_training(trainer)
+
+
+def _test(
+    trainer: lightning.Trainer,
+    module: TrainingModule,
+    data: Loaders,
+    folder: Path,
+    report: Report,
+    outcome: _Outcome,
+) -> None:
+    """Test the best epoch."""
+    start = time.perf_counter()
+    # Only the first process knows the folder for certain; all load its best epoch, after it has been written.
+    folder = Path(trainer.strategy.broadcast(str(folder)))
+    trainer.strategy.barrier()
+    module.model.load_state_dict(read_weights(folder))
+    for sentence in module.model.findings():
+        report.show(sentence)
+    trainer.test(module, datamodule=data, verbose=False)
+    outcome.test, outcome.factors = module.latest, module.latest_factors
+    outcome.gates = module.gate_means.compute()
+    outcome.chain_breaks = module.chain_breaks.compute()
+    outcome.wall_seconds["test"] = time.perf_counter() - start
+
+
+def _place(trainer: lightning.Trainer, training: TrainingKeeper) -> str:
+    """Where a run was stopped."""
+    if training.trained:
+        return "the test"
+    return f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
 
 
 def _record(

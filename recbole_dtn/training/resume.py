@@ -83,6 +83,7 @@ class TrainingKeeper(lightning.Callback):
             if self.trained:
                 keeper.restore(self._found["keeper"])
                 clock.restore(self._found["clock"])
+                report.show(f"the training had ended: goes on with the test of {folder}")
 
     @property
     def elapsed(self) -> float:

@@ -395,7 +395,7 @@ def test_sigterm_stops_the_board_after_its_table(board: Board, within_a_run: boo
                 os.kill(os.getpid(), signal.SIGTERM)
         return finished(board.trainer, overrides)
 
-    with pytest.raises(Preempted):
+    with pytest.raises(Preempted, match="the same command goes on"):
         board.run(run_cell=run_cell)
     assert len(board.trainer.ran) == 1 + within_a_run, "the cells after it do not run"
     assert "leaderboard written to" in board.said
