@@ -200,6 +200,11 @@ class Clock(lightning.Callback):
         self.seconds += now - self._last
         self._last = now
 
+    def leave_out(self, seconds: float) -> None:
+        """Take the last seconds, in which something else was done, out of both rates."""
+        self._start += seconds
+        self._last += seconds
+
     def state(self) -> dict[str, float]:
         """What :meth:`restore` takes."""
         return {"rows": self.rows, "seconds": self.seconds, "epoch_rows": self._epoch_rows,

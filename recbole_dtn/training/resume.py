@@ -107,7 +107,9 @@ class TrainingKeeper(lightning.Callback):
             due = True
         stop, due = self._agreed(trainer, self.signals.asked, due)
         if stop or due:
-            self.write(trainer, pl_module, self._position(trainer, batch_idx + 1))
+            position, begun = self._position(trainer, batch_idx + 1), time.perf_counter()
+            self.write(trainer, pl_module, position)
+            self.clock.leave_out(time.perf_counter() - begun)
         self.signals.asked = stop
         self.signals.check()
 

@@ -44,8 +44,13 @@ def folder_to_resume(
         if first:
             os.environ[RUN_ID_VARIABLE] = folder.name
         return folder
+    if not first and RUN_ID_VARIABLE not in os.environ:
+        raise UsageError(
+            "resume=auto: this process was not started by the first one of the run, so that they may find different "
+            "runs; name the folder in its place"
+        )
     if not first:
-        joined = Path(settings.output_dir) / settings.dataset / settings.model / os.environ.get(RUN_ID_VARIABLE, "")
+        joined = Path(settings.output_dir) / settings.dataset / settings.model / os.environ[RUN_ID_VARIABLE]
         return joined if (joined / TRAINING).is_file() else None
     found, unreadable = find_unfinished(settings, digest, __version__)
     for message in unreadable:

@@ -160,6 +160,40 @@ def test_a_run_that_gets_sigterm_goes_on_to_the_same_bits(
     assert_same(again, None if part == "test" else watch, whole(model))
 
 
+def test_ctrl_c_stops_after_the_batch_and_the_run_goes_on(
+    tiny: Callable[..., Run], whole: Callable[[str], tuple[Run, Watch]]
+) -> None:
+    run = tiny("DTN", Watch("train", 3, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    assert (run.status, run.record.interrupted_at) == ("interrupted", "epoch 1, step 3")
+    assert read_training(run.folder)["step"] == 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    watch = Watch()
+    assert_same(tiny("DTN", watch, resume=run.folder), watch, whole("DTN"))
+
+
+@pytest.mark.parametrize(
+    ("given", "steps"),
+    [
+        ({"every_steps": 5}, [5, 10, 15]),
+        ({"every_steps": None, "every_minutes": 1e-9}, [*range(1, 17)]),
+        ({"every_steps": None, "every_minutes": None}, []),
+    ],
+)
+def test_training_checkpoints_are_written_every_so_many_steps_or_minutes(
+    given: dict[str, Any], steps: list[int], tiny: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "recbole_dtn.training.resume.write_training", lambda folder, content, record: written.append(content)
+    )
+    tiny("DTN", checkpoint=given, epochs=2)
+    *parts, last = written
+    assert [content["step"] for content in parts] == steps
+    assert [content["epoch"] * STEPS + content["batch"] for content in parts] == steps
+    assert last["trained"], "the last one is written when the training has ended"
+    assert "model" not in last
+
+
 def test_a_run_may_be_stopped_again_and_again(
     tiny: Callable[..., Run], whole: Callable[[str], tuple[Run, Watch]]
 ) -> None:
