@@ -32,6 +32,15 @@ class TooManyRejectedError(RecBoleDTNError):
     exit_code = 3
 
 
+class Preempted(BaseException):
+    """SIGTERM has come: whoever catches it saves what there is, and the command ends with ``exit_code``.
+
+    Like KeyboardInterrupt it is no Exception, so that what goes on after a fault does not go on after it.
+    """
+
+    exit_code = 75
+
+
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """A sentence that names the known names nearest to ``name``.
 

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 import recbole_dtn
-from recbole_dtn.errors import RecBoleDTNError, UsageError, nearest
+from recbole_dtn.errors import Preempted, RecBoleDTNError, UsageError, nearest
 
 __all__ = ["COMMANDS", "main"]
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after the program's name; those of the process by default.
 
     Returns:
-        The exit code: 0, 1 failure, 2 usage or input, 3 too many rejected rows, 130 interrupted, 143 ended by SIGTERM.
+        The exit code: 0, 1 failure, 2 usage or input, 3 too many rejected rows, 75 ended by SIGTERM, 130 interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"error: {error}", error.exit_code, debug)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED, debug)
+    except Preempted as error:
+        return _fail(f"ended by SIGTERM: {str(error) or 'nothing was begun'}", Preempted.exit_code, debug)
     except BrokenPipeError:  # the reader of our output has gone (`... | head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

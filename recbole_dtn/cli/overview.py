@@ -40,6 +40,11 @@ SWITCHES = (
         "--folds=N: a run per fold",
     ),
     ("--trust", "run the plug-in files that config_files name, as if they were named in --plugins"),
+    (
+        "--resume=FOLDER",
+        "go on with the run in FOLDER; --resume=auto: with the newest run of these settings that has not ended, or "
+        "a new one",
+    ),
     ("--debug", "show the traceback of an error"),
     ("--version", "print the version"),
     ("--help, -h", "this help; `<command> --help` shows the help of a command"),

@@ -51,20 +51,30 @@ def run(words: list[str]) -> int:
     given = COMMAND.parse(words)
     folder: str = given.run
     moved = {key: getattr(given, key) for key in ("data_path", "cache_dir") if getattr(given, key) is not None}
-    from recbole_dtn.record.record import read_record
+    from recbole_dtn.record.record import FILE_NAME, read_record
 
-    read_record(Path(folder))  # a wrong folder is an error before torch is imported
+    if (Path(folder) / FILE_NAME).exists() or not any(Path(folder).glob("*.ckpt")):
+        read_record(Path(folder))  # a wrong folder is an error before torch is imported
+    from recbole_dtn.record.training import lacks_record
     from recbole_dtn.serving.load import load
     from recbole_dtn.training.report import detail_tables, metric_rows
 
+    rebuilt = lacks_record(Path(folder))
     with plugin_warnings():
         loaded = load(folder, plugins=split_words(given.plugins or ""), trust=given.trust, **moved)
     if given.dataset is not None:
         return _other(loaded, folder, given.dataset, as_json=given.json)
-    if loaded.record.status == "interrupted":
+    if not rebuilt and loaded.record.status != "finished":
         at = f" at {loaded.record.interrupted_at}" if loaded.record.interrupted_at else ""
-        print(f"this run was interrupted{at}: no test of it was finished before this one", file=sys.stderr)
-    found = loaded.evaluate()
+        print(f"this run was {loaded.record.status}{at}: no test of it was finished before this one", file=sys.stderr)
+    if not rebuilt:
+        found = loaded.evaluate()
+    else:
+        from recbole_dtn.serving.rebuild import rebuild_record
+
+        found, record = rebuild_record(Path(folder), loaded)
+        how = "is being run" if record is None else f"had no record of its end; one was written ({record.status})"
+        print(f"this run {how}: tested from the checkpoint of epoch {loaded.record.best_epoch}", file=sys.stderr)
     if given.json:
         flag = {"selected_on_test": True} if loaded.record.selected_on_test else {}
         factors = {"factors": found.factors} if found.factors else {}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from recbole_dtn.cli.overview import overview
 from recbole_dtn.config.load import resolve
+from recbole_dtn.config.resumed import resolve_resumed
 from recbole_dtn.config.splits import plan_splits
 from recbole_dtn.errors import UsageError
 from recbole_dtn.leaderboard.cells import parse_seeds
@@ -14,7 +15,8 @@ from recbole_dtn.report.console import make_console, say
 
 __all__ = ["help_text", "run"]
 
-INTERRUPTED = 130
+ENDED = {"finished": 0, "interrupted": 130, "preempted": 75}
+"""Exit code by the status of a run."""
 
 
 def help_text(words: list[str]) -> str:
@@ -36,16 +38,22 @@ def _dry_run(words: list[str]) -> tuple[bool, list[str]]:
     return dry, rest
 
 
-def _split_seeds(words: list[str]) -> tuple[list[int] | None, list[str]]:
-    """The seeds that ``--split_seeds`` names (None without it), and the other words."""
+def _taken(words: list[str], name: str) -> tuple[str | None, list[str]]:
+    """The value of the option ``--name`` (the last one given, None without it), and the other words."""
     text, rest, waiting = None, [], list(words)
     while waiting:
         word = waiting.pop(0)
         key, equals, value = word.partition("=")
-        if key != "--split_seeds":
+        if key != f"--{name}":
             rest.append(word)
         else:
             text = value if equals or not waiting else waiting.pop(0)
+    return text, rest
+
+
+def _split_seeds(words: list[str]) -> tuple[list[int] | None, list[str]]:
+    """The seeds that ``--split_seeds`` names (None without it), and the other words."""
+    text, rest = _taken(words, "split_seeds")
     if text is not None and any(word.partition("=")[0] == "--split_seed" for word in rest):
         raise UsageError("split_seed: split_seeds names the seeds of all splits; give one of the two (command line)")
     return None if text is None else parse_seeds(text, "split_seeds"), rest
@@ -55,7 +63,8 @@ def run(words: list[str]) -> int:
     """Train, or with ``--dry_run`` show what would be; a run per split with ``--split_seeds``, or ``folds`` alone."""
     dry, words = _dry_run(words)
     seeds, words = _split_seeds(words)
-    resolved = resolve(words)
+    resume, words = _taken(words, "resume")
+    resolved = resolve(words) if resume in (None, "auto") else resolve_resumed(Path(resume or ""), words)
     settings = resolved.settings
     console = make_console(quiet=settings.quiet)
     splits = plan_splits(settings, seeds, Path(settings.data_path) / (settings.folder or settings.dataset))
@@ -72,10 +81,14 @@ def run(words: list[str]) -> int:
     if seeds is not None or len(splits) > 1:
         from recbole_dtn.cli.train_splits import run_splits
 
-        return INTERRUPTED if run_splits(words, settings, splits, console) == "interrupted" else 0
+        if resume not in (None, "auto"):
+            raise UsageError(
+                f"resume={resume}: that is one run, here are several splits; --resume=auto finds each of them"
+            )
+        return ENDED[run_splits(words, settings, splits, console, resume=resume)]
     from recbole_dtn.training.fit import fit_settings
 
-    finished = fit_settings(resolved, console=console)
+    finished = fit_settings(resolved, console=console, resume=resume)
     if settings.quiet and os.environ.get("LOCAL_RANK", "0") == "0":
         print(finished.folder)
-    return INTERRUPTED if finished.status == "interrupted" else 0
+    return ENDED[finished.status]

@@ -26,8 +26,13 @@ COLUMNS = ("task", "metric", "mean", "sd", "n")
 
 
 def run_splits(
-    words: Sequence[str], settings: Settings, splits: Sequence[SplitKey], console: Console
-) -> Literal["finished", "interrupted"]:
+    words: Sequence[str],
+    settings: Settings,
+    splits: Sequence[SplitKey],
+    console: Console,
+    *,
+    resume: str | None = None,
+) -> Literal["finished", "interrupted", "preempted"]:
     """Train and test on each split, with a seed for each, and print the table of all.
 
     The first run prints what it does; of the others, each prints its result (a log is in every run's folder). The
@@ -35,6 +40,7 @@ def run_splits(
 
     Args:
         words: settings as on the command line. settings: what they give. splits: to run. console: where to print.
+        resume: ``"auto"``: a split whose run has stopped goes on with it.
 
     Raises:
         UsageError: for several devices. Whatever ends a run, after the table of those that are finished.
@@ -54,10 +60,10 @@ def run_splits(
             first = position == 0
             title = f"[{position + 1}/{len(splits)}] {split.title}, seed {resolved.settings.seed}"
             say(console, title if first else f"{title} ... ", end="\n" if first else "")
-            run = fit_settings(resolved, console=console if first else make_console(quiet=True))
-            if run.status == "interrupted":
-                say(console, "interrupted")
-                return "interrupted"
+            run = fit_settings(resolved, console=console if first else make_console(quiet=True), resume=resume)
+            if run.status != "finished":
+                say(console, run.status)
+                return run.status
             records.append(run.record)
             if settings.quiet:
                 print(run.folder)

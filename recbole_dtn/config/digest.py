@@ -25,6 +25,7 @@ NOT_DIGESTED = frozenset(
         "seed",  # runs that differ in seed alone are repeats of one experiment
         "split_seed",  # and so are runs on several splits of one data set; records hold the split beside the digest
         "fold",
+        "checkpoint",  # how often a run is saved changes no number
         "accelerator",
         "devices",
         "strategy",

@@ -43,7 +43,7 @@ __all__ = [
     "settings_yaml",
 ]
 
-COMMAND_WORDS = ("config_files", "dry_run", "split_seeds", "trust", "debug", "help", "version")
+COMMAND_WORDS = ("config_files", "dry_run", "split_seeds", "resume", "trust", "debug", "help", "version")
 _HEAD_FIELDS: dict[str, Any] = {
     key: (Settings.model_fields[key].annotation, None) for key in ("model", "dataset", "plugins", "data_path")
 }

@@ -18,6 +18,7 @@ from recbole_dtn.registry import METRICS
 
 __all__ = [
     "SELECTED_ON_TEST",
+    "CheckpointSettings",
     "Choice",
     "CompressionSettings",
     "Count",
@@ -116,6 +117,13 @@ class EmbeddingOptimizerSettings(Strict):
     lr: Positive | None  # None: optimizer.lr
 
 
+class CheckpointSettings(Strict):
+    """When a training checkpoint is written, from which ``--resume`` goes on."""
+
+    every_steps: Count | None
+    every_minutes: Positive | None
+
+
 class SchedulerSettings(Strict):
     """Learning-rate schedule, a factor on every group's lr, counted in optimiser steps."""
 
@@ -195,6 +203,7 @@ class Settings(Strict):
     stopping_step: Annotated[int, Field(ge=0)]
     valid_metric: Annotated[str, BeforeValidator(_our_metric)]
     metrics: Annotated[list[Metric] | None, BeforeValidator(_our_names)]  # None: all that apply
+    checkpoint: CheckpointSettings
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     optimizer: OptimizerSettings
     embedding_optimizer: EmbeddingOptimizerSettings

@@ -73,10 +73,15 @@ class BatchLoader:
         self.pin = pin
         self.least = least if shuffle else 1
         self.epoch = 0
+        self.skipped = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the epoch that the next iteration visits."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, skipped: int = 0) -> None:
+        """Choose the order of the epoch that the next iterations visit.
+
+        Args:
+            epoch: from 0. skipped: batches at its start that iterations leave out, until this is called again.
+        """
+        self.epoch, self.skipped = epoch, skipped
 
     @property
     def rows(self) -> int:
@@ -121,7 +126,8 @@ class BatchLoader:
         if self.shuffle and not self.in_blocks:
             # Only whole shuffles read rows at random from all of the columns.
             self.split.pack(min(PACKED_BYTES, machine_memory() // (8 * self.world_size)))
-        order, size, first, batches = self.order(), self.batch_size, 0, 1
+        order, size, batches = self.order(), self.batch_size, 1
+        first = self.skipped * size
         while first < self.rows:
             stop = min(first + batches * size, self.rows)
             # The order is worked out for many batches at once; each call doubles the number, from one.

@@ -104,6 +104,9 @@ class BlockOrder:
     def __call__(self, places: Rows) -> Rows:
         """Rows visited at ``places``."""
         if self.will_need is not None and len(places):
+            # Of an epoch that begins in its middle, the windows before are not read.
+            window = int(np.searchsorted(self.first_blocks, int(places.min()) // self.block, side="right")) - 1
+            self._told = max(self._told, int(self.first_blocks[window]))
             # All blocks up to one window ahead, each once, in the order of their visit.
             self._tell(int(places.max()) // self.block + WINDOW_BLOCKS + 1)
         windows = np.searchsorted(self.first_blocks, places // self.block, side="right") - 1

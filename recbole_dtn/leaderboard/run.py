@@ -11,7 +11,7 @@ from filelock import Timeout
 from rich.console import Console
 
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.errors import RecBoleDTNError
+from recbole_dtn.errors import Preempted, RecBoleDTNError
 from recbole_dtn.leaderboard.board import Entry
 from recbole_dtn.leaderboard.cells import Cell, plan_cells, resolve_cell
 from recbole_dtn.leaderboard.forms import write_forms
@@ -27,6 +27,7 @@ from recbole_dtn.report.faults import plugin_fault
 from recbole_dtn.report.files import write_text
 from recbole_dtn.report.tables import csv_text
 from recbole_dtn.report.text import decimal
+from recbole_dtn.training.signals import Signals
 
 __all__ = ["present_fingerprint", "run_board"]
 
@@ -75,7 +76,8 @@ def run_board(
         UsageError: for wrong settings of any cell, before the first runs.
         RecBoleDTNError: at the end, when cells failed; the others are in the table, and ``<board>.failures.csv`` has
             the reasons.
-        KeyboardInterrupt: after Ctrl-C; the cells finished by then are in the table.
+        KeyboardInterrupt, Preempted: after Ctrl-C or SIGTERM; the cells finished by then are in the table, and those
+            that were running go on where they were when the leaderboard is run again.
     """
     cells = plan_cells(
         models, datasets, seeds, overrides, settings=settings, split_seeds=split_seeds, floors=floors, resolve=resolve
@@ -84,11 +86,15 @@ def run_board(
     for message in recorded.unreadable:
         say(console, f"left out: {message}")
     session = _Session(cells, recorded, console, run_cell or fit_cell, fingerprint or present_fingerprint, workers)
-    try:
-        session.run()
-    finally:
-        names = {cell.key.settings_digest: cell.name for cell in cells}
-        path = _publish(session, names, output, board or "+".join(datasets), console)
+    with Signals() as signals:
+        try:
+            session.run()
+        except Preempted:
+            raise Preempted("the cells that are finished are in the table; the same command goes on") from None
+        finally:
+            with signals.deferred():
+                names = {cell.key.settings_digest: cell.name for cell in cells}
+                path = _publish(session, names, output, board or "+".join(datasets), console)
     if session.failures:
         titles = "; ".join(cell.title for cell, _ in session.failures)
         raise RecBoleDTNError(f"{len(session.failures)} of {len(cells)} cells failed: {titles}")
@@ -219,7 +225,7 @@ class _Session:
         """Take what a cell has come to.
 
         Raises:
-            KeyboardInterrupt: where Ctrl-C ended it.
+            KeyboardInterrupt: where Ctrl-C ended it. Preempted: where SIGTERM did.
         """
         position, record = outcome.task, outcome.result
         self.locks[position].release()
@@ -227,6 +233,9 @@ class _Session:
             # fit returns an interrupted run instead of raising; the board ends all the same.
             self._tell(position, "interrupted")
             raise KeyboardInterrupt
+        if record is not None and record.status == "preempted":
+            self._tell(position, "preempted")
+            raise Preempted
         if record is None:
             self.failed[position] = str(outcome.failure)
             self._tell(position, f"failed: {outcome.failure}")
@@ -301,10 +310,10 @@ def write_failures(failures: Sequence[tuple[Cell, str]], output: Path, board: st
 
 
 def fit_cell(overrides: list[str]) -> RunRecord:
-    """Train and test one cell."""
+    """Train and test one cell, from where it was if it had been stopped."""
     from recbole_dtn.training.fit import fit_argv
 
-    return fit_argv(overrides, quiet=True).record
+    return fit_argv(overrides, quiet=True, resume="auto").record
 
 
 def present_fingerprint(settings: Settings) -> str | None:

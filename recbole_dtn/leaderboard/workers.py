@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -13,6 +14,8 @@ from typing import Any
 
 __all__ = ["Outcome", "Workers"]
 
+STOPPING = 20.0
+"""Seconds that tasks have to end when the pool is closed."""
 Job = Callable[[Any], Any]
 
 
@@ -55,11 +58,17 @@ class _Worker:
         return Outcome(self.task, failure=value, interrupted=kind == "interrupted")
 
     def stop(self) -> None:
-        """End the process: at once where it is running a task."""
+        """Tell the process to end; a task that it runs may save what it needs to go on."""
         self.pipe.close()
         if self.busy:
+            self.process.terminate()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end of the process, and end it by force after so long."""
+        self.process.join(seconds)
+        if self.process.is_alive():
             self.process.kill()
-        self.process.join()
+            self.process.join()
 
 
 class Workers:
@@ -80,6 +89,14 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         for worker in self._workers:
             worker.stop()
+        end = time.monotonic() + STOPPING
+        try:
+            for worker in self._workers:
+                worker.join(max(0.0, end - time.monotonic()))
+        except BaseException:  # told to end once more
+            for worker in self._workers:
+                worker.join(0.0)
+            raise
 
     @property
     def running(self) -> list[Any]:
@@ -97,6 +114,7 @@ class Workers:
         if idle is not None and not idle.process.is_alive():
             self._workers.remove(idle)
             idle.stop()
+            idle.join(STOPPING)
             idle = None
         if idle is None:
             idle = _Worker(self.job, self.explain)

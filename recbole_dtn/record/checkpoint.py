@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,13 @@ from recbole_dtn.layers.compression import Compression, RowBlock, row_blocks
 from recbole_dtn.layers.embedding import EmbeddingTable
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.plugins import plugin_states
+from recbole_dtn.record.held import held
 from recbole_dtn.schema import DataSchema
 
-__all__ = ["FILE_NAME", "Checkpoint", "initialise_from", "read_checkpoint", "read_weights", "write_checkpoint"]
+__all__ = [
+    "FILE_NAME", "Checkpoint", "checkpoint_epoch", "initialise_from", "read_checkpoint", "read_weights", "save_whole",
+    "write_checkpoint",
+]  # fmt: skip
 
 FILE_NAME = "checkpoint.ckpt"
 FORMAT = 1
@@ -35,6 +39,7 @@ class Checkpoint:
         tables: field names of every embedding table, by its key in ``state_dict``.
         plugins: path and SHA-256 of the plug-ins that the model was made with
             (:class:`recbole_dtn.record.record.PluginRecord`).
+        record: the run's record at this epoch, where the run wrote one.
     """
 
     state_dict: dict[str, Tensor]
@@ -45,6 +50,7 @@ class Checkpoint:
     balancer: dict[str, Tensor]
     tables: dict[str, list[str]]
     plugins: list[dict[str, Any]]
+    record: dict[str, Any] | None = None
 
 
 def write_checkpoint(
@@ -54,8 +60,15 @@ def write_checkpoint(
     *,
     epoch: int,
     balancer: nn.Module | None = None,
+    record: dict[str, Any] | None = None,
+    replaced: Callable[[], None] | None = None,
 ) -> None:
-    """Write a checkpoint whole or not at all."""
+    """Write a checkpoint whole or not at all.
+
+    Args:
+        path, model, vocabularies, epoch, balancer, record: what :class:`Checkpoint` has.
+        replaced: as in :func:`save_whole`.
+    """
     content = {
         "format": FORMAT,
         "state_dict": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
@@ -66,11 +79,42 @@ def write_checkpoint(
         "balancer": {} if balancer is None else {k: tensor.cpu() for k, tensor in balancer.state_dict().items()},
         "tables": {name: list(table.field_names) for name, table in _tables(model).items()},
         "plugins": [asdict(state) for state in plugin_states(model.settings)],
+        "record": record,
     }
-    # Renamed when it is complete: a process killed here leaves the checkpoint of the best epoch so far.
+    save_whole(path, content, replaced)
+
+
+def save_whole(path: Path, content: dict[str, Any], replaced: Callable[[], None] | None = None) -> None:
+    """``torch.save`` to a temporary name beside ``path``, flushed to the disk and then renamed.
+
+    A process that is killed, interrupted or without space leaves the file that was there before.
+
+    Args:
+        path: of the file. content: plain values and tensors.
+        replaced: called after the file has been renamed, with Ctrl-C and SIGTERM held back in between, so that what is
+            noted of the file agrees with it.
+    """
     temporary = path.with_name(f".{path.name}.writing")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
+    try:
+        torch.save(content, temporary)
+        _to_disk(temporary)
+        with held():
+            os.replace(temporary, path)
+            if replaced is not None:
+                replaced()
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _to_disk(path.parent)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -89,7 +133,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
         balancer=content.get("balancer", {}),  # older checkpoints have none
         tables=content.get("tables", {}),
         plugins=content.get("plugins", []),
+        record=content.get("record"),
     )
+
+
+def checkpoint_epoch(folder: Path) -> int | None:
+    """The epoch of a run's checkpoint; None without one.
+
+    Raises:
+        DataError: as :func:`read_checkpoint`, for one that cannot be read.
+    """
+    if not (folder / FILE_NAME).is_file():
+        return None
+    epoch: int = _content(folder, mapped=True)["epoch"]
+    return epoch
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -89,7 +89,7 @@ class RunRecord(BaseModel):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     run_id: str
-    status: Literal["finished", "interrupted"]
+    status: Literal["finished", "interrupted", "preempted"]
     interrupted_at: str | None
     model: str
     dataset: str

@@ -25,7 +25,8 @@ from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.plugins import load_recorded
 from recbole_dtn.preprocess.prepare import PreparedData, prepare
 from recbole_dtn.record.checkpoint import read_checkpoint
-from recbole_dtn.record.record import RunRecord, read_record
+from recbole_dtn.record.record import RunRecord
+from recbole_dtn.record.training import record_of
 from recbole_dtn.registry import MODELS
 from recbole_dtn.schema import TaskSpec
 from recbole_dtn.training.allocator import keep_large_blocks
@@ -208,7 +209,7 @@ def load(folder: str | Path, *, plugins: Sequence[str] = (), trust: bool = False
     """
     folder = Path(folder)
     keep_large_blocks()
-    record = read_record(folder)
+    record = record_of(folder)
     checkpoint = read_checkpoint(folder)
     # Before the settings are restored: a plug-in registers the model that they name.
     files = load_recorded(record.plugin_states(), folder, named=plugins, trust=trust)

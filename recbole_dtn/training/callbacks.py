@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import RecBoleDTNError
 from recbole_dtn.metric.select import is_better, select, task_weights
-from recbole_dtn.metric.tasks import Details
+from recbole_dtn.metric.tasks import Details, with_domain_names
 from recbole_dtn.record.checkpoint import write_checkpoint
-from recbole_dtn.record.record import EpochRecord
+from recbole_dtn.record.record import EpochRecord, RunRecord
 from recbole_dtn.training.module import TrainingModule
 from recbole_dtn.training.report import Report
 
 __all__ = ["BestKeeper", "Clock", "ProgressLine"]
+
+KEPT = ("best", "best_epoch", "valid", "factors", "details", "worse", "epochs", "best_round")
+"""Plain values of a BestKeeper that a training checkpoint has."""
 
 
 class BestKeeper(lightning.Callback):
@@ -33,16 +36,23 @@ class BestKeeper(lightning.Callback):
     Args:
         settings: of the run. vocabularies: of the checkpoint. path: of its file.
         positives: positive and observed validation rows of each task, for ``weighted_<metric>``.
+        describe: the run's record so far, for the checkpoint.
     """
 
     def __init__(
-        self, settings: Settings, vocabularies: Vocabularies, path: Path, positives: Mapping[str, tuple[int, int]]
+        self,
+        settings: Settings,
+        vocabularies: Vocabularies,
+        path: Path,
+        positives: Mapping[str, tuple[int, int]],
+        describe: Callable[[], RunRecord] | None = None,
     ) -> None:
         self.settings = settings
         self.weights = task_weights(positives, {task.name: task.kind for task in settings.tasks})
         self.tasks = [task.name for task in settings.tasks]
         self.vocabularies = vocabularies
         self.path = path
+        self.describe = describe
         self.best: float | None = None
         self.best_epoch: int | None = None
         self.valid: dict[str, dict[str, float | None]] | None = None
@@ -53,6 +63,8 @@ class BestKeeper(lightning.Callback):
         self.history: list[EpochRecord] = []
         self._selected: float | None = None
         self.interrupted_at: str | None = None
+        self.written: int | None = None
+        """Epoch of the checkpoint of a run that goes on from before it was written."""
         self.best_round: int | None = None
         """Of a model that was fitted directly; it is recorded as the epoch."""
 
@@ -73,15 +85,29 @@ class BestKeeper(lightning.Callback):
         self._selected = value
         # Lightning counts from 0, the user from 1.
         epoch = trainer.current_epoch + 1 if self.best_round is None else self.best_round
-        if is_better(higher_is_better(name, self.tasks), value, self.best):
-            self.best, self.best_epoch, self.worse = value, epoch, 0
-            self.valid, self.factors = pl_module.latest, pl_module.latest_factors
-            self.details = pl_module.latest_details
-            # Every process notes the best epoch, one writes the file.
+        # On a GPU a validation that is done again may find another number. The file has its epoch already, and no epoch
+        # before.
+        again = epoch == self.written
+        if again or is_better(higher_is_better(name, self.tasks), value, self.best):
+
+            def note() -> None:
+                self.best, self.best_epoch, self.worse = value, epoch, 0
+                self.valid, self.factors = pl_module.latest, pl_module.latest_factors
+                self.details = pl_module.latest_details
+
+            # Every process notes the best epoch, one writes the file; it notes it when the file is there.
             if trainer.is_global_zero:
                 write_checkpoint(
-                    self.path, pl_module.model, self.vocabularies, epoch=epoch, balancer=pl_module.balancer
+                    self.path,
+                    pl_module.model,
+                    self.vocabularies,
+                    epoch=epoch,
+                    balancer=pl_module.balancer,
+                    record=self._record(trainer, pl_module, epoch),
+                    replaced=note,
                 )
+            else:
+                note()
         else:
             self.worse += 1
             if self.worse > self.settings.stopping_step:
@@ -91,16 +117,49 @@ class BestKeeper(lightning.Callback):
         assert isinstance(pl_module, TrainingModule)
         self.epochs = trainer.current_epoch + 1
         self._check_loss(trainer, pl_module)
-        validated = self.epochs % self.settings.eval_step == 0
-        self.history.append(
-            EpochRecord(
-                epoch=self.epochs,
-                step=trainer.global_step,
-                loss=float(pl_module.loss_sum) / max(pl_module.loss_steps, 1),
-                valid=pl_module.latest if validated else None,
-                selected=self._selected if validated else None,
-            )
+        self.history.append(self._entry(trainer, pl_module))
+
+    def _entry(self, trainer: lightning.Trainer, module: TrainingModule) -> EpochRecord:
+        epoch = trainer.current_epoch + 1
+        validated = epoch % self.settings.eval_step == 0
+        return EpochRecord(
+            epoch=epoch,
+            step=trainer.global_step,
+            loss=float(module.loss_sum) / max(module.loss_steps, 1),
+            valid=module.latest if validated else None,
+            selected=self._selected if validated else None,
         )
+
+    def _record(self, trainer: lightning.Trainer, module: TrainingModule, epoch: int) -> dict[str, Any] | None:
+        """The run's record with the epoch that has just been validated as its best."""
+        if self.describe is None:
+            return None
+        found: dict[str, Any] = {
+            "best_epoch": epoch,
+            "valid": module.latest,
+            "valid_value": self._selected,
+            "factors": {"valid": module.latest_factors} if module.latest_factors else {},
+            "details": {"valid": named} if (named := self._named(module.latest_details)) else {},
+        }
+        if self.best_round is None:
+            found |= {"epochs": epoch, "history": [*self.history, self._entry(trainer, module)]}
+        return self.describe().model_copy(update=found).model_dump(mode="json")
+
+    def _named(self, details: Details) -> Details:
+        return with_domain_names(details, self.vocabularies.domains)
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`restore` takes, as plain values."""
+        return {
+            **{name: getattr(self, name) for name in KEPT},
+            "history": [entry.model_dump() for entry in self.history],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state`."""
+        for name in KEPT:
+            setattr(self, name, state[name])
+        self.history = [EpochRecord.model_validate(entry) for entry in state["history"]]
 
     def _check_loss(self, trainer: lightning.Trainer, pl_module: TrainingModule) -> None:
         # A sum over steps is read once per epoch: reading each step's loss would wait for a GPU.
@@ -147,6 +206,22 @@ class Clock(lightning.Callback):
         self.rows += len(batch) * trainer.world_size
         self.seconds += now - self._last
         self._last = now
+
+    def leave_out(self, seconds: float) -> None:
+        """Take the last seconds, in which something else was done, out of both rates."""
+        self._start += seconds
+        self._last += seconds
+
+    def state(self) -> dict[str, float]:
+        """What :meth:`restore` takes."""
+        return {"rows": self.rows, "seconds": self.seconds, "epoch_rows": self._epoch_rows,
+                "epoch_seconds": self._last - self._start}  # fmt: skip
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Go on from :meth:`state`, in the middle of an epoch."""
+        self.rows, self.seconds, self._epoch_rows = int(state["rows"]), state["seconds"], int(state["epoch_rows"])
+        self._last = time.perf_counter()
+        self._start = self._last - state["epoch_seconds"]
 
     @property
     def epoch_rate(self) -> float | None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as lightning
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
 from recbole_dtn.config.load import Resolved, resolve, settings_digest, settings_yaml
 from recbole_dtn.config.settings import SELECTED_ON_TEST, Settings
 from recbole_dtn.data.progress import progress_meter
+from recbole_dtn.errors import Preempted
 from recbole_dtn.layers.compression import describe as describe_compression
 from recbole_dtn.metric.tasks import Details, with_domain_names
 from recbole_dtn.model.base import MultiTaskRecommender
@@ -23,7 +25,10 @@ from recbole_dtn.preprocess.prepare import PreparedData, prepare
 from recbole_dtn.record.checkpoint import FILE_NAME as CHECKPOINT
 from recbole_dtn.record.checkpoint import initialise_from, read_weights
 from recbole_dtn.record.folder import run_folder
+from recbole_dtn.record.held import held
 from recbole_dtn.record.record import PluginRecord, RunRecord, TaskRecord, package_versions, write_record
+from recbole_dtn.record.training import FILE_NAME as TRAINING
+from recbole_dtn.record.training import lock_run
 from recbole_dtn.report.console import make_console
 from recbole_dtn.report.files import write_text
 from recbole_dtn.training.allocator import keep_large_blocks
@@ -33,16 +38,17 @@ from recbole_dtn.training.direct import train_directly
 from recbole_dtn.training.loaders import Loaders
 from recbole_dtn.training.memory import MemoryWatch
 from recbole_dtn.training.module import TrainingModule
+from recbole_dtn.training.processes import tell_processes, watched
 from recbole_dtn.training.profile import Profiler
 from recbole_dtn.training.report import Report
+from recbole_dtn.training.resume import TrainingKeeper
+from recbole_dtn.training.signals import Signals
 from recbole_dtn.training.trainer import check_settings, is_first_process, new_trainer, quiet_lightning
+from recbole_dtn.training.unfinished import Resume, folder_to_resume
 from recbole_dtn.training.warn import data_warnings, result_warnings
 from recbole_dtn.version import __version__
 
 __all__ = ["Run", "fit", "fit_argv", "fit_settings"]
-
-TERMINATED = 143
-"""Exit code of a process that ends by SIGTERM, as shells have it."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,8 @@ class Run:
     record: RunRecord
 
     @property
-    def status(self) -> str:
-        """``finished`` or ``interrupted``."""
+    def status(self) -> Literal["finished", "interrupted", "preempted"]:
+        """``finished``, ``interrupted`` (Ctrl-C) or ``preempted`` (SIGTERM)."""
         return self.record.status
 
     @property
@@ -71,6 +77,7 @@ def fit(
     config_files: Sequence[str] = (),
     quiet: bool = False,
     trust: bool = False,
+    resume: Resume = None,
 ) -> Run:
     """Train and test a model from Python.
 
@@ -80,6 +87,7 @@ def fit(
         config_files: YAML files below the overrides.
         quiet: print nothing.
         trust: run the plug-in files that ``config_files`` name; those of ``overrides`` are always run.
+        resume: folder of a run with the same settings to go on with, or ``"auto"`` for the newest that has not ended.
 
     Raises:
         UsageError: for a wrong setting. DataError: for faulty data.
@@ -87,26 +95,47 @@ def fit(
     given = {**(overrides or {}), "model": model, "dataset": dataset}
     if quiet:
         given["quiet"] = True
-    return fit_settings(resolve(given, config_files=list(config_files), trust=trust))
+    return fit_settings(resolve(given, config_files=list(config_files), trust=trust), resume=resume)
 
 
-def fit_argv(overrides: Sequence[str], *, quiet: bool = True) -> Run:
+def fit_argv(overrides: Sequence[str], *, quiet: bool = True, resume: Resume = None) -> Run:
     """Train and test with settings written as on the command line (``["--model=PLE", "--epochs=1"]``)."""
-    return fit_settings(resolve([*overrides, *(["--quiet=true"] if quiet else [])]))
+    return fit_settings(resolve([*overrides, *(["--quiet=true"] if quiet else [])]), resume=resume)
 
 
 def fit_settings(
-    resolved: Resolved, *, console: Console | None = None, callbacks: Sequence[lightning.Callback] = ()
+    resolved: Resolved,
+    *,
+    console: Console | None = None,
+    callbacks: Sequence[lightning.Callback] = (),
+    resume: Resume = None,
 ) -> Run:
     """Train and test with resolved settings.
 
     Args:
         resolved: settings with their sources. console: where to print; the standard output by default.
         callbacks: Lightning callbacks of your own, called after ours.
+        resume: as for :func:`fit`.
 
     Returns:
-        The run; ``status`` is ``interrupted`` when Ctrl-C ended the training, and the best checkpoint is kept.
+        The run; ``status`` is ``interrupted`` when Ctrl-C ended it and ``preempted`` when SIGTERM did. The best
+        checkpoint is kept, and the training checkpoint from which ``resume`` goes on.
+
+    Raises:
+        Preempted: when SIGTERM came before the run had a folder.
     """
+    with Signals() as signals, contextlib.ExitStack() as locks:
+        return _fit(resolved, console, callbacks, resume, signals, locks)
+
+
+def _fit(
+    resolved: Resolved,
+    console: Console | None,
+    callbacks: Sequence[lightning.Callback],
+    resume: Resume,
+    signals: Signals,
+    locks: contextlib.ExitStack,
+) -> Run:
     settings = resolved.settings
     first = is_first_process()
     if settings.quiet or not first:
@@ -124,19 +153,27 @@ def fit_settings(
         report.data(settings.dataset, prepared, prepare_seconds)
         warnings = data_warnings(settings, prepared)
         report.warnings([*([SELECTED_ON_TEST] if settings.selected_on_test else []), *warnings])
+        resumed = folder_to_resume(resume, settings, prepared.fingerprint, report, first=first)
         # Built before the folder exists, so that a wrong setting of the model leaves no run behind.
-        model = _model(settings, prepared, report)
-        folder, run_id = run_folder(settings, settings_digest(settings), first=first)
+        model = _model(settings, prepared, report, resumed=resumed is not None)
+        if resumed is not None:
+            folder, run_id = resumed, resumed.name
+        else:
+            folder, run_id = run_folder(settings, settings_digest(settings), first=first)
         if first:
+            locks.enter_context(lock_run(folder))
             report.log_to(folder / "log.txt")
             write_text(folder / "settings.yaml", settings_yaml(resolved))
-        outcome = _train(settings, prepared, model, folder, report, callbacks)
+        described = _Described(run_id, settings, prepared, model, memory, warnings)
+        outcome = _train(described, folder, report, callbacks, signals, resumed=resumed is not None)
         outcome.wall_seconds = {"prepare": prepare_seconds, **outcome.wall_seconds}
-    record = _record(run_id, settings, prepared, model, outcome, memory)
-    # Those of the data first, as they were printed.
-    record = record.model_copy(update={"warnings": [*warnings, *result_warnings(record)]})
+    record = described.record(outcome)
     if first:
-        write_record(record, folder)
+        # A second signal does not tear the record from the checkpoints that it is about.
+        with held():
+            write_record(record, folder)
+            if record.status == "finished":
+                (folder / TRAINING).unlink(missing_ok=True)
         report.end(record, folder)
     return Run(folder, record)
 
@@ -149,7 +186,7 @@ def _prepare(settings: Settings, report: Report) -> PreparedData:
         return prepare(settings, log=report.show, meter=meter)
 
 
-def _model(settings: Settings, prepared: PreparedData, report: Report) -> MultiTaskRecommender:
+def _model(settings: Settings, prepared: PreparedData, report: Report, *, resumed: bool) -> MultiTaskRecommender:
     model = build_model(settings, prepared)
     if not model.fits_directly:  # else they are counted after the fit, which decides how many there are
         report.model(settings.model, model.count_parameters())
@@ -157,7 +194,7 @@ def _model(settings: Settings, prepared: PreparedData, report: Report) -> MultiT
         report.show(sentence)
     if model.compression is not None:
         report.show(describe_compression(prepared.schema, model.compression))
-    if settings.init_from is not None and not model.fits_directly:
+    if settings.init_from is not None and not model.fits_directly and not resumed:
         rows = initialise_from(model, prepared.vocabularies, Path(settings.init_from))
         report.show(f"weights from {settings.init_from}; {rows:,} embedding rows matched by token")
     return model
@@ -169,7 +206,10 @@ class _Outcome:
 
     keeper: BestKeeper
     clock: Clock
-    processes: int
+    processes: int = 1
+    status: Literal["finished", "preempted"] = "preempted"
+    """``preempted`` until all is done: that is what a checkpoint says of its run."""
+    stopped_at: str | None = None
     test: dict[str, dict[str, float | None]] | None = None
     factors: dict[str, dict[str, float | None]] = field(default_factory=dict)
     details: Details = field(default_factory=dict)
@@ -178,59 +218,116 @@ class _Outcome:
     wall_seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "test": 0.0})
 
 
+@dataclass(frozen=True)
+class _Described:
+    """What a record has from the start of a run."""
+
+    run_id: str
+    settings: Settings
+    prepared: PreparedData
+    model: MultiTaskRecommender
+    memory: MemoryWatch
+    warnings: Sequence[str]
+
+    def record(self, outcome: _Outcome) -> RunRecord:
+        """The record of what has been found so far."""
+        record = _record(self.run_id, self.settings, self.prepared, self.model, outcome, self.memory)
+        # Those of the data first, as they were printed.
+        return record.model_copy(update={"warnings": [*self.warnings, *result_warnings(record)]})
+
+
 def _train(
-    settings: Settings,
-    prepared: PreparedData,
-    model: MultiTaskRecommender,
+    run: _Described,
     folder: Path,
     report: Report,
     callbacks: Sequence[lightning.Callback],
+    signals: Signals,
+    *,
+    resumed: bool,
 ) -> _Outcome:
     """Fit under Lightning, reload the best epoch, test."""
+    settings, prepared, model = run.settings, run.prepared, run.model
+
+    def describe() -> RunRecord:
+        outcome.wall_seconds["train"] = training.elapsed
+        return run.record(outcome)
+
     positives = prepared.summary.positives["valid"]
-    keeper = BestKeeper(settings, prepared.vocabularies, folder / CHECKPOINT, positives)
+    keeper = BestKeeper(settings, prepared.vocabularies, folder / CHECKPOINT, positives, describe)
     if settings.profile and not model.fits_directly:
         callbacks = [Profiler(folder, report), *callbacks]
     clock = Clock()
-    # Clock before ProgressLine, which reads the rate of the batch that has just ended.
-    trainer = new_trainer(settings, folder, [clock, keeper, ProgressLine(report, clock, keeper), *callbacks])
+    outcome = _Outcome(keeper, clock)
     data = Loaders(settings, prepared, report)
+    training = TrainingKeeper(folder, keeper, clock, data, report, signals, describe, resumed=resumed)
+    # Clock before ProgressLine, which reads the rate of the batch that has just ended.
+    trainer = new_trainer(settings, folder, [clock, keeper, ProgressLine(report, clock, keeper), *callbacks, training])
+    outcome.processes = trainer.world_size
+    if trainer.world_size > 1:
+        signals.forward = partial(tell_processes, trainer)
     # Rounded up: the last batch of an epoch may be short.
     steps = max(1, -(-prepared.splits["train"].rows // (settings.train_batch_size * trainer.world_size)))
     module = TrainingModule(model, settings, steps_per_epoch=steps)
-    outcome = _Outcome(keeper, clock, trainer.world_size)
-    seconds = outcome.wall_seconds
-    start = time.perf_counter()
     try:
-        with quiet_lightning():
-            if model.fits_directly:
-                train_directly(trainer, module, data, keeper, report)
-            else:
-                trainer.fit(module, datamodule=data)
-            seconds["train"] = time.perf_counter() - start
-            # Only the first process knows the folder for certain; all load its best epoch, after it has been written.
-            folder = Path(trainer.strategy.broadcast(str(folder)))
-            trainer.strategy.barrier()
-            model.load_state_dict(read_weights(folder))
-            for sentence in model.findings():
-                report.show(sentence)
-            module.metrics.use_fits(keeper.details)
-            trainer.test(module, datamodule=data, verbose=False)
-        outcome.test, outcome.factors = module.latest, module.latest_factors
-        outcome.details = module.latest_details
-        outcome.gates = module.gate_means.compute()
-        outcome.chain_breaks = module.chain_breaks.compute()
-        seconds["test"] = time.perf_counter() - start - seconds["train"]
-    except SIGTERMException:
-        # Lightning raises it after the batch in which the signal came, with 0 as the exit code.
-        raise SystemExit(TERMINATED) from None
+        with quiet_lightning(), watched(trainer):
+            if not training.trained:
+                _fit_model(trainer, module, data, training)
+            with signals.deferred():
+                _test(trainer, module, data, folder, report, outcome)
+        outcome.status = "finished"
+    except Preempted:
+        outcome.stopped_at = _place(trainer, training)
     except SystemExit:
         # On Ctrl-C, Lightning calls its callbacks and then raises SystemExit; it is caught so that the record is
         # written.
         if keeper.interrupted_at is None:
             raise
-        seconds["train"] = seconds["train"] or time.perf_counter() - start
+    except KeyboardInterrupt:
+        keeper.interrupted_at = keeper.interrupted_at or _place(trainer, training)
+    outcome.wall_seconds["train"] = training.elapsed
     return outcome
+
+
+def _fit_model(trainer: lightning.Trainer, module: TrainingModule, data: Loaders, training: TrainingKeeper) -> None:
+    if module.model.fits_directly:
+        train_directly(trainer, module, data, training.keeper, training.report)
+    else:
+        with training.signals.deferred():
+            trainer.fit(module, datamodule=data)
+    with training.signals.deferred():
+        training.end_training(trainer)
+
+
+def _test(
+    trainer: lightning.Trainer,
+    module: TrainingModule,
+    data: Loaders,
+    folder: Path,
+    report: Report,
+    outcome: _Outcome,
+) -> None:
+    """Test the best epoch."""
+    start = time.perf_counter()
+    # Only the first process knows the folder for certain; all load its best epoch, after it has been written.
+    folder = Path(trainer.strategy.broadcast(str(folder)))
+    trainer.strategy.barrier()
+    module.model.load_state_dict(read_weights(folder))
+    for sentence in module.model.findings():
+        report.show(sentence)
+    module.metrics.use_fits(outcome.keeper.details)
+    trainer.test(module, datamodule=data, verbose=False)
+    outcome.test, outcome.factors = module.latest, module.latest_factors
+    outcome.details = module.latest_details
+    outcome.gates = module.gate_means.compute()
+    outcome.chain_breaks = module.chain_breaks.compute()
+    outcome.wall_seconds["test"] = time.perf_counter() - start
+
+
+def _place(trainer: lightning.Trainer, training: TrainingKeeper) -> str:
+    """Where a run was stopped."""
+    if training.trained:
+        return "the test"
+    return f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
 
 
 def _record(
@@ -244,8 +341,8 @@ def _record(
     keeper = outcome.keeper
     return RunRecord(
         run_id=run_id,
-        status="interrupted" if keeper.interrupted_at else "finished",
-        interrupted_at=keeper.interrupted_at,
+        status="interrupted" if keeper.interrupted_at else outcome.status,
+        interrupted_at=keeper.interrupted_at or outcome.stopped_at,
         model=settings.model,
         dataset=settings.dataset,
         seed=settings.seed,

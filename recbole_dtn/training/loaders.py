@@ -29,6 +29,8 @@ class Loaders(lightning.LightningDataModule):
         self.settings = settings
         self.prepared = prepared
         self.report = report
+        self.start = (0, 0)
+        """Epoch of the first iteration over the training rows, from 0, and batches to leave out at its start."""
 
     def _loader(self, split: str, batch_size: int, *, train: bool) -> BatchLoader:
         assert self.trainer is not None
@@ -62,7 +64,9 @@ class Loaders(lightning.LightningDataModule):
         return found
 
     def train_dataloader(self) -> BatchLoader:
-        return self._loader("train", self.settings.train_batch_size, train=True)
+        loader = self._loader("train", self.settings.train_batch_size, train=True)
+        loader.set_epoch(*self.start)
+        return loader
 
     def val_dataloader(self) -> BatchLoader:
         return self._loader("valid", self.settings.eval_batch_size, train=False)

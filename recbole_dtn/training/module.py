@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytorch_lightning as lightning
 import torch
@@ -215,6 +216,20 @@ class TrainingModule(lightning.LightningModule):
             # Tables are left out: clip_grad_norm_ takes no sparse gradients.
             dense = [p for p in self.model.parameters() if id(p) not in tables and p.grad is not None]
             nn.utils.clip_grad_norm_(dense, self.settings.gradient_clip)
+
+    def training_state(self) -> dict[str, Any]:
+        """What a training checkpoint has beside parameters, buffers and optimisers."""
+        return {
+            "steps_taken": self.steps_taken,
+            "loss_sum": self.loss_sum.cpu(),
+            "loss_steps": self.loss_steps,
+            "task_sums": self.task_sums.cpu(),
+        }
+
+    def set_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from :meth:`training_state`."""
+        self.steps_taken, self.loss_steps = state["steps_taken"], state["loss_steps"]
+        self.loss_sum, self.task_sums = state["loss_sum"].to(self.device), state["task_sums"].to(self.device)
 
     # ---- evaluation ---------------------------------------------------------------------------------------------
 

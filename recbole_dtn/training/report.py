@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from recbole_dtn.config.metrics import error_name, is_error
 from recbole_dtn.preprocess.prepare import PreparedData
 from recbole_dtn.record.record import RunRecord
+from recbole_dtn.record.training import FILE_NAME as TRAINING
 from recbole_dtn.report.console import say
 from recbole_dtn.report.tables import plain_lines, show_table
 from recbole_dtn.report.text import NONE, count, decimal, share
@@ -208,10 +209,12 @@ class Report:
 
     def end(self, record: RunRecord, folder: Path) -> None:
         """How the run ended: its test, its gates, what looks wrong in it, and where it was written."""
-        if record.status == "interrupted":
+        if record.status != "finished":
             best = record.best_epoch
             kept = f"the best checkpoint (epoch {best}) is kept" if best else "there is no checkpoint yet"
-            self.show(f"interrupted at {record.interrupted_at}; {kept}; there is no test result")
+            self.show(f"{record.status} at {record.interrupted_at}; {kept}; there is no test result")
+            if (folder / TRAINING).is_file():
+                self.show(f"--resume={folder} goes on with it")
         if record.test is not None:
             mark = " (selected on the test set)" if record.selected_on_test else ""
             found = {**record.test, **record.factors.get("test", {})}

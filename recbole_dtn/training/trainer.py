@@ -14,6 +14,7 @@ import pytorch_lightning as lightning
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import UsageError
@@ -21,6 +22,7 @@ from recbole_dtn.layers.backends import require as require_backend
 from recbole_dtn.registry import MODELS
 from recbole_dtn.training.compiled import check_compiler
 from recbole_dtn.training.loaders import EpochOrder
+from recbole_dtn.training.processes import keep_together
 
 __all__ = ["check_settings", "is_first_process", "new_trainer", "quiet_lightning"]
 
@@ -85,7 +87,7 @@ def new_trainer(settings: Settings, folder: Path, callbacks: list[lightning.Call
         settings: epochs, devices, precision, loggers. folder: of the run. callbacks: called in this order.
     """
     with quiet_lightning():
-        return lightning.Trainer(
+        trainer = lightning.Trainer(
             **_machine(settings),
             **QUIET,
             max_epochs=settings.epochs,
@@ -99,6 +101,19 @@ def new_trainer(settings: Settings, folder: Path, callbacks: list[lightning.Call
             log_every_n_steps=1_000_000,
             default_root_dir=str(folder),
         )
+    keep_together(trainer)
+    trainer._signal_connector = _NoSignals(trainer)
+    # Every step sends what Lightning's handlers would note; TrainingKeeper asks all processes itself.
+    setattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", lambda: None)  # noqa: B010
+    return trainer
+
+
+class _NoSignals(_SignalConnector):
+    """Sets no handlers. Lightning's waits for the other processes inside of the handler, for ever where they are in
+    another collective call; ours are in :class:`~recbole_dtn.training.signals.Signals`."""
+
+    def register_signal_handlers(self) -> None:
+        self.received_sigterm = False
 
 
 def _loggers(settings: Settings, folder: Path) -> list[Logger]:
@@ -128,6 +143,7 @@ def quiet_lightning() -> Iterator[None]:
             r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
             r".*GPU available but not used.*",
             r".*It is recommended to use `self.log.*sync_dist.*",
+            r".*your dataloader is not resumable.*",
             r".*You have overridden `transfer_batch_to_device`.*",
         ):
             warnings.filterwarnings("ignore", message=message)

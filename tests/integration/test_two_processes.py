@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import yaml
 from recbole_dtn import load
 from recbole_dtn.record.checkpoint import read_checkpoint
 from recbole_dtn.record.record import read_record
+from recbole_dtn.record.training import read_training
 from recbole_dtn.training.fit import Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +44,25 @@ class Passes(LossBalancer):
             step.run(loss, retain_graph=True)
         step.run(step.extra + 0 * step.losses.sum())
         return step.losses.detach().sum()
+"""
+
+
+# A balancer with which the second process gets a signal at its fifth step.
+ENDING = """
+import os
+
+from recbole_dtn.balancer.fixed import Fixed
+from recbole_dtn.registry import BALANCERS
+
+
+@BALANCERS.register("ending")
+class Ending(Fixed):
+    "Sends a signal to the second process."
+
+    def backward(self, step):
+        if step.index == 4 and os.environ.get("LOCAL_RANK") == "1":
+            os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+        return super().backward(step)
 """
 
 
@@ -80,6 +101,13 @@ def changes(embedding_optimizer: str, tasks: str | None, balancer: str, folder: 
     return given
 
 
+def environment_of(**given: str) -> dict[str, str]:
+    """The environment of two processes."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **given}
+    environment.pop("RECBOLE_DTN_RUN_ID", None)
+    return environment
+
+
 @pytest.fixture(scope="module")
 def of_two(small_fit: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every case trained by two processes; the runs of the case at position i are in the folder i."""
@@ -101,13 +129,7 @@ def of_two(small_fit: Callable[..., Run], tmp_path_factory: pytest.TempPathFacto
         ]
         for i, case in enumerate(CASES)
     ]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "FURTHER_RUNS": json.dumps(commands[1:]),
-    }
-    environment.pop("RECBOLE_DTN_RUN_ID", None)
+    environment = environment_of(FURTHER_RUNS=json.dumps(commands[1:]))
     done = subprocess.run(
         [sys.executable, str(folder / "script.py"), *commands[0]],
         env=environment, capture_output=True, text=True, check=False, timeout=300,
@@ -136,3 +158,36 @@ def test_two_processes_train_as_one_with_twice_the_batch(
     assert set(two.balancer) == set(one.balancer)
     for name, tensor in one.balancer.items():
         assert (two.balancer[name] - tensor).abs().max() < 1e-4, f"{name} of the balancer"
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGTERM, 75, []),
+        (signal.SIGKILL, 1, ["error: process 1 of the run (pid ", "was ended by SIGKILL", "--resume"]),
+    ],
+)
+def test_a_process_that_ends_takes_the_other_along(
+    number: signal.Signals, code: int, said: list[str], small_fit: Callable[..., Run], tmp_path: Path
+) -> None:
+    (tmp_path / "ending.py").write_text(ENDING)
+    data_path = small_fit("SharedBottom", epochs=1).record.settings["data_path"]
+    words = [
+        *("--model=SharedBottom", "--dataset=ml-100k", f"--data_path={data_path}", f"--output_dir={tmp_path}"),
+        *("--limit_rows=3000", "--train_batch_size=200", "--embedding_size=4", "--checkpoint.every_steps=2"),
+        *("--accelerator=cpu", "--devices=2", "--strategy=ddp", "--quiet"),
+        *(f"--plugins={tmp_path / 'ending.py'}", "--balancer=ending"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "recbole_dtn", *words],
+        env=environment_of(SIGNAL=str(int(number))), capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    assert all(part in done.stderr for part in said)
+    assert len(done.stderr.splitlines()) == bool(said), "the cause is told once"
+    (folder,) = tmp_path.glob("*/*/*")
+    content = read_training(folder)
+    assert (content["step"], len(content["random"])) == (5 if code == 75 else 4, 2)
+    if code == 75:
+        record = read_record(folder)
+        assert (record.status, record.interrupted_at) == ("preempted", "epoch 1, step 5")

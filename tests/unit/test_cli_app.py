@@ -213,8 +213,9 @@ def test_a_bug_is_called_one_and_says_where(shown: Shown, monkeypatch: pytest.Mo
 def test_train_hands_the_resolved_settings_over(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
-    def fit_settings(resolved: Any, *, console: Any) -> Any:
+    def fit_settings(resolved: Any, *, console: Any, resume: Any) -> Any:
         seen.append((resolved.settings, console.quiet))
+        assert resume is None
         return types.SimpleNamespace(folder=Path("runs/x"), status="finished")
 
     stand_in(monkeypatch, "recbole_dtn.training.fit", fit_settings=fit_settings)
@@ -226,10 +227,13 @@ def test_train_hands_the_resolved_settings_over(shown: Shown, monkeypatch: pytes
     ]
 
 
-def test_an_interrupted_run_exits_130(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = types.SimpleNamespace(folder=Path("runs/x"), status="interrupted")
-    stand_in(monkeypatch, "recbole_dtn.training.fit", fit_settings=lambda resolved, *, console: ended)
-    assert shown()[0] == 130
+@pytest.mark.parametrize(("status", "code"), [("interrupted", 130), ("preempted", 75)])
+def test_a_run_that_was_stopped_exits_with_a_code_of_its_own(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch, status: str, code: int
+) -> None:
+    ended = types.SimpleNamespace(folder=Path("runs/x"), status=status)
+    stand_in(monkeypatch, "recbole_dtn.training.fit", fit_settings=lambda resolved, *, console, resume: ended)
+    assert shown()[0] == code
 
 
 def test_dry_run_shows_each_setting_with_its_source_and_trains_nothing(shown: Shown) -> None:

@@ -146,6 +146,30 @@ def test_prefetching_changes_nothing_and_leaves_no_thread():
     assert threading.active_count() == before
 
 
+@pytest.mark.parametrize("prefetch", [0, 2])
+@pytest.mark.parametrize("shuffle_rows", [None, 1_024])
+@pytest.mark.parametrize(("rank", "ranks"), [(0, 1), (1, 3)])
+def test_an_epoch_begins_at_any_of_its_batches(prefetch, shuffle_rows, rank, ranks):
+    split = Rows(5_000)
+    loader = BatchLoader(
+        split, 64, shuffle=True, seed=3, rank=rank, world_size=ranks, prefetch=prefetch, shuffle_rows=shuffle_rows
+    )
+    loader.set_epoch(2)
+    whole = visited(loader)
+    for skipped in (1, 7, len(whole) - 1, len(whole)):
+        split.told.clear()
+        loader.set_epoch(2, skipped)
+        assert visited(loader) == whole[skipped:]
+        assert visited(loader) == whole[skipped:], "again, until another epoch is chosen"
+    if shuffle_rows:
+        assert split.told == [], "no rows are left to read"
+        loader.set_epoch(2, len(whole) - 1)
+        visited(loader)
+        assert sum(stop - start for start, stop in split.told) <= 1_024, "not those of the batches before"
+    loader.set_epoch(2)
+    assert visited(loader) == whole
+
+
 def test_an_error_while_prefetching_is_raised_where_the_batch_is_asked_for():
     class Broken(Rows):
         def batch(self, indices):

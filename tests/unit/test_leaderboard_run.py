@@ -3,7 +3,9 @@
 import functools
 import hashlib
 import io
+import os
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +17,7 @@ from rich.console import Console
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.splits import SplitKey
-from recbole_dtn.errors import RecBoleDTNError, UsageError
+from recbole_dtn.errors import Preempted, RecBoleDTNError, UsageError
 from recbole_dtn.leaderboard.cells import CellKey, parse_seeds, plan_cells, resolve_cell
 from recbole_dtn.leaderboard.run import present_fingerprint, run_board
 from recbole_dtn.plugins import plugin_states
@@ -382,6 +384,26 @@ def test_ctrl_c_between_batches_stops_with_the_table_of_what_is_there(board: Boa
     text = (board.output / "ml-100k.md").read_text()
     assert "| DTN | 2 |" in text
     assert "MMoE" not in text
+
+
+@pytest.mark.parametrize("within_a_run", [True, False])
+def test_sigterm_stops_the_board_after_its_table(board: Board, within_a_run: bool) -> None:
+    """A run that gets the signal returns ``preempted``; elsewhere the signal comes to the board itself."""
+    finished = board.trainer.__class__.__call__
+
+    def run_cell(overrides: list[str]) -> RunRecord:
+        if board.trainer.ran:
+            if within_a_run:
+                board.trainer.status = "preempted"
+            else:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return finished(board.trainer, overrides)
+
+    with pytest.raises(Preempted, match="the same command goes on"):
+        board.run(run_cell=run_cell)
+    assert len(board.trainer.ran) == 1 + within_a_run, "the cells after it do not run"
+    assert "leaderboard written to" in board.said
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_an_interrupted_run_stops_the_board(board: Board) -> None:

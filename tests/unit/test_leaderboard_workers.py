@@ -36,6 +36,10 @@ def job(argument: dict[str, Any]) -> Any:
         raise ValueError(argument["raise"])
     if argument.get("stop"):
         raise KeyboardInterrupt
+    if argument.get("saves"):
+        signal.signal(signal.SIGTERM, lambda *_: (Path(argument["saves"]).write_text("saved"), sys.exit(75)))
+        Path(argument["saves"]).write_text("running")
+        time.sleep(60)
     return os.getpid(), argument["value"]
 
 
@@ -68,6 +72,15 @@ def test_a_dead_process_fails_its_task_alone_and_another_takes_its_place() -> No
     assert found[4].interrupted
     assert not found[3].interrupted
     assert found[0].result[0] != found[5].result[0], "the process of the first task is gone by the last"
+
+
+def test_a_task_that_runs_when_the_pool_is_closed_may_save_what_it_has(tmp_path: Path) -> None:
+    file = tmp_path / "task"
+    with Workers(1, job, explain) as pool:
+        pool.start(0, {"saves": str(file)})
+        _until(lambda: file.is_file() and file.read_text() == "running", seconds=60)
+    assert file.read_text() == "saved"
+    assert pool.running == [0]
 
 
 def test_processes_end_with_their_parent(tmp_path: Path) -> None:
