@@ -10,7 +10,7 @@ from recbole_dtn.cli.help_text import PROGRAM
 from recbole_dtn.plugins import plugin_warnings
 from recbole_dtn.report.console import make_console, say
 from recbole_dtn.report.tables import show_table
-from recbole_dtn.report.text import decimal
+from recbole_dtn.report.text import decimal, p_value
 
 if TYPE_CHECKING:
     from recbole_dtn.serving.evaluate import Comparison, Report
@@ -121,14 +121,5 @@ def _cells(test: Comparison) -> list[str]:
         test.first, test.task, METRIC_NAMES.get(test.metric, test.metric.upper()),
         f"{decimal(test.difference, 4)} ± {decimal(test.standard_error, 4)}",
         f"{decimal(test.low, 4)} to {decimal(test.high, 4)}",
-        _chance(test.p), _chance(test.p_holm), test.method,
+        p_value(test.p, 4), p_value(test.p_holm, 4), test.method,
     ]  # fmt: skip
-
-
-def _chance(p: float | None) -> str:
-    """A p value.
-
-    >>> _chance(0.0321), _chance(2e-9), _chance(None)
-    ('0.0321', '<0.0001', '–')
-    """
-    return "<0.0001" if p is not None and p < 0.00005 else decimal(p, 4)

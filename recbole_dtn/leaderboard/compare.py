@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -69,9 +70,10 @@ def compare(rows: Sequence[BoardRow]) -> Comparison | None:
     """The comparison of the rows of one data set.
 
     Returns:
-        None where fewer than two rows share two splits or seeds, or the rows are not selected by one metric on one data
-        set, so that none is the best on validation.
+        None where fewer than two rows share two splits or seeds, or the rows are not selected by one metric, so that
+        none is the best on validation. Rows on other data than most (such as with a domain field) are left out.
     """
+    rows = _of_one_source(rows)
     over = "splits" if any(len(row.splits) > 1 for row in rows) else "seeds"
     best = _best_on_validation(rows)
     if best is None:
@@ -97,6 +99,13 @@ def compare(rows: Sequence[BoardRow]) -> Comparison | None:
     return Comparison(best, over, corrected, differences)
 
 
+def _of_one_source(rows: Sequence[BoardRow]) -> list[BoardRow]:
+    """The rows on the data that most of them are on."""
+    counts = Counter(row.source_fingerprint for row in rows)
+    usual = counts.most_common(1)[0][0] if counts else ""
+    return [row for row in rows if row.source_fingerprint == usual]
+
+
 def _best_on_validation(rows: Sequence[BoardRow]) -> BoardRow | None:
     """The row with the best mean of ``valid_metric`` over the runs that all have, before test is looked at.
 
@@ -108,8 +117,7 @@ def _best_on_validation(rows: Sequence[BoardRow]) -> BoardRow | None:
     first = selected[0]
     values = {id(row): _of_every_seed(row, row.valid_values, selected) for row in selected}
     shared = set(values[id(first)]).intersection(*values.values())
-    metrics, sources = {row.valid_metric for row in selected}, {row.source_fingerprint for row in rows}
-    if len(metrics) > 1 or len(sources) > 1 or not shared:
+    if len({row.valid_metric for row in selected}) > 1 or not shared:
         return None
     sign = 1 if higher_is_better(first.valid_metric, first.tasks) else -1
     # Of equal ones, the first.

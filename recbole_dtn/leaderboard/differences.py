@@ -12,7 +12,7 @@ from recbole_dtn.leaderboard.labels import row_labels
 from recbole_dtn.leaderboard.statistics import BoardRow
 from recbole_dtn.report.console import say
 from recbole_dtn.report.tables import csv_text, escaped, markdown_table, show_table
-from recbole_dtn.report.text import NONE, decimal
+from recbole_dtn.report.text import NONE, decimal, p_value
 
 __all__ = ["difference_lines", "differences_csv", "show_differences"]
 
@@ -41,7 +41,7 @@ def _cells(difference: Difference, name: str, *, bold: bool) -> list[str]:
     if bold and difference.adjusted is not None and difference.adjusted < SIGNIFICANT:
         shown = f"**{shown}**"
     label = f"{metric.task} {metric.name.upper()}"
-    return [name, label, shown, decimal(paired.error, 4), interval, decimal(difference.adjusted, 3), str(paired.n)]
+    return [name, label, shown, decimal(paired.error, 4), interval, p_value(difference.adjusted), str(paired.n)]
 
 
 def _table(found: Comparison, rows: Sequence[BoardRow], *, bold: bool) -> list[list[str]]:

@@ -11,12 +11,10 @@ from recbole_dtn.leaderboard.labels import MARK, row_labels
 from recbole_dtn.leaderboard.render import SHOWN, spread
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric
 from recbole_dtn.registry import METRICS
-from recbole_dtn.report.text import count, decimal
+from recbole_dtn.report.text import count, p_value
 
 __all__ = ["latex", "tex"]
 
-LEAST = 0.001
-"""Smallest p that is written with its digits."""
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -133,7 +131,7 @@ def _differences(rows: Sequence[BoardRow], found: Comparison) -> str:
                 tex(f"{each.metric.task} {SHOWN[each.metric.name]}"),
                 rf"\textbf{{{shown}}}" if told else shown,
                 interval,
-                _probability(each.adjusted),
+                tex(p_value(each.adjusted)),
                 str(paired.n),
             ]
         )
@@ -144,10 +142,6 @@ def _differences(rows: Sequence[BoardRow], found: Comparison) -> str:
         f"{found.over}{how}; $p$ after Holm's correction. {claims}"
     )
     return _table(caption, f"differences-{rows[0].dataset}", "llrrrr", [_line(heads), r"\midrule", *map(_line, lines)])
-
-
-def _probability(p: float | None) -> str:
-    return r"$<$0.001" if p is not None and p < LEAST / 2 else tex(decimal(p, 3))
 
 
 def _signed(value: float | None) -> str:

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, PrefixLoader, StrictUndefined
 from markupsafe import Markup
 
 from recbole_dtn.report.plots import Plot
-from recbole_dtn.report.text import clipped, count, decimal, number, share
+from recbole_dtn.report.text import clipped, count, decimal, number, p_value, share
 
 __all__ = ["render"]
 
@@ -29,6 +29,15 @@ def render(package: str, template: str, plots: Iterable[Plot] = (), **values: An
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"share": share, "number": number, "grouped": count, "clipped": clipped, "decimal": decimal}
+    environment.filters |= {
+        "share": share, "number": number, "grouped": count, "clipped": clipped, "decimal": decimal, "p_value": p_value,
+    }  # fmt: skip
+        "share": share,
+        "number": number,
+        "grouped": count,
+        "clipped": clipped,
+        "decimal": decimal,
+        "p_value": p_value,
+    }
     drawn = {plot.name: (plot.title, Markup(plot.svg)) for plot in plots}
     return environment.get_template(f"page/{template}").render(plots=drawn, **values)

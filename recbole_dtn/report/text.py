@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["NONE", "clipped", "count", "decimal", "number", "share"]
+__all__ = ["NONE", "clipped", "count", "decimal", "number", "p_value", "share"]
 
 NONE = "–"
 LARGE = 1e7
@@ -37,6 +37,16 @@ def decimal(value: float | None, places: int = 2) -> str:
     ('0.123', '0.00', '–')
     """
     return NONE if value is None else f"{round(value, places) + 0.0:.{places}f}"
+
+
+def p_value(value: float | None, places: int = 3) -> str:
+    """A p value; one that would be shown as 0 is an upper bound.
+
+    >>> p_value(0.0123), p_value(1e-9), p_value(1e-9, 4), p_value(None)
+    ('0.012', '< 0.001', '< 0.0001', '–')
+    """
+    least = 10.0**-places
+    return f"< {least:.{places}f}" if value is not None and value < least / 2 else decimal(value, places)
 
 
 def count(value: int | None) -> str:

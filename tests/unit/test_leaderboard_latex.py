@@ -67,7 +67,7 @@ def test_the_table_and_its_differences(board_runs: Runs) -> None:
     check_structure(text)
     assert r"PLE & 0.7900 $\pm$ 0.0002 & 0.6000 $\pm$ 0.0000 & 0.8200 $\pm$ 0.0002 & " in text
     assert r"\cmidrule(lr){2-3}\cmidrule(lr){4-5}" in text
-    assert r"PLE & like AUC & \textbf{$-0.0100$} & $-0.0100$ to $-0.0100$ & $<$0.001 & 10 \\" in text
+    assert r"PLE & like AUC & \textbf{$-0.0100$} & $-0.0100$ to $-0.0100$ & \textless{} 0.001 & 10 \\" in text
 
 
 def test_bold_needs_ten_seeds_and_a_significant_improvement(board_runs: Runs) -> None:

@@ -311,3 +311,10 @@ def test_a_board_over_splits_runs_what_is_missing(tmp_path: Path) -> None:
     path = run([5, 6, 8])
     assert ran == [("MMoE", 8, 2022), ("PLE", 8, 2022)]
     assert "| MMoE | 3 | 3 | 0.7000 ± 0.0000 |" in path.read_text(encoding="utf-8")
+
+
+def test_rows_on_other_data_are_left_out_of_the_comparison() -> None:
+    runs = four()
+    other = [record("C", split, 0.9, best=0.95, source_fingerprint="with a domain") for split in range(4)]
+    assert compare(summarise([*runs, *other])) == compare(summarise(runs))
+    assert compare(summarise([*runs[:4], *other])) is None
