@@ -30,8 +30,6 @@ def render(package: str, template: str, plots: Iterable[Plot] = (), **values: An
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "share": share, "number": number, "grouped": count, "clipped": clipped, "decimal": decimal, "p_value": p_value,
-    }  # fmt: skip
         "share": share,
         "number": number,
         "grouped": count,
