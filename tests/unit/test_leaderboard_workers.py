@@ -1,7 +1,6 @@
 """Processes that run cells, locks between leaderboards, rows with settings of their own, and the file of a board."""
 
 import io
-import os
 import signal
 import subprocess
 import sys
@@ -21,30 +20,10 @@ from recbole_dtn.leaderboard.progress import BoardProgress
 from recbole_dtn.leaderboard.run import run_board
 from recbole_dtn.leaderboard.workers import Outcome, Workers
 from recbole_dtn.record.record import RunRecord
+from tests.unit.jobs import explain, job
 from tests.unit.test_leaderboard_run import Trainer, resolver
 
 # ---- processes ------------------------------------------------------------------------------------------------------
-
-
-def job(argument: dict[str, Any]) -> Any:
-    """What the processes of these tests do."""
-    if argument.get("die"):
-        os.kill(os.getpid(), argument["die"])
-    if argument.get("leave") is not None:
-        os._exit(argument["leave"])
-    if argument.get("raise"):
-        raise ValueError(argument["raise"])
-    if argument.get("stop"):
-        raise KeyboardInterrupt
-    if argument.get("saves"):
-        signal.signal(signal.SIGTERM, lambda *_: (Path(argument["saves"]).write_text("saved"), sys.exit(75)))
-        Path(argument["saves"]).write_text("running")
-        time.sleep(60)
-    return os.getpid(), argument["value"]
-
-
-def explain(error: BaseException) -> str:
-    return f"explained: {error}"
 
 
 def work(arguments: list[dict[str, Any]], count: int) -> dict[int, Outcome]:
@@ -239,7 +218,7 @@ def test_faults_of_a_file_name_key_and_line(tmp_path: Path) -> None:
         (["run", "--datasets=ml-100k"], "--models is needed"),
         (["run", "--models=DTN", "--datasets=ml-100k", "--workers=0"], "--workers: expected 1 or more"),
         (["run", "nothere.yaml"], "nothere.yaml"),
-        (["add"], "unknown word 'add'"),
+        (["ad"], "unknown word 'ad'"),
     ],
 )
 def test_wrong_words_are_refused(words: list[str], message: str) -> None:
