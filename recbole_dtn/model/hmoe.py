@@ -54,18 +54,17 @@ class HMoE(MultiTaskRecommender):
 
     For owners i (tasks, or pairs of a domain and a task) over the input x::
 
-        z_i = sum_k softmax(V_i x)_k E_k(x)        s_i + b_i = tower_i(z_i), b_i the bias of its last unit
+        z_i = sum_k softmax(V_i x)_k E_k(x)        s_i = tower_i(z_i)
         w_i = softmax(net_i(x)), a weight for each of the J owners
-        f_i = w_ii s_i + sum_{j != i} w_ij sg(s_j) + b_i
+        f_i = w_ii s_i + sum_{j != i} w_ij sg(s_j)
 
     sg stops the gradient: the loss of owner i trains neither the tower of another owner nor, through it, the experts.
     ``logit_t = f_t``; with ``owners: pairs`` a row of domain d reads ``f_(d,t)``, and the weight nets of its own domain
-    alone are evaluated. As specified here; the paper has domains as owners. b_i is left out of the mix: owners of rates
-    that differ would otherwise start at the mean of their log-odds. ``mix: hidden`` is published code's, with h_j the
-    last hidden layer of tower j: ``f_i = v_i (w_ii h_i + sum_{j != i} w_ij sg(h_j)) + b_i``.
+    alone are evaluated. As specified here; the paper has domains as owners. ``mix: hidden`` is published code's, with
+    h_j the last hidden layer of tower j: ``f_i = v_i (w_ii h_i + sum_{j != i} w_ij sg(h_j)) + b_i``.
 
     ``gates`` has each task's weights over the experts, then those over the owners' towers. With ``owners: pairs``, a
-    row of a domain without training rows has the mean of the other domains' ``s_(d,t) + b_(d,t)``.
+    row of a domain without training rows has the mean of the other domains' ``s_(d,t)``.
     """
 
     settings_class: ClassVar = HMoESettings
@@ -99,14 +98,14 @@ class HMoE(MultiTaskRecommender):
         if domain is not None:
             own = own + (tasks * domain).unsqueeze(1)
         weights = self._weights(x, domain)  # (B, T, J)
-        # Every owner's own head: v and b of the rows' owners.
-        b = torch.cat([tower.logit.bias for tower in self._towers()])  # (J,)
         if self.settings.mix == "logits":
             scores = self.towers(mixed)  # (B, J)
-            logits = _mix(weights, (scores - b).unsqueeze(2), own).squeeze(2) + b[own]
+            logits = _mix(weights, scores.unsqueeze(2), own).squeeze(2)
         else:
             hidden = self._hidden(mixed)  # (B, J, H)
+            # Every owner's own head: v and b of the rows' owners.
             v = torch.cat([tower.logit.weight for tower in self._towers()])  # (J, H)
+            b = torch.cat([tower.logit.bias for tower in self._towers()])  # (J,)
             logits = (_mix(weights, hidden, own) * v[own]).sum(2) + b[own]
             scores = (hidden * v).sum(2) + b
         if domain is not None:
