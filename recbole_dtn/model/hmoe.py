@@ -62,6 +62,8 @@ class HMoE(MultiTaskRecommender):
     ``logit_t = f_t``; with ``owners: pairs`` a row of domain d reads ``f_(d,t)``, and the weight nets of its own domain
     alone are evaluated. As specified here; the paper has domains as owners. ``mix: hidden`` is published code's, with
     h_j the last hidden layer of tower j: ``f_i = v_i (w_ii h_i + sum_{j != i} w_ij sg(h_j)) + b_i``.
+    A score has its tower's bias, so that with even weights tasks start at the mean of their base rates' log-odds, and
+    tasks of very different rates take some hundred steps to part; with ``mix: hidden`` each starts at its own.
 
     ``gates`` has each task's weights over the experts, then those over the owners' towers. With ``owners: pairs``, a
     row of a domain without training rows has the mean of the other domains' ``s_(d,t)``.
