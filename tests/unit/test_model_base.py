@@ -17,7 +17,7 @@ from recbole_dtn.model.front import Front
 from recbole_dtn.model.mmoe import MMoE, MMoESettings
 from recbole_dtn.model.shared_bottom import SharedBottom
 from recbole_dtn.model.single_task import SingleTask
-from recbole_dtn.registry import INTERACTIONS, MODELS
+from recbole_dtn.registry import INTERACTIONS, MODELS, spelled
 from recbole_dtn.schema import TaskSpec
 from recbole_dtn.testing.data import make_settings, tiny_features, tiny_schema
 from recbole_dtn.testing.models import check_model
@@ -42,13 +42,14 @@ class TooWide(Means):
 
 
 @pytest.fixture(autouse=True)
-def _registered(monkeypatch):
-    """The two interactions, for the test alone."""
-    INTERACTIONS.names()
-    for table in ("_entries", "declared"):
-        monkeypatch.setattr(INTERACTIONS, table, {**getattr(INTERACTIONS, table)})
+def _registered():
+    """The two interactions, for the test alone; what it imports for the first time stays registered."""
     INTERACTIONS.register("test-means")(Means)
     INTERACTIONS.register("test-too-wide")(TooWide)
+    yield
+    for name, method in (("test-means", Means), ("test-too-wide", TooWide)):
+        INTERACTIONS._entries.pop(name)
+        INTERACTIONS.declared.pop(spelled(method))
 
 
 FRONT = {"shared_interaction": {"name": "test-means"}, "shared_interaction_dim": 5}
