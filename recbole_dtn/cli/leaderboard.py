@@ -18,6 +18,7 @@ from recbole_dtn.report.console import make_console, say
 
 if TYPE_CHECKING:
     from recbole_dtn.leaderboard.board import Entry
+    from recbole_dtn.leaderboard.cells import Cell
     from recbole_dtn.leaderboard.remake import Remade
 
 __all__ = ["help_text", "run"]
@@ -68,6 +69,15 @@ class _Plan:
     settings: tuple[str, ...]
     split_seeds: list[int] | None
     floors: list[str]
+
+    def cells(self) -> list[Cell]:
+        """The cells, their settings checked."""
+        from recbole_dtn.leaderboard.cells import plan_cells
+
+        return plan_cells(
+            self.models, self.datasets, self.seeds, self.overrides, settings=self.settings,
+            split_seeds=self.split_seeds, floors=self.floors,
+        )  # fmt: skip
 
 
 def _plan(given: argparse.Namespace, file: Path | None) -> _Plan:
@@ -189,13 +199,8 @@ def _finder(given: argparse.Namespace, file: Path | None) -> Callable[[], Remade
     if folder is not None and not folder.is_dir():
         raise UsageError(f"--records: no folder {folder}; expected one that holds run folders, such as runs")
     if file or given.models or given.datasets:
-        from recbole_dtn.leaderboard.cells import plan_cells
-
         plan = _plan(given, file)
-        cells = plan_cells(
-            plan.models, plan.datasets, plan.seeds, plan.overrides, settings=plan.settings,
-            split_seeds=plan.split_seeds, floors=plan.floors,
-        )  # fmt: skip
+        cells = plan.cells()
         name, known = file.stem if file else "+".join(plan.datasets), Recorded()
         return lambda: of_cells(cells, folder, name, known)
     if folder is None:
@@ -246,7 +251,6 @@ def _add(words: list[str]) -> int:
     if file is None or not file.is_file():
         raise UsageError(f"leaderboard add: expected the file of a leaderboard (.yaml), found {file or 'none'}")
     from recbole_dtn.leaderboard.board import appended, entry_of, read_board
-    from recbole_dtn.leaderboard.cells import plan_cells
     from recbole_dtn.report.files import write_text
 
     entry = entry_of(given.model, given.name, given.settings)
@@ -260,10 +264,7 @@ def _add(words: list[str]) -> int:
         trial.write_text(text, encoding="utf-8")
         options = [f"--plugins={','.join(plugins)}"] if plugins else []
         plan = _plan(RUN.parse([*options, *(["--trust"] if given.trust else [])]), trial)
-        cells = plan_cells(
-            plan.models, plan.datasets, plan.seeds, plan.overrides, settings=plan.settings,
-            split_seeds=plan.split_seeds, floors=plan.floors,
-        )  # fmt: skip
+        cells = plan.cells()
     write_text(file, text)
     new = sum(cell.name == plan.models[-1].name for cell in cells)
     say(make_console(), f"{file}: added {entry}, {new} cells; `leaderboard run {file}` runs them")

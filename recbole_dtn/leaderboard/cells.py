@@ -64,6 +64,11 @@ class Cell:
     name: str
     several_splits: bool = False
 
+    @property
+    def folder(self) -> Path:
+        """Of the runs of its data set and model."""
+        return Path(self.settings.output_dir) / self.key.dataset / self.key.model
+
     def lock(self) -> FileLock:
         """A lock that one process holds while it runs the cell, below ``output_dir``.
 

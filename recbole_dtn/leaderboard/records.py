@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,24 +10,33 @@ from recbole_dtn.errors import DataError
 from recbole_dtn.leaderboard.cells import CellKey
 from recbole_dtn.record.record import FILE_NAME, RunRecord, read_record
 
-__all__ = ["Recorded", "read_finished"]
+__all__ = ["Recorded"]
 
 
 @dataclass
 class Recorded:
-    """Finished runs by cell, oldest first, and a message per record that could not be read."""
+    """Finished runs by cell, oldest first, and a message per record that could not be read.
+
+    Interrupted, preempted and failed runs fill no cell. A record that cannot be read (incomplete, of another version)
+    is left out; the others count. ``seen`` has the time at which each file was last written.
+    """
 
     runs: dict[CellKey, list[tuple[Path, RunRecord]]] = field(default_factory=lambda: defaultdict(list))
     unreadable: list[str] = field(default_factory=list)
-    seen: set[Path] = field(default_factory=set)
+    seen: dict[Path, int] = field(default_factory=dict)
 
     def read(self, folder: Path) -> None:
-        """Read the records of the runs in a folder ``<output_dir>/<dataset>/<model>`` that were not read before."""
+        """Read the records in a folder ``<output_dir>/<dataset>/<model>`` that are new or were written again.
+
+        A run that was preempted ends in the folder where it began. The name of that folder begins with the time at
+        which it was made, so that sorting by name sorts by time.
+        """
         for path in sorted(folder.glob(f"*/{FILE_NAME}")):
-            if path in self.seen:
-                continue
-            self.seen.add(path)
             try:
+                written = path.stat().st_mtime_ns
+                if self.seen.get(path) == written:
+                    continue
+                self.seen[path] = written
                 record = read_record(path)
             except DataError as error:
                 self.unreadable.append(str(error))
@@ -47,16 +55,3 @@ class Recorded:
             if fingerprint is None or record.data_fingerprint == fingerprint
         ]
         return fitting[-1] if fitting else None
-
-
-def read_finished(output_dirs: Iterable[Path]) -> Recorded:
-    """Read every record below the folders; interrupted and failed runs fill no cell.
-
-    A record that cannot be read (incomplete, of another version) is reported in ``unreadable`` and left out; the others
-    count. The name of a run's folder begins with the time at which it was made, so sorting by name sorts by time.
-    """
-    found = Recorded()
-    for output_dir in dict.fromkeys(output_dirs):
-        for folder in sorted(output_dir.glob("*/*")):
-            found.read(folder)
-    return found

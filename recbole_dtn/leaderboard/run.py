@@ -16,7 +16,7 @@ from recbole_dtn.leaderboard.board import Entry
 from recbole_dtn.leaderboard.cells import Cell, plan_cells, resolve_cell
 from recbole_dtn.leaderboard.forms import write_forms
 from recbole_dtn.leaderboard.progress import BoardProgress
-from recbole_dtn.leaderboard.records import Recorded, read_finished
+from recbole_dtn.leaderboard.records import Recorded
 from recbole_dtn.leaderboard.render import print_board
 from recbole_dtn.leaderboard.statistics import summarise
 from recbole_dtn.leaderboard.workers import Outcome, Workers
@@ -82,7 +82,9 @@ def run_board(
     cells = plan_cells(
         models, datasets, seeds, overrides, settings=settings, split_seeds=split_seeds, floors=floors, resolve=resolve
     )
-    recorded = read_finished(Path(cell.settings.output_dir) for cell in cells)
+    recorded = Recorded()
+    for folder in dict.fromkeys(cell.folder for cell in cells):
+        recorded.read(folder)
     for message in recorded.unreadable:
         say(console, f"left out: {message}")
     session = _Session(cells, recorded, console, run_cell or fit_cell, fingerprint or present_fingerprint, workers)
@@ -196,7 +198,7 @@ class _Session:
         """Take the cell from its record, if that was made from the data and by the plug-ins as they are now."""
         cell = self.cells[position]
         # What another leaderboard has finished since the start.
-        self.recorded.read(Path(cell.settings.output_dir) / cell.key.dataset / cell.key.model)
+        self.recorded.read(cell.folder)
         # Looked up first: the fingerprint reads the data set's files.
         on_any_data = self.recorded.newest(cell.key, None)
         if on_any_data is None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from recbole_dtn.cli import main
 from recbole_dtn.config.load import resolve
 from recbole_dtn.errors import DataError, Preempted, UsageError
-from recbole_dtn.leaderboard.records import read_finished
+from recbole_dtn.leaderboard.remake import read_below
 from recbole_dtn.record.checkpoint import read_checkpoint
 from recbole_dtn.record.record import read_record
 from recbole_dtn.record.training import FILE_NAME, find_unfinished, lock_run, read_training
@@ -263,7 +263,7 @@ def test_a_kill_after_the_training_loses_no_result(
     assert not (left / FILE_NAME).exists()
     (tmp_path / "a" / "ml-100k" / "DTN").mkdir(parents=True)
     left.rename(tmp_path / "a" / "ml-100k" / "DTN" / run.folder.name)
-    assert len(read_finished([tmp_path / "a"]).runs) == 1, "it fills its cell of a leaderboard"
+    assert len(read_below([tmp_path / "a"]).runs) == 1, "it fills its cell of a leaderboard"
 
 
 def test_without_its_record_a_run_is_tested_from_its_best_epoch_but_not_finished(
@@ -279,8 +279,8 @@ def test_without_its_record_a_run_is_tested_from_its_best_epoch_but_not_finished
     record = read_record(folder)
     assert (record.status, record.best_epoch, record.epochs) == ("preempted", 1, 1)
     assert record.test is not None
-    assert not read_finished([folder.parents[2]]).runs or all(
-        each.run_id != folder.name for runs in read_finished([folder.parents[2]]).runs.values() for _, each in runs
+    assert not read_below([folder.parents[2]]).runs or all(
+        each.run_id != folder.name for runs in read_below([folder.parents[2]]).runs.values() for _, each in runs
     )
 
 

@@ -19,6 +19,7 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.splits import SplitKey
 from recbole_dtn.errors import Preempted, RecBoleDTNError, UsageError
 from recbole_dtn.leaderboard.cells import CellKey, parse_seeds, plan_cells, resolve_cell
+from recbole_dtn.leaderboard.records import Recorded
 from recbole_dtn.leaderboard.run import present_fingerprint, run_board
 from recbole_dtn.plugins import plugin_states
 from recbole_dtn.preprocess.prepare import prepare
@@ -482,3 +483,18 @@ def test_a_cell_whose_plugin_changed_is_run_again(board: Board, tmp_path: Path) 
     board.run("DTN", seeds="1", overrides=(f"--plugins=[{file}]",))
     assert "the plug-in" in board.said
     assert "changed since" in board.said
+
+
+def test_a_run_that_was_preempted_and_has_ended_since_fills_its_cell(board: Board) -> None:
+    """Another leaderboard went on with it, in the folder where it began, while this one waited."""
+    cell = plan_cells(["DTN"], ["ml-100k"], [2020], [], resolve=board.trainer.resolve)[0]
+    record = board.trainer(list(cell.overrides))
+    path = next(board.runs.glob("*/*/*"))
+    recorded = Recorded()
+    for number, status in enumerate(("preempted", "finished")):
+        write_record(record.model_copy(update={"status": status}), path)
+        os.utime(path / "record.json", ns=(number, number))
+        recorded.read(cell.folder)
+        assert (recorded.newest(cell.key, None) is not None) == (status == "finished")
+    recorded.read(cell.folder)
+    assert len(recorded.runs[cell.key]) == 1, "read once"
