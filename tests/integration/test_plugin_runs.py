@@ -12,23 +12,9 @@ from recbole_dtn.cli import main
 from recbole_dtn.errors import UsageError
 from recbole_dtn.plugins import PluginChangedWarning
 from recbole_dtn.training.fit import Run
+from tests.integration.plugin_text import PLUGIN
 
 Fit = Callable[..., Run]
-
-PLUGIN = """\
-from torch import Tensor, nn
-from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
-from recbole_dtn.registry import INTERACTIONS
-
-@INTERACTIONS.register("first_field_{name}")
-class FirstField(FeatureInteraction):
-    '''A linear map of the first field's embedding.'''
-    def __init__(self, shape: FieldShape, output_dim: int) -> None:
-        super().__init__(shape, output_dim)
-        self.head = nn.Linear(shape.embedding_dim, output_dim)
-    def forward(self, embeddings: Tensor, ids: Tensor, shared=None) -> Tensor:
-        {fault}return self.head(embeddings[:, 0])
-"""
 
 
 def test_a_foreign_runs_plugin_is_run_only_if_it_is_named(

@@ -28,6 +28,7 @@ from recbole_dtn.training.callbacks import BestKeeper
 from recbole_dtn.training.fit import Run
 from recbole_dtn.training.module import TrainingModule
 from recbole_dtn.training.report import Report
+from tests.integration.plugin_text import PLUGIN
 
 Fit = Callable[..., Run]
 
@@ -364,22 +365,6 @@ def test_a_module_of_the_wrong_width_is_named(small_fit: Fit, monkeypatch: pytes
 def test_predict_wants_a_polars_frame(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"expected a polars.DataFrame, found dict"):
         load(folder).predict({"user_id": ["1"]})  # type: ignore[arg-type]
-
-
-PLUGIN = """\
-from torch import Tensor, nn
-from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
-from recbole_dtn.registry import INTERACTIONS
-
-@INTERACTIONS.register("first_field_{name}")
-class FirstField(FeatureInteraction):
-    '''A linear map of the first field's embedding.'''
-    def __init__(self, shape: FieldShape, output_dim: int) -> None:
-        super().__init__(shape, output_dim)
-        self.head = nn.Linear(shape.embedding_dim, output_dim)
-    def forward(self, embeddings: Tensor, ids: Tensor, shared=None) -> Tensor:
-        {fault}return self.head(embeddings[:, 0])
-"""
 
 
 def test_a_run_with_a_plugin_is_tested_from_any_folder(

@@ -6,7 +6,8 @@ import pytest
 from recbole_dtn.model.dcmt import DCMT
 from recbole_dtn.schema import TaskSpec
 from recbole_dtn.testing.data import make_settings, tiny_features, tiny_schema
-from recbole_dtn.testing.numeric import assert_close, check_reference, embed, parameters_of, redraw, sigmoid, tower_of
+from recbole_dtn.testing.numeric import assert_close, check_reference, parameters_of, redraw, sigmoid
+from tests.reference.chains import logits, probability
 
 CHAIN = tiny_schema(
     tasks=[
@@ -16,17 +17,6 @@ CHAIN = tiny_schema(
     ]
 )
 SCHEMAS = {"two": (tiny_schema(tasks=2), [(1, 0)]), "three, out of order": (CHAIN, [(2, 1), (0, 2)])}
-
-
-def logits(p, schema, features, prefix, count):
-    x = embed(p["embedding.table.weight"], schema, features).reshape(len(features), -1)
-    return [tower_of(p, f"{prefix}.towers.{t}", x) for t in range(count)]
-
-
-def probability(schema, own, t):
-    """Of task t: sigmoid of its own logit times the probability of the task before."""
-    earlier = schema.tasks[t].after
-    return sigmoid(own[t]) * (probability(schema, own, schema.task_names.index(earlier[0])) if earlier else 1)
 
 
 def distance(x):

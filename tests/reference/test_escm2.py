@@ -6,7 +6,8 @@ import pytest
 from recbole_dtn.model.escm2 import ESCM2
 from recbole_dtn.schema import TaskSpec
 from recbole_dtn.testing.data import make_settings, tiny_features, tiny_schema
-from recbole_dtn.testing.numeric import assert_close, check_reference, embed, parameters_of, redraw, sigmoid, tower_of
+from recbole_dtn.testing.numeric import assert_close, check_reference, parameters_of, redraw, sigmoid
+from tests.reference.chains import logits, probability
 
 
 def chain(**after):
@@ -21,17 +22,6 @@ CHAINS = {
     "last first": tiny_schema(tasks=chain(buy=("cart",), cart=("click",), click=())),
     "a fork and one alone": tiny_schema(tasks=chain(click=(), cart=("click",), like=("click",), watch=())),
 }
-
-
-def logits(p, schema, features, prefix, count):
-    x = embed(p["embedding.table.weight"], schema, features).reshape(len(features), -1)
-    return [tower_of(p, f"{prefix}.towers.{t}", x) for t in range(count)]
-
-
-def probability(schema, own, t):
-    """Of task t: sigmoid of its own logit times the probability of the task before."""
-    earlier = schema.tasks[t].after
-    return sigmoid(own[t]) * (probability(schema, own, schema.task_names.index(earlier[0])) if earlier else 1)
 
 
 def in_order(schema):

@@ -14,31 +14,16 @@ from recbole_dtn.testing.data import make_settings, tiny_features, tiny_schema
 from recbole_dtn.testing.numeric import (
     assert_close,
     check_reference,
-    embed,
     parameters_of,
     recorded_dropout,
     redraw,
     sigmoid,
-    tower_of,
 )
-
-
-def towers(p, schema, features, masks=None):
-    x = embed(p["embedding.table.weight"], schema, features).reshape(len(features), -1)
-    own = []
-    for t in range(schema.num_tasks):
-        own.append(tower_of(p, f"towers.towers.{t}", x, masks))
-    return own
-
-
-def probability(schema, own, t):
-    """Of task t: sigmoid of its own logit times the probability of the task before."""
-    before = schema.tasks[t].after
-    return sigmoid(own[t]) * (probability(schema, own, schema.task_names.index(before[0])) if before else 1)
+from tests.reference.chains import logits, probability
 
 
 def reference(p, schema, features, masks=None):
-    own = towers(p, schema, features, masks)
+    own = logits(p, schema, features, "towers", schema.num_tasks, masks)
     products = [probability(schema, own, t) for t in range(schema.num_tasks)]
     return np.stack([np.log(each) - np.log(1 - each) for each in products], 1)
 
@@ -76,7 +61,7 @@ def test_factors_are_the_conditional_probabilities():
     features = tiny_features(schema, 7)
     model = build(schema, tower_hidden=[4]).double()
     output = model(features)
-    own = towers(parameters_of(model), schema, features)
+    own = logits(parameters_of(model), schema, features, "towers", schema.num_tasks)
     assert {(name, each.label, each.observed_by) for name, each in output.factors.items()} == {
         ("cart|click", "cart", "click"),
         ("buy|cart", "buy", "cart"),
@@ -92,7 +77,7 @@ def test_the_loss_is_that_of_the_products():
     schema = tiny_schema(tasks=2)
     features = tiny_features(schema, 50)
     model = build(schema, tower_hidden=[4]).double()
-    own = towers(parameters_of(model), schema, features)
+    own = logits(parameters_of(model), schema, features, "towers", schema.num_tasks)
     products = np.stack([sigmoid(own[0]), sigmoid(own[0]) * sigmoid(own[1])], 1)
     labels = features.labels.double().numpy()
     expected = -(labels * np.log(products) + (1 - labels) * np.log(1 - products)).mean(0)
