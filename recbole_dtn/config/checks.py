@@ -84,6 +84,8 @@ def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str
         )
     if settings.strategy not in STRATEGIES:
         yield "strategy", f"unknown strategy {settings.strategy!r}; {nearest(settings.strategy, STRATEGIES)}"
+    if settings.batch_parts > 1 and settings.compile != "none":
+        yield "batch_parts", f"compile={settings.compile} compiles whole batches: use batch_parts=1 or compile=none"
     if settings.eval_step > settings.epochs:
         yield (
             "eval_step",

@@ -197,6 +197,7 @@ class Settings(Strict):
     # training
     epochs: Count
     train_batch_size: Count
+    batch_parts: Count
     eval_batch_size: Count
     shuffle_rows: Annotated[int, Field(ge=1024)] | None  # None: what half of the machine's memory holds
     eval_step: Count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -70,6 +71,25 @@ class Features:
             group=optional(self.group),
             row=optional(self.row),
         )
+
+    def split(self, parts: int) -> list[Features]:
+        """The batch in ``parts`` runs of rows of equal length, the last ones one shorter; at most a row each."""
+        rows = len(self)
+        count = max(1, min(parts, rows))
+        lengths = [rows // count + (place < rows % count) for place in range(count)]
+        stops = list(accumulate(lengths))
+        return [self._run(stop - length, stop) for stop, length in zip(stops, lengths, strict=True)]
+
+    def _run(self, start: int, stop: int) -> Features:
+        """Rows ``start`` to ``stop - 1``, as views."""
+        # Offsets and values of multi-valued fields have other lengths than the batch.
+        rest = replace(self, multi={}).map(lambda tensor: tensor[start:stop])
+        multi = {}
+        for key, many in self.multi.items():
+            first, last = int(many.offsets[start]), int(many.offsets[stop])
+            weights = None if many.weights is None else many.weights[first:last]
+            multi[key] = MultiValued(many.values[first:last], many.offsets[start : stop + 1] - first, weights)
+        return replace(rest, multi=multi)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Features:
         """The batch on ``device``."""

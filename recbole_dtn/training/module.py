@@ -27,6 +27,7 @@ from recbole_dtn.optim.schedule import build_schedule
 from recbole_dtn.registry import BALANCERS
 from recbole_dtn.training.chain import ChainBreaks
 from recbole_dtn.training.compiled import compiled_forward
+from recbole_dtn.training.parts import check_parts, forward_in_parts
 from recbole_dtn.training.step import TrainingStep
 
 __all__ = ["GateMeans", "TrainingModule"]
@@ -82,6 +83,7 @@ class TrainingModule(lightning.LightningModule):
         super().__init__()
         # Lightning then calls neither backward, the optimiser nor the schedule: training_step does.
         self.automatic_optimization = False
+        check_parts(model, settings.batch_parts)
         # Before DDP wraps the model: only then does it learn which gradients are sparse.
         model.set_sparse(sparse_gradients(settings))
         self.model = model
@@ -137,15 +139,13 @@ class TrainingModule(lightning.LightningModule):
     def training_step(self, batch: Features, batch_idx: int) -> None:
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
-        # Before the forward: gradients are not accumulated over steps.
         optimizer.zero_grad()
-        output = self(batch)
+        output, penalties = self._forward_in_training(batch)
         with stage("loss"):
             observed = self._observed_per_process(batch)
-            # After the forward, which sets the tables' penalties.
             losses = self.model.task_losses(batch, output, observed)
             extra = losses.new_zeros(())
-            for term in (*output.auxiliary.values(), *self.model.penalties().values()):
+            for term in (*output.auxiliary.values(), *penalties.values()):
                 extra = extra + term
         step = TrainingStep(self, batch, output, losses, extra, observed)
         with stage("backward"):
@@ -163,6 +163,16 @@ class TrainingModule(lightning.LightningModule):
         self.loss_steps += 1
         self.steps_taken += 1
 
+    def _forward_in_training(self, batch: Features) -> tuple[ModelOutput, Mapping[str, Tensor]]:
+        """The output and the penalties of a forward pass, of the batch at once or in parts."""
+
+        def forward(part: Features) -> tuple[ModelOutput, Mapping[str, Tensor]]:
+            # In this order: a forward sets the penalties of the tables.
+            return self(part), self.model.penalties()
+
+        parts = self.settings.batch_parts
+        return forward(batch) if parts == 1 else forward_in_parts(forward, batch, parts)
+
     def _balance(self, step: TrainingStep) -> Tensor:
         """The balancer's backward pass; the scalar to log."""
         total = self.balancer.backward(step)
@@ -177,7 +187,7 @@ class TrainingModule(lightning.LightningModule):
     def reach(self, batch: Features) -> Reach:
         """The model's parameters by the tasks that depend on them, found when a balancer first asks."""
         if self.known_reach is None:
-            self.known_reach = find_reach(self.model, batch)
+            self.known_reach = find_reach(self.model, batch.split(self.settings.batch_parts)[0])
         return self.known_reach
 
     def update_balancer(self) -> None:

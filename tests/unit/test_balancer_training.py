@@ -151,6 +151,23 @@ def test_a_scale_that_overflows_skips_the_step(balancer: str) -> None:
     assert all(torch.equal(value, before[name]) for name, value in weights(module).items())
 
 
+# ---- a batch in parts -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("balancer", BALANCERS.names())
+def test_a_batch_in_parts_takes_the_step_of_the_whole(balancer: str) -> None:
+    """24 rows in 5 parts; some tasks are observed in a few rows only, so that a mean over parts would be another."""
+    whole, parts = (train(make_module(balancer, batch_parts=number)) for number in (1, 5))
+    assert_same(whole, parts, atol=2e-6)
+    for name, parameter in whole.balancer.named_parameters():
+        torch.testing.assert_close(parts.balancer.get_parameter(name), parameter, atol=1e-5, rtol=0)
+
+
+def test_a_batch_in_parts_under_a_scaler() -> None:
+    scaled = train(make_module("mgda", batch_parts=3), plugins=ScaledOnly(4096.0))
+    assert_same(train(make_module("mgda")), scaled, atol=2e-6)
+
+
 # ---- own parameters -------------------------------------------------------------------------------------------------
 
 

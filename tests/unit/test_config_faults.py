@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,8 @@ BAD = [
     ("--accelerator=gup", "accelerator: unknown accelerator 'gup'; did you mean 'gpu'?"),
     ("--strategy=ddp_spawn", "strategy: unknown strategy 'ddp_spawn'; "),
     ("--eval_step=11", "eval_step: expected at most epochs (10)"),
+    ("--batch_parts=2 --compile=default", "batch_parts: compile=default compiles whole batches: use batch_parts=1 or "),
+    ("--batch_parts=0", "batch_parts: expected an integer >= 1; found '0'"),
     ("--dataset=", "dataset: expected text; found nothing"),
     ("--dataset=ml-100", "dataset: unknown data set 'ml-100'; did you mean 'ml-100k' or 'ml-1m'?"),
     ("--dataset=alicpp", "dataset: unknown data set 'alicpp'; did you mean 'aliccp'"),
@@ -109,7 +112,7 @@ BAD = [
 @pytest.mark.parametrize(("word", "message"), BAD, ids=[word for word, _ in BAD])
 def test_one_bad_word(word: str, message: str) -> None:
     with pytest.raises(UsageError) as error:
-        resolve(word.split(" --") if not word.startswith("--dataset=census") else word.split())
+        resolve(re.split(" (?=--)", word))
     assert message in str(error.value)
     assert "settings are wrong" not in str(error.value), "one fault, one line"
     assert error.value.exit_code == 2
