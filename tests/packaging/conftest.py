@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +23,19 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     A ``.pth`` file lends the present site-packages, so that no other torch is ever fetched.
     """
-    work = tmp_path_factory.mktemp("packaging")
+    # One for all processes of the test run, whose folders lie in a common one.
+    several = "PYTEST_XDIST_WORKER" in os.environ
+    base = tmp_path_factory.getbasetemp()
+    work = (base.parent if several else base) / "packaging"
+    with FileLock(f"{work}.lock"):
+        if not (work / "installed").is_file():
+            work.mkdir()
+            _install(work)
+            (work / "installed").touch()
+    return work / "venv" / "bin" / "python"
+
+
+def _install(work: Path) -> None:
     source = work / "source"
     source.mkdir()
     for name in ("recbole_dtn", "properties"):
@@ -40,7 +53,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wheel = next(wheels.glob("recbole_dtn-*.whl"))
     pip = [sys.executable, "-m", "pip", "--python", python]
     run([*pip, "install", "-q", "--no-index", "--force-reinstall", "--no-deps", wheel], work)
-    return python
 
 
 def run(command: list[object], folder: Path) -> str:
