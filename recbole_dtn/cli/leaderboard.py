@@ -19,6 +19,7 @@ from recbole_dtn.report.console import make_console, say
 if TYPE_CHECKING:
     from recbole_dtn.leaderboard.board import Entry
     from recbole_dtn.leaderboard.cells import Cell
+    from recbole_dtn.leaderboard.datasets import DataEntry
     from recbole_dtn.leaderboard.remake import Remade
 
 __all__ = ["help_text", "run"]
@@ -63,7 +64,7 @@ class _Plan:
     """Which cells a leaderboard has, as :func:`~recbole_dtn.leaderboard.cells.plan_cells` takes them."""
 
     models: list[Entry]
-    datasets: list[str]
+    datasets: list[DataEntry]
     seeds: list[int] | None
     overrides: list[str]
     settings: tuple[str, ...]
@@ -86,7 +87,9 @@ def _plan(given: argparse.Namespace, file: Path | None) -> _Plan:
 
     board = read_board(file) if file else None
     models = [Entry.of(name) for name in split_words(given.models or "")] or (board.entries if board else [])
-    datasets = split_words(given.datasets or "") or (board.datasets if board else [])
+    planned = board.data if board else []
+    named = split_words(given.datasets or "")
+    datasets = [entry for name in named for entry in _of_board(name, planned)] if named else planned
     for name, values in (("models", models), ("datasets", datasets)):
         if not values:
             raise UsageError(f"--{name} is needed, or a file that has it: leaderboard run BOARD.yaml; --help shows how")
@@ -121,6 +124,13 @@ def _plan(given: argparse.Namespace, file: Path | None) -> _Plan:
         parse_seeds(splits, "split_seeds") if splits else None,
         floors,
     )
+
+
+def _of_board(name: str, planned: list[DataEntry]) -> list[DataEntry]:
+    """The data sets of a leaderboard's file under a name of ``--datasets``; else the data set of that name."""
+    from recbole_dtn.leaderboard.datasets import data_entries
+
+    return [entry for entry in planned if entry.shown == name] or data_entries(name)
 
 
 def _run(words: list[str]) -> int:
@@ -192,6 +202,7 @@ def _serve(words: list[str]) -> int:
 
 def _finder(given: argparse.Namespace, file: Path | None) -> Callable[[], Remade]:
     """Finds the records of a leaderboard's cells, or all below ``--records``; a second call reads what is new."""
+    from recbole_dtn.leaderboard.datasets import board_name
     from recbole_dtn.leaderboard.records import Recorded
     from recbole_dtn.leaderboard.remake import of_cells, of_folder
 
@@ -201,7 +212,7 @@ def _finder(given: argparse.Namespace, file: Path | None) -> Callable[[], Remade
     if file or given.models or given.datasets:
         plan = _plan(given, file)
         cells = plan.cells()
-        name, known = file.stem if file else "+".join(plan.datasets), Recorded()
+        name, known = file.stem if file else board_name(plan.datasets), Recorded()
         return lambda: of_cells(cells, folder, name, known)
     if folder is None:
         raise UsageError("leaderboard render: expected BOARD.yaml, --records=FOLDER, or both; --help shows how")

@@ -14,6 +14,7 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import Preempted, RecBoleDTNError
 from recbole_dtn.leaderboard.board import Entry
 from recbole_dtn.leaderboard.cells import Cell, plan_cells, resolve_cell
+from recbole_dtn.leaderboard.datasets import DataEntry, board_name, data_entries, write_planted
 from recbole_dtn.leaderboard.forms import write_forms
 from recbole_dtn.leaderboard.progress import BoardProgress
 from recbole_dtn.leaderboard.records import Recorded
@@ -39,7 +40,7 @@ LOOK_AGAIN = 1.0
 
 def run_board(
     models: Sequence[str | Entry],
-    datasets: Sequence[str],
+    datasets: Sequence[str | DataEntry],
     seeds: Sequence[int] | None,
     overrides: Sequence[str],
     output: Path,
@@ -59,7 +60,8 @@ def run_board(
     Several may run over one folder of runs at a time: each cell is locked while it runs, and is run once.
 
     Args:
-        models: rows, each the name of a model or an :class:`~.board.Entry`. datasets: names of data sets.
+        models: rows, each the name of a model or an :class:`~.board.Entry`. datasets: names of data sets,
+            or entries; planted ones are written where they are missing.
         seeds, split_seeds, overrides, settings: see :func:`~.cells.plan_cells`.
         output: folder of the tables. console: where progress and the table are printed.
         board: name of the files; the data sets' names by default.
@@ -82,6 +84,8 @@ def run_board(
     cells = plan_cells(
         models, datasets, seeds, overrides, settings=settings, split_seeds=split_seeds, floors=floors, resolve=resolve
     )
+    data = [entry for given in datasets for entry in data_entries(given)]
+    write_planted(data, Path(cells[0].settings.data_path), lambda text: say(console, text))
     recorded = Recorded()
     for folder in dict.fromkeys(cell.folder for cell in cells):
         recorded.read(folder)
@@ -96,7 +100,7 @@ def run_board(
         finally:
             with signals.deferred():
                 names = {cell.key.settings_digest: cell.name for cell in cells}
-                path = _publish(session, names, output, board or "+".join(datasets), console)
+                path = _publish(session, names, output, board or board_name(data), console)
     if session.failures:
         titles = "; ".join(cell.title for cell, _ in session.failures)
         raise RecBoleDTNError(f"{len(session.failures)} of {len(cells)} cells failed: {titles}")

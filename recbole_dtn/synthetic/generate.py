@@ -21,7 +21,10 @@ from recbole_dtn.synthetic.layout import Part, Place, Plan, SyntheticLayout
 from recbole_dtn.synthetic.planted import Model, choose
 from recbole_dtn.version import __version__
 
-__all__ = ["LAYOUTS", "RECORD", "Planted", "generate", "layout_class", "layout_options"]
+__all__ = [
+    "LAYOUTS", "RECORD", "Planted", "best_aucs", "generate", "layout_class", "layout_options", "make_plan",
+    "planted_record",
+]  # fmt: skip
 
 LAYOUTS = {
     "aliccp": "recbole_dtn.synthetic.aliccp:AliCCP",
@@ -51,6 +54,37 @@ class Planted:
                 found: float | None = one["reachable"][task][group]["best_auc"]
                 return found
         raise KeyError(task)
+
+
+def best_aucs(folder: Path) -> dict[str, float]:
+    """The best AUC of each task on all test rows of a data set that was written as atomic files; else empty.
+
+    Raises:
+        DataError: as :func:`planted_record` does.
+    """
+    if not (folder / RECORD).is_file():
+        return {}
+    record = planted_record(folder)
+    found = {task["name"]: task["reachable"][task["name"]]["test"]["best_auc"] for task in record["tasks"]}
+    return {name: float(best) for name, best in found.items() if best is not None}
+
+
+def planted_record(folder: Path) -> dict[str, Any]:
+    """The content of a folder's planted.json.
+
+    Raises:
+        DataError: for a file that :func:`generate` has not written.
+    """
+    file = folder / RECORD
+    try:
+        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if record["format"] == FORMAT:
+            return record
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise DataError(
+        f"{file}: expected what `preprocess synthetic` writes (format {FORMAT}); make the set again with --overwrite"
+    )
 
 
 def layout_class(like: str) -> type[SyntheticLayout]:
