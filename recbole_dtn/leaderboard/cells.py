@@ -19,7 +19,8 @@ from recbole_dtn.registry import MODELS
 from recbole_dtn.version import __version__
 
 __all__ = [
-    "Cell", "CellKey", "parse_seeds", "plan_cells", "refuse_devices", "resolve_cell", "runs_once", "seed_of_split",
+    "Cell", "CellKey", "cell_of", "parse_seeds", "plan_cells", "refuse_devices", "resolve_cell", "runs_once",
+    "seed_of_split",
 ]  # fmt: skip
 
 FIRST_SEED = 2020
@@ -153,6 +154,17 @@ def resolve_cell(overrides: list[str]) -> tuple[Settings, str]:
 
     settings = resolve(overrides).settings
     return settings, settings_digest(settings)
+
+
+def cell_of(words: Sequence[str]) -> Cell:
+    """The cell that settings give, as on the command line; named after its model.
+
+    Raises:
+        UsageError: for wrong settings.
+    """
+    settings, digest = resolve_cell(list(words))
+    key = CellKey(settings.dataset, settings.model, digest, settings.seed, SplitKey.of(settings))
+    return Cell(key, settings, tuple(words), settings.model)
 
 
 def plan_cells(

@@ -52,6 +52,10 @@ class BoardProgress:
         """A cell has started."""
         self.running[position] = time.perf_counter()
 
+    def wait(self, position: int) -> None:
+        """A cell has stopped without an end, and waits."""
+        self.running.pop(position, None)
+
     def end(self, position: int, record: RunRecord | None) -> None:
         """A cell is filled, or has failed (None)."""
         started = self.running.pop(position, None)
