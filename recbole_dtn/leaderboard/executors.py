@@ -19,6 +19,8 @@ __all__ = ["EXECUTORS", "Executor", "RayExecutor", "RemoteExecutor", "SlurmExecu
 EXECUTORS = ("local", "ray", "slurm")
 POLL = 0.2
 """Seconds between two looks at jobs of SLURM."""
+SHARED_DISK = 15.0
+"""Seconds that a result of a job that has ended may take to appear on a shared disk."""
 
 
 class Executor(Protocol):
@@ -183,9 +185,10 @@ class SlurmExecutor(RemoteExecutor):
 
     def __enter__(self) -> SlurmExecutor:
         submitit = needed("submitit", "slurm")
-        self.died = submitit.core.utils.UncompletedJobError
+        self.over: dict[Any, float] = {}
         options = {"cpus_per_task": 1, "timeout_min": 24 * 60, **self.options}
         cluster = options.pop("cluster", "slurm")
+        self.patience = 0.0 if cluster == "local" else SHARED_DISK
         try:
             self.executor = submitit.AutoExecutor(folder=self.folder / "jobs", cluster=cluster)
             self.executor.update_parameters(**options)
@@ -204,20 +207,26 @@ class SlurmExecutor(RemoteExecutor):
     def ended(self, jobs: Sequence[Any], seconds: float) -> Sequence[Any]:
         end = time.monotonic() + seconds
         while True:
-            found = [job for job in jobs if job.done()]
+            found = [job for job in jobs if self._has_ended(job)]
             left = end - time.monotonic()
             if found or left <= 0:
                 return found
             time.sleep(min(POLL, left))
 
+    def _has_ended(self, job: Any) -> bool:
+        # job.result() of submitit waits for a file that a killed job never writes, and all other jobs with it.
+        if job.paths.result_pickle.exists():
+            return True
+        if not job.done():
+            return False
+        return time.monotonic() - self.over.setdefault(job, time.monotonic()) >= self.patience
+
     def answer(self, job: Any) -> Answer:
+        if not job.paths.result_pickle.exists():
+            raise DiedError(f"its job {job.job_id} ended without a result ({job.state}); its log is {job.paths.stderr}")
         try:
             found: Answer = job.result()
             return found
-        except self.died:
-            raise DiedError(
-                f"its job {job.job_id} ended without a result ({job.state}); its log is {job.paths.stderr}"
-            ) from None
         except Exception as error:  # before the cell began, such as a package that is not there
             return "failure", f"job {job.job_id}: {type(error).__name__}: {error}"
 
