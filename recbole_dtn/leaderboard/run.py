@@ -247,6 +247,7 @@ class _Session:
         Raises:
             KeyboardInterrupt: where Ctrl-C ended it. Preempted: where SIGTERM did.
         """
+        outcome = outcome if self.executor is None else self._of_job(outcome)
         position, record = outcome.task, outcome.result
         self.locks[position].release()
         if outcome.elsewhere:
@@ -259,10 +260,6 @@ class _Session:
             self.progress.wait(position)
             self.waiting.append(position)
             return
-        if self.executor is not None and record is not None and not self._is_here(position, record):
-            outcome = Outcome(position, failure=f"its run {record.run_id} is not below {self.cells[position].folder}: "
-                              "output_dir must be on a disk that all machines share")  # fmt: skip
-            record = None
         if outcome.interrupted or (record is not None and record.status == "interrupted"):
             # fit returns an interrupted run instead of raising; the board ends all the same.
             self._tell(position, "interrupted")
@@ -279,13 +276,21 @@ class _Session:
             self._tell(position, f"{_result(record)} ({seconds:.0f} s)")
         self.progress.end(position, record)
 
-    def _is_here(self, position: int, record: RunRecord) -> bool:
-        """Whether the record of a job is below ``output_dir`` as this process sees it."""
+    def _of_job(self, outcome: Outcome) -> Outcome:
+        """The outcome of a job: its scheduler may end it, and its record must be where this process sees it."""
+        position, record = outcome.task, outcome.result
+        if outcome.interrupted or (record is not None and record.status != "finished"):
+            return Outcome(position, failure="its job was told to end", died=True)
+        if record is None:
+            return outcome
         cell = self.cells[position]
-        if record.status != "finished":
-            return True
         self.recorded.read(cell.folder)
-        return any(found.run_id == record.run_id for _, found in self.recorded.runs.get(cell.key, []))
+        if any(found.run_id == record.run_id for _, found in self.recorded.runs.get(cell.key, [])):
+            return outcome
+        text = (
+            f"its run {record.run_id} is not below {cell.folder}: output_dir must be on a disk that all machines share"
+        )
+        return Outcome(position, failure=text)
 
 
 def _here(position: int, run_cell: RunCell, overrides: list[str]) -> Outcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,11 @@ class Scripted(RemoteExecutor):
         if does == "other disk":
             record = self.trainer(list(call.words[:-1]))
             return "result", record.model_copy(update={"run_id": "elsewhere-1"})
+        if does == "preempted":  # fit returns such a run instead of raising
+            self.trainer.status = does
+            record = self.trainer(list(call.words[:-1]))
+            self.trainer.status = "finished"
+            return "result", record
         return does, f"it {does}"
 
     def cancel(self, jobs: Sequence[Any]) -> None:
@@ -82,6 +88,14 @@ def test_a_cell_whose_worker_dies_is_run_once_more(tmp_path: Path) -> None:
     assert "[1/2] DTN a seed 1 ... like .7000" in said
     assert not (out / "a.failures.csv").exists()
     assert "| DTN |" in (out / "a.md").read_text()
+
+
+@pytest.mark.parametrize("does", ["interrupted", "preempted"])
+def test_a_job_that_is_told_to_end_does_not_end_the_leaderboard(does: str, tmp_path: Path) -> None:
+    executor, said, _ = board(tmp_path, does)
+    assert len(executor.calls) == 3
+    assert "[1/2] DTN a seed 1 ... its job was told to end; it is run once more\n" in said
+    assert "[1/2] DTN a seed 1 ... like .7000" in said
 
 
 def test_a_cell_whose_worker_dies_twice_has_failed(tmp_path: Path) -> None:
@@ -200,8 +214,10 @@ def work(executor: RemoteExecutor, words: dict[str, Sequence[str]]) -> dict[str,
     """Every task is started once, and once more where its worker died."""
     found: dict[str, list[Outcome]] = {task: [] for task in words}
     waiting = list(words)
+    end = time.monotonic() + 240
     with executor as pool:
         while waiting or pool.running:
+            assert time.monotonic() < end, f"no outcome of {pool.running}"
             while waiting and pool.free:
                 task = waiting.pop(0)
                 pool.start(task, words[task])

@@ -14,6 +14,7 @@ from scipy.stats import ttest_rel
 
 from recbole_dtn.cli import main
 from recbole_dtn.errors import UsageError
+from recbole_dtn.leaderboard.board import read_board, setting_words
 from recbole_dtn.leaderboard.cells import plan_cells
 from recbole_dtn.leaderboard.compare import compare
 from recbole_dtn.leaderboard.datasets import data_entries, write_planted
@@ -129,6 +130,17 @@ def test_cells_of_plantings() -> None:
 def test_wrong_plantings_are_refused(value: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         data_entries(value)
+
+
+@pytest.mark.parametrize("name", ["planted", "planted-starved"])
+def test_shipped_boards(name: str) -> None:
+    board = read_board(Path(f"leaderboard/{name}.yaml"))
+    kinds = {entry.block: entry for entry in board.data}
+    assert [entry.block for entry in board.data] == [block for block in kinds for _ in range(10)]
+    cells = plan_cells(board.entries, [kinds["other-pairs-chain"]], None, [], settings=setting_words(board.settings))
+    assert [cell.name for cell in cells] == [entry.name for entry in board.entries]
+    assert {cell.settings.embedding_size for cell in cells} == {16 if name == "planted" else 4}
+    assert all(cell.settings.tasks[1].after == ["first"] for cell in cells)
 
 
 def test_what_was_planted_is_checked(tmp_path: Path) -> None:
