@@ -58,6 +58,7 @@ setup(
         "fbgemm": ["fbgemm-gpu"],
         "catboost": ["catboost>=1.2"],
         "lightgbm": ["lightgbm>=4"],
+        "slurm": ["submitit>=1.5"],
         "onnx": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
     },
     entry_points={"console_scripts": ["recbole-dtn=recbole_dtn.cli:main"]},

@@ -121,7 +121,7 @@ class Command(argparse.ArgumentParser):
             raise UsageError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} needed; --help shows how")
 
     def _joined(self, words: list[str]) -> Iterator[str]:
-        """The words with ``--flag=true`` spelled ``--flag``, and ``--setting value`` in one word.
+        """The words with ``--flag=true`` spelled ``--flag``, hyphens of options ``_``, and ``--setting value`` as one.
 
         argparse cannot know that the word behind an option of another name is its value.
         """
@@ -129,6 +129,8 @@ class Command(argparse.ArgumentParser):
         while waiting:
             word = waiting.pop(0)
             name, equals, text = word.removeprefix("--").partition("=")
+            if word.startswith("--") and name not in self.kinds and (same := name.replace("-", "_")) in self.kinds:
+                word, name = f"--{same}{equals}{text}", same  # --print-jobs is --print_jobs
             kind = self.kinds.get(name) if word.startswith("--") else "word"
             if kind == "flag" and equals:
                 if boolean(text, name):

@@ -1,17 +1,18 @@
-"""``leaderboard [run|render|serve|diff|add]``: models x data sets x splits x seeds, and their results."""
+"""``leaderboard [run|render|serve|diff|add|cell]``: models x data sets x splits x seeds, and their results."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recbole_dtn.cli.arguments import split_words
-from recbole_dtn.cli.leaderboard_options import ADD, COMMANDS, DIFF, FLOORS, HELP, RENDER, RUN, SERVE
-from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.cli.leaderboard_options import ADD, CELL, COMMANDS, DIFF, FLOORS, HELP, RENDER, RUN, SERVE
+from recbole_dtn.errors import Preempted, UsageError, nearest
 from recbole_dtn.plugins import check_named
 from recbole_dtn.registry import MODELS, load_plugins
 from recbole_dtn.report.console import make_console, say
@@ -19,6 +20,7 @@ from recbole_dtn.report.console import make_console, say
 if TYPE_CHECKING:
     from recbole_dtn.leaderboard.board import Entry
     from recbole_dtn.leaderboard.cells import Cell
+    from recbole_dtn.leaderboard.datasets import DataEntry
     from recbole_dtn.leaderboard.remake import Remade
 
 __all__ = ["help_text", "run"]
@@ -54,7 +56,7 @@ def _board_file(words: list[str]) -> Path | None:
 
 def run(words: list[str]) -> int:
     """Run the command."""
-    others = {"render": _render, "serve": _serve, "diff": _diff, "add": _add}
+    others = {"render": _render, "serve": _serve, "diff": _diff, "add": _add, "cell": _cell}
     return others.get(words[0] if words else "", _run)(words)
 
 
@@ -63,7 +65,7 @@ class _Plan:
     """Which cells a leaderboard has, as :func:`~recbole_dtn.leaderboard.cells.plan_cells` takes them."""
 
     models: list[Entry]
-    datasets: list[str]
+    datasets: list[DataEntry]
     seeds: list[int] | None
     overrides: list[str]
     settings: tuple[str, ...]
@@ -86,7 +88,9 @@ def _plan(given: argparse.Namespace, file: Path | None) -> _Plan:
 
     board = read_board(file) if file else None
     models = [Entry.of(name) for name in split_words(given.models or "")] or (board.entries if board else [])
-    datasets = split_words(given.datasets or "") or (board.datasets if board else [])
+    planned = board.data if board else []
+    named = split_words(given.datasets or "")
+    datasets = [entry for name in named for entry in _of_board(name, planned)] if named else planned
     for name, values in (("models", models), ("datasets", datasets)):
         if not values:
             raise UsageError(f"--{name} is needed, or a file that has it: leaderboard run BOARD.yaml; --help shows how")
@@ -123,6 +127,13 @@ def _plan(given: argparse.Namespace, file: Path | None) -> _Plan:
     )
 
 
+def _of_board(name: str, planned: list[DataEntry]) -> list[DataEntry]:
+    """The data sets of a leaderboard's file under a name of ``--datasets``; else the data set of that name."""
+    from recbole_dtn.leaderboard.datasets import data_entries
+
+    return [entry for entry in planned if entry.shown == name] or data_entries(name)
+
+
 def _run(words: list[str]) -> int:
     """Run the leaderboard."""
     given = RUN.parse(words, most_words=len(words))
@@ -130,8 +141,16 @@ def _run(words: list[str]) -> int:
     if given.workers < 1:
         raise UsageError(f"--workers: expected 1 or more, found {given.workers}")
     plan = _plan(given, file)
+    if given.collect:
+        _write_found(_found_of(plan, None, file)(), Path(given.output))
+        return 0
+    if given.print_jobs:
+        return _print_jobs(plan)
+    from recbole_dtn.leaderboard.executors import make_executor
     from recbole_dtn.leaderboard.run import run_board
 
+    options = _mapping("executor_options", given.executor_options)
+    executor = make_executor(given.executor or "local", given.workers, options, Path(given.output))
     run_board(
         plan.models,
         plan.datasets,
@@ -144,7 +163,61 @@ def _run(words: list[str]) -> int:
         board=file.stem if file else None,
         floors=plan.floors,
         workers=given.workers,
+        executor=executor,
     )
+    return 0
+
+
+def _mapping(name: str, text: str | None) -> dict[str, Any]:
+    """The map that an option has in YAML; empty without one."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(text or "{}")
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(f"--{name}: expected a map such as '{{timeout_min: 60}}', found {text!r}")
+    return found
+
+
+def _print_jobs(plan: _Plan) -> int:
+    """Print a command per missing cell."""
+    from recbole_dtn.leaderboard.datasets import write_planted
+    from recbole_dtn.leaderboard.jobs import missing_jobs
+
+    cells = plan.cells()
+    # Standard output has the commands and nothing else.
+    write_planted(plan.datasets, Path(cells[0].settings.data_path), lambda text: print(text, file=sys.stderr))
+    for command in missing_jobs(cells):
+        print(command)
+    return 0
+
+
+def _cell(words: list[str]) -> int:
+    """Run one cell."""
+    given = CELL.parse(words[1:])
+    for key in ("model", "dataset"):
+        if not any(word.startswith(f"--{key}=") for word in given.settings):
+            raise UsageError(
+                f"leaderboard cell: --{key} is needed; `leaderboard run --print-jobs` writes whole commands"
+            )
+    from filelock import Timeout
+
+    from recbole_dtn.leaderboard.cell_run import run_locked
+    from recbole_dtn.leaderboard.cells import cell_of
+
+    cell = cell_of(given.settings)
+    try:
+        record = run_locked(cell)
+    except Timeout:
+        say(make_console(), f"{cell.title}: another process is running it")
+        return 0
+    say(make_console(), f"{cell.title}: {record.status}, {cell.folder / record.run_id}")
+    if record.status == "preempted":
+        raise Preempted("the same command goes on")
+    if record.status == "interrupted":
+        raise KeyboardInterrupt
     return 0
 
 
@@ -152,10 +225,19 @@ def _render(words: list[str]) -> int:
     """Write the tables and the page from records."""
     given = RENDER.parse(words, most_words=len(words))
     file = _board_file(given.words)
-    from recbole_dtn.leaderboard.forms import FORMS, parse_forms, write_forms
+    from recbole_dtn.leaderboard.forms import FORMS, parse_forms
 
     forms = parse_forms(split_words(given.format)) if given.format is not None else FORMS
-    found = _finder(given, file)()
+    _write_found(_finder(given, file)(), Path(given.output), given.name, forms, given.records)
+    return 0
+
+
+def _write_found(
+    found: Remade, output: Path, name: str | None = None, forms: Sequence[str] | None = None, below: str | None = None
+) -> None:
+    """Write the tables and the page of records, and say which cells have none."""
+    from recbole_dtn.leaderboard.forms import FORMS, write_forms
+
     console = make_console()
     for message in found.unreadable:
         say(console, f"left out: {message}")
@@ -164,11 +246,10 @@ def _render(words: list[str]) -> int:
         more = len(found.missing) - SHOWN_MISSING
         say(console, f"no record of {len(found.missing)} cells: {titles}" + (f"; and {more} more" if more > 0 else ""))
     if not found.records:
-        where = given.records or "output_dir"
+        where = below or "output_dir"
         raise UsageError(f"leaderboard render: no finished run below {where}; `leaderboard run` makes them")
-    paths = write_forms(found.records, found.names, Path(given.output), given.name or found.name, forms)
+    paths = write_forms(found.records, found.names, output, name or found.name, forms or FORMS)
     say(console, f"{len(found.records)} runs: {', '.join(map(str, paths))}")
-    return 0
 
 
 def _serve(words: list[str]) -> int:
@@ -193,16 +274,13 @@ def _serve(words: list[str]) -> int:
 def _finder(given: argparse.Namespace, file: Path | None) -> Callable[[], Remade]:
     """Finds the records of a leaderboard's cells, or all below ``--records``; a second call reads what is new."""
     from recbole_dtn.leaderboard.records import Recorded
-    from recbole_dtn.leaderboard.remake import of_cells, of_folder
+    from recbole_dtn.leaderboard.remake import of_folder
 
     folder = Path(given.records) if given.records else None
     if folder is not None and not folder.is_dir():
         raise UsageError(f"--records: no folder {folder}; expected one that holds run folders, such as runs")
     if file or given.models or given.datasets:
-        plan = _plan(given, file)
-        cells = plan.cells()
-        name, known = file.stem if file else "+".join(plan.datasets), Recorded()
-        return lambda: of_cells(cells, folder, name, known)
+        return _found_of(_plan(given, file), folder, file)
     if folder is None:
         raise UsageError("leaderboard render: expected BOARD.yaml, --records=FOLDER, or both; --help shows how")
     for key in ("seeds", "split_seeds", "folds", "floors"):
@@ -213,6 +291,17 @@ def _finder(given: argparse.Namespace, file: Path | None) -> Callable[[], Remade
     load_plugins(split_words(given.plugins or ""))
     known = Recorded()
     return lambda: of_folder(folder, known)
+
+
+def _found_of(plan: _Plan, folder: Path | None, file: Path | None) -> Callable[[], Remade]:
+    """Finds the records of a plan's cells below ``folder``, or (None) below ``output_dir``."""
+    from recbole_dtn.leaderboard.datasets import board_name
+    from recbole_dtn.leaderboard.records import Recorded
+    from recbole_dtn.leaderboard.remake import of_cells
+
+    cells, known = plan.cells(), Recorded()
+    name = file.stem if file else board_name(plan.datasets)
+    return lambda: of_cells(cells, folder, name, known)
 
 
 def _diff(words: list[str]) -> int:

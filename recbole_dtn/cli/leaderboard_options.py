@@ -5,7 +5,7 @@ from __future__ import annotations
 from recbole_dtn.cli.arguments import Command, whole
 from recbole_dtn.cli.help_text import PROGRAM
 
-__all__ = ["ADD", "COMMANDS", "DIFF", "FLOORS", "HELP", "RENDER", "RUN", "SERVE"]
+__all__ = ["ADD", "CELL", "COMMANDS", "DIFF", "FLOORS", "HELP", "RENDER", "RUN", "SERVE"]
 
 FLOORS = "Logistic,Boosting"
 HELP = f"""\
@@ -21,6 +21,7 @@ commands:
   serve   show the page in a browser on this machine, also while a board runs
   diff    compare two leaderboards row by row, paired by seed or split
   add     add a row to a leaderboard's file
+  cell    run one cell, as `run --print-jobs` writes it
 
 `{PROGRAM} leaderboard run --help` shows its options.
 """
@@ -90,6 +91,20 @@ def _plan_options(command: Command) -> None:
 
 _plan_options(RUN)
 RUN.option("workers", "N", "cells that run at the same time, each in a process of one thread", default=1, kind=whole)
+RUN.option(
+    "executor",
+    "local",
+    "where cells run: local, processes of this machine; ray, the cluster that RAY_ADDRESS names, or one on this "
+    "machine; slurm, a job each (pip install 'recbole_dtn[slurm]'); --workers is then the jobs at a time",
+)
+RUN.option(
+    "executor_options",
+    "MAP",
+    "of each job: with ray those of ray.remote ({num_gpus: 1}), with slurm those of submitit ({timeout_min: 60, "
+    "mem_gb: 4, slurm_partition: cpu})",
+)
+RUN.flag("print_jobs", "print one shell command per missing cell, for any scheduler, and run nothing")
+RUN.flag("collect", "write the tables and the page of the cells that are recorded, and run nothing")
 RUN.option("output", "FOLDER", "folder of the tables and the page", default="leaderboard")
 RUN.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
 RUN.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
@@ -148,4 +163,15 @@ ADD.option("name", "ROW", "name of the row; default: the model's")
 ADD.option("plugins", "a.py,b.py", "Python files that register the model, added to the leaderboard's")
 ADD.flag("trust", "run the plug-in files that the leaderboard's file names")
 
-COMMANDS = {"run": RUN, "render": RENDER, "serve": SERVE, "diff": DIFF, "add": ADD}
+CELL = Command(
+    "leaderboard cell",
+    usage=["--model=DTN --dataset=ml-100k --seed=2020 [settings]"],
+    about="""
+Runs one cell of a leaderboard, as `leaderboard run --print-jobs` writes it; a run that was stopped goes on. Nothing is
+run where the cell is recorded below output_dir, or another process is running it.
+""",
+    settings=True,
+    place="settings only",
+)
+
+COMMANDS = {"run": RUN, "render": RENDER, "serve": SERVE, "diff": DIFF, "add": ADD, "cell": CELL}

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from recbole_dtn.cli.arguments import Command, boolean, own_options, real, whole
+from recbole_dtn.cli.arguments import Command, boolean, own_options, path_option, real, whole
 from recbole_dtn.cli.help_text import PROGRAM
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.errors import UsageError, nearest
@@ -45,15 +45,22 @@ kuairand:
   --version=1k (or pure, 27k)  --click_rate=0.4  --long_rate=0.65  --like_rate=0.04 (both of the clicks)
 census-income:
   --income_rate=0.062  --never_rate=0.4325
+planted (atomic files, which --dataset reads as they are; two tasks that depend on pairs of fields):
+  --differ_in=tables (both tasks have the same pairs of fields, and --overlap is the correlation of their tables, -1 to
+  1) or pairs (--overlap is the share of pairs, with their tables, that both tasks have; the others are their own)
+  --first_rate=0.3  --second_rate=0.05 (shares of positives among all rows)
+  --chain=false (true: second needs first, as a purchase needs a click)  --fields=12  --ids=20 (tokens of a field)
 
 Example:
   {PROGRAM} preprocess synthetic --like=aliccp --rows=1000000 --output=dataset/aliccp-synthetic/raw
   {PROGRAM} preprocess aliccp --raw=dataset/aliccp-synthetic/raw --name=aliccp-synthetic
+  {PROGRAM} preprocess synthetic --like=planted --rows=160000 --overlap=0 --output=dataset/other-tables
+  {PROGRAM} --model=DTN --dataset=other-tables
 """,
     settings=True,
     place="expected options only",
 )
-COMMAND.option("like", "LAYOUT", "aliccp, aliexpress, kuairand or census-income", required=True)
+COMMAND.option("like", "LAYOUT", "aliccp, aliexpress, kuairand, census-income or planted", required=True)
 COMMAND.option(
     "rows",
     "N",
@@ -75,7 +82,7 @@ def help_text(words: list[str] | None = None) -> str:
 def run(words: list[str]) -> int:
     """Write a synthetic raw set."""
     # numpy and polars are paid by who runs it, not by who asks for help.
-    from recbole_dtn.synthetic.generate import generate, layout_options
+    from recbole_dtn.synthetic.generate import generate, layout_class, layout_options
 
     given = COMMAND.parse(words, complete=False)
     defaults = layout_options(given.like) if given.like else {}
@@ -97,6 +104,9 @@ def run(words: list[str]) -> int:
             **options,
         )
     say(console, f"{Path(output) / 'planted.json'} says what was planted, and the best AUC of each task")
+    if layout_class(like).atomic:
+        say(console, f"next: {PROGRAM} --model=DTN --dataset={Path(output).name}{path_option(Path(output).parent)}")
+        return 0
     name = Path(output).parent.name if Path(output).name == "raw" and Path(output).parent.name else f"{like}-synthetic"
     say(console, f"next: {PROGRAM} preprocess {like} --raw={output} --name={name}{_same(defaults, options)}")
     return 0

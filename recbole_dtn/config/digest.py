@@ -52,9 +52,11 @@ def settings_digest(settings: Settings) -> str:
     """Sixteen hex digits of the SHA-256 of every setting but :data:`NOT_DIGESTED`.
 
     All options of a method are included, defaults too. A preset (DTN's ``variant``) is replaced by the settings that it
-    implies. ``init_from`` is included as the given path.
+    implies. ``init_from`` is included as the given path. ``block`` counts where there is one, in place of ``folder``:
+    runs on its folders are repeats of one experiment.
     """
     values = {key: value for key, value in settings.effective().items() if key not in NOT_DIGESTED}
+    values.pop("block" if settings.block is None else "folder")
     text = json.dumps(values, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -154,6 +154,7 @@ class Settings(Strict):
     output_dir: str
     # data
     folder: str | None
+    block: str | None
     preprocessor: str | None
     preprocess: Annotated[Any, PreprocessorOptions()]
     raw: str | None
@@ -229,6 +230,11 @@ class Settings(Strict):
     @classmethod
     def _typed_options(cls, given: Any, info: ValidationInfo) -> Any:
         return read_options(info.data.get("preprocessor"), given)
+
+    @property
+    def draw(self) -> str:
+        """The folder among those of :attr:`block`; empty without one."""
+        return (self.folder or self.dataset) if self.block is not None else ""
 
     def dump(self) -> dict[str, Any]:
         """Plain values of every key, ready for YAML or JSON."""

@@ -34,6 +34,8 @@ class _HasSplit(Protocol):
     def folds(self) -> int | None: ...
     @property
     def fold(self) -> int | None: ...
+    @property
+    def draw(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,13 @@ class SplitKey:
 
     Attributes:
         split_seed: of the order in which rows are drawn. folds, fold: the number of folds and the one that is tested
-            (counted from 0); None without folds.
+            (counted from 0); None without folds. draw: the folder among those of the setting ``block``; empty without
+            one.
 
     >>> SplitKey(2020, 10, 2).title, SplitKey(2021).title
     ('fold 2 of 0 to 9 (split_seed 2020)', 'split_seed 2021')
+    >>> SplitKey(2020, draw="planted-3").title
+    'planted-3'
     >>> SplitKey(2020, 10, 2).words()
     ['--split_seed=2020', '--folds=10', '--fold=2']
     """
@@ -53,27 +58,28 @@ class SplitKey:
     split_seed: int
     folds: int | None = None
     fold: int | None = None
+    draw: str = ""
 
     @classmethod
     def of(cls, source: _HasSplit) -> SplitKey:
         """The split of settings, or of a run's record."""
-        return cls(source.split_seed, source.folds, source.fold)
+        return cls(source.split_seed, source.folds, source.fold, source.draw)
 
     @property
-    def order(self) -> tuple[int, int, int]:
+    def order(self) -> tuple[int, str, int, int, int]:
         """What splits are sorted by."""
-        return self.split_seed, self.folds or 0, self.fold or 0
+        return len(self.draw), self.draw, self.split_seed, self.folds or 0, self.fold or 0
 
     @property
     def title(self) -> str:
         """The split in words."""
-        seed = f"split_seed {self.split_seed}"
         if self.folds is None or self.fold is None:
-            return seed
+            return self.draw or f"split_seed {self.split_seed}"
+        seed = f"{self.draw}, split_seed {self.split_seed}" if self.draw else f"split_seed {self.split_seed}"
         return f"fold {self.fold} of 0 to {self.folds - 1} ({seed})"
 
     def words(self) -> list[str]:
-        """The settings that choose it, as on the command line."""
+        """The settings that choose it among the splits of its folder, as on the command line."""
         folds = [] if self.fold is None else [f"--folds={self.folds}", f"--fold={self.fold}"]
         return [f"--split_seed={self.split_seed}", *folds]
 
@@ -112,7 +118,7 @@ def plan_splits(settings: Settings, split_seeds: Sequence[int] | None, folder: P
             f"split_seeds: split: {settings.split} draws no rows ({given}), so every seed gives the same split; leave "
             "split_seeds out, or set split: random"
         )
-    return [SplitKey(seed, settings.folds, fold) for seed in seeds for fold in folds]
+    return [SplitKey(seed, settings.folds, fold, settings.draw) for seed in seeds for fold in folds]
 
 
 def stratified_tasks(settings: Settings) -> list[str]:

@@ -14,6 +14,7 @@ from recbole_dtn.config.layers import config_file
 from recbole_dtn.config.properties import flow_yaml, read_typed, read_yaml
 from recbole_dtn.config.strict import Strict
 from recbole_dtn.errors import UsageError
+from recbole_dtn.leaderboard.datasets import DataEntry, data_entries
 
 __all__ = ["BoardFile", "Entry", "appended", "entry_of", "read_board"]
 
@@ -84,7 +85,9 @@ class BoardFile(Strict):
     models: Annotated[
         list[Any], Field(min_length=1, description="names of models, or maps of name, model and settings of that row")
     ]
-    datasets: Annotated[list[str], Field(min_length=1, description="data sets")]
+    datasets: Annotated[
+        list[Any], Field(min_length=1, description="names of data sets, or maps of name, plantings, rows and options")
+    ]
     seeds: Annotated[int | list[int] | None, Field(description="a number of seeds, or the seeds themselves")] = None
     split_seeds: Annotated[int | list[int] | None, Field(description="a number of random splits, or their seeds")] = (
         None
@@ -98,6 +101,11 @@ class BoardFile(Strict):
     def entries(self) -> list[Entry]:
         """The rows, in order."""
         return [Entry.of(value) for value in self.models]
+
+    @property
+    def data(self) -> list[DataEntry]:
+        """The folders of data, in order."""
+        return [entry for value in self.datasets for entry in data_entries(value)]
 
 
 def read_board(path: Path) -> BoardFile:
@@ -113,9 +121,11 @@ def read_board(path: Path) -> BoardFile:
     found = read_typed(path, BoardFile)
     # Settings have their types elsewhere: here a number is a number, as it stands in the file.
     written = read_yaml(path)
-    found = found.model_copy(update={"models": written["models"], "settings": written.get("settings") or {}})
+    found = found.model_copy(
+        update={key: written[key] for key in ("models", "datasets")} | {"settings": written.get("settings") or {}}
+    )
     try:  # a wrong entry is told before anything runs
-        _ = found.entries
+        _ = found.entries, found.data
         setting_words(found.settings)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None

@@ -13,12 +13,14 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.splits import SplitKey, plan_splits
 from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.leaderboard.board import Entry
+from recbole_dtn.leaderboard.datasets import DataEntry, data_entries
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.registry import MODELS
 from recbole_dtn.version import __version__
 
 __all__ = [
-    "Cell", "CellKey", "parse_seeds", "plan_cells", "refuse_devices", "resolve_cell", "runs_once", "seed_of_split",
+    "Cell", "CellKey", "cell_of", "parse_seeds", "plan_cells", "refuse_devices", "resolve_cell", "runs_once",
+    "seed_of_split",
 ]  # fmt: skip
 
 FIRST_SEED = 2020
@@ -86,10 +88,15 @@ class Cell:
         return FileLock(folder / name, blocking=False)
 
     @property
+    def shown_dataset(self) -> str:
+        """The name under which the leaderboard shows its data: the block's where there is one."""
+        return self.settings.block or self.key.dataset
+
+    @property
     def title(self) -> str:
         """Row, data set, split where there are several, and seed, as the progress line names them."""
         split = f" {self.key.split.title}" if self.several_splits else ""
-        return f"{self.name} {self.key.dataset}{split} seed {self.key.seed}"
+        return f"{self.name} {self.key.split.draw or self.key.dataset}{split} seed {self.key.seed}"
 
 
 def seed_of_split(position: int, first: int = FIRST_SEED) -> int:
@@ -149,9 +156,20 @@ def resolve_cell(overrides: list[str]) -> tuple[Settings, str]:
     return settings, settings_digest(settings)
 
 
+def cell_of(words: Sequence[str]) -> Cell:
+    """The cell that settings give, as on the command line; named after its model.
+
+    Raises:
+        UsageError: for wrong settings.
+    """
+    settings, digest = resolve_cell(list(words))
+    key = CellKey(settings.dataset, settings.model, digest, settings.seed, SplitKey.of(settings))
+    return Cell(key, settings, tuple(words), settings.model)
+
+
 def plan_cells(
     models: Sequence[str | Entry],
-    datasets: Sequence[str],
+    datasets: Sequence[str | DataEntry],
     seeds: Sequence[int] | None,
     overrides: Sequence[str],
     *,
@@ -163,9 +181,9 @@ def plan_cells(
     """Every cell in the order it runs: by data set, then split, row and seed; all settings are validated here.
 
     Args:
-        models: rows, each the name of a model or an :class:`~.board.Entry`. datasets: names of data sets.
+        models: rows, each the name of a model or an :class:`~.board.Entry`. datasets: names of data sets, or entries.
         seeds: initialisation seeds, each of which is run on every split; None: 2020 to 2022, or with several splits one
-            seed per split (:func:`seed_of_split`).
+            seed per split, or per draw of a block (:func:`seed_of_split`).
         overrides: settings for every cell, as on the command line (``["--epochs=1"]``); with ``folds`` and no ``fold``
             there is a cell per fold. They win over a row's own settings, and these over ``settings``.
         settings: of every cell.
@@ -182,7 +200,8 @@ def plan_cells(
     named = [entry.name for entry in entries]
     trained = list(dict.fromkeys(entry.model for entry in entries))
     added = [Entry.of(name) for name in dict.fromkeys(floors) if name not in named]
-    lists = {"models": named, "datasets": datasets}
+    data_sets = [entry for given in datasets for entry in data_entries(given)]
+    lists = {"models": named, "datasets": [data.name for data in data_sets]}
     lists |= {name: [str(seed) for seed in given] for name, given in (("seeds", seeds), ("split_seeds", split_seeds))
               if given is not None}  # fmt: skip
     for name, values in lists.items():
@@ -194,24 +213,27 @@ def plan_cells(
     for words in (shared, *(entry.words for entry in entries)):
         _refuse_reserved(words, reserved)
     cells = []
-    for dataset in datasets:
-        words_of = {entry: [*settings, *entry.words, *overrides] for entry in entries}
-        words_of |= {entry: _shared_with(entry.model, trained, shared) for entry in added}
+    for data in data_sets:
+        words_of = {entry: [*data.words, *settings, *entry.words, *overrides] for entry in entries}
+        words_of |= {entry: [*data.words, *_shared_with(entry.model, trained, shared)] for entry in added}
         planned = {
-            entry: _splits_of(entry.model, dataset, given, split_seeds, resolve) for entry, given in words_of.items()
+            entry: _splits_of(entry.model, data.dataset, given, split_seeds, resolve)
+            for entry, given in words_of.items()
         }
         # A model's own defaults may set folds; the splits of a board are shared, or nothing could be paired.
         if len({tuple(splits) for splits in planned.values()}) > 1:
-            raise UsageError(f"folds: the models have different splits of {dataset}; set folds for all of them")
+            raise UsageError(f"folds: the models have different splits of {data.name}; set folds for all of them")
         splits = next(iter(planned.values()))
         several = len(splits) > 1
         for position, split in enumerate(splits):
-            alone = [seed_of_split(position)] if several else DEFAULT_SEEDS
+            alone = DEFAULT_SEEDS
+            if several or data.block is not None:
+                alone = [seed_of_split(position + data.position)]
             for entry, known in words_of.items():
                 of_entry = list(alone if seeds is None else seeds)
                 for seed in of_entry[:1] if runs_once(entry.model) else of_entry:
                     chosen = split.words() if several or split_seeds is not None else []
-                    given = [*known, *chosen, f"--model={entry.model}", f"--dataset={dataset}", f"--seed={seed}"]
+                    given = [*known, *chosen, f"--model={entry.model}", f"--dataset={data.dataset}", f"--seed={seed}"]
                     cells.append(_cell(entry.name, given, several, resolve))
     _refuse_equal_rows(cells)
     return cells

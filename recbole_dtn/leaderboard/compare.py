@@ -26,7 +26,7 @@ __all__ = ["CLAIMS_NEED", "COMPARED", "Comparison", "Difference", "compare"]
 
 CLAIMS_NEED = 10
 """Fewest seeds or splits for a claim; with five or fewer, a two-sided Wilcoxon test cannot reach p < .05."""
-COMPARED = ("auc", "rmse")
+COMPARED = ("reach", "auc", "rmse")
 """The test metric of a task that is compared: the first of these that it has."""
 Unit = SplitKey | int
 """A split, or a seed where there is one split."""
@@ -51,8 +51,8 @@ class Comparison:
     """The rows of one data set against the one whose mean on validation is best.
 
     Attributes:
-        best: that row. over: ``splits`` or ``seeds``. corrected: whether the test is :func:`corrected_t`, for splits
-            with test rows of their own.
+        best: that row. over: ``splits``, ``seeds`` or ``draws``. corrected: whether the test is :func:`corrected_t`,
+            for splits with test rows of their own.
     """
 
     best: BoardRow
@@ -96,7 +96,7 @@ def compare(rows: Sequence[BoardRow]) -> Comparison | None:
         return None
     adjusted = holm([difference.paired.p for difference in found])
     differences = tuple(replace(each, adjusted=p) for each, p in zip(found, adjusted, strict=True))
-    return Comparison(best, over, corrected, differences)
+    return Comparison(best, "draws" if best.unit == "draws" else over, corrected, differences)
 
 
 def _of_one_source(rows: Sequence[BoardRow]) -> list[BoardRow]:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from recbole_dtn.leaderboard.statistics import BoardRow, Metric
+from recbole_dtn.leaderboard.statistics import BoardRow, Metric, unit_of
 from recbole_dtn.report.text import NONE, count, decimal, share
 
 __all__ = ["Table", "detail_tables", "warnings_of"]
@@ -52,7 +52,8 @@ def _positives(rows: Sequence[BoardRow]) -> Table:
             found = [[of_split[part][task] for of_split in positives] for part in SPLITS]
             varied = varied or any(len(set(counts)) > 1 for counts in found)
             cells.append([name, *map(_range, found)])
-    return Table("positives per task" + ", fewest to most over the splits" * varied, ["task", *SPLITS], cells)
+    title = f"positives per task, fewest to most over the {unit_of(rows)}" if varied else "positives per task"
+    return Table(title, ["task", *SPLITS], cells)
 
 
 def _range(counts: Sequence[tuple[int, int]]) -> str:
@@ -88,7 +89,7 @@ def _uncertainty(rows: Sequence[BoardRow], labels: Sequence[str]) -> Table:
                     *epochs,
                 ]
             )
-    units = "splits" if any(len(row.splits) > 1 for row in rows) else "seeds"
+    units = unit_of(rows)
     columns = ["model", "task", "test AUC", f"± {units}", "± sample", "calibration", "best epoch", "of epochs"]
     return Table(f"test AUC with its spread over {units} and its standard error over the test rows", columns, cells)
 

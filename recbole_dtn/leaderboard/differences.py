@@ -62,6 +62,8 @@ def _notes(found: Comparison) -> list[str]:
             f"Paired split by split. Splits share training rows: the variance of a mean is s² (1/n + "
             f"{best.test_rows:,.0f} / {best.train_rows:,.0f}), test over training rows (Nadeau and Bengio, 2003)."
         )
+    elif found.over == "draws":
+        how = "Paired by draw of the data (Student's t): the sampling error of each draw's test rows is in the spread."
     else:
         how = f"Paired by {found.over[:-1]} (Student's t), on the same test rows, whose sampling error is not in it."
     lines = [f"{how} p is corrected for all differences of this table (Holm)."]

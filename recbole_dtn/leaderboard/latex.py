@@ -9,7 +9,7 @@ from recbole_dtn.leaderboard.compare import Comparison, Difference, compare
 from recbole_dtn.leaderboard.differences import SIGNIFICANT, signed
 from recbole_dtn.leaderboard.labels import MARK, row_labels
 from recbole_dtn.leaderboard.render import SHOWN, spread
-from recbole_dtn.leaderboard.statistics import BoardRow, Metric
+from recbole_dtn.leaderboard.statistics import REACH, BoardRow, Metric
 from recbole_dtn.registry import METRICS
 from recbole_dtn.report.text import count, p_value
 
@@ -113,6 +113,8 @@ def _better(difference: Difference) -> bool | None:
     mean = difference.paired.mean
     if mean is None or mean == 0 or difference.adjusted is None or difference.adjusted >= SIGNIFICANT:
         return None
+    if difference.metric.name == REACH:
+        return mean > 0
     return (mean > 0) == bool(METRICS.attributes(difference.metric.name)["higher_is_better"])
 
 

@@ -52,6 +52,10 @@ class BoardProgress:
         """A cell has started."""
         self.running[position] = time.perf_counter()
 
+    def wait(self, position: int) -> None:
+        """A cell has stopped without an end, and waits."""
+        self.running.pop(position, None)
+
     def end(self, position: int, record: RunRecord | None) -> None:
         """A cell is filled, or has failed (None)."""
         started = self.running.pop(position, None)
@@ -63,9 +67,9 @@ class BoardProgress:
             cell = self.cells[position]
             metric = str(record.settings.get("valid_metric", ""))
             sign = 1 if higher_is_better(metric, [task.name for task in record.tasks]) else -1
-            known = self.best.get(cell.key.dataset)
+            known = self.best.get(cell.shown_dataset)
             if known is None or sign * (record.valid_value - known[0]) > 0:
-                self.best[cell.key.dataset] = record.valid_value, f"{cell.title}, {metric} of validation"
+                self.best[cell.shown_dataset] = record.valid_value, f"{cell.title}, {metric} of validation"
 
     @property
     def left(self) -> float | None:

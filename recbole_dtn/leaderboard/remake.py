@@ -11,6 +11,7 @@ import yaml
 
 from recbole_dtn.config.digest import NOT_DIGESTED
 from recbole_dtn.config.properties import flow_yaml
+from recbole_dtn.config.splits import SplitKey
 from recbole_dtn.leaderboard.cells import Cell, CellKey
 from recbole_dtn.leaderboard.page.chosen import defaults_of, flat
 from recbole_dtn.leaderboard.records import Recorded
@@ -51,7 +52,7 @@ def of_folder(folder: Path, known: Recorded | None = None) -> Remade:
     recorded = read_below([folder], known)
     records = all_records(recorded)
     names = names_of(records)
-    records.sort(key=lambda run: (run.dataset, names[run.settings_digest]))
+    records.sort(key=lambda run: (run.shown_dataset, names[run.settings_digest]))
     return Remade(records, names, folder.resolve().name, unreadable=recorded.unreadable)
 
 
@@ -75,8 +76,7 @@ def all_records(recorded: Recorded) -> list[RunRecord]:
     return sorted(
         records,
         key=lambda run: (
-            run.dataset, run.model, run.settings_digest, run.split_seed, run.folds or 0, run.fold or 0, run.seed,
-            run.run_id,
+            run.shown_dataset, run.model, run.settings_digest, *SplitKey.of(run).order, run.seed, run.run_id,
         ),
     )  # fmt: skip
 
@@ -137,7 +137,7 @@ def names_of(records: Sequence[RunRecord]) -> dict[str, str]:
     """
     of_model: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for record in records:
-        of_model.setdefault((record.dataset, record.model), {})[record.settings_digest] = record.settings
+        of_model.setdefault((record.shown_dataset, record.model), {})[record.settings_digest] = record.settings
     names: dict[str, str] = {}
     for (_, model), of_digest in of_model.items():
         usual = flat(defaults_of(model))

@@ -14,7 +14,7 @@ from recbole_dtn.leaderboard.compare import CLAIMS_NEED
 from recbole_dtn.leaderboard.details import detail_tables, warnings_of
 from recbole_dtn.leaderboard.differences import difference_lines, differences_csv, show_differences
 from recbole_dtn.leaderboard.labels import MARK, row_labels
-from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary
+from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary, unit_of
 from recbole_dtn.report.console import say
 from recbole_dtn.report.files import write_text
 from recbole_dtn.report.tables import csv_text, escaped, markdown_table, show_table
@@ -25,7 +25,7 @@ __all__ = [
     "write_markdown",
 ]  # fmt: skip
 
-SHOWN = {"auc": "AUC", "logloss": "log loss", "rmse": "RMSE", "mae": "MAE"}
+SHOWN = {"reach": "reach", "auc": "AUC", "logloss": "log loss", "rmse": "RMSE", "mae": "MAE"}
 PARTS = ("embedding", "codebook", "dense", "total")
 CSV_COLUMNS = (
     "dataset", "name", "model", "task", "metric", "split", "mean", "sd", "n",
@@ -58,7 +58,8 @@ def _shown_metrics(rows: Sequence[BoardRow]) -> list[Metric]:
 
 
 def _columns(rows: Sequence[BoardRow]) -> list[str]:
-    counts = ["splits", "runs"] if _over_splits(rows) else ["seeds"]
+    unit = unit_of(rows)
+    counts = [unit] if unit == "seeds" else [unit, "runs"]
     return [
         "model", *counts,
         *(f"{metric.task} {SHOWN[metric.name]}" for metric in _shown_metrics(rows)),
@@ -67,11 +68,11 @@ def _columns(rows: Sequence[BoardRow]) -> list[str]:
 
 
 def _over_splits(rows: Sequence[BoardRow]) -> bool:
-    return any(len(row.splits) > 1 for row in rows)
+    return unit_of(rows) != "seeds"
 
 
 def _cells(rows: Sequence[BoardRow]) -> list[list[str]]:
-    metrics, several = _shown_metrics(rows), _over_splits(rows)
+    metrics, several = _shown_metrics(rows), unit_of(rows) != "seeds"
     return [
         [
             label,
@@ -100,8 +101,9 @@ def notes(rows: Sequence[BoardRow]) -> list[str]:
         )
     found.append(_what_the_spread_is(rows))
     if min((row.units for row, _ in pairs), default=0) < CLAIMS_NEED:
-        units = "splits" if several else "seeds"
-        found.append(f"With fewer than {CLAIMS_NEED} {units} a leaderboard is descriptive; it claims no difference.")
+        found.append(
+            f"With fewer than {CLAIMS_NEED} {unit_of(rows)} a leaderboard is descriptive; it claims no difference."
+        )
     fingerprints = dict.fromkeys(row.source_fingerprint[:12] for row in rows)
     if len(fingerprints) > 1:
         found.append(
@@ -121,15 +123,19 @@ def _over_what(rows: Sequence[BoardRow], names: Sequence[str]) -> str:
     start = "Test split, mean ± standard deviation over"
     several = _over_splits(rows)
     runs = [_splits_of(row) if several else ", ".join(map(str, row.seeds)) for row in rows]
-    unit = "splits" if several else "seeds"
+    unit = unit_of(rows)
     if len(set(runs)) == 1:
-        return f"{start} {unit} {runs[0]}." if not several else f"{start} {len(rows[0].splits)} splits: {runs[0]}."
+        return f"{start} {unit} {runs[0]}." if not several else f"{start} {len(rows[0].splits)} {unit}: {runs[0]}."
     each = "; ".join(f"{name} {run}" for name, run in zip(names, runs, strict=True))
     return f"{start} {unit}, which differ between rows: {each}."
 
 
 def _splits_of(row: BoardRow) -> str:
     """The splits and seeds of a row: ``folds 0 to 4 of 5, split_seed 2020; one seed a split (2020 to 2024)``."""
+    if row.unit == "draws":
+        draws = list(dict.fromkeys(split.draw for split in row.splits))
+        named = draws[0] if len(draws) == 1 else f"{draws[0]} to {draws[-1]}"
+        return f"{named}; {'one seed' if len(row.seeds) == 1 else 'seeds'} ({_listed(row.seeds)})"
     seeds = list(dict.fromkeys(split.split_seed for split in row.splits))
     text = f"split_seed {_listed(seeds)}"
     folds = row.splits[0].folds
@@ -149,6 +155,12 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 def _what_the_spread_is(rows: Sequence[BoardRow]) -> str:
+    if unit_of(rows) == "draws":
+        return (
+            "Every draw has data of its own: the spread is that of the data, the test rows and training. reach is "
+            "(AUC - .5) / (best - .5), best being the AUC of the true probabilities on the test rows; where it is "
+            "known, rows are compared by it."
+        )
     if not _over_splits(rows):
         return "The spread is that of training alone: the sampling error of the test split is not in it."
     if all(row.test_is_drawn for row in rows):

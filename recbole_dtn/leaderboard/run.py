@@ -13,7 +13,10 @@ from rich.console import Console
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import Preempted, RecBoleDTNError
 from recbole_dtn.leaderboard.board import Entry
+from recbole_dtn.leaderboard.cell_run import Fingerprint, RunCell, fit_cell, present_fingerprint, reason
 from recbole_dtn.leaderboard.cells import Cell, plan_cells, resolve_cell
+from recbole_dtn.leaderboard.datasets import DataEntry, board_name, data_entries, write_planted
+from recbole_dtn.leaderboard.executors import Executor, RemoteExecutor
 from recbole_dtn.leaderboard.forms import write_forms
 from recbole_dtn.leaderboard.progress import BoardProgress
 from recbole_dtn.leaderboard.records import Recorded
@@ -23,7 +26,6 @@ from recbole_dtn.leaderboard.workers import Outcome, Workers
 from recbole_dtn.plugins import changed_plugins
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.console import say
-from recbole_dtn.report.faults import plugin_fault
 from recbole_dtn.report.files import write_text
 from recbole_dtn.report.tables import csv_text
 from recbole_dtn.report.text import decimal
@@ -31,15 +33,13 @@ from recbole_dtn.training.signals import Signals
 
 __all__ = ["present_fingerprint", "run_board"]
 
-RunCell = Callable[[list[str]], RunRecord]
-Fingerprint = Callable[[Settings], str | None]
 LOOK_AGAIN = 1.0
 """Seconds between two looks at cells that another leaderboard is running."""
 
 
 def run_board(
     models: Sequence[str | Entry],
-    datasets: Sequence[str],
+    datasets: Sequence[str | DataEntry],
     seeds: Sequence[int] | None,
     overrides: Sequence[str],
     output: Path,
@@ -50,6 +50,7 @@ def run_board(
     board: str | None = None,
     floors: Sequence[str] = (),
     workers: int = 1,
+    executor: RemoteExecutor | None = None,
     run_cell: RunCell | None = None,
     fingerprint: Fingerprint | None = None,
     resolve: Callable[[list[str]], tuple[Settings, str]] = resolve_cell,
@@ -59,12 +60,14 @@ def run_board(
     Several may run over one folder of runs at a time: each cell is locked while it runs, and is run once.
 
     Args:
-        models: rows, each the name of a model or an :class:`~.board.Entry`. datasets: names of data sets.
+        models: rows, each the name of a model or an :class:`~.board.Entry`. datasets: names of data sets,
+            or entries; planted ones are written where they are missing.
         seeds, split_seeds, overrides, settings: see :func:`~.cells.plan_cells`.
         output: folder of the tables. console: where progress and the table are printed.
         board: name of the files; the data sets' names by default.
         floors: simple models to compare with; see :func:`~.cells.plan_cells`.
         workers: cells that run at the same time, each in a process of one thread; 1: in this process.
+        executor: runs the cells on other machines instead; a cell whose worker dies is tried again once.
         run_cell: trains and tests one cell from its overrides; with several workers a function of a module.
         fingerprint: the fingerprint of the data that settings name as it is now, None when it is not known yet.
         resolve: settings and digest of a cell's overrides.
@@ -82,12 +85,15 @@ def run_board(
     cells = plan_cells(
         models, datasets, seeds, overrides, settings=settings, split_seeds=split_seeds, floors=floors, resolve=resolve
     )
+    data = [entry for given in datasets for entry in data_entries(given)]
+    write_planted(data, Path(cells[0].settings.data_path), lambda text: say(console, text))
     recorded = Recorded()
     for folder in dict.fromkeys(cell.folder for cell in cells):
         recorded.read(folder)
     for message in recorded.unreadable:
         say(console, f"left out: {message}")
     session = _Session(cells, recorded, console, run_cell or fit_cell, fingerprint or present_fingerprint, workers)
+    session.executor = executor
     with Signals() as signals:
         try:
             session.run()
@@ -96,7 +102,7 @@ def run_board(
         finally:
             with signals.deferred():
                 names = {cell.key.settings_digest: cell.name for cell in cells}
-                path = _publish(session, names, output, board or "+".join(datasets), console)
+                path = _publish(session, names, output, board or board_name(data), console)
     if session.failures:
         titles = "; ".join(cell.title for cell, _ in session.failures)
         raise RecBoleDTNError(f"{len(session.failures)} of {len(cells)} cells failed: {titles}")
@@ -126,6 +132,14 @@ class _Session:
         self.locks = [cell.lock() for cell in cells]
         self.started: dict[int, float] = {}
         self.elsewhere: set[int] = set()
+        self.waiting = deque(range(len(cells)))
+        self.died: set[int] = set()
+        self.executor: RemoteExecutor | None = None
+
+    @property
+    def here(self) -> bool:
+        """Whether cells run in this process, one after another."""
+        return self.workers == 1 and self.executor is None
 
     @property
     def records(self) -> list[RunRecord]:
@@ -139,14 +153,12 @@ class _Session:
 
     def run(self) -> None:
         """Fill every cell; a failure is reported and the others go on."""
-        waiting = deque(range(len(self.cells)))
-        with (
-            BoardProgress(self.console, self.cells) as self.progress,
-            Workers(self.workers, self.run_cell, _reason) as pool,
-        ):
+        executor: Executor = self.executor or Workers(self.workers, self.run_cell, reason)
+        waiting = self.waiting
+        with BoardProgress(self.console, self.cells) as self.progress, executor as pool:
             try:
                 while waiting or pool.running:
-                    self._start_some(waiting, pool)
+                    self._start_some(pool)
                     for outcome in pool.finished(LOOK_AGAIN):
                         self._end(outcome)
                     if waiting and not pool.running and self.elsewhere >= set(waiting):
@@ -155,33 +167,39 @@ class _Session:
                 for lock in self.locks:
                     lock.release()
 
-    def _start_some(self, waiting: deque[int], pool: Workers) -> None:
+    def _start_some(self, pool: Executor) -> None:
         """Start cells while there is a free process, and take those that are recorded."""
-        for _ in range(len(waiting)):
+        for _ in range(len(self.waiting)):
             if not pool.free:
                 return
-            position = waiting.popleft()
+            position = self.waiting.popleft()
             try:
                 self.locks[position].acquire()
             except Timeout:
-                if position not in self.elsewhere:
-                    self.elsewhere.add(position)
-                    self._say(position, "another leaderboard is running it", end="\n")
-                waiting.append(position)
+                self._wait_for(position)
                 continue
             self.elsewhere.discard(position)
-            if self.workers == 1:
+            if self.here:
                 self._say(position, "", end="")
             if self._reuse(position):
                 self.locks[position].release()
                 continue
             self.started[position] = time.perf_counter()
             overrides = list(self.cells[position].overrides)
-            if self.workers == 1:
+            if self.here:
                 self._end(_here(position, self.run_cell, overrides))
             else:
                 self.progress.start(position)
+                if self.executor is not None:  # the job takes the lock, and keeps it if this process ends
+                    self.locks[position].release()
                 pool.start(position, [*overrides, "--threads=1"])
+
+    def _wait_for(self, position: int) -> None:
+        """Look again later at a cell that another leaderboard runs."""
+        if position not in self.elsewhere:
+            self.elsewhere.add(position)
+            self._say(position, "another leaderboard is running it", end="\n")
+        self.waiting.append(position)
 
     def _say(self, position: int, text: str, *, end: str) -> None:
         title = f"[{position + 1}/{len(self.cells)}] {self.cells[position].title} ... "
@@ -189,7 +207,7 @@ class _Session:
 
     def _tell(self, position: int, text: str, *, end: str = "\n") -> None:
         """The rest of a cell's line, or with several processes the whole of it."""
-        if self.workers == 1:
+        if self.here:
             say(self.console, text, end=end)
         else:
             self._say(position, text, end="\n")
@@ -229,8 +247,19 @@ class _Session:
         Raises:
             KeyboardInterrupt: where Ctrl-C ended it. Preempted: where SIGTERM did.
         """
+        outcome = outcome if self.executor is None else self._of_job(outcome)
         position, record = outcome.task, outcome.result
         self.locks[position].release()
+        if outcome.elsewhere:
+            self.progress.wait(position)
+            self._wait_for(position)
+            return
+        if outcome.died and position not in self.died:
+            self.died.add(position)
+            self._tell(position, f"{outcome.failure}; it is run once more")
+            self.progress.wait(position)
+            self.waiting.append(position)
+            return
         if outcome.interrupted or (record is not None and record.status == "interrupted"):
             # fit returns an interrupted run instead of raising; the board ends all the same.
             self._tell(position, "interrupted")
@@ -247,6 +276,22 @@ class _Session:
             self._tell(position, f"{_result(record)} ({seconds:.0f} s)")
         self.progress.end(position, record)
 
+    def _of_job(self, outcome: Outcome) -> Outcome:
+        """The outcome of a job: its scheduler may end it, and its record must be where this process sees it."""
+        position, record = outcome.task, outcome.result
+        if outcome.interrupted or (record is not None and record.status != "finished"):
+            return Outcome(position, failure="its job was told to end", died=True)
+        if record is None:
+            return outcome
+        cell = self.cells[position]
+        self.recorded.read(cell.folder)
+        if any(found.run_id == record.run_id for _, found in self.recorded.runs.get(cell.key, [])):
+            return outcome
+        text = (
+            f"its run {record.run_id} is not below {cell.folder}: output_dir must be on a disk that all machines share"
+        )
+        return Outcome(position, failure=text)
+
 
 def _here(position: int, run_cell: RunCell, overrides: list[str]) -> Outcome:
     """Run a cell in this process."""
@@ -255,15 +300,7 @@ def _here(position: int, run_cell: RunCell, overrides: list[str]) -> Outcome:
     except KeyboardInterrupt:
         return Outcome(position, interrupted=True)
     except Exception as error:  # whatever stops one cell must not stop the cells after it
-        return Outcome(position, failure=_reason(error))
-
-
-def _reason(error: BaseException) -> str:
-    """Why a cell failed, in a sentence."""
-    if isinstance(error, RecBoleDTNError):
-        return str(error)
-    known = plugin_fault(error) if isinstance(error, Exception) else None
-    return known or f"{type(error).__name__}: {error}"
+        return Outcome(position, failure=reason(error))
 
 
 def _result(record: RunRecord) -> str:
@@ -309,21 +346,3 @@ def write_failures(failures: Sequence[tuple[Cell, str]], output: Path, board: st
         for cell, reason in failures
     ]  # fmt: skip
     write_text(path, csv_text(("dataset", "name", "model", "split", "seed", "settings_digest", "reason"), lines))
-
-
-def fit_cell(overrides: list[str]) -> RunRecord:
-    """Train and test one cell, from where it was if it had been stopped."""
-    from recbole_dtn.training.fit import fit_argv
-
-    return fit_argv(overrides, quiet=True, resume="auto").record
-
-
-def present_fingerprint(settings: Settings) -> str | None:
-    """The fingerprint of the data set's files as they are now; None where there are none to compare with."""
-    from recbole_dtn.data.cache import fingerprint
-    from recbole_dtn.preprocess.prepare import open_sources
-
-    try:
-        return fingerprint(settings, open_sources(settings))
-    except RecBoleDTNError:  # a cell that needs the data will say what is wrong with it
-        return None

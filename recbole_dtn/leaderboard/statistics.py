@@ -14,6 +14,7 @@ from recbole_dtn.config.splits import TEST_IS_DRAWN, SplitKey
 from recbole_dtn.record.record import RunRecord
 
 __all__ = [
+    "REACH",
     "BoardRow",
     "Metric",
     "Paired",
@@ -22,13 +23,18 @@ __all__ = [
     "corrected_t",
     "paired_t",
     "pos_weights",
+    "row_keys",
     "summarise",
     "summary",
+    "unit_of",
+    "with_reach",
 ]
 
 UnitKey = tuple[SplitKey, int]
 """Split and seed of a run: what pairs the runs of two models."""
 CONFIDENCE = 0.95
+REACH = "reach"
+"""The metric of :func:`with_reach`."""
 
 
 @dataclass(frozen=True, order=True)
@@ -114,11 +120,18 @@ class BoardRow:
         return len(self.splits) if len(self.splits) > 1 else len(self.seeds)
 
     @property
+    def unit(self) -> str:
+        """What means and spreads are over: ``seeds``, ``splits``, or ``draws`` (the folders of a block)."""
+        if any(split.draw for split in self.splits):
+            return "draws"
+        return "splits" if len(self.splits) > 1 else "seeds"
+
+    @property
     def run_unit(self) -> str:
         """What one run is: a seed, a split, or one of several runs of each split."""
         if len(self.splits) < 2:
             return "seeds"
-        return "splits" if self.runs == len(self.splits) else "runs"
+        return self.unit if self.runs == len(self.splits) else "runs"
 
 
 @dataclass(frozen=True)
@@ -208,25 +221,49 @@ def summarise(records: Iterable[RunRecord], names: Mapping[str, str] | None = No
         records: of runs. names: of rows, by the digest of their settings; those of their models by default.
     """
     groups: dict[tuple[str, str, str, str], dict[UnitKey, RunRecord]] = {}
-    for record in records:
-        row = (record.dataset, record.model, record.settings_digest, _source(record))
+    records = list(records)
+    for row, record in zip(row_keys(records), records, strict=True):
         # A later record of the same split and seed replaces the earlier one.
         groups.setdefault(row, {})[SplitKey.of(record), record.seed] = record
     # Speeds compare only between runs of equal threads, devices and compilation: those of the majority.
     usual = Counter(_ran_as(run) for runs in groups.values() for run in runs.values()).most_common(1)
     ran_as = usual[0][0] if usual else ()
-    rows = [_row([runs[key] for key in sorted(runs, key=_in_order)], ran_as, names or {}) for runs in groups.values()]
+    rows = [
+        _row([runs[key] for key in sorted(runs, key=_in_order)], source, ran_as, names or {})
+        for (_, _, _, source), runs in groups.items()
+    ]
     datasets = list(dict.fromkeys(row.dataset for row in rows))
     order = list(dict.fromkeys(row.name for row in rows))
     return sorted(rows, key=lambda row: (datasets.index(row.dataset), order.index(row.name)))
 
 
-def _source(run: RunRecord) -> str:
-    """Equal for runs on one data set; for records that lack it, those of one split alone are."""
-    return run.source_fingerprint or run.data_fingerprint
+def unit_of(rows: Sequence[BoardRow]) -> str:
+    """What the rows of one data set are over: ``seeds``, ``splits`` or ``draws``."""
+    found = {row.unit for row in rows}
+    return next((unit for unit in ("draws", "splits") if unit in found), "seeds")
 
 
-def _in_order(key: UnitKey) -> tuple[tuple[int, int, int], int]:
+def row_keys(records: Sequence[RunRecord]) -> list[tuple[str, str, str, str]]:
+    """Of each record what its row has in common: data set, model, digest of the settings, and data.
+
+    The data is that of the files whatever the split; for records that lack it, that of one split. The folders of a
+    block have data of their own and are one row. Where runs on one of them disagree on its data, those on other data
+    than most are not in that row.
+    """
+    drawn: dict[tuple[str | None, str], Counter[str]] = {}
+    for run in records:
+        drawn.setdefault((run.block, run.draw), Counter())[run.source_fingerprint or run.data_fingerprint] += 1
+    found = []
+    for run in records:
+        source = run.source_fingerprint or run.data_fingerprint
+        usual = drawn[run.block, run.draw].most_common(1)[0][0]
+        if run.block is not None and source == usual:
+            source = f"block {run.block}"
+        found.append((run.shown_dataset, run.model, run.settings_digest, source))
+    return found
+
+
+def _in_order(key: UnitKey) -> tuple[tuple[int, str, int, int, int], int]:
     split, seed = key
     return split.order, seed
 
@@ -236,11 +273,11 @@ def _ran_as(run: RunRecord) -> tuple[Any, ...]:
     return tuple(str(run.settings.get(name)) for name in ("accelerator", "devices", "threads", "compile", "profile"))
 
 
-def _row(runs: Sequence[RunRecord], ran_as: tuple[Any, ...], names: Mapping[str, str]) -> BoardRow:
+def _row(runs: Sequence[RunRecord], source: str, ran_as: tuple[Any, ...], names: Mapping[str, str]) -> BoardRow:
     first = runs[0]
     splits = tuple(dict.fromkeys(SplitKey.of(run) for run in runs))
     measured: dict[Metric, dict[UnitKey, float | None]] = {}
-    for run in runs:
+    for run in map(with_reach, runs):
         for split, tasks in (("valid", run.valid), ("test", run.test)):
             for task, values in (tasks or {}).items():
                 for name, value in values.items():
@@ -254,10 +291,10 @@ def _row(runs: Sequence[RunRecord], ran_as: tuple[Any, ...], names: Mapping[str,
         if (error := replace(metric, name=error_name(metric.name))) in measured
     }
     return BoardRow(
-        dataset=first.dataset,
+        dataset=first.shown_dataset,
         model=first.model,
         settings_digest=first.settings_digest,
-        data_fingerprint=first.data_fingerprint if len(splits) == 1 else _source(first),
+        data_fingerprint=first.data_fingerprint if len(splits) == 1 else source,
         seeds=tuple(sorted({run.seed for run in runs})),
         tasks=tuple(task.name for task in first.tasks),
         metrics={metric: summary(_by_split(values, len(splits) > 1)) for metric, values in measured.items()},
@@ -265,7 +302,7 @@ def _row(runs: Sequence[RunRecord], ran_as: tuple[Any, ...], names: Mapping[str,
         samples_per_second=statistics.median(rates) if rates else None,
         pos_weights=pos_weights(first),
         selected_on_test=any(run.selected_on_test for run in runs),
-        source_fingerprint=_source(first),
+        source_fingerprint=source,
         splits=splits,
         runs=len(runs),
         values=measured,
@@ -273,7 +310,8 @@ def _row(runs: Sequence[RunRecord], ran_as: tuple[Any, ...], names: Mapping[str,
         valid_values={key: value for key, value in chosen.items() if value is not None},
         train_rows=statistics.fmean(run.rows.get("train", 0) for run in runs),
         test_rows=statistics.fmean(run.rows.get("test", 0) for run in runs),
-        test_is_drawn=first.settings.get("split") in TEST_IS_DRAWN,
+        # Folders of a block share no rows.
+        test_is_drawn=first.block is None and first.settings.get("split") in TEST_IS_DRAWN,
         errors=errors,
         best_epochs=tuple(run.best_epoch for run in runs),
         epochs=tuple(run.epochs for run in runs),
@@ -281,6 +319,19 @@ def _row(runs: Sequence[RunRecord], ran_as: tuple[Any, ...], names: Mapping[str,
         warnings=tuple(tuple(run.warnings) for run in runs),
         name=names.get(first.settings_digest, first.model),
     )
+
+
+def with_reach(run: RunRecord) -> RunRecord:
+    """The run with ``reach = (AUC - .5) / (best AUC - .5)`` among the test metrics of tasks whose best AUC is known."""
+    if not run.best_auc or run.test is None:
+        return run
+    test: dict[str, dict[str, float | None]] = {}
+    for task, values in run.test.items():
+        auc, best = values.get("auc"), run.best_auc.get(task)
+        known = best is not None and best > 0.5
+        reach = (auc - 0.5) / (best - 0.5) if auc is not None and best is not None and known else None
+        test[task] = {**({REACH: reach} if known else {}), **values}
+    return run.model_copy(update={"test": test})
 
 
 def _by_split(values: Mapping[UnitKey, float | None], several: bool) -> list[float | None]:

@@ -21,12 +21,18 @@ Job = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended: its result, or why there is none. ``interrupted``: by Ctrl-C or a signal, not by a fault."""
+    """How a task ended: its result, or why there is none.
+
+    ``interrupted``: by Ctrl-C or a signal, not by a fault. ``died``: its process ended under it, so that another may do
+    it. ``elsewhere``: it was not run, as another leaderboard runs it.
+    """
 
     task: Any
     result: Any = None
     failure: str | None = None
     interrupted: bool = False
+    died: bool = False
+    elsewhere: bool = False
 
 
 class _Worker:
@@ -52,7 +58,7 @@ class _Worker:
             kind, value = self.pipe.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
-            return Outcome(self.task, failure=_how_it_ended(self.process.exitcode))
+            return Outcome(self.task, failure=_how_it_ended(self.process.exitcode), died=True)
         if kind == "result":
             return Outcome(self.task, result=value)
         return Outcome(self.task, failure=value, interrupted=kind == "interrupted")

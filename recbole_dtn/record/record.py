@@ -81,8 +81,9 @@ class RunRecord(BaseModel):
     it comes after to [test rows where it is predicted to be the more probable one, test rows] (binary tasks observed
     on the same rows). ``details`` maps valid and test -> task or factor -> metric -> what that metric tells beside its
     value: a reliability table, a fit on the validation rows, values by domain. ``warnings`` are the sentences that the
-    run printed as such. ``plugins`` are the plug-in files and installed packages whose methods were used. Records of
-    earlier versions have none of the five.
+    run printed as such. ``plugins`` are the plug-in files and installed packages whose methods were used. ``best_auc``
+    maps task -> the best AUC on the test rows that any model can reach, of planted data. Records of earlier versions
+    have none of the six.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -125,6 +126,23 @@ class RunRecord(BaseModel):
     warnings: list[str] = []
     processes: int = 1
     plugins: list[PluginRecord] = []
+    best_auc: dict[str, float] = {}
+
+    @property
+    def block(self) -> str | None:
+        """The setting ``block``: several folders that are draws of one data set."""
+        found: str | None = self.settings.get("block")
+        return found
+
+    @property
+    def draw(self) -> str:
+        """The folder among those of :attr:`block`; empty without one."""
+        return str(self.settings.get("folder") or self.dataset) if self.block is not None else ""
+
+    @property
+    def shown_dataset(self) -> str:
+        """The name under which a leaderboard shows its data: the block's where there is one."""
+        return self.block or self.dataset
 
     def plugin_states(self) -> list[PluginState]:
         """The plug-ins that the run used; an earlier version's without digests."""

@@ -29,7 +29,7 @@ __all__ = [
 FILE_NAME = "training.ckpt"
 LOCK = ".lock"
 FORMAT = 1
-SAME = ("model", "dataset", "settings_digest", "seed", "split_seed", "fold", "code_version")
+SAME = ("model", "dataset", "settings_digest", "seed", "split_seed", "fold", "draw", "code_version")
 """Keys of a record that are equal in a run and in what goes on with it."""
 
 
@@ -119,6 +119,7 @@ def refuse_other_run(record: RunRecord, settings: Settings, digest: str, version
         "seed": settings.seed,
         "split_seed": settings.split_seed,
         "fold": settings.fold,
+        "draw": settings.draw,
         "code_version": version,
     }
     differing = [key for key in SAME if getattr(record, key) != given[key]]

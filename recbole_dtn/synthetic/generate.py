@@ -6,7 +6,7 @@ import importlib
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,13 +21,17 @@ from recbole_dtn.synthetic.layout import Part, Place, Plan, SyntheticLayout
 from recbole_dtn.synthetic.planted import Model, choose
 from recbole_dtn.version import __version__
 
-__all__ = ["LAYOUTS", "RECORD", "Planted", "generate", "layout_class", "layout_options"]
+__all__ = [
+    "LAYOUTS", "RECORD", "Planted", "best_aucs", "generate", "layout_class", "layout_options", "make_plan",
+    "planted_record",
+]  # fmt: skip
 
 LAYOUTS = {
     "aliccp": "recbole_dtn.synthetic.aliccp:AliCCP",
     "aliexpress": "recbole_dtn.synthetic.aliexpress:AliExpress",
     "kuairand": "recbole_dtn.synthetic.kuairand:KuaiRand",
     "census-income": "recbole_dtn.synthetic.census:CensusIncome",
+    "planted": "recbole_dtn.synthetic.pairs:PlantedPairs",
 }
 RECORD = "planted.json"
 FORMAT = 1
@@ -50,6 +54,37 @@ class Planted:
                 found: float | None = one["reachable"][task][group]["best_auc"]
                 return found
         raise KeyError(task)
+
+
+def best_aucs(folder: Path) -> dict[str, float]:
+    """The best AUC of each task on all test rows of a data set that was written as atomic files; else empty.
+
+    Raises:
+        DataError: as :func:`planted_record` does.
+    """
+    if not (folder / RECORD).is_file():
+        return {}
+    record = planted_record(folder)
+    found = {task["name"]: task["reachable"][task["name"]]["test"]["best_auc"] for task in record["tasks"]}
+    return {name: float(best) for name, best in found.items() if best is not None}
+
+
+def planted_record(folder: Path) -> dict[str, Any]:
+    """The content of a folder's planted.json.
+
+    Raises:
+        DataError: for a file that :func:`generate` has not written.
+    """
+    file = folder / RECORD
+    try:
+        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if record["format"] == FORMAT:
+            return record
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise DataError(
+        f"{file}: expected what `preprocess synthetic` writes (format {FORMAT}); make the set again with --overwrite"
+    )
 
 
 def layout_class(like: str) -> type[SyntheticLayout]:
@@ -93,18 +128,23 @@ def generate(
     Raises:
         UsageError: for a wrong option, and where ``output`` holds files. DataError: where nothing can be written.
     """
-    plan, own = _plan(like, rows, seed, options)
+    plan, own = make_plan(like, rows, seed, options)
     layout = layout_class(like)(plan, **own)
     output = Path(output)
     refuse_output(output, overwrite)
     with _written(output) as folder:
-        record = _write(layout, folder, log, meter)
+        record = _write(layout, Place(folder, plan, output.name), log, meter)
         record["options"] = {key: options.get(key, value) for key, value in layout_options(like).items()}
         (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return Planted(output, record)
 
 
-def _plan(like: str, rows: int, seed: int, options: dict[str, Any]) -> tuple[Plan, dict[str, Any]]:
+def make_plan(like: str, rows: int, seed: int, options: Mapping[str, Any]) -> tuple[Plan, dict[str, Any]]:
+    """The plan, and the layout's own options.
+
+    Raises:
+        UsageError: for an option that the layout does not have, or one out of its range.
+    """
     known = layout_options(like)
     for key in options:
         if key not in known:
@@ -116,7 +156,7 @@ def _plan(like: str, rows: int, seed: int, options: dict[str, Any]) -> tuple[Pla
         ("seed", plan.seed, 0, 2**63 - 1),
         ("faults", plan.faults, 0, 10_000),
         ("signal", plan.signal, 0, 10),
-        ("overlap", plan.overlap, 0, 1),
+        ("overlap", plan.overlap, layout_class(like).least_overlap, 1),
         ("informative", plan.informative, 1, 100),
     ):
         if not low <= value <= high:
@@ -124,9 +164,9 @@ def _plan(like: str, rows: int, seed: int, options: dict[str, Any]) -> tuple[Pla
     return plan, {key: value for key, value in options.items() if key not in PLAN_OPTIONS}
 
 
-def _write(layout: SyntheticLayout, folder: Path, log: Callable[[str], None], meter: Meter) -> dict[str, Any]:
+def _write(layout: SyntheticLayout, place: Place, log: Callable[[str], None], meter: Meter) -> dict[str, Any]:
     plan = layout.plan
-    model = Model(choose(layout.goals(), plan.informative, plan.overlap, plan.signal), layout.stray())
+    model = Model(choose(layout.goals(), plan.informative, layout.shared(), plan.signal), layout.stray())
     needed = model.needed()
     parts = layout.parts()
     chosen = _calibration(parts)
@@ -137,7 +177,6 @@ def _write(layout: SyntheticLayout, folder: Path, log: Callable[[str], None], me
     # Blocks are pure functions of seed and number: those drawn here are drawn again when they are written.
     model.calibrate(sample)
     del sample
-    place = Place(folder, plan)
     done = 0
     with place.stack:
         layout.open(place)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import polars as pl
 
@@ -73,10 +73,11 @@ class DrawnBlock:
 
 @dataclass
 class Place:
-    """The folder that is being filled; keeps files open until all is written."""
+    """The folder that is being filled, and its name when it is done; keeps files open until all is written."""
 
     folder: Path
     plan: Plan
+    name: str = ""
     stack: ExitStack = field(default_factory=ExitStack)
     files: list[LineFile] = field(default_factory=list)
 
@@ -102,6 +103,10 @@ class SyntheticLayout(ABC):
     name: str
     unit: str
     """What a row is, for messages."""
+    atomic: ClassVar[bool] = False
+    """Whether the files are atomic files, which ``--dataset`` reads, and not raw ones."""
+    least_overlap: ClassVar[int] = 0
+    """The smallest ``overlap``."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -132,6 +137,10 @@ class SyntheticLayout(ABC):
 
     def finish(self) -> None:  # noqa: B027  (most layouts have nothing to add)
         """Write the side tables, or whatever comes last."""
+
+    def shared(self) -> float:
+        """Share of the first task's informative fields that the others have too."""
+        return self.plan.overlap
 
     def stray(self) -> float:
         """Share of rows whose second label is 1 without the first."""

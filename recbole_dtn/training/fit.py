@@ -31,6 +31,7 @@ from recbole_dtn.record.training import FILE_NAME as TRAINING
 from recbole_dtn.record.training import lock_run
 from recbole_dtn.report.console import make_console
 from recbole_dtn.report.files import write_text
+from recbole_dtn.synthetic.generate import best_aucs
 from recbole_dtn.training.allocator import keep_large_blocks
 from recbole_dtn.training.build import build_model, left_out_of_pairs, use_threads
 from recbole_dtn.training.callbacks import BestKeeper, Clock, ProgressLine
@@ -380,4 +381,5 @@ def _record(
         chain_breaks=outcome.chain_breaks,
         processes=outcome.processes,
         plugins=[PluginRecord(**asdict(state)) for state in plugin_states(settings)],
+        best_auc=best_aucs(prepared.folder) if settings.limit_rows is None else {},
     )

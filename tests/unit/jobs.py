@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from recbole_dtn.leaderboard.cell_run import Answer, Call
+
 
 def job(argument: dict[str, Any]) -> Any:
     """What the processes of these tests do."""
@@ -23,6 +25,15 @@ def job(argument: dict[str, Any]) -> Any:
         Path(argument["saves"]).write_text("running")
         time.sleep(60)
     return os.getpid(), argument["value"]
+
+
+def answer(call: Call) -> Answer:
+    """What a job of another machine does: dies once where a file is missing, then says who it is."""
+    told = dict(word.removeprefix("--").split("=", 1) for word in call.words if "=" in word)
+    if "dies_once" in told and not Path(told["dies_once"]).exists():
+        Path(told["dies_once"]).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return ("failure", told["fails"]) if "fails" in told else ("result", (call.folder, told["value"]))
 
 
 def explain(error: BaseException) -> str:

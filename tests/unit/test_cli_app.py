@@ -416,7 +416,7 @@ def test_leaderboard_passes_its_cells_and_settings_on(
     def run_board(*args: Any, split_seeds: list[int] | None, floors: list[str], **more: Any) -> None:
         assert isinstance(args[0], list)
         names = [entry.name for entry in args[0]]
-        seen.append((names, *args[1:5], split_seeds, floors, more["workers"]))
+        seen.append((names, [entry.name for entry in args[1]], *args[2:5], split_seeds, floors, more["workers"]))
 
     stand_in(monkeypatch, "recbole_dtn.leaderboard.run", run_board=run_board)
     words = ["--models=DTN, MMoE", "--datasets", "ml-100k", "--seeds=2", "--epochs=1", "--dropout", "0.1", "--output=o"]

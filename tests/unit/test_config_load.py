@@ -189,9 +189,19 @@ def digest(*words: str) -> str:
     return settings_digest(resolve(words).settings)
 
 
+def test_folders_of_a_block_have_one_digest() -> None:
+    def digest(*words: str) -> str:
+        return settings_digest(resolve(["--model=SharedBottom", *words]).settings)
+
+    assert digest("--folder=a") != digest("--folder=b")
+    assert digest("--folder=a", "--block=x") == digest("--folder=b", "--block=x")
+    assert digest("--folder=a", "--block=x") != digest("--folder=a", "--block=y")
+    assert digest("--folder=a", "--block=x") != digest("--folder=a")
+
+
 def test_digest_is_the_hash_of_what_it_says_it_covers() -> None:
     settings = resolve(["--model=SharedBottom"]).settings
-    covered = {key: value for key, value in settings.dump().items() if key not in NOT_DIGESTED}
+    covered = {key: value for key, value in settings.dump().items() if key not in {*NOT_DIGESTED, "block"}}
     text = json.dumps(covered, sort_keys=True, ensure_ascii=False)
     assert settings_digest(settings) == hashlib.sha256(text.encode()).hexdigest()[:16]
     assert set(Settings.model_fields) >= NOT_DIGESTED

@@ -48,6 +48,7 @@ def test_a_dead_process_fails_its_task_alone_and_another_takes_its_place() -> No
     assert reason.startswith("its process was ended by SIGKILL (")
     assert found[2].failure == "its process ended with exit code 3"
     assert found[3] == Outcome(3, failure="explained: no")
+    assert [found[task].died for task in range(6)] == [False, True, True, False, False, False]
     assert found[4].interrupted
     assert not found[3].interrupted
     assert found[0].result[0] != found[5].result[0], "the process of the first task is gone by the last"

@@ -13,7 +13,18 @@ from recbole_dtn.leaderboard.details import warnings_of
 from recbole_dtn.leaderboard.labels import row_labels
 from recbole_dtn.leaderboard.page.chosen import common_settings, own_settings
 from recbole_dtn.leaderboard.render import PARTS, SHOWN, notes
-from recbole_dtn.leaderboard.statistics import BoardRow, Metric, UnitKey, corrected_t, paired_t, summary
+from recbole_dtn.leaderboard.statistics import (
+    REACH,
+    BoardRow,
+    Metric,
+    UnitKey,
+    corrected_t,
+    paired_t,
+    row_keys,
+    summary,
+    unit_of,
+    with_reach,
+)
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.registry import METRICS
 
@@ -38,10 +49,9 @@ COSTS = (
 def runs_of_rows(rows: Sequence[BoardRow], records: Iterable[RunRecord]) -> list[Runs]:
     """The runs of each row, in order; of two records of one split and seed the later one, as in the table."""
     found: dict[ROW_KEY, dict[UnitKey, RunRecord]] = {}
-    for record in records:
-        source = record.source_fingerprint or record.data_fingerprint
-        key = (record.dataset, record.model, record.settings_digest, source)
-        found.setdefault(key, {})[SplitKey.of(record), record.seed] = record
+    records = list(records)
+    for key, record in zip(row_keys(records), records, strict=True):
+        found.setdefault(key, {})[SplitKey.of(record), record.seed] = with_reach(record)
     keys = [(row.dataset, row.model, row.settings_digest, row.source_fingerprint) for row in rows]
     return [dict(sorted(found[key].items(), key=lambda item: (item[0][0].order, item[0][1]))) for key in keys]
 
@@ -64,7 +74,7 @@ def _dataset(rows: Sequence[BoardRow], runs: Sequence[Runs]) -> dict[str, Any]:
     metrics = _metrics(rows)
     return {
         "name": rows[0].dataset,
-        "unit": "split" if any(len(row.splits) > 1 for row in rows) else "seed",
+        "unit": unit_of(rows)[:-1],
         "tasks": list(dict.fromkeys(task for row in rows for task in row.tasks)),
         "metrics": metrics,
         "costs": [
@@ -105,6 +115,8 @@ def _metrics(rows: Sequence[BoardRow]) -> list[dict[str, Any]]:
 
 def _more_is_better(name: str) -> bool | None:
     """As the metric declares; None where neither end is best, or the metric is one of a plug-in that is not loaded."""
+    if name == REACH:
+        return True
     if name not in METRICS.names():
         return None
     found: bool | None = METRICS.attributes(name).get("higher_is_better")
