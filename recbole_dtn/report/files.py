@@ -1,14 +1,25 @@
-"""Text files that are written whole or not at all."""
+"""Files that are written whole or not at all, and temporary files that no process holds any more."""
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from recbole_dtn.errors import DataError
 
-__all__ = ["write_text"]
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["WRITING", "collect", "guarded", "is_locked", "lock", "replacing", "write_text"]
+
+WRITING = ".writing-"
+"""How the name of a temporary file or folder begins."""
+MINUTE = 60.0
 
 
 def write_text(path: Path, text: str) -> None:
@@ -26,14 +37,105 @@ def write_text(path: Path, text: str) -> None:
             path.write_text(text, encoding="utf-8")
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner reads
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """``with replacing(path) as temporary``: an empty file beside ``path`` that takes its name when all went well.
+
+    This process holds a lock on it, which ends with the process: temporary files that killed processes left in the
+    folder are removed first (:func:`collect`). A failure leaves what was there before.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    with guarded(path.parent) as alone:
+        # Under the folder's lock, no other process is between making a file and locking it.
+        collect([path.parent], alone=alone)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=WRITING)
+        held = lock(handle)
+    if not held:  # without locks: some systems cannot rename a file that is open
+        os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner reads
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        if held:
+            os.close(handle)
+
+
+def collect(folders: Iterable[Path], *, alone: bool = False) -> None:
+    """Remove the temporary files of :func:`replacing` that no running process holds.
+
+    Where file locks do not exist nothing is removed.
+
+    Args:
+        folders: to look into; one that is not there or cannot be read is left out.
+        alone: whether this process has the lock of the folders (:func:`guarded`); if not, files of the last minute
+            stay, since their process may be about to lock them.
+    """
+    for folder in folders:
+        try:
+            with os.scandir(folder) as entries:
+                found = [Path(entry) for entry in entries if entry.name.startswith(WRITING) and entry.is_file()]
+        except OSError:
+            continue
+        for file in found:
+            try:
+                new = not alone and time.time() - file.stat().st_mtime < MINUTE
+                if not new and not is_locked(file):
+                    file.unlink()
+            except OSError:  # removed by its own process, or a folder that is read-only
+                continue
+
+
+@contextmanager
+def guarded(folder: Path) -> Iterator[bool]:
+    """Hold the lock under which temporary files and folders in ``folder`` are made; false where there are no locks."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # a folder cannot be opened on every system
+        yield False
+        return
+    try:
+        yield lock(handle, wait=True)
+    finally:
+        os.close(handle)
+
+
+def is_locked(file: Path) -> bool:
+    """Whether a process has the lock of a file; true where that cannot be known.
+
+    Raises:
+        FileNotFoundError: when it is not there.
+    """
+    try:
+        handle = os.open(file, os.O_RDWR)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return True
+    try:
+        return not lock(handle)
+    finally:
+        os.close(handle)
+
+
+def lock(handle: int, *, wait: bool = False) -> bool:
+    """Whether this process has the lock of an open file now."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True

@@ -13,6 +13,7 @@ from recbole_dtn.data import staging
 from recbole_dtn.data.building import building, locked_folder
 from recbole_dtn.data.staging import dataset_files, staged
 from recbole_dtn.errors import DataError, UsageError
+from recbole_dtn.report.files import replacing
 
 
 def write(data_path, names, text="new", **options):
@@ -118,24 +119,25 @@ def test_abandoned_work_folders_go_whatever_their_names_and_live_ones_stay(tmp_p
     foreign = [tmp_path / "writing-mine", tmp_path / ".writings"]
     for folder in foreign:
         folder.mkdir()
-    file = tmp_path / ".writing-x"  # another process may be about to rename it
-    file.touch()
+    dead_file = tmp_path / ".writing-x"
+    dead_file.touch()
     live = [tmp_path / ".writing-mine-live", tmp_path / ".writing-other-live", tmp_path / ".starting-live"]
     with ExitStack() as stack:
+        file = stack.enter_context(replacing(tmp_path / "target"))  # another process is about to rename it
         for folder in live:
             folder.mkdir()
             lock = stack.enter_context((folder / ".lock").open("w"))
             fcntl.flock(lock, fcntl.LOCK_EX)
             aged(folder, 10_000)
         with locked_folder(tmp_path, ".writing-mine-") as held:
-            assert not [folder for folder in (*dead, lockless) if folder.exists()]
+            assert not [folder for folder in (*dead, lockless, dead_file) if folder.exists()]
             assert all(path.exists() for path in (*live, *foreign, file))
             with (held / ".lock").open() as other, pytest.raises(OSError, match=r"unavailable|would block"):
                 fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         assert not held.exists()
     write(tmp_path, FILES)
     assert not [folder for folder in live if folder.exists()]  # their processes have let go of them
-    assert all(path.exists() for path in (*foreign, file))
+    assert all(path.exists() for path in (*foreign, tmp_path / "target"))
 
 
 def test_where_a_folder_cannot_be_locked_only_old_remains_go(tmp_path, monkeypatch):
