@@ -87,7 +87,8 @@ def faulty_file(folder: Path, manifest: dict[str, Any], *, full: bool = False, m
         if found != manifest["sums"][name]:
             with suppress(OSError):  # so that the other files, too, are not trusted without being read
                 (folder / CHECKED).unlink(missing_ok=True)
-            return folder / name
+            faulty: Path = folder / name
+            return faulty
         done += size
         meter("checking the cache", done, sum(sizes))
     if unknown:
