@@ -147,26 +147,26 @@ def test_caches_are_verified_file_by_file(shown: Shown, tmp_path: Path) -> None:
     assert shown("data", "cache", "verify") == (0, "checked 0 cache entries, 0 files: no fault\n", "")
     shown("data", "info", "--dataset=mine", "--quick")
     (entry,) = (path for path in (tmp_path / "dataset/mine/.cache").iterdir() if path.is_dir())
-    files = [*entry.iterdir(), entry.parent / "digests.json", tmp_path / "dataset/mine/mine.inter"]
+    files = [*sorted(entry.iterdir()), entry.parent / "digests.json", tmp_path / "dataset/mine/mine.inter"]
     code, out, _ = shown("data", "cache", "verify", "--dataset=mine")
     assert code == 0
     assert f"checked 1 cache entry, {len(files)} files: no fault" in out
     rows = dict(re.split(r" {2,}", line) for line in out.splitlines()[1:-1])
     assert {Path(name).resolve(): state for name, state in rows.items()} == dict.fromkeys(files, "right")
 
-    for path in files:
+    for path in files:  # checked.json comes first: a faulty array removes it
         data = path.read_bytes()
         changed = data[:-1] + bytes([data[-1] ^ 1])
         path.write_bytes(changed)
         code, out, _ = shown("data", "cache", "verify", str(entry.parent.parent))
-        line = next(line for line in out.splitlines() if path.name in line)
+        state = next(line for line in out.splitlines() if path.name in line).split("  ")[-1].strip()
         if path.suffix == ".inter":  # what was written is not taken for a fault of the disk
-            assert (code, line.split("  ")[-1].strip()) == (
+            assert (code, state) == (
                 0,
                 "written since it was encoded: read again by the next run",
             )
         else:
-            assert (code, line.split("  ")[-1].strip()) == (1, "does not have its checksum"), path
+            assert (code, state) == (1, "does not have its checksum"), path
             assert "1 faulty file\n" in out
             assert "The next run makes a faulty cache again" in out or path.name == "digests.json"
         path.write_bytes(data)
