@@ -15,7 +15,7 @@ from recbole_dtn.errors import DataError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["WRITING", "collect", "guarded", "is_locked", "lock", "replacing", "write_text"]
+__all__ = ["WRITING", "collect", "guarded", "is_locked", "lock", "replacing", "temporary_file", "write_text"]
 
 WRITING = ".writing-"
 """How the name of a temporary file or folder begins."""
@@ -47,8 +47,22 @@ def write_text(path: Path, text: str) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """``with replacing(path) as temporary``: an empty file beside ``path`` that takes its name when all went well.
 
+    A failure leaves what was there before.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    with temporary_file(path) as temporary:
+        yield temporary
+        os.replace(temporary, path)
+
+
+@contextmanager
+def temporary_file(path: Path) -> Iterator[Path]:
+    """``with temporary_file(path) as temporary``: an empty file beside ``path``, removed at the end unless renamed.
+
     This process holds a lock on it, which ends with the process: temporary files that killed processes left in the
-    folder are removed first (:func:`collect`). A failure leaves what was there before.
+    folder are removed first (:func:`collect`).
 
     Raises:
         OSError: where it cannot be written.
@@ -56,19 +70,17 @@ def replacing(path: Path) -> Iterator[Path]:
     with guarded(path.parent) as alone:
         # Under the folder's lock, no other process is between making a file and locking it.
         collect([path.parent], alone=alone)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=WRITING)
+        # A name has at most 255 bytes.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{WRITING}{path.name[:50]}-")
         held = lock(handle)
     if not held:  # without locks: some systems cannot rename a file that is open
         os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner reads
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        yield temporary
     finally:
+        temporary.unlink(missing_ok=True)
         if held:
             os.close(handle)
 

@@ -293,7 +293,7 @@ def test_ctrl_c_in_the_write_of_a_checkpoint_leaves_file_and_record_in_agreement
 
     def interrupted_save(content: Any, file: Path) -> None:
         nonlocal writes
-        writes += Path(file).name == ".checkpoint.ckpt.writing"
+        writes += Path(file).name.startswith(".writing-checkpoint.ckpt-")
         save(content, file)
         if when == "written" and writes == 2:
             raise KeyboardInterrupt
@@ -309,7 +309,7 @@ def test_ctrl_c_in_the_write_of_a_checkpoint_leaves_file_and_record_in_agreement
     assert run.status == "interrupted"
     assert run.record.best_epoch == read_checkpoint(run.folder).epoch == (1 if when == "written" else 2)
     assert run.record.valid_value is not None
-    assert not list(run.folder.glob(".*.writing"))
+    assert not list(run.folder.glob(".writing-*"))
 
 
 def test_the_command_line_exits_75_and_goes_on(
@@ -370,6 +370,24 @@ def test_auto_takes_no_run_that_is_finished_running_damaged_or_another(tiny: Cal
     fresh = tiny("DTN", resume="auto", seed=9)
     assert fresh.folder != folder
     assert "left out: " in (fresh.folder / "log.txt").read_text()
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_told_with_what_to_do(
+    tiny: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny("DTN", Watch("train", STEPS + 2, terminate), seed=11).folder
+    for name in ("checkpoint.ckpt", FILE_NAME):
+        data = bytearray((folder / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (folder / name).write_bytes(data)
+    assert main([f"--resume={folder}"]) == 2
+    assert f"{folder / FILE_NAME} does not have its checksum" in capsys.readouterr().err
+    (folder / FILE_NAME).unlink()
+    assert main(["test", f"--run={folder}"]) == 2
+    said = capsys.readouterr().err
+    assert f"{folder / 'checkpoint.ckpt'} does not have its checksum" in said
+    assert "Put back a copy of it, or train again" in said
+    assert "this is a bug" not in said
 
 
 def test_a_disk_without_space_costs_the_training_checkpoint_alone(
