@@ -16,10 +16,11 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.tasks import check_fields_and_tasks
 from recbole_dtn.data.cache import open_or_build, split_free_fingerprint
 from recbole_dtn.data.encode import Encoded, check_count_parts
+from recbole_dtn.data.mapped import load_array
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.schemas import make_schema
 from recbole_dtn.data.sources import PARTS, Sources, data_folder, find_sources
-from recbole_dtn.data.store import Column, Split, Store, load_array
+from recbole_dtn.data.store import Column, Split, Store
 from recbole_dtn.data.summary import DataSummary, field_summaries
 from recbole_dtn.data.targets import target_statistics
 from recbole_dtn.data.vocabulary import Vocabularies
