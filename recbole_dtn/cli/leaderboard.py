@@ -15,6 +15,7 @@ from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.plugins import check_named
 from recbole_dtn.registry import MODELS, load_plugins
 from recbole_dtn.report.console import make_console, say
+from recbole_dtn.report.files import check_place
 
 if TYPE_CHECKING:
     from recbole_dtn.leaderboard.board import Entry
@@ -155,6 +156,7 @@ def _render(words: list[str]) -> int:
     from recbole_dtn.leaderboard.forms import FORMS, parse_forms, write_forms
 
     forms = parse_forms(split_words(given.format)) if given.format is not None else FORMS
+    check_place(Path(given.output), f"--output={given.output}")
     found = _finder(given, file)()
     console = make_console()
     for message in found.unreadable:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from recbole_dtn.config.datasets import has_atomic_files
 from recbole_dtn.config.settings import Settings
@@ -20,6 +20,7 @@ from recbole_dtn.data.mapped import load_array
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.schemas import make_schema
 from recbole_dtn.data.sources import PARTS, Sources, data_folder, find_sources
+from recbole_dtn.data.staging import dataset_lock
 from recbole_dtn.data.store import Column, Split, Store
 from recbole_dtn.data.summary import DataSummary, field_summaries
 from recbole_dtn.data.targets import target_statistics
@@ -97,7 +98,7 @@ def prepare(
 @contextmanager
 def _alone(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock of a data set's folder, a file beside it; none where it cannot be written."""
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"), is_singleton=True)
+    lock = dataset_lock(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:

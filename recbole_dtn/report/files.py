@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and temporary files that no process holds any more."""
+"""Files that are written whole or not at all, and the removal of temporary files that killed processes left."""
 
 from __future__ import annotations
 
@@ -10,12 +10,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recbole_dtn.errors import DataError
+from recbole_dtn.errors import DataError, UsageError
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["WRITING", "collect", "guarded", "is_locked", "lock", "replacing", "temporary_file", "write_text"]
+__all__ = [
+    "WRITING",
+    "check_place",
+    "collect",
+    "guarded",
+    "is_locked",
+    "lock",
+    "replacing",
+    "temporary_file",
+    "write_text",
+]
 
 WRITING = ".writing-"
 """How the name of a temporary file or folder begins."""
@@ -41,6 +51,40 @@ def write_text(path: Path, text: str) -> None:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def check_place(place: Path, option: str, *, file: bool = False) -> None:
+    """Refuse a place that could not be written to at the end, before any long work.
+
+    Args:
+        place: of a folder, made later with its parents, or of a ``file``. option: that names it, for the message.
+
+    Raises:
+        UsageError: naming the option and what is in the way.
+
+    >>> check_place(Path("setup.py") / "runs", "output_dir=setup.py")
+    Traceback (most recent call last):
+    ...
+    recbole_dtn.errors.UsageError: output_dir=setup.py: setup.py is a file; choose a folder that can be written
+    """
+    kind, at = "file" if file else "folder", place
+    try:
+        if file and place.is_dir():
+            raise UsageError(f"{option}: {place} is a folder; choose a file")
+        if file and place.exists() and not place.is_file():  # a device or a pipe
+            return
+        at = at.parent if file else at
+        while not at.exists():
+            at = at.parent
+        if not at.is_dir():
+            raise UsageError(f"{option}: {at} is a file; choose a {kind} that can be written")
+        # Where the system can, it gets no name. Asking for permissions would miss a disk that is read-only or full.
+        with tempfile.TemporaryFile(dir=at):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"{option}: {at} cannot be written ({error.strerror}); choose a {kind} that can be written"
+        ) from None
 
 
 @contextmanager
