@@ -233,13 +233,13 @@ def _cache(words: list[str]) -> int:
     data_path = Path(given.data_path)
     cache_dir = Path(given.cache_dir) if given.cache_dir else None
     dataset = _folder_name(given.dataset, data_path)
-    if verify:
-        entries = [entry.path for entry in cache_list(data_path, cache_dir) if dataset in (None, entry.dataset)]
-        return _verify(entries if len(given.words) == 1 else _entries_in(Path(given.words[1])))
     if clear:
         entries = cache_clear(data_path, cache_dir, dataset=dataset)
     else:
         entries = [entry for entry in cache_list(data_path, cache_dir) if dataset in (None, entry.dataset)]
+    if verify:
+        named = [entry.path for entry in entries]
+        return _verify(named if len(given.words) == 1 else _entries_in(Path(given.words[1])))
     rows = [
         (
             entry.dataset,

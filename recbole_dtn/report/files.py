@@ -16,16 +16,8 @@ if sys.platform != "win32":
     import fcntl
 
 __all__ = [
-    "WRITING",
-    "check_place",
-    "collect",
-    "guarded",
-    "is_locked",
-    "lock",
-    "replacing",
-    "temporary_file",
-    "write_text",
-]
+    "WRITING", "check_place", "collect", "guarded", "is_locked", "lock", "replacing", "temporary_file", "write_text",
+]  # fmt: skip
 
 WRITING = ".writing-"
 """How the name of a temporary file or folder begins."""
@@ -65,26 +57,24 @@ def check_place(place: Path, option: str, *, file: bool = False) -> None:
     >>> check_place(Path("setup.py") / "runs", "output_dir=setup.py")
     Traceback (most recent call last):
     ...
-    recbole_dtn.errors.UsageError: output_dir=setup.py: setup.py is a file; choose a folder that can be written
+    recbole_dtn.errors.UsageError: output_dir=setup.py: cannot be written (setup.py is a file); choose another folder
     """
     kind, at = "file" if file else "folder", place
     try:
         if file and place.is_dir():
-            raise UsageError(f"{option}: {place} is a folder; choose a file")
+            raise UsageError(f"{option}: cannot be written ({place} is a folder); choose another file")
         if file and place.exists() and not place.is_file():  # a device or a pipe
             return
         at = at.parent if file else at
         while not at.exists():
             at = at.parent
         if not at.is_dir():
-            raise UsageError(f"{option}: {at} is a file; choose a {kind} that can be written")
+            raise UsageError(f"{option}: cannot be written ({at} is a file); choose another {kind}")
         # Where the system can, it gets no name. Asking for permissions would miss a disk that is read-only or full.
         with tempfile.TemporaryFile(dir=at):
             pass
     except OSError as error:
-        raise UsageError(
-            f"{option}: {at} cannot be written ({error.strerror}); choose a {kind} that can be written"
-        ) from None
+        raise UsageError(f"{option}: cannot be written ({at}: {error.strerror}); choose another {kind}") from None
 
 
 @contextmanager

@@ -180,7 +180,7 @@ def test_lists_of_an_earlier_failed_run_do_not_stay(tmp_path, overwrite):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(UsageError, match=r"cannot be written \(.*file is a file\); choose another folder"):
         write(tmp_path / "file", FILES)
 
 
