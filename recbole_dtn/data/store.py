@@ -180,7 +180,9 @@ class Split:
         Args:
             indices: (B,) integers below ``rows``.
         """
-        return self._stretch(indices).batch(0, len(indices))
+        found = self._stretch(indices).batch(0, len(indices))
+        self._files.check()
+        return found
 
     def batches(self, indices: npt.NDArray[Any], size: int) -> Iterator[Features]:
         """The same in batches of ``size``, the last one maybe smaller.
@@ -202,7 +204,7 @@ class Split:
         self._files.check()  # for what was read last
 
     def _stretch(self, indices: npt.NDArray[Any]) -> _Stretch:
-        self._files.check()
+        self._files.check_often()
         packed = None if self._packed is None else self._packed.take(indices, axis=0)
         return _Stretch(self.store, self.start + indices.astype(np.int64), packed)
 
