@@ -1,8 +1,8 @@
 """Arrays that are mapped from files, and files that become shorter while they are.
 
 Reading a mapped page that its file no longer has ends a process by SIGBUS, and the end of a last page that is cut reads
-as zeros. Readers therefore ask for the sizes of the files while they read (:class:`MappedFiles`). For a file that is cut
-in between, a handler of SIGBUS says which, and ends the process.
+as zeros. Readers therefore ask for the sizes of the files while they read (:class:`MappedFiles`). For a file that is
+cut in between, a handler of SIGBUS says which, and ends the process.
 """
 
 from __future__ import annotations
