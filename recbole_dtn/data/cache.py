@@ -22,7 +22,6 @@ from recbole_dtn.data.cached import (
     MANIFEST,
     complete_manifest,
     faulty_file,
-    note_checked,
     read_json,
 )  # fmt: skip
 from recbole_dtn.data.encode import Encoded, encode
@@ -268,11 +267,9 @@ def _build(settings: Settings, sources: Sources, reading: _Reading, log: Callabl
             content = {key: value for key, value in vars(encoded).items() if key != "vocabularies"}
             # The manifest comes last and is not among the files: an entry without it is incomplete.
             paths = sorted(target.iterdir())
-            now = {path.name: identity(path) for path in paths}
             files = {path.name: path.stat().st_size for path in paths}
             sums = dict(zip(files, file_sums([(path, files[path.name]) for path in paths]), strict=True))
             _write(target / MANIFEST, {"format": FORMAT, "files": files, "sums": sums, "encoded": content})
-            note_checked(target, now)
             _publish(target, folder)
     except OSError as error:
         raise DataError(

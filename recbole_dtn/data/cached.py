@@ -13,7 +13,7 @@ from recbole_dtn.data.building import is_building
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.sums import file_sums, identity, read_signed, write_signed
 
-__all__ = ["CacheEntry", "cache_clear", "cache_list", "complete_manifest", "faulty_file", "note_checked", "read_json"]
+__all__ = ["CacheEntry", "cache_clear", "cache_list", "complete_manifest", "faulty_file", "read_json"]
 
 FORMAT = 3
 """Raised whenever the arrays or their meaning change, so that older caches are not read."""
@@ -65,7 +65,8 @@ def faulty_file(folder: Path, manifest: dict[str, Any], *, full: bool = False, m
     """The first file of a complete entry whose content does not have its checksum; None where all have it.
 
     Files that were found right and are the same since, by size, times of change and inode, are not read again. Which
-    these are is kept in the entry, where that can be written.
+    these are is kept in the entry, where that can be written. Those who write an entry do not note its files as right:
+    a power cut may lose what was written and not what was noted.
 
     Args:
         folder: of the entry. manifest: of :func:`complete_manifest`. full: read all files.
@@ -92,19 +93,14 @@ def faulty_file(folder: Path, manifest: dict[str, Any], *, full: bool = False, m
         done += size
         meter("checking the cache", done, sum(sizes))
     if unknown:
-        note_checked(folder, now)
+        with suppress(OSError):
+            write_signed(folder / CHECKED, {"files": now})
     return None
 
 
 def _checked(folder: Path) -> dict[str, Any]:
     found = (read_signed(folder / CHECKED) or {}).get("files")
     return found if isinstance(found, dict) else {}
-
-
-def note_checked(folder: Path, files: dict[str, list[int]]) -> None:
-    """Keep in an entry that these files were found right, by their identities; nothing where it cannot be written."""
-    with suppress(OSError):
-        write_signed(folder / CHECKED, {"files": files})
 
 
 def cache_list(data_path: str | Path, cache_dir: str | Path | None = None) -> list[CacheEntry]:

@@ -64,7 +64,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_files_flipped_below_are_all_that_there_are(settings):
-    assert sorted(path.name for path in prepare(settings()).cache_folder.iterdir()) == FILES
+    folder = prepare(settings()).cache_folder
+    assert {path.name for path in folder.iterdir()} == {*FILES} - {"checked.json"}
+    assert prepare(settings()).cached
+    assert sorted(path.name for path in folder.iterdir()) == FILES
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,7 @@ def test_one_flipped_bit_is_noticed_and_the_entry_is_made_again(entry, name):
 
 def test_a_file_written_with_its_old_time_of_change_is_noticed(settings):
     first = prepare(settings())
+    assert prepare(settings()).cached  # found right
     path = first.cache_folder / "labels.npy"
     before = path.stat()
     flip(path)
@@ -116,9 +120,12 @@ def counted(monkeypatch) -> list[Path]:
 def test_files_are_read_once_and_again_when_they_are_others(settings, monkeypatch, tmp_path):
     folder = prepare(settings()).cache_folder
     read = counted(monkeypatch)
-    assert prepare(settings()).cached
-    assert read == []  # found right when they were made
     arrays = sorted({*FILES} - {"checked.json", "manifest.json"})
+    assert prepare(settings()).cached
+    assert sorted(read) == arrays  # the first time that the entry is opened
+    read.clear()
+    assert prepare(settings()).cached
+    assert read == []
     flip(folder / "checked.json")
     assert prepare(settings()).cached
     assert sorted(read) == arrays
@@ -136,7 +143,6 @@ def test_files_are_read_once_and_again_when_they_are_others(settings, monkeypatc
 
 def test_a_cache_that_cannot_be_written_is_checked_each_time(settings, monkeypatch):
     folder = prepare(settings()).cache_folder
-    (folder / "checked.json").unlink()
 
     def refuse(path, content):
         raise OSError(30, "Read-only file system")
@@ -161,6 +167,7 @@ def test_check_full_reads_the_cache_again(settings, monkeypatch):
     faked(monkeypatch)
     first = prepare(settings())
     before = contents(first.cache_folder)
+    assert prepare(settings()).cached
     flip(first.cache_folder / "f0.npy", 1.0)
     assert prepare(settings()).cached
     assert prepare(settings()).fingerprint == first.fingerprint
