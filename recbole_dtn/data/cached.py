@@ -79,19 +79,16 @@ def faulty_file(folder: Path, manifest: dict[str, Any], *, full: bool = False, m
     now = {name: identity(folder / name) for name in manifest["sums"]}
     known = {} if full else _checked(folder)
     unknown = [name for name in now if known.get(name) != now[name]]
-    sizes = [manifest["files"][name] for name in unknown]
-    done = 0
-    for name, size, found in zip(
-        unknown, sizes, file_sums([(folder / name, size) for name, size in zip(unknown, sizes, strict=True)]),
-        strict=True,
-    ):  # fmt: skip
-        if found != manifest["sums"][name]:
+    total, done = sum(manifest["files"][name] for name in unknown), 0
+    found = file_sums([(folder / name, manifest["files"][name]) for name in unknown])
+    for name, digest in zip(unknown, found, strict=True):
+        if digest != manifest["sums"][name]:
             with suppress(OSError):  # so that the other files, too, are not trusted without being read
                 (folder / CHECKED).unlink(missing_ok=True)
             faulty: Path = folder / name
             return faulty
-        done += size
-        meter("checking the cache", done, sum(sizes))
+        done += manifest["files"][name]
+        meter("checking the cache", done, total)
     if unknown:
         with suppress(OSError):
             write_signed(folder / CHECKED, {"files": now})
