@@ -29,13 +29,14 @@ __all__ = ["help_text", "run"]
 
 GROUPS_SHOWN = 50
 FAULTY = 2
+FAILED = 1
 
 HELP = f"""\
 {PROGRAM} data info --dataset=NAME         what it holds, as tables, JSON or a page with plots
 {PROGRAM} data validate --dataset=NAME     the faults of its atomic files, with file and lines
 {PROGRAM} data split --dataset=NAME --name=NEW    our split as RecBole's parts train, valid, test
 {PROGRAM} data split --dataset=NAME --export=FOLDER    our split as Parquet or CSV, for any other tool
-{PROGRAM} data cache list|clear            the encoded caches
+{PROGRAM} data cache list|clear|verify     the encoded caches
 
 `data <command> --help` says more of each. Settings of the data (--data_path, --cache_dir, --split, --limit_rows,
 --config_files, ...) are taken as for training.
@@ -85,11 +86,16 @@ CACHE = Command(
     usage=[
         "list [--dataset=NAME] [--data_path=dataset] [--cache_dir=FOLDER]",
         "clear [--dataset=NAME] [--data_path=dataset] [--cache_dir=FOLDER]",
+        "verify [FOLDER] [--dataset=NAME] [--data_path=dataset] [--cache_dir=FOLDER]",
     ],
     about="""
 Lists or removes the encoded caches of one data set or of all: fingerprint, rows, size, and whether each is complete.
 They are under data_path, or in cache_dir if that is set. A removed cache is made again when it is needed.
+
+verify reads every file of the caches, or of those in FOLDER, and compares it with its checksum; the atomic files are
+compared with what was encoded. Runs do the same for files that are new to them, and with --check=full for all.
 """,
+    after="verify exits with 1 when a file is faulty, else with 0.",
 )
 CACHE.option("dataset", "NAME", "the data set; all of them where none is named")
 CACHE.option("data_path", "FOLDER", "folder that holds one folder per data set", default="dataset")
@@ -217,9 +223,10 @@ def _export(given: argparse.Namespace) -> int:
 
 def _cache(words: list[str]) -> int:
     given = CACHE.parse(words, most_words=len(words))
-    if given.words not in (["list"], ["clear"]):
+    verify = given.words[:1] == ["verify"] and len(given.words) <= 2
+    if not verify and given.words not in (["list"], ["clear"]):
         found = f"; found {' '.join(given.words)!r}" if given.words else ""
-        raise UsageError(f"data cache: name list or clear{found}")
+        raise UsageError(f"data cache: name list, clear or verify{found}")
     from recbole_dtn.data.cached import cache_clear, cache_list
 
     clear = given.words == ["clear"]
@@ -230,6 +237,9 @@ def _cache(words: list[str]) -> int:
         entries = cache_clear(data_path, cache_dir, dataset=dataset)
     else:
         entries = [entry for entry in cache_list(data_path, cache_dir) if dataset in (None, entry.dataset)]
+    if verify:
+        named = [entry.path for entry in entries]
+        return _verify(named if len(given.words) == 1 else _entries_in(Path(given.words[1])))
     rows = [
         (
             entry.dataset,
@@ -247,6 +257,46 @@ def _cache(words: list[str]) -> int:
     entries_word = "entry" if len(rows) == 1 else "entries"
     say(console, f"{'removed' if clear else 'found'} {len(rows)} cache {entries_word}, {total:,.1f} MB")
     return 0
+
+
+def _entries_in(folder: Path) -> list[Path]:
+    from recbole_dtn.data.verify import entries_in
+
+    if not folder.is_dir():
+        raise UsageError(f"data cache verify: there is no folder {folder}")
+    entries = entries_in(folder)
+    if not entries:
+        raise UsageError(f"data cache verify: {folder} holds no cache; expected a data set's folder, or one of a cache")
+    return entries
+
+
+def _verify(entries: list[Path]) -> int:
+    """Check every file of cache entries, and what they were made from; print a row for each."""
+    from recbole_dtn.data.progress import progress_meter
+    from recbole_dtn.data.verify import FileState, verify_entry, verify_sources
+
+    found: list[FileState] = []
+    with progress_meter(make_console(stderr=True)) as meter:
+        for root in dict.fromkeys(entry.parent for entry in entries):
+            found += verify_sources(root, meter)
+            for entry in entries:
+                if entry.parent == root:
+                    found += verify_entry(entry, meter)
+    console = make_console()
+    if found:
+        show_table(console, ("file", "state"), [(str(each.path), each.state) for each in found])
+    faults = [each.path for each in found if each.fault]
+    entries_word = "entry" if len(entries) == 1 else "entries"
+    ending = f"{_number(len(faults), 'faulty file')}" if faults else "no fault"
+    say(console, f"checked {len(entries)} cache {entries_word}, {_number(len(found), 'file')}: {ending}")
+    if any(path.parent in entries for path in faults):
+        say(console, "The next run makes a faulty cache again from the atomic files.")
+    if any(path.parent not in entries for path in faults):
+        say(
+            console,
+            "Restore faulty atomic files from a copy, or make them again by `preprocess ... --overwrite`.",
+        )
+    return FAILED if faults else 0
 
 
 def _folder_name(dataset: str | None, data_path: Path) -> str | None:

@@ -15,7 +15,7 @@ from recbole_dtn.config.load import resolve
 from recbole_dtn.data.progress import progress_meter
 from recbole_dtn.errors import UsageError
 from recbole_dtn.report.console import make_console, say
-from recbole_dtn.report.files import write_text
+from recbole_dtn.report.files import check_place, write_text
 from recbole_dtn.report.tables import show_table
 from recbole_dtn.report.text import clipped, count, decimal, number, share
 
@@ -101,6 +101,7 @@ def _check_target(name: str, target: str) -> None:
         raise UsageError(f"--{name}: expected the name of a file; found {target!r}")
     if not path.parent.is_dir():
         raise UsageError(f"--{name}: there is no folder {path.parent}")
+    check_place(path, f"--{name}={target}", file=True)
 
 
 def _write_json(info: DataInfo, target: str) -> None:

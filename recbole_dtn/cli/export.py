@@ -6,6 +6,7 @@ from pathlib import Path
 
 from recbole_dtn.cli.arguments import Command, split_words
 from recbole_dtn.plugins import plugin_warnings
+from recbole_dtn.report.files import check_place
 
 __all__ = ["help_text", "run"]
 
@@ -40,6 +41,7 @@ def help_text(words: list[str]) -> str:
 def run(words: list[str]) -> int:
     """Load the run, export it, say how far its scores are from the run's."""
     given = COMMAND.parse(words)
+    check_place(Path(given.output), f"--output={given.output}")
     from recbole_dtn.record.record import read_record
 
     read_record(Path(given.run))  # a wrong folder is an error before torch is imported

@@ -16,6 +16,7 @@ from recbole_dtn.errors import Preempted, UsageError, nearest
 from recbole_dtn.plugins import check_named
 from recbole_dtn.registry import MODELS, load_plugins
 from recbole_dtn.report.console import make_console, say
+from recbole_dtn.report.files import check_place
 
 if TYPE_CHECKING:
     from recbole_dtn.leaderboard.board import Entry
@@ -228,6 +229,7 @@ def _render(words: list[str]) -> int:
     from recbole_dtn.leaderboard.forms import FORMS, parse_forms
 
     forms = parse_forms(split_words(given.format)) if given.format is not None else FORMS
+    check_place(Path(given.output), f"--output={given.output}")
     _write_found(_finder(given, file)(), Path(given.output), given.name, forms, given.records)
     return 0
 

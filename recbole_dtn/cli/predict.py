@@ -12,6 +12,7 @@ from recbole_dtn.cli.help_text import PROGRAM
 from recbole_dtn.errors import UsageError
 from recbole_dtn.plugins import plugin_warnings
 from recbole_dtn.report.console import make_console, say
+from recbole_dtn.report.files import check_place
 from recbole_dtn.report.tables import show_table
 from recbole_dtn.report.text import count, share
 
@@ -89,6 +90,8 @@ def run(words: list[str]) -> int:
     ranked = _ranked(given)
     if given.threads is not None and given.threads < 1:
         raise UsageError(f"--threads: expected at least 1; found {given.threads}")
+    if given.output != "-":
+        check_place(Path(given.output), f"--output={given.output}", file=True)
     from recbole_dtn.record.record import read_record
 
     read_record(Path(given.run))  # a wrong folder is an error before torch is imported

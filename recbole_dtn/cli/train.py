@@ -11,7 +11,9 @@ from recbole_dtn.config.resumed import resolve_resumed
 from recbole_dtn.config.splits import plan_splits
 from recbole_dtn.errors import UsageError
 from recbole_dtn.leaderboard.cells import parse_seeds
+from recbole_dtn.record.folder import runs_folder
 from recbole_dtn.report.console import make_console, say
+from recbole_dtn.report.files import check_place
 
 __all__ = ["help_text", "run"]
 
@@ -77,7 +79,10 @@ def run(words: list[str]) -> int:
         return 0
     from recbole_dtn.preprocess.from_settings import check_files
 
-    check_files(settings)  # before torch is loaded, which takes seconds
+    # Before torch is loaded, which takes seconds.
+    if resume in (None, "auto"):
+        check_place(runs_folder(settings), f"output_dir={settings.output_dir}")
+    check_files(settings)
     if seeds is not None or len(splits) > 1:
         from recbole_dtn.cli.train_splits import run_splits
 

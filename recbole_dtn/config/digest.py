@@ -20,6 +20,7 @@ NOT_DIGESTED = frozenset(
         "max_rejected",  # decides whether there are files, not what is in them
         "strict",
         "cache_dir",
+        "check",  # whether files are read to check them
         "output_dir",
         "eval_batch_size",  # changes no number
         "seed",  # runs that differ in seed alone are repeats of one experiment

@@ -151,6 +151,7 @@ class Settings(Strict):
     # where
     data_path: str
     cache_dir: str | None
+    check: Literal["quick", "full"]
     output_dir: str
     # data
     folder: str | None

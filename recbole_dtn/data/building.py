@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-if sys.platform != "win32":
-    import fcntl
+from recbole_dtn.report.files import MINUTE, WRITING, collect, guarded, is_locked, lock
 
 __all__ = ["WRITING", "building", "guarded", "is_building", "locked_folder"]
 
 PREFIX = ".building-"
-WRITING = ".writing-"
 PREFIXES = (PREFIX, WRITING, ".starting-")
 """Name prefixes of folders under construction; the last is that of earlier versions."""
 LOCK = ".lock"
-MINUTE = 60.0
 
 
 @contextmanager
@@ -36,11 +32,6 @@ def building(root: Path) -> Iterator[Path]:
         OSError: when ``root`` cannot be written.
     """
     root.mkdir(parents=True, exist_ok=True)
-    # Temporary files of JSON have no lock of their own; under the folder's lock none is being written.
-    with guarded(root) as alone:
-        for path in root.glob(f"{WRITING}*") if alone else ():
-            if path.is_file():
-                path.unlink(missing_ok=True)
     with locked_folder(root, PREFIX) as folder:
         yield folder
 
@@ -49,36 +40,24 @@ def building(root: Path) -> Iterator[Path]:
 def locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """``with locked_folder(parent, prefix) as folder``: a new folder that this process holds, removed at the end.
 
-    Folders in ``parent`` that any process made so (:data:`PREFIXES`) and that none holds any more are removed first.
+    Folders in ``parent`` that any process made so (:data:`PREFIXES`) and that none holds any more are removed first,
+    and temporary files too (:func:`~recbole_dtn.report.files.collect`).
 
     Raises:
         OSError: when ``parent`` cannot be written.
     """
     with guarded(parent) as alone:
         # Under the folder's lock, no other process is between mkdtemp and its own lock.
+        collect([parent], alone=alone)
         _remove_dead(parent, alone=alone)
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT)
-        _locked(lock, wait=True)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT)
+        lock(handle, wait=True)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         # Closed last: until then the folder counts as held.
-        os.close(lock)
-
-
-@contextmanager
-def guarded(root: Path) -> Iterator[bool]:
-    """Hold the lock under which folders in ``root`` are created and removed; yields false where there are no locks."""
-    try:
-        handle = os.open(root, os.O_RDONLY)
-    except OSError:  # a folder cannot be opened on every system
-        yield False
-        return
-    try:
-        yield _locked(handle, wait=True)
-    finally:
         os.close(handle)
 
 
@@ -89,15 +68,9 @@ def is_building(folder: Path) -> bool:
 
 def _is_held(folder: Path) -> bool:
     try:
-        handle = os.open(folder / LOCK, os.O_RDWR)
+        return is_locked(folder / LOCK)
     except FileNotFoundError:  # killed before it had one
         return False
-    except OSError:
-        return True
-    try:
-        return not _locked(handle)
-    finally:
-        os.close(handle)
 
 
 def _remove_dead(parent: Path, *, alone: bool) -> None:
@@ -116,14 +89,3 @@ def _remove_dead(parent: Path, *, alone: bool) -> None:
                 continue
             if not may_be_new and not _is_held(folder):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _locked(handle: int, *, wait: bool = False) -> bool:
-    """Whether this process has the lock of an open file now."""
-    if sys.platform == "win32":
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
-        return False
-    return True

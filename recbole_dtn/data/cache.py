@@ -1,27 +1,33 @@
 """The columnar cache on disk: one folder per fingerprint of the files and the data settings.
 
-An entry is complete when it has its manifest, which is written last and lists every file with its size. An incomplete
-entry is built again. A folder is built under another name and renamed when it is complete.
+An entry is complete when it has its manifest, which is written last and lists every file with its size and checksum. An
+incomplete entry is built again, and so is one with a file that does not have its checksum: the cache holds nothing that
+the atomic files do not. A folder is built under another name and renamed when it is complete.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.data.building import WRITING, building, guarded
-from recbole_dtn.data.cached import DIGESTS, FORMAT, MANIFEST, complete_manifest, read_json
+from recbole_dtn.data.building import building
+from recbole_dtn.data.cached import (
+    DIGESTS,
+    FORMAT,
+    MANIFEST,
+    complete_manifest,
+    faulty_file,
+    read_json,
+)  # fmt: skip
 from recbole_dtn.data.encode import Encoded, encode
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.sources import PARTS, Sources, data_folder
+from recbole_dtn.data.sums import file_sums, identity, read_signed, write_signed
 from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import DataError
 
@@ -88,23 +94,39 @@ def _data_settings(settings: Settings, sources: Sources) -> dict[str, Any]:
 
 
 class _Reading:
-    """Digests of a data set's files by their endings, remembered by size and time of change: each is taken once.
+    """Digests of a data set's files by their endings, remembered by size and times of change: each is taken once.
 
     It is a :data:`~recbole_dtn.data.atomic.Tap`: a file that is encoded is digested on the way, and read once.
+
+    Args:
+        sources: the files. root: of the cache, where digests are kept. meter: gets the progress.
+        full: take every digest again; ``log`` then gets a warning of a file that has another content than its size and
+            times of change say.
     """
 
-    def __init__(self, sources: Sources, root: Path, meter: Meter) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        root: Path,
+        meter: Meter,
+        *,
+        full: bool = False,
+        log: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.log = log
         self.memo_path, self.meter = root / DIGESTS, meter
         self.paths = sources.files()
         self.keys = {path: path.name.removeprefix(sources.folder.name) for path in self.paths}
         self.stamps = {path: _stamp(path) for path in self.paths}
-        self.memo = read_json(self.memo_path) or {}
-        # Digests taken in an earlier run count while path, size and time of change are the same.
-        self.known: dict[Path, str] = {}
+        self.memo = read_signed(self.memo_path) or {}
+        # Digests taken in an earlier run count while path, size and times of change are the same.
+        before: dict[Path, str] = {}
         for path in self.paths:
-            before = self.memo.get(self.keys[path])
-            if isinstance(before, list) and before[0] == self.stamps[path]:
-                self.known[path] = before[1]
+            kept = self.memo.get(self.keys[path])
+            if isinstance(kept, list) and kept[0] == self.stamps[path]:
+                before[path] = kept[1]
+        self.known: dict[Path, str] = {} if full else dict(before)
+        self.before = before
         # Digests that are being taken, by file.
         self.running: dict[Path, Any] = {}
         self.done, self.total = 0, sum(stamp[1] for stamp in self.stamps.values())
@@ -139,41 +161,54 @@ class _Reading:
             if _stamp(path) != self.stamps[path]:
                 raise DataError(f"{path}: changed while it was read; run again when it is complete")
         self.known |= {path: digest.hexdigest() for path, digest in self.running.items()}
+        for path in self.running.keys() & self.before.keys():
+            if self.known[path] != self.before[path]:
+                self.log(
+                    f"warning: {path} has another content than when it was read before, with the same size and times "
+                    "of change: compare it with your copy; it is encoded as it is now"
+                )
         self.running = {}
         content = {self.keys[path]: [self.stamps[path], self.known[path]] for path in self.paths}
         if content != self.memo:
             self.memo = content
-            with ExitStack() as stack:
-                if self.memo_path.parent.is_dir():
-                    stack.enter_context(guarded(self.memo_path.parent))
-                _write_json(self.memo_path, content)
+            _write(self.memo_path, content)
         return {self.keys[path]: self.known[path] for path in self.paths}
 
 
 def _stamp(path: Path) -> list[Any]:
-    state = path.stat()
-    return [str(path.resolve()), state.st_size, state.st_mtime_ns]
+    return [str(path.resolve()), *identity(path)]
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _write(path: Path, content: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=WRITING)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file)
-        os.replace(name, path)
+        write_signed(path, content)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); set cache_dir to a writable folder") from None
 
 
-def open_entry(folder: Path) -> Encoded | None:
-    """The contents of a complete entry; None when there is none or it is incomplete."""
+def open_entry(
+    folder: Path, *, full: bool = False, log: Callable[[str], None] = lambda text: None, meter: Meter = silent
+) -> Encoded | None:
+    """The contents of an entry; None when there is none, it is incomplete, or a file does not have its checksum.
+
+    Args:
+        folder: of the entry. full: read every file; else those that were not checked before as they are now.
+        log: gets a warning that names the file. meter: gets the progress of checking.
+    """
     manifest = complete_manifest(folder)
-    vocabularies = None if manifest is None else read_json(folder / VOCABULARIES)
-    if manifest is None or vocabularies is None:
+    if manifest is None:
         return None
     try:
-        return _encoded(vocabularies, manifest["encoded"])
+        faulty = faulty_file(folder, manifest, full=full, meter=meter)
+        if faulty is not None:
+            log(
+                f"warning: {faulty} does not have its checksum: a fault of the disk or of memory, or another program "
+                "changed it. The cache is made again from the atomic files; if this comes back, check the disk"
+            )
+            return None
+        vocabularies = read_json(folder / VOCABULARIES)
+        return None if vocabularies is None else _encoded(vocabularies, manifest["encoded"])
     except (OSError, KeyError, TypeError, AttributeError):
         return None
 
@@ -194,16 +229,18 @@ def open_or_build(
         DataError: for faulty data, or a folder that cannot be written.
     """
     root = cache_root(settings)
-    reading = _Reading(sources, root, meter)
+    full = settings.check == "full"
+    reading = _Reading(sources, root, meter, full=full, log=log)
     # With a limit, encoding does not reach the ends of the files; with entries, the digest may save the encoding.
     if settings.limit_rows is not None or _has_entries(root):
         reading.read_rest()
     if len(reading.known) + len(reading.running) == len(reading.paths):
         folder = root / _fingerprint(settings, sources, reading.digests())
-        encoded = open_entry(folder)
+        encoded = open_entry(folder, full=full, log=log, meter=meter)
         if encoded is not None:
             return encoded, folder, True
-        log(f"encoding {sources.folder}{' again: its cache is incomplete' if folder.exists() else ''}")
+        why = " again: its cache is incomplete, faulty or of an earlier version" if folder.exists() else ""
+        log(f"encoding {sources.folder}{why}")
     else:
         log(f"encoding {sources.folder}")
     encoded, folder = _build(settings, sources, reading, log)
@@ -226,11 +263,13 @@ def _build(settings: Settings, sources: Sources, reading: _Reading, log: Callabl
             encoded = encode(settings, sources, target, scratch, log, reading.meter, reading)
             reading.read_rest()
             folder = root / _fingerprint(settings, sources, reading.digests())
-            _write_json(target / VOCABULARIES, encoded.vocabularies.to_dict())
+            _write(target / VOCABULARIES, encoded.vocabularies.to_dict())
             content = {key: value for key, value in vars(encoded).items() if key != "vocabularies"}
             # The manifest comes last and is not among the files: an entry without it is incomplete.
-            files = {path.name: path.stat().st_size for path in sorted(target.iterdir())}
-            _write_json(target / MANIFEST, {"format": FORMAT, "files": files, "encoded": content})
+            paths = sorted(target.iterdir())
+            files = {path.name: path.stat().st_size for path in paths}
+            sums = dict(zip(files, file_sums([(path, files[path.name]) for path in paths]), strict=True))
+            _write(target / MANIFEST, {"format": FORMAT, "files": files, "sums": sums, "encoded": content})
             _publish(target, folder)
     except OSError as error:
         raise DataError(

@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from recbole_dtn.config.datasets import INCOMPLETE
-from recbole_dtn.data.building import WRITING, locked_folder
+from recbole_dtn.data.building import WRITING, guarded, locked_folder
 from recbole_dtn.data.sources import PARTS
 from recbole_dtn.errors import DataError, RecBoleDTNError, UsageError
+from recbole_dtn.report.files import check_place
 
-__all__ = ["FAILED", "REJECTED", "dataset_files", "refuse_existing", "staged"]
+__all__ = ["FAILED", "REJECTED", "dataset_files", "dataset_lock", "refuse_existing", "staged"]
 
 REJECTED = "rejected.tsv"
 FAILED = "rejected.failed.tsv"
@@ -45,6 +48,38 @@ def refuse_existing(folder: Path) -> None:
         _refuse(folder, found)
 
 
+def dataset_lock(folder: Path) -> FileLock:
+    """The lock of a data set's folder, a file beside it, for the process that makes or encodes the data set.
+
+    A process may take it again while it has it. It ends with the process, however that ends.
+    """
+    return FileLock(folder.with_name(f".{folder.name}.lock"), is_singleton=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a data set.
+
+    Raises:
+        UsageError: when another process holds it.
+    """
+    lock = dataset_lock(folder)
+    nested = lock.is_locked
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UsageError(
+            f"{folder}: another process is making or encoding this data set; wait until it has ended, or choose "
+            "another --name"
+        ) from None
+    try:
+        yield
+    finally:
+        if not nested:  # before it is given back: another process could hold it by then
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
 def _refuse(folder: Path, found: list[Path]) -> None:
     raise UsageError(
         f"{folder} holds a data set already ({', '.join(path.name for path in found)}): choose another --name, or "
@@ -58,15 +93,17 @@ def staged(folder: Path, name: str, *, overwrite: bool, same: bool = False) -> I
 
     With ``overwrite``, all other files of the data set ``name`` in ``folder`` (parts, ``.user``, ``.item``, YAML) are
     removed after the new files are in place. Lists of rejected rows of earlier runs are always removed. A failure
-    leaves ``folder`` as it was, or absent. ``scratch`` is removed.
+    leaves ``folder`` as it was, or absent. ``scratch`` is removed. One process at a time makes a data set.
 
     Args:
         folder: of the data set. name: of its files. overwrite: replace a data set that is there.
         same: without ``overwrite``, files equal to those written may be there, and others that are not written.
 
     Raises:
-        UsageError: when a data set is there and ``overwrite`` is not given. DataError: where nothing can be written.
+        UsageError: when a data set is there and ``overwrite`` is not given, another process is making it, or the place
+            cannot be written. DataError: where writing fails.
     """
+    check_place(folder, str(folder))
     if not overwrite and not same:
         refuse_existing(folder)
     parent = folder.parent
@@ -75,13 +112,15 @@ def staged(folder: Path, name: str, *, overwrite: bool, same: bool = False) -> I
     try:
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            with locked_folder(parent, f"{WRITING}{name}-") as held:
+            with _alone(folder), locked_folder(parent, f"{WRITING}{name}-") as held:
                 work, scratch = held / "files", held / "scratch"
                 work.mkdir()
                 scratch.mkdir()
                 try:
                     yield work, scratch
-                    _move(work, folder, name, overwrite)
+                    # A process that does not know the lock may have made the data set meanwhile.
+                    with guarded(parent):
+                        _move(work, folder, name, overwrite=overwrite, same=same)
                 except RecBoleDTNError as error:
                     # Messages name the file where the user will find it, not the temporary one.
                     raise type(error)(str(error).replace(str(work), str(folder))) from None
@@ -94,10 +133,12 @@ def staged(folder: Path, name: str, *, overwrite: bool, same: bool = False) -> I
         raise
 
 
-def _move(work: Path, folder: Path, name: str, overwrite: bool) -> None:
+def _move(work: Path, folder: Path, name: str, *, overwrite: bool, same: bool) -> None:
     made = sorted(work.iterdir())
     unfinished = folder / INCOMPLETE
     replaced = overwrite or unfinished.exists()
+    if not replaced and not same:
+        refuse_existing(folder)
     if not replaced:
         there = [folder / path.name for path in made if path.suffix in SUFFIXES and (folder / path.name).exists()]
         differing = [path for path in there if not filecmp.cmp(path, work / path.name, shallow=False)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,10 @@ import torch
 from torch import Tensor
 
 from recbole_dtn.data.features import Features, MultiValued
+from recbole_dtn.data.mapped import MappedFiles, map_of
 from recbole_dtn.schema import DataSchema
 
-__all__ = ["Column", "Split", "Store", "load_array", "ragged_positions", "will_need"]
+__all__ = ["Column", "Split", "Store", "ragged_positions", "will_need"]
 
 Array = npt.NDArray[Any]
 
@@ -27,13 +27,6 @@ PACKED_AT_A_TIME = 1 << 14
 
 HELD_VALUES = 1 << 22
 """Ids that are gathered at a time, in at most four bytes each (but for tables of 2^31 rows and more): 16 MiB."""
-
-
-def load_array(path: Path) -> Array:
-    """A memory-mapped ``.npy`` file as a plain array (an empty one cannot be mapped)."""
-    # A file of 128 bytes is a header alone. A plain array is sliced many times faster than a memmap.
-    array = np.load(path, mmap_mode="r", allow_pickle=False) if path.stat().st_size > 128 else np.load(path)
-    return np.asarray(array).view(np.ndarray)
 
 
 def ragged_positions(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -54,10 +47,7 @@ READ_AT_A_TIME = 1 << 17
 
 def will_need(array: Array, start: int, stop: int) -> None:
     """Ask the system to read ``array[start:stop]`` into memory, where it is a mapped file; nothing waits for it."""
-    # A view keeps its base; the last one is the map of the whole file.
-    owner: Any = array
-    while owner is not None and not isinstance(owner, mmap.mmap):
-        owner = getattr(owner, "base", None)
+    owner = map_of(array)
     if owner is None or start >= stop or not hasattr(mmap, "MADV_WILLNEED"):
         return
     # Offset of the array in the file: behind the header.
@@ -111,6 +101,17 @@ class Split:
         self.start = start
         self.rows = stop - start
         self._packed: Array | None = None
+        self._files = MappedFiles(self._arrays(packed=False))
+
+    def _arrays(self, *, packed: bool) -> Iterator[Array]:
+        """The arrays that batches are read from; ``packed``: when ids are in memory."""
+        store = self.store
+        yield from (*store.pointers.values(), store.labels, store.observed, *store.extra.values())
+        for spec in store.schema.fields:
+            column = store.columns[spec.name]
+            if packed and spec.single_id:
+                continue
+            yield from (array for array in (column.values, column.offsets, column.weights) if array is not None)
 
     def __len__(self) -> int:
         return self.rows
@@ -169,8 +170,9 @@ class Split:
             return
         for start in range(0, self.rows, PACKED_AT_A_TIME):
             stop = min(start + PACKED_AT_A_TIME, self.rows)
-            packed[start:stop] = _Stretch(self.store, np.arange(self.start + start, self.start + stop)).ids
+            packed[start:stop] = self._stretch(np.arange(start, stop)).ids
         self._packed = packed
+        self._files = MappedFiles(self._arrays(packed=True))
 
     def batch(self, indices: npt.NDArray[Any]) -> Features:
         """Rows of this split by their number (from 0), as one batch.
@@ -178,7 +180,9 @@ class Split:
         Args:
             indices: (B,) integers below ``rows``.
         """
-        return self._stretch(indices).batch(0, len(indices))
+        found = self._stretch(indices).batch(0, len(indices))
+        self._files.check()
+        return found
 
     def batches(self, indices: npt.NDArray[Any], size: int) -> Iterator[Features]:
         """The same in batches of ``size``, the last one maybe smaller.
@@ -197,8 +201,10 @@ class Split:
             gathered = self._stretch(indices[first : first + stretch])
             for start in range(0, len(gathered.rows), size):
                 yield gathered.batch(start, min(start + size, len(gathered.rows)))
+        self._files.check()  # for what was read last
 
     def _stretch(self, indices: npt.NDArray[Any]) -> _Stretch:
+        self._files.check_often()
         packed = None if self._packed is None else self._packed.take(indices, axis=0)
         return _Stretch(self.store, self.start + indices.astype(np.int64), packed)
 

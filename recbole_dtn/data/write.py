@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +15,7 @@ import yaml
 from recbole_dtn.data.atomic import TYPES
 from recbole_dtn.data.escape import HOSTILE_SEQUENCE, escape_series, escape_words, needs_escaping
 from recbole_dtn.errors import DataError, nearest
+from recbole_dtn.report.files import replacing
 
 __all__ = ["ReadyRows", "number_texts", "replace_file", "write_atomic", "write_dataset_yaml"]
 
@@ -106,20 +105,14 @@ def write_dataset_yaml(path: Path, content: Mapping[str, Any], comment: str) -> 
 @contextmanager
 def replace_file(path: Path) -> Iterator[BinaryIO]:
     """``with replace_file(path) as file``: bytes go to a temporary file that takes the name when all went well."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = stack.enter_context(replacing(path))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+        with temporary.open("wb") as file:
             yield file
-        # mkstemp creates files that only their owner can read.
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def _batches(

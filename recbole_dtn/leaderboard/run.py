@@ -26,7 +26,7 @@ from recbole_dtn.leaderboard.workers import Outcome, Workers
 from recbole_dtn.plugins import changed_plugins
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.console import say
-from recbole_dtn.report.files import write_text
+from recbole_dtn.report.files import check_place, write_text
 from recbole_dtn.report.tables import csv_text
 from recbole_dtn.report.text import decimal
 from recbole_dtn.training.signals import Signals
@@ -85,10 +85,12 @@ def run_board(
     cells = plan_cells(
         models, datasets, seeds, overrides, settings=settings, split_seeds=split_seeds, floors=floors, resolve=resolve
     )
+    check_place(output, f"--output={output}")
     data = [entry for given in datasets for entry in data_entries(given)]
     write_planted(data, Path(cells[0].settings.data_path), lambda text: say(console, text))
     recorded = Recorded()
-    for folder in dict.fromkeys(cell.folder for cell in cells):
+    for folder, cell in {cell.folder: cell for cell in cells}.items():
+        check_place(folder, f"output_dir={cell.settings.output_dir}")
         recorded.read(folder)
     for message in recorded.unreadable:
         say(console, f"left out: {message}")

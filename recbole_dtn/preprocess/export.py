@@ -16,6 +16,7 @@ from recbole_dtn.data.staging import refuse_existing, staged
 from recbole_dtn.data.write import write_atomic, write_dataset_yaml
 from recbole_dtn.errors import UsageError
 from recbole_dtn.preprocess.prepare import PreparedData, open_sources, prepare
+from recbole_dtn.report.files import check_place
 
 __all__ = ["write_given_splits"]
 
@@ -48,6 +49,7 @@ def write_given_splits(
         raise UsageError(
             f"the splits of {settings.dataset!r} cannot be written over its own files: choose another name"
         )
+    check_place(target_folder, str(target_folder))
     if not overwrite:
         refuse_existing(target_folder)
     prepared = prepare(settings, log=log)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,10 +15,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recbole_dtn.config.settings import Settings
+from recbole_dtn.data.building import WRITING, locked_folder
 from recbole_dtn.data.escape import unescape
 from recbole_dtn.data.sources import PARTS, Sources
 from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.preprocess.prepare import PreparedData, Split, open_sources, prepare
+from recbole_dtn.report.files import check_place
 
 __all__ = ["FILE_NAME", "ROW", "export_splits"]
 
@@ -55,6 +56,7 @@ def export_splits(
     files = {part: folder / f"{part}.{form}" for part in PARTS}
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; expected a folder that gets the tables, or a new one")
+    check_place(folder, str(folder))
     there = [file for file in (*files.values(), folder / FILE_NAME) if file.exists()]
     if there and not overwrite:
         raise UsageError(f"{there[0]} exists: choose another folder, or give --overwrite")
@@ -85,13 +87,15 @@ def _staged(folder: Path) -> Iterator[Path]:
     made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".export-", dir=folder) as work:
-            yield Path(work)
+        with locked_folder(folder, WRITING) as held:
+            work = held / "files"
+            work.mkdir()
+            yield work
             if (folder / FILE_NAME).exists():  # without it, these are files of somebody else
                 for part, form in product(PARTS, get_args(Format)):
                     (folder / f"{part}.{form}").unlink(missing_ok=True)
             # The description comes last: files without it are no export.
-            for file in sorted(Path(work).iterdir(), key=lambda path: path.name == FILE_NAME):
+            for file in sorted(work.iterdir(), key=lambda path: path.name == FILE_NAME):
                 os.replace(file, folder / file.name)
     except (OSError, pl.exceptions.PolarsError) as error:
         if made and folder.is_dir() and not any(folder.iterdir()):

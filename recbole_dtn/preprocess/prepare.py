@@ -9,17 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from recbole_dtn.config.datasets import has_atomic_files
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.tasks import check_fields_and_tasks
 from recbole_dtn.data.cache import open_or_build, split_free_fingerprint
 from recbole_dtn.data.encode import Encoded, check_count_parts
+from recbole_dtn.data.mapped import load_array
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.schemas import make_schema
 from recbole_dtn.data.sources import PARTS, Sources, data_folder, find_sources
-from recbole_dtn.data.store import Column, Split, Store, load_array
+from recbole_dtn.data.staging import dataset_lock
+from recbole_dtn.data.store import Column, Split, Store
 from recbole_dtn.data.summary import DataSummary, field_summaries
 from recbole_dtn.data.targets import target_statistics
 from recbole_dtn.data.vocabulary import Vocabularies
@@ -96,7 +98,7 @@ def prepare(
 @contextmanager
 def _alone(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock of a data set's folder, a file beside it; none where it cannot be written."""
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"), is_singleton=True)
+    lock = dataset_lock(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -8,16 +8,18 @@ import os
 import shutil
 import tarfile
 import tempfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import zstandard
 
+from recbole_dtn.data.building import WRITING, locked_folder
 from recbole_dtn.errors import DataError
 
 __all__ = ["TEXT_PER_BYTE", "RawFile", "RawFolder", "plain_file", "stream_file"]
@@ -159,8 +161,9 @@ class RawFolder:
     def _unpacked(self, path: Path, info: zipfile.ZipInfo) -> Path:
         """Copy a zip out of a zip: its directory is at its end, so it cannot be read as a stream."""
         if self._scratch is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="recbole_dtn-")
-            self._scratch = Path(self._temporary.name)
+            held = ExitStack()
+            self._scratch = held.enter_context(locked_folder(Path(tempfile.gettempdir()), f"{WRITING}raw-"))
+            weakref.finalize(self, held.close)
         handle, name = tempfile.mkstemp(dir=self._scratch, suffix=".zip")
         with zipfile.ZipFile(path) as archive, archive.open(info) as source, os.fdopen(handle, "wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)

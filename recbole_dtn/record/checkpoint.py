@@ -19,6 +19,8 @@ from recbole_dtn.layers.embedding import EmbeddingTable
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.plugins import plugin_states
 from recbole_dtn.record.held import held
+from recbole_dtn.record.sealed import damaged, is_sealed, seal
+from recbole_dtn.report.files import temporary_file
 from recbole_dtn.schema import DataSchema
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
 
 FILE_NAME = "checkpoint.ckpt"
 FORMAT = 1
+SEALED = "sealed"
+"""Key of a content whose file has a checksum; earlier versions wrote none."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def write_checkpoint(
 
 
 def save_whole(path: Path, content: dict[str, Any], replaced: Callable[[], None] | None = None) -> None:
-    """``torch.save`` to a temporary name beside ``path``, flushed to the disk and then renamed.
+    """``torch.save`` to a temporary name beside ``path``, with its checksum, flushed to the disk and then renamed.
 
     A process that is killed, interrupted or without space leaves the file that was there before.
 
@@ -94,17 +98,14 @@ def save_whole(path: Path, content: dict[str, Any], replaced: Callable[[], None]
         replaced: called after the file has been renamed, with Ctrl-C and SIGTERM held back in between, so that what is
             noted of the file agrees with it.
     """
-    temporary = path.with_name(f".{path.name}.writing")
-    try:
-        torch.save(content, temporary)
+    with temporary_file(path) as temporary:
+        torch.save({**content, SEALED: True}, temporary)
+        seal(temporary)
         _to_disk(temporary)
         with held():
             os.replace(temporary, path)
             if replaced is not None:
                 replaced()
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     _to_disk(path.parent)
 
 
@@ -121,7 +122,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint (the file, or the run folder that holds it), onto the CPU.
 
     Raises:
-        DataError: when it is missing or is not one of ours.
+        DataError: when it is missing, is not one of ours, or does not have its checksum.
     """
     content = _content(path, mapped=False)
     return Checkpoint(
@@ -163,12 +164,15 @@ def _content(path: Path, *, mapped: bool) -> dict[str, Any]:
     file = path / FILE_NAME if path.is_dir() else path
     if not file.is_file():
         raise DataError(f"no checkpoint at {file}: expected a run folder, as printed at the end of a run")
+    sealed = is_sealed(file)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch raises many kinds for a file that is not its own
         raise DataError(f"{file} is not a checkpoint that torch can read: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{file} is not a checkpoint of format {FORMAT}: it was written by another program or version")
+    if content.get(SEALED) and not sealed:
+        raise damaged(file)
     return content
 
 

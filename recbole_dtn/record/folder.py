@@ -9,10 +9,15 @@ from pathlib import Path
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import UsageError
 
-__all__ = ["run_folder"]
+__all__ = ["run_folder", "runs_folder"]
 
 RUN_ID_VARIABLE = "RECBOLE_DTN_RUN_ID"
 """Set by the first process, so that the processes Lightning starts for other devices join the same run."""
+
+
+def runs_folder(settings: Settings) -> Path:
+    """The folder of all runs of a data set and model."""
+    return Path(settings.output_dir) / settings.dataset / settings.model
 
 
 def run_folder(settings: Settings, digest: str, *, first: bool) -> tuple[Path, str]:
@@ -29,7 +34,7 @@ def run_folder(settings: Settings, digest: str, *, first: bool) -> tuple[Path, s
     Raises:
         UsageError: when the folder cannot be created.
     """
-    parent = Path(settings.output_dir) / settings.dataset / settings.model
+    parent = runs_folder(settings)
     if not first:
         given = os.environ.get(RUN_ID_VARIABLE, "unknown")
         return parent / given, given

@@ -17,9 +17,10 @@ from filelock import FileLock, Timeout
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.record.checkpoint import FILE_NAME as CHECKPOINT
-from recbole_dtn.record.checkpoint import read_checkpoint, save_whole
+from recbole_dtn.record.checkpoint import SEALED, read_checkpoint, save_whole
 from recbole_dtn.record.record import FILE_NAME as RECORD
 from recbole_dtn.record.record import RunRecord, read_record
+from recbole_dtn.record.sealed import damaged, is_sealed
 
 __all__ = [
     "FILE_NAME", "find_unfinished", "has_trained", "is_running", "lacks_record", "lock_run", "read_training",
@@ -46,7 +47,7 @@ def read_training(folder: Path, *, mapped: bool = False) -> dict[str, Any]:
     """Read the training checkpoint of a run, onto the CPU. ``mapped``: tensors are read from the file when used.
 
     Raises:
-        DataError: when there is none, or it is not one of ours.
+        DataError: when there is none, it is not one of ours, or does not have its checksum.
     """
     file = folder / FILE_NAME
     if not file.is_file():
@@ -54,12 +55,15 @@ def read_training(folder: Path, *, mapped: bool = False) -> dict[str, Any]:
             f"no training checkpoint at {file}: expected the folder of a run that has not ended; one is written every "
             "checkpoint.every_steps or checkpoint.every_minutes, and removed when the run is finished"
         )
+    sealed = is_sealed(file)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch raises many kinds for a file that is not its own
         raise DataError(f"{file} is not a training checkpoint that torch can read: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or "record" not in content:
         raise DataError(f"{file} is not a training checkpoint of format {FORMAT}: another program or version wrote it")
+    if content.get(SEALED) and not sealed:
+        raise damaged(file)
     return content
 
 

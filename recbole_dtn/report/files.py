@@ -1,14 +1,27 @@
-"""Text files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the removal of temporary files that killed processes left."""
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from recbole_dtn.errors import DataError
+from recbole_dtn.errors import DataError, UsageError
 
-__all__ = ["write_text"]
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = [
+    "WRITING", "check_place", "collect", "guarded", "is_locked", "lock", "replacing", "temporary_file", "write_text",
+]  # fmt: skip
+
+WRITING = ".writing-"
+"""How the name of a temporary file or folder begins."""
+MINUTE = 60.0
 
 
 def write_text(path: Path, text: str) -> None:
@@ -26,14 +39,149 @@ def write_text(path: Path, text: str) -> None:
             path.write_text(text, encoding="utf-8")
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner reads
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def check_place(place: Path, option: str, *, file: bool = False) -> None:
+    """Refuse a place that could not be written to at the end, before any long work.
+
+    Args:
+        place: of a folder, made later with its parents, or of a ``file``. option: that names it, for the message.
+
+    Raises:
+        UsageError: naming the option and what is in the way.
+
+    >>> check_place(Path("setup.py") / "runs", "output_dir=setup.py")
+    Traceback (most recent call last):
+    ...
+    recbole_dtn.errors.UsageError: output_dir=setup.py: cannot be written (setup.py is a file); choose another folder
+    """
+    kind, at = "file" if file else "folder", place
+    try:
+        if file and place.is_dir():
+            raise UsageError(f"{option}: cannot be written ({place} is a folder); choose another file")
+        if file and place.exists() and not place.is_file():  # a device or a pipe
+            return
+        at = at.parent if file else at
+        while not at.exists():
+            at = at.parent
+        if not at.is_dir():
+            raise UsageError(f"{option}: cannot be written ({at} is a file); choose another {kind}")
+        # Where the system can, it gets no name. Asking for permissions would miss a disk that is read-only or full.
+        with tempfile.TemporaryFile(dir=at):
+            pass
+    except OSError as error:
+        raise UsageError(f"{option}: cannot be written ({at}: {error.strerror}); choose another {kind}") from None
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """``with replacing(path) as temporary``: an empty file beside ``path`` that takes its name when all went well.
+
+    A failure leaves what was there before.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    with temporary_file(path) as temporary:
+        yield temporary
+        os.replace(temporary, path)
+
+
+@contextmanager
+def temporary_file(path: Path) -> Iterator[Path]:
+    """``with temporary_file(path) as temporary``: an empty file beside ``path``, removed at the end unless renamed.
+
+    This process holds a lock on it, which ends with the process: temporary files that killed processes left in the
+    folder are removed first (:func:`collect`).
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    with guarded(path.parent) as alone:
+        # Under the folder's lock, no other process is between making a file and locking it.
+        collect([path.parent], alone=alone)
+        # A name has at most 255 bytes.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{WRITING}{path.name[:50]}-")
+        held = lock(handle)
+    if not held:  # without locks: some systems cannot rename a file that is open
+        os.close(handle)
+    temporary = Path(name)
+    try:
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner reads
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+        if held:
+            os.close(handle)
+
+
+def collect(folders: Iterable[Path], *, alone: bool = False) -> None:
+    """Remove the temporary files of :func:`replacing` that no running process holds.
+
+    Where file locks do not exist nothing is removed.
+
+    Args:
+        folders: to look into; one that is not there or cannot be read is left out.
+        alone: whether this process has the lock of the folders (:func:`guarded`); if not, files of the last minute
+            stay, since their process may be about to lock them.
+    """
+    for folder in folders:
+        try:
+            with os.scandir(folder) as entries:
+                found = [Path(entry) for entry in entries if entry.name.startswith(WRITING) and entry.is_file()]
+        except OSError:
+            continue
+        for file in found:
+            try:
+                new = not alone and time.time() - file.stat().st_mtime < MINUTE
+                if not new and not is_locked(file):
+                    file.unlink()
+            except OSError:  # removed by its own process, or a folder that is read-only
+                continue
+
+
+@contextmanager
+def guarded(folder: Path) -> Iterator[bool]:
+    """Hold the lock under which temporary files and folders in ``folder`` are made; false where there are no locks."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # a folder cannot be opened on every system
+        yield False
+        return
+    try:
+        yield lock(handle, wait=True)
+    finally:
+        os.close(handle)
+
+
+def is_locked(file: Path) -> bool:
+    """Whether a process has the lock of a file; true where that cannot be known.
+
+    Raises:
+        FileNotFoundError: when it is not there.
+    """
+    try:
+        handle = os.open(file, os.O_RDWR)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return True
+    try:
+        return not lock(handle)
+    finally:
+        os.close(handle)
+
+
+def lock(handle: int, *, wait: bool = False) -> bool:
+    """Whether this process has the lock of an open file now."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True

@@ -24,13 +24,13 @@ from recbole_dtn.plugins import plugin_states
 from recbole_dtn.preprocess.prepare import PreparedData, prepare
 from recbole_dtn.record.checkpoint import FILE_NAME as CHECKPOINT
 from recbole_dtn.record.checkpoint import initialise_from, read_weights
-from recbole_dtn.record.folder import run_folder
+from recbole_dtn.record.folder import run_folder, runs_folder
 from recbole_dtn.record.held import held
 from recbole_dtn.record.record import PluginRecord, RunRecord, TaskRecord, package_versions, write_record
 from recbole_dtn.record.training import FILE_NAME as TRAINING
 from recbole_dtn.record.training import lock_run
 from recbole_dtn.report.console import make_console
-from recbole_dtn.report.files import write_text
+from recbole_dtn.report.files import check_place, collect, write_text
 from recbole_dtn.synthetic.generate import best_aucs
 from recbole_dtn.training.allocator import keep_large_blocks
 from recbole_dtn.training.build import build_model, left_out_of_pairs, use_threads
@@ -146,6 +146,8 @@ def _fit(
     keep_large_blocks()
     # Before the data is prepared, which may take long.
     check_settings(settings)
+    if first and resume in (None, "auto"):
+        check_place(runs_folder(settings), f"output_dir={settings.output_dir}")
     use_threads(settings)
     with MemoryWatch() as memory:
         start = time.perf_counter()
@@ -163,6 +165,7 @@ def _fit(
             folder, run_id = run_folder(settings, settings_digest(settings), first=first)
         if first:
             locks.enter_context(lock_run(folder))
+            collect(folder.parent.iterdir())  # what killed runs, and this one before, left half written
             report.log_to(folder / "log.txt")
             write_text(folder / "settings.yaml", settings_yaml(resolved))
         described = _Described(run_id, settings, prepared, model, memory, warnings)

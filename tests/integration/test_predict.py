@@ -302,7 +302,7 @@ def test_what_cannot_be_is_refused_and_leaves_no_file(folder: Path, raw: pl.Data
     assert "exists: choose another name, or give --overwrite" in refused("--input=rows.parquet", "--output=there.csv")
     assert "unknown kind of file" in refused("--input=rows.parquet", "--output=o.json")
     Path("folder.csv").mkdir()
-    assert "is a folder; expected a file" in refused("--input=rows.parquet", "--output=folder.csv", "--overwrite")
+    assert "(folder.csv is a folder)" in refused("--input=rows.parquet", "--output=folder.csv", "--overwrite")
     assert "no such file" in refused("--input=nothing.csv", "--output=o.csv")
     assert "no file matches" in refused("--input=*.nothing", "--output=o.csv")
     assert "named twice" in refused("--input=rows.parquet,*.parquet", "--output=o.csv")

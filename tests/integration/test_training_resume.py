@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import shutil
@@ -20,6 +21,7 @@ from recbole_dtn.cli import main
 from recbole_dtn.config.load import resolve
 from recbole_dtn.errors import DataError, Preempted, UsageError
 from recbole_dtn.leaderboard.remake import read_below
+from recbole_dtn.preprocess.prepare import prepare
 from recbole_dtn.record.checkpoint import read_checkpoint
 from recbole_dtn.record.record import read_record
 from recbole_dtn.record.training import FILE_NAME, find_unfinished, lock_run, read_training
@@ -293,7 +295,7 @@ def test_ctrl_c_in_the_write_of_a_checkpoint_leaves_file_and_record_in_agreement
 
     def interrupted_save(content: Any, file: Path) -> None:
         nonlocal writes
-        writes += Path(file).name == ".checkpoint.ckpt.writing"
+        writes += Path(file).name.startswith(".writing-checkpoint.ckpt-")
         save(content, file)
         if when == "written" and writes == 2:
             raise KeyboardInterrupt
@@ -309,7 +311,7 @@ def test_ctrl_c_in_the_write_of_a_checkpoint_leaves_file_and_record_in_agreement
     assert run.status == "interrupted"
     assert run.record.best_epoch == read_checkpoint(run.folder).epoch == (1 if when == "written" else 2)
     assert run.record.valid_value is not None
-    assert not list(run.folder.glob(".*.writing"))
+    assert not list(run.folder.glob(".writing-*"))
 
 
 def test_the_command_line_exits_75_and_goes_on(
@@ -370,6 +372,53 @@ def test_auto_takes_no_run_that_is_finished_running_damaged_or_another(tiny: Cal
     fresh = tiny("DTN", resume="auto", seed=9)
     assert fresh.folder != folder
     assert "left out: " in (fresh.folder / "log.txt").read_text()
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_told_with_what_to_do(
+    tiny: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny("DTN", Watch("train", STEPS + 2, terminate), seed=11).folder
+    for name in ("checkpoint.ckpt", FILE_NAME):
+        data = bytearray((folder / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (folder / name).write_bytes(data)
+    assert main([f"--resume={folder}"]) == 2
+    assert f"{folder / FILE_NAME} does not have its checksum" in capsys.readouterr().err
+    (folder / FILE_NAME).unlink()
+    assert main(["test", f"--run={folder}"]) == 2
+    said = capsys.readouterr().err
+    assert f"{folder / 'checkpoint.ckpt'} does not have its checksum" in said
+    assert "Put back a copy of it, or train again" in said
+    assert "this is a bug" not in said
+
+
+def test_what_killed_runs_left_half_written_is_removed_by_the_next(
+    tiny: Callable[..., Run], whole: Callable[[str], tuple[Run, Watch]]
+) -> None:
+    killed = whole("DTN")[0].folder.parent / "20200101-000000-abcdef-s1"
+    killed.mkdir()
+    dead, live = killed / ".writing-training.ckpt-dead", killed / ".writing-training.ckpt-live"
+    with live.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        dead.write_text("half")
+        for file in (dead, live):
+            os.utime(file, (1, 1))
+        tiny("DTN", epochs=1)
+        assert not dead.exists()
+        assert live.exists()
+    shutil.rmtree(killed)
+
+
+def test_a_cache_file_that_is_cut_in_training_is_a_message(tiny: Callable[..., Run]) -> None:
+    prepared = prepare(resolve({**tiny("DTN", epochs=1).record.settings}).settings)
+    file = prepared.cache_folder / "labels.npy"
+
+    def cut() -> None:  # its last page stays, so that no read can end the process
+        os.truncate(file, file.stat().st_size - 1)
+
+    with pytest.raises(DataError, match=r"labels\.npy: cut to .* while it was read.* goes on with --resume=auto"):
+        tiny("DTN", Watch("train", 2, cut))
+    assert tiny("DTN", epochs=1).status == "finished"
 
 
 def test_a_disk_without_space_costs_the_training_checkpoint_alone(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from recbole_dtn.cli import main
+from recbole_dtn.data import cache, sums, verify
 from recbole_dtn.registry import PREPROCESSORS, Entry
 
 Shown = Callable[..., tuple[int, str, str]]
@@ -142,13 +143,76 @@ def test_caches_are_listed_and_cleared_by_either_name(shown: Shown, tmp_path: Pa
     assert shown("data", "cache", "list")[1].startswith("found 0")
 
 
+def test_caches_are_verified_file_by_file(shown: Shown, tmp_path: Path) -> None:
+    assert shown("data", "cache", "verify") == (0, "checked 0 cache entries, 0 files: no fault\n", "")
+    shown("data", "info", "--dataset=mine", "--quick")
+    (entry,) = (path for path in (tmp_path / "dataset/mine/.cache").iterdir() if path.is_dir())
+    files = [*sorted(entry.iterdir()), entry.parent / "digests.json", tmp_path / "dataset/mine/mine.inter"]
+    code, out, _ = shown("data", "cache", "verify", "--dataset=mine")
+    assert code == 0
+    assert f"checked 1 cache entry, {len(files)} files: no fault" in out
+    rows = dict(re.split(r" {2,}", line) for line in out.splitlines()[1:-1])
+    assert {Path(name).resolve(): state for name, state in rows.items()} == dict.fromkeys(files, "right")
+
+    for path in files:  # checked.json comes first: a faulty array removes it
+        data = path.read_bytes()
+        changed = data[:-1] + bytes([data[-1] ^ 1])
+        path.write_bytes(changed)
+        code, out, _ = shown("data", "cache", "verify", str(entry.parent.parent))
+        state = next(line for line in out.splitlines() if path.name in line).split("  ")[-1].strip()
+        if path.suffix == ".inter":  # what was written is not taken for a fault of the disk
+            assert (code, state) == (
+                0,
+                "written since it was encoded: read again by the next run",
+            )
+        else:
+            assert (code, state) == (1, "does not have its checksum"), path
+            assert "1 faulty file\n" in out
+            assert "The next run makes a faulty cache again" in out or path.name == "digests.json"
+        path.write_bytes(data)
+    (entry / "f0.npy").write_bytes(b"short")
+    (entry / "f1.npy").unlink()
+    code, out, _ = shown("data", "cache", "verify", str(entry))
+    assert code == 1
+    assert re.search(r"f0\.npy +has 5 bytes, expected \d+\n", out)
+    assert re.search(r"f1\.npy +missing\n", out)
+    assert shown("data", "info", "--dataset=mine", "--quick")[0] == 0  # made again
+    assert shown("data", "cache", "verify", str(entry))[0] == 0
+
+
+def test_an_atomic_file_that_changed_by_itself_is_found(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = sums.identity
+    for module in (cache, verify):  # of a faulty disk nothing but the content shows
+        monkeypatch.setattr(module, "identity", lambda path: [real(path)[0], 0, 0, 0])
+    shown("data", "info", "--dataset=mine", "--quick")
+    path = Path("dataset/mine/mine.inter")
+    path.write_text(path.read_text().replace("u3", "u2"))
+    code, out, _ = shown("data", "cache", "verify", "--dataset=mine")
+    assert code == 1
+    assert re.search(r"mine\.inter +has another content than when it was encoded", out)
+    assert "Restore faulty atomic files from a copy, or make them again by `preprocess ... --overwrite`" in out
+
+
+def test_a_cache_of_an_earlier_version_is_no_fault(shown: Shown, tmp_path: Path) -> None:
+    shown("data", "info", "--dataset=mine", "--quick")
+    for path in (tmp_path / "dataset/mine/.cache").rglob("*.json"):
+        content = json.loads(path.read_text())
+        content.pop("sum", None)
+        path.write_text(json.dumps(content))
+    code, out, _ = shown("data", "cache", "verify")
+    assert code == 0
+    assert out.count("of an earlier version, without") == 2
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["data"], "data: name one of info, validate, split, cache"),
         (["data", "infos"], "data: unknown command 'infos'; did you mean 'info'?"),
-        (["data", "cache"], "data cache: name list or clear"),
-        (["data", "cache", "purge"], "data cache: name list or clear; found 'purge'"),
+        (["data", "cache"], "data cache: name list, clear or verify"),
+        (["data", "cache", "verify", "nowhere"], "data cache verify: there is no folder nowhere"),
+        (["data", "cache", "verify", "dataset/mine"], "dataset/mine holds no cache; expected a data set's folder, or"),
+        (["data", "cache", "purge"], "data cache: name list, clear or verify; found 'purge'"),
         (["data", "validate", "nowhere"], "there is no folder nowhere"),
         (["data", "split", "--dataset=mine"], "expected --name=NEW (a data set) or --export=FOLDER"),
         (["data", "split", "--dataset=mine", "--export=x", "--format=tsv"], "--format: expected parquet or csv; found"),

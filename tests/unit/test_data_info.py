@@ -327,7 +327,7 @@ def test_user_rows_with_equal_fields_differ_by_the_user_alone(prepared: Prepared
 
 def test_nothing_is_left_beside_the_cache(info: DataInfo, prepared: PreparedData) -> None:
     assert info.rows["train"] == SIZES["train"]
-    assert list(prepared.cache_folder.parent.glob(".hashing-*")) == []
+    assert list(prepared.cache_folder.parent.glob(".writing-*")) == []
 
 
 def test_a_scratch_folder_that_fails_is_a_message_with_a_way_on(prepared: PreparedData, tmp_path: Path) -> None:

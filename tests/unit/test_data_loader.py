@@ -15,7 +15,8 @@ from recbole_dtn.data import loader as loaders
 from recbole_dtn.data import store as stores
 from recbole_dtn.data.features import Features
 from recbole_dtn.data.loader import BatchLoader, machine_memory, rows_in_memory
-from recbole_dtn.data.store import PACKED_BYTES, Column, Split, Store, load_array, will_need
+from recbole_dtn.data.mapped import load_array
+from recbole_dtn.data.store import PACKED_BYTES, Column, Split, Store, will_need
 from recbole_dtn.schema import DataSchema, FieldSpec, TaskSpec
 
 

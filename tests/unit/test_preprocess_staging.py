@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import threading
 import time
 from contextlib import ExitStack, contextmanager
 
@@ -11,8 +12,9 @@ from recbole_dtn.config.datasets import INCOMPLETE, has_atomic_files
 from recbole_dtn.data import building as building_module
 from recbole_dtn.data import staging
 from recbole_dtn.data.building import building, locked_folder
-from recbole_dtn.data.staging import dataset_files, staged
+from recbole_dtn.data.staging import dataset_files, dataset_lock, staged
 from recbole_dtn.errors import DataError, UsageError
+from recbole_dtn.report.files import replacing
 
 
 def write(data_path, names, text="new", **options):
@@ -118,24 +120,25 @@ def test_abandoned_work_folders_go_whatever_their_names_and_live_ones_stay(tmp_p
     foreign = [tmp_path / "writing-mine", tmp_path / ".writings"]
     for folder in foreign:
         folder.mkdir()
-    file = tmp_path / ".writing-x"  # another process may be about to rename it
-    file.touch()
+    dead_file = tmp_path / ".writing-x"
+    dead_file.touch()
     live = [tmp_path / ".writing-mine-live", tmp_path / ".writing-other-live", tmp_path / ".starting-live"]
     with ExitStack() as stack:
+        file = stack.enter_context(replacing(tmp_path / "target"))  # another process is about to rename it
         for folder in live:
             folder.mkdir()
             lock = stack.enter_context((folder / ".lock").open("w"))
             fcntl.flock(lock, fcntl.LOCK_EX)
             aged(folder, 10_000)
         with locked_folder(tmp_path, ".writing-mine-") as held:
-            assert not [folder for folder in (*dead, lockless) if folder.exists()]
+            assert not [folder for folder in (*dead, lockless, dead_file) if folder.exists()]
             assert all(path.exists() for path in (*live, *foreign, file))
             with (held / ".lock").open() as other, pytest.raises(OSError, match=r"unavailable|would block"):
                 fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         assert not held.exists()
     write(tmp_path, FILES)
     assert not [folder for folder in live if folder.exists()]  # their processes have let go of them
-    assert all(path.exists() for path in (*foreign, file))
+    assert all(path.exists() for path in (*foreign, tmp_path / "target"))
 
 
 def test_where_a_folder_cannot_be_locked_only_old_remains_go(tmp_path, monkeypatch):
@@ -178,7 +181,7 @@ def test_lists_of_an_earlier_failed_run_do_not_stay(tmp_path, overwrite):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(UsageError, match=r"cannot be written \(.*file is a file\); choose another folder"):
         write(tmp_path / "file", FILES)
 
 
@@ -190,3 +193,62 @@ def test_a_set_written_again_as_it_was(tmp_path):
     with pytest.raises(UsageError, match=r"mine\.train\.inter, mine\.user, mine\.yaml"):
         write(tmp_path, FILES, "changed", same=True)
     assert content(tmp_path / "mine")["mine.user"] == "new"
+
+
+def test_of_two_that_make_one_set_at_the_same_time_one_refuses(tmp_path):
+    """Two threads have two locks of the file, as two processes have."""
+    inside, done = threading.Event(), threading.Event()
+
+    def slow():
+        with staged(tmp_path / "mine", "mine", overwrite=False) as (work, _):
+            (work / "mine.inter").write_text("first")
+            inside.set()
+            done.wait(10)
+
+    other = threading.Thread(target=slow)
+    other.start()
+    inside.wait(10)
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match="mine: another process is making or encoding this data set; wait"):
+            write(tmp_path, ["mine.inter"], overwrite=overwrite)
+    with staged(tmp_path / "other", "other", overwrite=False) as (work, _):
+        (work / "other.inter").write_text("x")
+    done.set()
+    other.join()
+    assert content(tmp_path / "mine") == {"mine.inter": "first"}
+    with pytest.raises(UsageError, match="holds a data set already"):
+        write(tmp_path, ["mine.inter"])
+    write(tmp_path, ["mine.inter"], overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "other"]
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path):
+    (tmp_path / ".mine.lock").touch()
+    write(tmp_path, FILES)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_set_that_appeared_meanwhile_is_not_replaced_even_where_it_is_the_same(tmp_path):
+    def make():
+        with staged(tmp_path / "mine", "mine", overwrite=False) as (work, _):
+            for folder in (work, tmp_path / "mine"):
+                folder.mkdir(exist_ok=True)
+                (folder / "mine.inter").write_text("x")
+
+    with pytest.raises(UsageError, match="holds a data set already"):
+        make()
+    assert content(tmp_path / "mine") == {"mine.inter": "x"}
+
+
+def test_who_has_the_lock_may_make_the_set_and_keeps_it(tmp_path):
+    """As a training does that finds no atomic files."""
+    with dataset_lock(tmp_path / "mine"):
+        write(tmp_path, FILES)
+        with (tmp_path / ".mine.lock").open("w") as other, pytest.raises(OSError, match=r"unavailable|would block"):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_folder_that_is_a_file_is_found_before_the_work(tmp_path):
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(UsageError, match=r"mine: cannot be written \(.*mine is a file\)"):
+        write(tmp_path, FILES)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from recbole_dtn.data.building import WRITING, locked_folder
 from recbole_dtn.data.hashing import GOLDEN, mix
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.store import Column
@@ -53,8 +54,8 @@ def duplicates(view: StoreView, scratch: Path | None = None, meter: Meter = sile
     """
     tallies = [_SplitTally() for _ in view.bounds]
     try:
-        with tempfile.TemporaryDirectory(prefix=".hashing-", dir=scratch) as folder:
-            _count(view, Path(folder), tallies, meter)
+        with locked_folder(scratch or Path(tempfile.gettempdir()), f"{WRITING}hashing-") as folder:
+            _count(view, folder, tallies, meter)
     except OSError as error:
         raise DataError(
             f"{scratch or tempfile.gettempdir()}: rows cannot be compared there ({error.strerror}); make room, set "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -10,13 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recbole_dtn.data.cached import read_json
-from recbole_dtn.errors import DataError
+from recbole_dtn.data.sums import read_signed, write_signed
 from recbole_dtn.inspect.info.report import SingleFieldAuc
 from recbole_dtn.inspect.info.suspects import single_field_aucs
 from recbole_dtn.inspect.info.telling import Telling, telling_inputs
 from recbole_dtn.inspect.info.view import StoreView
-from recbole_dtn.report.files import write_text
 from recbole_dtn.report.text import share
 
 if TYPE_CHECKING:
@@ -78,13 +75,13 @@ def input_findings(prepared: PreparedData) -> InputFindings:
     found = InputFindings(len(rows), aucs, telling_inputs(view, prepared.vocabularies, rows, *view.labels_of(rows)))
     # A folder that is gone or read-only costs another computation, and no more.
     if path.parent.is_dir():
-        with suppress(DataError):
-            write_text(path, json.dumps({"format": FORMAT, **asdict(found)}))
+        with suppress(OSError):
+            write_signed(path, {"format": FORMAT, **asdict(found)})
     return found
 
 
 def _read(path: Path) -> InputFindings | None:
-    content: dict[str, Any] | None = read_json(path)
+    content: dict[str, Any] | None = read_signed(path)
     if content is None or content.get("format") != FORMAT:
         return None
     try:
