@@ -66,7 +66,7 @@ def run(words: list[str]) -> int:
     resume, words = _taken(words, "resume")
     resolved = resolve(words) if resume in (None, "auto") else resolve_resumed(Path(resume or ""), words)
     settings = resolved.settings
-    console = make_console(quiet=settings.quiet)
+    console = make_console(quiet=settings.quiet, lasting=not dry)
     splits = plan_splits(settings, seeds, Path(settings.data_path) / (settings.folder or settings.dataset))
     if dry:
         from recbole_dtn.cli.dry_run import show

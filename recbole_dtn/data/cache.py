@@ -103,8 +103,10 @@ class _Reading:
         self.known: dict[Path, str] = {}
         for path in self.paths:
             before = self.memo.get(self.keys[path])
-            if isinstance(before, list) and before[0] == self.stamps[path]:
-                self.known[path] = before[1]
+            # An entry of another form was not written here: its file is read again.
+            match before:
+                case [stamp, str(digest)] if stamp == self.stamps[path]:
+                    self.known[path] = digest
         # Digests that are being taken, by file.
         self.running: dict[Path, Any] = {}
         self.done, self.total = 0, sum(stamp[1] for stamp in self.stamps.values())
@@ -174,7 +176,7 @@ def open_entry(folder: Path) -> Encoded | None:
         return None
     try:
         return _encoded(vocabularies, manifest["encoded"])
-    except (OSError, KeyError, TypeError, AttributeError):
+    except (OSError, KeyError, TypeError, AttributeError, ValueError):
         return None
 
 

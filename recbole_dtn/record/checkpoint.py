@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Collection
+import pickle
+import warnings
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.vocabulary import Vocabularies
-from recbole_dtn.errors import DataError, UsageError
+from recbole_dtn.errors import DataError, UsageError, why
 from recbole_dtn.layers.compression import Compression, RowBlock, row_blocks
 from recbole_dtn.layers.embedding import EmbeddingTable
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.plugins import plugin_states
 from recbole_dtn.record.held import held
+from recbole_dtn.report.files import writing
 from recbole_dtn.schema import DataSchema
 
 __all__ = [
-    "FILE_NAME", "Checkpoint", "checkpoint_epoch", "initialise_from", "read_checkpoint", "read_weights", "save_whole",
-    "write_checkpoint",
+    "FILE_NAME", "Checkpoint", "checkpoint_epoch", "initialise_from", "load_plain", "load_weights", "read_checkpoint",
+    "read_weights", "save_whole", "write_checkpoint",
 ]  # fmt: skip
 
 FILE_NAME = "checkpoint.ckpt"
 FORMAT = 1
+KEYS = {"state_dict": dict, "schema": dict, "vocabularies": dict, "settings": dict, "epoch": int}
+"""Keys that every checkpoint has, and their types."""
+SHOWN = 3
+"""Most faults that are named."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +101,16 @@ def save_whole(path: Path, content: dict[str, Any], replaced: Callable[[], None]
         path: of the file. content: plain values and tensors.
         replaced: called after the file has been renamed, with Ctrl-C and SIGTERM held back in between, so that what is
             noted of the file agrees with it.
+
+    Raises:
+        DataError: when it cannot be written, such as for a full disk.
     """
     temporary = path.with_name(f".{path.name}.writing")
     try:
-        torch.save(content, temporary)
-        _to_disk(temporary)
-        with held():
+        with writing(path):
+            _save(content, temporary)
+            _to_disk(temporary)
+        with held(), writing(path):
             os.replace(temporary, path)
             if replaced is not None:
                 replaced()
@@ -106,6 +118,40 @@ def save_whole(path: Path, content: dict[str, Any], replaced: Callable[[], None]
         temporary.unlink(missing_ok=True)
         raise
     _to_disk(path.parent)
+
+
+class _Noting:
+    """A binary file that notes why it could not be written: torch tells of its own file's format instead."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    """``torch.save``.
+
+    Raises:
+        OSError: where the system could not write it.
+    """
+    with path.open("wb") as file:
+        noting = _Noting(file)
+        try:
+            torch.save(content, noting)  # type: ignore[arg-type]
+        except RuntimeError:
+            if noting.error is None:
+                raise
+            raise noting.error from None
 
 
 def _to_disk(path: Path) -> None:
@@ -124,17 +170,24 @@ def read_checkpoint(path: Path) -> Checkpoint:
         DataError: when it is missing or is not one of ours.
     """
     content = _content(path, mapped=False)
-    return Checkpoint(
-        state_dict=content["state_dict"],
-        schema=DataSchema.from_dict(content["schema"]),
-        vocabularies=Vocabularies.from_dict(content["vocabularies"]),
-        settings=content["settings"],
-        epoch=content["epoch"],
-        balancer=content.get("balancer", {}),  # older checkpoints have none
-        tables=content.get("tables", {}),
-        plugins=content.get("plugins", []),
-        record=content.get("record"),
-    )
+    try:
+        schema, vocabularies = content["schema"], content["vocabularies"]
+        return Checkpoint(
+            state_dict=content["state_dict"],
+            schema=DataSchema.from_dict(schema),
+            vocabularies=Vocabularies.from_dict(vocabularies),
+            settings=content["settings"],
+            epoch=content["epoch"],
+            balancer=content.get("balancer", {}),  # older checkpoints have none
+            tables=content.get("tables", {}),
+            plugins=content.get("plugins", []),
+            record=content.get("record"),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{_file(path)}: its schema or vocabularies are not what a run writes ({type(error).__name__}: {error}); "
+            "take another copy of it, or train again"
+        ) from error
 
 
 def checkpoint_epoch(folder: Path) -> int | None:
@@ -160,16 +213,90 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _content(path: Path, *, mapped: bool) -> dict[str, Any]:
-    file = path / FILE_NAME if path.is_dir() else path
+    file = _file(path)
     if not file.is_file():
         raise DataError(f"no checkpoint at {file}: expected a run folder, as printed at the end of a run")
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # torch raises many kinds for a file that is not its own
-        raise DataError(f"{file} is not a checkpoint that torch can read: {error}") from error
+    content = load_plain(file, mapped=mapped)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{file} is not a checkpoint of format {FORMAT}: it was written by another program or version")
+    faults = [
+        f"{key}: expected {'a map' if kind is dict else 'a whole number'}, found "
+        + (type(content[key]).__name__ if key in content else "none")
+        for key, kind in KEYS.items()
+        if not isinstance(content.get(key), kind)
+    ]
+    faults += [
+        f"state_dict.{name}: expected a tensor, found {type(found).__name__}"
+        for name, found in (content["state_dict"].items() if not faults else ())
+        if not isinstance(found, Tensor)
+    ]
+    if faults:
+        raise DataError(
+            f"{file} is not a whole checkpoint: {'; '.join(faults[:SHOWN])}; take another copy of it, or train again"
+        )
     return content
+
+
+def _file(path: Path) -> Path:
+    return path / FILE_NAME if path.is_dir() else path
+
+
+def load_plain(file: Path, *, mapped: bool) -> Any:
+    """What ``torch.save`` wrote, if that is tensors and plain values; nothing in the file is run.
+
+    Raises:
+        DataError: for a file that cannot be read, is cut off or damaged, or holds code.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a file that is no checkpoint: it is refused
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+    except OSError as error:
+        # torch asks for places outside of a file that is cut off.
+        if error.errno != errno.EINVAL:
+            raise DataError(f"{file}: cannot be read ({why(error)})") from error
+        raise DataError(f"{file} is cut off: take another copy of it, or train again") from error
+    except pickle.UnpicklingError as error:  # its text tells how to run the file's code
+        raise DataError(
+            f"{file} is not a checkpoint, or holds other objects than tensors and plain values, which could run any "
+            "code: it was not opened; take the file that the run wrote"
+        ) from error
+    except Exception as error:  # torch raises many kinds for a file that is not its own
+        said = " ".join(str(error).split())[:300]
+        raise DataError(
+            f"{file} is not a checkpoint that torch can read ({said or type(error).__name__}): it is cut off, damaged "
+            "or of another program; take another copy of it"
+        ) from error
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Load all weights of a model.
+
+    Args:
+        model: gets them. state: by name. where: their file, for messages.
+
+    Raises:
+        DataError: where a weight is missing, is not one of the model, or has another shape or type.
+    """
+    # torch would convert them without a word, and cut off what does not fit.
+    faults = [
+        f"{name}: {state[name].dtype} there, {tensor.dtype} in the model"
+        for name, tensor in model.state_dict().items()
+        if name in state and state[name].dtype != tensor.dtype
+    ]
+    if not faults:
+        try:
+            model.load_state_dict(state)
+            return
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            faults = [" ".join(line.split()) for line in str(error).splitlines()]
+            # The first line says no more than that the others are faults.
+            faults = faults[1:] or faults
+    more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+    raise DataError(
+        f"{where} does not fit the model of its settings: {'; '.join(faults[:SHOWN])}{more}; take the checkpoint and "
+        "the record of one run"
+    )
 
 
 def _tables(model: MultiTaskRecommender) -> dict[str, EmbeddingTable]:
@@ -235,10 +362,16 @@ def _refuse_misfit(
     ]
     # The number of a table's rows may differ, since rows are matched by token; their width may not.
     faults += [f"{name}: missing there" for name in tables if name not in old.state_dict]
+    # A table may be float32 there and bfloat16 here; whole or complex numbers are no weights.
     faults += [
-        f"{name}: rows of {old.state_dict[name].shape[1]} numbers there, of {current[name].shape[1]} here"
+        f"{name}: {old.state_dict[name].dtype} there, {tensor.dtype} here"
+        for name, tensor in current.items()
+        if name in old.state_dict and old.state_dict[name].is_floating_point() != tensor.is_floating_point()
+    ]
+    faults += [
+        f"{name}: rows of shape {tuple(old.state_dict[name].shape[1:])} there, {tuple(current[name].shape[1:])} here"
         for name in tables
-        if name in old.state_dict and old.state_dict[name].shape[1] != current[name].shape[1]
+        if name in old.state_dict and old.state_dict[name].shape[1:] != current[name].shape[1:]
     ]
     if not faults:
         return
@@ -250,13 +383,13 @@ def _refuse_misfit(
         for key in ("model", "embedding_size", *sorted(own))
         if old.settings.get(key) != now[key]
     ]
-    if old.settings["model"] != now["model"]:
+    if old.settings.get("model") != now["model"]:
         differing = differing[:1]  # another model's own settings explain nothing
     shown = differing or faults[:5]
     more = f"\n  and {len(faults) - 5} more" if not differing and len(faults) > 5 else ""
     raise UsageError(
-        f"init_from={folder}: that run ({old.settings['model']} on {old.settings['dataset']}) does not fit this "
-        "model; give both the same model settings and fields:\n  " + "\n  ".join(shown) + more
+        f"init_from={folder}: that run ({old.settings.get('model')} on {old.settings.get('dataset')}) does not fit "
+        "this model; give both the same model settings and fields:\n  " + "\n  ".join(shown) + more
     )
 
 
