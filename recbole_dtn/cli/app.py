@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED, debug)
     except Preempted as error:
-        return _fail(f"ended by SIGTERM: {str(error) or 'nothing was begun'}", Preempted.exit_code, debug)
+        return _fail(f"ended by SIGTERM: {str(error) or 'no output was written'}", Preempted.exit_code, debug)
     except OSError as error:
         return _system_fault(error, code, debug)
     except Exception as error:

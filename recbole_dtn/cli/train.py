@@ -91,4 +91,8 @@ def run(words: list[str]) -> int:
     finished = fit_settings(resolved, console=console, resume=resume)
     if settings.quiet and os.environ.get("LOCAL_RANK", "0") == "0":
         print(finished.folder)
+    if settings.strict and finished.status == "finished":
+        from recbole_dtn.training.warn import refuse_untrusted
+
+        refuse_untrusted([(str(finished.folder), finished.record)])
     return ENDED[finished.status]
