@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import pickle
-import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.vocabulary import Vocabularies
-from recbole_dtn.errors import DataError, UsageError, why
+from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.layers.compression import Compression, RowBlock, row_blocks
 from recbole_dtn.layers.embedding import EmbeddingTable
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.plugins import plugin_states
 from recbole_dtn.record.held import held
+from recbole_dtn.record.plain_file import load_plain, save_plain
 from recbole_dtn.report.files import writing
 from recbole_dtn.schema import DataSchema
 
 __all__ = [
-    "FILE_NAME", "Checkpoint", "checkpoint_epoch", "initialise_from", "load_plain", "load_weights", "read_checkpoint",
+    "FILE_NAME", "Checkpoint", "checkpoint_epoch", "initialise_from", "load_weights", "read_checkpoint",
     "read_weights", "save_whole", "write_checkpoint",
 ]  # fmt: skip
 
@@ -108,7 +106,7 @@ def save_whole(path: Path, content: dict[str, Any], replaced: Callable[[], None]
     temporary = path.with_name(f".{path.name}.writing")
     try:
         with writing(path):
-            _save(content, temporary)
+            save_plain(content, temporary)
             _to_disk(temporary)
         with held(), writing(path):
             os.replace(temporary, path)
@@ -118,40 +116,6 @@ def save_whole(path: Path, content: dict[str, Any], replaced: Callable[[], None]
         temporary.unlink(missing_ok=True)
         raise
     _to_disk(path.parent)
-
-
-class _Noting:
-    """A binary file that notes why it could not be written: torch tells of its own file's format instead."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        try:
-            return self.file.write(data)
-        except OSError as error:
-            self.error = self.error or error
-            raise
-
-    def flush(self) -> None:
-        self.file.flush()
-
-
-def _save(content: dict[str, Any], path: Path) -> None:
-    """``torch.save``.
-
-    Raises:
-        OSError: where the system could not write it.
-    """
-    with path.open("wb") as file:
-        noting = _Noting(file)
-        try:
-            torch.save(content, noting)  # type: ignore[arg-type]
-        except RuntimeError:
-            if noting.error is None:
-                raise
-            raise noting.error from None
 
 
 def _to_disk(path: Path) -> None:
@@ -241,34 +205,6 @@ def _file(path: Path) -> Path:
     return path / FILE_NAME if path.is_dir() else path
 
 
-def load_plain(file: Path, *, mapped: bool) -> Any:
-    """What ``torch.save`` wrote, if that is tensors and plain values; nothing in the file is run.
-
-    Raises:
-        DataError: for a file that cannot be read, is cut off or damaged, or holds code.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a file that is no checkpoint: it is refused
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-    except OSError as error:
-        # torch asks for places outside of a file that is cut off.
-        if error.errno != errno.EINVAL:
-            raise DataError(f"{file}: cannot be read ({why(error)})") from error
-        raise DataError(f"{file} is cut off: take another copy of it, or train again") from error
-    except pickle.UnpicklingError as error:  # its text tells how to run the file's code
-        raise DataError(
-            f"{file} is not a checkpoint, or holds other objects than tensors and plain values, which could run any "
-            "code: it was not opened; take the file that the run wrote"
-        ) from error
-    except Exception as error:  # torch raises many kinds for a file that is not its own
-        said = " ".join(str(error).split())[:300]
-        raise DataError(
-            f"{file} is not a checkpoint that torch can read ({said or type(error).__name__}): it is cut off, damaged "
-            "or of another program; take another copy of it"
-        ) from error
-
-
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Load all weights of a model.
 
@@ -334,7 +270,7 @@ def initialise_from(model: MultiTaskRecommender, vocabularies: Vocabularies, fol
             # memory.
             if name in matched:
                 new_rows, old_rows = matched[name]
-                tensor[new_rows] = old.state_dict[name][old_rows]
+                tensor[new_rows] = old.state_dict[name][old_rows].to(tensor.dtype)
             else:
                 tensor.copy_(old.state_dict[name])
     return sum(len(new_rows) for new_rows, _ in matched.values())
@@ -369,7 +305,7 @@ def _refuse_misfit(
         if name in old.state_dict and old.state_dict[name].is_floating_point() != tensor.is_floating_point()
     ]
     faults += [
-        f"{name}: rows of shape {tuple(old.state_dict[name].shape[1:])} there, {tuple(current[name].shape[1:])} here"
+        f"{name}: rows of {_width(old.state_dict[name])} numbers there, of {_width(current[name])} here"
         for name in tables
         if name in old.state_dict and old.state_dict[name].shape[1:] != current[name].shape[1:]
     ]
@@ -391,6 +327,10 @@ def _refuse_misfit(
         f"init_from={folder}: that run ({old.settings.get('model')} on {old.settings.get('dataset')}) does not fit "
         "this model; give both the same model settings and fields:\n  " + "\n  ".join(shown) + more
     )
+
+
+def _width(table: Tensor) -> str:
+    return " x ".join(map(str, table.shape[1:]))
 
 
 def match_rows(

@@ -85,7 +85,7 @@ class RunRecord(BaseModel):
     earlier versions have none of the five.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     schema_version: Literal[1] = SCHEMA_VERSION
     run_id: str

@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.record.checkpoint import FILE_NAME as CHECKPOINT
-from recbole_dtn.record.checkpoint import load_plain, read_checkpoint, save_whole
+from recbole_dtn.record.checkpoint import read_checkpoint, save_whole
+from recbole_dtn.record.plain_file import load_plain
 from recbole_dtn.record.record import FILE_NAME as RECORD
 from recbole_dtn.record.record import RunRecord, read_record, record_from
 

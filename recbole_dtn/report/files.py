@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -94,7 +95,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text, parse_constant=_refuse)
+        content = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         if "\\ud" in text.lower():  # half of a pair of surrogates cannot be printed or written
             json.dumps(content, ensure_ascii=False).encode("utf-8")
         return content
@@ -111,6 +112,10 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: not read: lists and maps are nested too deeply; {DAMAGED}") from error
     except ValueError as error:  # an integer of thousands of digits
         raise DataError(f"{path}: not read: {str(error).partition(';')[0]}; {DAMAGED}") from error
+
+
+def _finite(text: str) -> float:
+    return number if math.isfinite(number := float(text)) else _refuse(text)
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import ctypes
 import json
+import math
 import os
 import pickle
 import re
 import resource
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,12 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as lightning
 import torch
 
 from recbole_dtn.cli import main
-from recbole_dtn.errors import DataError
+from recbole_dtn.config.load import resolve
+from recbole_dtn.data.vocabulary import Vocabularies
+from recbole_dtn.errors import DataError, RecBoleDTNError
 from recbole_dtn.record.checkpoint import save_whole
 from recbole_dtn.serving.export import _take_place
+from recbole_dtn.training.fit import fit_settings
 
 SETTINGS = """\
 fields: [{name: user}, {name: x, type: float}]
@@ -124,7 +131,7 @@ RECORDS: dict[str, tuple[Callable[[dict[str, Any]], str | bytes], str]] = {
     "NaN": (lambda record: json.dumps({**record, "valid_value": float("nan")}), "NaN is no number of JSON"),
     "infinite": (
         lambda record: json.dumps({**record, "valid_value": "HUGE"}).replace('"HUGE"', "1e999"),
-        "valid_value: Input should be a finite number",
+        "1e999 is no number of JSON",
     ),
     "half a surrogate": (lambda record: json.dumps({**record, "run_id": "\ud800"}), "half of a surrogate pair"),
     "a list": (lambda _: "[]", "not a run record of version 1: Input should be a valid map"),
@@ -466,3 +473,110 @@ def test_an_export_replaces_one_even_after_a_kill_and_leaves_nothing_beside_it(h
     assert tell(*EXPORT, "--output=x", "--overwrite")[0] == 0
     assert json.loads((home / "x" / "encoder.json").read_text())["format"] == 1
     assert [path.name for path in home.iterdir() if "x" in path.name] == ["x"]
+
+
+# ---- runs that diverge, and signals ---------------------------------------------------------------------------------
+
+
+def test_strict_ends_a_run_that_diverged_after_its_record(home: Path, tell: Tell) -> None:
+    words = (*TRAIN, "--output_dir=others", "--optimizer.lr=1e3", "--epochs=2")
+    assert tell(*words) == (0, "")
+    code, error = tell(*words, "--strict", "--quiet=true")
+    assert code == 1
+    assert error.startswith("error: strict: the results are not to be trusted; others/mine/MMoE/")
+    assert "the run diverged: try a lower optimizer.lr" in error
+    for file in home.glob("others/mine/MMoE/*/record.json"):
+        record = json.loads(file.read_text())
+        assert record["status"] == "finished"
+        ones, rows = record["positives"]["test"]["click"]
+        rate = ones / rows
+        assert record["test"]["click"]["logloss"] > -rate * math.log(rate) - (1 - rate) * math.log(1 - rate)
+        said = [text for text in record["warnings"] if "the run diverged: try" in text]
+        assert said != []
+        assert f"warning: {said[0]}" in file.with_name("log.txt").read_text()
+
+
+def test_strict_leaves_a_sound_run_alone(tell: Tell) -> None:
+    assert tell(*TRAIN, "--output_dir=others", "--strict") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--optimizer.lr=1e38"], "larger than any number of float32: lower optimizer.lr (now 1e+38)"),
+        (["--embedding_optimizer.lr=1e38"], "lower optimizer.lr (now 0.004, of embeddings 1e+38)"),
+        (["--embedding_std=1e38"], "the training loss is inf in epoch 1, step 1: try a lower optimizer.lr (now 0.004)"),
+        (["--weight_decay=1e30"], "in epoch 1, step 2: try a lower optimizer.lr (now 0.004), gradient_clip"),
+    ],
+)
+def test_numbers_that_are_not_finite_end_a_run_at_once(home: Path, tell: Tell, words: list[str], expected: str) -> None:
+    code, error = tell(*TRAIN, "--output_dir=others", "--epochs=3", *words)
+    assert (code, expected in error) == (1, True), error
+    assert list(home.glob("others/mine/MMoE/*/*.ckpt")) == []
+
+
+class Spoiled(lightning.Callback):
+    """Spoils a weight in the second epoch: of all rows, or of one that no row of the data looks up."""
+
+    def __init__(self, rows: slice) -> None:
+        self.rows = rows
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch == 1 and batch_idx == 1:
+            with torch.no_grad():
+                pl_module.model.embedding.table.weight[self.rows] = math.nan
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (slice(None), "the training loss is nan in epoch 2, step 6: "),
+        # Row 0 of the first field is that of a missing user: no loss and no logit has it.
+        (slice(0, 1), "the weights embedding.table.weight are not finite in epoch 2, step 8: "),
+    ],
+)
+def test_the_best_epoch_before_is_kept_and_can_be_tested(home: Path, tell: Tell, rows: slice, expected: str) -> None:
+    # By log loss the second epoch is the better one.
+    words = [*TRAIN[1:], "--output_dir=others", "--epochs=3", "--valid_metric=mean_logloss", "--quiet=true"]
+    with pytest.raises(RecBoleDTNError, match=re.escape(expected)) as caught:
+        fit_settings(resolve(words), callbacks=[Spoiled(rows)])
+    (folder,) = (home / "others/mine/MMoE").iterdir()
+    assert f"that of epoch 1 is kept in {folder.relative_to(home)}: `test --run` tests it" in str(caught.value)
+    weights = torch.load(folder / "checkpoint.ckpt", weights_only=True)["state_dict"]
+    assert all(bool(weight.isfinite().all()) for weight in weights.values())
+    code, error = tell("test", f"--run={folder.relative_to(home)}")
+    assert (code, "tested from the checkpoint of epoch 1" in error) == (0, True)
+
+
+def test_a_board_marks_a_run_that_diverged_and_strict_fails_it(home: Path, tell: Tell) -> None:
+    words = ["leaderboard", "run", "--models=MMoE", "--datasets=mine", "--seeds=1", "--floors=none"]
+    words += ["--config_files=mine.yaml", "--output_dir=others", "--optimizer.lr=1e3", "--output=lb"]
+    assert tell(*words) == (0, "")
+    table = (home / "lb" / "mine.md").read_text()
+    assert "| MMoE ‡ |" in table
+    assert "‡ MMoE ‡: 1 of 1 runs (seed 2020) diverged or overfit: their log loss of click is above" in table
+    for suffix in ("html", "tex"):
+        assert ("‡" if suffix == "html" else r"\ddag{}") in (home / "lb" / f"mine.{suffix}").read_text()
+    with (home / "lb" / "mine.csv").open(newline="") as file:
+        assert {(line["runs"], line["runs_above_constant"]) for line in csv.DictReader(file)} == {("1", "1")}
+    code, error = tell(*words, "--strict")
+    assert (code, "strict: the results are not to be trusted; MMoE mine seed 2020: task 'click'" in error) == (1, True)
+
+
+@pytest.mark.parametrize("name", ["s.csv", "s.parquet", "s.csv.zst"])
+def test_sigterm_leaves_the_file_that_predict_would_replace(
+    home: Path, tell: Tell, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (home / name).write_text("old")
+    encode = Vocabularies.encode
+
+    def stopped(*given: Any, **more: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return encode(*given, **more)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(Vocabularies, "encode", stopped)
+    code, error = tell(*PREDICT, f"--output={name}", "--overwrite", "--batch_size=16")
+    assert (code, error) == (75, "ended by SIGTERM: no output was written\n")
+    assert (home / name).read_text() == "old"
+    assert signal.getsignal(signal.SIGTERM) is before
