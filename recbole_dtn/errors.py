@@ -92,15 +92,15 @@ def errno_of(error: BaseException) -> int | None:
 
 
 def why(error: BaseException) -> str:
-    """What the system says, in words, and what to do.
+    """What the system says, in brackets, and what to do; it goes behind "cannot be written".
 
     >>> why(OSError(27, "File too large"))
-    'File too large: the system limits the size of a file: raise `ulimit -f`'
+    '(File too large): the system limits the size of a file: raise `ulimit -f`'
     >>> why(OSError("parquet: underlying IO error: No space left on device (os error 28)"))
-    'No space left on device: free space there, or choose a place on another disk'
+    '(No space left on device): free space there, or choose a place on another disk'
     """
     number = errno_of(error)
     if number is None:
-        return " ".join(str(error).split()) or type(error).__name__
+        return f"({' '.join(str(error).split()) or type(error).__name__})"
     advice = ADVICE.get(number)
-    return os.strerror(number) + (f": {advice}" if advice else "")
+    return f"({os.strerror(number)})" + (f": {advice}" if advice else "")

@@ -89,15 +89,15 @@ def _system_fault(error: OSError, code: int, debug: bool) -> int:
         _forget_output()
         return code
     if _forget_output():
-        return _fail(f"error: standard output: cannot be written ({why(error)})", code or 1, debug)
+        return _fail(f"error: standard output: cannot be written {why(error)}", code or 1, debug)
     if number in (errno.EMFILE, errno.ENFILE):  # whichever file it was
-        return _fail(f"error: {why(error)}", 1, debug)
+        return _fail(f"error: a file cannot be opened {why(error)}", 1, debug)
     if error.filename is not None:
-        return _fail(f"error: {error.filename}: {why(error)}", UsageError.exit_code, debug)
+        return _fail(f"error: {error.filename}: cannot be read or written {why(error)}", UsageError.exit_code, debug)
     if number is None:
         return _bug(error, debug)
     where = "" if debug else "; --debug shows where"
-    return _fail(f"error: standard output (or a file): cannot be written ({why(error)}){where}", 1, debug)
+    return _fail(f"error: standard output (or a file): cannot be written {why(error)}{where}", 1, debug)
 
 
 def _forget_output() -> bool:

@@ -60,7 +60,7 @@ def read_tree(path: Path, *, name: str | None = None, lines: bool = True) -> Bra
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise UsageError(f"{name}, line {line}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from error
     except OSError as error:
-        raise UsageError(f"{name}: cannot be read: {why(error)}") from error
+        raise UsageError(f"{name}: cannot be read {why(error)}") from error
     tree = copied(_parsed(text, name, lines=lines))
     if isinstance(tree, Leaf) and tree.value is None:
         return Branch(name)

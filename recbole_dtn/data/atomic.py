@@ -103,7 +103,7 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             line = file.readline()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({why(error)})") from None
+        raise DataError(f"{path}: cannot be read {why(error)}") from None
     where = f"{path}, line 1"
     if line.startswith(BOM):
         raise DataError(f"{where}: starts with a byte order mark; save the file as UTF-8 without one")

@@ -82,7 +82,7 @@ class Cell:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DataError(f"{folder}: the locks of cells cannot be made there ({why(error)})") from error
+            raise DataError(f"{folder}: the locks of cells cannot be made there {why(error)}") from error
         return FileLock(folder / name, blocking=False)
 
     @property

@@ -41,7 +41,7 @@ class Recorded:
             except DataError as error:  # a damaged record must not stop a board
                 self.unreadable.append(str(error))
             except OSError as error:
-                self.unreadable.append(f"{path}: cannot be read ({why(error)})")
+                self.unreadable.append(f"{path}: cannot be read {why(error)}")
             else:
                 if record.status == "finished":
                     self.runs[CellKey.of(record)].append((path.parent, record))

@@ -72,7 +72,7 @@ def _files(folder: Path, unreadable: list[str]) -> Iterator[Path]:
     """The records at any depth below a folder; a folder that cannot be looked into is added to ``unreadable``."""
 
     def told(error: OSError) -> None:
-        message = f"{error.filename}: cannot be read ({why(error)})"
+        message = f"{error.filename}: cannot be read {why(error)}"
         if error.errno != errno.ENOENT and message not in unreadable:
             unreadable.append(message)
 

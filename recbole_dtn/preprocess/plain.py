@@ -98,7 +98,7 @@ def _staged(folder: Path) -> Iterator[Path]:
         told = why_not_written(error, folder if folder.is_dir() else Path("."))
         if made and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-        raise DataError(f"{folder}: cannot be written ({told}); choose another folder for --export") from None
+        raise DataError(f"{folder}: cannot be written {told}; choose another folder for --export") from None
 
 
 def _write(frame: pl.DataFrame, file: Path, form: Format) -> None:

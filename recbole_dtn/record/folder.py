@@ -45,7 +45,7 @@ def run_folder(settings: Settings, digest: str, *, first: bool) -> tuple[Path, s
             continue
         except OSError as error:
             raise UsageError(
-                f"output_dir={settings.output_dir}: cannot create {parent / run_id} ({why(error)})"
+                f"output_dir={settings.output_dir}: cannot create {parent / run_id} {why(error)}"
             ) from error
         os.environ[RUN_ID_VARIABLE] = run_id
         return parent / run_id, run_id

@@ -62,7 +62,7 @@ def load_plain(file: Path, *, mapped: bool) -> Any:
     except OSError as error:
         # torch asks for places outside of a file that is cut off.
         if error.errno != errno.EINVAL:
-            raise DataError(f"{file}: cannot be read ({why(error)})") from error
+            raise DataError(f"{file}: cannot be read {why(error)}") from error
         raise DataError(f"{file} is cut off: take another copy of it, or train again") from error
     except pickle.UnpicklingError as error:  # its text tells how to run the file's code
         raise DataError(

@@ -33,8 +33,8 @@ class _Console(Console):
             if not self.lasting:
                 raise
             self.quiet = True
-            told = f"warning: nothing more is printed: standard output: {why(error)}; what is running goes on"
-            print(told, file=sys.stderr)
+            told = f"standard output cannot be written {why(error)}; what is running goes on"
+            print(f"warning: nothing more is printed: {told}", file=sys.stderr)
 
     def on_broken_pipe(self) -> None:
         raise  # rich would end the process here

@@ -69,7 +69,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({why(error)})") from error
+        raise DataError(f"{path}: cannot be written {why(error)}") from error
 
 
 def check_folder(option: str, path: Path) -> None:
@@ -100,7 +100,7 @@ def read_json(path: Path) -> Any:
             json.dumps(content, ensure_ascii=False).encode("utf-8")
         return content
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({why(error)})") from error
+        raise DataError(f"{path}: cannot be read {why(error)}") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise DataError(f"{path}, line {line}: not UTF-8 text (byte {error.start} of the file); {DAMAGED}") from error

@@ -169,7 +169,7 @@ def open_output(text: str) -> Iterator[OutputTable]:
                 yield table
             os.replace(folder / path.name, path)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{text}: cannot be written ({why_not_written(error, path.parent)})") from error
+        raise DataError(f"{text}: cannot be written {why_not_written(error, path.parent)}") from error
 
 
 class _Finished:

@@ -257,7 +257,7 @@ def test_a_full_or_closed_standard_output_is_told(
     monkeypatch.setattr(sys, "stdout", full_disk() if full else closed_pipe())
     code, error = tell(*words)
     assert code == (1 if full else 0)
-    assert ("No space left on device: free space there" in error, "standard output" in error) == (full, full)
+    assert ("(No space left on device): free space there" in error, "standard output" in error) == (full, full)
 
 
 def full_disk() -> Any:
@@ -300,7 +300,7 @@ def test_a_run_goes_on_when_nothing_can_be_printed(
         ((*EXPORT, "--output=x"), "home/x", 1000),
         (("leaderboard", "render", "--records=runs", "--output=lb"), "lb/runs.", 1000),
         (("data", "split", *TRAIN[1:], "--export=e"), "e: cannot be written", 1000),
-        (("data", "info", *TRAIN[1:], "--html=i.html"), "i.html", 1000),
+        (("data", "info", *TRAIN[1:], "--json=i.json"), "i.json", 1000),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_written_whole_is_named(
@@ -311,7 +311,7 @@ def test_a_file_that_cannot_be_written_whole_is_named(
     assert code == 2
     assert f"{named}" in error
     assert "File too large" in error
-    assert not any((home / name).exists() for name in ("s.csv", "s.csv.gz", "s.csv.zst", "s.parquet", "x", "i.html"))
+    assert not any((home / name).exists() for name in ("s.csv", "s.csv.gz", "s.csv.zst", "s.parquet", "x", "i.json"))
 
 
 @pytest.mark.parametrize("words", [TRAIN, ("test", "--run=RUN"), (*PREDICT, "--output=s.csv"), COMMANDS["render"]])
@@ -323,7 +323,7 @@ def test_a_limit_on_open_files_is_told(home: Path, capsys: pytest.CaptureFixture
         code = main(list(words))
     error = capsys.readouterr().err
     assert code in (1, 2)
-    assert "Too many open files: the system limits the number of open files: raise `ulimit -n`" in error
+    assert "(Too many open files): the system limits the number of open files: raise `ulimit -n`" in error
 
 
 @pytest.mark.parametrize("limit", [10, 1000, 30_000])
