@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import warnings
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -14,39 +15,25 @@ from recbole_dtn.errors import DataError, why
 
 __all__ = ["load_plain", "save_plain"]
 
-
-class _Noting:
-    """A binary file that notes why it could not be written: torch tells of its own file's format instead."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        try:
-            return self.file.write(data)
-        except OSError as error:
-            self.error = self.error or error
-            raise
-
-    def flush(self) -> None:
-        self.file.flush()
+PROBED = 1 << 16
+"""Bytes that are written to learn why others could not be."""
 
 
-def save_plain(content: dict[str, Any], path: Path) -> None:
+def save_plain(content: Any, path: Path) -> None:
     """``torch.save``.
 
     Raises:
         OSError: where the system could not write it.
     """
-    with path.open("wb") as file:
-        noting = _Noting(file)
-        try:
-            torch.save(content, noting)  # type: ignore[arg-type]
-        except RuntimeError:
-            if noting.error is None:
-                raise
-            raise noting.error from None
+    try:
+        torch.save(content, path)
+    except RuntimeError:
+        # Of a full disk, torch says that its own format is wrong; the system says it when asked once more.
+        with path.open("ab") as file:
+            file.write(bytes(PROBED))
+            file.flush()
+            os.fsync(file.fileno())
+        raise
 
 
 def load_plain(file: Path, *, mapped: bool) -> Any:

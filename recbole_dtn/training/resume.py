@@ -209,8 +209,8 @@ class TrainingKeeper(lightning.Callback):
             write_training(self.folder, content, record)
         except DataError as error:
             self.report.show(
-                f"warning: no training checkpoint was written: {error}; the run goes on, and can be resumed from the "
-                "one before at most"
+                f"warning: no training checkpoint could be written: {error}; the run goes on, and can be resumed from "
+                "the one before at most"
             )
 
     # ---- going on -----------------------------------------------------------------------------------------------
