@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -9,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 
 import recbole_dtn
-from recbole_dtn.errors import Preempted, RecBoleDTNError, UsageError, nearest
+from recbole_dtn.errors import Preempted, RecBoleDTNError, UsageError, errno_of, nearest, why
 
 __all__ = ["COMMANDS", "main"]
 
@@ -41,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    code = 0
     try:
         code = _dispatch(words)
         sys.stdout.flush()  # so that a reader that has gone is noticed here
@@ -50,17 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED, debug)
     except Preempted as error:
-        return _fail(f"ended by SIGTERM: {str(error) or 'nothing was begun'}", Preempted.exit_code, debug)
-    except BrokenPipeError:  # the reader of our output has gone (`... | head`)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _fail(f"ended by SIGTERM: {str(error) or 'no output was written'}", Preempted.exit_code, debug)
+    except OSError as error:
+        return _system_fault(error, code, debug)
     except Exception as error:
-        if isinstance(error, OSError) and error.filename is not None:  # a path that a user gave
-            return _fail(f"error: {error.filename}: {error.strerror}", UsageError.exit_code, debug)
-        from recbole_dtn.report.faults import describe_fault
-
-        hint = "" if debug else "; --debug shows the traceback"
-        return _fail(f"error: {describe_fault(error)}{hint}", 1, debug)
+        return _bug(error, debug)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -81,6 +78,47 @@ def _dispatch(words: list[str]) -> int:
     return code
 
 
+def _system_fault(error: OSError, code: int, debug: bool) -> int:
+    """Tell an error of the system: of the standard output, of a path that a user gave, or of a limit.
+
+    Args:
+        error: the error. code: of the command, where it had ended before. debug: show the traceback.
+    """
+    number = errno_of(error)
+    if number == errno.EPIPE:  # the reader of our output has gone (`... | head`)
+        _forget_output()
+        return code
+    if _forget_output():
+        return _fail(f"error: standard output: cannot be written {why(error)}", code or 1, debug)
+    if number in (errno.EMFILE, errno.ENFILE):  # whichever file it was
+        return _fail(f"error: a file cannot be opened {why(error)}", 1, debug)
+    if error.filename is not None:
+        return _fail(f"error: {error.filename}: cannot be read or written {why(error)}", UsageError.exit_code, debug)
+    if number is None:
+        return _bug(error, debug)
+    where = "" if debug else "; --debug shows where"
+    return _fail(f"error: standard output (or a file): cannot be written {why(error)}{where}", 1, debug)
+
+
+def _forget_output() -> bool:
+    """Whether what is left to be printed cannot be; it would fail once more when the interpreter ends."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _bug(error: Exception, debug: bool) -> int:
+    """Tell an error that no check foresaw."""
+    from recbole_dtn.report.faults import describe_fault
+
+    hint = "" if debug else "; --debug shows the traceback"
+    return _fail(f"error: {describe_fault(error)}{hint}", 1, debug)
+
+
 def _help_words(command: str, words: list[str]) -> list[str]:
     """The words that say which help is asked for; ``data --help=info`` is ``data info --help``."""
     asked = [word for word in words if word not in ("--help", "-h")]
@@ -90,5 +128,6 @@ def _help_words(command: str, words: list[str]) -> list[str]:
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc(file=sys.stderr)
+    _forget_output()
     print(message, file=sys.stderr)
     return code

@@ -47,12 +47,14 @@ def run(words: list[str]) -> int:
     read_record(Path(given.run))  # a wrong folder is an error before torch is imported
     from recbole_dtn.serving.export import export_run, sample_rows
     from recbole_dtn.serving.load import load
+    from recbole_dtn.training.signals import Signals
 
     moved = {} if given.data_path is None else {"data_path": given.data_path}
     with plugin_warnings():
         loaded = load(given.run, plugins=split_words(given.plugins or ""), trust=given.trust, **moved)
     rows = sample_rows(loaded, given.rows)
-    found = export_run(loaded, given.format, Path(given.output), rows, overwrite=given.overwrite)
+    with Signals():  # SIGTERM leaves no half of an export
+        found = export_run(loaded, given.format, Path(given.output), rows, overwrite=given.overwrite)
     print(f"wrote {', '.join(found.files)} into {given.output}")
     print(f"largest difference from the run's scores: {found.difference:.1e}, over {found.rows:,} rows")
     return 0

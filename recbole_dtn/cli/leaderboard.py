@@ -16,7 +16,7 @@ from recbole_dtn.errors import Preempted, UsageError, nearest
 from recbole_dtn.plugins import check_named
 from recbole_dtn.registry import MODELS, load_plugins
 from recbole_dtn.report.console import make_console, say
-from recbole_dtn.report.files import check_place
+from recbole_dtn.report.files import check_place, write_text
 
 if TYPE_CHECKING:
     from recbole_dtn.leaderboard.board import Entry
@@ -141,6 +141,7 @@ def _run(words: list[str]) -> int:
     file = _board_file(given.words)
     if given.workers < 1:
         raise UsageError(f"--workers: expected 1 or more, found {given.workers}")
+    check_place(Path(given.output), f"--output={given.output}")
     plan = _plan(given, file)
     if given.collect:
         _write_found(_found_of(plan, None, file)(), Path(given.output))
@@ -158,7 +159,7 @@ def _run(words: list[str]) -> int:
         plan.seeds,
         plan.overrides,
         Path(given.output),
-        make_console(),
+        make_console(lasting=True),
         settings=plan.settings,
         split_seeds=plan.split_seeds,
         board=file.stem if file else None,
@@ -249,9 +250,17 @@ def _write_found(
         say(console, f"no record of {len(found.missing)} cells: {titles}" + (f"; and {more} more" if more > 0 else ""))
     if not found.records:
         where = below or "output_dir"
-        raise UsageError(f"leaderboard render: no finished run below {where}; `leaderboard run` makes them")
+        raise UsageError(f"leaderboard render: no finished run below {where}; {_what_else(found.unreadable)}")
     paths = write_forms(found.records, found.names, output, name or found.name, forms or FORMS)
     say(console, f"{len(found.records)} runs: {', '.join(map(str, paths))}")
+
+
+def _what_else(unreadable: Sequence[str]) -> str:
+    """What to do where no run was found."""
+    if not unreadable:
+        return "`leaderboard run` makes them"
+    more = f", and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
+    return f"left out: {unreadable[0]}{more}"
 
 
 def _serve(words: list[str]) -> int:
@@ -312,7 +321,6 @@ def _diff(words: list[str]) -> int:
     if len(given.words) != 2:
         raise UsageError(f"leaderboard diff: expected {DIFF.place}; found {len(given.words)}")
     from recbole_dtn.leaderboard.against import COLUMNS, against, against_markdown
-    from recbole_dtn.report.files import write_text
     from recbole_dtn.report.tables import show_table
 
     console = make_console()
@@ -321,7 +329,7 @@ def _diff(words: list[str]) -> int:
         file = Path(word) if word.endswith((".yaml", ".yml")) else None
         found = _finder(RENDER.parse([] if file else [f"--records={word}"]), file)()
         if not found.records:
-            raise UsageError(f"leaderboard diff: no finished run of {word}; `leaderboard run` makes them")
+            raise UsageError(f"leaderboard diff: no finished run of {word}; {_what_else(found.unreadable)}")
         for message in found.unreadable:
             say(console, f"left out: {message}")
         boards.append(found)
@@ -342,7 +350,6 @@ def _add(words: list[str]) -> int:
     if file is None or not file.is_file():
         raise UsageError(f"leaderboard add: expected the file of a leaderboard (.yaml), found {file or 'none'}")
     from recbole_dtn.leaderboard.board import appended, entry_of, read_board
-    from recbole_dtn.report.files import write_text
 
     entry = entry_of(given.model, given.name, given.settings)
     text = appended(file.read_text(encoding="utf-8"), "models", entry)

@@ -100,6 +100,7 @@ def run(words: list[str]) -> int:
     from recbole_dtn.data.progress import progress_meter
     from recbole_dtn.serving.load import load
     from recbole_dtn.serving.predict import score_files
+    from recbole_dtn.training.signals import Signals
 
     if given.threads is not None:
         torch.set_num_threads(given.threads)
@@ -107,7 +108,8 @@ def run(words: list[str]) -> int:
     console = make_console(stderr=given.output == "-")
     with plugin_warnings():
         loaded = load(given.run, plugins=split_words(given.plugins or ""), trust=given.trust)
-    with progress_meter(console, show=not given.json) as meter:
+    # SIGTERM leaves no half of a file.
+    with Signals(), progress_meter(console, show=not given.json) as meter:
         shared = {
             "keep": split_words(given.keep or ""),
             "score": given.score,

@@ -68,7 +68,7 @@ def run(words: list[str]) -> int:
     resume, words = _taken(words, "resume")
     resolved = resolve(words) if resume in (None, "auto") else resolve_resumed(Path(resume or ""), words)
     settings = resolved.settings
-    console = make_console(quiet=settings.quiet)
+    console = make_console(quiet=settings.quiet, lasting=not dry)
     splits = plan_splits(settings, seeds, Path(settings.data_path) / (settings.folder or settings.dataset))
     if dry:
         from recbole_dtn.cli.dry_run import show
@@ -96,4 +96,8 @@ def run(words: list[str]) -> int:
     finished = fit_settings(resolved, console=console, resume=resume)
     if settings.quiet and os.environ.get("LOCAL_RANK", "0") == "0":
         print(finished.folder)
+    if settings.strict and finished.status == "finished":
+        from recbole_dtn.training.warn import refuse_untrusted
+
+        refuse_untrusted([(str(finished.folder), finished.record)])
     return ENDED[finished.status]

@@ -19,6 +19,7 @@ from recbole_dtn.report.tables import show_table
 from recbole_dtn.report.text import decimal
 from recbole_dtn.training.fit import fit_settings
 from recbole_dtn.training.report import METRIC_NAMES, metric_rows
+from recbole_dtn.training.warn import refuse_untrusted
 
 __all__ = ["run_splits", "split_rows"]
 
@@ -71,6 +72,8 @@ def run_splits(
                 say(console, f"{_result(run.record)} ({run.folder})")
     finally:
         _show(records, console)
+    if settings.strict:
+        refuse_untrusted([(record.run_id, record) for record in records])
     return "finished"
 
 

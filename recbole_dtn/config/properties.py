@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from recbole_dtn.config.faults import read_model
 from recbole_dtn.config.tree import Branch, Leaf, copied, from_python, parse_text, plain
-from recbole_dtn.errors import UsageError
+from recbole_dtn.errors import UsageError, why
 from recbole_dtn.shipped import properties_folder
 
 __all__ = [
@@ -60,7 +60,7 @@ def read_tree(path: Path, *, name: str | None = None, lines: bool = True) -> Bra
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise UsageError(f"{name}, line {line}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from error
     except OSError as error:
-        raise UsageError(f"{name}: cannot be read: {error.strerror}") from error
+        raise UsageError(f"{name}: cannot be read {why(error)}") from error
     tree = copied(_parsed(text, name, lines=lines))
     if isinstance(tree, Leaf) and tree.value is None:
         return Branch(name)

@@ -20,7 +20,7 @@ import polars as pl
 
 from recbole_dtn.data.ahead import ahead
 from recbole_dtn.data.escape import MISSING_WORDS
-from recbole_dtn.errors import DataError, nearest
+from recbole_dtn.errors import DataError, nearest, why
 
 __all__ = [
     "BOM",
@@ -103,7 +103,7 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             line = file.readline()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+        raise DataError(f"{path}: cannot be read {why(error)}") from None
     where = f"{path}, line 1"
     if line.startswith(BOM):
         raise DataError(f"{where}: starts with a byte order mark; save the file as UTF-8 without one")

@@ -122,9 +122,10 @@ class _Reading:
         # Digests taken in an earlier run count while path, size and times of change are the same.
         before: dict[Path, str] = {}
         for path in self.paths:
-            kept = self.memo.get(self.keys[path])
-            if isinstance(kept, list) and kept[0] == self.stamps[path]:
-                before[path] = kept[1]
+            # An entry of another form was not written here: its file is read again.
+            match self.memo.get(self.keys[path]):
+                case [stamp, str(digest)] if stamp == self.stamps[path]:
+                    before[path] = digest
         self.known: dict[Path, str] = {} if full else dict(before)
         self.before = before
         # Digests that are being taken, by file.
@@ -209,7 +210,7 @@ def open_entry(
             return None
         vocabularies = read_json(folder / VOCABULARIES)
         return None if vocabularies is None else _encoded(vocabularies, manifest["encoded"])
-    except (OSError, KeyError, TypeError, AttributeError):
+    except (OSError, KeyError, TypeError, AttributeError, ValueError):
         return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any
 from recbole_dtn.data.building import is_building
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.sums import file_sums, identity, read_signed, write_signed
+from recbole_dtn.errors import DataError
+from recbole_dtn.report.files import read_json as read_file
 
 __all__ = ["CacheEntry", "cache_clear", "cache_list", "complete_manifest", "faulty_file", "read_json"]
 
@@ -38,8 +39,8 @@ class CacheEntry:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a file; None when there is none or it cannot be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_file(path)
+    except DataError:
         return None
     return content if isinstance(content, dict) else None
 

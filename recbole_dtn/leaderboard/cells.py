@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.splits import SplitKey, plan_splits
-from recbole_dtn.errors import DataError, UsageError
+from recbole_dtn.errors import DataError, UsageError, why
 from recbole_dtn.leaderboard.board import Entry
 from recbole_dtn.leaderboard.datasets import DataEntry, data_entries
 from recbole_dtn.record.record import RunRecord
@@ -84,7 +84,7 @@ class Cell:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DataError(f"{folder}: the locks of cells cannot be made there ({error.strerror})") from error
+            raise DataError(f"{folder}: the locks of cells cannot be made there {why(error)}") from error
         return FileLock(folder / name, blocking=False)
 
     @property

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 
 from recbole_dtn.leaderboard.statistics import BoardRow
 
-__all__ = ["MARK", "row_labels"]
+__all__ = ["MARK", "WORSE", "row_labels"]
 
 MARK = "†"
 """Behind the name of a row whose numbers were selected on the test set."""
+WORSE = "‡"
+"""Behind the name of a row with runs whose log loss is above that of a constant."""
 
 
 def row_labels(rows: Sequence[BoardRow]) -> list[str]:
-    """A name per row, with a digest where rows of one name on one data set differ, and a mark of selection on test."""
+    """A name per row, with a digest where rows of one name on one data set differ, and marks (of selection on the test
+    set, and of runs that are worse than a constant)."""
     named = []
     for row in rows:
         # A digest is shown only where a name alone would be ambiguous.
@@ -24,5 +27,6 @@ def row_labels(rows: Sequence[BoardRow]) -> list[str]:
         if len({other.source_fingerprint for other in same}) > 1:
             parts.append(f"data {row.source_fingerprint[:6]}")
         name = f"{row.name} ({', '.join(parts)})" if parts else row.name
-        named.append(f"{name} {MARK}" if row.selected_on_test else name)
+        marks = MARK * row.selected_on_test + WORSE * bool(row.worse)
+        named.append(f"{name} {marks}" if marks else name)
     return named

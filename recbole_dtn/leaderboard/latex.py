@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from recbole_dtn.leaderboard.compare import Comparison, Difference, compare
 from recbole_dtn.leaderboard.differences import SIGNIFICANT, signed
-from recbole_dtn.leaderboard.labels import MARK, row_labels
+from recbole_dtn.leaderboard.labels import MARK, WORSE, row_labels
 from recbole_dtn.leaderboard.render import SHOWN, spread
 from recbole_dtn.leaderboard.statistics import REACH, BoardRow, Metric
 from recbole_dtn.registry import METRICS
@@ -18,7 +18,8 @@ __all__ = ["latex", "tex"]
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "–": "--", "±": r"$\pm$", "²": r"\textsuperscript{2}", MARK: r"\dag{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "–": "--", "±": r"$\pm$", "²": r"\textsuperscript{2}",
+    MARK: r"\dag{}", WORSE: r"\ddag{}",
     "…": r"\dots{}",
 }  # fmt: skip
 
@@ -74,6 +75,7 @@ def _results(rows: Sequence[BoardRow], found: Comparison | None) -> str:
     caption = (
         f"{tex(rows[0].dataset)}: test metrics, mean $\\pm$ standard deviation over "
         f"{tex(' or '.join(map(str, sorted(numbers))))} {units}. {_what_is_bold(rows, found)}"
+        + (rf" {tex(WORSE)}: with runs that diverged or overfit." if any(row.worse for row in rows) else "")
     )
     return _table(caption, f"results-{rows[0].dataset}", "l" + "r" * (len(heads) - 1), body)
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recbole_dtn.errors import DataError
+from recbole_dtn.errors import DataError, why
 from recbole_dtn.leaderboard.cells import CellKey
 from recbole_dtn.record.record import FILE_NAME, RunRecord, read_record
 
@@ -38,11 +38,10 @@ class Recorded:
                     continue
                 self.seen[path] = written
                 record = read_record(path)
-            except DataError as error:
+            except DataError as error:  # a damaged record must not stop a board
                 self.unreadable.append(str(error))
-            # A damaged record must not stop a board.
-            except (OSError, UnicodeDecodeError) as error:
-                self.unreadable.append(f"{path}: {error}")
+            except OSError as error:
+                self.unreadable.append(f"{path}: cannot be read {why(error)}")
             else:
                 if record.status == "finished":
                     self.runs[CellKey.of(record)].append((path.parent, record))

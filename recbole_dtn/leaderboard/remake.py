@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import errno
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import yaml
 from recbole_dtn.config.digest import NOT_DIGESTED
 from recbole_dtn.config.properties import flow_yaml
 from recbole_dtn.config.splits import SplitKey
+from recbole_dtn.errors import why
 from recbole_dtn.leaderboard.cells import Cell, CellKey
 from recbole_dtn.leaderboard.page.chosen import defaults_of, flat
 from recbole_dtn.leaderboard.records import Recorded
@@ -60,10 +63,23 @@ def read_below(folders: Iterable[Path], known: Recorded | None = None) -> Record
     """Every finished run's record at any depth below the folders, but those in hidden ones; added to ``known``."""
     found = Recorded() if known is None else known
     for folder in dict.fromkeys(folders):
-        places = {path.parent.parent for path in folder.rglob(FILE_NAME)}
+        places = {path.parent.parent for path in _files(folder, found.unreadable)}
         for place in sorted(place for place in places if not _hidden(place.relative_to(folder))):
             found.read(place)
     return found
+
+
+def _files(folder: Path, unreadable: list[str]) -> Iterator[Path]:
+    """The records at any depth below a folder; a folder that cannot be looked into is added to ``unreadable``."""
+
+    def told(error: OSError) -> None:
+        message = f"{error.filename}: cannot be read {why(error)}"
+        if error.errno != errno.ENOENT and message not in unreadable:
+            unreadable.append(message)
+
+    for place, _, files in os.walk(folder, onerror=told):
+        if FILE_NAME in files:
+            yield Path(place) / FILE_NAME
 
 
 def _hidden(path: Path) -> bool:

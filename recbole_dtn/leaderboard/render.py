@@ -13,7 +13,7 @@ from recbole_dtn.leaderboard.cells import runs_once
 from recbole_dtn.leaderboard.compare import CLAIMS_NEED
 from recbole_dtn.leaderboard.details import detail_tables, warnings_of
 from recbole_dtn.leaderboard.differences import difference_lines, differences_csv, show_differences
-from recbole_dtn.leaderboard.labels import MARK, row_labels
+from recbole_dtn.leaderboard.labels import MARK, WORSE, row_labels
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary, unit_of
 from recbole_dtn.report.console import say
 from recbole_dtn.report.files import write_text
@@ -30,7 +30,7 @@ PARTS = ("embedding", "codebook", "dense", "total")
 CSV_COLUMNS = (
     "dataset", "name", "model", "task", "metric", "split", "mean", "sd", "n",
     *(f"parameters_{part}" for part in PARTS),
-    "samples_per_second", "settings_digest", "data_fingerprint", "selected_on_test",
+    "samples_per_second", "settings_digest", "data_fingerprint", "selected_on_test", "runs", "runs_above_constant",
 )  # fmt: skip
 
 
@@ -99,6 +99,14 @@ def notes(rows: Sequence[BoardRow]) -> list[str]:
             f"{MARK} Selected on the test set: these numbers are optimistic; they compare with published tables of the "
             "same protocol only."
         )
+    for name, row in zip(names, rows, strict=True):
+        if row.worse:
+            tasks = ", ".join(dict.fromkeys(task for found_in in row.worse.values() for task in found_in))
+            where = ", ".join(f"{split.title}, seed {seed}" if several else f"seed {seed}" for split, seed in row.worse)
+            found.append(
+                f"{WORSE} {name}: {len(row.worse)} of {row.runs} runs ({where}) diverged or overfit: their log loss of "
+                f"{tasks} is above that of predicting the share of positives for every row. They are in the means."
+            )
     found.append(_what_the_spread_is(rows))
     if min((row.units for row, _ in pairs), default=0) < CLAIMS_NEED:
         found.append(
@@ -192,7 +200,8 @@ def board_csv(rows: Sequence[BoardRow]) -> str:
     lines: list[list[Any]] = []
     for row in rows:
         sizes = [row.parameters.get(part) for part in PARTS]
-        ends = [*sizes, row.samples_per_second, row.settings_digest, row.data_fingerprint, row.selected_on_test]
+        ends = [*sizes, row.samples_per_second, row.settings_digest, row.data_fingerprint, row.selected_on_test,
+                row.runs, len(row.worse)]  # fmt: skip
         for metric, values in row.metrics.items():
             starts = [row.dataset, row.name, row.model, metric.task, metric.name, metric.split]
             lines.append([*starts, values.mean, values.sd, values.n, *ends])

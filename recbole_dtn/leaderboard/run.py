@@ -24,12 +24,14 @@ from recbole_dtn.leaderboard.render import print_board
 from recbole_dtn.leaderboard.statistics import summarise
 from recbole_dtn.leaderboard.workers import Outcome, Workers
 from recbole_dtn.plugins import changed_plugins
+from recbole_dtn.record.constant import worse_than_constant
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.console import say
 from recbole_dtn.report.files import check_place, write_text
 from recbole_dtn.report.tables import csv_text
 from recbole_dtn.report.text import decimal
 from recbole_dtn.training.signals import Signals
+from recbole_dtn.training.warn import refuse_untrusted
 
 __all__ = ["present_fingerprint", "run_board"]
 
@@ -78,7 +80,7 @@ def run_board(
     Raises:
         UsageError: for wrong settings of any cell, before the first runs.
         RecBoleDTNError: at the end, when cells failed; the others are in the table, and ``<board>.failures.csv`` has
-            the reasons.
+            the reasons. Also when results of a cell with ``strict`` are not to be trusted.
         KeyboardInterrupt, Preempted: after Ctrl-C or SIGTERM; the cells finished by then are in the table, and those
             that were running go on where they were when the leaderboard is run again.
     """
@@ -108,6 +110,7 @@ def run_board(
     if session.failures:
         titles = "; ".join(cell.title for cell, _ in session.failures)
         raise RecBoleDTNError(f"{len(session.failures)} of {len(cells)} cells failed: {titles}")
+    refuse_untrusted(session.strict_runs)
     return path
 
 
@@ -147,6 +150,11 @@ class _Session:
     def records(self) -> list[RunRecord]:
         """Of the cells that are filled, in the order of the cells."""
         return [self.found[position] for position in sorted(self.found)]
+
+    @property
+    def strict_runs(self) -> list[tuple[str, RunRecord]]:
+        """Title and record of the cells whose settings are ``strict``."""
+        return [(self.cells[p].title, self.found[p]) for p in sorted(self.found) if self.cells[p].settings.strict]
 
     @property
     def failures(self) -> list[tuple[Cell, str]]:
@@ -311,6 +319,8 @@ def _result(record: RunRecord) -> str:
         f"{task} {_short(values['auc'] if 'auc' in values else next(iter(values.values()), None))}"
         for task, values in (record.test or {}).items()
     )
+    worse = list(dict.fromkeys(each.task for each in worse_than_constant(record)))
+    found += f" (log loss of {', '.join(worse)} above that of a constant)" if worse else ""
     return f"{found} (selected on the test set)" if record.selected_on_test else found
 
 

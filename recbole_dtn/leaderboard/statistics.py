@@ -11,6 +11,7 @@ from typing import Any
 
 from recbole_dtn.config.metrics import error_name
 from recbole_dtn.config.splits import TEST_IS_DRAWN, SplitKey
+from recbole_dtn.record.constant import worse_than_constant
 from recbole_dtn.record.record import RunRecord
 
 __all__ = [
@@ -80,6 +81,7 @@ class BoardRow:
             have them.
         warnings: the sentences of each run.
         name: of the row; the model's where the leaderboard gives none.
+        worse: tasks whose log loss is above that of a constant, by split and seed, of the runs that have any.
     """
 
     dataset: str
@@ -108,6 +110,7 @@ class BoardRow:
     positives: tuple[Mapping[str, Mapping[str, tuple[int, int]]], ...] = ()
     warnings: tuple[tuple[str, ...], ...] = ()
     name: str = ""
+    worse: Mapping[UnitKey, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def runs_at(self) -> set[UnitKey]:
@@ -318,6 +321,11 @@ def _row(runs: Sequence[RunRecord], source: str, ran_as: tuple[Any, ...], names:
         positives=tuple({SplitKey.of(run): run.positives for run in runs if run.positives}.values()),
         warnings=tuple(tuple(run.warnings) for run in runs),
         name=names.get(first.settings_digest, first.model),
+        worse={
+            (SplitKey.of(run), run.seed): worse
+            for run in runs
+            if (worse := tuple(dict.fromkeys(found.task for found in worse_than_constant(run))))
+        },
     )
 
 

@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.staging import dataset_files, staged
 from recbole_dtn.data.write import replace_file, write_dataset_yaml
-from recbole_dtn.errors import TooManyRejectedError
+from recbole_dtn.errors import DataError, TooManyRejectedError
 from recbole_dtn.preprocess.rejects import FAILED, REJECTED, Rejects
+from recbole_dtn.report.files import read_json
 
 __all__ = ["RECORD", "Preprocessor", "Work", "read_record"]
 
@@ -152,7 +153,7 @@ class Preprocessor(ABC):
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of how a folder's atomic files were made; None where there is none."""
     try:
-        content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(folder / RECORD)
+    except DataError:
         return None
     return content if isinstance(content, dict) else None

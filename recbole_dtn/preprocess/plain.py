@@ -20,7 +20,7 @@ from recbole_dtn.data.escape import unescape
 from recbole_dtn.data.sources import PARTS, Sources
 from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.preprocess.prepare import PreparedData, Split, open_sources, prepare
-from recbole_dtn.report.files import check_place
+from recbole_dtn.report.files import check_place, why_not_written
 
 __all__ = ["FILE_NAME", "ROW", "export_splits"]
 
@@ -98,10 +98,10 @@ def _staged(folder: Path) -> Iterator[Path]:
             for file in sorted(work.iterdir(), key=lambda path: path.name == FILE_NAME):
                 os.replace(file, folder / file.name)
     except (OSError, pl.exceptions.PolarsError) as error:
+        told = why_not_written(error, folder if folder.is_dir() else Path("."))
         if made and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        raise DataError(f"{folder}: cannot be written ({why}); choose another folder for --export") from None
+        raise DataError(f"{folder}: cannot be written {told}; choose another folder for --export") from None
 
 
 def _write(frame: pl.DataFrame, file: Path, form: Format) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,21 @@ from recbole_dtn.layers.embedding import EmbeddingTable
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.plugins import plugin_states
 from recbole_dtn.record.held import held
-from recbole_dtn.record.sealed import damaged, is_sealed, seal
-from recbole_dtn.report.files import temporary_file
+from recbole_dtn.record.plain_file import load_plain, save_plain
+from recbole_dtn.report.files import temporary_file, writing
 from recbole_dtn.schema import DataSchema
 
 __all__ = [
-    "FILE_NAME", "Checkpoint", "checkpoint_epoch", "initialise_from", "read_checkpoint", "read_weights", "save_whole",
-    "write_checkpoint",
+    "FILE_NAME", "Checkpoint", "checkpoint_epoch", "initialise_from", "load_weights", "read_checkpoint",
+    "read_weights", "save_whole", "write_checkpoint",
 ]  # fmt: skip
 
 FILE_NAME = "checkpoint.ckpt"
 FORMAT = 1
-SEALED = "sealed"
-"""Key of a content whose file has a checksum; earlier versions wrote none."""
+KEYS = {"state_dict": dict, "schema": dict, "vocabularies": dict, "settings": dict, "epoch": int}
+"""Keys that every checkpoint has, and their types."""
+SHOWN = 3
+"""Most faults that are named."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,12 @@ def save_whole(path: Path, content: dict[str, Any], replaced: Callable[[], None]
         path: of the file. content: plain values and tensors.
         replaced: called after the file has been renamed, with Ctrl-C and SIGTERM held back in between, so that what is
             noted of the file agrees with it.
+
+    Raises:
+        DataError: when it cannot be written, such as for a full disk.
     """
-    with temporary_file(path) as temporary:
-        torch.save({**content, SEALED: True}, temporary)
-        seal(temporary)
+    with writing(path), temporary_file(path) as temporary:
+        save_plain(content, temporary)
         _to_disk(temporary)
         with held():
             os.replace(temporary, path)
@@ -125,17 +129,24 @@ def read_checkpoint(path: Path) -> Checkpoint:
         DataError: when it is missing, is not one of ours, or does not have its checksum.
     """
     content = _content(path, mapped=False)
-    return Checkpoint(
-        state_dict=content["state_dict"],
-        schema=DataSchema.from_dict(content["schema"]),
-        vocabularies=Vocabularies.from_dict(content["vocabularies"]),
-        settings=content["settings"],
-        epoch=content["epoch"],
-        balancer=content.get("balancer", {}),  # older checkpoints have none
-        tables=content.get("tables", {}),
-        plugins=content.get("plugins", []),
-        record=content.get("record"),
-    )
+    try:
+        schema, vocabularies = content["schema"], content["vocabularies"]
+        return Checkpoint(
+            state_dict=content["state_dict"],
+            schema=DataSchema.from_dict(schema),
+            vocabularies=Vocabularies.from_dict(vocabularies),
+            settings=content["settings"],
+            epoch=content["epoch"],
+            balancer=content.get("balancer", {}),  # older checkpoints have none
+            tables=content.get("tables", {}),
+            plugins=content.get("plugins", []),
+            record=content.get("record"),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{_file(path)}: its schema or vocabularies are not what a run writes ({type(error).__name__}: {error}); "
+            "take another copy of it, or train again"
+        ) from error
 
 
 def checkpoint_epoch(folder: Path) -> int | None:
@@ -161,19 +172,62 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _content(path: Path, *, mapped: bool) -> dict[str, Any]:
-    file = path / FILE_NAME if path.is_dir() else path
+    file = _file(path)
     if not file.is_file():
         raise DataError(f"no checkpoint at {file}: expected a run folder, as printed at the end of a run")
-    sealed = is_sealed(file)
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # torch raises many kinds for a file that is not its own
-        raise DataError(f"{file} is not a checkpoint that torch can read: {error}") from error
+    content = load_plain(file, mapped=mapped)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{file} is not a checkpoint of format {FORMAT}: it was written by another program or version")
-    if content.get(SEALED) and not sealed:
-        raise damaged(file)
+    faults = [
+        f"{key}: expected {'a map' if kind is dict else 'a whole number'}, found "
+        + (type(content[key]).__name__ if key in content else "none")
+        for key, kind in KEYS.items()
+        if not isinstance(content.get(key), kind)
+    ]
+    faults += [
+        f"state_dict.{name}: expected a tensor, found {type(found).__name__}"
+        for name, found in (content["state_dict"].items() if not faults else ())
+        if not isinstance(found, Tensor)
+    ]
+    if faults:
+        raise DataError(
+            f"{file} is not a whole checkpoint: {'; '.join(faults[:SHOWN])}; take another copy of it, or train again"
+        )
     return content
+
+
+def _file(path: Path) -> Path:
+    return path / FILE_NAME if path.is_dir() else path
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Load all weights of a model.
+
+    Args:
+        model: gets them. state: by name. where: their file, for messages.
+
+    Raises:
+        DataError: where a weight is missing, is not one of the model, or has another shape or type.
+    """
+    # torch would convert them without a word, and cut off what does not fit.
+    faults = [
+        f"{name}: {state[name].dtype} there, {tensor.dtype} in the model"
+        for name, tensor in model.state_dict().items()
+        if name in state and state[name].dtype != tensor.dtype
+    ]
+    if not faults:
+        try:
+            model.load_state_dict(state)
+            return
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            faults = [" ".join(line.split()) for line in str(error).splitlines()]
+            # The first line says no more than that the others are faults.
+            faults = faults[1:] or faults
+    more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+    raise DataError(
+        f"{where} does not fit the model of its settings: {'; '.join(faults[:SHOWN])}{more}; take the checkpoint and "
+        "the record of one run"
+    )
 
 
 def _tables(model: MultiTaskRecommender) -> dict[str, EmbeddingTable]:
@@ -211,7 +265,7 @@ def initialise_from(model: MultiTaskRecommender, vocabularies: Vocabularies, fol
             # memory.
             if name in matched:
                 new_rows, old_rows = matched[name]
-                tensor[new_rows] = old.state_dict[name][old_rows]
+                tensor[new_rows] = old.state_dict[name][old_rows].to(tensor.dtype)
             else:
                 tensor.copy_(old.state_dict[name])
     return sum(len(new_rows) for new_rows, _ in matched.values())
@@ -239,10 +293,16 @@ def _refuse_misfit(
     ]
     # The number of a table's rows may differ, since rows are matched by token; their width may not.
     faults += [f"{name}: missing there" for name in tables if name not in old.state_dict]
+    # A table may be float32 there and bfloat16 here; whole or complex numbers are no weights.
     faults += [
-        f"{name}: rows of {old.state_dict[name].shape[1]} numbers there, of {current[name].shape[1]} here"
+        f"{name}: {old.state_dict[name].dtype} there, {tensor.dtype} here"
+        for name, tensor in current.items()
+        if name in old.state_dict and old.state_dict[name].is_floating_point() != tensor.is_floating_point()
+    ]
+    faults += [
+        f"{name}: rows of {_width(old.state_dict[name])} numbers there, of {_width(current[name])} here"
         for name in tables
-        if name in old.state_dict and old.state_dict[name].shape[1] != current[name].shape[1]
+        if name in old.state_dict and old.state_dict[name].shape[1:] != current[name].shape[1:]
     ]
     if not faults:
         return
@@ -254,14 +314,18 @@ def _refuse_misfit(
         for key in ("model", "embedding_size", *sorted(own))
         if old.settings.get(key) != now[key]
     ]
-    if old.settings["model"] != now["model"]:
+    if old.settings.get("model") != now["model"]:
         differing = differing[:1]  # another model's own settings explain nothing
     shown = differing or faults[:5]
     more = f"\n  and {len(faults) - 5} more" if not differing and len(faults) > 5 else ""
     raise UsageError(
-        f"init_from={folder}: that run ({old.settings['model']} on {old.settings['dataset']}) does not fit this "
-        "model; give both the same model settings and fields:\n  " + "\n  ".join(shown) + more
+        f"init_from={folder}: that run ({old.settings.get('model')} on {old.settings.get('dataset')}) does not fit "
+        "this model; give both the same model settings and fields:\n  " + "\n  ".join(shown) + more
     )
+
+
+def _width(table: Tensor) -> str:
+    return " x ".join(map(str, table.shape[1:]))
 
 
 def match_rows(

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.errors import UsageError
+from recbole_dtn.errors import UsageError, why
 
 __all__ = ["run_folder", "runs_folder"]
 
@@ -49,7 +49,9 @@ def run_folder(settings: Settings, digest: str, *, first: bool) -> tuple[Path, s
         except FileExistsError:
             continue
         except OSError as error:
-            raise UsageError(f"output_dir={settings.output_dir}: cannot create {parent / run_id}: {error}") from error
+            raise UsageError(
+                f"output_dir={settings.output_dir}: cannot create {parent / run_id} {why(error)}"
+            ) from error
         os.environ[RUN_ID_VARIABLE] = run_id
         return parent / run_id, run_id
     raise UsageError(f"output_dir={settings.output_dir}: too many runs started in this second")

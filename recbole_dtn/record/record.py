@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from recbole_dtn.errors import DataError
 from recbole_dtn.plugins import PluginState
-from recbole_dtn.report.files import write_text
+from recbole_dtn.report.files import read_json, write_text
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -23,6 +22,7 @@ __all__ = [
     "TaskRecord",
     "package_versions",
     "read_record",
+    "record_from",
     "write_record",
 ]
 
@@ -144,6 +144,20 @@ class RunRecord(BaseModel):
         """The name under which a leaderboard shows its data: the block's where there is one."""
         return self.block or self.dataset
 
+    @field_validator("settings")
+    @classmethod
+    def _usable(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Check the settings that are read of a record itself; ``restore`` checks all of them."""
+        for key, kind in (("plugins", str), ("tasks", dict)):
+            found = settings.get(key, [])
+            if not isinstance(found, list) or not all(isinstance(each, kind) for each in found):
+                raise ValueError(f"{key}: expected a list of {'texts' if kind is str else 'maps'}")
+        for task in settings.get("tasks", []):
+            weight = task.get("pos_weight", 1.0)
+            if not isinstance(task.get("name"), str) or not isinstance(weight, int | float):
+                raise ValueError("tasks: expected a name (text) and a pos_weight (a number) in each")
+        return settings
+
     def plugin_states(self) -> list[PluginState]:
         """The plug-ins that the run used; an earlier version's without digests."""
         found = [PluginState(**plugin.model_dump()) for plugin in self.plugins]
@@ -174,13 +188,25 @@ def read_record(path: Path) -> RunRecord:
     file = path / FILE_NAME if path.is_dir() else path
     if not file.is_file():
         raise DataError(f"no run record at {file}: expected a run folder, as printed at the end of a run")
+    return record_from(read_json(file), str(file))
+
+
+def record_from(content: Any, where: str) -> RunRecord:
+    """The record that plain values are.
+
+    Args:
+        content: the values. where: the file, for messages.
+
+    Raises:
+        DataError: when they are none of this version; the message names the key.
+    """
     try:
-        found: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return RunRecord.model_validate(found)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from error
+        return RunRecord.model_validate(content)
     except ValidationError as error:
         # One fault is enough to tell a foreign file from an old one.
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{file}: not a run record of version {SCHEMA_VERSION}: {where}: {first['msg']}") from error
+        first = error.errors(include_input=False, include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise DataError(
+            f"{where}: not a run record of version {SCHEMA_VERSION}: {key + ': ' if key else ''}"
+            + first["msg"].removeprefix("Value error, ").replace("dictionary or instance of RunRecord", "map")
+        ) from error

@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 
 from recbole_dtn.data.sums import file_sum
-from recbole_dtn.errors import DataError
+from recbole_dtn.errors import DataError, why
 
 __all__ = ["damaged", "is_sealed", "seal"]
 
@@ -53,7 +53,7 @@ def is_sealed(path: Path) -> bool:
             return False
         right = mark == MARK + file_sum(path, size).encode()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{path}: cannot be read {why(error)}") from error
     if not right:
         raise damaged(path)
     return True

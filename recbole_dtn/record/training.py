@@ -11,16 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.record.checkpoint import FILE_NAME as CHECKPOINT
-from recbole_dtn.record.checkpoint import SEALED, read_checkpoint, save_whole
+from recbole_dtn.record.checkpoint import read_checkpoint, save_whole
+from recbole_dtn.record.plain_file import load_plain
 from recbole_dtn.record.record import FILE_NAME as RECORD
-from recbole_dtn.record.record import RunRecord, read_record
-from recbole_dtn.record.sealed import damaged, is_sealed
+from recbole_dtn.record.record import RunRecord, read_record, record_from
 
 __all__ = [
     "FILE_NAME", "find_unfinished", "has_trained", "is_running", "lacks_record", "lock_run", "read_training",
@@ -55,15 +54,9 @@ def read_training(folder: Path, *, mapped: bool = False) -> dict[str, Any]:
             f"no training checkpoint at {file}: expected the folder of a run that has not ended; one is written every "
             "checkpoint.every_steps or checkpoint.every_minutes, and removed when the run is finished"
         )
-    sealed = is_sealed(file)
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # torch raises many kinds for a file that is not its own
-        raise DataError(f"{file} is not a training checkpoint that torch can read: {error}") from error
+    content = load_plain(file, mapped=mapped)
     if not isinstance(content, dict) or content.get("format") != FORMAT or "record" not in content:
         raise DataError(f"{file} is not a training checkpoint of format {FORMAT}: another program or version wrote it")
-    if content.get(SEALED) and not sealed:
-        raise damaged(file)
     return content
 
 
@@ -75,10 +68,7 @@ def record_in(content: dict[str, Any], file: Path) -> RunRecord:
     """
     if not content.get("record"):
         raise DataError(f"{file} holds no record of its run: an earlier version wrote it")
-    try:
-        return RunRecord.model_validate(content["record"])
-    except ValueError as error:
-        raise DataError(f"{file}: its record is of another version: {error}") from error
+    return record_from(content["record"], str(file))
 
 
 def record_of(folder: Path) -> RunRecord:

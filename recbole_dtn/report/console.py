@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 from rich.console import Console
+
+from recbole_dtn.errors import why
 
 __all__ = ["make_console", "say"]
 
@@ -10,16 +15,43 @@ WIDE = 160
 """Columns of an output that is not a terminal, where lines are not folded to the width of a screen."""
 
 
-def make_console(*, quiet: bool = False, stderr: bool = False) -> Console:
+class _Console(Console):
+    """A console whose reader may go away, and whose file may be on a full disk.
+
+    Args:
+        lasting: go on without printing then, since what is printed is not what the work is for.
+    """
+
+    def __init__(self, *, lasting: bool = False, **options: Any) -> None:
+        super().__init__(highlight=False, emoji=False, **options)
+        self.lasting = lasting
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            if not self.lasting:
+                raise
+            self.quiet = True
+            told = f"standard output cannot be written {why(error)}; what is running goes on"
+            print(f"warning: nothing more is printed: {told}", file=sys.stderr)
+
+    def on_broken_pipe(self) -> None:
+        raise  # rich would end the process here
+
+
+def make_console(*, quiet: bool = False, stderr: bool = False, lasting: bool = False) -> Console:
     """A console without coloured words; if its output is not a terminal, it writes no control codes and folds no lines.
 
     Args:
         quiet: print nothing. stderr: write to the standard error instead of the standard output.
+        lasting: when the output can no longer be written (a full disk, a reader that has gone), say so once on the
+            standard error and print nothing more, instead of raising.
     """
-    console = Console(quiet=quiet, stderr=stderr, highlight=False, emoji=False)
+    console = _Console(quiet=quiet, stderr=stderr, lasting=lasting)
     if console.is_terminal:
         return console
-    return Console(quiet=quiet, stderr=stderr, highlight=False, emoji=False, no_color=True, width=WIDE)
+    return _Console(quiet=quiet, stderr=stderr, lasting=lasting, no_color=True, width=WIDE)
 
 
 def say(console: Console, text: str, *, end: str = "\n") -> None:

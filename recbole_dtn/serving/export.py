@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -24,6 +25,8 @@ from recbole_dtn.data.sources import data_folder
 from recbole_dtn.data.vocabulary import TokenVocabulary
 from recbole_dtn.errors import DataError, UsageError, nearest
 from recbole_dtn.model.base import MultiTaskRecommender
+from recbole_dtn.record.held import held
+from recbole_dtn.report.files import check_place, writing
 from recbole_dtn.schema import DataSchema, TaskSpec
 from recbole_dtn.serving import standalone
 from recbole_dtn.serving.load import LoadedRun
@@ -38,6 +41,8 @@ CLOSE = 1e-5
 SAMPLED = 256
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 DESCRIPTION = "encoder.json"
+WRITTEN = {DESCRIPTION, "encode.py", "model.onnx", "model.pt2"}
+"""Files of an export."""
 Raw = dict[str, list[Any]]
 """Raw values by column; a list is a list."""
 
@@ -122,16 +127,19 @@ def export_run(run: LoadedRun, form: str, folder: Path, rows: Raw, *, overwrite:
         raise UsageError(f"export: {name} cannot be exported: it {why}; score files by `predict`")
     if run.settings.precision not in ("32", "32-true"):
         raise UsageError(f"export: a run of precision {run.settings.precision} cannot be exported; train with 32")
-    if folder.exists() and not overwrite:
-        raise UsageError(f"--output={folder} exists: choose another folder, or give --overwrite")
+    folder = Path(os.path.realpath(folder))
+    aside = folder.with_name(f".{folder.name}.replaced")
+    if aside.is_dir() and not folder.exists():
+        os.replace(aside, folder)  # a kill came between the two renames of an earlier call
+    _refuse_output(folder, overwrite)
+    check_place(folder.parent, f"--output={folder}")
     checked = _with_odd_rows(run, rows)
     expected = run.predict(_frame(run, checked)).to_numpy()
     description = describe(run)
-    folder = Path(os.path.realpath(folder))
-    try:
+    with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked_folder(folder.parent, WRITING) as held:
-            work = held / "export"
+        with locked_folder(folder.parent, WRITING) as place:
+            work = place / "export"
             work.mkdir()
             text = json.dumps(description, ensure_ascii=False)
             (work / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
@@ -144,13 +152,44 @@ def export_run(run: LoadedRun, form: str, folder: Path, rows: Raw, *, overwrite:
             else:
                 score = _write_torch(program, work)
             difference = _compare(score, checked, expected, run.model.schema.task_names)
-            if folder.exists():
-                shutil.rmtree(folder)
-            os.replace(work, folder)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from None
+            _take_place(work, folder, aside)
     files = tuple(sorted(path.name for path in folder.iterdir()))
     return Exported(folder, files, len(expected), difference)
+
+
+def _refuse_output(folder: Path, overwrite: bool) -> None:
+    """Refuse what ``overwrite`` is not meant for: it replaces an export, or an empty folder.
+
+    Raises:
+        UsageError: naming what is there.
+    """
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise UsageError(f"--output={folder} is a file; expected the name of a folder")
+    if not overwrite:
+        raise UsageError(f"--output={folder} exists: choose another folder, or give --overwrite")
+    strange = sorted({path.name for path in folder.iterdir()} - WRITTEN)
+    if strange:
+        raise UsageError(
+            f"--output={folder}: --overwrite replaces an export, and {', '.join(strange[:3])} is not of one; choose "
+            "another folder"
+        )
+
+
+def _take_place(work: Path, folder: Path, aside: Path) -> None:
+    """Put ``work`` in the place of ``folder``, whose old content is kept as ``aside`` until then."""
+    shutil.rmtree(aside, ignore_errors=True)
+    with held():
+        if folder.exists():
+            os.replace(folder, aside)
+        try:
+            os.replace(work, folder)
+        except OSError:
+            if aside.exists():
+                os.replace(aside, folder)
+            raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _program(run: LoadedRun, name: str, description: Path, rows: Raw) -> torch.export.ExportedProgram:
@@ -164,7 +203,7 @@ def _program(run: LoadedRun, name: str, description: Path, rows: Raw) -> torch.e
     module = ExportedModel(run.model, run.model.schema).eval().requires_grad_(False)
     sizes = torch.export.Dim.DYNAMIC
     # One entry for each tensor of ``*lists``, together.
-    shapes = ({0: sizes}, {0: sizes}, tuple({0: sizes} for _ in inputs[2:]))
+    shapes = ({0: sizes}, {0: sizes}, *((tuple({0: sizes} for _ in inputs[2:]),) if inputs[2:] else ()))
     try:
         with torch.no_grad():
             return torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
@@ -177,7 +216,10 @@ def _program(run: LoadedRun, name: str, description: Path, rows: Raw) -> torch.e
 
 
 def _write_torch(program: torch.export.ExportedProgram, folder: Path) -> Callable[[Raw], np.ndarray[Any, Any]]:
-    torch.export.save(program, folder / "model.pt2")
+    # Given a path, torch ends the process where the disk is full.
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    (folder / "model.pt2").write_bytes(content.getbuffer())
     shutil.copyfile(standalone.__file__, folder / "encode.py")
     encoder = standalone.Encoder(folder / DESCRIPTION)
     loaded = torch.export.load(folder / "model.pt2").module()

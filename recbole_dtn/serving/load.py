@@ -24,7 +24,7 @@ from recbole_dtn.metric.tasks import Details, new_metrics, with_domain_names
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.plugins import load_recorded
 from recbole_dtn.preprocess.prepare import PreparedData, prepare
-from recbole_dtn.record.checkpoint import read_checkpoint
+from recbole_dtn.record.checkpoint import FILE_NAME, load_weights, read_checkpoint
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.record.training import record_of
 from recbole_dtn.registry import MODELS
@@ -215,5 +215,5 @@ def load(folder: str | Path, *, plugins: Sequence[str] = (), trust: bool = False
     files = load_recorded(record.plugin_states(), folder, named=plugins, trust=trust)
     settings = restore({**record.settings, "plugins": files, **overrides})
     model: MultiTaskRecommender = MODELS.load(settings.model)(settings, checkpoint.schema)
-    model.load_state_dict(checkpoint.state_dict)
+    load_weights(model, checkpoint.state_dict, str(folder / FILE_NAME))
     return LoadedRun(model, settings, checkpoint.vocabularies, record)

@@ -18,7 +18,8 @@ import zstandard
 from polars.io.plugins import register_io_source
 
 from recbole_dtn.data.building import WRITING, locked_folder
-from recbole_dtn.errors import DataError, UsageError
+from recbole_dtn.errors import DataError, UsageError, errno_of
+from recbole_dtn.report.files import why_not_written
 
 __all__ = ["OutputTable", "check_output", "open_output"]
 
@@ -149,8 +150,15 @@ def open_output(text: str) -> Iterator[OutputTable]:
         DataError: where it cannot be written, such as for a full disk; a file of that name is as before.
     """
     if text == STREAM:
-        yield OutputTable(sys.stdout.buffer, ",")
-        sys.stdout.buffer.flush()
+        try:
+            yield OutputTable(sys.stdout.buffer, ",")
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            number = errno_of(error)
+            if number is None:
+                raise
+            # Polars' own errors have neither number nor name.
+            raise OSError(number, os.strerror(number), "standard output") from None
         return
     path = Path(os.path.realpath(text))  # a link stays one, and what it names is written
     try:
@@ -161,8 +169,7 @@ def open_output(text: str) -> Iterator[OutputTable]:
                 yield table
             os.replace(folder / path.name, path)
     except (OSError, pl.exceptions.PolarsError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        raise DataError(f"{text}: cannot be written ({why})") from error
+        raise DataError(f"{text}: cannot be written {why_not_written(error, path.parent)}") from error
 
 
 class _Finished:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from recbole_dtn.errors import DataError, UsageError, nearest
 from recbole_dtn.metric.paired import LEAST_DRAWS
 from recbole_dtn.preprocess.plain import FILE_NAME, ROW
 from recbole_dtn.registry import load_plugins
+from recbole_dtn.report.files import read_json
 from recbole_dtn.schema import TaskSpec
 from recbole_dtn.serving.evaluate import Report, evaluate_labelled
 from recbole_dtn.serving.given import Floats, Labelled, domain_numbers, numbered_groups, one_column, task_columns
@@ -198,9 +198,19 @@ def _described(labels: Path, columns: LabelColumns) -> LabelColumns:
     file = labels.parent / FILE_NAME
     if not file.is_file():
         return columns
-    found: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    found = read_json(file)
+    names = ("group", "weight", "domain")
+    if (
+        not isinstance(found, dict)
+        or not isinstance(found.get("tasks"), dict)
+        or any(name not in found or not isinstance(found[name], str | None) for name in names)
+    ):
+        raise DataError(
+            f"{file}: expected the description that `data split --export` writes, with the keys tasks (a map), "
+            f"{', '.join(names)}; export again, or move it away and name the columns by options"
+        )
     tasks = columns.tasks or tuple(found["tasks"])
-    given = {name: getattr(columns, name) or found[name] for name in ("group", "weight", "domain")}
+    given = {name: getattr(columns, name) or found[name] for name in names}
     kinds = tuple(name for name in tasks if found["tasks"].get(name) == "regression")
     return replace(columns, tasks=tasks, regression=columns.regression or kinds, key=columns.key, **given)
 

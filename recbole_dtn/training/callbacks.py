@@ -16,15 +16,18 @@ from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.errors import RecBoleDTNError
 from recbole_dtn.metric.select import is_better, select, task_weights
 from recbole_dtn.metric.tasks import Details, with_domain_names
+from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.record.checkpoint import write_checkpoint
 from recbole_dtn.record.record import EpochRecord, RunRecord
-from recbole_dtn.training.module import TrainingModule
+from recbole_dtn.training.module import TrainingModule, rates
 from recbole_dtn.training.report import Report
 
 __all__ = ["BestKeeper", "Clock", "ProgressLine"]
 
 KEPT = ("best", "best_epoch", "valid", "factors", "details", "worse", "epochs", "best_round")
 """Plain values of a BestKeeper that a training checkpoint has."""
+LOOK_AGAIN = 50
+"""Steps on a GPU after which the training loss is looked at."""
 
 
 class BestKeeper(lightning.Callback):
@@ -89,6 +92,7 @@ class BestKeeper(lightning.Callback):
         # before.
         again = epoch == self.written
         if again or is_better(higher_is_better(name, self.tasks), value, self.best):
+            self._check_weights(trainer, pl_module.model)
 
             def note() -> None:
                 self.best, self.best_epoch, self.worse = value, epoch, 0
@@ -161,14 +165,42 @@ class BestKeeper(lightning.Callback):
             setattr(self, name, state[name])
         self.history = [EpochRecord.model_validate(entry) for entry in state["history"]]
 
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        # Reading the loss of each step would wait for a GPU.
+        if pl_module.device.type == "cpu" or (batch_idx + 1) % LOOK_AGAIN == 0:
+            self._check_loss(trainer, pl_module)
+
     def _check_loss(self, trainer: lightning.Trainer, pl_module: TrainingModule) -> None:
-        # A sum over steps is read once per epoch: reading each step's loss would wait for a GPU.
+        # Of the sum over steps: once not finite, it stays so.
         loss = float(pl_module.loss_sum) / max(pl_module.loss_steps, 1)
         if not math.isfinite(loss):
-            raise RecBoleDTNError(
-                f"the training loss is {loss} in epoch {trainer.current_epoch + 1}: try a lower optimizer.lr "
-                f"(now {self.settings.optimizer.lr:g}), gradient_clip, or precision 32"
-            )
+            raise self._diverged(trainer, f"the training loss is {loss}")
+
+    def _check_weights(self, trainer: lightning.Trainer, model: MultiTaskRecommender) -> None:
+        """Before they are written: rows of a table that no validation row looks up have not been seen."""
+        for name, weight in model.named_parameters():
+            # The sum is finite where all are; it may be infinite where all are finite.
+            if not bool(weight.sum().isfinite()) and not bool(weight.isfinite().all()):
+                raise self._diverged(trainer, f"the weights {name} are not finite")
+
+    def _diverged(self, trainer: lightning.Trainer, what: str) -> RecBoleDTNError:
+        kept = (
+            f"that of epoch {self.best_epoch} is kept in {self.path.parent}: `test --run` tests it"
+            if self.best_epoch is not None
+            else "there is no epoch before it to keep"
+        )
+        return RecBoleDTNError(
+            f"{what} in epoch {trainer.current_epoch + 1}, step {trainer.global_step:,}: try a lower optimizer.lr "
+            f"(now {rates(self.settings)}), gradient_clip, or precision 32; {kept}"
+        )
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException

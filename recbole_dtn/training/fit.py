@@ -23,7 +23,7 @@ from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.plugins import plugin_states
 from recbole_dtn.preprocess.prepare import PreparedData, prepare
 from recbole_dtn.record.checkpoint import FILE_NAME as CHECKPOINT
-from recbole_dtn.record.checkpoint import initialise_from, read_weights
+from recbole_dtn.record.checkpoint import initialise_from, load_weights, read_weights
 from recbole_dtn.record.folder import run_folder, runs_folder
 from recbole_dtn.record.held import held
 from recbole_dtn.record.record import PluginRecord, RunRecord, TaskRecord, package_versions, write_record
@@ -315,7 +315,7 @@ def _test(
     # Only the first process knows the folder for certain; all load its best epoch, after it has been written.
     folder = Path(trainer.strategy.broadcast(str(folder)))
     trainer.strategy.barrier()
-    module.model.load_state_dict(read_weights(folder))
+    load_weights(module.model, read_weights(folder), str(folder / CHECKPOINT))
     for sentence in module.model.findings():
         report.show(sentence)
     module.metrics.use_fits(outcome.keeper.details)

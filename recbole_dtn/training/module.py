@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -17,6 +18,7 @@ from recbole_dtn.balancer.reach import Reach, find_reach
 from recbole_dtn.config.metrics import is_error
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
+from recbole_dtn.errors import RecBoleDTNError
 from recbole_dtn.layers.stages import stage
 from recbole_dtn.loss.tasks import loss_weights
 from recbole_dtn.metric.tasks import Details, new_metrics
@@ -30,7 +32,7 @@ from recbole_dtn.training.compiled import compiled_forward
 from recbole_dtn.training.parts import check_parts, forward_in_parts
 from recbole_dtn.training.step import TrainingStep
 
-__all__ = ["GateMeans", "TrainingModule"]
+__all__ = ["GateMeans", "TrainingModule", "rates"]
 
 
 class GateMeans(nn.Module):
@@ -152,7 +154,7 @@ class TrainingModule(lightning.LightningModule):
             total = self._balance(step)
         with stage("optimiser"):
             # Lightning's wrapper: it unscales under fp16, calls on_before_optimizer_step, and counts global_step.
-            optimizer.step()
+            self._step(optimizer)
         # The graph of the losses is freed by now: a balancer that needs them again calls losses_again.
         self.balancer.after_step(step)
         schedule = self.lr_schedulers()
@@ -172,6 +174,22 @@ class TrainingModule(lightning.LightningModule):
 
         parts = self.settings.batch_parts
         return forward(batch) if parts == 1 else forward_in_parts(forward, batch, parts)
+
+    def _step(self, optimizer: LightningOptimizer) -> None:
+        """Step.
+
+        Raises:
+            RecBoleDTNError: for a step beyond the numbers of float32.
+        """
+        try:
+            optimizer.step()
+        except RuntimeError as error:
+            if "without overflow" not in str(error):
+                raise
+            raise RecBoleDTNError(
+                "a step of the optimizer is larger than any number of float32: lower optimizer.lr (now "
+                f"{rates(self.settings)})"
+            ) from error
 
     def _balance(self, step: TrainingStep) -> Tensor:
         """The balancer's backward pass; the scalar to log."""
@@ -287,3 +305,9 @@ class TrainingModule(lightning.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._end_evaluation()
+
+
+def rates(settings: Settings) -> str:
+    """The learning rates, for a message."""
+    own = settings.embedding_optimizer.lr
+    return f"{settings.optimizer.lr:g}" + (f", of embeddings {own:g}" if own is not None else "")

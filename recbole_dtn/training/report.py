@@ -15,6 +15,7 @@ from recbole_dtn.preprocess.prepare import PreparedData
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.record.training import FILE_NAME as TRAINING
 from recbole_dtn.report.console import say
+from recbole_dtn.report.files import writing
 from recbole_dtn.report.tables import plain_lines, show_table
 from recbole_dtn.report.text import NONE, count, decimal, share
 from recbole_dtn.schema import FIRST_TOKEN, FieldSpec
@@ -116,7 +117,7 @@ class Report:
         if self._log is None:
             self._kept += text
         else:
-            with self._log.open("a", encoding="utf-8") as file:
+            with writing(self._log), self._log.open("a", encoding="utf-8") as file:
                 file.write(text)
 
     def show(self, text: str) -> None:

@@ -207,10 +207,10 @@ class TrainingKeeper(lightning.Callback):
         record = self.describe()
         try:
             write_training(self.folder, content, record)
-        except (OSError, RuntimeError) as error:  # torch raises both for a full disk
+        except DataError as error:
             self.report.show(
-                f"warning: no training checkpoint could be written to {self.folder} ({error}): the run goes on, and "
-                "can be resumed from the one before at most"
+                f"warning: no training checkpoint could be written: {error}; the run goes on, and can be resumed from "
+                "the one before at most"
             )
 
     # ---- going on -----------------------------------------------------------------------------------------------

@@ -14,12 +14,14 @@ import pytorch_lightning as lightning
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import UsageError
 from recbole_dtn.layers.backends import require as require_backend
 from recbole_dtn.registry import MODELS
+from recbole_dtn.report.files import writing
 from recbole_dtn.training.compiled import check_compiler
 from recbole_dtn.training.loaders import EpochOrder
 from recbole_dtn.training.processes import keep_together
@@ -116,8 +118,14 @@ class _NoSignals(_SignalConnector):
         self.received_sigterm = False
 
 
+class _CSVLogger(CSVLogger):
+    def save(self) -> None:
+        with writing(Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE):
+            super().save()
+
+
 def _loggers(settings: Settings, folder: Path) -> list[Logger]:
-    loggers: list[Logger] = [CSVLogger(save_dir=folder, name="", version="")]
+    loggers: list[Logger] = [_CSVLogger(save_dir=folder, name="", version="")]
     if "tensorboard" in settings.loggers:
         from pytorch_lightning.loggers import TensorBoardLogger
 

@@ -5,31 +5,39 @@ docs/warnings.md says what each of them means and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from recbole_dtn.config.settings import Settings, TaskSettings
+from recbole_dtn.errors import RecBoleDTNError
 from recbole_dtn.inspect.info.inputs import input_findings, input_sentences
 from recbole_dtn.inspect.info.skewed import skewed_numbers
 from recbole_dtn.inspect.info.tasks import FEW, few_in_test, few_words
-from recbole_dtn.metric.ne import entropy
 from recbole_dtn.preprocess.prepare import PreparedData, Split
+from recbole_dtn.record.constant import LOST, worse_than_constant
 from recbole_dtn.record.record import RunRecord
-from recbole_dtn.registry import BALANCERS, LOSSES, METRICS, MODELS
+from recbole_dtn.registry import BALANCERS, METRICS, MODELS
 from recbole_dtn.report.text import share
 from recbole_dtn.training.gates import gate_groups
 
-__all__ = ["data_warnings", "failure_signs", "large_targets", "result_warnings", "unread_weights"]
+__all__ = [
+    "data_warnings",
+    "failure_signs",
+    "large_targets",
+    "refuse_untrusted",
+    "result_warnings",
+    "unread_weights",
+    "untrusted",
+]
 
 ALMOST_PERFECT, PERFECT, UNEXPLAINED = 0.99, 0.999, 0.1
 """A test AUC above the first is suspicious where less than the third of the entropy is left (NE), or above the second
 in any case. A task about a person's age or marriage reaches .995 at an NE of .13 without any outcome among its
 inputs."""
-HINDSIGHT = 4.0
-"""Log loss that the split's own share of positives has ahead of any other constant, in nats times rows: twice it is
-chi-squared with one degree of freedom, and above 8 with a probability of .005."""
+DIVERGED = 2.0
+"""Log loss, in units of that of a constant, from which on a run has diverged and does not overfit alone."""
+LARGEST_SHOWN = 1e6
 BROKEN = 0.05
 """Share of test rows with P(later) > P(earlier) above which it is a warning."""
 COLLAPSED = 0.95
@@ -141,42 +149,43 @@ def _too_good(record: RunRecord) -> Iterator[str]:
 
 
 def _worse_than_constant(record: RunRecord) -> Iterator[str]:
-    for split, values in (("validation", record.valid), ("test", record.test)):
-        for task, found in (values or {}).items():
-            loss, ones_and_rows = found.get("logloss"), _rows(record, split, task)
-            base = _base_loss(record, task, found, ones_and_rows)
-            if loss is not None and base is not None and loss > base + HINDSIGHT / max(ones_and_rows[1], 1):
-                yield (
-                    f"task {task!r} has a log loss of {loss:.4f} in {split}, above {base:.4f}, that of predicting the "
-                    "share of positives for every row: the run diverged or overfits: try a lower optimizer.lr, larger "
-                    "embedding_l2 or weight_decay, gradient_clip, or select by mean_logloss (valid_metric)"
-                )
+    for found in worse_than_constant(record):
+        # Overfitting alone does not take a log loss this far.
+        what = "the run diverged" if found.loss > DIVERGED * found.base else "the run diverged or overfits"
+        of_what = "that of predicting the share of positives for every row" if found.base != LOST else "which is no use"
+        yield (
+            f"task {found.task!r} has a log loss of {_shown(found.loss)} in {found.split}, above {found.base:.4f}, "
+            f"{of_what}: {what}: try a lower optimizer.lr, larger embedding_l2 or weight_decay, gradient_clip, or "
+            "select by mean_logloss (valid_metric)"
+        )
 
 
-def _rows(record: RunRecord, split: str, task: str) -> tuple[int, int]:
-    return record.positives.get("valid" if split == "validation" else split, {}).get(task, (0, 0))
+def _shown(value: float) -> str:
+    return f"{value:.4f}" if value < LARGEST_SHOWN else f"{value:.3g}"
 
 
-def _base_loss(
-    record: RunRecord, task: str, found: Mapping[str, float | None], ones_and_rows: tuple[int, int]
-) -> float | None:
-    """Log loss of the split's share of positives; None where a prediction is no probability of the data."""
-    loss, ne = found.get("logloss"), found.get("ne")
-    if loss is not None and ne:
-        return loss / ne
-    weighted = {spec["name"] for spec in record.settings.get("tasks", []) if not _calibrated(spec)}
-    ones, rows = ones_and_rows
-    # With sample weights the share of rows is not that which the loss is about.
-    if task in weighted or record.settings.get("weight_field") is not None or not 0 < ones < rows:
-        return None
-    return entropy(ones / rows)
+def untrusted(record: RunRecord) -> list[str]:
+    """The warnings about a run's results that ``strict`` makes an error: its numbers are not to be used.
+
+    They are about a log loss above that of a constant (the run diverged, or overfits), and an AUC that is too good.
+    """
+    return [*_worse_than_constant(record), *_too_good(record)]
 
 
-def _calibrated(task: Mapping[str, Any]) -> bool:
-    """:func:`recbole_dtn.config.metrics.calibrated` of a task in a record, whose loss may be of an unknown plug-in."""
-    name = (task.get("loss") or {}).get("name", "")
-    by_loss = LOSSES.attributes(name).get("calibrated", True) if name in LOSSES.names() else True
-    return task.get("pos_weight", 1.0) == 1.0 and bool(by_loss)
+def refuse_untrusted(runs: Sequence[tuple[str, RunRecord]]) -> None:
+    """End a command whose ``strict`` is true, after everything was written.
+
+    Args:
+        runs: the name of each run, for the message, and its record.
+
+    Raises:
+        RecBoleDTNError: where a run has :func:`untrusted` results.
+    """
+    found = [(name, sentences) for name, record in runs if (sentences := untrusted(record))]
+    if found:
+        name, sentences = found[0]
+        several = f"{len(found)} of {len(runs)} runs have results that are" if len(runs) > 1 else "the results are"
+        raise RecBoleDTNError(f"strict: {several} not to be trusted; {name}: {sentences[0]}")
 
 
 def _first_epoch(record: RunRecord) -> Iterator[str]:

@@ -203,7 +203,7 @@ def test_an_unknown_setting_is_never_answered_with_all_of_them() -> None:
 
 
 def test_a_folder_is_no_config_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+    with pytest.raises(UsageError, match=r"cannot be read \(Is a directory\)"):
         resolve([], config_files=[tmp_path])
 
 

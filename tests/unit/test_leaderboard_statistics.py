@@ -214,10 +214,11 @@ def test_csv_text() -> None:
     fingerprint = "feedbeef" * 8
     assert board_csv(rows) == (
         "dataset,name,model,task,metric,split,mean,sd,n,parameters_embedding,parameters_codebook,parameters_dense,"
-        "parameters_total,samples_per_second,settings_digest,data_fingerprint,selected_on_test\n"
+        "parameters_total,samples_per_second,settings_digest,data_fingerprint,selected_on_test,runs,"
+        "runs_above_constant\n"
         "ml-100k,DTN,DTN,like,auc,test,0.625,0.1767766952966369,2,40000,160000,1234,201234,1001.5,"
-        f"0123456789abcdef,{fingerprint},False\n"
-        f'ml-100k,"a,b","a,b",like,auc,test,,,0,40000,160000,1234,201234,,0123456789abcdef,{fingerprint},False\n'
+        f"0123456789abcdef,{fingerprint},False,2,0\n"
+        f'ml-100k,"a,b","a,b",like,auc,test,,,0,40000,160000,1234,201234,,0123456789abcdef,{fingerprint},False,1,0\n'
     )
 
 
