@@ -83,11 +83,12 @@ def read_signed(path: Path) -> dict[str, Any] | None:
     """The object in a file of :func:`write_signed`; None when there is none, or it was changed."""
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text)
     except (OSError, ValueError):
         return None
-    if not isinstance(content, dict) or _signed(text.rpartition(MARK)[0]) != text:
+    # Parsed only then: the text is one that write_signed wrote.
+    if _signed(text.rpartition(MARK)[0]) != text:
         return None
+    content: dict[str, Any] = json.loads(text)
     del content["sum"]
     return content
 

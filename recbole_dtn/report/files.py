@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from recbole_dtn.errors import DataError, UsageError, errno_of, why
+from recbole_dtn.errors import ADVICE, DataError, UsageError, errno_of, why
 
 if sys.platform != "win32":
     import fcntl
@@ -81,7 +81,8 @@ def check_place(place: Path, option: str, *, file: bool = False) -> None:
         with tempfile.TemporaryFile(dir=at):
             pass
     except OSError as error:
-        raise UsageError(f"{option}: cannot be written ({at}: {error.strerror}); choose another {kind}") from None
+        advice = ADVICE.get(error.errno or 0, f"choose another {kind}")
+        raise UsageError(f"{option}: cannot be written ({at}: {error.strerror}); {advice}") from None
 
 
 @contextmanager

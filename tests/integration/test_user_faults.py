@@ -210,7 +210,9 @@ CHECKPOINTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 def test_a_checkpoint_that_is_not_whole_is_told(home: Path, tell: Tell, fault: str) -> None:
     file = run_folder(home) / "checkpoint.ckpt"
     damage, expected = CHECKPOINTS[fault]
-    torch.save(damage(torch.load(file, weights_only=True)), file)
+    content = torch.load(file, weights_only=True)
+    del content["sealed"]  # as if written without a checksum: it would be wrong now
+    torch.save(damage(content), file)
     code, error = tell("test", "--run=RUN")
     assert (code, "checkpoint.ckpt" in error, expected in error) == (2, True, True), error
     code, error = tell(*TRAIN, "--init_from=RUN", "--output_dir=others")
@@ -323,7 +325,8 @@ def test_a_limit_on_open_files_is_told(home: Path, capsys: pytest.CaptureFixture
         code = main(list(words))
     error = capsys.readouterr().err
     assert code in (1, 2)
-    assert "(Too many open files): the system limits the number of open files: raise `ulimit -n`" in error
+    assert "Too many open files)" in error
+    assert "the system limits the number of open files: raise `ulimit -n`" in error
 
 
 @pytest.mark.parametrize("limit", [10, 1000, 30_000])
@@ -400,12 +403,12 @@ def test_what_cannot_be_read_is_named(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ((*TRAIN, "--output_dir=mine.yaml"), "a file is where a folder is expected"),
+        ((*TRAIN, "--output_dir=mine.yaml"), "output_dir=mine.yaml: cannot be written (mine.yaml is a file)"),
         ((*TRAIN, "--cache_dir=mine.yaml"), "mine.yaml/mine: cannot be written (Not a directory)"),
-        ((*PREDICT, "--output=runs.csv"), "--output=runs.csv is a folder; expected a file"),
-        ((*PREDICT, "--output=mine.yaml/s.csv"), "mine.yaml is no folder that can be written to"),
-        ((*EXPORT, "--output=mine.yaml", "--overwrite"), "mine.yaml is a file; expected the name of a folder"),
-        ((*EXPORT, "--output=mine.yaml/x"), "mine.yaml is a file; expected a folder"),
+        ((*PREDICT, "--output=runs.csv"), "--output=runs.csv: cannot be written (runs.csv is a folder)"),
+        ((*PREDICT, "--output=mine.yaml/s.csv"), "--output=mine.yaml/s.csv: cannot be written (mine.yaml is a file)"),
+        ((*EXPORT, "--output=mine.yaml", "--overwrite"), "mine.yaml is a file"),
+        ((*EXPORT, "--output=mine.yaml/x"), "mine.yaml is a file"),
         ((*EXPORT, "--output=runs", "--overwrite"), "--overwrite replaces an export, and mine is not of one"),
         ((*COMMANDS["render"][:3], "--output=mine.yaml"), "--output=mine.yaml: "),
         (("leaderboard", "run", "--models=MMoE", "--datasets=mine", "--output=mine.yaml"), "--output=mine.yaml: "),

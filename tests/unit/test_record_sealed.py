@@ -16,7 +16,10 @@ from recbole_dtn.record.checkpoint import FORMAT, read_weights, save_whole
 from recbole_dtn.record.sealed import SEAL_BYTES, is_sealed, seal
 from recbole_dtn.record.training import read_training
 
-CONTENT = {"format": FORMAT, "record": {"a": 1}, "state_dict": {"weight": torch.arange(40.0)}}
+CONTENT = {
+    "format": FORMAT, "record": {"a": 1}, "state_dict": {"weight": torch.arange(40.0)},
+    "schema": {}, "vocabularies": {}, "settings": {}, "epoch": 1,
+}  # fmt: skip
 READ = {"checkpoint.ckpt": read_weights, "training.ckpt": read_training}
 PLACES = np.linspace(0, 1, 97)
 
@@ -96,8 +99,8 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_leaves_nothing(
     def full(path: Path) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("recbole_dtn.record.checkpoint.seal", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr("recbole_dtn.record.plain_file.seal", full)
+    with pytest.raises(DataError, match="No space left"):
         save_whole(file, {**CONTENT, "epoch": 2})
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.ckpt"]
