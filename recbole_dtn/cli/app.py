@@ -88,7 +88,9 @@ def _help_words(command: str, words: list[str]) -> list[str]:
 
 
 def _fail(message: str, code: int, debug: bool) -> int:
+    from recbole_dtn.report.text import shown
+
     if debug:
-        traceback.print_exc(file=sys.stderr)
-    print(message, file=sys.stderr)
+        print(shown(traceback.format_exc()), end="", file=sys.stderr)
+    print(shown(message), file=sys.stderr)
     return code

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from recbole_dtn.cli.arguments import Command, split_words
 from recbole_dtn.plugins import plugin_warnings
+from recbole_dtn.report.text import shown
 
 __all__ = ["help_text", "run"]
 
@@ -51,6 +52,6 @@ def run(words: list[str]) -> int:
         loaded = load(given.run, plugins=split_words(given.plugins or ""), trust=given.trust, **moved)
     rows = sample_rows(loaded, given.rows)
     found = export_run(loaded, given.format, Path(given.output), rows, overwrite=given.overwrite)
-    print(f"wrote {', '.join(found.files)} into {given.output}")
+    print(shown(f"wrote {', '.join(found.files)} into {given.output}"))
     print(f"largest difference from the run's scores: {found.difference:.1e}, over {found.rows:,} rows")
     return 0
