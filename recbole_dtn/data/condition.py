@@ -54,7 +54,9 @@ def _operand(column: str, value: float | str, dtype: pl.DataType) -> pl.Expr:
     if isinstance(value, str):
         return pl.col(column)
     if dtype == pl.String:
-        return pl.col(column).str.strip_chars().cast(pl.Float64, strict=False)
+        number = pl.col(column).str.strip_chars(" ").cast(pl.Float64, strict=False)
+        # "nan" and "inf" are texts, not numbers; Polars would compare NaN as the largest number.
+        return pl.when(number.is_finite()).then(number)
     # NaN is a missing number. Polars compares it as the largest one; null makes the result unknown.
     return pl.col(column).cast(pl.Float64).fill_nan(None)
 
