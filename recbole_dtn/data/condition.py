@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 
 import polars as pl
@@ -10,6 +12,8 @@ from recbole_dtn.config.conditions import AllOf, AnyOf, Comparison, Condition, M
 from recbole_dtn.errors import UsageError
 
 __all__ = ["to_expression"]
+
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 def to_expression(condition: Condition, dtypes: Mapping[str, pl.DataType]) -> pl.Expr:
@@ -44,10 +48,9 @@ def to_expression(condition: Condition, dtypes: Mapping[str, pl.DataType]) -> pl
 
 
 def _number(column: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"condition: column {column!r} holds numbers; it cannot equal the text {text!r}") from None
+    if not NUMBER.fullmatch(text.strip(" ")) or not math.isfinite(float(text)):
+        raise UsageError(f"condition: column {column!r} holds numbers; it cannot equal the text {text!r}")
+    return float(text)
 
 
 def _operand(column: str, value: float | str, dtype: pl.DataType) -> pl.Expr:
