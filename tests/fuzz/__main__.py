@@ -20,12 +20,13 @@ COLUMNS = ("target", "inputs", "accepted", "refused", "crashes", "changes", "han
 
 def targets() -> dict[str, type[Target]]:
     """Every target by name."""
+    from tests.fuzz.targets_cache import Encode
     from tests.fuzz.targets_data import Archives, Inter, PredictCsv
     from tests.fuzz.targets_runs import CheckpointFile, Record
     from tests.fuzz.targets_text import Board, CommandLine, Condition, Formula, Yaml
 
     kinds: list[type[Target]] = [
-        Inter, PredictCsv, Archives, Yaml, Board, CommandLine, Condition, Formula, Record, CheckpointFile,
+        Inter, Encode, PredictCsv, Archives, Yaml, Board, CommandLine, Condition, Formula, Record, CheckpointFile,
     ]  # fmt: skip
     return {kind.name: kind for kind in kinds}
 
