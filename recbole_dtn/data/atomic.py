@@ -330,8 +330,10 @@ def structure_faults(header: Header, block: bytes, first_line: int) -> list[File
     found = []
     columns, name = len(header.names), str(header.path)
     # Slow, line by line: for blocks with a fault only.
-    for number, line in enumerate(block.split(b"\n"), first_line):
-        line = line.removesuffix(b"\r")
+    lines = block.split(b"\n")
+    for number, line in enumerate(lines, first_line):
+        # No line feed follows the last one.
+        line = line.removesuffix(b"\r") if number - first_line < len(lines) - 1 else line
         if not line:
             continue
         tabs = line.count(b"\t") + 1

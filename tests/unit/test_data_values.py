@@ -73,6 +73,16 @@ def test_in_a_token_they_are_part_of_it_and_end_no_line(tmp_path: Path, mark: st
 
 
 @pytest.mark.parametrize("kind", ["float", "token"])
+def test_a_carriage_return_at_the_end_of_a_file_is_a_fault_too(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "toy" / "toy.inter"
+    path.parent.mkdir()
+    path.write_bytes(f"x:{kind}\n1\n2\r".encode())
+    with pytest.raises(DataError, match=r"toy\.inter, line 3: a carriage return without a line feed"):
+        list(AtomicTable([path]).batches())
+    assert [fault.line for fault in validate(tmp_path / "toy") if fault.fatal] == [3]
+
+
+@pytest.mark.parametrize("kind", ["float", "token"])
 @pytest.mark.parametrize("text", ["1\r2", "\r1", "1\r\r"])
 def test_a_bare_carriage_return_is_a_fault(tmp_path: Path, kind: str, text: str) -> None:
     with pytest.raises(DataError, match="line 2: a carriage return without a line feed"):
@@ -103,6 +113,13 @@ def test_a_condition_on_text_compares_finite_numbers(text: str, found: bool | No
     assert frame.select(y=to_expression(parse_condition("x >= 4"), frame.schema))["y"].to_list() == [found]
     if found is None:
         assert frame.select(y=to_expression(parse_condition("not x == 4"), frame.schema))["y"].to_list() == [None]
+
+
+def test_validate_reports_such_a_word_in_a_list(tmp_path: Path) -> None:
+    assert read(tmp_path, "a NULL b", "token_seq") == [0, 1, 2, 3], "codes of a, NULL, b, and 3 of the second row"
+    found = [(fault.line, fault.fatal, fault.reason) for fault in validate(tmp_path / "toy")]
+    reason = "column 'x': 'a NULL b' has a value that is read as absent here, and as a token by stock RecBole"
+    assert found == [(2, False, reason)]
 
 
 def test_validate_reports_control_and_direction_characters(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import polars as pl
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.atomic import FileFault, missing_mask, parse_floats, read_header
-from recbole_dtn.data.escape import PADDING
+from recbole_dtn.data.escape import MISSING_WORDS, PADDING
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.sources import PARTS, Sources, find_sources
 from recbole_dtn.errors import DataError
@@ -154,6 +154,11 @@ def _tokens(rows: Rows, column: str, kind: str) -> Iterator[FileFault]:
         "begins with a quote: stock RecBole reads on to the next quote": texts.str.starts_with('"'),
         "is stock RecBole's name of its padding": padding,
     }
+    if kind == "token_seq":
+        words = texts.str.split(" ").list.eval(pl.element().is_in(sorted(MISSING_WORDS))).list.any()
+        checks["has a value that is read as absent here, and as a token by stock RecBole"] = words & ~missing_mask(
+            texts
+        )
     for reason, mask in checks.items():
         for row in mask.fill_null(False).arg_true():
             kind = f"column {column!r}: {reason}"
