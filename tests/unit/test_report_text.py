@@ -19,6 +19,7 @@ from recbole_dtn.leaderboard.page.page import board_page
 from recbole_dtn.leaderboard.render import markdown
 from recbole_dtn.leaderboard.statistics import summarise
 from recbole_dtn.report.console import say
+from recbole_dtn.report.plots import named_rows, new_figure, style, svg
 from recbole_dtn.report.tables import markdown_table, plain_lines, show_table
 from recbole_dtn.report.text import cell, shown
 from recbole_dtn.training.report import Report
@@ -103,6 +104,29 @@ def test_the_page_and_the_table_of_a_leaderboard(board_runs: Callable[..., list[
     data = re.search(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', page, re.DOTALL)
     assert data is not None
     assert seen in json.dumps(json.loads(data[1])).replace("\\\\", "\\")
+
+
+def test_labels_of_plots() -> None:
+    with style():
+        figure, axes = new_figure(1.0)
+        named_rows(axes, [f"a{HOSTILE[:7]}\u202e", "\u200b_b"])
+        text = svg("x", f"t{HOSTILE[:7]}", "words\x00", figure).svg
+    assert not RAW.search(text)
+    assert r"aa\x1b[31m\u202e\u202e" in text
+    assert r"ta\x1b[31m\u202e" in text
+    assert r"words\x00" in text
+
+
+def test_what_the_encoding_of_the_output_lacks_is_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "é"
+    folder.mkdir()
+    (folder / "é.inter").write_text("ü:token\n1\n", encoding="utf-8")
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "validate", "é"]) == 0
+    out.seek(0)
+    assert out.read() == "\\xe9: no fault; fields and labels are checked with --dataset=NAME\n"
 
 
 @pytest.mark.parametrize(
