@@ -37,10 +37,10 @@ def to_expression(condition: Condition, dtypes: Mapping[str, pl.DataType]) -> pl
         case AnyOf(parts):
             return pl.any_horizontal([to_expression(part, dtypes) for part in parts])
         case Membership(column, values):
-            first = to_expression(Comparison(column, "==", values[0]), dtypes)
-            for value in values[1:]:
-                first = first | to_expression(Comparison(column, "==", value), dtypes)
-            return first
+            if dtypes[column] != pl.String:
+                values = tuple(_number(column, value) if isinstance(value, str) else value for value in values)
+            # Not an "or" of comparisons: of 2,000 nested ones Polars takes more than 4 GB.
+            return _operand(column, values[0], dtypes[column]).is_in(list(values))
         case Comparison(column, operator, value):
             if isinstance(value, str) and dtypes[column] != pl.String:
                 value = _number(column, value)

@@ -87,6 +87,13 @@ class Result:
     peak: int = 0
     findings: dict[str, Finding] = field(default_factory=dict)
 
+    def add(self, other: Result) -> None:
+        """Count what another process did."""
+        self.inputs, self.seconds = self.inputs + other.inputs, self.seconds + other.seconds
+        self.accepted, self.refused = self.accepted + other.accepted, self.refused + other.refused
+        self.peak = max(self.peak, other.peak)
+        self.findings |= other.findings
+
     def count(self, kind: str) -> int:
         """Findings of one kind."""
         return sum(finding.kind == kind for finding in self.findings.values())
@@ -148,7 +155,7 @@ def fuzz(
         elif found.place not in result.findings:
             result.findings[found.place] = found = reduced(target, found)
             if output is not None:
-                (output / file_name(target, found)).write_bytes(found.data)
+                (output / file_name(target.name, found)).write_bytes(found.data)
     result.seconds, result.peak = time.monotonic() - began, max(0, _peak() - before)
     if trying is not None:
         trying.unlink(missing_ok=True)
@@ -178,9 +185,9 @@ def reduced(target: Target, finding: Finding, *, tries: int = 200, seconds: floa
     return finding
 
 
-def file_name(target: Target, finding: Finding) -> str:
+def file_name(target: str, finding: Finding) -> str:
     """Of a failing input: the target, the kind, and a digest of the place."""
-    return f"{target.name}-{finding.kind}-{hashlib.blake2s(finding.place.encode(), digest_size=4).hexdigest()}"
+    return f"{target}-{finding.kind}-{hashlib.blake2s(finding.place.encode(), digest_size=4).hexdigest()}"
 
 
 @contextlib.contextmanager

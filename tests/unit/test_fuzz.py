@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_dtn.errors import DataError
-from tests.fuzz.__main__ import main, targets
 from tests.fuzz.atomic_oracle import FormatError, parse
+from tests.fuzz.command import main, targets
 from tests.fuzz.csv_oracle import number, parse_table
 from tests.fuzz.grammar_oracle import condition
 from tests.fuzz.mutations import OP_BYTES, mutated
@@ -49,7 +49,7 @@ def test_faults_are_found_made_small_kept_and_told_apart(tmp_path: Path) -> None
     assert places["ChangedError: not of ten"] == "change"
     assert {"crash", "memory"} <= set(places.values())
     for finding in result.findings.values():
-        kept = (tmp_path / "out" / file_name(target, finding)).read_bytes()
+        kept = (tmp_path / "out" / file_name(target.name, finding)).read_bytes()
         assert kept == finding.data
         again = check(target, kept)
         assert isinstance(again, Finding)
@@ -107,7 +107,7 @@ def test_a_few_inputs_of_each_target(name: str, tmp_path: Path) -> None:
 
 def test_the_command_counts_and_replays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--target=formula", "--memory_gb=0", f"--output={tmp_path / 'out'}"]
-    assert main([*words, "--inputs=10", "--seconds=20"]) == 0
+    assert main([*words, "--inputs=10", "--seconds=60"]) == 0
     table = capsys.readouterr().out.splitlines()
     assert table[1].split()[:2] == ["formula", "10"]
     assert table[-1] == "10 inputs"
