@@ -145,7 +145,7 @@ def _extended(file: Path, data_path: Path, seen: list[str]) -> Branch:
     if base is None or is_null(base):
         return layer
     other = str(plain(base))
-    found = dataset_yaml(other, data_path) or shipped("dataset", other)
+    found = (dataset_yaml(other, data_path) or shipped("dataset", other)) if _is_folder_name(other) else None
     if found is None:
         raise UsageError(f"{name}: extends {other!r}, an unknown data set; {_nearest(other, data_path)}")
     if found == file:  # a file of the user's own that extends the shipped one of its name

@@ -124,3 +124,10 @@ def test_what_can_be_one_is_looked_for(tmp_path, name):
         settings(tmp_path, name)
     write(tmp_path, name, BASE)
     assert settings(tmp_path, name).min_count == 7
+
+
+@pytest.mark.parametrize("name", ["0" * 300, '"a\\0b"', '"\\ud800"'])
+def test_no_more_can_one_be_extended(tmp_path, name):
+    write(tmp_path, "top", f"extends: {name}\n")
+    with pytest.raises(UsageError, match=r"top\.yaml: extends .*, an unknown data set"):
+        settings(tmp_path, "top")
