@@ -19,6 +19,7 @@ from typing import Any
 
 from recbole_dtn.errors import UsageError
 from recbole_dtn.registry import REGISTRIES, Entry, Registry, load_plugins, plugin_module
+from recbole_dtn.report.text import shown
 
 __all__ = [
     "PluginChangedWarning",
@@ -276,7 +277,7 @@ def plugin_warnings() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **rest: Any) -> None:
             if issubclass(category, PluginChangedWarning):
-                print(f"warning: {message}", file=sys.stderr)
+                print(shown(f"warning: {message}"), file=sys.stderr)
             else:
                 others(message, category, *place, **rest)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -44,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     code = 0
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an id that the terminal's encoding lacks is shown escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = _dispatch(words)
         sys.stdout.flush()  # so that a reader that has gone is noticed here
@@ -126,8 +129,10 @@ def _help_words(command: str, words: list[str]) -> list[str]:
 
 
 def _fail(message: str, code: int, debug: bool) -> int:
+    from recbole_dtn.report.text import shown
+
     if debug:
-        traceback.print_exc(file=sys.stderr)
+        print(shown(traceback.format_exc()), end="", file=sys.stderr)
     _forget_output()
-    print(message, file=sys.stderr)
+    print(shown(message), file=sys.stderr)
     return code

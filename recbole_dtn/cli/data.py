@@ -48,7 +48,8 @@ VALIDATE = Command(
     about="""
 Checks every line of the atomic files of a data set, or of a folder that holds one under its own name: header and types,
 number of columns, numbers, UTF-8, line ends, blank lines, whether there are interactions, keys of the side files
-(repeated, empty, or missing), spaces around tokens, and what stock RecBole would misread. With --dataset, whose
+(repeated, empty, or missing), spaces around tokens, control and direction characters, and what stock RecBole would
+misread. With --dataset, whose
 fields and tasks are known, also: columns that they need, labels and conditions, lists of weights as long as their
 lists, times, weights and domains. Faults of one kind in one file are shown together, with their number and first
 three lines. A warning marks what can still be read.

@@ -7,6 +7,7 @@ from pathlib import Path
 from recbole_dtn.cli.arguments import Command, split_words
 from recbole_dtn.plugins import plugin_warnings
 from recbole_dtn.report.files import check_place
+from recbole_dtn.report.text import shown
 
 __all__ = ["help_text", "run"]
 
@@ -55,6 +56,6 @@ def run(words: list[str]) -> int:
     rows = sample_rows(loaded, given.rows)
     with Signals():  # SIGTERM leaves no half of an export
         found = export_run(loaded, given.format, Path(given.output), rows, overwrite=given.overwrite)
-    print(f"wrote {', '.join(found.files)} into {given.output}")
+    print(shown(f"wrote {', '.join(found.files)} into {given.output}"))
     print(f"largest difference from the run's scores: {found.difference:.1e}, over {found.rows:,} rows")
     return 0

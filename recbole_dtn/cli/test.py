@@ -12,6 +12,7 @@ from recbole_dtn.config.settings import SELECTED_ON_TEST
 from recbole_dtn.plugins import plugin_warnings
 from recbole_dtn.report.console import make_console, say
 from recbole_dtn.report.tables import show_table
+from recbole_dtn.report.text import shown
 
 if TYPE_CHECKING:
     from recbole_dtn.serving.load import LoadedRun
@@ -66,7 +67,8 @@ def run(words: list[str]) -> int:
         return _other(loaded, folder, given.dataset, as_json=given.json)
     if not rebuilt and loaded.record.status != "finished":
         at = f" at {loaded.record.interrupted_at}" if loaded.record.interrupted_at else ""
-        print(f"this run was {loaded.record.status}{at}: no test of it was finished before this one", file=sys.stderr)
+        said = f"this run was {loaded.record.status}{at}: no test of it was finished before this one"
+        print(shown(said), file=sys.stderr)
     if not rebuilt:
         found = loaded.evaluate()
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,8 @@ __all__ = [
 INCOMPLETE = ".incomplete"
 """A file of this name in a folder of atomic files: they were being moved there when the process ended."""
 
+LONGEST_NAME = 200
+"""Bytes of a data set's name: a name of a file has 255 at most, and ``.train.inter`` and such are added to it."""
 PROGRAM = "python run_recbole_dtn.py"
 TOO_LATE = ("model", "dataset", "plugins", "data_path")
 """Keys that decide which files are read, so that a data set's YAML comes too late for them."""
@@ -96,7 +99,7 @@ def dataset_layer(name: str | None, data_path: str | None, merged: Branch, fault
     if name is None or data_path is None:
         return Branch("")
     where = merged["dataset"].where
-    if not re.fullmatch(r"[^/\\:\s]+", name) or name.startswith("."):
+    if not _is_folder_name(name):
         message = f"expected the name of a folder under data_path; found {name!r}; its place goes in data_path"
         faults.append(Fault("dataset", message, where))
         return Branch("")
@@ -110,6 +113,15 @@ def dataset_layer(name: str | None, data_path: str | None, merged: Branch, fault
         return Branch("")
     _check_bare(name, Path(data_path), merged, faults)
     return Branch("")
+
+
+def _is_folder_name(name: str) -> bool:
+    """Whether a name may be a folder's, with room for the endings of its files."""
+    try:
+        size = len(os.fsencode(name))
+    except UnicodeEncodeError:  # half of a surrogate pair, which YAML can spell
+        return False
+    return size <= LONGEST_NAME and re.fullmatch(r"[^./\\:\s\x00-\x1f\x7f][^/\\:\s\x00-\x1f\x7f]*", name) is not None
 
 
 @cache
@@ -133,7 +145,7 @@ def _extended(file: Path, data_path: Path, seen: list[str]) -> Branch:
     if base is None or is_null(base):
         return layer
     other = str(plain(base))
-    found = dataset_yaml(other, data_path) or shipped("dataset", other)
+    found = (dataset_yaml(other, data_path) or shipped("dataset", other)) if _is_folder_name(other) else None
     if found is None:
         raise UsageError(f"{name}: extends {other!r}, an unknown data set; {_nearest(other, data_path)}")
     if found == file:  # a file of the user's own that extends the shipped one of its name

@@ -31,6 +31,9 @@ __all__ = ["command_line", "command_line_tree", "config_file", "config_layers", 
 COMMAND_LINE = "command line"
 BOOLEAN_WORDS = frozenset({"true", "yes", "on", "false", "no", "off"})
 
+DEEPEST = 50
+"""Dots of a key; no setting has as many."""
+
 
 def _boolean_keys() -> frozenset[str]:
     """Settings that are true or false, those of every built-in model included."""
@@ -154,7 +157,10 @@ def ours(layer: Branch, faults: list[Fault]) -> Branch:
                 message = f"is given as {show(earlier)} and, as {key!r}, as {show(tree)}; give one of the two"
                 faults.append(Fault(origin[name], message, tree.where))
             origin[name] = key
-        if not _put(nested, name.split("."), tree):
+        if name.count(".") > DEEPEST:  # what reads the tree calls itself for each part
+            message = f"unknown key: expected at most {DEEPEST} dots, found {name.count('.'):,}"
+            faults.append(Fault(f"{name[:40]}...", message, tree.where))
+        elif not _put(nested, name.split("."), tree):
             faults.append(Fault(name, "is given both as one value and by its parts; give one of the two", tree.where))
     return nested
 

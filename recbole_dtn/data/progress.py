@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from recbole_dtn.report.text import cell
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
@@ -46,13 +48,13 @@ def progress_meter(console: Console, *, show: bool = True) -> Iterator[Meter]:
 def _bars(console: Console) -> Iterator[Meter]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=console, transient=True) as bars:
 
         def meter(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=max(total, 1))
+                tasks[stage] = bars.add_task(cell(stage), total=max(total, 1))
             bars.update(tasks[stage], completed=done, total=max(total, 1), visible=done < total)
 
         yield meter
@@ -67,7 +69,9 @@ class _Lines:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
+        from recbole_dtn.report.console import say
+
         # Nothing is printed for a stage's end: short stages stay silent.
         if total and done < total and now - self.last >= SECONDS_BETWEEN_LINES:
             self.last = now
-            self.console.print(f"{stage}: {done / total:.0%}", markup=False, soft_wrap=True)
+            say(self.console, f"{stage}: {done / total:.0%}")

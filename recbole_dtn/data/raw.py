@@ -321,9 +321,9 @@ class _SequenceSink:
 
 def _sequence_floats(batch: Batch, name: str, texts: pl.Series) -> pl.Series:
     numbers = parse_floats(texts).cast(pl.Float32)
-    if numbers.null_count() or not numbers.is_finite().all():
+    if numbers.null_count() or not numbers.is_finite().all():  # infinite: beyond float32
         # The flat values have no row numbers: the row is searched for only here, where there is a fault.
-        wrong = (numbers.is_null() | ~numbers.is_finite()).fill_null(True)
+        wrong = numbers.is_null() | ~numbers.is_finite().fill_null(False)
         text = texts.filter(wrong)[0]
         row = next(i for i, cell in enumerate(batch.frame[name]) if cell is not None and text in cell.split(" "))
         raise DataError(

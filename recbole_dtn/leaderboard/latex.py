@@ -11,7 +11,7 @@ from recbole_dtn.leaderboard.labels import MARK, WORSE, row_labels
 from recbole_dtn.leaderboard.render import SHOWN, spread
 from recbole_dtn.leaderboard.statistics import REACH, BoardRow, Metric
 from recbole_dtn.registry import METRICS
-from recbole_dtn.report.text import count, p_value
+from recbole_dtn.report.text import count, p_value, shown
 
 __all__ = ["latex", "tex"]
 
@@ -30,7 +30,7 @@ def tex(text: str) -> str:
     >>> tex("a_b & 50 % of ${x}")
     'a\\_b \\& 50 \\% of \\$\\{x\\}'
     """
-    return "".join(SPECIAL.get(character, character) for character in " ".join(text.split()))
+    return "".join(SPECIAL.get(character, character) for character in shown(" ".join(text.split())))
 
 
 def latex(groups: Sequence[Sequence[BoardRow]]) -> str:

@@ -15,7 +15,7 @@ from rich.text import Text
 from recbole_dtn.config.metrics import higher_is_better
 from recbole_dtn.leaderboard.cells import Cell
 from recbole_dtn.record.record import RunRecord
-from recbole_dtn.report.text import decimal
+from recbole_dtn.report.text import cell, decimal
 
 __all__ = ["BoardProgress"]
 
@@ -87,8 +87,11 @@ class BoardProgress:
         left = "" if self.left is None else f"about {self.left / 60:.0f} min left"
         head.add_row(ProgressBar(total=total, completed=ended, width=30), Text(text), Text(left))
         now = time.perf_counter()
-        lines = [Text(f"  running  {self.cells[p].title}  {now - since:.0f} s") for p, since in self.running.items()]
+        lines = [
+            Text(f"  running  {cell(self.cells[p].title)}  {now - since:.0f} s") for p, since in self.running.items()
+        ]
         best = [
-            Text(f"  best     {dataset}: {decimal(value, 4)}  {title}") for dataset, (value, title) in self.best.items()
+            Text(cell(f"  best     {dataset}: {decimal(value, 4)}  {title}"))
+            for dataset, (value, title) in self.best.items()
         ]
         return Group(head, *lines, *best)

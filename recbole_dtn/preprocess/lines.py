@@ -16,7 +16,7 @@ from recbole_dtn.errors import DataError
 from recbole_dtn.preprocess.raw_files import RawFile
 from recbole_dtn.preprocess.rejects import Tally, shown
 
-__all__ = ["LINE", "Lines", "is_utf8", "line_blocks", "read_table", "whole_rows"]
+__all__ = ["LINE", "QUOTE_HINT", "Lines", "is_utf8", "line_blocks", "read_table", "whole_rows"]
 
 LINE = "\x00line"
 """Column of :func:`read_table`: the line of a row, from 1. No column of a data set can have that name."""

@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import shutil
+import struct
 import tarfile
 import tempfile
 import weakref
@@ -32,6 +33,8 @@ ZSTD_BYTES = 1 << 17
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 # Everything that cut-off or damaged files raise in the libraries used.
 READ_ERRORS = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, zstandard.ZstdError)
+# And what zipfile raises besides for a damaged directory: an unknown method, a password, an empty name.
+OPEN_ERRORS = (*READ_ERRORS, NotImplementedError, RuntimeError, IndexError, KeyError, ValueError, struct.error)
 
 Opener = Callable[[], "tuple[IO[bytes], Callable[[], int]]"]
 """Opens a file: its bytes, and how far it is in units of ``RawFile.size``."""
@@ -71,7 +74,7 @@ class RawFile:
         """
         try:
             stream, position = self._open()
-        except READ_ERRORS as error:
+        except OPEN_ERRORS as error:
             raise self._unreadable(error) from None
         with stream:
             try:
@@ -143,7 +146,7 @@ class RawFolder:
             for member in self._scans[archive]:
                 seen.append(member)
                 yield member
-        except READ_ERRORS as error:
+        except OPEN_ERRORS as error:
             raise DataError(f"{archive}: cannot be read ({error}); is the download complete?") from None
 
     def _zip_members(self, path: Path, name: str, outermost: Path) -> Iterator[RawFile]:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from recbole_dtn.errors import why
+from recbole_dtn.report.text import shown
 
 __all__ = ["make_console", "say"]
 
@@ -55,5 +56,8 @@ def make_console(*, quiet: bool = False, stderr: bool = False, lasting: bool = F
 
 
 def say(console: Console, text: str, *, end: str = "\n") -> None:
-    """Print text as it is: rich would take ``[gdcn]`` for markup and ``:train:`` for an emoji, and fold long lines."""
-    console.print(text, end=end, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    """Print text as it is: rich would take ``[gdcn]`` for markup and ``:train:`` for an emoji, and fold long lines.
+
+    Control and direction characters, which ids and file names may hold, are shown escaped.
+    """
+    console.print(shown(text), end=end, markup=False, highlight=False, emoji=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, PrefixLoader, StrictUndefined
 from markupsafe import Markup
 
 from recbole_dtn.report.plots import Plot
-from recbole_dtn.report.text import clipped, count, decimal, number, p_value, share
+from recbole_dtn.report.text import clipped, count, decimal, number, p_value, share, shown
 
 __all__ = ["render"]
 
@@ -27,7 +27,13 @@ def render(package: str, template: str, plots: Iterable[Plot] = (), **values: An
     """
     loader = PrefixLoader({"report": PackageLoader("recbole_dtn.report", ""), "page": PackageLoader(package, "")})
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # Control characters are not valid in HTML, and direction characters reorder what is beside them.
+        finalize=lambda value: shown(value) if type(value) is str else value,
     )
     environment.filters |= {
         "share": share,

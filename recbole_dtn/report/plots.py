@@ -16,7 +16,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from recbole_dtn.report.text import clipped
+from recbole_dtn.report.text import cell, shown
 
 __all__ = [
     "COLOURS",
@@ -90,13 +90,16 @@ def svg(name: str, title: str, words: str, figure: Figure) -> Plot:
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
-    text = buffer.getvalue()
+    # Labels are ids and names of tasks; a zero-width space keeps one that begins with "_" from being hidden.
+    text = shown(buffer.getvalue().replace("\u200b", ""))
     text = text[text.index("<svg") :].replace(TEXT, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{name}-", text)
     head = f'<svg role="img" aria-labelledby="{name}-title {name}-words"'
-    labels = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-words">{escape(words)}</desc>'
+    labels = (
+        f'<title id="{name}-title">{escape(shown(title))}</title><desc id="{name}-words">{escape(shown(words))}</desc>'
+    )
     text = re.sub(r"<svg([^>]*)>", lambda match: f"{head}{match[1]}>{labels}", text, count=1)
     return Plot(name, title, words, text)
 
@@ -118,5 +121,5 @@ def few_ticks(axis: Axis) -> None:
 
 def named_rows(axes: Axes, names: Sequence[str]) -> None:
     """A row per name along the y axis, the first on top."""
-    axes.set_yticks(range(len(names)), [clipped(name, NAME) for name in names])
+    axes.set_yticks(range(len(names)), [cell(name, NAME) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recbole_dtn.report.console import say
+from recbole_dtn.report.text import LONGEST_CELL, cell
 
 __all__ = ["csv_text", "escaped", "markdown_table", "plain_lines", "show_table"]
 
@@ -22,18 +23,19 @@ Row = Sequence[str]
 def show_table(
     console: Console, columns: Row, rows: Sequence[Row], *, numbers: bool = False, longest: int | None = None
 ) -> None:
-    """Print a table. On a terminal long cells fold within its width; elsewhere nothing is folded or cut.
+    """Print a table. On a terminal long cells fold within its width; elsewhere nothing is folded.
 
     Args:
         console: where to print. columns: headings. rows: cells, as text.
         numbers: whether all columns but the first are aligned to the right.
         longest: characters that a cell may have before it folds on a terminal; elsewhere a longer cell pushes the rest
-            of its own row to the right, and no other row.
+            of its own row to the right, and no other row. None: cells are cut at ``LONGEST_CELL`` characters.
     """
     if not console.is_terminal:
         for line in plain_lines(columns, rows, numbers=numbers, longest=longest):
             say(console, line)
         return
+    columns, rows = _cells(columns, longest), [_cells(row, longest) for row in rows]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for position, column in enumerate(columns):
         width = max([len(column), *(len(row[position]) for row in rows)])
@@ -45,7 +47,7 @@ def show_table(
             max_width=longest,
         )
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*map(Text, row))
     console.print(table)
 
 
@@ -58,16 +60,22 @@ def plain_lines(columns: Row, rows: Sequence[Row], *, numbers: bool = False, lon
     >>> plain_lines(["task", "AUC"], [["click", "0.7"], ["buy", "0.65"]], numbers=True)
     ['task    AUC', 'click   0.7', 'buy    0.65']
     """
+    lines = [_cells(row, longest) for row in (columns, *rows)]
     widths = [
-        max(len(cell) for cell in column if longest is None or len(cell) <= longest)
-        for column in zip(columns, *rows, strict=True)
+        max(len(text) for text in column if longest is None or len(text) <= longest)
+        for column in zip(*lines, strict=True)
     ]
-    return ["  ".join(_aligned(row, widths, numbers=numbers)).rstrip() for row in (columns, *rows)]
+    return ["  ".join(_aligned(row, widths, numbers=numbers)).rstrip() for row in lines]
+
+
+def _cells(row: Row, longest: int | None) -> list[str]:
+    """Cells that are seen as they are; with ``longest``, which folds them, none is cut."""
+    return [cell(text, LONGEST_CELL if longest is None else None) for text in row]
 
 
 def _aligned(row: Row, widths: Sequence[int], *, numbers: bool) -> Iterable[str]:
-    for position, (cell, width) in enumerate(zip(row, widths, strict=True)):
-        yield cell.rjust(width) if numbers and position else cell.ljust(width)
+    for position, (text, width) in enumerate(zip(row, widths, strict=True)):
+        yield text.rjust(width) if numbers and position else text.ljust(width)
 
 
 def markdown_table(columns: Row, rows: Sequence[Row]) -> list[str]:
@@ -77,12 +85,12 @@ def markdown_table(columns: Row, rows: Sequence[Row]) -> list[str]:
     ['| task | AUC |', '| --- | --: |', '| click | 0.7 |']
     """
     ruler = ["---"] + ["--:"] * (len(columns) - 1)
-    return [f"| {' | '.join(escaped(cell) for cell in row)} |" for row in (columns, ruler, *rows)]
+    return [f"| {' | '.join(escaped(cell(text)) for text in row)} |" for row in (columns, ruler, *rows)]
 
 
 def escaped(text: str) -> str:
-    """Text in which no character ends a cell of a Markdown table."""
-    return text.replace("|", "\\|")
+    """Text on one line in which no character ends a cell of a Markdown table."""
+    return cell(text, None).replace("|", "\\|")
 
 
 def csv_text(columns: Row, rows: Iterable[Sequence[Any]]) -> str:

@@ -1,11 +1,74 @@
-"""Numbers as the tables and the page show them; what is undefined is a dash."""
+"""Texts and numbers as the tables and the page show them; what is undefined is a dash."""
 
 from __future__ import annotations
 
-__all__ = ["NONE", "clipped", "count", "decimal", "number", "p_value", "share"]
+import unicodedata
+from typing import Any
+
+__all__ = [
+    "LONGEST_CELL",
+    "NONE",
+    "cell",
+    "clipped",
+    "count",
+    "decimal",
+    "number",
+    "p_value",
+    "share",
+    "shown",
+    "shown_in",
+]
 
 NONE = "–"
 LARGE = 1e7
+LONGEST_CELL = 200
+"""Characters of a cell of a table, and of a name in a page; longer ones end in an ellipsis."""
+HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+"""Unicode categories that move the cursor, change the direction or are not seen: control, format, half of a pair
+(bytes of a file name that are not UTF-8), line and paragraph separators."""
+
+
+class _Escapes(dict[int, str]):
+    """What is shown for a code point; filled as they occur."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        hidden = unicodedata.category(character) in HIDDEN and character not in "\n\t"
+        self[code] = repr(character)[1:-1] if hidden else character
+        return self[code]
+
+
+_ESCAPES = _Escapes()
+
+
+def shown(text: str) -> str:
+    r"""Text with control and direction characters as Python writes them; line feeds and tabs stay.
+
+    >>> shown("a\x1b[31m\u202eb\x00"), shown("é 日本\n")
+    ('a\\x1b[31m\\u202eb\\x00', 'é 日本\n')
+    """
+    return text.translate(_ESCAPES)
+
+
+def cell(text: str, longest: int | None = LONGEST_CELL) -> str:
+    r"""Text on one line of at most ``longest`` characters, as a cell of a table has it.
+
+    >>> cell("a\tb\n"), len(cell("x" * 300))
+    ('a\\tb\\n', 200)
+    """
+    whole = shown(text).replace("\n", "\\n").replace("\t", "\\t")
+    return whole if longest is None else clipped(whole, longest)
+
+
+def shown_in(value: Any) -> Any:
+    """:func:`shown` of every text of plain values: those of maps (keys too), lists and tuples."""
+    if isinstance(value, str):
+        return shown(value)
+    if isinstance(value, dict):
+        return {shown_in(key): shown_in(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(shown_in, value)) if type(value) in (list, tuple) else value
+    return value
 
 
 def share(value: float | None, digits: int = 2) -> str:

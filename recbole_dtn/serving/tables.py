@@ -324,20 +324,22 @@ def numbers_of(rows: Rows, name: str, what: str, *, words: bool = False) -> pl.S
         rows: of the column. name: of it. what: it is, for messages. words: whether true is 1 and false 0.
 
     Raises:
-        DataError: at the first text that is no number, with file and line.
+        DataError: at the first text that is no number, or number that is infinite, with file and line.
     """
     column = rows.frame[name]
-    if column.dtype.is_numeric() or column.dtype == pl.Boolean:
-        return column.cast(pl.Float64).fill_nan(None)
-    if column.dtype == pl.Null:
-        return column.cast(pl.Float64)
-    if column.dtype != pl.String:
+    if column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null):
+        found = column.cast(pl.Float64).fill_nan(None)
+    elif column.dtype == pl.String:
+        found = parse_numbers(column, words=words)
+    else:
         raise DataError(f"{rows.name(0)}: {what}, column {name!r}: expected numbers; found {column.dtype}")
-    found = parse_numbers(column, words=words)
-    if found.null_count() > column.null_count():
-        texts = column.str.strip_chars().str.to_lowercase()
-        wrong = (found.is_null() & column.is_not_null() & ~texts.is_in(["", "nan"])).arg_true()
-        if len(wrong):
-            row = int(wrong[0])
-            raise DataError(f"{rows.name(row)}: {what}, column {name!r}: expected a number; found {column[row]!r}")
+    if found.null_count() > column.null_count() or found.is_infinite().any():
+        wrong = found.is_infinite().fill_null(False)
+        if column.dtype == pl.String:
+            texts = column.str.strip_chars().str.to_lowercase()
+            wrong = wrong | (found.is_null() & column.is_not_null() & ~texts.is_in(["", "nan"]))
+        if wrong.any():
+            row = int(wrong.arg_true()[0])
+            shown = repr(column[row])
+            raise DataError(f"{rows.name(row)}: {what}, column {name!r}: expected a finite number; found {shown}")
     return found

@@ -18,6 +18,7 @@ from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from recbole_dtn.errors import Preempted, RecBoleDTNError
+from recbole_dtn.report.text import shown
 
 __all__ = ["keep_together", "tell_processes", "watched"]
 
@@ -122,7 +123,7 @@ class _Watch:
             if found is None:
                 continue
             if not self.stopped.wait(GRACE):
-                print(f"error: {found}; {ADVICE}", file=sys.stderr, flush=True)
+                print(shown(f"error: {found}; {ADVICE}"), file=sys.stderr, flush=True)
                 self.end_others()
                 os._exit(1)
             return

@@ -17,7 +17,7 @@ from recbole_dtn.record.training import FILE_NAME as TRAINING
 from recbole_dtn.report.console import say
 from recbole_dtn.report.files import writing
 from recbole_dtn.report.tables import plain_lines, show_table
-from recbole_dtn.report.text import NONE, count, decimal, share
+from recbole_dtn.report.text import NONE, cell, count, decimal, share, shown
 from recbole_dtn.schema import FIRST_TOKEN, FieldSpec
 from recbole_dtn.training.gates import gate_rows
 from recbole_dtn.training.warn import failure_signs, result_warnings
@@ -114,6 +114,7 @@ class Report:
         self._kept = ""
 
     def _write(self, text: str) -> None:
+        text = shown(text)
         if self._log is None:
             self._kept += text
         else:
@@ -238,7 +239,7 @@ class Report:
         if self.progress:
             # Drawn by move_bar alone: rich's own thread would draw ten times a second, holding up the steps.
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}"),
@@ -247,7 +248,7 @@ class Report:
                 transient=True,
                 auto_refresh=False,
             )
-            self._task = self._bar.add_task(title, total=steps, rate="")
+            self._task = self._bar.add_task(cell(title), total=steps, rate="")
             self._bar.start()
             self._steps, self._drawn = 0, 0.0
 

@@ -315,7 +315,7 @@ def test_what_cannot_be_is_refused_and_leaves_no_file(folder: Path, raw: pl.Data
     wrong.write_csv("wrong.csv")
     Path("spec.yaml").write_text(SPEC)
     err = refused("--input=wrong.csv", "--output=there.csv", "--overwrite", "--spec=spec.yaml", "--batch_size=8")
-    assert "wrong.csv, line 61: a number field, column 'plain': expected a number; found 'many'" in err
+    assert "wrong.csv, line 61: a number field, column 'plain': expected a finite number; found 'many'" in err
     assert Path("there.csv").read_text() == "mine"
     lines = as_texts(raw).write_csv().splitlines()
     Path("short.csv").write_text("\n".join([*lines[:30], "only,three,cells", *lines[30:], ""]))

@@ -110,3 +110,24 @@ def test_a_users_own_files_win_over_the_shipped_data_set_of_their_name(tmp_path)
     assert [task.name for task in settings(tmp_path, "other").tasks] == ["like", "love"]
     (folder / "ml-100k.yaml").write_text(BASE)
     assert [task.name for task in settings(tmp_path, "ml-100k").tasks] == ["t"]
+
+
+@pytest.mark.parametrize("name", ["0" * 201, "é" * 101, "a\0b", "\x1bm", "\ud800", ".", "a/b", "a b", ""])
+def test_what_cannot_be_the_name_of_a_folder_is_refused(tmp_path, name):
+    with pytest.raises(UsageError, match="dataset: expected the name of a folder under data_path"):
+        settings(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["0" * 200, "ä.b-1", "日本"])
+def test_what_can_be_one_is_looked_for(tmp_path, name):
+    with pytest.raises(UsageError, match=f"unknown data set '{name}'"):
+        settings(tmp_path, name)
+    write(tmp_path, name, BASE)
+    assert settings(tmp_path, name).min_count == 7
+
+
+@pytest.mark.parametrize("name", ["0" * 300, '"a\\0b"', '"\\ud800"'])
+def test_no_more_can_one_be_extended(tmp_path, name):
+    write(tmp_path, "top", f"extends: {name}\n")
+    with pytest.raises(UsageError, match=r"top\.yaml: extends .*, an unknown data set"):
+        settings(tmp_path, "top")

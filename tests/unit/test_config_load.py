@@ -405,3 +405,10 @@ def test_a_model_has_defaults_of_nested_shared_settings() -> None:
     assert resolve(["--model=MMoE", "--dataset=ml-100k"]).settings.optimizer.lr == 0.004
     given = resolve(["--model=DTN", "--dataset=ml-100k", "--learning_rate=0.1"])
     assert (given.settings.optimizer.lr, given.sources["optimizer.lr"]) == (0.1, "command line")
+
+
+def test_a_key_of_very_many_parts_is_unknown():
+    with pytest.raises(
+        UsageError, match=r"optimizer\.zer\.zer.*\.\.\.: unknown key: expected at most 50 dots, found 600"
+    ):
+        resolve([f"--optimizer{'.zer' * 600}=1"])

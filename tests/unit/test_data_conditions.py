@@ -217,3 +217,23 @@ def test_no_fields_or_tasks(key):
     check_fields_and_tasks(settings)
     with pytest.raises(UsageError, match=f"{key} is empty"):
         check_fields_and_tasks(settings.model_copy(update={key: []}))
+
+
+@pytest.mark.parametrize("values", [1, 2, 3_000])
+def test_a_list_of_any_length(values):
+    """A value that is missing leaves the answer open, and each spelling of a number is that number."""
+    numbers, texts = ", ".join(map(str, range(values))), ", ".join(f"'t{i}'" for i in range(values))
+    last = values - 1
+    rows = [float(last), -0.0, -1.0, None, float("nan")]
+    assert evaluate(f"a in [{numbers}]", a=rows) == [True, True, False, None, None]
+    assert evaluate(f"a not in [{numbers}]", a=rows) == [False, False, True, None, None]
+    assert evaluate(f"a in [{numbers}]", a=[f" {last}.0 ", "x", None, "nan"]) == [True, None, None, None]
+    assert evaluate(f"a in [{texts}]", a=[f"t{last}", "T0", None]) == [True, False, None]
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1_0", "1e400", "", "a"])
+def test_a_text_that_is_no_finite_number_cannot_equal_one(text):
+    for source in (f"a == '{text}'", f"a in ['1', '{text}']"):
+        with pytest.raises(UsageError, match=f"column 'a' holds numbers; it cannot equal the text '{text}'"):
+            evaluate(source, a=[1.0])
+    assert evaluate("a == ' 1e0 '", a=[1.0]) == [True]

@@ -157,3 +157,24 @@ def test_of_archives_the_archive_is_stamped(tmp_path):
     (stamp,) = stamps([folder.find("part.csv"), folder.find("readme.txt")], tmp_path)
     assert stamp["file"] == "outer.zip"
     assert stamp["size"] == len(KINDS["outer.zip"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (
+            b"PK\x01\x02\x14\x03\x14\x00\x00\x00\x00\x00",
+            b"PK\x01\x02\x14\x03\x14\x00\x00\x00\x63\x00",
+        ),  # an unknown method
+        (b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00"),  # a password
+    ],
+)
+def test_a_zip_with_a_damaged_directory_is_a_fault_of_the_data(tmp_path, old, new):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("part.csv", CONTENT)
+    assert old in file.getvalue()
+    (tmp_path / "a.zip").write_bytes(file.getvalue().replace(old, new))
+    raw = RawFolder(tmp_path).find("part.csv")
+    with pytest.raises(DataError, match=r"a\.zip/part\.csv: cannot be read"), raw.open():
+        pass

@@ -127,6 +127,29 @@ def test_columns_of_the_same_name(tmp_path):
         run(tmp_path, tmp_path / "a.csv", SPEC.replace("name: item", "name: x"))
 
 
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ('us"er,item,click', "misplaced quote"),
+        ('""user,item,click', "misplaced quote"),
+        ('user,item,"click', "misplaced quote"),  # not closed anywhere: every line is joined to the header
+        ("user,item,click\r", "a carriage return without a line feed"),
+        ("user\ritem,click", "a carriage return without a line feed"),
+    ],
+)
+def test_a_faulty_header_is_refused(tmp_path, header, message):
+    (tmp_path / "a.csv").write_bytes(f"{header}\r\na,b,1\r\nc,d,0\r\n".encode())
+    with pytest.raises(DataError, match=rf"a\.csv, line 1: .*{message}"):
+        run(tmp_path, tmp_path / "a.csv")
+
+
+def test_a_header_of_one_name_many_times_is_read_at_once(tmp_path):
+    names = ["user", "item", "click", *["x"] * 20_000]
+    rows = (names, list("ab1" + "9" * 20_000), list("cd0" + "9" * 20_000))
+    (tmp_path / "a.csv").write_text("".join(f"{','.join(row)}\n" for row in rows))
+    assert run(tmp_path, tmp_path / "a.csv")[1:] == [["a", "b", "1"], ["c", "d", "0"]]
+
+
 def test_a_header_alone_is_no_table(tmp_path):
     (tmp_path / "a.csv").write_text(HEADER)
     with pytest.raises(DataError, match="holds no rows"):

@@ -85,5 +85,7 @@ def test_places_that_cannot_be_written_are_refused(tmp_path: Path, monkeypatch: 
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr("recbole_dtn.report.files.tempfile.TemporaryFile", refused)
-    with pytest.raises(UsageError, match=rf"\({tmp_path}: Read-only file system\); choose a place that can be written to"):
+    with pytest.raises(
+        UsageError, match=rf"\({tmp_path}: Read-only file system\); choose a place that can be written to"
+    ):
         check_place(tmp_path / "new" / "runs", "output_dir=x")

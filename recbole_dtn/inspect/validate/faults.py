@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import polars as pl
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.atomic import FileFault, missing_mask, parse_floats, read_header
-from recbole_dtn.data.escape import PADDING
+from recbole_dtn.data.escape import MISSING_WORDS, PADDING
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.sources import PARTS, Sources, find_sources
 from recbole_dtn.errors import DataError
@@ -20,6 +21,9 @@ from recbole_dtn.inspect.validate.rows import Rows, as_fault, rows_of
 __all__ = ["FaultGroup", "find_faults", "grouped", "validate"]
 
 LINES_KEPT = 3
+HIDDEN = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
+"""Control characters, and those that end a line or change the direction of the text after them."""
+UNSEEN = "holds control or direction characters, shown escaped"
 
 
 @dataclass
@@ -102,6 +106,10 @@ def _file(path: Path, meaning: Meaning | None, meter: Meter) -> Iterator[FileFau
     except DataError:
         return  # reported already
     size, told = path.stat().st_size, set[str]()
+    for name in header.names:
+        if re.search(HIDDEN, name):
+            reason = f"column {name!r}: its name holds control or direction characters"
+            yield FileFault(str(path), 1, reason, fatal=False)
     # Side tables may be empty.
     filled = path.suffix != ".inter"
     for rows in rows_of(header):
@@ -129,7 +137,7 @@ def _numbers(rows: Rows, column: str) -> Iterator[FileFault]:
     texts = rows.frame[column]
     numbers = parse_floats(texts)
     absent = texts.is_null() | missing_mask(texts)
-    wrong = ~absent & (numbers.is_null() | ~numbers.is_finite().fill_null(False))
+    wrong = ~absent & numbers.is_null()
     for row in wrong.arg_true():
         expected = f"column {column!r}: expected a finite number"
         yield rows.fault(row, f"{expected}, found {texts[row]!r}", kind=expected)
@@ -146,6 +154,11 @@ def _tokens(rows: Rows, column: str, kind: str) -> Iterator[FileFault]:
         "begins with a quote: stock RecBole reads on to the next quote": texts.str.starts_with('"'),
         "is stock RecBole's name of its padding": padding,
     }
+    if kind == "token_seq":
+        words = texts.str.split(" ").list.eval(pl.element().is_in(sorted(MISSING_WORDS))).list.any()
+        checks["has a value that is read as absent here, and as a token by stock RecBole"] = words & ~missing_mask(
+            texts
+        )
     for reason, mask in checks.items():
         for row in mask.fill_null(False).arg_true():
             kind = f"column {column!r}: {reason}"
@@ -162,7 +175,9 @@ def _spelling(rows: Rows, column: str, kind: str, told: set[str]) -> Iterator[Fi
         spaces = "has empty values between its spaces, which are left out, here and in stock RecBole"
         outer = outer | texts.str.contains("  ", literal=True)
     null = texts.str.contains("\0", literal=True)
-    for reason, mask in ((spaces, outer), ("holds a null byte, where other programs may end the text", null)):
+    hidden = texts.str.contains(HIDDEN) & ~null
+    masks = {spaces: outer, "holds a null byte, where other programs may end the text": null, UNSEEN: hidden}
+    for reason, mask in masks.items():
         name = f"column {column!r}: {reason} (reported once)"
         if name not in told and mask.any():
             told.add(name)
@@ -174,7 +189,7 @@ def _sequence_numbers(rows: Rows, column: str) -> Iterator[FileFault]:
     texts = rows.frame[column]
     cells = pl.DataFrame({"row": pl.int_range(len(texts), eager=True), "text": texts.str.split(" ")}).explode("text")
     cells = cells.filter(pl.col("text").is_not_null() & (pl.col("text") != ""))
-    numbers = parse_floats(cells["text"])
+    numbers = parse_floats(cells["text"]).cast(pl.Float32)  # as they are stored
     for at in (numbers.is_null() | ~numbers.is_finite().fill_null(False)).arg_true():
         expected = f"column {column!r}: expected finite numbers with a space between"
         yield rows.fault(cells["row"][at], f"{expected}, found {cells['text'][at]!r}", kind=expected)

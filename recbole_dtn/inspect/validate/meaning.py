@@ -241,8 +241,7 @@ class Meaning:
 def _as_read(texts: pl.Series, kind: str) -> pl.Series:
     """Text or numbers, null where missing (or no finite number)."""
     if kind == "float":
-        numbers = parse_floats(texts)
-        return pl.select(pl.when(numbers.is_finite()).then(numbers)).to_series()
+        return parse_floats(texts)
     return pl.select(pl.when(~missing_mask(texts)).then(texts)).to_series()
 
 

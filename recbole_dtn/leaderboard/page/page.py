@@ -11,6 +11,7 @@ from markupsafe import Markup
 from recbole_dtn.leaderboard.page.content import board_content
 from recbole_dtn.leaderboard.statistics import BoardRow
 from recbole_dtn.record.record import RunRecord
+from recbole_dtn.report.text import shown_in
 
 __all__ = ["board_page", "script_json"]
 
@@ -26,7 +27,7 @@ def board_page(
     """
     from recbole_dtn.report.page import render  # loads matplotlib
 
-    content = board_content(groups, records)
+    content = shown_in(board_content(groups, records))
     data = Markup(script_json(content))
     return render(
         "recbole_dtn.leaderboard.page", "page.html.j2", title=title, boards=content, data=data, version=version

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import glob
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +15,7 @@ import polars as pl
 from recbole_dtn.data.progress import Meter
 from recbole_dtn.data.write import ReadyRows
 from recbole_dtn.errors import DataError, UsageError, nearest
-from recbole_dtn.preprocess.lines import LINE, Lines, line_blocks, read_table, whole_rows
+from recbole_dtn.preprocess.lines import LINE, QUOTE_HINT, Lines, line_blocks, read_table, whole_rows
 from recbole_dtn.preprocess.raw_files import COMPRESSED, RawFile, plain_file
 from recbole_dtn.preprocess.rejects import Tally
 from recbole_dtn.preprocess.table.plain_rows import PlainRows
@@ -111,7 +113,7 @@ class TextTables:
             for path, (_, row) in zip(files, firsts, strict=True):
                 _check_same(path, row, files[0], names)
         self.columns = _renamed(names)
-        self.repeated = {name for name in names if names.count(name) > 1}
+        self.repeated = {name for name, count in Counter(names).items() if count > 1}
         self.schema = pl.Schema(dict.fromkeys(self.columns, pl.String))
 
     def blocks(
@@ -183,9 +185,15 @@ class TextTables:
             text = data.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
             raise DataError(f"{path}, line 1: not UTF-8 at byte {error.start}; convert the file to UTF-8") from None
+        if "\r" in text and (quote is None or quote not in text):
+            raise DataError(f"{path}, line 1: a carriage return without a line feed; convert the line ends to \\n")
         if quote is None:
             row = text.split(separator)
         else:
+            if quote in text and not _is_quoted_well(text, separator, quote):
+                raise DataError(
+                    f"{path}, line 1: cannot be read as a table: misplaced quote in the header; {QUOTE_HINT}"
+                )
             try:
                 row = next(csv.reader([text], delimiter=separator, quotechar=quote))
             except csv.Error as error:
@@ -265,6 +273,17 @@ class _FrameTexts:
         return [",".join("" if value is None else str(value) for value in row) for row in rows]
 
 
+def _is_quoted_well(header: str, separator: str, quote: str) -> bool:
+    """Whether each quote of a header encloses a whole name, or is doubled inside one.
+
+    >>> [_is_quoted_well(text, ",", '"') for text in ('a,"b ""c"', 'a"b,c', '"a"b', '"a,b"')]
+    [True, False, False, True]
+    """
+    mark, end = re.escape(quote), re.escape(separator)
+    name = f"(?:{mark}(?:[^{mark}]|{mark}{mark})*{mark}|[^{mark}{end}\\r]*)"
+    return re.fullmatch(f"{name}(?:{end}{name})*", header) is not None
+
+
 def _without_header(lines: Lines, header: int) -> Lines:
     at = 0
     for _ in range(header):
@@ -289,15 +308,21 @@ def _check_same(path: Path, names: Sequence[str], first: Path, expected: Sequenc
 
 
 def _renamed(names: Sequence[str]) -> list[str]:
-    """Distinct names: the second ``x`` becomes ``x#2``."""
-    found: list[str] = []
+    """Distinct names: the second ``x`` becomes ``x#2``.
+
+    >>> _renamed(["x", "x", "x#2", "x"])
+    ['x', 'x#2', 'x#2#2', 'x#3']
+    """
+    # The search for a free number goes on where that of the name's last repetition ended.
+    found: dict[str, None] = {}
+    counts: dict[str, int] = {}
     for name in names:
-        new, count = name, 1
+        new, count = name, counts.get(name, 0)
         while new in found:
             count += 1
-            new = f"{name}#{count}"
-        found.append(new)
-    return found
+            new = f"{name}#{count + 1}"
+        found[new], counts[name] = None, count
+    return list(found)
 
 
 def _parquet_schema(path: Path) -> pl.Schema:
