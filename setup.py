@@ -28,7 +28,9 @@ REQUIRES = [
     "jinja2>=3.1",
     "matplotlib>=3.8",
 ]
-TEST = ["pytest>=8", "hypothesis>=6.100", "setuptools>=68", "wheel"]
+ONNX = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
+SERVING = ["onnxruntime>=1.20", "fastapi>=0.115", "httpx>=0.27", "uvicorn>=0.30"]  # examples/serving, and its tests
+TEST = [*ONNX, "fastapi>=0.115", "httpx>=0.27", "pytest>=8", "hypothesis>=6.100", "setuptools>=68", "wheel"]
 DEV = [*TEST, "ruff==0.17.*", "mypy==2.4.*", "import-linter==2.*", "types-PyYAML", "types-psutil"]
 
 setup(
@@ -58,7 +60,8 @@ setup(
         "fbgemm": ["fbgemm-gpu"],
         "catboost": ["catboost>=1.2"],
         "lightgbm": ["lightgbm>=4"],
-        "onnx": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
+        "onnx": ONNX,
+        "serving": SERVING,
     },
     entry_points={"console_scripts": ["recbole-dtn=recbole_dtn.cli:main"]},
 )
