@@ -33,7 +33,7 @@ __all__ = ["Encoder", "FieldCounts", "Scored", "evaluate_dataset", "needed_colum
 BATCH_ROWS = 8192
 AHEAD = 2
 """Batches that are encoded while one is scored."""
-ENCODED_CELLS = 1 << 21
+ENCODED_CELLS = 1 << 20
 """Rows times fields that are encoded at a time, several batches of few fields: the hash table of a large vocabulary is
 then read from memory once for all of their rows."""
 
