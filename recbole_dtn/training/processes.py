@@ -199,8 +199,10 @@ class _Watch:
             assert gone is not None
             message, code = f"error: {gone.text}; {ADVICE}", gone.code
         # Of those that the first process has started, the first one speaks for all.
-        if self.rank < 2:
-            print(message, file=sys.stderr, flush=True)
+        # Whoever read the standard error may be gone too.
+        with suppress(OSError, ValueError):
+            if self.rank < 2:
+                print(message, file=sys.stderr, flush=True)
         self.end_others()
         os._exit(code)
 

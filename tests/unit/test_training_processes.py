@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import time
@@ -63,6 +64,20 @@ def test_a_first_process_that_ended_before_it_was_looked_at_is_noticed(
         wait_for(ended)
     assert ended[0] == 1
     assert "error: the first process of the run (pid 1) has ended; the run can go on" in capsys.readouterr().err
+
+
+def test_a_process_ends_too_where_nobody_reads_its_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(processes, "POLL", 0.01)
+    monkeypatch.setattr(processes, "GRACE", 0.05)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb", buffering=0) as closed, watched(trainer_of(0, 1), Signals()):
+        monkeypatch.setattr("sys.stderr", io.TextIOWrapper(io.BufferedWriter(closed), write_through=True))
+        wait_for(ended)
+        monkeypatch.undo()
+    assert ended[0] == 1
 
 
 def test_sigterm_is_sent_on_and_ends_a_process_whose_batch_does_not(
