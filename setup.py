@@ -28,7 +28,13 @@ REQUIRES = [
     "jinja2>=3.1",
     "matplotlib>=3.8",
 ]
-TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "setuptools>=68", "wheel"]
+ONNX = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
+SERVING = ["onnxruntime>=1.20", "fastapi>=0.115", "httpx>=0.27", "uvicorn>=0.30"]  # examples/serving, and its tests
+SLURM = ["submitit>=1.5"]
+TEST = [
+    "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "setuptools>=68", "wheel",
+    *ONNX, *SLURM, "fastapi>=0.115", "httpx>=0.27",
+]  # fmt: skip
 DEV = [*TEST, "ruff==0.17.*", "mypy==2.4.*", "import-linter==2.*", "types-PyYAML", "types-psutil"]
 
 setup(
@@ -58,8 +64,9 @@ setup(
         "fbgemm": ["fbgemm-gpu"],
         "catboost": ["catboost>=1.2"],
         "lightgbm": ["lightgbm>=4"],
-        "slurm": ["submitit>=1.5"],
-        "onnx": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
+        "slurm": SLURM,
+        "onnx": ONNX,
+        "serving": SERVING,
     },
     entry_points={"console_scripts": ["recbole-dtn=recbole_dtn.cli:main"]},
 )

@@ -50,6 +50,28 @@ class Features:
     def __len__(self) -> int:
         return self.ids.shape[0]
 
+    def rows(self, start: int, size: int) -> Features:
+        """Rows ``start`` to ``start + size``, without copying them; fewer at the end of the batch.
+
+        >>> many = MultiValued(torch.tensor([5, 6, 7]), torch.tensor([0, 2, 2, 3]))
+        >>> part = Features(ids=torch.tensor([[1], [2], [3]]), multi={0: many}).rows(1, 5)
+        >>> part.ids.tolist(), part.multi[0].values.tolist(), part.multi[0].offsets.tolist()
+        ([[2], [3]], [7], [0, 0, 1])
+        """
+        total, stop = len(self), min(start + size, len(self))
+
+        def cut(tensor: Tensor) -> Tensor:
+            # An attribute that was not given has no row for each row of the batch.
+            return tensor[start:stop] if len(tensor) == total else tensor
+
+        def values(many: MultiValued) -> MultiValued:
+            first, last = int(many.offsets[start]), int(many.offsets[stop])
+            weights = None if many.weights is None else many.weights[first:last]
+            return MultiValued(many.values[first:last], many.offsets[start : stop + 1] - first, weights)
+
+        alone = replace(self, multi={}).map(cut)
+        return replace(alone, multi={key: values(many) for key, many in self.multi.items()})
+
     def map(self, change: Callable[[Tensor], Tensor]) -> Features:
         """The same batch with ``change`` applied to every tensor."""
 

@@ -7,7 +7,10 @@ its weights float32 (V,) under their column's name. Outputs: float32 (B,) under 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +31,13 @@ def write_onnx(program: torch.export.ExportedProgram, description: Mapping[str, 
     import onnx
     from onnx import compose
 
-    made = torch.onnx.export(
-        program,
-        dynamo=True,
-        verbose=False,
-        custom_translation_table={torch.ops.aten.repeat_interleave.Tensor: _repeated_places},
-    )
+    with _quiet():
+        made = torch.onnx.export(
+            program,
+            dynamo=True,
+            verbose=False,
+            custom_translation_table={torch.ops.aten.repeat_interleave.Tensor: _repeated_places},
+        )
     assert made is not None
     core = made.model_proto
     encoder = _Nodes(description)
@@ -52,6 +56,20 @@ def write_onnx(program: torch.export.ExportedProgram, description: Mapping[str, 
         value.name = _output(task)
     onnx.checker.check_model(whole)
     onnx.save(whole, str(path))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence notes that concern no user: packages that torch could also translate, its own deprecations."""
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registration.level
+    registration.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        registration.setLevel(level)
 
 
 def _output(task: str) -> str:

@@ -33,6 +33,9 @@ __all__ = ["Encoder", "FieldCounts", "Scored", "evaluate_dataset", "needed_colum
 BATCH_ROWS = 8192
 AHEAD = 2
 """Batches that are encoded while one is scored."""
+ENCODED_CELLS = 1 << 20
+"""Rows times fields that are encoded at a time, several batches of few fields: the hash table of a large vocabulary is
+then read from memory once for all of their rows."""
 
 
 @dataclass
@@ -163,6 +166,10 @@ class Encoder:
                 counts.unknown += 0 if spec.kind == "float" else unknown[position]
 
 
+def _parts(rows: Rows, size: int) -> Iterator[Rows]:
+    return (rows.slice(start, size) for start in range(0, rows.frame.height, size))
+
+
 class _Scorer:
     """Batches of a table, scored one after another.
 
@@ -207,6 +214,8 @@ class _Scorer:
         self.wanted = list(dict.fromkeys([*wanted, *self.keep]))
         self.encoder = Encoder(run, self.schema, reading, escaped=table.escaped)
         self.metrics = None if self.labels is None else self.labels.metrics()
+        batches = ENCODED_CELLS // (max(self.schema.num_fields, 1) * batch_rows)
+        self.encoded_rows = max(batches, 1) * batch_rows
         self.rows = 0
 
     def _refuse_names(self) -> None:
@@ -235,10 +244,11 @@ class _Scorer:
     def _encoded(self, meter: Meter) -> Iterator[tuple[Rows, Features]]:
         with closing(self.table.blocks(self.wanted, meter)) as blocks:  # type: ignore[type-var]
             for block in blocks:
-                for start in range(0, block.frame.height, self.batch_rows):
-                    rows = block.slice(start, self.batch_rows)
-                    features = self.encoder(rows)
-                    yield rows, features if self.labels is None else self.labels.add(rows, features)
+                for part in _parts(block, self.encoded_rows):
+                    encoded = self.encoder(part)
+                    for start, rows in enumerate(_parts(part, self.batch_rows)):
+                        features = encoded.rows(start * self.batch_rows, self.batch_rows)
+                        yield rows, features if self.labels is None else self.labels.add(rows, features)
 
     def _output(self, rows: Rows, features: Features) -> ModelOutput:
         output = self.run.output(features)

@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +38,7 @@ from recbole_dtn.training.direct import train_directly
 from recbole_dtn.training.loaders import Loaders
 from recbole_dtn.training.memory import MemoryWatch
 from recbole_dtn.training.module import TrainingModule
-from recbole_dtn.training.processes import tell_processes, watched
+from recbole_dtn.training.processes import watched
 from recbole_dtn.training.profile import Profiler
 from recbole_dtn.training.report import Report
 from recbole_dtn.training.resume import TrainingKeeper
@@ -267,13 +266,11 @@ def _train(
     # Clock before ProgressLine, which reads the rate of the batch that has just ended.
     trainer = new_trainer(settings, folder, [clock, keeper, ProgressLine(report, clock, keeper), *callbacks, training])
     outcome.processes = trainer.world_size
-    if trainer.world_size > 1:
-        signals.forward = partial(tell_processes, trainer)
     # Rounded up: the last batch of an epoch may be short.
     steps = max(1, -(-prepared.splits["train"].rows // (settings.train_batch_size * trainer.world_size)))
     module = TrainingModule(model, settings, steps_per_epoch=steps)
     try:
-        with quiet_lightning(), watched(trainer):
+        with quiet_lightning(), watched(trainer, signals):
             if not training.trained:
                 _fit_model(trainer, module, data, training)
             with signals.deferred():

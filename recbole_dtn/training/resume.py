@@ -105,12 +105,11 @@ class TrainingKeeper(lightning.Callback):
         due = steps is not None and trainer.global_step % steps == 0
         if minutes is not None and time.perf_counter() - self._saved >= 60 * minutes:
             due = True
-        stop, due = self._agreed(trainer, self.signals.asked, due)
-        if stop or due:
+        self.signals.asked, due = self._agreed(trainer, self.signals.asked, due)
+        if self.signals.asked or due:
             position, begun = self._position(trainer, batch_idx + 1), time.perf_counter()
             self.write(trainer, pl_module, position)
             self.clock.leave_out(time.perf_counter() - begun)
-        self.signals.asked = stop
         self.signals.check()
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -184,6 +183,8 @@ class TrainingKeeper(lightning.Callback):
 
     def write(self, trainer: lightning.Trainer, module: TrainingModule, position: Mapping[str, Any]) -> None:
         """Write the training checkpoint; what is not in ``position`` is as it is now."""
+        # All processes have come this far: how long the writing takes is no matter.
+        self.signals.met = bool(self.signals.asked)
         self._saved = time.perf_counter()
         if not trainer.is_global_zero:
             return

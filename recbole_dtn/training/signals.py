@@ -6,17 +6,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from recbole_dtn.errors import Preempted
 
-__all__ = ["GRACE", "Signals"]
-
-GRACE = 20.0
-"""Seconds that one of several processes has from SIGTERM to the end of its batch. A process that waits for one that has
-died would never get there."""
+__all__ = ["Signals"]
 
 
 class Signals:
@@ -27,15 +23,15 @@ class Signals:
     Ctrl-C raises at once. Only the main thread gets signals: elsewhere this does nothing.
 
     Attributes:
-        asked: the signal that has come, or 0. forward: called once with SIGTERM, to tell other processes of the run.
+        asked: the signal that has come, or 0. met: whether the end of a batch was reached after it, so that the run
+            ends by itself.
     """
 
     def __init__(self) -> None:
         self.asked = 0
-        self.forward: Callable[[int], None] | None = None
+        self.met = False
         self._deferred = 0
         self._before: dict[int, signal._HANDLER] = {}
-        self._waiting: threading.Timer | None = None
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
@@ -46,7 +42,6 @@ class Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._met()
         for number, handler in self._before.items():
             # None: a handler that was not set from Python.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
@@ -67,40 +62,21 @@ class Signals:
             Preempted: after SIGTERM. KeyboardInterrupt: after Ctrl-C.
         """
         if self.asked:
-            self._met()
+            self.met = True
             raise Preempted if self.asked == signal.SIGTERM else KeyboardInterrupt
-
-    def _met(self) -> None:
-        """The end of a batch was reached: this process need not be ended by force."""
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
 
     def _terminate(self, number: int, _: FrameType | None) -> None:
         first, self.asked = self.asked != signal.SIGTERM, signal.SIGTERM
-        if first and self.forward is not None:
-            self.forward(number)
-            self._waiting = threading.Timer(GRACE, _give_up)
-            self._waiting.daemon = True
-            self._waiting.start()
         # Once: what is saved after it is not disturbed by a system that is impatient.
         if first and not self._deferred:
+            self.met = True
             raise Preempted
 
     def _interrupt(self, number: int, _: FrameType | None) -> None:
         if self.asked or not self._deferred:
+            self.met = True
             raise KeyboardInterrupt
         self.asked = number
         if sys.stderr.isatty():
             # Not print: the interrupted statement may be in the middle of one.
             os.write(2, b"\nstopping after this batch; Ctrl-C again stops at once\n")
-
-
-def _give_up() -> None:
-    print(
-        f"SIGTERM: the batch did not end within {GRACE:.0f} s (another process of the run may be gone); the last "
-        "training checkpoint is kept",
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(Preempted.exit_code)

@@ -65,11 +65,14 @@ def test_a_program_and_its_encoder_score_raw_values(model: str, runs: dict[str, 
 
 @pytest.mark.skipif(not HAS_ONNX, reason="the extra onnx is not installed")
 @pytest.mark.parametrize("model", list(OWN))
-def test_an_onnx_graph_scores_raw_values(model: str, runs: dict[str, Path], tmp_path: Path) -> None:
+def test_an_onnx_graph_scores_raw_values(
+    model: str, runs: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     import onnxruntime
 
     out = tmp_path / "out"
     assert main(["export", f"--run={runs[model]}", "--format=onnx", f"--output={out}"]) == 0
+    assert capfd.readouterr().err == "", "no notes of the libraries"
     session = onnxruntime.InferenceSession(str(out / "model.onnx"))
     kinds = {each.name: each.type for each in session.get_inputs()}
     assert kinds["user"] == "tensor(string)"

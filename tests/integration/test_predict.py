@@ -15,6 +15,7 @@ import pytest
 import zstandard
 
 from recbole_dtn.cli import main
+from recbole_dtn.data.vocabulary import Vocabularies
 from recbole_dtn.serving.load import LoadedRun, load, probabilities
 from recbole_dtn.training.fit import fit
 
@@ -183,6 +184,25 @@ def test_scores_are_those_of_the_test(
     assert found["click"].to_numpy() == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-9)
     assert found["stay"].to_list() == found["stay_logit"].to_list()
     assert "wrote out.parquet: 60 rows" in out
+
+
+def test_rows_encoded_together_are_scored_as_those_of_each_batch(
+    folder: Path, loaded: LoadedRun, raw: pl.DataFrame, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Three batches of seven rows, encoded at once.
+    monkeypatch.setattr("recbole_dtn.serving.predict.ENCODED_CELLS", 21 * loaded.model.schema.num_fields)
+    calls = []
+    encode = Vocabularies.encode
+    monkeypatch.setattr(
+        Vocabularies, "encode", lambda *given, **named: calls.append(len(given[1])) or encode(*given, **named)
+    )
+    raw.write_parquet("rows.parquet")
+    words = ["predict", f"--run={folder}", "--input=rows.parquet", "--output=scores.parquet", "--batch_size=7"]
+    assert shown(*words, "--keep=row")[0] == 0
+    assert calls == [21] * (len(raw) // 21) + [len(raw) % 21] * (len(raw) % 21 > 0)
+    found = pl.read_parquet("scores.parquet")
+    assert found["row"].equals(raw["row"])
+    assert found.drop("row").equals(loaded.predict(raw, batch_size=7)), "to the last bit"
 
 
 def test_the_standard_input_gives_the_same_rows_packed_or_not(

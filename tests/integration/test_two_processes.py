@@ -47,12 +47,16 @@ class Passes(LossBalancer):
 """
 
 
-# A balancer with which the second process gets a signal at its fifth step.
+# A balancer with which the second process gets a signal at its fifth step. Where it is stopped, and so hangs, the first
+# one gets SIGTERM while it waits for it.
 ENDING = """
-import os
+import os, signal, threading
 
 from recbole_dtn.balancer.fixed import Fixed
 from recbole_dtn.registry import BALANCERS
+from recbole_dtn.training import processes
+
+processes.BATCH = 3.0
 
 
 @BALANCERS.register("ending")
@@ -62,6 +66,8 @@ class Ending(Fixed):
     def backward(self, step):
         if step.index == 4 and os.environ.get("LOCAL_RANK") == "1":
             os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+        elif step.index == 4 and int(os.environ["SIGNAL"]) == signal.SIGSTOP:
+            threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
         return super().backward(step)
 """
 
@@ -165,6 +171,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(
     [
         (signal.SIGTERM, 75, []),
         (signal.SIGKILL, 1, ["error: process 1 of the run (pid ", "was ended by SIGKILL", "--resume"]),
+        (signal.SIGSTOP, 75, ["ended by SIGTERM (the batch did not end within 3 s); ", "--resume"]),
     ],
 )
 def test_a_process_that_ends_takes_the_other_along(
@@ -187,7 +194,7 @@ def test_a_process_that_ends_takes_the_other_along(
     assert len(done.stderr.splitlines()) == bool(said), "the cause is told once"
     (folder,) = tmp_path.glob("*/*/*")
     content = read_training(folder)
-    assert (content["step"], len(content["random"])) == (5 if code == 75 else 4, 2)
-    if code == 75:
+    assert (content["step"], len(content["random"])) == (5 if number == signal.SIGTERM else 4, 2)
+    if number == signal.SIGTERM:
         record = read_record(folder)
         assert (record.status, record.interrupted_at) == ("preempted", "epoch 1, step 5")
