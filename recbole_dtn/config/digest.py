@@ -19,6 +19,7 @@ NOT_DIGESTED = frozenset(
         "raw",
         "max_rejected",  # decides whether there are files, not what is in them
         "strict",
+        "max_line",
         "cache_dir",
         "output_dir",
         "eval_batch_size",  # changes no number
