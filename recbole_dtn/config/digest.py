@@ -35,6 +35,7 @@ NOT_DIGESTED = frozenset(
         "fused",  # the same results, up to rounding (1e-6)
         "compile",  # the same, in another order of rounding
         "threads",
+        "check_memory",
         "loggers",
         "progress",
         "profile",

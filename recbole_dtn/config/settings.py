@@ -219,6 +219,7 @@ class Settings(Strict):
     fused: bool
     compile: Literal["none", "default", "reduce-overhead", "max-autotune"]
     threads: Count | None
+    check_memory: bool
     # display
     loggers: list[Literal["csv", "tensorboard", "wandb"]]
     progress: bool
