@@ -36,7 +36,10 @@ def auto_rank(given: int | Auto | None, width: int) -> tuple[int | None, str]:
         return given, ""
     if width <= WIDE:
         return None, ""
-    return RANK, f"low_rank is {RANK}, as the width F*D is {width:,} and above {WIDE} (low_rank: null keeps full matrices)"
+    return (
+        RANK,
+        f"low_rank is {RANK}, as the width F*D is {width:,} and above {WIDE} (low_rank: null keeps full matrices)",
+    )
 
 
 def auto_fields(given: int | Auto | None, shape: FieldShape) -> tuple[list[int], str]:

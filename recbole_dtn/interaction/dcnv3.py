@@ -85,8 +85,8 @@ class DCNv3(FeatureInteraction):
         exponential_layers: L of ECN; 0 leaves it out. linear_layers: L of LCN; 0 leaves it out.
         heads: H. layer_norm: whether there is LN. batch_norm: whether there is BN, over the rows and columns of a head.
         exponential_dropout: of ECN's layers. linear_dropout: of LCN's.
-        low_rank: rank of W_l, then a product (d/2, r) (r, d); None: full, as in the paper; ``auto``: full up to d = 512,
-            64 beyond.
+        low_rank: rank of W_l, then a product (d/2, r) (r, d); None: full, as in the paper; ``auto``: full up to d =
+            512, 64 beyond.
 
     Raises:
         UsageError: if D is no multiple of 2 H, or there is no layer at all.

@@ -71,8 +71,8 @@ class FiBiNET(FeatureInteraction):
         top_fields: Annotated[
             Annotated[int, Field(ge=2)] | Auto | None,
             Field(
-                description="only pairs among the q fields with most ids; null: all pairs; auto: all of up to 32 fields, "
-                "else q = 32"
+                description="only pairs among the q fields with most ids; null: all pairs; auto: all of up to 32 "
+                "fields, else q = 32"
             ),
         ] = "auto",
     ) -> None:

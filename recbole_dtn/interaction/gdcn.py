@@ -31,7 +31,8 @@ class GDCN(FeatureInteraction):
         parallel (GDCN-P):  output = W [c_L ; MLP(c_0)] + b_o
 
     W_c and W_g are (F*D, F*D), without a bias of their own; with ``low_rank`` r each is a product
-    (F*D, r) (r, F*D). ``auto`` keeps them full up to F*D = 512, and has r = 64 beyond. The MLP has ReLU after every layer; without widths it is the identity.
+    (F*D, r) (r, F*D). ``auto`` keeps them full up to F*D = 512, and has r = 64 beyond. The MLP has ReLU after every
+    layer; without widths it is the identity.
 
     Args:
         shape: sizes of the input. output_dim: O.

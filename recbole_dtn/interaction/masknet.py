@@ -39,7 +39,14 @@ class MaskBlock(nn.Module):
     """
 
     def __init__(
-        self, embedding_width: int, input_width: int, output_width: int, *, reduction: float | Auto, bias: bool, eps: float
+        self,
+        embedding_width: int,
+        input_width: int,
+        output_width: int,
+        *,
+        reduction: float | Auto,
+        bias: bool,
+        eps: float,
     ) -> None:
         super().__init__()
         if reduction == "auto":
@@ -128,8 +135,8 @@ class MaskNet(FeatureInteraction):
         reduction: Annotated[
             Annotated[float, Field(gt=0, allow_inf_nan=False)] | Auto,
             Field(
-                description="hidden width of a mask = reduction x width of the mask; auto: 2, but a hidden width of 256 "
-                "for masks wider than 512"
+                description="hidden width of a mask = reduction x width of the mask; auto: 2, but a hidden width of "
+                "256 for masks wider than 512"
             ),
         ] = "auto",
         hidden: Annotated[

@@ -101,7 +101,7 @@ class MemoNet(FeatureInteraction):
         self.paired_fields = _paired_fields(shape, top_fields)
         count = len(self.paired_fields)
         pairs = torch.tensor(self.paired_fields)[torch.triu_indices(count, count, offset=1)]  # (2, P), in order
-        for name, values in _pair_sides(*pairs, shape.num_fields, self.paired_fields).items():
+        for name, values in _pair_sides(pairs[0], pairs[1], shape.num_fields, self.paired_fields).items():
             self.register_buffer(name, values, persistent=False)
         width = shape.embedding_dim
         # m * C, the width of [c_1 ; .. ; c_m].

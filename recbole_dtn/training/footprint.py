@@ -78,7 +78,7 @@ class Footprint:
         return self.model + self.data
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of the tensors that operations make and that are still held: ``live``, and ``peak`` of it.
 
     Args:
@@ -91,7 +91,7 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self, given: Iterable[Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = 0
         self._given = [tensor.untyped_storage() for tensor in given]  # held, so that no other gets the id of one
         self._sizes = {id(storage): 0 for storage in self._given}
@@ -129,8 +129,11 @@ def state_bytes(model: MultiTaskRecommender, settings: Settings) -> int:
     dense = sum(each.numel() for each in model.parameters() if each.requires_grad and id(each) not in tables)
     name = settings.embedding_optimizer.name
     # float32 also where a table is bfloat16.
-    of_tables = sum(len(table) if name == "rowwise_adagrad" else STATES[name] * table.numel() for table in tables.values())
-    return 4 * (STATES[settings.optimizer.name] * dense + of_tables)
+    of_tables: int = sum(
+        len(table) if name == "rowwise_adagrad" else STATES[name] * table.numel() for table in tables.values()
+    )
+    states: int = 4 * (STATES[settings.optimizer.name] * dense + of_tables)
+    return states
 
 
 def estimate(settings: Settings, prepared: PreparedData) -> Footprint | None:

@@ -16,9 +16,20 @@ from recbole_dtn.training.free_memory import free_memory, gpu_free
 
 __all__ = ["Room", "check_memory", "gib"]
 
-REFUSED, WARNED = 1.2, 0.8
+REFUSED, WARNED = 1.3, 0.8
 """Shares of the free memory from which an estimate is refused, and from which a warning says that it is near."""
-SMALLER = ("low_rank", "reduction", "top_fields", "bilinear", "weight", "codes", "code_dim", "hidden", "layers", "blocks")
+SMALLER = (
+    "low_rank",
+    "reduction",
+    "top_fields",
+    "bilinear",
+    "weight",
+    "codes",
+    "code_dim",
+    "hidden",
+    "layers",
+    "blocks",
+)
 """Options of interactions that decide their size, in the order in which they are named."""
 LISTED = 0.1
 """Share of the estimate below which a part is not named."""
@@ -48,7 +59,8 @@ class Room:
         parts = ", ".join(f"{name} {gib(size)}" for name, size in self.parts())
         each = f" in each of {self.processes} processes" if self.processes > 1 else ""
         unknown = "; activations are not known" if self.footprint.activations is None else ""
-        return f"about {gib(self.needed / self.processes)} of {self.device}{each} ({parts}{unknown}); free: {gib(self.free)}"
+        needed = gib(self.needed / self.processes)
+        return f"about {needed} of {self.device}{each} ({parts}{unknown}); free: {gib(self.free)}"
 
     def parts(self) -> list[tuple[str, int]]:
         """The parts by size, those that are large enough to be named."""
@@ -62,7 +74,8 @@ class Room:
             "data buffers": found.data if self.device == "memory" else 0,
         }
         total = sum(parts.values())
-        return [(name, size) for name, size in sorted(parts.items(), key=lambda each: -each[1]) if size > LISTED * total]
+        by_size = sorted(parts.items(), key=lambda each: -each[1])
+        return [(name, size) for name, size in by_size if size > LISTED * total]
 
     def advice(self, settings: Settings) -> Iterator[str]:
         """Settings that make the large parts smaller, a line each."""
@@ -81,7 +94,10 @@ class Room:
                     told = f"options {', '.join(options)} of " if options else ""
                     yield f"{name} has {gib(size)} of parameters: smaller {told}{name}, or interactions without it"
         if (found.activations or 0) > LISTED * found.total:
-            yield f"activations: a smaller train_batch_size ({settings.train_batch_size:,}) or eval_batch_size ({settings.eval_batch_size:,})"
+            yield (
+                f"activations: a smaller train_batch_size ({settings.train_batch_size:,}) or eval_batch_size "
+                f"({settings.eval_batch_size:,})"
+            )
 
 
 def check_memory(settings: Settings, prepared: PreparedData) -> tuple[list[Room], list[str]]:

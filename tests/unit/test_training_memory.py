@@ -1,5 +1,6 @@
 """The estimate of a run's memory before it is built, and its refusal."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_dtn.cli.app import main
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError
 from recbole_dtn.optim.build import build_optimizer
 from recbole_dtn.registry import INTERACTIONS, MODELS
 from recbole_dtn.schema import DataSchema
 from recbole_dtn.testing.data import make_settings, tiny_features, tiny_schema
-from recbole_dtn.training import room
+from recbole_dtn.training import fit, project, room
 from recbole_dtn.training.footprint import Footprint, LiveBytes, estimate, parameter_bytes, state_bytes
 from recbole_dtn.training.free_memory import cgroup_free
 from recbole_dtn.training.room import check_memory
@@ -100,13 +102,14 @@ def test_the_estimate_has_the_parameters_of_the_model() -> None:
     found = estimate(settings, prepared(schema))
     model = MODELS.load("DTN")(settings, schema)
     counts = model.count_parameters()
-    assert found is not None and found.activations is not None
+    assert found is not None
+    assert found.activations is not None
     assert found.tables == 4 * (counts["embedding"] + counts["codebook"])
     assert found.tables + found.dense == parameter_bytes(model)
     assert list(found.modules) == ["gdcn", "masknet", "memonet"]
     assert found.states == 2 * 4 * sum(counts.values())
-    # An index and a vector for each look-up of 64 rows: of ids and numbers, of multi-valued fields, and in each of three
-    # codebooks of two hashes of three pairs.
+    # An index and a vector for each look-up of 64 rows: of ids and numbers, of multi-valued fields, and in each of
+    # three codebooks of two hashes of three pairs.
     multi = sum(many.values.numel() for many in tiny_features(schema, 64).multi.values())
     assert found.gradients == 4 * counts["dense"] + (64 * 4 + multi + 3 * 64 * 2 * 3) * (8 + 4 * 4)
 
@@ -126,17 +129,37 @@ def test_activations_grow_with_the_batch_and_with_the_tasks_gradients() -> None:
     assert found(balancer={"name": "pcgrad"}).gradients == found().gradients + 2 * 4 * dense
 
 
-def test_every_model_and_interaction_can_be_estimated() -> None:
-    schema = tiny_schema(tokens=4, multi=("sum",), domains=3)
-    for name in MODELS.names():
-        found = estimate(make_settings(name, embedding_size=4), prepared(schema, 8))
-        direct = MODELS.load(name).fits_directly
-        assert (found is None) == direct, name
-        assert direct or found.activations > 0, name
-    for fused in (True,):
-        every = [name for name in INTERACTIONS.names() if INTERACTIONS.entry(name).origin == "built-in"]
-        settings = make_settings("DTN", embedding_size=4, interactions=every, fused=fused)
-        assert estimate(settings, prepared(schema, 8)).activations > 0
+@pytest.mark.parametrize("name", ["HoME", "PLE", "STAR", "STEM"])
+def test_models_can_be_estimated(name: str) -> None:
+    schema = tiny_schema(tokens=2, multi=("sum",), domains=3)
+    found = estimate(make_settings(name, embedding_size=4), prepared(schema, 8))
+    assert found is not None
+    assert found.activations is not None
+    assert found.activations > 0
+
+
+def test_every_interaction_can_be_estimated() -> None:
+    every = [name for name in INTERACTIONS.names() if INTERACTIONS.entry(name).origin == "built-in"]
+    settings = make_settings("DTN", embedding_size=4, interactions=every, use_shared=False)
+    found = estimate(settings, prepared(tiny_schema(tokens=4, tasks=1), 8))
+    assert found is not None
+    assert found.activations is not None
+    assert list(found.modules) == every
+
+
+def test_a_model_that_reads_values_has_an_estimate_without_activations(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(self: Any, features: Features) -> Any:
+        raise AssertionError(float(features.labels.sum()))
+
+    monkeypatch.setattr(MODELS.load("SharedBottom"), "forward", forward)
+    found = estimate(make_settings("SharedBottom", embedding_size=4), prepared(tiny_schema()))
+    assert found is not None
+    assert found.activations is None
+    assert found.total > found.model > found.states > 0
+
+
+def test_a_model_that_is_fitted_directly_has_none() -> None:
+    assert estimate(make_settings("Boosting"), prepared(tiny_schema())) is None
 
 
 # ---- what is free ---------------------------------------------------------------------------------------------------
@@ -191,19 +214,27 @@ def test_a_run_that_cannot_fit_is_refused_with_what_is_large(free: Any) -> None:
     with pytest.raises(UsageError) as told:
         check_memory(settings, prepared(schema, 4096))
     text = str(told.value)
-    assert "the run does not fit: it takes about" in text and "GiB of memory" in text and "free: 0.1 GiB" in text
-    assert "activations of 4,096 rows" in text
-    assert "gdcn" in text and "low_rank" in text and "a smaller train_batch_size (4,096)" in text
-    assert "check_memory=false" in text
+    for words in (
+        "the run does not fit: it takes about",
+        "GiB of memory (",
+        "free: 0.1 GiB",
+        "activations of 4,096 rows",
+        "of parameters: smaller options low_rank, hidden, layers of gdcn",
+        "a smaller train_batch_size (4,096)",
+        "check_memory=false",
+    ):
+        assert words in text
 
 
 def test_between_the_limits_it_is_a_warning(free: Any) -> None:
     schema, settings = tiny_schema(), make_settings("SharedBottom", embedding_size=4)
     free(GIB)
     rooms, near = check_memory(settings, prepared(schema))
-    assert near == [] and len(rooms) == 1
+    assert near == []
+    assert len(rooms) == 1
     free(rooms[0].needed)
-    assert check_memory(settings, prepared(schema))[1] == [f"the run may not fit: it takes {rooms[0]}".replace("1.0 GiB", room.gib(rooms[0].needed))]
+    (sentence,) = check_memory(settings, prepared(schema))[1]
+    assert sentence.startswith(f"the run may not fit: it takes about {room.gib(rooms[0].needed)} of memory (")
     free(rooms[0].needed // 2)
     with pytest.raises(UsageError):
         check_memory(settings, prepared(schema))
@@ -211,12 +242,40 @@ def test_between_the_limits_it_is_a_warning(free: Any) -> None:
     assert len(check_memory(allowed, prepared(schema))[1]) == 1
 
 
+@pytest.mark.parametrize("words", [["--dry_run"], []])
+def test_a_run_is_refused_before_anything_is_built(
+    words: list[str], free: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dry run too; 150 fields."""
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    names = [f"f{i}" for i in range(150)]
+    rows = ["\t".join([*(str((i + row) % 3) for i in range(150)), str(row % 2)]) for row in range(60)]
+    header = "\t".join([*(f"{name}:token" for name in names), "click:float"])
+    (folder / "wide.inter").write_text("\n".join([header, *rows]) + "\n")
+    listed = ", ".join(f"{{name: {name}}}" for name in names)
+    (folder / "wide.yaml").write_text(f"fields: [{listed}]\ntasks: [{{name: click, label: click}}]\n")
+    free(GIB)
+    for module in (fit, project):
+        monkeypatch.setattr(module, "build_model", lambda *_: pytest.fail("built"))
+    interactions = "--interactions=[{name: gdcn, low_rank: null}, {name: masknet, reduction: 2}]"
+    paths = [f"--data_path={tmp_path}", f"--output_dir={tmp_path}/runs", "--accelerator=cpu"]
+    assert main(["--dataset=wide", interactions, *paths, *words]) == 2
+    told = capsys.readouterr().err
+    assert "error: the run does not fit: it takes about" in told
+    assert "optimiser states" in told
+    assert re.search(
+        r"masknet has \d+\.\d GiB of parameters: smaller options reduction, hidden, blocks of masknet", told
+    )
+    assert not (tmp_path / "runs").exists()
+
+
 def test_processes_on_one_machine_share_its_memory(free: Any) -> None:
     schema = tiny_schema()
     free(GIB)
+    sized = {"embedding_size": 4, "accelerator": "cpu"}
     one, three = (
-        check_memory(make_settings("SharedBottom", embedding_size=4, accelerator="cpu", devices=count), prepared(schema))[0][0]
-        for count in (1, 3)
+        check_memory(make_settings("SharedBottom", devices=count, **sized), prepared(schema))[0][0] for count in (1, 3)
     )
     assert three.needed == 3 * one.needed
     assert "in each of 3 processes" in str(three)
