@@ -44,7 +44,8 @@ class FwFM(FeatureInteraction):
     the penalty of the embedding table. A field without one id per row (multi-valued, or a continuous number) has no row
     there; its linear term is ``<e_i, w_i>``.
 
-    The pair weights start as N(0, 1 / F), the vectors of the linear terms as N(0, 1 / D).
+    The pair weights start as N(0, 1 / F), F counting the fields that are paired; the vectors of the linear terms start
+    as N(0, 1 / D).
 
     Args:
         shape: sizes of the input. output_dim: O. linear: form of the linear terms, of all fields.
@@ -81,7 +82,7 @@ class FwFM(FeatureInteraction):
         super().__init__(shape, output_dim)
         self.pairs = FieldPairs(shape, "fwfm", top_fields)
         self.bounded = self.pairs.bounded
-        self.pair_weights = nn.Parameter(torch.randn(self.pairs.count) * shape.num_fields**-0.5)
+        self.pair_weights = nn.Parameter(torch.randn(self.pairs.count) * self.pairs.fields**-0.5)
         self.linear = None if linear == "none" else LinearTerms(shape, linear)
         # The tables are read by id; the vectors of fields need the embeddings only.
         self.reads_ids = linear in {"weights", "feature_vectors"}

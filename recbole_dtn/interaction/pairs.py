@@ -37,7 +37,8 @@ class FieldPairs(nn.Module):
             = 32.
 
     Attributes:
-        count: P. left, right: i and j of every pair, (P,). bounded: what ``auto`` left out, in words.
+        count: P. fields: number of fields that are in a pair. left, right: i and j of every pair, (P,).
+        bounded: what ``auto`` left out, in words.
 
     Raises:
         UsageError: with fewer than two fields.
@@ -61,7 +62,7 @@ class FieldPairs(nn.Module):
         left, right = torch.tensor(fields)[places]
         self.register_buffer("left", left.contiguous(), persistent=False)
         self.register_buffer("right", right.contiguous(), persistent=False)
-        self.count = len(left)
+        self.count, self.fields = len(left), len(fields)
         # For inner products: the fields that are in a pair, None for all, and the pairs' places in a square of them.
         chosen = None if len(fields) == shape.num_fields else torch.tensor(fields)
         self.register_buffer("chosen", chosen, persistent=False)
