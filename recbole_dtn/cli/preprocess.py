@@ -42,6 +42,12 @@ def _share(text: str) -> float:
     return share
 
 
+def _mebibytes(text: str) -> int:
+    if not (text.isdecimal() and 1 <= len(text) <= 7 and 1 <= int(text) <= 1 << 20):
+        raise ArgumentTypeError(f"expected whole MiB from 1 to {1 << 20:,}; found {text!r}")
+    return int(text)
+
+
 def _command() -> Command:
     """The options of every set; those of one set are parsed later, by its own types."""
     usage = [
@@ -51,7 +57,8 @@ def _command() -> Command:
     ]
     command = Command("preprocess", usage=usage, about=ABOUT, settings=True)
     command.add_argument("--max_rejected", type=_share)
-    command.kinds["max_rejected"] = "value"
+    command.add_argument("--max_line", type=_mebibytes)
+    command.kinds |= {"max_rejected": "value", "max_line": "value"}
     for name in ("raw", "name", "data_path", "plugins"):
         command.option(name, name.upper(), default="dataset" if name == "data_path" else None)
     for name in ("overwrite", "strict"):
@@ -72,6 +79,7 @@ Writes <data_path>/NAME/NAME.inter and NAME.yaml from tables with the same colum
   --max_rejected=0.001   faulty rows go to rejected.tsv; a larger share of them stops the run with exit code 3
   --strict               stop at the first faulty row, saying what to write in the spec; without it the run goes on,
                          unless the share of such rows exceeds --max_rejected
+  --max_line=64          MiB of the longest line of a text table; a longer one stops the run with exit code 2
   --overwrite            replace a data set NAME that is there, with all of its files; without it, that is refused
 
 Keys of the spec (only fields and tasks are needed):
@@ -137,9 +145,10 @@ def run(words: list[str]) -> int:
     (name,) = given.words
     made = make(name, given) if PREPROCESSORS.entry(name).options_class is not None else _made(name, given)
     data_path = made.folder.parent
-    rejected = given.max_rejected
-    if rejected is None:
-        rejected = read_yaml(properties_folder() / "overall.yaml")["max_rejected"]
+    defaults = read_yaml(properties_folder() / "overall.yaml")
+    rejected, longest = (
+        defaults[key] if getattr(given, key) is None else getattr(given, key) for key in ("max_rejected", "max_line")
+    )
     console = make_console()
     with progress_meter(console) as meter:
         folder = made.run(
@@ -148,6 +157,7 @@ def run(words: list[str]) -> int:
             overwrite=given.overwrite,
             max_rejected=rejected,
             strict=given.strict,
+            max_line=longest << 20,
         )
     say(console, f"next: {PROGRAM} --dataset={_dataset_name(name, folder)}{path_option(data_path)}")
     return 0

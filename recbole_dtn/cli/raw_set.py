@@ -31,7 +31,7 @@ LONG = 60
 SHOWN = 4
 """Characters of a type, and values of a list, that are shown whole."""
 ANY_SEED = f" and < {1 << 63}"
-SWITCHES = ("raw", "name", "data_path", "max_rejected", "strict", "overwrite")
+SWITCHES = ("raw", "name", "data_path", "max_rejected", "strict", "max_line", "overwrite")
 
 
 def switches(raw: str, name: str) -> list[tuple[str, str]]:
@@ -46,6 +46,7 @@ def switches(raw: str, name: str) -> list[tuple[str, str]]:
         ("--data_path=dataset", "folder that holds one folder of atomic files per data set"),
         ("--max_rejected=0.001", "largest share of faulty rows, which go to rejected.tsv; above it, exit code 3"),
         ("--strict", "stop at the first faulty row"),
+        ("--max_line=64", "MiB of the longest line of a raw text file; a longer one stops the run"),
         ("--overwrite", "replace a data set NAME that exists, with all of its files; without it, that is refused"),
     ]
 

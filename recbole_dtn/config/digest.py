@@ -19,6 +19,7 @@ NOT_DIGESTED = frozenset(
         "raw",
         "max_rejected",  # decides whether there are files, not what is in them
         "strict",
+        "max_line",
         "cache_dir",
         "check",  # whether files are read to check them
         "output_dir",
@@ -35,6 +36,7 @@ NOT_DIGESTED = frozenset(
         "fused",  # the same results, up to rounding (1e-6)
         "compile",  # the same, in another order of rounding
         "threads",
+        "check_memory",
         "loggers",
         "progress",
         "profile",

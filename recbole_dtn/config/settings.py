@@ -161,6 +161,7 @@ class Settings(Strict):
     raw: str | None
     max_rejected: Annotated[float, Field(ge=0, le=1)]
     strict: bool
+    max_line: Annotated[int, Field(ge=1, le=1 << 20)]  # MiB
     fields: list[FieldSettings]
     tasks: list[TaskSettings]
     group_field: str | None
@@ -221,6 +222,7 @@ class Settings(Strict):
     fused: bool
     compile: Literal["none", "default", "reduce-overhead", "max-autotune"]
     threads: Count | None
+    check_memory: bool
     # display
     loggers: list[Literal["csv", "tensorboard", "wandb"]]
     progress: bool

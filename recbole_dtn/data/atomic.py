@@ -20,6 +20,7 @@ import polars as pl
 
 from recbole_dtn.data.ahead import ahead
 from recbole_dtn.data.escape import MISSING_WORDS
+from recbole_dtn.data.long_lines import MAX_LINE, check_blank_lines, check_line_lengths, too_long
 from recbole_dtn.errors import DataError, nearest, why
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
 TYPES = ("token", "token_seq", "float", "float_seq")
 # Several blocks are in memory at a time: one is read, one parsed, and one with the caller.
 BLOCK_BYTES = 1 << 24
+HEADER_BYTES = 1 << 24  # of its first line
 # Bytes compared at a time by count_bytes.
 COUNTED_BYTES = 1 << 18
 BOM = b"\xef\xbb\xbf"
@@ -102,10 +104,12 @@ def read_header(path: Path) -> Header:
     """
     try:
         with path.open("rb") as file:
-            line = file.readline()
+            line = file.readline(HEADER_BYTES + 1)
     except OSError as error:
         raise DataError(f"{path}: cannot be read {why(error)}") from None
     where = f"{path}, line 1"
+    if len(line) > HEADER_BYTES:
+        raise too_long(str(path), 1, HEADER_BYTES)
     if line.startswith(BOM):
         raise DataError(f"{where}: starts with a byte order mark; save the file as UTF-8 without one")
     try:
@@ -232,9 +236,11 @@ def blocks(header: Header, tap: Tap | None = None) -> Iterator[tuple[bytes, int]
         while block := file.read(BLOCK_BYTES):
             if not block.endswith(b"\n"):
                 # Complete the last line (that of the file may lack its line feed).
-                block = b"".join((block, file.readline()))
+                block = b"".join((block, file.readline(MAX_LINE + 1)))
+                check_line_lengths(block, str(header.path), line, MAX_LINE)
             if tap is not None:
                 tap(header.path, block)
+            check_blank_lines(block, str(header.path), line)
             yield block, line
             line += count_bytes(block, b"\n")
 

@@ -58,6 +58,9 @@ class FeatureInteraction(Fusible):
     ignores_field_order = False
     """True where the output stays the same when the fields, and nothing else, are put into another order."""
 
+    bounded = ""
+    """What an option ``auto`` bounds here (:mod:`recbole_dtn.interaction.bounds`), a sentence; empty: nothing."""
+
     def __init__(self, shape: FieldShape, output_dim: int) -> None:
         super().__init__()
         self.shape = shape

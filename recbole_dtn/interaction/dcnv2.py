@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from recbole_dtn.config.settings import Count
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
+from recbole_dtn.interaction.bounds import Auto, auto_rank
 from recbole_dtn.layers.gates import SoftmaxGate
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.mlp import MLP
@@ -43,7 +44,7 @@ class DCNv2(FeatureInteraction):
         layers: L, at least 1.
         structure: ``cross`` without an MLP, or the MLP after the cross layers or parallel to them.
         hidden: widths of the MLP; ``cross`` has none.
-        low_rank: rank r of the experts; None: full matrices.
+        low_rank: rank r of the experts; None: full matrices; ``auto``: full up to F*D = 512, 64 beyond.
         experts: K. shared_gates: one G for all layers. Both are of the mixture only.
 
     >>> shape = FieldShape(num_fields=3, embedding_dim=4, id_fields=(0, 1, 2), field_sizes=(5, 5, 5))
@@ -65,8 +66,12 @@ class DCNv2(FeatureInteraction):
             Sequence[Count], Field(description="hidden widths of the MLP; not used by structure cross")
         ] = (256,),
         low_rank: Annotated[
-            Count | None, Field(description="rank of each expert's matrices; null: no experts, one full matrix a layer")
-        ] = None,
+            Count | Auto | None,
+            Field(
+                description="rank of each expert's matrices; null: no experts, one full matrix a layer; auto: 64 where "
+                "F*D is above 512"
+            ),
+        ] = "auto",
         experts: Annotated[Count, Field(description="low-rank experts of each layer")] = 4,
         shared_gates: Annotated[
             bool, Field(description="one set of gates for all layers (FuxiCTR, RecBole); false: one per layer")
@@ -74,12 +79,14 @@ class DCNv2(FeatureInteraction):
     ) -> None:
         super().__init__(shape, output_dim)
         width = shape.flat_dim
+        rank, bounded = auto_rank(low_rank, width)
+        self.bounded = bounded and f"dcnv2: {bounded}"
         self.structure = structure
-        if low_rank is None:
+        if rank is None:
             self.crosses = nn.ModuleList(Linear(width, width) for _ in range(layers))
             self.gates = nn.ModuleList()
         else:
-            self.crosses = nn.ModuleList(LowRankExperts(width, low_rank, experts) for _ in range(layers))
+            self.crosses = nn.ModuleList(LowRankExperts(width, rank, experts) for _ in range(layers))
             # A softmax over one expert is 1 whatever the gate's weights are.
             sets = 0 if experts == 1 else 1 if shared_gates else layers
             self.gates = nn.ModuleList(SoftmaxGate(width, experts) for _ in range(sets))

@@ -8,9 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recbole_dtn.config.settings import Rate
+from recbole_dtn.config.settings import Count, Rate
 from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
+from recbole_dtn.interaction.bounds import Auto, auto_rank
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.norm import BatchNorm
 from recbole_dtn.layers.precision import full_precision, without_autocast
@@ -26,12 +27,18 @@ class MaskedCross(nn.Module):
 
     Args:
         width: d, even; W is (d/2, d), b (d,). heads: H, channels of BN. layer_norm: whether there is LN.
-        batch_norm: whether there is BN. dropout: of x'.
+        batch_norm: whether there is BN. dropout: of x'. rank: of W, the product of two matrices; None: W itself.
     """
 
-    def __init__(self, width: int, heads: int, *, layer_norm: bool, batch_norm: bool, dropout: float) -> None:
+    def __init__(
+        self, width: int, heads: int, *, layer_norm: bool, batch_norm: bool, dropout: float, rank: int | None = None
+    ) -> None:
         super().__init__()
-        self.linear = Linear(width, width // 2, bias=False)
+        self.linear: nn.Module
+        if rank is None:
+            self.linear = Linear(width, width // 2, bias=False)
+        else:
+            self.linear = nn.Sequential(Linear(width, rank, bias=False), Linear(rank, width // 2, bias=False))
         self.bias = nn.Parameter(torch.rand(width))
         self.batch_norm = BatchNorm(heads) if batch_norm else None
         self.layer_norm = nn.LayerNorm(width // 2) if layer_norm else None
@@ -78,6 +85,8 @@ class DCNv3(FeatureInteraction):
         exponential_layers: L of ECN; 0 leaves it out. linear_layers: L of LCN; 0 leaves it out.
         heads: H. layer_norm: whether there is LN. batch_norm: whether there is BN, over the rows and columns of a head.
         exponential_dropout: of ECN's layers. linear_dropout: of LCN's.
+        low_rank: rank of W_l, then a product (d/2, r) (r, d); None: full, as in the paper; ``auto``: full up to d =
+            512, 64 beyond.
 
     Raises:
         UsageError: if D is no multiple of 2 H, or there is no layer at all.
@@ -99,15 +108,21 @@ class DCNv3(FeatureInteraction):
         batch_norm: Annotated[bool, Field(description="batch norm of every layer's product")] = False,
         exponential_dropout: Annotated[Rate, Field(description="dropout of ECN's layers")] = 0.1,
         linear_dropout: Annotated[Rate, Field(description="dropout of LCN's layers")] = 0.3,
+        low_rank: Annotated[
+            Count | Auto | None,
+            Field(description="rank of the layers' matrices; null: full; auto: 64 where F*D / heads is above 512"),
+        ] = "auto",
     ) -> None:
         super().__init__(shape, output_dim)
         _check(shape.embedding_dim, heads, exponential_layers + linear_layers)
         self.heads = heads
         width = shape.flat_dim // heads
+        rank, bounded = auto_rank(low_rank, width)
+        self.bounded = bounded and f"dcnv3: {bounded}"
 
         def network(layers: int, dropout: float) -> nn.ModuleList:
             return nn.ModuleList(
-                MaskedCross(width, heads, layer_norm=layer_norm, batch_norm=batch_norm, dropout=dropout)
+                MaskedCross(width, heads, layer_norm=layer_norm, batch_norm=batch_norm, dropout=dropout, rank=rank)
                 for _ in range(layers)
             )
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from recbole_dtn.config.settings import Count
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
+from recbole_dtn.interaction.bounds import Auto
 from recbole_dtn.interaction.pairs import FieldPairs
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.mlp import MLP
@@ -42,6 +43,7 @@ class FiBiNET(FeatureInteraction):
     Args:
         shape: sizes of the input. output_dim: O.
         bilinear: which pairs share W. reduction: of the width of SENET's hidden layer. hidden: widths of the MLP.
+        top_fields: pairs among the q fields with most ids alone; None: all pairs; ``auto``: all of up to 32 fields.
 
     Raises:
         UsageError: with fewer than two fields.
@@ -66,11 +68,19 @@ class FiBiNET(FeatureInteraction):
         hidden: Annotated[
             Sequence[Count], Field(description="hidden widths of the MLP; [] leaves one linear map to the output")
         ] = (),
+        top_fields: Annotated[
+            Annotated[int, Field(ge=2)] | Auto | None,
+            Field(
+                description="only pairs among the q fields with most ids; null: all pairs; auto: all of up to 32 "
+                "fields, else q = 32"
+            ),
+        ] = "auto",
     ) -> None:
         super().__init__(shape, output_dim)
         fields, width = shape.num_fields, shape.embedding_dim
         self.bilinear = bilinear
-        self.pairs = FieldPairs(shape, "fibinet")
+        self.pairs = FieldPairs(shape, "fibinet", top_fields)
+        self.bounded = self.pairs.bounded
         squeezed = max(1, fields // reduction)
         self.squeeze = Linear(fields, squeezed, bias=False)
         self.excite = Linear(squeezed, fields, bias=False)

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
+from recbole_dtn.interaction.bounds import Auto
 from recbole_dtn.interaction.pairs import FieldPairs
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.registry import INTERACTIONS
@@ -34,6 +35,7 @@ class FmFM(FeatureInteraction):
 
     Args:
         shape: sizes of the input. output_dim: O. weight: what every pair of fields has.
+        top_fields: pairs among the q fields with most ids alone; None: all pairs; ``auto``: all of up to 32 fields.
 
     Raises:
         UsageError: with fewer than two fields.
@@ -51,10 +53,18 @@ class FmFM(FeatureInteraction):
         weight: Annotated[
             Literal["matrix", "vector"], Field(description="each pair of fields has a D x D matrix, or its diagonal")
         ] = "matrix",
+        top_fields: Annotated[
+            Annotated[int, Field(ge=2)] | Auto | None,
+            Field(
+                description="only pairs among the q fields with most ids; null: all pairs; auto: all of up to 32 "
+                "fields, else q = 32"
+            ),
+        ] = "auto",
     ) -> None:
         super().__init__(shape, output_dim)
         width = shape.embedding_dim
-        self.pairs = FieldPairs(shape, "fmfm")
+        self.pairs = FieldPairs(shape, "fmfm", top_fields)
+        self.bounded = self.pairs.bounded
         size, std = ((width, width), width**-0.5) if weight == "matrix" else ((width,), 1.0)
         self.pair_weights = nn.Parameter(std * torch.randn(self.pairs.count, *size))
         self.head = Linear(self.pairs.count, output_dim)

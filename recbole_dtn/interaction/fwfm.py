@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
+from recbole_dtn.interaction.bounds import Auto
 from recbole_dtn.interaction.pairs import FieldPairs
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.table import RowTable
@@ -43,10 +44,12 @@ class FwFM(FeatureInteraction):
     the penalty of the embedding table. A field without one id per row (multi-valued, or a continuous number) has no row
     there; its linear term is ``<e_i, w_i>``.
 
-    The pair weights start as N(0, 1 / F), the vectors of the linear terms as N(0, 1 / D).
+    The pair weights start as N(0, 1 / F), F counting the fields that are paired; the vectors of the linear terms start
+    as N(0, 1 / D).
 
     Args:
-        shape: sizes of the input. output_dim: O. linear: form of the linear terms.
+        shape: sizes of the input. output_dim: O. linear: form of the linear terms, of all fields.
+        top_fields: pairs among the q fields with most ids alone; None: all pairs; ``auto``: all of up to 32 fields.
 
     Raises:
         UsageError: with fewer than two fields, or for ``weights`` and ``feature_vectors`` without a field with ids.
@@ -68,10 +71,18 @@ class FwFM(FeatureInteraction):
                 "two in a product with the embedding), or none"
             ),
         ] = "field_vectors",
+        top_fields: Annotated[
+            Annotated[int, Field(ge=2)] | Auto | None,
+            Field(
+                description="only pairs among the q fields with most ids; null: all pairs; auto: all of up to 32 "
+                "fields, else q = 32"
+            ),
+        ] = "auto",
     ) -> None:
         super().__init__(shape, output_dim)
-        self.pairs = FieldPairs(shape, "fwfm")
-        self.pair_weights = nn.Parameter(torch.randn(self.pairs.count) * shape.num_fields**-0.5)
+        self.pairs = FieldPairs(shape, "fwfm", top_fields)
+        self.bounded = self.pairs.bounded
+        self.pair_weights = nn.Parameter(torch.randn(self.pairs.count) * self.pairs.fields**-0.5)
         self.linear = None if linear == "none" else LinearTerms(shape, linear)
         # The tables are read by id; the vectors of fields need the embeddings only.
         self.reads_ids = linear in {"weights", "feature_vectors"}

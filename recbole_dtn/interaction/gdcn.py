@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from recbole_dtn.config.settings import Count
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
+from recbole_dtn.interaction.bounds import Auto, auto_rank
 from recbole_dtn.kernels.crosses import gated_cross
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.mlp import MLP
@@ -30,14 +31,15 @@ class GDCN(FeatureInteraction):
         parallel (GDCN-P):  output = W [c_L ; MLP(c_0)] + b_o
 
     W_c and W_g are (F*D, F*D), without a bias of their own; with ``low_rank`` r each is a product
-    (F*D, r) (r, F*D). The MLP has ReLU after every layer; without widths it is the identity.
+    (F*D, r) (r, F*D). ``auto`` keeps them full up to F*D = 512, and has r = 64 beyond. The MLP has ReLU after every
+    layer; without widths it is the identity.
 
     Args:
         shape: sizes of the input. output_dim: O.
         layers: L, at least 1.
         structure: position of the MLP, after the cross layers or parallel to them.
         hidden: widths of the MLP.
-        low_rank: rank r of the cross and gate matrices; None keeps them full.
+        low_rank: rank r of the cross and gate matrices; None keeps them full; ``auto``: as above.
 
     >>> shape = FieldShape(num_fields=3, embedding_dim=4, id_fields=(0, 1, 2), field_sizes=(5, 5, 5))
     >>> GDCN(shape, 6, layers=1)(torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.long)).shape
@@ -57,13 +59,18 @@ class GDCN(FeatureInteraction):
         hidden: Annotated[
             Sequence[Count], Field(description="hidden widths of the MLP; [] leaves one linear map to the output")
         ] = (),
-        low_rank: Annotated[Count | None, Field(description="rank of the cross and gate matrices; null: full")] = None,
+        low_rank: Annotated[
+            Count | Auto | None,
+            Field(description="rank of the cross and gate matrices; null: full; auto: 64 where F*D is above 512"),
+        ] = "auto",
     ) -> None:
         super().__init__(shape, output_dim)
         width = shape.flat_dim
+        rank, bounded = auto_rank(low_rank, width)
+        self.bounded = bounded and f"gdcn: {bounded}"
         self.structure = structure
-        self.crosses = nn.ModuleList(_square(width, low_rank, bias=True) for _ in range(layers))
-        self.gates = nn.ModuleList(_square(width, low_rank, bias=False) for _ in range(layers))
+        self.crosses = nn.ModuleList(_square(width, rank, bias=True) for _ in range(layers))
+        self.gates = nn.ModuleList(_square(width, rank, bias=False) for _ in range(layers))
         self.mlp = MLP(width, hidden)
         # Parallel: [c_L ; MLP(c_0)], F*D more columns.
         self.head = Linear(self.mlp.output_dim + (width if structure == "parallel" else 0), output_dim)

@@ -13,12 +13,16 @@ from torch import Tensor, nn
 from recbole_dtn.config.settings import Count
 from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
+from recbole_dtn.interaction.bounds import WIDE, Auto
 from recbole_dtn.kernels.masks import masked_projection
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.mlp import MLP
 from recbole_dtn.registry import INTERACTIONS
 
 __all__ = ["MaskBlock", "MaskNet"]
+
+AGGREGATION = 256
+"""Hidden width of a mask that is wider than :data:`~recbole_dtn.interaction.bounds.WIDE`, with ``reduction: auto``."""
 
 
 class MaskBlock(nn.Module):
@@ -29,15 +33,26 @@ class MaskBlock(nn.Module):
 
     Args:
         embedding_width: width of v. input_width: width of x and of the mask. output_width: width of the block.
-        reduction: width of the mask's hidden layer over ``input_width``. bias: whether there is a b.
+        reduction: width of the mask's hidden layer over ``input_width``; ``auto``: 2, but a width of 256 beyond an
+            ``input_width`` of 512. bias: whether there is a b.
         eps: of the layer norm.
     """
 
     def __init__(
-        self, embedding_width: int, input_width: int, output_width: int, *, reduction: float, bias: bool, eps: float
+        self,
+        embedding_width: int,
+        input_width: int,
+        output_width: int,
+        *,
+        reduction: float | Auto,
+        bias: bool,
+        eps: float,
     ) -> None:
         super().__init__()
-        aggregation = max(1, round(reduction * input_width))
+        if reduction == "auto":
+            aggregation = AGGREGATION if input_width > WIDE else 2 * input_width
+        else:
+            aggregation = max(1, round(reduction * input_width))
         self.mask = nn.Sequential(Linear(embedding_width, aggregation), nn.ReLU(), Linear(aggregation, input_width))
         self.project = Linear(input_width, output_width, bias=bias)
         self.norm = nn.LayerNorm(output_width, eps=eps)
@@ -87,7 +102,8 @@ class MaskNet(FeatureInteraction):
         blocks: n, at least 1. block_dim: output width of every block; or a list with one width for each block, which
             then sets their number.
         reduction: width of a mask's hidden layer = reduction x width of the mask (F*D, or block_dim for a block
-            on a block), rounded.
+            on a block), rounded. ``auto``: 2, as in the paper, up to a mask of width 512; beyond, the hidden width is
+            256, as in DTN's released code (1,472 channels).
         hidden: widths of the MLP, ReLU after each; none leaves one linear map.
         embedding_norm: whether the blocks read normalised embeddings.
         output_activation: what the output passes at last; ``relu`` in DTN's released code.
@@ -117,9 +133,12 @@ class MaskNet(FeatureInteraction):
             Field(description="output width of each block; a list has one width for each, and sets their number"),
         ] = 64,
         reduction: Annotated[
-            float,
-            Field(gt=0, allow_inf_nan=False, description="hidden width of a mask = reduction x width of the mask"),
-        ] = 2.0,
+            Annotated[float, Field(gt=0, allow_inf_nan=False)] | Auto,
+            Field(
+                description="hidden width of a mask = reduction x width of the mask; auto: 2, but a hidden width of "
+                "256 for masks wider than 512"
+            ),
+        ] = "auto",
         hidden: Annotated[
             Sequence[Count],
             Field(description="hidden widths of the MLP after the blocks; [] leaves one linear map to the output"),
@@ -140,6 +159,11 @@ class MaskNet(FeatureInteraction):
     ) -> None:
         super().__init__(shape, output_dim)
         width, serial = shape.flat_dim, structure == "serial"
+        if reduction == "auto" and width > WIDE:
+            self.bounded = (
+                f"masknet: the hidden width of a mask is {AGGREGATION}, as the width F*D is {width:,} and above {WIDE} "
+                f"(reduction: 2 makes it {2 * width:,})"
+            )
         widths = _block_widths(block_dim, blocks)
         self.structure, self.output_activation = structure, output_activation
         norm = FieldNorm(shape.num_fields, shape.embedding_dim, norm_eps) if embedding_norm else nn.Identity()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from itertools import combinations
 from typing import Annotated, Any, Literal, cast
 
 import torch
@@ -100,8 +99,9 @@ class MemoNet(FeatureInteraction):
         # An attribute, so that tests and plug-ins can put another function here; share_key has it too.
         self.hash_pairs: PairHash = hash_pairs
         self.paired_fields = _paired_fields(shape, top_fields)
-        pairs = list(combinations(self.paired_fields, 2))
-        for name, values in _pair_sides(pairs, shape.num_fields, self.paired_fields).items():
+        count = len(self.paired_fields)
+        pairs = torch.tensor(self.paired_fields)[torch.triu_indices(count, count, offset=1)]  # (2, P), in order
+        for name, values in _pair_sides(pairs[0], pairs[1], shape.num_fields, self.paired_fields).items():
             self.register_buffer(name, values, persistent=False)
         width = shape.embedding_dim
         # m * C, the width of [c_1 ; .. ; c_m].
@@ -112,9 +112,9 @@ class MemoNet(FeatureInteraction):
         if restore == "amr":
             self.code_mask = _two_layers(2 * width, 2 * width, restored)
         if shrink == "attentive":
-            self.attention = _two_layers(shape.flat_dim, attention_dim, len(pairs))
+            self.attention = _two_layers(shape.flat_dim, attention_dim, pairs.shape[1])
         # Vectors of width D that the memory adds to the F embeddings: all pairs, or one sum per paired field.
-        kept = len(pairs) if shrink == "none" else len(self.paired_fields)
+        kept = pairs.shape[1] if shrink == "none" else len(self.paired_fields)
         self.mlp = MLP(shape.flat_dim + kept * width, hidden)
         self.head = Linear(self.mlp.output_dim, output_dim)
 
@@ -148,18 +148,14 @@ class MemoNet(FeatureInteraction):
         )
 
 
-def _pair_sides(pairs: Sequence[tuple[int, int]], num_fields: int, paired_fields: Sequence[int]) -> dict[str, Tensor]:
-    """The tensors of :class:`Sides` by name."""
-    found = {"left": torch.tensor([i for i, _ in pairs]), "right": torch.tensor([j for _, j in pairs])}
+def _pair_sides(left: Tensor, right: Tensor, num_fields: int, paired_fields: Sequence[int]) -> dict[str, Tensor]:
+    """The tensors of :class:`Sides` by name; ``left`` and ``right`` are the fields (P,) of each pair."""
+    fields, paired = torch.arange(num_fields), torch.tensor(paired_fields)
     # 1 where the pair has the field: one product sums the pairs of each field, in a fixed order.
-    for name, sides, fields in (
-        ("left_of", {0}, range(num_fields)),
-        ("right_of", {1}, range(num_fields)),
-        ("belongs", {0, 1}, paired_fields),
-    ):
-        ones = [[float(any(pair[side] == field for side in sides)) for pair in pairs] for field in fields]
-        found[name] = torch.tensor(ones)
-    return found
+    left_of, right_of = (fields[:, None] == sides for sides in (left, right))
+    belongs = (left_of | right_of)[paired]
+    ones = {"left_of": left_of, "right_of": right_of, "belongs": belongs}
+    return {"left": left, "right": right, **{name: found.float() for name, found in ones.items()}}
 
 
 def _two_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FieldShape
+from recbole_dtn.interaction.bounds import Auto, auto_fields
 
 __all__ = ["FieldPairs", "need_pairs"]
 
@@ -32,9 +33,12 @@ class FieldPairs(nn.Module):
 
     Args:
         shape: sizes of the input. method: registered name of the interaction, for the error.
+        top_fields: pairs among the q fields with most ids alone; None: all; ``auto``: all of up to 32 fields, else q
+            = 32.
 
     Attributes:
-        count: P. left, right: i and j of every pair, (P,).
+        count: P. fields: number of fields that are in a pair. left, right: i and j of every pair, (P,).
+        bounded: what ``auto`` left out, in words.
 
     Raises:
         UsageError: with fewer than two fields.
@@ -46,15 +50,23 @@ class FieldPairs(nn.Module):
 
     left: Tensor
     right: Tensor
+    chosen: Tensor | None
+    squares: Tensor
 
-    def __init__(self, shape: FieldShape, method: str) -> None:
+    def __init__(self, shape: FieldShape, method: str, top_fields: int | Auto | None = None) -> None:
         super().__init__()
         need_pairs(shape, method)
-        left, right = torch.triu_indices(shape.num_fields, shape.num_fields, offset=1)
+        fields, bounded = auto_fields(top_fields, shape)
+        self.bounded = bounded and f"{method}: {bounded}"
+        places = torch.triu_indices(len(fields), len(fields), offset=1)
+        left, right = torch.tensor(fields)[places]
         self.register_buffer("left", left.contiguous(), persistent=False)
         self.register_buffer("right", right.contiguous(), persistent=False)
-        self.count = len(left)
-        self.num_fields = shape.num_fields
+        self.count, self.fields = len(left), len(fields)
+        # For inner products: the fields that are in a pair, None for all, and the pairs' places in a square of them.
+        chosen = None if len(fields) == shape.num_fields else torch.tensor(fields)
+        self.register_buffer("chosen", chosen, persistent=False)
+        self.register_buffer("squares", places[0] * len(fields) + places[1], persistent=False)
 
     def lefts(self, fields: Tensor) -> Tensor:
         """The first field of every pair: (B, F, D) -> (B, P, D)."""
@@ -68,5 +80,5 @@ class FieldPairs(nn.Module):
     def inner_products(self, embeddings: Tensor) -> Tensor:
         """``<e_i, e_j>`` of every pair: (B, F, D) -> (B, P)."""
         # All F * F products at once take less time than copies of both sides of P pairs.
-        squares = torch.bmm(embeddings, embeddings.transpose(1, 2)).flatten(1)
-        return squares.index_select(1, self.left * self.num_fields + self.right)
+        paired = embeddings if self.chosen is None else embeddings.index_select(1, self.chosen)
+        return torch.bmm(paired, paired.transpose(1, 2)).flatten(1).index_select(1, self.squares)

@@ -32,6 +32,17 @@ CHUNK = 2**20
 """Numbers (rows x P x D) in a chunk: 4 MiB. Half and twice as many take the same time on a core with 1 MiB of L2."""
 
 
+def _counted(values: Tensor, size: int) -> Tensor:
+    """How often each of 0 .. size - 1 is among ``values``."""
+    # torch has no rule for the shape on the meta device, where memory is estimated: a result depends on the values.
+    return values.new_empty(size) if values.is_meta else torch.bincount(values, minlength=size)
+
+
+def _places(counts: Tensor) -> Tensor:
+    """Where ``counts`` are not 0; on the meta device, all places."""
+    return torch.arange(len(counts), device="meta") if counts.is_meta else counts.nonzero().squeeze(1)
+
+
 class PairCodes:
     """The codewords of a batch, shared by all owners.
 
@@ -52,7 +63,7 @@ class PairCodes:
     def counts(self) -> Tensor:
         """(n,) look-ups of every codeword in the batch."""
         if self._counts is None:
-            self._counts = torch.bincount(self.indices.flatten(), minlength=self.codes)
+            self._counts = _counted(self.indices.flatten(), self.codes)
         return self._counts
 
     def chunked(self, pairs_first: bool) -> ChunkedCodes:
@@ -121,11 +132,11 @@ class ChunkedCodes:
             # Stable: equal codewords keep the order of the rows, so that a sum has the same rounding every time.
             ordered, order = torch.sort(keys, stable=True)
             source = (order if each else order.div_(self.hashes, rounding_mode="floor")).to(torch.int32)
-            count = torch.bincount(ordered, minlength=size)
+            count = _counted(ordered, size)
             rows = None
             # A chunk with fewer look-ups than the table has rows cannot touch them all: list those that it does.
             if size > len(keys):
-                rows = count.nonzero().squeeze(1)
+                rows = _places(count)
                 count = count[rows]
             starts = (count.cumsum(0) - count).to(torch.int32)
             self._orders[chunk, each] = source, starts, rows
@@ -362,7 +373,7 @@ class _Recall(torch.autograd.Function):
             to_codebook += codebook * (codes.counts() * to_penalty).to(codebook.dtype).unsqueeze(1)
         if ctx.sparse:
             # Every codeword that was looked up, in order, also with a gradient of 0: lazy optimisers count it.
-            touched = codes.counts().nonzero().squeeze(1)
+            touched = _places(codes.counts())
             to_codebook = torch.sparse_coo_tensor(
                 touched.unsqueeze(0), to_codebook[touched], codebook.shape, is_coalesced=True, check_invariants=False
             )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from recbole_dtn.data.long_lines import MAX_LINE
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.staging import dataset_files, staged
 from recbole_dtn.data.write import replace_file, write_dataset_yaml
@@ -89,6 +90,7 @@ class Preprocessor(ABC):
         overwrite: bool = False,
         max_rejected: float = 0.0,
         strict: bool = False,
+        max_line: int = MAX_LINE,
         with_meaning: bool = True,
     ) -> Path:
         """Write the files and log what was written; returns their folder.
@@ -97,6 +99,7 @@ class Preprocessor(ABC):
             log: called with a line on what was written. meter: gets the progress.
             overwrite: replace a data set of that name, with all of its files.
             max_rejected: largest share of faulty rows of a raw table. strict: stop at the first faulty row.
+            max_line: bytes of the longest line of a raw text table; a longer one ends the run.
             with_meaning: also write the data set's YAML, where :meth:`meaning` gives one.
 
         Raises:
@@ -110,7 +113,7 @@ class Preprocessor(ABC):
         rejected = None
         try:
             with staged(self.folder, self.name, overwrite=overwrite, same=same) as (work, scratch):
-                rejects = Rejects(work / REJECTED, max_share=max_rejected, strict=strict)
+                rejects = Rejects(work / REJECTED, max_share=max_rejected, strict=strict, max_line=max_line)
                 try:
                     written = self.write(Work(work, scratch, log, meter, rejects))
                     rejects.finish(log)

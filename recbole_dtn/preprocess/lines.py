@@ -11,6 +11,7 @@ import polars as pl
 
 from recbole_dtn.data.ahead import ahead
 from recbole_dtn.data.atomic import BOM, count_bytes
+from recbole_dtn.data.long_lines import MAX_LINE, check_blank_lines, check_line_lengths
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.errors import DataError
 from recbole_dtn.preprocess.raw_files import RawFile
@@ -23,8 +24,11 @@ LINE = "\x00line"
 # Bytes of a block, and how many blocks are read ahead of the parser.
 BLOCK_BYTES = 1 << 25
 QUEUED = 2
+PIECE_BYTES = 1 << 20
+"""About how many bytes of a block with faulty rows are read row by row at a time."""
 HELD_BYTES = 1 << 27
 """Longest quoted value, in bytes: an unclosed quote must not collect the rest of the file in memory."""
+LONGER = "; --max_line=MIB allows longer ones"
 MISPLACED = "misplaced quote"
 QUOTE_HINT = (
     "a quote encloses a whole value, or is doubled inside one; of a table where quotes are ordinary characters, "
@@ -41,21 +45,27 @@ class Lines:
 
 
 def line_blocks(
-    raw: RawFile, *, quote: str | None = None, block_bytes: int = BLOCK_BYTES, meter: Meter = silent
+    raw: RawFile,
+    *,
+    quote: str | None = None,
+    block_bytes: int = BLOCK_BYTES,
+    meter: Meter = silent,
+    max_line: int = MAX_LINE,
 ) -> Generator[Lines, None, None]:
     """Yield a file in blocks of whole rows, read ahead by a thread; CRLF becomes LF, a byte order mark is skipped.
 
     Args:
         raw: the file. quote: the quoting character; a line feed inside quotes does not end a row.
-        block_bytes: about how many bytes a block has. meter: gets the progress.
+        block_bytes: about how many bytes a block has. meter: gets the progress. max_line: bytes of the longest line.
 
     Raises:
-        DataError: for a file that cannot be read.
+        DataError: for a file that cannot be read, a line of more than ``max_line`` bytes, or too many blank lines in a
+            row.
     """
-    return ahead(_read_blocks(raw, quote, block_bytes, meter), QUEUED)
+    return ahead(_read_blocks(raw, quote, block_bytes, meter, max_line), QUEUED)
 
 
-def _read_blocks(raw: RawFile, quote: str | None, block_bytes: int, meter: Meter) -> Iterator[Lines]:
+def _read_blocks(raw: RawFile, quote: str | None, block_bytes: int, meter: Meter, max_line: int) -> Iterator[Lines]:
     line, rest, start = 1, b"", True
     stage = f"reading {raw.name}"
     with raw.open() as (stream, position):
@@ -64,12 +74,14 @@ def _read_blocks(raw: RawFile, quote: str | None, block_bytes: int, meter: Meter
             if start:
                 data, start = data.removeprefix(BOM), False
             rest += data
+            check_line_lengths(rest, raw.name, line, max_line, hint=LONGER)
             cut = _cut(rest, quote)
             if not cut and len(rest) > HELD_BYTES:
                 cut = rest.rfind(b"\n") + 1  # an unclosed quote: only its own line is faulty
             if not cut:
                 continue
             block, rest = rest[:cut], rest[cut:]
+            check_blank_lines(block, raw.name, line)
             yield Lines(_normalised(block, quote), line)
             line += count_bytes(block, b"\n")
             meter(stage, position(), raw.size)
@@ -141,7 +153,8 @@ def read_table(
         tally.rows_in += frame.height
         frame = frame.with_columns(_line_numbers(lines, frame.height, quote).alias(LINE))
     else:
-        frame = _read_slowly(lines, columns, tally, file, separator, quote, wanted)
+        pieces = _pieces(lines, quote)
+        frame = pl.concat(_read_slowly(piece, columns, tally, file, separator, quote, wanted) for piece in pieces)
     return frame.with_columns(pl.col(list(wanted)).str.strip_chars().replace("", None)) if strip else frame
 
 
@@ -255,6 +268,19 @@ def _line_numbers(lines: Lines, rows: int, quote: str | None) -> pl.Series:
         ends = np.flatnonzero(_inside(array, quote)[feeds] == 0)
         numbers = lines.first + np.append(0, ends[:-1] + 1)
     return pl.Series(numbers, dtype=pl.Int64)
+
+
+def _pieces(lines: Lines, quote: str | None) -> Iterator[Lines]:
+    """A block in pieces of whole lines, about ``PIECE_BYTES`` each; with quotes as one."""
+    if quote is not None and quote.encode() in lines.data:
+        yield lines
+        return
+    start, first = 0, lines.first
+    while start < len(lines.data):
+        stop = lines.data.find(b"\n", start + PIECE_BYTES - 1) + 1 or len(lines.data)
+        piece = lines.data[start:stop]
+        yield Lines(piece, first)
+        start, first = stop, first + count_bytes(piece, b"\n")
 
 
 def _read_slowly(

@@ -103,7 +103,7 @@ def text_blocks(
     raw: RawFile, columns: Sequence[str], tally: Tally, *, meter: Meter = silent, block_bytes: int = BLOCK_BYTES
 ) -> Iterator[Iterator[pl.DataFrame]]:
     """``with text_blocks(...) as frames``: a table without header or quotes, a block of rows at a time."""
-    with closing(_blocks(raw, None, block_bytes, meter)) as blocks:
+    with closing(_blocks(raw, None, block_bytes, meter, tally)) as blocks:
         yield (read_table(lines, columns, tally, raw.name) for lines in blocks)
 
 
@@ -116,12 +116,14 @@ def text_blocks_with_header(
     Raises:
         DataError: for a file without a header, and a header that lacks a needed column or names one twice.
     """
-    with closing(_blocks(raw, '"', block_bytes, meter)) as blocks:
+    with closing(_blocks(raw, '"', block_bytes, meter, tally)) as blocks:
         yield _headed(raw.name, blocks, needed, tally)
 
 
-def _blocks(raw: RawFile, quote: str | None, block_bytes: int, meter: Meter) -> Generator[Lines, None, None]:
-    yield from line_blocks(raw, quote=quote, block_bytes=block_bytes, meter=meter)
+def _blocks(
+    raw: RawFile, quote: str | None, block_bytes: int, meter: Meter, tally: Tally
+) -> Generator[Lines, None, None]:
+    yield from line_blocks(raw, quote=quote, block_bytes=block_bytes, meter=meter, max_line=tally.max_line)
 
 
 def _headed(file: str, blocks: Iterator[Lines], needed: Sequence[str], tally: Tally) -> Iterator[pl.DataFrame]:

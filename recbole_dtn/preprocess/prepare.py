@@ -150,7 +150,14 @@ def _make(settings: Settings, name: str, log: Callable[[str], None], meter: Mete
     made = preprocessor_of(settings, name)
     if isinstance(made, RawSet):
         log(made.announce())
-    made.run(log, meter=meter, max_rejected=settings.max_rejected, strict=settings.strict, with_meaning=False)
+    made.run(
+        log,
+        meter=meter,
+        max_rejected=settings.max_rejected,
+        strict=settings.strict,
+        max_line=settings.max_line << 20,
+        with_meaning=False,
+    )
 
 
 def _warn_of_changes(settings: Settings, folder: Path, log: Callable[[str], None]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_dtn.data.escape import escape
+from recbole_dtn.data.long_lines import MAX_LINE
 from recbole_dtn.data.staging import FAILED, REJECTED
 from recbole_dtn.errors import TooManyRejectedError
 
@@ -79,6 +80,11 @@ class Tally:
             self._owner.check(self)
 
     @property
+    def max_line(self) -> int:
+        """Bytes of the longest line of the table."""
+        return self._owner.max_line
+
+    @property
     def rejected_rows(self) -> int:
         """Rows rejected, for any reason."""
         return self.rejected.total()
@@ -107,11 +113,11 @@ class Rejects:
 
     Args:
         path: of ``rejected.tsv``, begun with its header. max_share: of rejected rows in a table, above which it is too
-            many. strict: whether the first one is too many.
+            many. strict: whether the first one is too many. max_line: bytes of the longest line of a raw table.
     """
 
-    def __init__(self, path: Path, *, max_share: float, strict: bool) -> None:
-        self.path, self.max_share, self.strict = path, max_share, strict
+    def __init__(self, path: Path, *, max_share: float, strict: bool, max_line: int = MAX_LINE) -> None:
+        self.path, self.max_share, self.strict, self.max_line = path, max_share, strict, max_line
         self.tables: dict[str, Tally] = {}
         self._file = path.open("w", encoding="utf-8", newline="")
         self._file.write(HEADER)

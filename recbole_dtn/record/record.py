@@ -81,9 +81,10 @@ class RunRecord(BaseModel):
     it comes after to [test rows where it is predicted to be the more probable one, test rows] (binary tasks observed
     on the same rows). ``details`` maps valid and test -> task or factor -> metric -> what that metric tells beside its
     value: a reliability table, a fit on the validation rows, values by domain. ``warnings`` are the sentences that the
-    run printed as such. ``plugins`` are the plug-in files and installed packages whose methods were used. ``best_auc``
-    maps task -> the best AUC on the test rows that any model can reach, of planted data. Records of earlier versions
-    have none of the six.
+    run printed as such. ``choices`` are sentences about what the size of the data decided in the model, such as a rank
+    or the fields of pairs. ``plugins`` are the plug-in files and installed packages whose methods were used.
+    ``best_auc`` maps task -> the best AUC on the test rows that any model can reach, of planted data. Records of
+    earlier versions have none of the seven.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -124,6 +125,7 @@ class RunRecord(BaseModel):
     positives: dict[str, dict[str, tuple[int, int]]] = {}
     chain_breaks: dict[str, dict[str, tuple[int, int]]] = {}
     warnings: list[str] = []
+    choices: list[str] = []
     processes: int = 1
     plugins: list[PluginRecord] = []
     best_auc: dict[str, float] = {}

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 
 from recbole_dtn.config.settings import Settings
+from recbole_dtn.interaction.bounds import bounded_defaults
 from recbole_dtn.interaction.memonet import MemoNet
 from recbole_dtn.model.base import MultiTaskRecommender
 from recbole_dtn.preprocess.prepare import PreparedData
 from recbole_dtn.registry import MODELS
 
-__all__ = ["build_model", "left_out_of_pairs", "seed_everything", "use_threads"]
+__all__ = ["build_model", "choices_by_data", "left_out_of_pairs", "seed_everything", "use_threads"]
 
 
 def seed_everything(seed: int) -> None:
@@ -35,6 +36,11 @@ def build_model(settings: Settings, prepared: PreparedData) -> MultiTaskRecommen
     seed_everything(settings.seed)
     model: MultiTaskRecommender = MODELS.load(settings.model)(settings, prepared.schema)
     return model
+
+
+def choices_by_data(model: MultiTaskRecommender) -> list[str]:
+    """Sentences about what the size of the data decided in a model's interactions, for the output and the record."""
+    return [*left_out_of_pairs(model), *bounded_defaults(model)]
 
 
 def left_out_of_pairs(model: MultiTaskRecommender) -> list[str]:

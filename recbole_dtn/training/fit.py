@@ -32,7 +32,7 @@ from recbole_dtn.report.console import make_console
 from recbole_dtn.report.files import check_place, collect, write_text
 from recbole_dtn.synthetic.generate import best_aucs
 from recbole_dtn.training.allocator import keep_large_blocks
-from recbole_dtn.training.build import build_model, left_out_of_pairs, use_threads
+from recbole_dtn.training.build import build_model, choices_by_data, use_threads
 from recbole_dtn.training.callbacks import BestKeeper, Clock, ProgressLine
 from recbole_dtn.training.direct import train_directly
 from recbole_dtn.training.loaders import Loaders
@@ -42,10 +42,11 @@ from recbole_dtn.training.processes import watched
 from recbole_dtn.training.profile import Profiler
 from recbole_dtn.training.report import Report
 from recbole_dtn.training.resume import TrainingKeeper
+from recbole_dtn.training.room import check_memory
 from recbole_dtn.training.signals import Signals
 from recbole_dtn.training.trainer import check_settings, is_first_process, new_trainer, quiet_lightning
 from recbole_dtn.training.unfinished import Resume, folder_to_resume
-from recbole_dtn.training.warn import data_warnings, result_warnings
+from recbole_dtn.training.warn import data_warnings, large_model, result_warnings
 from recbole_dtn.version import __version__
 
 __all__ = ["Run", "fit", "fit_argv", "fit_settings"]
@@ -153,7 +154,7 @@ def _fit(
         prepared = _prepare(settings, report)
         prepare_seconds = time.perf_counter() - start
         report.data(settings.dataset, prepared, prepare_seconds)
-        warnings = data_warnings(settings, prepared)
+        warnings = [*data_warnings(settings, prepared), *check_memory(settings, prepared)[1]]
         report.warnings([*([SELECTED_ON_TEST] if settings.selected_on_test else []), *warnings])
         resumed = folder_to_resume(resume, settings, prepared.fingerprint, report, first=first)
         # Built before the folder exists, so that a wrong setting of the model leaves no run behind.
@@ -167,6 +168,10 @@ def _fit(
             collect(folder.parent.iterdir())  # what killed runs, and this one before, left half written
             report.log_to(folder / "log.txt")
             write_text(folder / "settings.yaml", settings_yaml(resolved))
+        if not model.fits_directly:
+            large = large_model(model.count_parameters()["dense"], prepared.splits["train"].rows)
+            report.warnings(large)
+            warnings += large
         described = _Described(run_id, settings, prepared, model, memory, warnings)
         outcome = _train(described, folder, report, callbacks, signals, resumed=resumed is not None)
         outcome.wall_seconds = {"prepare": prepare_seconds, **outcome.wall_seconds}
@@ -193,7 +198,7 @@ def _model(settings: Settings, prepared: PreparedData, report: Report, *, resume
     model = build_model(settings, prepared)
     if not model.fits_directly:  # else they are counted after the fit, which decides how many there are
         report.model(settings.model, model.count_parameters())
-    for sentence in left_out_of_pairs(model):
+    for sentence in choices_by_data(model):
         report.show(sentence)
     if model.compression is not None:
         report.show(describe_compression(prepared.schema, model.compression))
@@ -380,6 +385,7 @@ def _record(
         positives={split: dict(found) for split, found in prepared.summary.positives.items()},
         chain_breaks=outcome.chain_breaks,
         processes=outcome.processes,
+        choices=choices_by_data(model),
         plugins=[PluginRecord(**asdict(state)) for state in plugin_states(settings)],
         best_auc=best_aucs(prepared.folder) if settings.limit_rows is None else {},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 
@@ -14,6 +15,7 @@ from recbole_dtn.optim.build import build_optimizer
 from recbole_dtn.preprocess.prepare import prepare
 from recbole_dtn.training.build import build_model, use_threads
 from recbole_dtn.training.compiled import check_compiler
+from recbole_dtn.training.room import check_memory
 
 __all__ = ["Projection", "project"]
 
@@ -30,17 +32,20 @@ class Projection:
     seconds_per_epoch: float | None
     """None for a model that is fitted directly, whose time steps do not tell."""
     epochs: int
+    memory: Sequence[str] = ()
+    """Lines on the memory that a run takes and what is free."""
     compression: str | None = None
     """What :func:`recbole_dtn.layers.compression.describe` says, where the setting is on."""
 
     def __str__(self) -> str:
         parts = ", ".join(f"{part} {count:,}" for part, count in self.parameters.items() if count)
         compression = f"{self.compression}\n" if self.compression else ""
+        memory = "".join(f"{line}\n" for line in self.memory)
         if self.seconds_per_epoch is None:
             return f"fitted at once on {self.rows:,} training rows, without epochs; its time is not projected"
         longest = self.seconds_per_epoch * self.epochs
         return (
-            f"parameters: {sum(self.parameters.values()):,} ({parts})\n{compression}"
+            f"parameters: {sum(self.parameters.values()):,} ({parts})\n{compression}{memory}"
             f"projected: {self.steps_per_epoch:,} steps and {self.seconds_per_epoch:.1f} s per epoch over "
             f"{self.rows:,} training rows, at most {longest:.0f} s for {self.epochs} epochs "
             f"(validation left out; from {TIMED} steps on this CPU)"
@@ -53,6 +58,8 @@ def project(settings: Settings) -> Projection:
     check_compiler(settings)
     use_threads(settings)
     prepared = prepare(settings)
+    rooms, near = check_memory(settings, prepared)
+    memory = [*(f"memory: {room}" for room in rooms), *(f"warning: {sentence}" for sentence in near)]
     model = build_model(settings, prepared).train()
     if model.fits_directly:
         return Projection(prepared.splits["train"].rows, model.count_parameters(), 0, None, 1)
@@ -75,5 +82,6 @@ def project(settings: Settings) -> Projection:
         steps_per_epoch=len(loader),
         seconds_per_epoch=per_step * len(loader),
         epochs=settings.epochs,
+        memory=memory,
         compression=None if model.compression is None else describe(prepared.schema, model.compression),
     )

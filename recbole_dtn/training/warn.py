@@ -24,6 +24,7 @@ from recbole_dtn.training.gates import gate_groups
 __all__ = [
     "data_warnings",
     "failure_signs",
+    "large_model",
     "large_targets",
     "refuse_untrusted",
     "result_warnings",
@@ -45,6 +46,8 @@ UNIFORM = 0.005
 LARGE = 25.0
 """Loss of a regression task at its start, times its weight, above which it outweighs a binary one (at most ln 2)."""
 LOOKED_AT = 1 << 20
+PER_ROW, MANY = 100, 1_000_000
+"""Dense parameters per training row, and in all, above which both a model is large for its data."""
 
 
 def unread_weights(settings: Settings) -> list[str]:
@@ -80,6 +83,23 @@ def large_targets(tasks: list[TaskSettings], train: Split) -> list[str]:
                 f"the others': leave standardise at true, or give it a weight of about {1 / square:.1g} in tasks"
             )
     return found
+
+
+def large_model(dense: int, rows: int) -> list[str]:
+    """A sentence about a model with many more dense parameters than training rows.
+
+    >>> large_model(17_000_000, 8_000)[0][:76]
+    'the model has 17,000,000 dense parameters for 8,000 training rows, 2,125 for'
+    >>> large_model(99 * 8_000, 8_000), large_model(999_999, 10)
+    ([], [])
+    """
+    if dense <= MANY or dense <= PER_ROW * rows:
+        return []
+    return [
+        f"the model has {dense:,} dense parameters for {rows:,} training rows, {dense // max(1, rows):,} for each: "
+        "expect it to overfit; try fewer interactions, a smaller embedding_size or module_dim, or a smaller model such "
+        "as SharedBottom, and compare on validation"
+    ]
 
 
 def data_warnings(settings: Settings, prepared: PreparedData) -> list[str]:

@@ -121,7 +121,7 @@ def test_a_width_of_one_still_multiplies_the_embedding() -> None:
 
 def test_pair_weights_start_with_variance_one_over_fields() -> None:
     torch.manual_seed(0)
-    weights = FwFM(FieldShape(100, 1, (), (2,) * 100), 4).pair_weights
+    weights = FwFM(FieldShape(100, 1, (), (2,) * 100), 4, top_fields=None).pair_weights
     assert weights.shape == (4950,)
     assert weights.std().item() == pytest.approx(0.1, rel=0.05)
 

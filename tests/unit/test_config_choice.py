@@ -119,7 +119,7 @@ def test_choices_are_told_apart_by_every_option() -> None:
 
 def test_a_choice_is_made_from_a_name_a_map_or_a_choice() -> None:
     made = choose(INTERACTIONS, {"name": "gdcn", "layers": "3"})
-    assert made == Choice("gdcn", {"layers": 3, "structure": "stacked", "hidden": [], "low_rank": None})
+    assert made == Choice("gdcn", {"layers": 3, "structure": "stacked", "hidden": [], "low_rank": "auto"})
     assert choose(INTERACTIONS, made) == made
     assert choose(INTERACTIONS, "gdcn").options["layers"] == 2
 

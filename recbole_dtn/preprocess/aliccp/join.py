@@ -217,7 +217,8 @@ class Join:
 
     def _blocks(self, kind: str, part: str, function: Callable[[Lines], T], meter: Meter) -> Generator[T, None, None]:
         raw = self.raw[raw_name(kind, part)]
-        with closing(line_blocks(raw, block_bytes=self.block_bytes, meter=meter)) as lines:
+        blocks = line_blocks(raw, block_bytes=self.block_bytes, meter=meter, max_line=self.work.rejects.max_line)
+        with closing(blocks) as lines:
             yield from in_order(function, lines, self.workers)
 
     def _common(

@@ -132,7 +132,7 @@ class CensusIncome(RawSet):
             "college": pl.col("education").is_in(college),
         }
         tokens_of = [name for name in COLUMNS if TYPES[name] == "token"]
-        with closing(line_blocks(raw, meter=work.meter)) as blocks:
+        with closing(line_blocks(raw, meter=work.meter, max_line=tally.max_line)) as blocks:
             for lines in blocks:
                 # Values are separated by a comma and a space.
                 frame = read_table(lines, COLUMNS, tally, raw.name, strip=True)

@@ -156,7 +156,7 @@ class MovieLens1M(RawSet):
 def _frames(raw: RawFile, tally: Tally, work: Work) -> Iterator[pl.DataFrame]:
     """The rows of a ``.dat`` file."""
     columns: Sequence[str] = COLUMNS[raw.name.rpartition("/")[2].removesuffix(".gz").removesuffix(".zst")]
-    with closing(line_blocks(raw, meter=work.meter)) as blocks:
+    with closing(line_blocks(raw, meter=work.meter, max_line=tally.max_line)) as blocks:
         for lines in blocks:
             # Latin-1 becomes UTF-8 before rows are parsed.
             data = lines.data.decode("latin-1").encode().replace(b"::", UNIT_SEPARATOR)

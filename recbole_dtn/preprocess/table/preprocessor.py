@@ -11,6 +11,7 @@ from pydantic import Field
 
 from recbole_dtn.config.properties import read_typed
 from recbole_dtn.data.ahead import ahead
+from recbole_dtn.data.long_lines import MAX_LINE
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.data.write import ReadyRows, write_atomic, write_dataset_yaml
 from recbole_dtn.errors import DataError
@@ -104,6 +105,7 @@ def preprocess_table(
     overwrite: bool = False,
     max_rejected: float = MAX_REJECTED,
     strict: bool = False,
+    max_line: int = MAX_LINE,
 ) -> Path:
     """Write ``<data_path>/<name>/<name>.inter`` and ``<name>.yaml``; ``--dataset=<name>`` then trains on it.
 
@@ -115,4 +117,4 @@ def preprocess_table(
             of faulty rows above ``max_rejected``, or with ``strict`` the first of them.
     """
     table = Table(None, data_path, name=name, input=str(input), spec=str(spec))
-    return table.run(log, meter=meter, overwrite=overwrite, max_rejected=max_rejected, strict=strict)
+    return table.run(log, meter=meter, overwrite=overwrite, max_rejected=max_rejected, strict=strict, max_line=max_line)

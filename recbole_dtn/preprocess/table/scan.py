@@ -125,7 +125,8 @@ class TextTables:
                 raise DataError(f"{self.files[0]}, line 1: column {name!r} is there twice; rename one")
         for path, raw, header in zip(self.files, self.raws, self._header_lines, strict=True):
             separator, padded = self._separator(path)
-            for lines in line_blocks(raw, quote=self.reader.quote, block_bytes=BLOCK_BYTES, meter=meter):
+            limits = {"block_bytes": BLOCK_BYTES, "max_line": tally.max_line}
+            for lines in line_blocks(raw, quote=self.reader.quote, meter=meter, **limits):
                 # Each file has a header of its own.
                 body = _without_header(lines, header) if lines.first == 1 else lines
                 if not body.data:
