@@ -69,8 +69,10 @@ RECORD_KEYS = [
     "positives",
     "chain_breaks",
     "warnings",
+    "choices",
     "processes",
     "plugins",
+    "best_auc",
 ]
 
 
@@ -144,7 +146,7 @@ def test_a_checkpoint_is_plain_values(folder: Path) -> None:
     content = torch.load(folder / "checkpoint.ckpt", weights_only=True)
     keys = {
         "format", "state_dict", "balancer", "tables", "schema", "vocabularies", "settings", "epoch", "plugins",
-        "record",
+        "record", "sealed",
     }  # fmt: skip
     assert set(content) == keys
     checkpoint = read_checkpoint(folder)
