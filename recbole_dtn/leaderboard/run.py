@@ -87,7 +87,8 @@ def run_board(
         recorded.read(folder)
     for message in recorded.unreadable:
         say(console, f"left out: {message}")
-    session = _Session(cells, recorded, console, run_cell or fit_cell, fingerprint or present_fingerprint, workers)
+    run_cell = run_cell or (fit_cell if workers == 1 else fit_cell_beside)
+    session = _Session(cells, recorded, console, run_cell, fingerprint or present_fingerprint, workers)
     with Signals() as signals:
         try:
             session.run()
@@ -311,11 +312,16 @@ def write_failures(failures: Sequence[tuple[Cell, str]], output: Path, board: st
     write_text(path, csv_text(("dataset", "name", "model", "split", "seed", "settings_digest", "reason"), lines))
 
 
-def fit_cell(overrides: list[str]) -> RunRecord:
+def fit_cell(overrides: list[str], *, beside_others: bool = False) -> RunRecord:
     """Train and test one cell, from where it was if it had been stopped."""
-    from recbole_dtn.training.fit import fit_argv
+    from recbole_dtn.training.fit import AsCell, fit_argv
 
-    return fit_argv(overrides, quiet=True, resume="auto").record
+    return fit_argv(overrides, quiet=True, resume="auto", cell=AsCell(beside_others=beside_others)).record
+
+
+def fit_cell_beside(overrides: list[str]) -> RunRecord:
+    """:func:`fit_cell` while other cells run; in its record rates and times count as unknown."""
+    return fit_cell(overrides, beside_others=True)
 
 
 def present_fingerprint(settings: Settings) -> str | None:

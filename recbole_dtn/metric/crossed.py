@@ -7,16 +7,17 @@ where there are no users). One set of draws of the users serves all models, seed
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from recbole_dtn.metric.paired import Paired, normal
 from recbole_dtn.metric.uncertainty import auc_influence, error_of_influence
 
-__all__ = ["DRAWABLE", "Sample", "drawn_units", "drawn_values", "of_sample", "over_both", "sample_error"]
+__all__ = ["DRAWABLE", "Draws", "Sample", "drawn_values", "of_sample", "over_both", "sample_error"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -26,6 +27,8 @@ COLUMNS = 64
 """Draws that are computed at a time: the block of counts of 10,000 rows then fits the cache of a core."""
 EXACT = 30_000_000_000
 """Most rows x scores x draws of which every AUC is computed; beyond it an AUC is expanded to first order."""
+MOST_KEPT = 1 << 29
+"""Most bytes of counts that are kept from one model to the next."""
 WHOLE = 1 << 24
 """Whole numbers up to this are exact in float32."""
 
@@ -45,52 +48,82 @@ class Sample:
     grouped: bool = True
 
 
-def drawn_units(units: int, draws: int, seed: int) -> NDArray[np.uint8]:
-    """(draws, units) how often each unit is drawn, ``units`` of them with replacement in each draw.
+class Draws:
+    """How often each unit is drawn, ``units`` of them with replacement in each draw: the same whenever they are read.
 
-    A count above 255 has a probability of nil: the mean is 1.
+    Args:
+        units: number of units. number: of draws. seed: of the draws.
 
-    >>> drawn_units(3, 2, 0).sum(1).tolist()
+    >>> Draws(3, 2, seed=0).whole.sum(1).tolist()
     [3, 3]
     """
-    random = np.random.default_rng(seed)
-    found = np.empty((draws, units), np.uint8)
-    for place in range(draws):
-        found[place] = np.bincount(random.integers(units, size=units), minlength=units)
-    return found
+
+    def __init__(self, units: int, number: int, seed: int) -> None:
+        self.units, self.number, self.seed = units, number, seed
+        self._known: dict[int, NDArray[np.uint8]] = {}
+
+    @classmethod
+    def of(cls, counts: ArrayLike) -> Draws:
+        """Of given counts (draws, units)."""
+        given = np.asarray(counts, np.uint8)
+        draws = cls(given.shape[1], len(given), 0)
+        draws._known = {start: given[start : start + COLUMNS] for start in range(0, len(given), COLUMNS)}
+        return draws
+
+    def __len__(self) -> int:
+        return self.number
+
+    def blocks(self) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+        """The draws of each block, and their counts (draws, units). A count above 255 has a probability of nil."""
+        for start in range(0, self.number, COLUMNS):
+            place = slice(start, min(start + COLUMNS, self.number))
+            counts = self._known.get(start)
+            if counts is None:
+                random = np.random.default_rng([self.seed, start])
+                size = place.stop - start
+                taken = (random.integers(self.units, size=self.units) for _ in range(size))
+                counts = np.stack([np.bincount(of, minlength=self.units).astype(np.uint8) for of in taken])
+                if self.number * self.units <= MOST_KEPT:
+                    self._known[start] = counts
+            yield place, counts
+
+    @property
+    def whole(self) -> NDArray[np.uint8]:
+        """(draws, units), all of them."""
+        return np.concatenate([counts for _, counts in self.blocks()])
 
 
-def drawn_values(metric: str, scores: NDArray[Any], sample: Sample, counts: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+def drawn_values(metric: str, scores: NDArray[Any], sample: Sample, draws: Draws) -> tuple[Floats, Floats]:
     """A metric of several models on the test rows as they are, and on every draw of them.
 
     Args:
-        metric: one of :data:`DRAWABLE`. scores: (S, N), a line per model. sample: the rows. counts: (draws, units).
+        metric: one of :data:`DRAWABLE`. scores: (S, N), a line per model. sample: the rows. draws: of their units.
 
     Returns:
         (S,) values and (S, draws) drawn ones; NaN where a draw has one class.
 
     >>> sample = Sample(np.array([0, 1, 1]), np.arange(3))
-    >>> drawn_values("auc", np.array([[0.1, 0.2, 0.0]]), sample, np.array([[1, 2, 0], [1, 1, 1], [0, 1, 2]], np.uint8))
+    >>> drawn_values("auc", np.array([[0.1, 0.2, 0.0]]), sample, Draws.of([[1, 2, 0], [1, 1, 1], [0, 1, 2]]))
     (array([0.5]), array([[1. , 0.5, nan]]))
     """
-    work = scores.size * len(counts)
+    work = scores.size * len(draws)
     kinds = {"auc": _aucs if work <= EXACT else _expanded_aucs, "rmse": _rmses}
-    return kinds[metric](scores, sample, counts)
+    return kinds[metric](scores, sample, draws)
 
 
-def _aucs(scores: NDArray[Any], sample: Sample, counts: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+def _aucs(scores: NDArray[Any], sample: Sample, draws: Draws) -> tuple[Floats, Floats]:
     # Whole counts are added exactly in float32 while they are small; it halves the memory that is read.
     exact = sample.mass is None and len(sample.labels) * 16 < WHOLE
     kind: Any = np.float32 if exact else np.float64
     ranked = [_Ranked(line, sample) for line in scores]
     space = _Space({}, kind)
     values = np.array([of.auc(np.ones((of.units, 1)), space)[0] for of in ranked])
-    drawn = np.empty((len(scores), len(counts)))
-    for start in range(0, len(counts), COLUMNS):
+    drawn = np.empty((len(scores), len(draws)))
+    for place, counts in draws.blocks():
         # (units, draws): a row of the block is read whole for each test row of its unit.
-        block = np.ascontiguousarray(counts[start : start + COLUMNS].T)
-        for place, of in enumerate(ranked):
-            drawn[place, start : start + COLUMNS] = of.auc(block, space)
+        block = np.ascontiguousarray(counts.T)
+        for line, of in enumerate(ranked):
+            drawn[line, place] = of.auc(block, space)
     return values, drawn
 
 
@@ -148,7 +181,7 @@ class _Ranked:
         """(draws,) from (units, draws) counts."""
         columns = counts.shape[1]
         known = space("counts", self.units + 1, columns)
-        known[:-1], known[-1] = counts, 0
+        known[:-1], known[-1] = counts[: self.units], 0
         won = _taken(known, self.positives, space("won", len(self.positives), columns))
         sums = _taken(known, self.negatives, space("sums", len(self.negatives), columns))
         if self.mass is not None:
@@ -172,14 +205,14 @@ def _taken(values: NDArray[Any], rows: Ints, out: NDArray[Any]) -> NDArray[Any]:
     return np.take(values, rows, axis=0, out=out, mode="clip")
 
 
-def _expanded_aucs(scores: NDArray[Any], sample: Sample, counts: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+def _expanded_aucs(scores: NDArray[Any], sample: Sample, draws: Draws) -> tuple[Floats, Floats]:
     """First order: ``AUC + sum over units of count x influence``. Of many units the rest is small beside the spread."""
     values, influences = _influences(scores, sample)
     units = int(sample.units.max(initial=-1)) + 1
     of_units = np.stack([np.bincount(sample.units, line, units) for line in influences], axis=1)
-    drawn = np.empty((len(scores), len(counts)))
-    for start in range(0, len(counts), COLUMNS):
-        drawn[:, start : start + COLUMNS] = values[:, None] + (counts[start : start + COLUMNS, :units] @ of_units).T
+    drawn = np.empty((len(scores), len(draws)))
+    for place, counts in draws.blocks():
+        drawn[:, place] = values[:, None] + (counts[:, :units] @ of_units).T
     return values, drawn
 
 
@@ -189,13 +222,14 @@ def _influences(scores: NDArray[Any], sample: Sample) -> tuple[Floats, Floats]:
     return np.array([value for value, _ in found]), np.array([influence for _, influence in found])
 
 
-def _rmses(scores: NDArray[Any], sample: Sample, counts: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+def _rmses(scores: NDArray[Any], sample: Sample, draws: Draws) -> tuple[Floats, Floats]:
     mass = np.ones(len(sample.labels)) if sample.mass is None else sample.mass
     units = int(sample.units.max(initial=-1)) + 1
     squares = [np.bincount(sample.units, mass * (line - sample.labels) ** 2, units) for line in scores.astype(float)]
     terms = np.stack([np.bincount(sample.units, mass, units), *squares], axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        sums = np.concatenate([np.ones((1, units)) @ terms, counts[:, :units] @ terms])
+        drawn = [counts[:, :units] @ terms for _, counts in draws.blocks()]
+        sums = np.concatenate([np.ones((1, units)) @ terms, *drawn])
         found = np.sqrt(sums[:, 1:] / sums[:, :1])
     return found[0], found[1:].T
 
@@ -206,8 +240,8 @@ def _rmses(scores: NDArray[Any], sample: Sample, counts: NDArray[np.uint8]) -> t
 def over_both(mine: Floats, theirs: Floats, seed: int) -> Paired:
     """The difference of two models' means over seeds, with the interval of draws of seeds and of users at once.
 
-    ``standard_error`` is the standard deviation of the draws, the interval that of their percentiles. ``p`` is twice the
-    smaller share of draws on one side of 0, and at least ``2 / (draws + 1)``.
+    ``standard_error`` is the standard deviation of the draws, the interval that of their percentiles. ``p`` is twice
+    the smaller share of draws on one side of 0, and at least ``2 / (draws + 1)``.
 
     Args:
         mine, theirs: (S, 1 + draws) values with the same S seeds; column 0 are the test rows as they are.

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from recbole_dtn.metric import crossed
-from recbole_dtn.metric.crossed import Sample, drawn_units, drawn_values, of_sample, over_both, sample_error
+from recbole_dtn.metric.crossed import Draws, Sample, drawn_values, of_sample, over_both, sample_error
 
 SEEDS, ROWS, USERS, DRAWS = 3, 60, 13, 70  # more draws than are computed at a time
 
@@ -41,8 +41,9 @@ def test_drawn_aucs_are_those_of_a_plain_loop(weighted: bool, by_user: bool) -> 
     scores, _, labels, users = data()
     units = users if by_user else np.arange(ROWS)
     mass = np.random.default_rng(1).random(ROWS) + 0.1 if weighted else None
-    counts = drawn_units(int(units.max()) + 1, DRAWS, 7)
-    values, drawn = drawn_values("auc", scores, Sample(labels, units, mass), counts)
+    draws = Draws(int(units.max()) + 1, DRAWS, 7)
+    counts = draws.whole
+    values, drawn = drawn_values("auc", scores, Sample(labels, units, mass), draws)
     weights = np.ones(ROWS) if mass is None else mass
     assert values == pytest.approx([pairs_won(line, labels, weights) for line in scores], abs=1e-6)
     for draw in (0, 1, 63, 64, DRAWS - 1):
@@ -52,8 +53,8 @@ def test_drawn_aucs_are_those_of_a_plain_loop(weighted: bool, by_user: bool) -> 
 
 def test_a_draw_of_one_class_is_undefined_and_left_out() -> None:
     sample = Sample(np.array([1.0, 0.0, 0.0]), np.arange(3))
-    counts = np.array([[0, 2, 1], [1, 1, 1], [1, 2, 0], [3, 0, 0]], np.uint8)
-    _, drawn = drawn_values("auc", np.array([[0.5, 0.2, 0.9]], np.float32), sample, counts)
+    draws = Draws.of([[0, 2, 1], [1, 1, 1], [1, 2, 0], [3, 0, 0]])
+    _, drawn = drawn_values("auc", np.array([[0.5, 0.2, 0.9]], np.float32), sample, draws)
     assert drawn[0] == pytest.approx([math.nan, 0.5, 1.0, math.nan], nan_ok=True)
     found = of_sample(np.column_stack([[0.5], drawn]), np.zeros((1, 5)))
     assert (found.low, found.high) == pytest.approx((0.5125, 0.9875))
@@ -63,10 +64,10 @@ def test_large_samples_are_expanded_to_first_order(monkeypatch: pytest.MonkeyPat
     random = np.random.default_rng(2)
     labels = (random.random(3000) < 0.3).astype(np.float32)
     scores = (random.normal(size=(1, 3000)) + labels).astype(np.float32)
-    sample, counts = Sample(labels, random.integers(400, size=3000)), drawn_units(400, 500, 3)
-    exact = drawn_values("auc", scores, sample, counts)
+    sample, draws = Sample(labels, random.integers(400, size=3000)), Draws(400, 500, 3)
+    exact = drawn_values("auc", scores, sample, draws)
     monkeypatch.setattr(crossed, "EXACT", 1)
-    expanded = drawn_values("auc", scores, sample, counts)
+    expanded = drawn_values("auc", scores, sample, draws)
     assert expanded[0] == pytest.approx(exact[0])
     assert expanded[1].std() == pytest.approx(exact[1].std(), rel=0.01)
     assert np.abs(expanded[1] - exact[1]).mean() < 0.05 * exact[1].std()
@@ -74,8 +75,9 @@ def test_large_samples_are_expanded_to_first_order(monkeypatch: pytest.MonkeyPat
 
 def test_drawn_rmse() -> None:
     scores, _, labels, users = data()
-    counts = drawn_units(USERS, DRAWS, 7)
-    values, drawn = drawn_values("rmse", scores, Sample(labels, users), counts)
+    draws = Draws(USERS, DRAWS, 7)
+    values, drawn = drawn_values("rmse", scores, Sample(labels, users), draws)
+    counts = draws.whole
     weights = counts[3, users].astype(float)
     for place, line in enumerate(scores.astype(float)):
         assert values[place] == pytest.approx(math.sqrt(np.mean((line - labels) ** 2)))
@@ -84,8 +86,9 @@ def test_drawn_rmse() -> None:
 
 def test_seeds_and_users_are_drawn_at_once() -> None:
     one, two, labels, users = data()
-    counts = drawn_units(USERS, DRAWS, 7)
-    mine, theirs = (np.column_stack(drawn_values("auc", s, Sample(labels, users), counts)) for s in (one, two))
+    draws = Draws(USERS, DRAWS, 7)
+    mine, theirs = (np.column_stack(drawn_values("auc", s, Sample(labels, users), draws)) for s in (one, two))
+    counts = draws.whole
     found = over_both(mine, theirs, seed=11)
     taken = np.random.default_rng([11, SEEDS]).integers(SEEDS, size=(DRAWS, SEEDS))
     differences = []
@@ -105,8 +108,8 @@ def test_seeds_and_users_are_drawn_at_once() -> None:
 def test_the_sample_alone_agrees_with_scipys_bootstrap() -> None:
     one, two, labels, _ = data(ties=False)
     sample = Sample(labels, np.arange(ROWS), grouped=False)
-    counts = drawn_units(ROWS, 2000, 1)
-    mine, theirs = (np.column_stack(drawn_values("auc", s[:1], sample, counts)) for s in (one, two))
+    draws = Draws(ROWS, 2000, 1)
+    mine, theirs = (np.column_stack(drawn_values("auc", s[:1], sample, draws)) for s in (one, two))
     found = of_sample(mine, theirs)
 
     def difference(a: Any, b: Any, y: Any) -> Any:
@@ -124,7 +127,7 @@ def test_the_sample_alone_agrees_with_scipys_bootstrap() -> None:
 
 
 def test_delong_of_a_mean_over_seeds_against_all_pairs() -> None:
-    one, two, labels, users = data()
+    one, two, labels, _ = data()
     positives, negatives = np.flatnonzero(labels > 0.5), np.flatnonzero(labels <= 0.5)
     # Kernel of the difference of mean AUCs, (m, n); DeLong's variance is that of its row and column means.
     kernel = np.zeros((len(positives), len(negatives)))

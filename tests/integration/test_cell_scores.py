@@ -1,0 +1,96 @@
+"""Cells of a leaderboard on a small table with users: stored test scores, statistics, costs, and the serial pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from recbole_dtn.record.scores import MOST_BYTES, ScoreKeeper, read_rows, read_scores
+from recbole_dtn.training.fit import AsCell, Run, fit_argv
+
+ROWS = 500
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A click that follows the user and the item; a purchase, observed after a click."""
+    folder = tmp_path_factory.mktemp("shop")
+    draw = np.random.default_rng(0)
+    user, item = draw.integers(0, 25, ROWS), draw.integers(0, 9, ROWS)
+    click = draw.random(ROWS) < 1 / (1 + np.exp(-(user % 2 * 2 - 1 + item % 3 - 1)))
+    buy = click & (draw.random(ROWS) < np.where(item % 3 == 2, 0.7, 0.3))
+    lines = ["user:token\titem:token\tw:float\tclick:float\tbuy:float"]
+    lines += [f"u{user[row]}\ti{item[row]}\t{1 + row % 2}\t{int(click[row])}\t{int(buy[row])}" for row in range(ROWS)]
+    (folder / "shop").mkdir()
+    (folder / "shop" / "shop.inter").write_text("\n".join(lines) + "\n")
+    (folder / "shop" / "shop.yaml").write_text(
+        "fields: [{name: user}, {name: item}]\ngroup_field: user\n"
+        "tasks: [{name: click, label: click}, {name: buy, label: buy, observed_when: click == 1}]\n"
+    )
+    return folder
+
+
+def words(shop: Path, *more: str) -> list[str]:
+    places = [f"--data_path={shop}", f"--output_dir={shop / 'runs'}"]
+    sizes = ["--epochs=1", "--train_batch_size=100", "--embedding_size=4", "--threads=1", "--accelerator=cpu"]
+    return ["--dataset=shop", *places, *sizes, *more]
+
+
+@pytest.fixture(scope="module")
+def cell(shop: Path) -> Callable[..., Run]:
+    return lambda *more: fit_argv(words(shop, *more), cell=AsCell())
+
+
+def test_the_scores_of_a_cell_give_its_metrics(cell: Callable[..., Run]) -> None:
+    for model in ("--model=SharedBottom", "--model=Logistic"):
+        run = cell(model)
+        fingerprint = run.record.data_fingerprint
+        scores, rows = read_scores(run.folder, fingerprint), read_rows(run.folder, fingerprint)
+        assert scores is not None
+        assert rows is not None
+        assert (scores.dtype, scores.shape, rows.labels.shape) == (np.float32, (50, 2), (50, 2))
+        assert rows.group is not None
+        assert rows.weight is None
+        assert len(np.unique(rows.group)) > 10
+        for place, task in enumerate(("click", "buy")):
+            seen = ~np.isnan(rows.labels[:, place])
+            assert seen.sum() == run.record.positives["test"][task][1]
+            assert run.test is not None
+            assert run.test[task]["auc"] == pytest.approx(roc_auc_score(rows.labels[seen, place], scores[seen, place]))
+    assert len(list(run.folder.parent.parent.glob(".test/*.npz"))) == 1, "the labels stand once"
+    assert read_scores(run.folder, "of other data") is None
+
+
+def test_a_run_by_itself_keeps_no_scores_and_one_beside_others_says_so(shop: Path) -> None:
+    alone = fit_argv(words(shop, "--model=Logistic"))
+    assert not list(alone.folder.glob("*.npz"))
+    assert not alone.record.beside_others
+    beside = fit_argv(words(shop, "--model=Logistic"), cell=AsCell(beside_others=True))
+    assert beside.record.beside_others
+
+
+def test_weights_are_kept(cell: Callable[..., Run]) -> None:
+    run = cell("--model=Logistic", "--weight_field=w")
+    rows = read_rows(run.folder, run.record.data_fingerprint)
+    assert rows is not None
+    assert rows.weight is not None
+    assert set(rows.weight.tolist()) == {1.0, 2.0}
+
+
+def test_scores_of_a_large_test_split_are_not_kept(tmp_path: Path) -> None:
+    keeper = ScoreKeeper(MOST_BYTES // 8 + 1, 2)
+    assert not keeper.fits
+    keeper.write(tmp_path, "f")
+    assert not list(tmp_path.iterdir())
+    assert ScoreKeeper(MOST_BYTES // 8, 2).fits
+
+
+def test_a_damaged_file_counts_as_none(cell: Callable[..., Run]) -> None:
+    run = cell("--model=Logistic", "--seed=7")
+    path = run.folder / "test_scores.npz"
+    path.write_bytes(path.read_bytes()[:100])
+    assert read_scores(run.folder, run.record.data_fingerprint) is None
