@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -69,6 +69,7 @@ class _Plan:
     settings: tuple[str, ...]
     split_seeds: list[int] | None
     floors: list[str]
+    proposed: list[str]
 
     def cells(self) -> list[Cell]:
         """The cells, their settings checked."""
@@ -101,6 +102,10 @@ def _plan(given: argparse.Namespace, file: Path | None) -> _Plan:
     floors = [] if floors == ["none"] else floors
     for name in (*(entry.model for entry in models), *floors):
         MODELS.entry(name)
+    proposed = split_words(given.proposed or "") or (board.proposed if board else [])
+    for name in proposed:
+        if name not in (rows := [*(entry.name for entry in models), *floors]):
+            raise UsageError(f"proposed: no row {name!r}; {nearest(name, rows)}")
     folds = given.folds or (board.folds if board else None)
     overrides = [
         *([f"--plugins={','.join(plugins)}"] if plugins else []),
@@ -120,6 +125,7 @@ def _plan(given: argparse.Namespace, file: Path | None) -> _Plan:
         setting_words(board.settings) if board else (),
         parse_seeds(splits, "split_seeds") if splits else None,
         floors,
+        proposed,
     )
 
 
@@ -143,6 +149,7 @@ def _run(words: list[str]) -> int:
         split_seeds=plan.split_seeds,
         board=file.stem if file else None,
         floors=plan.floors,
+        proposed=plan.proposed,
         workers=given.workers,
     )
     return 0
@@ -153,6 +160,8 @@ def _render(words: list[str]) -> int:
     given = RENDER.parse(words, most_words=len(words))
     file = _board_file(given.words)
     from recbole_dtn.leaderboard.forms import FORMS, parse_forms, write_forms
+    from recbole_dtn.leaderboard.statistics import summarise
+    from recbole_dtn.leaderboard.stored import Stored, compute_statistics
 
     forms = parse_forms(split_words(given.format)) if given.format is not None else FORMS
     found = _finder(given, file)()
@@ -166,7 +175,12 @@ def _render(words: list[str]) -> int:
     if not found.records:
         where = given.records or "output_dir"
         raise UsageError(f"leaderboard render: no finished run below {where}; `leaderboard run` makes them")
-    paths = write_forms(found.records, found.names, Path(given.output), given.name or found.name, forms)
+    output, name = Path(given.output), given.name or found.name
+    # A file that is not in the folder of the tables may have been kept with the records.
+    stored = Stored.read(name, output, Path(given.records) if given.records else None)
+    rows = summarise(found.records, found.names, found.proposed)
+    stored = compute_statistics(rows, found.records, stored, found.folder_of, output / f"{name}.statistics.json")
+    paths = write_forms(found.records, found.names, output, name, forms, proposed=found.proposed, stored=stored)
     say(console, f"{len(found.records)} runs: {', '.join(map(str, paths))}")
     return 0
 
@@ -181,7 +195,7 @@ def _serve(words: list[str]) -> int:
 
     find = _finder(given, file)
     name = given.name or find().name
-    with BoardServer(find, name, given.port) as server:
+    with BoardServer(find, name, given.port, output=Path(given.output)) as server:
         say(make_console(), f"{name}: {server.address} (Ctrl-C ends)")
         try:
             server.serve_forever()
@@ -202,7 +216,7 @@ def _finder(given: argparse.Namespace, file: Path | None) -> Callable[[], Remade
         plan = _plan(given, file)
         cells = plan.cells()
         name, known = file.stem if file else "+".join(plan.datasets), Recorded()
-        return lambda: of_cells(cells, folder, name, known)
+        return lambda: replace(of_cells(cells, folder, name, known), proposed=plan.proposed)
     if folder is None:
         raise UsageError("leaderboard render: expected BOARD.yaml, --records=FOLDER, or both; --help shows how")
     for key in ("seeds", "split_seeds", "folds", "floors"):
@@ -211,8 +225,8 @@ def _finder(given: argparse.Namespace, file: Path | None) -> Callable[[], Remade
     if given.settings:
         raise UsageError(f"leaderboard render: {given.settings[0]} needs the file of a leaderboard, or --models")
     load_plugins(split_words(given.plugins or ""))
-    known = Recorded()
-    return lambda: of_folder(folder, known)
+    known, proposed = Recorded(), split_words(given.proposed or "")
+    return lambda: replace(of_folder(folder, known), proposed=proposed)
 
 
 def _diff(words: list[str]) -> int:

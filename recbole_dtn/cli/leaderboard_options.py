@@ -33,7 +33,8 @@ A cell is one run (row, data set, split, seed). Every other --key=value is a set
 that is recorded under output_dir with the same settings, data, split, seed and version is not run again, so a
 leaderboard that was stopped goes on with the same command. Several may run over one output_dir: each cell is run once.
 
-BOARD.yaml has the options as keys (models, datasets, seeds, split_seeds, folds, floors, plugins) and settings of all
+BOARD.yaml has the options as keys (models, datasets, seeds, split_seeds, folds, floors, proposed,
+plugins) and settings of all
 rows under settings. An entry of models may be a map, a row of its own:
 
   datasets: [ml-100k]
@@ -86,6 +87,12 @@ def _plan_options(command: Command) -> None:
         "A,B",
         f"simple models on the same rows, each run once per split; default: {FLOORS}; none: leave them out",
     )
+    command.option(
+        "proposed",
+        "A,B",
+        "rows that are no baselines: differences are to the best of the others on validation; default: every row is a "
+        "baseline of the others",
+    )
 
 
 _plan_options(RUN)
@@ -112,6 +119,7 @@ Shows the page of a leaderboard in a browser on this machine, and on no other, u
     settings=True,
 )
 SERVE.option("records", "FOLDER", "folder of the runs; default: output_dir of the cells")
+SERVE.option("output", "FOLDER", "folder of the tables, which has statistics and speed too", default="leaderboard")
 SERVE.option("name", "NAME", "title of the page; default: that of the leaderboard's file, or of the folder")
 SERVE.option("port", "N", "port; 0: a free one", default=0, kind=whole)
 _plan_options(SERVE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from recbole_dtn.cli import main
+from recbole_dtn.record.record import read_record
 from recbole_dtn.record.scores import MOST_BYTES, ScoreKeeper, read_rows, read_scores
 from recbole_dtn.training.fit import AsCell, Run, fit_argv
 
@@ -94,3 +98,70 @@ def test_a_damaged_file_counts_as_none(cell: Callable[..., Run]) -> None:
     path = run.folder / "test_scores.npz"
     path.write_bytes(path.read_bytes()[:100])
     assert read_scores(run.folder, run.record.data_fingerprint) is None
+
+
+# ---- boards ---------------------------------------------------------------------------------------------------------
+
+
+def board(shop: Path, output: Path, *more: str) -> tuple[int, Path]:
+    """Run a small leaderboard; its exit code and Markdown."""
+    given = [word for word in words(shop) if not word.startswith("--dataset=")]
+    options = ["--models=SharedBottom,MMoE", "--datasets=shop", "--floors=Logistic", "--seeds=2", f"--output={output}"]
+    return main(["leaderboard", "run", *options, *given, *more]), output / "shop.md"
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def ran(shop: Path) -> Path:
+    """The folder of the tables of a leaderboard that has run."""
+    code, path = board(shop, shop / "tables")
+    assert code == 0
+    return path.parent
+
+
+def test_a_board_computes_its_statistics_at_its_end(ran: Path, shop: Path) -> None:
+    found = json.loads((ran / "shop.statistics.json").read_text())["datasets"]["shop"]
+    assert (found["test_rows"], found["drawn"], found["draws"]) == (50, "users", 2000)
+    lines = {line["name"]: line["differences"] for line in found["rows"]}
+    best = found["comparator"]["name"]
+    assert set(lines) == {"SharedBottom", "MMoE", "Logistic"} - {best}
+    assert [each["task"] for each in lines[min(lines)]] == ["click", "buy"]
+    first = lines[min(lines)][0]
+    assert first["sample"]["method"] == "bootstrap"
+    # The difference of the means over seeds that the records have.
+    runs = [read_record(path) for path in shop.glob("runs/shop/*/*/record.json")]
+    of_board = [run for run in runs if run.seed in (2020, 2021) and run.settings["weight_field"] is None]
+    mean = {
+        model: np.mean([run.test["click"]["auc"] for run in of_board if run.model == model and run.test])
+        for model in (min(lines), best)
+    }
+    assert first["both"]["difference"] == pytest.approx(mean[min(lines)] - mean[best], abs=1e-6)
+    text = (ran / "shop.md").read_text()
+    assert "draws of seeds x users at once" in text
+    assert "| model | seeds | click@all AUC | click@all log loss | buy@click AUC |" in text
+    assert "[0.0" in text, "a standard error beside an AUC"
+
+
+def test_render_takes_the_statistics_from_its_file_and_computes_missing_ones(
+    ran: Path, shop: Path, tmp_path: Path
+) -> None:
+    options = ["--models=SharedBottom,MMoE", "--datasets=shop", "--floors=Logistic", "--seeds=2"]
+    given = [word for word in words(shop) if not word.startswith("--dataset=")]
+    command = ["leaderboard", "render", *options, *given]
+    assert main([*command, f"--output={tmp_path / 'again'}"]) == 0
+    assert files_of(tmp_path / "again") == files_of(ran), "computed from the scores, the same bytes"
+    # Records without scores, with the file of the statistics beside them.
+    archive = tmp_path / "archive"
+    shutil.copytree(shop / "runs", archive, ignore=shutil.ignore_patterns("*.npz"))
+    shutil.copy(ran / "shop.statistics.json", archive)
+    assert main([*command, f"--records={archive}", f"--output={tmp_path / 'moved'}"]) == 0
+    assert files_of(tmp_path / "moved") == files_of(ran)
+    (archive / "shop.statistics.json").unlink()
+    assert main([*command, f"--records={archive}", f"--output={tmp_path / 'none'}"]) == 0
+    assert "shop.statistics.json" not in files_of(tmp_path / "none")
+    text = (tmp_path / "none" / "shop.md").read_text()
+    assert "not called significant: " in text
+    assert "no test scores are stored" in text
