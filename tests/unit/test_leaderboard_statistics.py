@@ -181,6 +181,22 @@ test AUC with its spread over seeds and its standard error over the test rows:
 | MMoE | like | 0.7900 | – | – | 1.010 | 2 | 4 |
 |  | love | 0.8200 | – | – | 0.990 |  |  |
 
+other test metrics:
+
+| model | task | NE |
+| --- | --: | --: |
+| DTN | like | 0.8000 |
+|  | love | 0.9000 |
+| MMoE | like | 0.8000 |
+|  | love | 0.9000 |
+
+costs:
+
+| model | epochs | training s |
+| --- | --: | --: |
+| DTN | 4 | 2 |
+| MMoE | 4 | 2 |
+
 - Test split, mean ± standard deviation over seeds, which differ between rows: DTN 2020, 2021; MMoE 2020.
 - The spread is that of training alone: the sampling error of the test split is not in it.
 - With fewer than 10 seeds a leaderboard is descriptive; it claims no difference.
@@ -214,10 +230,12 @@ def test_csv_text() -> None:
     fingerprint = "feedbeef" * 8
     assert board_csv(rows) == (
         "dataset,name,model,task,metric,split,mean,sd,n,parameters_embedding,parameters_codebook,parameters_dense,"
-        "parameters_total,samples_per_second,settings_digest,data_fingerprint,selected_on_test\n"
+        "parameters_total,samples_per_second,settings_digest,data_fingerprint,selected_on_test,"
+        "sample_error,flops,latency_p50_ms,latency_p99_ms,throughput,peak_memory_mib,epochs,train_seconds,trials\n"
         "ml-100k,DTN,DTN,like,auc,test,0.625,0.1767766952966369,2,40000,160000,1234,201234,1001.5,"
-        f"0123456789abcdef,{fingerprint},False\n"
-        f'ml-100k,"a,b","a,b",like,auc,test,,,0,40000,160000,1234,201234,,0123456789abcdef,{fingerprint},False\n'
+        f"0123456789abcdef,{fingerprint},False,,,,,,,4.0,2.0,\n"
+        f'ml-100k,"a,b","a,b",like,auc,test,,,0,40000,160000,1234,201234,,0123456789abcdef,{fingerprint},False'
+        ",,,,,,,4,2.0,\n"
     )
 
 
