@@ -1,4 +1,4 @@
-"""``leaderboard [run|render|serve|diff|add]``: models x data sets x splits x seeds, and their results."""
+"""``leaderboard [run|render|speed|serve|diff|add]``: models x data sets x splits x seeds, and their results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from recbole_dtn.cli.arguments import split_words
-from recbole_dtn.cli.leaderboard_options import ADD, COMMANDS, DIFF, FLOORS, HELP, RENDER, RUN, SERVE
+from recbole_dtn.cli.leaderboard_options import ADD, COMMANDS, DIFF, FLOORS, HELP, RENDER, RUN, SERVE, SPEED
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.plugins import check_named
 from recbole_dtn.registry import MODELS, load_plugins
@@ -54,7 +54,7 @@ def _board_file(words: list[str]) -> Path | None:
 
 def run(words: list[str]) -> int:
     """Run the command."""
-    others = {"render": _render, "serve": _serve, "diff": _diff, "add": _add}
+    others = {"render": _render, "speed": _speed, "serve": _serve, "diff": _diff, "add": _add}
     return others.get(words[0] if words else "", _run)(words)
 
 
@@ -152,7 +152,39 @@ def _run(words: list[str]) -> int:
         proposed=plan.proposed,
         workers=given.workers,
     )
+    if given.speed:
+        _measure(plan, file.stem if file else "+".join(plan.datasets), Path(given.output))
     return 0
+
+
+def _speed(words: list[str]) -> int:
+    """Measure the rows one at a time, and write the tables again."""
+    given = SPEED.parse(words, most_words=len(words))
+    file = _board_file(given.words)
+    if given.seconds < 1:
+        raise UsageError(f"--seconds: expected 1 or more, found {given.seconds}")
+    plan = _plan(given, file)
+    _measure(plan, file.stem if file else "+".join(plan.datasets), Path(given.output), given.seconds)
+    return 0
+
+
+def _measure(plan: _Plan, board: str, output: Path, seconds: float = 5.0) -> None:
+    from recbole_dtn.leaderboard.forms import write_forms
+    from recbole_dtn.leaderboard.remake import of_cells
+    from recbole_dtn.leaderboard.speed import measure_board
+
+    cells, console = plan.cells(), make_console()
+    found = of_cells(cells, None, board)
+    runs = {(run.dataset, run.settings_digest): found.folder_of(run) for run in found.records}
+    try:
+        path = measure_board(
+            cells, lambda cell: runs.get((cell.key.dataset, cell.key.settings_digest)), output, board, console,
+            seconds=seconds,
+        )  # fmt: skip
+        say(console, f"speeds written to {path}")
+    finally:
+        if found.records:
+            write_forms(found.records, found.names, output, board, proposed=plan.proposed)
 
 
 def _render(words: list[str]) -> int:

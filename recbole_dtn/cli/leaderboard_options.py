@@ -5,7 +5,7 @@ from __future__ import annotations
 from recbole_dtn.cli.arguments import Command, whole
 from recbole_dtn.cli.help_text import PROGRAM
 
-__all__ = ["ADD", "COMMANDS", "DIFF", "FLOORS", "HELP", "RENDER", "RUN", "SERVE"]
+__all__ = ["ADD", "COMMANDS", "DIFF", "FLOORS", "HELP", "RENDER", "RUN", "SERVE", "SPEED"]
 
 FLOORS = "Logistic,Boosting"
 HELP = f"""\
@@ -18,6 +18,7 @@ commands:
           seed, and write the tables and the page of their results; the command
           when none is named
   render  write the tables and the page again, from the records of the runs
+  speed   measure the speed and memory of every row, one at a time
   serve   show the page in a browser on this machine, also while a board runs
   diff    compare two leaderboards row by row, paired by seed or split
   add     add a row to a leaderboard's file
@@ -97,6 +98,7 @@ def _plan_options(command: Command) -> None:
 
 _plan_options(RUN)
 RUN.option("workers", "N", "cells that run at the same time, each in a process of one thread", default=1, kind=whole)
+RUN.flag("speed", "measure speed and memory at the end, as `leaderboard speed` does")
 RUN.option("output", "FOLDER", "folder of the tables and the page", default="leaderboard")
 RUN.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
 RUN.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
@@ -108,6 +110,26 @@ RENDER.option("name", "NAME", "name of the files; default: that of the leaderboa
 _plan_options(RENDER)
 RENDER.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
 RENDER.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
+
+SPEED = Command(
+    "leaderboard speed",
+    usage=["BOARD.yaml [--seconds=5] [--output=FOLDER]"],
+    about="""
+Measures every row of a leaderboard, one at a time in a process of its own: training samples per second, the latency of
+one row (p50, p99), rows per second with 8,192 at a time, peak memory, and FLOPs of a forward pass. Nothing else should
+run on the machine meanwhile. The results are in BOARD.speed.json beside the tables, with the machine; the tables are
+written again with them. Rows that were measured before are not measured again.
+""",
+    after="""
+The rows are those of the leaderboard's file, or of --models and --datasets; --threads=1 measures with one thread.
+""",
+    settings=True,
+)
+SPEED.option("seconds", "N", "seconds of training, of single rows and of large batches each", default=5, kind=whole)
+SPEED.option("output", "FOLDER", "folder of the tables and the page", default="leaderboard")
+_plan_options(SPEED)
+SPEED.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
+SPEED.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
 
 SERVE = Command(
     "leaderboard serve",
@@ -156,4 +178,4 @@ ADD.option("name", "ROW", "name of the row; default: the model's")
 ADD.option("plugins", "a.py,b.py", "Python files that register the model, added to the leaderboard's")
 ADD.flag("trust", "run the plug-in files that the leaderboard's file names")
 
-COMMANDS = {"run": RUN, "render": RENDER, "serve": SERVE, "diff": DIFF, "add": ADD}
+COMMANDS = {"run": RUN, "render": RENDER, "speed": SPEED, "serve": SERVE, "diff": DIFF, "add": ADD}

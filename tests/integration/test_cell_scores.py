@@ -6,12 +6,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from recbole_dtn.cli import main
+from recbole_dtn.leaderboard import speed
 from recbole_dtn.record.record import read_record
 from recbole_dtn.record.scores import MOST_BYTES, ScoreKeeper, read_rows, read_scores
 from recbole_dtn.training.fit import AsCell, Run, fit_argv
@@ -165,3 +167,51 @@ def test_render_takes_the_statistics_from_its_file_and_computes_missing_ones(
     text = (tmp_path / "none" / "shop.md").read_text()
     assert "not called significant: " in text
     assert "no test scores are stored" in text
+
+
+# ---- speed ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_serial_pass_measures_every_row_once(
+    ran: Path, shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # In this process; `leaderboard speed` starts one for each row.
+    asked = []
+
+    def here(overrides: list[str], folder: Path | None, seconds: float) -> dict[str, Any]:
+        asked.append(next(word for word in overrides if word.startswith("--model=")))
+        assert folder is not None
+        return speed.measured(overrides, folder, 0.01)
+
+    monkeypatch.setattr(speed, "_apart", here)
+    options = ["--models=SharedBottom,MMoE", "--datasets=shop", "--floors=Logistic", "--seeds=2", f"--output={ran}"]
+    command = ["leaderboard", "speed", *options, *[word for word in words(shop) if not word.startswith("--dataset=")]]
+    before = (ran / "shop.md").read_text()
+    assert "p50 ms" not in before
+    assert main(command) == 0
+    assert asked == ["--model=SharedBottom", "--model=MMoE", "--model=Logistic"]
+    stored = json.loads((ran / "shop.speed.json").read_text())
+    shared, mmoe, logistic = stored["rows"]
+    assert "1 thread of torch" in stored["machine"]
+    for line in (shared, mmoe):
+        assert line["train_samples_per_second"] > 0
+        assert line["flops"] > 2 * 8 * 8
+        assert 0 < line["latency_p50_ms"] <= line["latency_p99_ms"]
+        assert line["throughput"] > 1e3 / line["latency_p50_ms"], "many rows at once are faster than one by one"
+        assert line["peak_memory_mib"] > 50
+    assert mmoe["flops"] > shared["flops"]
+    assert (logistic["train_samples_per_second"], logistic["flops"]) == (None, None)
+    text = (ran / "shop.md").read_text()
+    assert "| model | FLOPs/row | p50 ms | p99 ms | rows/s at 8,192 | peak MiB | epochs | training s |" in text
+    assert f"nothing else running, on {stored['machine']}:" in text
+    asked.clear()
+    assert main(command) == 0
+    assert asked == [], "measured before"
+    assert "measured before" in capsys.readouterr().out
+
+
+def test_flops_are_those_of_the_matrix_products(shop: Path) -> None:
+    # Two fields of width 4 into one hidden layer of 3, and a tower of 2 and an output for each of two tasks.
+    given = words(shop, "--model=SharedBottom", "--bottom_hidden=[3]", "--tower_hidden=[2]")
+    found = speed.measured(given, None, 0.01)
+    assert found["flops"] == 2 * (8 * 3 + 2 * (3 * 2 + 2))
