@@ -127,9 +127,16 @@ def compare(rows: Sequence[BoardRow]) -> Comparison | None:
             found.append(Difference(row, metric, paired, wilcoxon, tested, _relative(row, best, metric)))
     if not found:
         return None
-    adjusted = holm([(each.tested and each.tested.p) if over == "seeds" else each.paired.p for each in found])
+    adjusted = holm([_p(each, over) for each in found])
     differences = tuple(replace(each, adjusted=p) for each, p in zip(found, adjusted, strict=True))
     return Comparison(best, over, corrected, differences)
+
+
+def _p(difference: Difference, over: str) -> float | None:
+    """What Holm's correction is of."""
+    if over == "splits":
+        return difference.paired.p
+    return None if difference.tested is None else difference.tested.p
 
 
 def compared_metric(row: BoardRow, task: str) -> Metric | None:

@@ -64,7 +64,9 @@ def _cells(difference: Difference, name: str, over: str, *, bold: bool) -> list[
     if over == "splits":
         return [*starts, decimal(paired.error, 4), interval(paired.low, paired.high), *ends]
     trained = [decimal(paired.error, 4), p_value(paired.p), p_value(difference.wilcoxon)]
-    sample = [decimal(tested and tested.sample_error, 4), NONE if tested is None else interval(tested.low, tested.high)]
+    sample = (
+        [decimal(tested.sample_error, 4), interval(tested.low, tested.high)] if tested is not None else [NONE, NONE]
+    )
     return [*starts, signed_share(difference.relative), *trained, *sample, *ends]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from recbole_dtn.leaderboard.across import Across, across, across_table
 from recbole_dtn.leaderboard.compare import SIGNIFICANT, Comparison, Difference, compare
 from recbole_dtn.leaderboard.costs import Cost, cost_cells, costs_in
 from recbole_dtn.leaderboard.differences import signed
@@ -48,6 +49,9 @@ def latex(groups: Sequence[Sequence[BoardRow]]) -> str:
             blocks.append(_differences(rows, found))
         if costs := costs_in(rows):
             blocks.append(_costs(rows, costs))
+    together = across([row for rows in groups for row in rows])
+    if together is not None:
+        blocks.append(_across(together))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -151,6 +155,12 @@ def _differences(rows: Sequence[BoardRow], found: Comparison) -> str:
         f"{found.over}{how}; $p$ after Holm's correction. {claims}"
     )
     return _table(caption, f"differences-{rows[0].dataset}", "llrrrr", [_line(heads), r"\midrule", *map(_line, lines)])
+
+
+def _across(found: Across) -> str:
+    table, notes = across_table(found)
+    body = [_line(map(tex, table.columns)), r"\midrule", *(_line(map(tex, cells)) for cells in table.cells)]
+    return _table(tex(" ".join(notes)), "all-data-sets", "l" + "r" * (len(table.columns) - 1), body)
 
 
 def _costs(rows: Sequence[BoardRow], costs: Sequence[Cost]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from recbole_dtn.leaderboard.across import across, across_csv, across_table
 from recbole_dtn.leaderboard.cells import runs_once
 from recbole_dtn.leaderboard.compare import CLAIMS_NEED
 from recbole_dtn.leaderboard.costs import COSTS
@@ -196,6 +197,17 @@ def markdown(rows: Sequence[BoardRow], stored: Stored = NOTHING) -> str:
         warnings = [f"Warning: {text}" for text in warnings_of(group, labels)]
         lines += ["", *(f"- {escaped(note)}" for note in [*notes(group), *warnings]), *difference_lines(group)]
         sections.append("\n".join(lines) + "\n")
+    together = across(rows)
+    if together is not None:
+        table, told = across_table(together)
+        lines = [
+            "## All data sets",
+            "",
+            *markdown_table(table.columns, table.cells),
+            "",
+            *(f"- {note}" for note in told),
+        ]
+        sections.append("\n".join(map(str, lines)) + "\n")
     for failure_set in dict.fromkeys(failure.dataset for failure in stored.failures):
         if failure_set not in {row.dataset for row in rows}:
             table = failure_table(stored.failures_of(rows, failure_set))
@@ -228,6 +240,12 @@ def print_board(rows: Sequence[BoardRow], console: Console, stored: Stored = NOT
         warnings = [f"warning: {text}" for text in warnings_of(group, row_labels(group))]
         say(console, "\n".join(["", *notes(group), *warnings]) + "\n")
         show_differences(group, console)
+    together = across(rows)
+    if together is not None:
+        table, told = across_table(together)
+        say(console, table.title)
+        show_table(console, table.columns, table.cells, numbers=True)
+        say(console, "\n".join(["", *told]))
 
 
 def write_board(rows: Sequence[BoardRow], folder: Path, name: str) -> Path:
@@ -246,7 +264,8 @@ def write_markdown(rows: Sequence[BoardRow], folder: Path, name: str, stored: St
 def write_csv(rows: Sequence[BoardRow], folder: Path, name: str) -> Path:
     """Write ``<folder>/<name>.csv``; returns its path.
 
-    Paired differences go to ``<name>.differences.csv``, where there are any; one of an earlier board is removed.
+    Paired differences go to ``<name>.differences.csv``, and ratings over several data sets to ``<name>.across.csv``,
+    where there are any; those of an earlier board are removed.
     """
     path = folder / f"{name}.csv"
     write_text(path, board_csv(rows))
@@ -255,6 +274,11 @@ def write_csv(rows: Sequence[BoardRow], folder: Path, name: str) -> Path:
         (folder / f"{name}.differences.csv").unlink(missing_ok=True)
     else:
         write_text(folder / f"{name}.differences.csv", lines)
+    together = across(rows)
+    if together is None:
+        (folder / f"{name}.across.csv").unlink(missing_ok=True)
+    else:
+        write_text(folder / f"{name}.across.csv", across_csv(together))
     return path
 
 

@@ -1,5 +1,8 @@
 """Bootstrap over seeds x users: the difference of two models, each trained with several seeds, on one test set.
 
+A bootstrap of two crossed factors is conservative: what varies with seed and user together is counted up to three times
+(Owen, Annals of Applied Statistics 2007, "The pigeonhole bootstrap").
+
 Two things are drawn with replacement: the seeds, which both models share, and the users of the test rows (single rows
 where there are no users). One set of draws of the users serves all models, seeds and tasks of a data set.
 """
@@ -166,7 +169,7 @@ class _Ranked:
             mass[1 : len(low) + 1] = sample.mass[low]
             self.mass = sample.mass[high, None], self._placed(mass)[:, None]
         # Negatives below each positive, and below or equal: they differ where scores are tied, which count half.
-        below, upto = (np.searchsorted(scores[low], scores[high], side) for side in ("left", "right"))  # type: ignore[call-overload]
+        below, upto = (np.searchsorted(scores[low], scores[high], side) for side in ("left", "right"))
         self.tied = np.flatnonzero(below != upto)
         self.below, self.upto, self.last = map(self._place, (below, upto[self.tied], np.array([len(low)])))
 
@@ -282,7 +285,8 @@ def sample_error(mine: NDArray[Any], theirs: NDArray[Any], sample: Sample) -> Pa
 
 def _mean_of(differences: Floats, weights: Floats) -> Floats:
     """(draws,) weighted means over seeds; a seed of weight 0 does not count, whatever its value is."""
-    return np.where(weights > 0, weights * differences, 0.0).sum(0)
+    found: Floats = np.where(weights > 0, weights * differences, 0.0).sum(0)
+    return found
 
 
 def _summed(difference: float, drawn: Floats) -> Paired:

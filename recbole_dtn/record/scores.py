@@ -121,7 +121,7 @@ def _save(path: Path, arrays: dict[str, Array], *, compressed: bool) -> None:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                (np.savez_compressed if compressed else np.savez)(file, **arrays)  # type: ignore[arg-type]
+                (np.savez_compressed if compressed else np.savez)(file, **arrays)
             os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner reads
             os.replace(temporary, path)
         except BaseException:

@@ -168,7 +168,8 @@ def _flops(model: MultiTaskRecommender, prepared: PreparedData, device: torch.de
     batch = next(iter(BatchLoader(prepared.splits["test"], FLOP_ROWS, shuffle=False, seed=0))).to(device)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         set_fused(model, False)(batch)
-    return round(counter.get_total_flops() / len(batch))
+    flops: int = round(counter.get_total_flops() / len(batch))
+    return flops
 
 
 def machine(settings: Settings) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recbole_dtn.config.splits import SplitKey
+from recbole_dtn.leaderboard.across import across, across_table, critical_groups
 from recbole_dtn.leaderboard.compare import Comparison, compare
 from recbole_dtn.leaderboard.costs import COSTS, cost_cells
 from recbole_dtn.leaderboard.details import failure_table, warnings_of
@@ -29,7 +30,7 @@ from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.registry import METRICS
 
-__all__ = ["board_content"]
+__all__ = ["across_content", "board_content"]
 
 DIGITS = 6
 NORMAL = 1.959964
@@ -81,6 +82,27 @@ def _dataset(rows: Sequence[BoardRow], runs: Sequence[Runs], stored: Stored) -> 
         "machine": stored.speed.get("machine"),
         "versions": sorted({run.code_version for of_row in runs for run in of_row.values()}),
         "runs": sum(row.runs for row in rows),
+    }
+
+
+def across_content(rows: Sequence[BoardRow]) -> dict[str, Any] | None:
+    """The rows over all data sets: the table, its notes, and what a plot of mean ranks needs; None where there is none.
+
+    Args:
+        rows: of all data sets.
+    """
+    found = across(rows)
+    if found is None:
+        return None
+    table, told = across_table(found)
+    ranks = sorted((each.rank, each.name) for each in found.standings if each.rank is not None)
+    return {
+        "columns": table.columns,
+        "cells": table.cells,
+        "notes": told,
+        "ranks": ranks,
+        "difference": found.difference,
+        "groups": critical_groups(found) if ranks else [],
     }
 
 
@@ -220,7 +242,7 @@ def _differences(found: Comparison | None, rows: Sequence[BoardRow], labels: Seq
             "training": _short(each.paired.error),
             "p_t": _short(each.paired.p),
             "p_wilcoxon": _short(each.wilcoxon),
-            "sample": _short(each.tested and each.tested.sample_error),
+            "sample": _short(None if each.tested is None else each.tested.sample_error),
             "low": _short(of.low if (of := each.paired if found.over == "splits" else each.tested) else None),
             "high": _short(of.high if of else None),
             "p": _short(each.adjusted),

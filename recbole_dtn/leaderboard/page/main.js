@@ -22,7 +22,7 @@ function setUp(section, data) {
   const [dotMetric] = selects("dots"), [pointMetric, pointCost] = selects("scatter"), [curveKey] = selects("curves"), [gateRow] = selects("gates");
   options(dotMetric, titles, first);
   options(pointMetric, titles, first);
-  options(pointCost, data.costs.map((cost) => [cost.key, cost.title]), (data.costs[0] || {}).key);
+  options(pointCost, data.costs.map((cost) => [cost.key, cost.title]), (data.costs.find((cost) => cost.key === "parameters_total") || data.costs[0] || {}).key);
 
   // Curves: rows chosen by chips, each with a colour of its own for as long as it is chosen.
   const curves = new Set(data.rows.flatMap((row) => row.runs.flatMap((run) => Object.keys(run.curves))));

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from recbole_dtn.leaderboard.page.content import board_content
+from recbole_dtn.leaderboard.page.content import across_content, board_content
 from recbole_dtn.leaderboard.statistics import BoardRow
 from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.record.record import RunRecord
@@ -36,7 +36,13 @@ def board_page(
     content = board_content(groups, records, stored or Stored())
     data = Markup(script_json(content))
     return render(
-        "recbole_dtn.leaderboard.page", "page.html.j2", title=title, boards=content, data=data, version=version
+        "recbole_dtn.leaderboard.page",
+        "page.html.j2",
+        title=title,
+        boards=content,
+        data=data,
+        version=version,
+        together=across_content([row for rows in groups for row in rows]),
     )
 
 
