@@ -205,7 +205,7 @@ def markdown(rows: Sequence[BoardRow], stored: Stored = NOTHING) -> str:
             "",
             *markdown_table(table.columns, table.cells),
             "",
-            *(f"- {note}" for note in told),
+            *(f"- {escaped(note)}" for note in told),
         ]
         sections.append("\n".join(map(str, lines)) + "\n")
     for failure_set in dict.fromkeys(failure.dataset for failure in stored.failures):

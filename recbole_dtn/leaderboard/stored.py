@@ -96,7 +96,7 @@ def compute_statistics(
 ) -> Stored:
     """The statistics of a leaderboard, those that are not of its runs computed anew from their test scores.
 
-    They are written where anything was computed.
+    They are written where anything is new, or the file is missing.
 
     Args:
         rows, records: of the leaderboard. stored: what is known. folder_of: where the test scores of a run are.
@@ -108,9 +108,10 @@ def compute_statistics(
         runs = runs_of_rows(of_set, records)
         known = stored.statistics.get(dataset)
         if known is None or known.get("key") != statistics_key(of_set, runs):
-            # Those of other runs stay where these have no scores: the table says so.
             new = tested_rows(of_set, runs, folder_of)
-            known = new if new is not None and any("differences" in line for line in new["rows"]) else known
+            # Those of other runs stay where these have no scores: records may come back, and the table says it.
+            if new is not None and (known is None or any("differences" in line for line in new["rows"])):
+                known = new
         if known is not None:
             found[dataset] = known
     if found != stored.statistics or (found and not path.is_file()):

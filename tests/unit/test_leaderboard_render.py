@@ -16,6 +16,8 @@ from recbole_dtn.leaderboard.cells import Cell, plan_cells
 from recbole_dtn.leaderboard.forms import FORMS, write_forms
 from recbole_dtn.leaderboard.remake import Remade, names_of, of_cells, of_folder
 from recbole_dtn.leaderboard.run import run_board
+from recbole_dtn.leaderboard.statistics import summarise
+from recbole_dtn.leaderboard.stored import Stored, compute_statistics
 from recbole_dtn.record.record import RunRecord, write_record
 
 Runs = Callable[..., list[RunRecord]]
@@ -57,12 +59,19 @@ def test_render_gives_the_bytes_that_run_gave(runs: Path, tmp_path: Path) -> Non
         ROWS, ["ml-100k"], [2020, 2021], [f"--output_dir={runs}"], ran, Console(file=io.StringIO()), board="b",
         fingerprint=lambda _: None,
     )  # fmt: skip
-    assert set(files_of(ran)) == {"b.md", "b.csv", "b.differences.csv", "b.tex", "b.html"}
+    assert set(files_of(ran)) == {"b.md", "b.csv", "b.differences.csv", "b.statistics.json", "b.tex", "b.html"}
     for output, folder in ((rendered, None), (moved, tmp_path / "archive" / "deep")):
         if folder is not None:
             shutil.move(runs, folder)
         found = of_cells(cells_of(runs), folder, "b")
-        write_forms(found.records, found.names, output, found.name)
+        stored = compute_statistics(
+            summarise(found.records, found.names),
+            found.records,
+            Stored(),
+            found.folder_of,
+            output / "b.statistics.json",
+        )
+        write_forms(found.records, found.names, output, found.name, stored=stored)
         assert files_of(output) == files_of(ran)
 
 

@@ -80,6 +80,27 @@ def test_a_standard_error_is_carried_beside_its_metric_and_is_none_itself() -> N
     assert "auc_se" not in board_csv([row]) + markdown([row])
 
 
+def test_speed_beside_other_cells_is_unknown() -> None:
+    beside, alone = record(seed=1, beside_others=True), record(seed=2)
+    row = only(summarise([beside]))
+    assert (row.samples_per_second, row.train_seconds) == (None, None)
+    row = only(summarise([beside, alone]))
+    assert (row.samples_per_second, row.train_seconds) == (1002.0, 2.0)
+
+
+def test_names_say_the_rows_that_a_task_is_about() -> None:
+    tasks = [{"name": "like"}, {"name": "love", "observed_when": "like == 1"}]
+    factors = {"test": {"love@like": {"auc": 0.6}}}
+    row = only(summarise([record(settings={"tasks": tasks}, factors=factors)]))
+    assert [row.title_of(task) for task in ("like", "love", "love@like")] == ["like@all", "love@like", "love@like"]
+    assert row.factors == ("love@like",)
+    assert only(summarise([record()])).title_of("like") == "like"
+    tasks[1]["observed_when"] = "rating > 3"
+    row = only(summarise([record(settings={"tasks": tasks}, factors=factors)]))
+    assert "| like@all AUC | like@all log loss | love@rating > 3 AUC |" in markdown([row])
+    assert "love@like AUC" in markdown([row])
+
+
 def test_one_seed_has_no_spread() -> None:
     found = only(summarise([record(auc=0.77)])).metrics[LIKE_AUC]
     assert (found.mean, found.sd, found.n) == (0.77, None, 1)
