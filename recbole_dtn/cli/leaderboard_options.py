@@ -55,8 +55,9 @@ RENDER = Command(
         "--records=FOLDER [--name=NAME] [--output=FOLDER] [--format=html]",
     ],
     about="""
-Writes the tables and the page of a leaderboard again, from the records of its runs and nothing else: no data is read
-and nothing is trained. The same records give the same bytes.
+Writes the tables and the page of a leaderboard again, from the records of its runs: no data is read and nothing is
+trained. The same records give the same bytes. Statistics over the test sample that are not stored beside the tables
+are computed where the runs have their test scores.
 """,
     after="""
 With a leaderboard's file (or --models and --datasets) the rows are its rows, in its order; its options are those of

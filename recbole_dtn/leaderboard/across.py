@@ -126,9 +126,9 @@ def _wins(rows: Sequence[BoardRow], names: Sequence[str]) -> Floats:
         # Undefined is worse than any number, and ties with undefined.
         values = np.array([-math.inf if mean is None else sign * mean for mean in means])
         games.append((values[:, None] > values) + 0.5 * (values[:, None] == values))
-    found = np.mean(games, axis=0) if games else np.full((len(names), len(names)), 0.5)
-    np.fill_diagonal(found, 0.0)
-    return np.asarray(found, np.float64)
+    wins: Floats = np.mean(games, axis=0) if games else np.full((len(names), len(names)), 0.5)
+    np.fill_diagonal(wins, 0.0)
+    return wins
 
 
 def _elo(wins: Floats, games: int) -> Floats:
