@@ -43,8 +43,7 @@ def stored_tables(rows: Sequence[BoardRow], labels: Sequence[str], stored: Store
     """Costs of the rows of one data set, and its cells that failed; without one that has nothing to show."""
     costs = costs_in(rows)
     cells = [[label, *cost_cells(row, costs)] for label, row in zip(labels, rows, strict=True)] if costs else []
-    machine = stored.speed.get("machine")
-    where = f"; speed and memory measured one row at a time, nothing else running, on {machine}" if machine else ""
+    where = f"; speed and memory {stored.measured_on}" if stored.measured_on else ""
     table = Table(f"costs{where}", ["model", *(cost.title for cost in costs)], cells)
     failed = failure_table(stored.failures_of(rows, rows[0].dataset))
     return [table for table in (table, failed) if table.cells]

@@ -15,19 +15,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 
 from recbole_dtn.errors import RecBoleDTNError
 from recbole_dtn.leaderboard.cells import Cell
-from recbole_dtn.leaderboard.stored import FORMAT, Stored
+from recbole_dtn.leaderboard.stored import BUSY, FORMAT, Stored
 from recbole_dtn.report.console import say
 from recbole_dtn.report.files import write_text
 from recbole_dtn.version import __version__
 
 __all__ = ["measure_board", "one_cell_per_row"]
 
-BUSY = 0.5
-"""Load of the machine (processes that run or wait) from which a warning is given."""
+LOOKED_AT = 0.5
+"""Seconds for which the machine is looked at before a row is measured."""
 DIGITS = 5
 Measure = Callable[[list[str], Path | None, float], dict[str, Any]]
 
@@ -81,9 +82,9 @@ def measure_board(
                for line in lines):  # fmt: skip
             say(console, f"{title}measured before")
             continue
-        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-        if load is not None and load > BUSY and number == 1:
-            say(console, f"warning: other processes use this machine (load {load:.1f}); the speeds will be too low")
+        busy = round(psutil.cpu_percent(LOOKED_AT) / 100 * (os.cpu_count() or 1), 2)
+        if busy > BUSY:
+            say(console, f"warning: other processes use {busy:.1f} cores of this machine; {cell.name} will be too slow")
         say(console, title, end="")
         try:
             found = (measure or _apart)(list(cell.overrides), folders(cell), seconds)
@@ -91,7 +92,7 @@ def measure_board(
             failed.append(cell.name)
             say(console, f"failed: {error}")
             continue
-        lines.append({**named, "code_version": __version__, "load": load, **_rounded(found)})
+        lines.append({**named, "code_version": __version__, "busy_cores": busy, **_rounded(found)})
         text = json.dumps({"format": FORMAT, "machine": place, "rows": lines}, indent=1, allow_nan=False)
         write_text(path, text + "\n")
         say(console, f"p50 {found['latency_p50_ms']:.2f} ms, {found['throughput']:,.0f} rows/s")

@@ -17,9 +17,11 @@ from recbole_dtn.leaderboard.tested import FolderOf, statistics_key, tested_rows
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.files import write_text
 
-__all__ = ["Failure", "Stored", "compute_statistics"]
+__all__ = ["BUSY", "FORMAT", "Failure", "Stored", "compute_statistics"]
 
 FORMAT = 1
+BUSY = 0.5
+"""Cores in use by other processes from which a speed is said to be too low."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,15 @@ class Stored:
                 for line in lines
             ),
         )  # fmt: skip
+
+    @property
+    def measured_on(self) -> str | None:
+        """Where the speeds were measured, and whether something else was running; None where there are none."""
+        if not self.speed:
+            return None
+        busy = max((line.get("busy_cores") or 0.0 for line in self.speed["rows"]), default=0.0)
+        others = f", while other processes used up to {busy:.1f} cores" if busy > BUSY else ""
+        return f"measured one row at a time on {self.speed['machine']}{others}"
 
     def rows(self, rows: Sequence[BoardRow], records: Sequence[RunRecord]) -> list[BoardRow]:
         """The rows of a leaderboard with their statistics and speed."""

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from recbole_dtn.cli import main
 from recbole_dtn.leaderboard import speed
+from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.record.record import read_record
 from recbole_dtn.record.scores import MOST_BYTES, ScoreKeeper, read_rows, read_scores
 from recbole_dtn.training.fit import AsCell, Run, fit_argv
@@ -183,6 +184,7 @@ def test_the_serial_pass_measures_every_row_once(
         return speed.measured(overrides, folder, 0.01)
 
     monkeypatch.setattr(speed, "_apart", here)
+    monkeypatch.setattr(speed, "LOOKED_AT", 0.01)
     options = ["--models=SharedBottom,MMoE", "--datasets=shop", "--floors=Logistic", "--seeds=2", f"--output={ran}"]
     command = ["leaderboard", "speed", *options, *[word for word in words(shop) if not word.startswith("--dataset=")]]
     before = (ran / "shop.md").read_text()
@@ -202,7 +204,11 @@ def test_the_serial_pass_measures_every_row_once(
     assert (logistic["train_samples_per_second"], logistic["flops"]) == (None, None)
     text = (ran / "shop.md").read_text()
     assert "| model | FLOPs/row | p50 ms | p99 ms | rows/s at 8,192 | peak MiB | epochs | training s |" in text
-    assert f"nothing else running, on {stored['machine']}:" in text
+    assert f"speed and memory measured one row at a time on {stored['machine']}" in text
+    for busy, told in ((0.4, False), (1.6, True)):
+        lines = [{**line, "busy_cores": busy} for line in stored["rows"]]
+        place = Stored(speed={**stored, "rows": lines}).measured_on or ""
+        assert ("while other processes used up to 1.6 cores" in place) == told
     asked.clear()
     assert main(command) == 0
     assert asked == [], "measured before"

@@ -79,7 +79,7 @@ def _dataset(rows: Sequence[BoardRow], runs: Sequence[Runs], stored: Stored) -> 
         "notes": notes(rows),
         "warnings": warnings_of(rows, labels),
         "failures": failure_table(stored.failures_of(rows, rows[0].dataset)).cells,
-        "machine": stored.speed.get("machine"),
+        "measured_on": stored.measured_on,
         "versions": sorted({run.code_version for of_row in runs for run in of_row.values()}),
         "runs": sum(row.runs for row in rows),
     }
