@@ -1,17 +1,17 @@
-"""``leaderboard [run|render|serve|diff|add|cell]``: models x data sets x splits x seeds, and their results."""
+"""``leaderboard [run|render|speed|serve|diff|add|cell]``: models x data sets x splits x seeds, and their results."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from recbole_dtn.cli.arguments import split_words
-from recbole_dtn.cli.leaderboard_options import ADD, CELL, COMMANDS, DIFF, FLOORS, HELP, RENDER, RUN, SERVE
+from recbole_dtn.cli.leaderboard_options import ADD, CELL, COMMANDS, DIFF, FLOORS, HELP, RENDER, RUN, SERVE, SPEED
 from recbole_dtn.errors import Preempted, UsageError, nearest
 from recbole_dtn.plugins import check_named
 from recbole_dtn.registry import MODELS, load_plugins
@@ -56,7 +56,7 @@ def _board_file(words: list[str]) -> Path | None:
 
 def run(words: list[str]) -> int:
     """Run the command."""
-    others = {"render": _render, "serve": _serve, "diff": _diff, "add": _add, "cell": _cell}
+    others = {"render": _render, "speed": _speed, "serve": _serve, "diff": _diff, "add": _add, "cell": _cell}
     return others.get(words[0] if words else "", _run)(words)
 
 
@@ -71,6 +71,13 @@ class _Plan:
     settings: tuple[str, ...]
     split_seeds: list[int] | None
     floors: list[str]
+    proposed: list[str]
+
+    def name_of(self, file: Path | None) -> str:
+        """Name of the leaderboard's files: that of its own file, or the data sets'."""
+        from recbole_dtn.leaderboard.datasets import board_name
+
+        return file.stem if file else board_name(self.datasets)
 
     def cells(self) -> list[Cell]:
         """The cells, their settings checked."""
@@ -105,6 +112,10 @@ def _plan(given: argparse.Namespace, file: Path | None) -> _Plan:
     floors = [] if floors == ["none"] else floors
     for name in (*(entry.model for entry in models), *floors):
         MODELS.entry(name)
+    proposed = split_words(given.proposed or "") or (board.proposed if board else [])
+    for name in proposed:
+        if name not in (rows := [*(entry.name for entry in models), *floors]):
+            raise UsageError(f"proposed: no row {name!r}; {nearest(name, rows)}")
     folds = given.folds or (board.folds if board else None)
     overrides = [
         *([f"--plugins={','.join(plugins)}"] if plugins else []),
@@ -124,6 +135,7 @@ def _plan(given: argparse.Namespace, file: Path | None) -> _Plan:
         setting_words(board.settings) if board else (),
         parse_seeds(splits, "split_seeds") if splits else None,
         floors,
+        proposed,
     )
 
 
@@ -162,9 +174,12 @@ def _run(words: list[str]) -> int:
         split_seeds=plan.split_seeds,
         board=file.stem if file else None,
         floors=plan.floors,
+        proposed=plan.proposed,
         workers=given.workers,
         executor=executor,
     )
+    if given.speed:
+        _measure(plan, plan.name_of(file), Path(given.output))
     return 0
 
 
@@ -221,6 +236,36 @@ def _cell(words: list[str]) -> int:
     return 0
 
 
+def _speed(words: list[str]) -> int:
+    """Measure the rows one at a time, and write the tables again."""
+    given = SPEED.parse(words, most_words=len(words))
+    file = _board_file(given.words)
+    if given.seconds < 1:
+        raise UsageError(f"--seconds: expected 1 or more, found {given.seconds}")
+    plan = _plan(given, file)
+    _measure(plan, plan.name_of(file), Path(given.output), given.seconds)
+    return 0
+
+
+def _measure(plan: _Plan, board: str, output: Path, seconds: float = 5.0) -> None:
+    from recbole_dtn.leaderboard.forms import write_forms
+    from recbole_dtn.leaderboard.remake import of_cells
+    from recbole_dtn.leaderboard.speed import measure_board
+
+    cells, console = plan.cells(), make_console()
+    found = of_cells(cells, None, board)
+    runs = {(run.dataset, run.settings_digest): found.folder_of(run) for run in found.records}
+    try:
+        path = measure_board(
+            cells, lambda cell: runs.get((cell.key.dataset, cell.key.settings_digest)), output, board, console,
+            seconds=seconds,
+        )  # fmt: skip
+        say(console, f"speeds written to {path}")
+    finally:
+        if found.records:
+            write_forms(found.records, found.names, output, board, proposed=plan.proposed)
+
+
 def _render(words: list[str]) -> int:
     """Write the tables and the page from records."""
     given = RENDER.parse(words, most_words=len(words))
@@ -237,6 +282,8 @@ def _write_found(
 ) -> None:
     """Write the tables and the page of records, and say which cells have none."""
     from recbole_dtn.leaderboard.forms import FORMS, write_forms
+    from recbole_dtn.leaderboard.statistics import summarise
+    from recbole_dtn.leaderboard.stored import Stored, compute_statistics
 
     console = make_console()
     for message in found.unreadable:
@@ -248,7 +295,14 @@ def _write_found(
     if not found.records:
         where = below or "output_dir"
         raise UsageError(f"leaderboard render: no finished run below {where}; `leaderboard run` makes them")
-    paths = write_forms(found.records, found.names, output, name or found.name, forms or FORMS)
+    name = name or found.name
+    # A file that is not in the folder of the tables may have been kept with the records.
+    stored = Stored.read(name, output, Path(below) if below else None)
+    rows = summarise(found.records, found.names, found.proposed)
+    stored = compute_statistics(rows, found.records, stored, found.folder_of, output / f"{name}.statistics.json")
+    paths = write_forms(
+        found.records, found.names, output, name, forms or FORMS, proposed=found.proposed, stored=stored
+    )
     say(console, f"{len(found.records)} runs: {', '.join(map(str, paths))}")
 
 
@@ -262,7 +316,7 @@ def _serve(words: list[str]) -> int:
 
     find = _finder(given, file)
     name = given.name or find().name
-    with BoardServer(find, name, given.port) as server:
+    with BoardServer(find, name, given.port, output=Path(given.output)) as server:
         say(make_console(), f"{name}: {server.address} (Ctrl-C ends)")
         try:
             server.serve_forever()
@@ -289,19 +343,18 @@ def _finder(given: argparse.Namespace, file: Path | None) -> Callable[[], Remade
     if given.settings:
         raise UsageError(f"leaderboard render: {given.settings[0]} needs the file of a leaderboard, or --models")
     load_plugins(split_words(given.plugins or ""))
-    known = Recorded()
-    return lambda: of_folder(folder, known)
+    known, proposed = Recorded(), split_words(given.proposed or "")
+    return lambda: replace(of_folder(folder, known), proposed=proposed)
 
 
 def _found_of(plan: _Plan, folder: Path | None, file: Path | None) -> Callable[[], Remade]:
     """Finds the records of a plan's cells below ``folder``, or (None) below ``output_dir``."""
-    from recbole_dtn.leaderboard.datasets import board_name
     from recbole_dtn.leaderboard.records import Recorded
     from recbole_dtn.leaderboard.remake import of_cells
 
     cells, known = plan.cells(), Recorded()
-    name = file.stem if file else board_name(plan.datasets)
-    return lambda: of_cells(cells, folder, name, known)
+    name = plan.name_of(file)
+    return lambda: replace(of_cells(cells, folder, name, known), proposed=plan.proposed)
 
 
 def _diff(words: list[str]) -> int:

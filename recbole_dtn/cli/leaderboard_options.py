@@ -5,7 +5,7 @@ from __future__ import annotations
 from recbole_dtn.cli.arguments import Command, whole
 from recbole_dtn.cli.help_text import PROGRAM
 
-__all__ = ["ADD", "CELL", "COMMANDS", "DIFF", "FLOORS", "HELP", "RENDER", "RUN", "SERVE"]
+__all__ = ["ADD", "CELL", "COMMANDS", "DIFF", "FLOORS", "HELP", "RENDER", "RUN", "SERVE", "SPEED"]
 
 FLOORS = "Logistic,Boosting"
 HELP = f"""\
@@ -18,6 +18,7 @@ commands:
           seed, and write the tables and the page of their results; the command
           when none is named
   render  write the tables and the page again, from the records of the runs
+  speed   measure the speed and memory of every row, one at a time
   serve   show the page in a browser on this machine, also while a board runs
   diff    compare two leaderboards row by row, paired by seed or split
   add     add a row to a leaderboard's file
@@ -34,7 +35,8 @@ A cell is one run (row, data set, split, seed). Every other --key=value is a set
 that is recorded under output_dir with the same settings, data, split, seed and version is not run again, so a
 leaderboard that was stopped goes on with the same command. Several may run over one output_dir: each cell is run once.
 
-BOARD.yaml has the options as keys (models, datasets, seeds, split_seeds, folds, floors, plugins) and settings of all
+BOARD.yaml has the options as keys (models, datasets, seeds, split_seeds, folds, floors, proposed,
+plugins) and settings of all
 rows under settings. An entry of models may be a map, a row of its own:
 
   datasets: [ml-100k]
@@ -54,8 +56,9 @@ RENDER = Command(
         "--records=FOLDER [--name=NAME] [--output=FOLDER] [--format=html]",
     ],
     about="""
-Writes the tables and the page of a leaderboard again, from the records of its runs and nothing else: no data is read
-and nothing is trained. The same records give the same bytes.
+Writes the tables and the page of a leaderboard again, from the records of its runs: no data is read and nothing is
+trained. The same records give the same bytes. Statistics over the test sample that are not stored beside the tables
+are computed where the runs have their test scores.
 """,
     after="""
 With a leaderboard's file (or --models and --datasets) the rows are its rows, in its order; its options are those of
@@ -87,6 +90,12 @@ def _plan_options(command: Command) -> None:
         "A,B",
         f"simple models on the same rows, each run once per split; default: {FLOORS}; none: leave them out",
     )
+    command.option(
+        "proposed",
+        "A,B",
+        "rows that are no baselines: differences are to the best of the others on validation; default: every row is a "
+        "baseline of the others",
+    )
 
 
 _plan_options(RUN)
@@ -105,6 +114,7 @@ RUN.option(
 )
 RUN.flag("print_jobs", "print one shell command per missing cell, for any scheduler, and run nothing")
 RUN.flag("collect", "write the tables and the page of the cells that are recorded, and run nothing")
+RUN.flag("speed", "measure speed and memory at the end, as `leaderboard speed` does")
 RUN.option("output", "FOLDER", "folder of the tables and the page", default="leaderboard")
 RUN.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
 RUN.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
@@ -117,6 +127,26 @@ _plan_options(RENDER)
 RENDER.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
 RENDER.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
 
+SPEED = Command(
+    "leaderboard speed",
+    usage=["BOARD.yaml [--seconds=5] [--output=FOLDER]"],
+    about="""
+Measures every row of a leaderboard, one at a time in a process of its own: training samples per second, the latency of
+one row (p50, p99), rows per second with 8,192 at a time, peak memory, and FLOPs of a forward pass. Nothing else should
+run on the machine meanwhile. The results are in BOARD.speed.json beside the tables, with the machine; the tables are
+written again with them. Rows that were measured before are not measured again.
+""",
+    after="""
+The rows are those of the leaderboard's file, or of --models and --datasets; --threads=1 measures with one thread.
+""",
+    settings=True,
+)
+SPEED.option("seconds", "N", "seconds of training, of single rows and of large batches each", default=5, kind=whole)
+SPEED.option("output", "FOLDER", "folder of the tables and the page", default="leaderboard")
+_plan_options(SPEED)
+SPEED.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
+SPEED.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
+
 SERVE = Command(
     "leaderboard serve",
     usage=["BOARD.yaml [--records=FOLDER] [--port=0]", "--records=FOLDER [--name=NAME] [--port=0]"],
@@ -127,6 +157,7 @@ Shows the page of a leaderboard in a browser on this machine, and on no other, u
     settings=True,
 )
 SERVE.option("records", "FOLDER", "folder of the runs; default: output_dir of the cells")
+SERVE.option("output", "FOLDER", "folder of the tables, which has statistics and speed too", default="leaderboard")
 SERVE.option("name", "NAME", "title of the page; default: that of the leaderboard's file, or of the folder")
 SERVE.option("port", "N", "port; 0: a free one", default=0, kind=whole)
 _plan_options(SERVE)
@@ -174,4 +205,6 @@ run where the cell is recorded below output_dir, or another process is running i
     place="settings only",
 )
 
-COMMANDS = {"run": RUN, "render": RENDER, "serve": SERVE, "diff": DIFF, "add": ADD, "cell": CELL}
+COMMANDS = {
+    "run": RUN, "render": RENDER, "speed": SPEED, "serve": SERVE, "diff": DIFF, "add": ADD, "cell": CELL,
+}  # fmt: skip

@@ -94,6 +94,7 @@ class BoardFile(Strict):
     )
     folds: Annotated[int | None, Field(description="number of folds")] = None
     floors: Annotated[list[str] | None, Field(description="simple models on the same rows; []: none")] = None
+    proposed: Annotated[list[str], Field(description="names of the rows that are no baselines")] = []  # noqa: RUF012
     settings: Annotated[dict[str, Any], Field(description="settings of every row")] = {}  # noqa: RUF012 (frozen)
     plugins: Annotated[list[str], Field(description="Python files that register methods")] = []  # noqa: RUF012
 

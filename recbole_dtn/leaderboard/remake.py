@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Remade:
     Attributes:
         records: in the order of the rows. names: of rows, by the digest of their settings. name: of the files.
         missing: cells without a record. unreadable: a message per record that could not be read.
+        folders: of the runs, by data set, model and ``run_id``. proposed: names of the rows that are no baselines.
     """
 
     records: list[RunRecord]
@@ -34,6 +35,12 @@ class Remade:
     name: str
     missing: Sequence[Cell] = ()
     unreadable: Sequence[str] = ()
+    folders: Mapping[tuple[str, str, str], Path] = field(default_factory=dict)
+    proposed: Sequence[str] = ()
+
+    def folder_of(self, run: RunRecord) -> Path | None:
+        """Where a run's files are; None where it is not known."""
+        return self.folders.get((run.dataset, run.model, run.run_id))
 
 
 def of_cells(cells: Sequence[Cell], folder: Path | None, name: str, known: Recorded | None = None) -> Remade:
@@ -44,7 +51,7 @@ def of_cells(cells: Sequence[Cell], folder: Path | None, name: str, known: Recor
     folders = [folder] if folder is not None else [Path(cell.settings.output_dir) for cell in cells]
     recorded = read_below(folders, known)
     records, names, missing = records_of(cells, recorded)
-    return Remade(records, names, name, missing, recorded.unreadable)
+    return Remade(records, names, name, missing, recorded.unreadable, recorded.folders)
 
 
 def of_folder(folder: Path, known: Recorded | None = None) -> Remade:
@@ -53,7 +60,7 @@ def of_folder(folder: Path, known: Recorded | None = None) -> Remade:
     records = all_records(recorded)
     names = names_of(records)
     records.sort(key=lambda run: (run.shown_dataset, names[run.settings_digest]))
-    return Remade(records, names, folder.resolve().name, unreadable=recorded.unreadable)
+    return Remade(records, names, folder.resolve().name, unreadable=recorded.unreadable, folders=recorded.folders)
 
 
 def read_below(folders: Iterable[Path], known: Recorded | None = None) -> Recorded:

@@ -13,7 +13,14 @@ from rich.console import Console
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import Preempted, RecBoleDTNError
 from recbole_dtn.leaderboard.board import Entry
-from recbole_dtn.leaderboard.cell_run import Fingerprint, RunCell, fit_cell, present_fingerprint, reason
+from recbole_dtn.leaderboard.cell_run import (
+    Fingerprint,
+    RunCell,
+    fit_cell,
+    fit_cell_beside,
+    present_fingerprint,
+    reason,
+)
 from recbole_dtn.leaderboard.cells import Cell, plan_cells, resolve_cell
 from recbole_dtn.leaderboard.datasets import DataEntry, board_name, data_entries, write_planted
 from recbole_dtn.leaderboard.executors import Executor, RemoteExecutor
@@ -22,6 +29,7 @@ from recbole_dtn.leaderboard.progress import BoardProgress
 from recbole_dtn.leaderboard.records import Recorded
 from recbole_dtn.leaderboard.render import print_board
 from recbole_dtn.leaderboard.statistics import summarise
+from recbole_dtn.leaderboard.stored import Stored, compute_statistics
 from recbole_dtn.leaderboard.workers import Outcome, Workers
 from recbole_dtn.plugins import changed_plugins
 from recbole_dtn.record.record import RunRecord
@@ -49,6 +57,7 @@ def run_board(
     split_seeds: Sequence[int] | None = None,
     board: str | None = None,
     floors: Sequence[str] = (),
+    proposed: Sequence[str] = (),
     workers: int = 1,
     executor: RemoteExecutor | None = None,
     run_cell: RunCell | None = None,
@@ -66,6 +75,7 @@ def run_board(
         output: folder of the tables. console: where progress and the table are printed.
         board: name of the files; the data sets' names by default.
         floors: simple models to compare with; see :func:`~.cells.plan_cells`.
+        proposed: names of the rows that are no baselines, and so are not compared with.
         workers: cells that run at the same time, each in a process of one thread; 1: in this process.
         executor: runs the cells on other machines instead; a cell whose worker dies is tried again once.
         run_cell: trains and tests one cell from its overrides; with several workers a function of a module.
@@ -92,17 +102,20 @@ def run_board(
         recorded.read(folder)
     for message in recorded.unreadable:
         say(console, f"left out: {message}")
-    session = _Session(cells, recorded, console, run_cell or fit_cell, fingerprint or present_fingerprint, workers)
+    run_cell = run_cell or (fit_cell if workers == 1 else fit_cell_beside)
+    session = _Session(cells, recorded, console, run_cell, fingerprint or present_fingerprint, workers)
     session.executor = executor
+    whole = False
     with Signals() as signals:
         try:
             session.run()
+            whole = True
         except Preempted:
             raise Preempted("the cells that are finished are in the table; the same command goes on") from None
         finally:
             with signals.deferred():
                 names = {cell.key.settings_digest: cell.name for cell in cells}
-                path = _publish(session, names, output, board or board_name(data), console)
+                path = _publish(session, names, output, board or board_name(data), console, proposed, whole=whole)
     if session.failures:
         titles = "; ".join(cell.title for cell, _ in session.failures)
         raise RecBoleDTNError(f"{len(session.failures)} of {len(cells)} cells failed: {titles}")
@@ -322,14 +335,33 @@ def _short(value: float | None) -> str:
     return text.removeprefix("0") if text.startswith("0.") else text
 
 
-def _publish(session: _Session, names: Mapping[str, str], output: Path, board: str, console: Console) -> Path:
-    rows = summarise(session.records, names)
+def _publish(
+    session: _Session,
+    names: Mapping[str, str],
+    output: Path,
+    board: str,
+    console: Console,
+    proposed: Sequence[str],
+    *,
+    whole: bool,
+) -> Path:
+    """Write and print the tables. ``whole``: no cell is left to run, so that the statistics are worth their time."""
     write_failures(session.failures, output, board)
+    stored = Stored.read(board, output)
+    rows = summarise(session.records, names, proposed)
     if not rows:
         return output / f"{board}.md"
-    path, *others = write_forms(session.records, names, output, board)
+    if whole:
+        for folder in dict.fromkeys(cell.folder for cell in session.cells):
+            session.recorded.read(folder)
+        folders = session.recorded.folders
+        stored = compute_statistics(
+            rows, session.records, stored, lambda run: folders.get((run.dataset, run.model, run.run_id)),
+            output / f"{board}.statistics.json",
+        )  # fmt: skip
+    path, *others = write_forms(session.records, names, output, board, proposed=proposed, stored=stored)
     say(console, "")
-    print_board(rows, console)
+    print_board(stored.rows(rows, session.records), console, stored)
     say(console, f"leaderboard written to {path}, {', '.join(other.name for other in others)}")
     return path
 
@@ -341,7 +373,7 @@ def write_failures(failures: Sequence[tuple[Cell, str]], output: Path, board: st
         path.unlink(missing_ok=True)
         return
     lines = [
-        (cell.key.dataset, cell.name, cell.key.model, cell.key.split.title, cell.key.seed, cell.key.settings_digest,
+        (cell.shown_dataset, cell.name, cell.key.model, cell.key.split.title, cell.key.seed, cell.key.settings_digest,
          reason)
         for cell, reason in failures
     ]  # fmt: skip

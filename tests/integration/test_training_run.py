@@ -70,6 +70,7 @@ RECORD_KEYS = [
     "chain_breaks",
     "warnings",
     "processes",
+    "beside_others",
     "plugins",
 ]
 
