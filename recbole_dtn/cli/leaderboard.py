@@ -10,15 +10,16 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from recbole_dtn.cli.arguments import split_words
-from recbole_dtn.cli.leaderboard_options import ADD, COMMANDS, DIFF, FLOORS, HELP, RENDER, RUN, SERVE
+from recbole_dtn.cli.leaderboard_options import ADD, COMMANDS, DIFF, FLOORS, HELP, OUTPUT, RENDER, RUN, SERVE
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.plugins import check_named
 from recbole_dtn.registry import MODELS, load_plugins
 from recbole_dtn.report.console import make_console, say
 
 if TYPE_CHECKING:
-    from recbole_dtn.leaderboard.board import Entry
+    from recbole_dtn.leaderboard.board import BoardFile, Entry
     from recbole_dtn.leaderboard.cells import Cell
+    from recbole_dtn.leaderboard.plan import BoardPlan, MatchWanted, TuneWanted
     from recbole_dtn.leaderboard.remake import Remade
 
 __all__ = ["help_text", "run"]
@@ -69,14 +70,17 @@ class _Plan:
     settings: tuple[str, ...]
     split_seeds: list[int] | None
     floors: list[str]
+    match: MatchWanted | None = None
+    tune: TuneWanted | None = None
 
-    def cells(self) -> list[Cell]:
-        """The cells, their settings checked."""
-        from recbole_dtn.leaderboard.cells import plan_cells
+    def cells(self, chosen: BoardPlan | None = None) -> list[Cell]:
+        """The cells, their settings checked; ``chosen``: with the settings that were chosen for the rows."""
+        from recbole_dtn.leaderboard.cells import plan_board
 
-        return plan_cells(
+        return plan_board(
             self.models, self.datasets, self.seeds, self.overrides, settings=self.settings,
             split_seeds=self.split_seeds, floors=self.floors,
+            chosen=chosen.words if chosen is not None else lambda dataset, name: (),
         )  # fmt: skip
 
 
@@ -120,7 +124,42 @@ def _plan(given: argparse.Namespace, file: Path | None) -> _Plan:
         setting_words(board.settings) if board else (),
         parse_seeds(splits, "split_seeds") if splits else None,
         floors,
+        _match(given, board),
+        _tune(given, board),
     )
+
+
+def _match(given: argparse.Namespace, board: BoardFile | None) -> MatchWanted | None:
+    """How rows are matched, by options or the file."""
+    from recbole_dtn.leaderboard.match import MATCHED
+    from recbole_dtn.leaderboard.plan import MatchWanted
+
+    by = given.match or (board.match if board else "none")
+    if by not in (*MATCHED, "none"):
+        raise UsageError(f"--match: expected {', '.join(MATCHED)} or none; {nearest(by, [*MATCHED, 'none'])}")
+    if by == "none":
+        return None
+    reference = given.reference or (board.reference if board else None)
+    if reference is None:
+        raise UsageError(f"match: {by}: expected the name of a row under reference (--reference=DTN)")
+    tolerance = given.match_tolerance
+    if tolerance is not None and tolerance <= 0:
+        raise UsageError(f"--match_tolerance: expected a share above 0, found {tolerance:g}")
+    return MatchWanted(by=by, reference=reference, tolerance=tolerance or (board.match_tolerance if board else 0.05))
+
+
+def _tune(given: argparse.Namespace, board: BoardFile | None) -> TuneWanted | None:
+    """How rows are tuned, by options or the file."""
+    from recbole_dtn.leaderboard.plan import TuneWanted
+
+    wanted = board.tune if board else None
+    if given.trials is None:
+        return wanted
+    if given.trials < 0:
+        raise UsageError(f"--trials: expected 0 or more, found {given.trials}")
+    if given.trials == 0:
+        return None
+    return wanted.model_copy(update={"trials": given.trials}) if wanted else TuneWanted(trials=given.trials)
 
 
 def _run(words: list[str]) -> int:
@@ -130,6 +169,11 @@ def _run(words: list[str]) -> int:
     if given.workers < 1:
         raise UsageError(f"--workers: expected 1 or more, found {given.workers}")
     plan = _plan(given, file)
+    if given.dry_run:
+        from recbole_dtn.leaderboard.outlook import show_outlook
+
+        show_outlook(plan.cells(), plan.match, plan.tune, make_console())
+        return 0
     from recbole_dtn.leaderboard.run import run_board
 
     run_board(
@@ -144,6 +188,8 @@ def _run(words: list[str]) -> int:
         board=file.stem if file else None,
         floors=plan.floors,
         workers=given.workers,
+        match=plan.match,
+        tune=plan.tune,
     )
     return 0
 
@@ -166,7 +212,9 @@ def _render(words: list[str]) -> int:
     if not found.records:
         where = given.records or "output_dir"
         raise UsageError(f"leaderboard render: no finished run below {where}; `leaderboard run` makes them")
-    paths = write_forms(found.records, found.names, Path(given.output), given.name or found.name, forms)
+    paths = write_forms(
+        found.records, found.names, Path(given.output), given.name or found.name, forms, plan=found.plan
+    )
     say(console, f"{len(found.records)} runs: {', '.join(map(str, paths))}")
     return 0
 
@@ -200,9 +248,17 @@ def _finder(given: argparse.Namespace, file: Path | None) -> Callable[[], Remade
         raise UsageError(f"--records: no folder {folder}; expected one that holds run folders, such as runs")
     if file or given.models or given.datasets:
         plan = _plan(given, file)
-        cells = plan.cells()
         name, known = file.stem if file else "+".join(plan.datasets), Recorded()
-        return lambda: of_cells(cells, folder, name, known)
+        places = [Path(getattr(given, "output", None) or OUTPUT), *([folder] if folder else [])]
+        made: list[tuple[BoardPlan | None, list[Cell]]] = []
+
+        def find() -> Remade:
+            chosen = _chosen(plan, places, name)
+            if not made or made[-1][0] != chosen:  # while a leaderboard runs, trials change what is chosen
+                made[:] = [(chosen, plan.cells(chosen))]
+            return of_cells(made[-1][1], folder, name, known, chosen)
+
+        return find
     if folder is None:
         raise UsageError("leaderboard render: expected BOARD.yaml, --records=FOLDER, or both; --help shows how")
     for key in ("seeds", "split_seeds", "folds", "floors"):
@@ -213,6 +269,29 @@ def _finder(given: argparse.Namespace, file: Path | None) -> Callable[[], Remade
     load_plugins(split_words(given.plugins or ""))
     known = Recorded()
     return lambda: of_folder(folder, known)
+
+
+def _chosen(plan: _Plan, folders: list[Path], name: str) -> BoardPlan | None:
+    """What was chosen for the rows of a leaderboard that matches or tunes them.
+
+    Raises:
+        UsageError: where it has not been chosen yet, or was chosen otherwise.
+    """
+    if plan.match is None and plan.tune is None:
+        return None
+    from recbole_dtn.leaderboard.plan import find_plan, plan_file
+
+    found = find_plan(folders, name)
+    if found is None:
+        places = " or ".join(str(plan_file(folder, name)) for folder in folders)
+        raise UsageError(
+            f"{name}: its rows are matched or tuned, and there is no {places}; `leaderboard run` writes it"
+        )
+    if (found.match, found.tune) != (plan.match, plan.tune):
+        raise UsageError(
+            f"{name}.plan.json: it was made with other options of match or tune; give the same, or run the leaderboard"
+        )
+    return found
 
 
 def _diff(words: list[str]) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -18,13 +19,16 @@ from recbole_dtn.registry import MODELS
 from recbole_dtn.version import __version__
 
 __all__ = [
-    "Cell", "CellKey", "parse_seeds", "plan_cells", "refuse_devices", "resolve_cell", "runs_once", "seed_of_split",
+    "Cell", "CellKey", "Resolve", "parse_seeds", "plan_board", "plan_cells", "refuse_devices", "resolve_cell",
+    "runs_once", "seed_of_split",
 ]  # fmt: skip
 
 FIRST_SEED = 2020
 DEFAULT_SEEDS = [FIRST_SEED, FIRST_SEED + 1, FIRST_SEED + 2]
 MOST_SEEDS = 100
-RESERVED = {"model": "--models", "dataset": "--datasets", "seed": "--seeds"}
+RESERVED = {"model": "--models", "dataset": "--datasets", "seed": "--seeds", "trial": "--trials"}
+Resolve = Callable[[list[str]], tuple[Settings, str]]
+"""Gives the settings and their digest for words of a command line."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +161,8 @@ def plan_cells(
     *,
     settings: Sequence[str] = (),
     split_seeds: Sequence[int] | None = None,
-    floors: Sequence[str] = (),
-    resolve: Callable[[list[str]], tuple[Settings, str]] = resolve_cell,
+    floors: Sequence[str | Entry] = (),
+    resolve: Resolve = resolve_cell,
 ) -> list[Cell]:
     """Every cell in the order it runs: by data set, then split, row and seed; all settings are validated here.
 
@@ -181,7 +185,7 @@ def plan_cells(
     entries = [Entry.of(model) for model in models]
     named = [entry.name for entry in entries]
     trained = list(dict.fromkeys(entry.model for entry in entries))
-    added = [Entry.of(name) for name in dict.fromkeys(floors) if name not in named]
+    added = [entry for entry in map(Entry.of, dict.fromkeys(floors)) if entry.name not in named]
     lists = {"models": named, "datasets": datasets}
     lists |= {name: [str(seed) for seed in given] for name, given in (("seeds", seeds), ("split_seeds", split_seeds))
               if given is not None}  # fmt: skip
@@ -195,8 +199,8 @@ def plan_cells(
         _refuse_reserved(words, reserved)
     cells = []
     for dataset in datasets:
-        words_of = {entry: [*settings, *entry.words, *overrides] for entry in entries}
-        words_of |= {entry: _shared_with(entry.model, trained, shared) for entry in added}
+        words_of = {entry: [*settings, *entry.words, *overrides, *entry.chosen] for entry in entries}
+        words_of |= {entry: [*_shared_with(entry.model, trained, shared), *entry.chosen] for entry in added}
         planned = {
             entry: _splits_of(entry.model, dataset, given, split_seeds, resolve) for entry, given in words_of.items()
         }
@@ -217,6 +221,31 @@ def plan_cells(
     return cells
 
 
+def plan_board(
+    models: Sequence[str | Entry],
+    datasets: Sequence[str],
+    seeds: Sequence[int] | None,
+    overrides: Sequence[str],
+    *,
+    floors: Sequence[str] = (),
+    chosen: Callable[[str, str], tuple[str, ...]],
+    **options: Any,
+) -> list[Cell]:
+    """:func:`plan_cells` with the settings that were chosen for each row of each data set.
+
+    Args:
+        chosen: gives them by data set and name of the row. options: the others of :func:`plan_cells`.
+    """
+    cells = []
+    for dataset in datasets:
+        rows, simple = (
+            [replace(entry, chosen=chosen(dataset, entry.name)) for entry in map(Entry.of, entries)]
+            for entries in (models, floors)
+        )
+        cells += plan_cells(rows, [dataset], seeds, overrides, floors=simple, **options)
+    return cells
+
+
 def _refuse_equal_rows(cells: Sequence[Cell]) -> None:
     """Two names of the same settings would share their runs."""
     names: dict[str, str] = {}
@@ -231,14 +260,14 @@ def _splits_of(
     dataset: str,
     overrides: Sequence[str],
     split_seeds: Sequence[int] | None,
-    resolve: Callable[[list[str]], tuple[Settings, str]],
+    resolve: Resolve,
 ) -> list[SplitKey]:
     settings, _ = resolve([*overrides, f"--model={model}", f"--dataset={dataset}"])
     folder = Path(settings.data_path) / (settings.folder or settings.dataset)
     return plan_splits(settings, split_seeds, folder)
 
 
-def _cell(name: str, given: list[str], several: bool, resolve: Callable[[list[str]], tuple[Settings, str]]) -> Cell:
+def _cell(name: str, given: list[str], several: bool, resolve: Resolve) -> Cell:
     # All cells are resolved before the first one runs, which may be hours earlier.
     settings, digest = resolve(given)
     refuse_devices(

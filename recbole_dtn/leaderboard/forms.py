@@ -7,8 +7,10 @@ from itertools import groupby
 from pathlib import Path
 
 from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.leaderboard.fairness import with_plan
 from recbole_dtn.leaderboard.latex import latex
 from recbole_dtn.leaderboard.page.page import board_page
+from recbole_dtn.leaderboard.plan import BoardPlan
 from recbole_dtn.leaderboard.render import write_csv, write_markdown
 from recbole_dtn.leaderboard.statistics import summarise
 from recbole_dtn.record.record import RunRecord
@@ -42,17 +44,20 @@ def write_forms(
     folder: Path,
     board: str,
     forms: Sequence[str] = FORMS,
+    *,
+    plan: BoardPlan | None = None,
 ) -> list[Path]:
     """Write the files of a leaderboard, each whole or not at all. The same records give the same bytes.
 
     Args:
         records: of the runs, in the order of the rows. names: of rows, by the digest of their settings.
         folder: of the files. board: their name. forms: some of :data:`FORMS`.
+        plan: what was chosen for the rows, where they were matched or tuned.
 
     Returns:
         The paths, in the order of ``forms``; those of the CSV without its table of differences.
     """
-    rows = summarise(records, names)
+    rows = with_plan(summarise(records, names), plan)
     groups = [list(group) for _, group in groupby(rows, key=lambda row: row.dataset)]
     written = []
     for form in forms:

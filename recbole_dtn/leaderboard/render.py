@@ -13,6 +13,7 @@ from recbole_dtn.leaderboard.cells import runs_once
 from recbole_dtn.leaderboard.compare import CLAIMS_NEED
 from recbole_dtn.leaderboard.details import detail_tables, warnings_of
 from recbole_dtn.leaderboard.differences import difference_lines, differences_csv, show_differences
+from recbole_dtn.leaderboard.fairness import fairness_notes
 from recbole_dtn.leaderboard.labels import MARK, row_labels
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary
 from recbole_dtn.report.console import say
@@ -113,7 +114,7 @@ def notes(rows: Sequence[BoardRow]) -> list[str]:
                 f"{name}: {task} is trained with pos_weight {weight:g}, so its predictions are not probabilities of "
                 "the data and its log loss compares only under the same weight."
             )
-    return found
+    return [*found, *fairness_notes(rows, names)]
 
 
 def _over_what(rows: Sequence[BoardRow], names: Sequence[str]) -> str:

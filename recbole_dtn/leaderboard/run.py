@@ -13,8 +13,11 @@ from rich.console import Console
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import Preempted, RecBoleDTNError
 from recbole_dtn.leaderboard.board import Entry
-from recbole_dtn.leaderboard.cells import Cell, plan_cells, resolve_cell
+from recbole_dtn.leaderboard.cells import Cell, Resolve, plan_board, plan_cells, resolve_cell
+from recbole_dtn.leaderboard.choose import Chooser, candidates_of, refuse_trial_seeds, schema_of
+from recbole_dtn.leaderboard.fairness import with_plan
 from recbole_dtn.leaderboard.forms import write_forms
+from recbole_dtn.leaderboard.plan import BoardPlan, MatchWanted, TuneWanted, plan_file, write_plan
 from recbole_dtn.leaderboard.progress import BoardProgress
 from recbole_dtn.leaderboard.records import Recorded
 from recbole_dtn.leaderboard.render import print_board
@@ -52,7 +55,9 @@ def run_board(
     workers: int = 1,
     run_cell: RunCell | None = None,
     fingerprint: Fingerprint | None = None,
-    resolve: Callable[[list[str]], tuple[Settings, str]] = resolve_cell,
+    match: MatchWanted | None = None,
+    tune: TuneWanted | None = None,
+    resolve: Resolve = resolve_cell,
 ) -> Path:
     """Run a leaderboard and write it.
 
@@ -67,6 +72,7 @@ def run_board(
         workers: cells that run at the same time, each in a process of one thread; 1: in this process.
         run_cell: trains and tests one cell from its overrides; with several workers a function of a module.
         fingerprint: the fingerprint of the data that settings name as it is now, None when it is not known yet.
+        match, tune: how the rows' widths and settings are chosen before they run; None: they have their own.
         resolve: settings and digest of a cell's overrides.
 
     Returns:
@@ -82,12 +88,38 @@ def run_board(
     cells = plan_cells(
         models, datasets, seeds, overrides, settings=settings, split_seeds=split_seeds, floors=floors, resolve=resolve
     )
+    name = board or "+".join(datasets)
     recorded = Recorded()
     for folder in dict.fromkeys(cell.folder for cell in cells):
         recorded.read(folder)
     for message in recorded.unreadable:
         say(console, f"left out: {message}")
-    session = _Session(cells, recorded, console, run_cell or fit_cell, fingerprint or present_fingerprint, workers)
+
+    def session_of(cells: Sequence[Cell]) -> _Session:
+        return _Session(
+            list(cells), recorded, console, run_cell or fit_cell, fingerprint or present_fingerprint, workers
+        )
+
+    plan = None
+    if match is None and tune is None:
+        plan_file(output, name).unlink(missing_ok=True)  # one of an earlier pass
+    else:
+        chooser = Chooser(
+            candidates_of(cells), match, tune, resolve=resolve, fingerprint=fingerprint or present_fingerprint,
+            schema=schema_of, console=console,
+        )  # fmt: skip
+        if tune is not None:
+            refuse_trial_seeds([cell.key.seed for cell in cells], tune)
+            with Signals():
+                run_trials(chooser, session_of, lambda found: write_plan(found, output, name))
+            chooser.say_best()
+        plan = chooser.chosen()
+        write_plan(plan, output, name)
+        cells = plan_board(
+            models, datasets, seeds, overrides, settings=settings, split_seeds=split_seeds, floors=floors,
+            resolve=resolve, chosen=plan.words,
+        )  # fmt: skip
+    session = session_of(cells)
     with Signals() as signals:
         try:
             session.run()
@@ -96,11 +128,31 @@ def run_board(
         finally:
             with signals.deferred():
                 names = {cell.key.settings_digest: cell.name for cell in cells}
-                path = _publish(session, names, output, board or "+".join(datasets), console)
+                path = _publish(session, names, output, name, console, plan)
     if session.failures:
         titles = "; ".join(cell.title for cell, _ in session.failures)
         raise RecBoleDTNError(f"{len(session.failures)} of {len(cells)} cells failed: {titles}")
     return path
+
+
+def run_trials(
+    chooser: Chooser, session_of: Callable[[Sequence[Cell]], _Session], keep: Callable[[BoardPlan], object]
+) -> None:
+    """Run the trials of all rows.
+
+    Raises:
+        KeyboardInterrupt, Preempted: after Ctrl-C or SIGTERM; the same command goes on.
+    """
+
+    def fill(cells: Sequence[Cell]) -> tuple[dict[int, RunRecord], dict[int, str]]:
+        session = session_of(cells)
+        session.run()
+        return session.found, session.failed
+
+    try:
+        chooser.run_trials(fill, keep)
+    except Preempted:
+        raise Preempted("the trials that have ended are kept; the same command goes on") from None
 
 
 class _Session:
@@ -267,7 +319,9 @@ def _reason(error: BaseException) -> str:
 
 
 def _result(record: RunRecord) -> str:
-    """The test AUC of each task; of a task without one, its first metric."""
+    """The test AUC of each task; of a task without one, its first metric. Of a trial the value on validation."""
+    if record.settings.get("trial") is not None:
+        return f"{record.settings.get('valid_metric')} {_short(record.valid_value)} on validation"
     found = " ".join(
         f"{task} {_short(values['auc'] if 'auc' in values else next(iter(values.values()), None))}"
         for task, values in (record.test or {}).items()
@@ -285,12 +339,14 @@ def _short(value: float | None) -> str:
     return text.removeprefix("0") if text.startswith("0.") else text
 
 
-def _publish(session: _Session, names: Mapping[str, str], output: Path, board: str, console: Console) -> Path:
-    rows = summarise(session.records, names)
+def _publish(
+    session: _Session, names: Mapping[str, str], output: Path, board: str, console: Console, plan: BoardPlan | None
+) -> Path:
+    rows = with_plan(summarise(session.records, names), plan)
     write_failures(session.failures, output, board)
     if not rows:
         return output / f"{board}.md"
-    path, *others = write_forms(session.records, names, output, board)
+    path, *others = write_forms(session.records, names, output, board, plan=plan)
     say(console, "")
     print_board(rows, console)
     say(console, f"leaderboard written to {path}, {', '.join(other.name for other in others)}")

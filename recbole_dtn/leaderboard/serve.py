@@ -10,6 +10,7 @@ from itertools import groupby
 from threading import Lock
 
 from recbole_dtn.errors import UsageError
+from recbole_dtn.leaderboard.fairness import with_plan
 from recbole_dtn.leaderboard.page.page import board_page
 from recbole_dtn.leaderboard.remake import Remade
 from recbole_dtn.leaderboard.statistics import summarise
@@ -59,7 +60,7 @@ class BoardServer(ThreadingHTTPServer):
             runs = "\n".join(f"{run.dataset} {run.run_id} {run.settings_digest}" for run in found.records)
             version = hashlib.sha256(runs.encode()).hexdigest()[:16] if found.records else ""
             if version != self.made[0]:
-                rows = summarise(found.records, found.names)
+                rows = with_plan(summarise(found.records, found.names), found.plan)
                 groups = [list(group) for _, group in groupby(rows, key=lambda row: row.dataset)]
                 self.made = version, board_page(groups, found.records, self.title, version=version)
             return self.made

@@ -11,6 +11,7 @@ from typing import Any
 
 from recbole_dtn.config.metrics import error_name
 from recbole_dtn.config.splits import TEST_IS_DRAWN, SplitKey
+from recbole_dtn.leaderboard.plan import ChosenRow
 from recbole_dtn.record.record import RunRecord
 
 __all__ = [
@@ -74,6 +75,7 @@ class BoardRow:
             have them.
         warnings: the sentences of each run.
         name: of the row; the model's where the leaderboard gives none.
+        settings: of its first run. chosen: its matched widths and its tuning, where the leaderboard has a plan.
     """
 
     dataset: str
@@ -102,6 +104,8 @@ class BoardRow:
     positives: tuple[Mapping[str, Mapping[str, tuple[int, int]]], ...] = ()
     warnings: tuple[tuple[str, ...], ...] = ()
     name: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    chosen: ChosenRow | None = None
 
     @property
     def runs_at(self) -> set[UnitKey]:
@@ -280,6 +284,7 @@ def _row(runs: Sequence[RunRecord], ran_as: tuple[Any, ...], names: Mapping[str,
         positives=tuple({SplitKey.of(run): run.positives for run in runs if run.positives}.values()),
         warnings=tuple(tuple(run.warnings) for run in runs),
         name=names.get(first.settings_digest, first.model),
+        settings=first.settings,
     )
 
 

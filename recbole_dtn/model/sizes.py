@@ -24,7 +24,8 @@ def meta_model(settings: Settings, schema: DataSchema) -> MultiTaskRecommender:
     """The plain form (``fused: false``) of a model on torch's ``meta`` device, which holds shapes and no values."""
     with torch.device("meta"), torch.no_grad():
         model: MultiTaskRecommender = MODELS.load(settings.model)(settings.model_copy(update={"fused": False}), schema)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def model_parameters(settings: Settings, schema: DataSchema) -> dict[str, int]:
@@ -52,7 +53,8 @@ def forward_flops(module: nn.Module, *inputs: Any, rows: int) -> int:
     """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(*inputs)
-    return round(counter.get_total_flops() / rows)
+    flops: int = round(counter.get_total_flops() / rows)
+    return flops
 
 
 def meta_batch(schema: DataSchema, rows: int) -> Features:

@@ -73,6 +73,14 @@ class Dimension:
         """
         return f"--{self.key}={value if self.choices else flow_yaml(value)}"
 
+    def rounded(self, value: Any) -> Any:
+        """A number with four significant digits, inside of the range; anything else as it is.
+
+        >>> Dimension("optimizer.lr", 0.01, 0.001, 0.1, True).rounded(0.0123456)
+        0.01235
+        """
+        return min(max(float(f"{value:.4g}"), self.low), self.high) if isinstance(value, float) else value
+
 
 Space = Mapping[str, Mapping[str, Range | Choices]]
 """Ranges and choices by setting, for ``all`` and for models by name."""
@@ -114,8 +122,8 @@ def _entry(where: str, given: Any) -> Range | Choices:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise UsageError(
-            f"{where}: {place + ': ' if place else ''}{first['msg'].removeprefix('Value error, ')}; expected a range such "
-            f"as {{low: 0.001, high: 0.1, log: true}} or {{choices: [...]}}, found {flow_yaml(given)}"
+            f"{where}: {place + ': ' if place else ''}{first['msg'].removeprefix('Value error, ')}; expected a range "
+            f"such as {{low: 0.001, high: 0.1, log: true}} or {{choices: [...]}}, found {flow_yaml(given)}"
         ) from None
 
 
@@ -152,7 +160,7 @@ def _keys(written: str, settings: Settings) -> Iterator[str]:
 
 
 def _named(words: Sequence[str]) -> Iterator[str]:
-    """The keys that words of a command line have; entries of lists (``tasks.buy.weight``) have no source of their own."""
+    """The keys of words; what is changed inside a list (``tasks.buy.weight``) has no source of its own."""
     yield from (word.removeprefix("--").partition("=")[0] for word in words)
 
 
@@ -188,7 +196,9 @@ def _dimension(key: str, entry: Range | Choices, value: Any) -> Dimension:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageError(f"space: {key} is {flow_yaml(value)}, no number: name its values as choices")
     if entry.log and value <= 0:
-        raise UsageError(f"space: {key} is {value:g}, which a log range cannot hold: name its values as choices, or set it")
+        raise UsageError(
+            f"space: {key} is {value:g}, which a log range cannot hold: name its values as choices, or set it"
+        )
     low, high = min(entry.low, value), max(entry.high, value)
     whole = isinstance(value, int)
     return Dimension(key, value, low, high, entry.log, whole)
@@ -196,7 +206,7 @@ def _dimension(key: str, entry: Range | Choices, value: Any) -> Dimension:
 
 def extremes(dimensions: Sequence[Dimension]) -> Iterator[list[str]]:
     """Words with the ends of every range and with every choice, so that each value that may come can be checked."""
-    ends = [list(one.choices) or [_number(one, one.low), _number(one, one.high)] for one in dimensions]
+    ends: list[list[Any]] = [list(one.choices) or [_number(one, one.low), _number(one, one.high)] for one in dimensions]
     for place in range(max(map(len, ends), default=0)):
         yield [one.word(values[min(place, len(values) - 1)]) for one, values in zip(dimensions, ends, strict=True)]
 

@@ -16,11 +16,11 @@ from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from recbole_dtn.config.strict import Strict
 from recbole_dtn.errors import DataError
 from recbole_dtn.tuning.space import Dimension
+from recbole_dtn.tuning.trial import Trial, best_of
 
-__all__ = ["RANDOM_TRIALS", "Study", "Trial", "best_of", "importances"]
+__all__ = ["RANDOM_TRIALS", "Study", "importances"]
 
 RANDOM_TRIALS = 4
 """Trials, the defaults among them, before the sampler and the pruner read those that have ended."""
@@ -29,26 +29,6 @@ STATES: Mapping[TrialState, Literal["complete", "pruned", "failed"]] = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
-
-
-class Trial(Strict):
-    """A trial that has ended.
-
-    Attributes:
-        number: from 0, which is the defaults. state: ``pruned`` where it fell behind the median of those before it,
-            ``failed`` where there is no value (``reason``); both count.
-        value: of ``valid_metric`` at the best epoch. history: the same by epoch.
-        params: values of the dimensions that were tuned. seconds: wall time. run: folder of the run.
-    """
-
-    number: int
-    state: Literal["complete", "pruned", "failed"]
-    value: float | None = None
-    params: dict[str, Any] = {}
-    history: list[float | None] = []
-    seconds: float | None = None
-    run: str | None = None
-    reason: str | None = None
 
 
 class Study:
@@ -67,7 +47,7 @@ class Study:
         self, file: Path, name: str, space: Sequence[Dimension], *, higher: bool, seed: int, parallel: int = 1
     ) -> None:
         self.name, self.space, self.higher, self.seed, self.parallel = name, tuple(space), higher, seed, parallel
-        self.direction = "maximize" if higher else "minimize"
+        self.direction: Literal["maximize", "minimize"] = "maximize" if higher else "minimize"
         self.distributions = {dimension.key: _distribution(dimension) for dimension in space}
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
@@ -103,7 +83,8 @@ class Study:
         # A study in memory: asking the stored one would leave a trial that has not ended in it.
         scratch = optuna.create_study(direction=self.direction, sampler=sampler)
         scratch.add_trials(known)
-        return dict(scratch.ask(self.distributions).params)
+        found = scratch.ask(self.distributions).params
+        return {dimension.key: dimension.rounded(found[dimension.key]) for dimension in self.space}
 
     def _before(self, number: int) -> int:
         return number // self.parallel * self.parallel
@@ -148,12 +129,6 @@ class Study:
     def best(self) -> Trial | None:
         """The complete trial with the best value, the first of equal ones; None where none is complete."""
         return best_of(self.trials, higher=self.higher)
-
-
-def best_of(trials: Sequence[Trial], *, higher: bool) -> Trial | None:
-    """The complete trial with the best value, the first of equal ones; None where none is complete."""
-    complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
-    return max(complete, key=lambda trial: ((trial.value or 0.0) * (1 if higher else -1), -trial.number), default=None)
 
 
 def importances(study: Study) -> dict[str, float]:
