@@ -25,7 +25,7 @@ from recbole_dtn.report.text import decimal
 from recbole_dtn.schema import DataSchema
 from recbole_dtn.tuning.space import Dimension, Space, extremes, read_space, space_of_run
 from recbole_dtn.tuning.study import Study, importances
-from recbole_dtn.tuning.trial import Trial
+from recbole_dtn.tuning.trial import Trial, best_of
 from recbole_dtn.version import __version__
 
 __all__ = ["Candidate", "Chooser", "Fill", "FixedSize", "candidates_of", "refuse_trial_seeds", "schema_of"]
@@ -164,6 +164,19 @@ class Chooser:
                 raise UsageError(f"space of {row.cell.name!r}: {error}") from None
         return found
 
+    def refuse_nothing_to_tune(self) -> None:
+        """Refuse rows of which nothing is tuned.
+
+        Raises:
+            UsageError: naming the first.
+        """
+        for row in self.candidates:
+            if self.tune is not None and not row.space:
+                raise UsageError(
+                    f"nothing of {row.cell.name} is tuned: the space ({self.tune.space}) has no setting of it that the "
+                    "command line leaves free"
+                )
+
     def open_studies(self) -> None:
         """Open the study of every row that has something to tune."""
         assert self.tune is not None
@@ -253,12 +266,12 @@ class Chooser:
     def _chosen(self, row: Candidate) -> ChosenRow:
         tuning, words = None, []
         if row.study is not None and self.tune is not None:
-            trials = row.study.trials
-            best = row.study.best
+            trials = row.study.trials[: self.tune.trials]  # it may have more from an earlier leaderboard
+            best = best_of(trials, higher=row.study.higher)
             tuning = RowTuning(
                 study=row.study.name, wanted=self.tune.trials, epochs=self.tune.epochs,
                 metric=row.cell.settings.valid_metric, higher=row.study.higher, trials=trials,
-                best=None if best is None else best.number, importances=importances(row.study),
+                best=None if best is None else best.number, importances=importances(row.study, len(trials)),
             )  # fmt: skip
             words = [] if best is None else _tried(row.space, best.params)
         matched, widths = self.matched(row, words)
@@ -275,10 +288,11 @@ class Chooser:
     def say_best(self) -> None:
         """Print the best trial of every row."""
         for row in self.candidates:
-            if row.study is None:
+            if row.study is None or self.tune is None:
                 continue
-            best = row.study.best
-            failed = sum(trial.state == "failed" for trial in row.study.trials)
+            trials = row.study.trials[: self.tune.trials]
+            best = best_of(trials, higher=row.study.higher)
+            failed = sum(trial.state == "failed" for trial in trials)
             told = f"; {failed} failed" if failed else ""
             if best is None:
                 say(self.console, f"{row.cell.name} {row.dataset}: no trial has a value, the defaults stay{told}")

@@ -32,7 +32,7 @@ from recbole_dtn.report.tables import csv_text
 from recbole_dtn.report.text import decimal
 from recbole_dtn.training.signals import Signals
 
-__all__ = ["present_fingerprint", "run_board"]
+__all__ = ["fit_cell", "present_fingerprint", "run_board", "run_trials", "sessions"]
 
 RunCell = Callable[[list[str]], RunRecord]
 Fingerprint = Callable[[Settings], str | None]
@@ -89,17 +89,7 @@ def run_board(
         models, datasets, seeds, overrides, settings=settings, split_seeds=split_seeds, floors=floors, resolve=resolve
     )
     name = board or "+".join(datasets)
-    recorded = Recorded()
-    for folder in dict.fromkeys(cell.folder for cell in cells):
-        recorded.read(folder)
-    for message in recorded.unreadable:
-        say(console, f"left out: {message}")
-
-    def session_of(cells: Sequence[Cell]) -> _Session:
-        return _Session(
-            list(cells), recorded, console, run_cell or fit_cell, fingerprint or present_fingerprint, workers
-        )
-
+    session_of = sessions(cells, console, run_cell or fit_cell, fingerprint or present_fingerprint, workers)
     plan = None
     if match is None and tune is None:
         plan_file(output, name).unlink(missing_ok=True)  # one of an earlier pass
@@ -133,6 +123,18 @@ def run_board(
         titles = "; ".join(cell.title for cell, _ in session.failures)
         raise RecBoleDTNError(f"{len(session.failures)} of {len(cells)} cells failed: {titles}")
     return path
+
+
+def sessions(
+    cells: Sequence[Cell], console: Console, run_cell: RunCell, fingerprint: Fingerprint, workers: int
+) -> Callable[[Sequence[Cell]], _Session]:
+    """Makes passes over cells, which share the records below the folders of ``cells``; unreadable ones are told."""
+    recorded = Recorded()
+    for folder in dict.fromkeys(cell.folder for cell in cells):
+        recorded.read(folder)
+    for message in recorded.unreadable:
+        say(console, f"left out: {message}")
+    return lambda of: _Session(list(of), recorded, console, run_cell, fingerprint, workers)
 
 
 def run_trials(

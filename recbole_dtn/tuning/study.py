@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from recbole_dtn.errors import DataError
 from recbole_dtn.tuning.space import Dimension
-from recbole_dtn.tuning.trial import Trial, best_of
+from recbole_dtn.tuning.trial import Trial
 
 __all__ = ["RANDOM_TRIALS", "Study", "importances"]
 
@@ -78,13 +78,16 @@ class Study:
         """
         if number == 0 or not self.space:
             return {dimension.key: dimension.default for dimension in self.space}
-        known = self._frozen()[: self._before(number)]
         sampler = optuna.samplers.TPESampler(seed=_mixed(self.seed, number), n_startup_trials=RANDOM_TRIALS)
-        # A study in memory: asking the stored one would leave a trial that has not ended in it.
-        scratch = optuna.create_study(direction=self.direction, sampler=sampler)
-        scratch.add_trials(known)
-        found = scratch.ask(self.distributions).params
+        # Asking the stored study would leave a trial that has not ended in it.
+        found = self.in_memory(self._before(number), sampler).ask(self.distributions).params
         return {dimension.key: dimension.rounded(found[dimension.key]) for dimension in self.space}
+
+    def in_memory(self, count: int, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
+        """A study of its own with the first ``count`` trials."""
+        found = optuna.create_study(direction=self.direction, sampler=sampler)
+        found.add_trials(self._frozen()[:count])
+        return found
 
     def _before(self, number: int) -> int:
         return number // self.parallel * self.parallel
@@ -125,23 +128,21 @@ class Study:
                 )
             )
 
-    @property
-    def best(self) -> Trial | None:
-        """The complete trial with the best value, the first of equal ones; None where none is complete."""
-        return best_of(self.trials, higher=self.higher)
 
-
-def importances(study: Study) -> dict[str, float]:
+def importances(study: Study, count: int) -> dict[str, float]:
     """The share of the values' variance that each setting explains (fANOVA), largest first.
 
     Hutter et al., ICML 2014, by Optuna's evaluator with a fixed seed. Empty with fewer than four complete trials, and
     where all values are equal.
+
+    Args:
+        study: with the trials. count: of them, from the first on, that are read.
     """
-    complete = [trial for trial in study.trials if trial.state == "complete"]
+    complete = [trial for trial in study.trials[:count] if trial.state == "complete"]
     if len(complete) < RANDOM_TRIALS or len({trial.value for trial in complete}) < 2 or not study.space:
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=study.seed)
-    found = optuna.importance.get_param_importances(study.stored, evaluator=evaluator)
+    found = optuna.importance.get_param_importances(study.in_memory(count), evaluator=evaluator)
     return {key: float(share) for key, share in sorted(found.items(), key=lambda item: (-item[1], item[0]))}
 
 

@@ -12,12 +12,14 @@ from recbole_dtn.leaderboard.compare import CLAIMS_NEED, COMPARED, Comparison, c
 from recbole_dtn.leaderboard.details import warnings_of
 from recbole_dtn.leaderboard.labels import row_labels
 from recbole_dtn.leaderboard.page.chosen import common_settings, own_settings
+from recbole_dtn.leaderboard.page.tuning import tuning_content
+from recbole_dtn.leaderboard.plan import RowTuning
 from recbole_dtn.leaderboard.render import PARTS, SHOWN, notes
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, UnitKey, corrected_t, paired_t, summary
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.registry import METRICS
 
-__all__ = ["Runs", "board_content", "runs_of_rows"]
+__all__ = ["Runs", "board_content", "runs_of_rows", "tunings_of"]
 
 DIGITS = 6
 NORMAL = 1.959964
@@ -78,11 +80,21 @@ def _dataset(rows: Sequence[BoardRow], runs: Sequence[Runs]) -> dict[str, Any]:
         ],
         "common": common,
         "differences": _differences(found, rows, labels),
+        "tuning": tuning_content(tunings_of(rows, labels)),
         "notes": notes(rows),
         "warnings": warnings_of(rows, labels),
         "versions": sorted({run.code_version for of_row in runs for run in of_row.values()}),
         "runs": sum(row.runs for row in rows),
     }
+
+
+def tunings_of(rows: Sequence[BoardRow], labels: Sequence[str]) -> list[tuple[str, RowTuning]]:
+    """The rows that were tuned, under their labels."""
+    return [
+        (label, row.chosen.tuning)
+        for label, row in zip(labels, rows, strict=True)
+        if row.chosen is not None and row.chosen.tuning is not None
+    ]
 
 
 def _metrics(rows: Sequence[BoardRow]) -> list[dict[str, Any]]:
