@@ -131,8 +131,9 @@ def _differing(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str,
             continue
         if key == "tasks" and [task["name"] for task in value] == [task["name"] for task in other or ()]:
             value, other = ({task["name"]: task for task in each} for each in (value, other or ()))
-        nested = isinstance(value, Mapping) and isinstance(other, Mapping) and "name" not in value
-        found[key] = _differing(value, other) if nested else value
+        if isinstance(value, Mapping) and isinstance(other, Mapping) and value.get("name") == other.get("name"):
+            value = _differing(value, other)
+        found[key] = value
     return found
 
 
