@@ -24,7 +24,7 @@ from recbole_dtn.report.console import say
 from recbole_dtn.report.text import decimal
 from recbole_dtn.schema import DataSchema
 from recbole_dtn.tuning.space import Dimension, Space, extremes, read_space, space_of_run
-from recbole_dtn.tuning.study import Study, importances
+from recbole_dtn.tuning.study import Storage, Study, importances
 from recbole_dtn.tuning.trial import Trial, best_of
 from recbole_dtn.version import __version__
 
@@ -102,6 +102,8 @@ class Chooser:
         self.candidates, self.match, self.tune = list(candidates), match, tune
         self.resolve, self.console, self.parallel = resolve, console, parallel
         self.plan = BoardPlan(match=match, tune=tune)
+        self.found: dict[str, dict[str, float]] = {}
+        """Importances by study."""
         if match is not None:
             self._fix_sizes(match, schema)
         if tune is not None:
@@ -180,11 +182,14 @@ class Chooser:
     def open_studies(self) -> None:
         """Open the study of every row that has something to tune."""
         assert self.tune is not None
+        storages: dict[Path, Storage] = {}
         for row in self.candidates:
             if row.space and row.study is None:
                 settings = row.cell.settings
+                file = Path(settings.output_dir) / STORAGE
+                storage = storages[file] if file in storages else storages.setdefault(file, Storage(file))
                 row.study = Study(
-                    Path(settings.output_dir) / STORAGE,
+                    storage,
                     self._study_name(row),
                     row.space,
                     higher=_higher(settings),
@@ -271,7 +276,7 @@ class Chooser:
             tuning = RowTuning(
                 study=row.study.name, wanted=self.tune.trials, epochs=self.tune.epochs,
                 metric=row.cell.settings.valid_metric, higher=row.study.higher, trials=trials,
-                best=None if best is None else best.number, importances=importances(row.study, len(trials)),
+                best=None if best is None else best.number, importances=self._importances(row.study, len(trials)),
             )  # fmt: skip
             words = [] if best is None else _tried(row.space, best.params)
         matched, widths = self.matched(row, words)
@@ -284,6 +289,14 @@ class Chooser:
             dataset=row.dataset, name=row.cell.name, words=[*words, *widths], matched=matched, tuning=tuning,
             exempt="; ".join(reasons) or None,
         )  # fmt: skip
+
+    def _importances(self, study: Study, count: int) -> dict[str, float]:
+        """Of a study that has all of its trials; each is found once."""
+        if self.tune is None or count < self.tune.trials:
+            return {}
+        if study.name not in self.found:
+            self.found[study.name] = importances(study, count)
+        return self.found[study.name]
 
     def say_best(self) -> None:
         """Print the best trial of every row."""

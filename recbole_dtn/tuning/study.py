@@ -20,7 +20,7 @@ from recbole_dtn.errors import DataError
 from recbole_dtn.tuning.space import Dimension
 from recbole_dtn.tuning.trial import Trial
 
-__all__ = ["RANDOM_TRIALS", "Study", "importances"]
+__all__ = ["RANDOM_TRIALS", "Storage", "Study", "importances"]
 
 RANDOM_TRIALS = 4
 """Trials, the defaults among them, before the sampler and the pruner read those that have ended."""
@@ -31,37 +31,50 @@ STATES: Mapping[TrialState, Literal["complete", "pruned", "failed"]] = {
 }
 
 
-class Study:
-    """The trials of one study.
+class Storage:
+    """Optuna's SQLite storage; several studies and processes may share it.
 
     Args:
-        file: of the SQLite storage; several studies and processes may share it. name: of the study.
-        space: what is tuned. higher: whether larger values of the metric are better. seed: of the sampler.
-        parallel: trials that start together, none of which knows the others' results.
+        file: made where it is missing, and its folder.
 
     Raises:
         DataError: where the file cannot be made or is no such storage.
     """
 
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.lock = FileLock(file.with_suffix(".lock"))
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with self.lock:
+                self.of_optuna = optuna.storages.RDBStorage(
+                    f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 60}}
+                )
+        except Exception as error:  # SQLAlchemy and Alembic raise many kinds
+            raise DataError(f"{file}: the trials cannot be kept there: {type(error).__name__}: {error}") from error
+
+
+class Study:
+    """The trials of one study.
+
+    Args:
+        storage: where they are. name: of the study. space: what is tuned.
+        higher: whether larger values of the metric are better. seed: of the sampler.
+        parallel: trials that start together, none of which knows the others' results.
+    """
+
     def __init__(
-        self, file: Path, name: str, space: Sequence[Dimension], *, higher: bool, seed: int, parallel: int = 1
+        self, storage: Storage, name: str, space: Sequence[Dimension], *, higher: bool, seed: int, parallel: int = 1
     ) -> None:
         self.name, self.space, self.higher, self.seed, self.parallel = name, tuple(space), higher, seed, parallel
         self.direction: Literal["maximize", "minimize"] = "maximize" if higher else "minimize"
         self.distributions = {dimension.key: _distribution(dimension) for dimension in space}
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self.lock = FileLock(file.with_suffix(".lock"))
-            with self.lock:
-                storage = optuna.storages.RDBStorage(
-                    f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 60}}
-                )
-                self.stored = optuna.create_study(
-                    storage=storage, study_name=name, direction=self.direction, load_if_exists=True
-                )
-        except Exception as error:  # SQLAlchemy and Alembic raise many kinds
-            raise DataError(f"{file}: the trials cannot be kept there: {type(error).__name__}: {error}") from error
+        self.lock = storage.lock
+        with self.lock:
+            self.stored = optuna.create_study(
+                storage=storage.of_optuna, study_name=name, direction=self.direction, load_if_exists=True
+            )
 
     @property
     def trials(self) -> list[Trial]:
