@@ -104,6 +104,8 @@ class Chooser:
         self.plan = BoardPlan(match=match, tune=tune)
         self.found: dict[str, dict[str, float]] = {}
         """Importances by study."""
+        self.sizes: dict[tuple[str, str, tuple[str, ...]], tuple[MatchedSize, tuple[str, ...]]] = {}
+        """Matched sizes and widths by data set, row and words."""
         if match is not None:
             self._fix_sizes(match, schema)
         if tune is not None:
@@ -144,14 +146,20 @@ class Chooser:
         """
         if row.size is None or not row.own:
             return None, ()
+        place = row.dataset, row.cell.name, tuple(words)
+        if place not in self.sizes:
+            self.sizes[place] = self._matched(row, row.size, words)
+        return self.sizes[place]
+
+    def _matched(self, row: Candidate, size: FixedSize, words: Sequence[str]) -> tuple[MatchedSize, tuple[str, ...]]:
         settings, _ = self.resolve([*row.cell.overrides, *words])
-        wanted = row.size.wanted
+        wanted = size.wanted
         assert row.schema is not None
         found = match_widths(
-            settings, row.schema, by=wanted.by, target=row.size.target, tolerance=wanted.tolerance, row=row.cell.name
+            settings, row.schema, by=wanted.by, target=size.target, tolerance=wanted.tolerance, row=row.cell.name
         )
-        size = MatchedSize(**wanted.model_dump(), factor=found.factor, size=found.size, target=found.target)
-        return size, found.words
+        told = MatchedSize(**wanted.model_dump(), factor=found.factor, size=found.size, target=found.target)
+        return told, found.words
 
     # ---- tuning -------------------------------------------------------------------------------------------------
 

@@ -196,13 +196,6 @@ def test_a_leaderboard_that_is_stopped_goes_on_with_the_trials_it_would_have_had
     assert board.files["board.csv"] == finished.files["board.csv"]
 
 
-def test_several_processes_at_a_time_make_no_difference(finished: Board, tmp_path: Path) -> None:
-    board = Board(tmp_path, workers=2)
-    board.trainer = Trainer()
-    board.run()
-    assert comparable(board) == comparable(finished)
-
-
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -312,7 +305,7 @@ MATCH = MatchWanted(by="dense", reference="PLE")
 def test_matched_rows_run_with_their_widths_in_every_trial(tmp_path: Path, schema: DataSchema) -> None:
     from recbole_dtn.model.sizes import model_parameters
 
-    board = Board(tmp_path, match=MATCH, tune=TuneWanted(trials=3, space=SPACE))
+    board = Board(tmp_path, match=MATCH, tune=TuneWanted(trials=2, space=SPACE))
     plan = board.run()
     target = model_parameters(resolve(["--model=PLE", "--embedding_size=4"]).settings, schema)["dense"]
     for settings in board.trainer.ran:
