@@ -27,6 +27,7 @@ REQUIRES = [
     "zstandard>=0.22",
     "jinja2>=3.1",
     "matplotlib>=3.8",
+    "optuna>=4",
 ]
 TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "setuptools>=68", "wheel"]
 DEV = [*TEST, "ruff==0.17.*", "mypy==2.4.*", "import-linter==2.*", "types-PyYAML", "types-psutil"]

@@ -11,16 +11,29 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from recbole_dtn.cli.arguments import split_words
-from recbole_dtn.cli.leaderboard_options import ADD, CELL, COMMANDS, DIFF, FLOORS, HELP, RENDER, RUN, SERVE, SPEED
+from recbole_dtn.cli.leaderboard_options import (
+    ADD,
+    CELL,
+    COMMANDS,
+    DIFF,
+    FLOORS,
+    HELP,
+    OUTPUT,
+    RENDER,
+    RUN,
+    SERVE,
+    SPEED,
+)  # fmt: skip
 from recbole_dtn.errors import Preempted, UsageError, nearest
 from recbole_dtn.plugins import check_named
 from recbole_dtn.registry import MODELS, load_plugins
 from recbole_dtn.report.console import make_console, say
 
 if TYPE_CHECKING:
-    from recbole_dtn.leaderboard.board import Entry
+    from recbole_dtn.leaderboard.board import BoardFile, Entry
     from recbole_dtn.leaderboard.cells import Cell
     from recbole_dtn.leaderboard.datasets import DataEntry
+    from recbole_dtn.leaderboard.plan import BoardPlan, MatchWanted, TuneWanted
     from recbole_dtn.leaderboard.remake import Remade
 
 __all__ = ["help_text", "run"]
@@ -72,6 +85,8 @@ class _Plan:
     split_seeds: list[int] | None
     floors: list[str]
     proposed: list[str]
+    match: MatchWanted | None = None
+    tune: TuneWanted | None = None
 
     def name_of(self, file: Path | None) -> str:
         """Name of the leaderboard's files: that of its own file, or the data sets'."""
@@ -79,13 +94,13 @@ class _Plan:
 
         return file.stem if file else board_name(self.datasets)
 
-    def cells(self) -> list[Cell]:
-        """The cells, their settings checked."""
+    def cells(self, chosen: BoardPlan | None = None) -> list[Cell]:
+        """The cells, their settings checked; ``chosen``: with the settings that were chosen for the rows."""
         from recbole_dtn.leaderboard.cells import plan_cells
 
         return plan_cells(
             self.models, self.datasets, self.seeds, self.overrides, settings=self.settings,
-            split_seeds=self.split_seeds, floors=self.floors,
+            split_seeds=self.split_seeds, floors=self.floors, chosen=None if chosen is None else chosen.words,
         )  # fmt: skip
 
 
@@ -136,6 +151,8 @@ def _plan(given: argparse.Namespace, file: Path | None) -> _Plan:
         parse_seeds(splits, "split_seeds") if splits else None,
         floors,
         proposed,
+        _match(given, board),
+        _tune(given, board),
     )
 
 
@@ -146,6 +163,39 @@ def _of_board(name: str, planned: list[DataEntry]) -> list[DataEntry]:
     return [entry for entry in planned if entry.shown == name] or data_entries(name)
 
 
+def _match(given: argparse.Namespace, board: BoardFile | None) -> MatchWanted | None:
+    """How rows are matched, by options or the file."""
+    from recbole_dtn.leaderboard.match import MATCHED
+    from recbole_dtn.leaderboard.plan import MatchWanted
+
+    by = given.match or (board.match if board else "none")
+    if by not in (*MATCHED, "none"):
+        raise UsageError(f"--match: expected {', '.join(MATCHED)} or none; {nearest(by, [*MATCHED, 'none'])}")
+    if by == "none":
+        return None
+    reference = given.reference or (board.reference if board else None)
+    if reference is None:
+        raise UsageError(f"match: {by}: expected the name of a row under reference (--reference=DTN)")
+    tolerance = given.match_tolerance
+    if tolerance is not None and tolerance <= 0:
+        raise UsageError(f"--match_tolerance: expected a share above 0, found {tolerance:g}")
+    return MatchWanted(by=by, reference=reference, tolerance=tolerance or (board.match_tolerance if board else 0.05))
+
+
+def _tune(given: argparse.Namespace, board: BoardFile | None) -> TuneWanted | None:
+    """How rows are tuned, by options or the file."""
+    from recbole_dtn.leaderboard.plan import TuneWanted
+
+    wanted = board.tune if board else None
+    if given.trials is None:
+        return wanted
+    if given.trials < 0:
+        raise UsageError(f"--trials: expected 0 or more, found {given.trials}")
+    if given.trials == 0:
+        return None
+    return wanted.model_copy(update={"trials": given.trials}) if wanted else TuneWanted(trials=given.trials)
+
+
 def _run(words: list[str]) -> int:
     """Run the leaderboard."""
     given = RUN.parse(words, most_words=len(words))
@@ -153,11 +203,13 @@ def _run(words: list[str]) -> int:
     if given.workers < 1:
         raise UsageError(f"--workers: expected 1 or more, found {given.workers}")
     plan = _plan(given, file)
+    if given.dry_run:
+        return _dry_run(plan)
     if given.collect:
-        _write_found(_found_of(plan, None, file)(), Path(given.output))
+        _write_found(_found_of(plan, None, file, Path(given.output))(), Path(given.output))
         return 0
     if given.print_jobs:
-        return _print_jobs(plan)
+        return _print_jobs(plan, file, Path(given.output))
     from recbole_dtn.leaderboard.executors import make_executor
     from recbole_dtn.leaderboard.run import run_board
 
@@ -177,9 +229,23 @@ def _run(words: list[str]) -> int:
         proposed=plan.proposed,
         workers=given.workers,
         executor=executor,
+        match=plan.match,
+        tune=plan.tune,
     )
     if given.speed:
         _measure(plan, plan.name_of(file), Path(given.output))
+    return 0
+
+
+def _dry_run(plan: _Plan) -> int:
+    """Print what the leaderboard would run; of planted data sets the first planting is written."""
+    from recbole_dtn.leaderboard.datasets import write_planted
+    from recbole_dtn.leaderboard.outlook import show_outlook
+
+    cells, console = plan.cells(), make_console()
+    first = list({entry.shown: entry for entry in reversed(plan.datasets)}.values())
+    write_planted(first, Path(cells[0].settings.data_path), lambda text: say(console, text))
+    show_outlook(cells, plan.match, plan.tune, console)
     return 0
 
 
@@ -196,15 +262,19 @@ def _mapping(name: str, text: str | None) -> dict[str, Any]:
     return found
 
 
-def _print_jobs(plan: _Plan) -> int:
-    """Print a command per missing cell."""
+def _print_jobs(plan: _Plan, file: Path | None, output: Path) -> int:
+    """Print a command per missing cell; of tuned rows those of the next trials first."""
     from recbole_dtn.leaderboard.datasets import write_planted
-    from recbole_dtn.leaderboard.jobs import missing_jobs
+    from recbole_dtn.leaderboard.jobs import board_jobs
+    from recbole_dtn.leaderboard.plan import write_plan
 
     cells = plan.cells()
     # Standard output has the commands and nothing else.
     write_planted(plan.datasets, Path(cells[0].settings.data_path), lambda text: print(text, file=sys.stderr))
-    for command in missing_jobs(cells):
+    commands = board_jobs(
+        cells, plan.match, plan.tune, plan.cells, lambda found: write_plan(found, output, plan.name_of(file))
+    )
+    for command in commands:
         print(command)
     return 0
 
@@ -252,7 +322,8 @@ def _measure(plan: _Plan, board: str, output: Path, seconds: float = 5.0) -> Non
     from recbole_dtn.leaderboard.remake import of_cells
     from recbole_dtn.leaderboard.speed import measure_board
 
-    cells, console = plan.cells(), make_console()
+    chosen, console = _chosen(plan, [output], board), make_console()
+    cells = plan.cells(chosen)
     found = of_cells(cells, None, board)
     runs = {(run.dataset, run.settings_digest): found.folder_of(run) for run in found.records}
     try:
@@ -263,7 +334,7 @@ def _measure(plan: _Plan, board: str, output: Path, seconds: float = 5.0) -> Non
         say(console, f"speeds written to {path}")
     finally:
         if found.records:
-            write_forms(found.records, found.names, output, board, proposed=plan.proposed)
+            write_forms(found.records, found.names, output, board, proposed=plan.proposed, plan=chosen)
 
 
 def _render(words: list[str]) -> int:
@@ -301,8 +372,9 @@ def _write_found(
     rows = summarise(found.records, found.names, found.proposed)
     stored = compute_statistics(rows, found.records, stored, found.folder_of, output / f"{name}.statistics.json")
     paths = write_forms(
-        found.records, found.names, output, name, forms or FORMS, proposed=found.proposed, stored=stored
-    )
+        found.records, found.names, output, name, forms or FORMS,
+        proposed=found.proposed, stored=stored, plan=found.plan,
+    )  # fmt: skip
     say(console, f"{len(found.records)} runs: {', '.join(map(str, paths))}")
 
 
@@ -334,7 +406,7 @@ def _finder(given: argparse.Namespace, file: Path | None) -> Callable[[], Remade
     if folder is not None and not folder.is_dir():
         raise UsageError(f"--records: no folder {folder}; expected one that holds run folders, such as runs")
     if file or given.models or given.datasets:
-        return _found_of(_plan(given, file), folder, file)
+        return _found_of(_plan(given, file), folder, file, Path(getattr(given, "output", None) or OUTPUT))
     if folder is None:
         raise UsageError("leaderboard render: expected BOARD.yaml, --records=FOLDER, or both; --help shows how")
     for key in ("seeds", "split_seeds", "folds", "floors"):
@@ -347,14 +419,48 @@ def _finder(given: argparse.Namespace, file: Path | None) -> Callable[[], Remade
     return lambda: replace(of_folder(folder, known), proposed=proposed)
 
 
-def _found_of(plan: _Plan, folder: Path | None, file: Path | None) -> Callable[[], Remade]:
-    """Finds the records of a plan's cells below ``folder``, or (None) below ``output_dir``."""
+def _found_of(plan: _Plan, folder: Path | None, file: Path | None, output: Path) -> Callable[[], Remade]:
+    """Finds the records of a plan's cells below ``folder``, or (None) below ``output_dir``.
+
+    What was chosen for the rows is in ``output``, or kept with the records.
+    """
     from recbole_dtn.leaderboard.records import Recorded
     from recbole_dtn.leaderboard.remake import of_cells
 
-    cells, known = plan.cells(), Recorded()
-    name = plan.name_of(file)
-    return lambda: replace(of_cells(cells, folder, name, known), proposed=plan.proposed)
+    name, known = plan.name_of(file), Recorded()
+    places = [output, *([folder] if folder else [])]
+    made: list[tuple[BoardPlan | None, list[Cell]]] = []
+
+    def find() -> Remade:
+        chosen = _chosen(plan, places, name)
+        if not made or made[-1][0] != chosen:  # while a leaderboard runs, trials change what is chosen
+            made[:] = [(chosen, plan.cells(chosen))]
+        return replace(of_cells(made[-1][1], folder, name, known, chosen), proposed=plan.proposed)
+
+    return find
+
+
+def _chosen(plan: _Plan, folders: list[Path], name: str) -> BoardPlan | None:
+    """What was chosen for the rows of a leaderboard that matches or tunes them.
+
+    Raises:
+        UsageError: where it has not been chosen yet, or was chosen otherwise.
+    """
+    if plan.match is None and plan.tune is None:
+        return None
+    from recbole_dtn.leaderboard.plan import find_plan, plan_file
+
+    found = find_plan(folders, name)
+    if found is None:
+        places = " or ".join(str(plan_file(folder, name)) for folder in folders)
+        raise UsageError(
+            f"{name}: its rows are matched or tuned, and there is no {places}; `leaderboard run` writes it"
+        )
+    if (found.match, found.tune) != (plan.match, plan.tune):
+        raise UsageError(
+            f"{name}.plan.json: it was made with other options of match or tune; give the same, or run the leaderboard"
+        )
+    return found
 
 
 def _diff(words: list[str]) -> int:

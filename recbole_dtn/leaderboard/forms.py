@@ -7,8 +7,10 @@ from itertools import groupby
 from pathlib import Path
 
 from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.leaderboard.fairness import with_plan
 from recbole_dtn.leaderboard.latex import latex
 from recbole_dtn.leaderboard.page.page import board_page
+from recbole_dtn.leaderboard.plan import BoardPlan
 from recbole_dtn.leaderboard.render import write_csv, write_markdown
 from recbole_dtn.leaderboard.statistics import summarise
 from recbole_dtn.leaderboard.stored import Stored
@@ -46,6 +48,7 @@ def write_forms(
     *,
     proposed: Sequence[str] = (),
     stored: Stored | None = None,
+    plan: BoardPlan | None = None,
 ) -> list[Path]:
     """Write the files of a leaderboard, each whole or not at all. The same records give the same bytes.
 
@@ -53,13 +56,13 @@ def write_forms(
         records: of the runs, in the order of the rows. names: of rows, by the digest of their settings.
         folder: of the files. board: their name. forms: some of :data:`FORMS`.
         proposed: names of the rows that are no baselines. stored: statistics, speed and failures; None: those in the
-            folder.
+            folder. plan: what was chosen for the rows, where they were matched or tuned.
 
     Returns:
         The paths, in the order of ``forms``; those of the CSV without its table of differences.
     """
     stored = Stored.read(board, folder) if stored is None else stored
-    rows = stored.rows(summarise(records, names, proposed), records)
+    rows = with_plan(stored.rows(summarise(records, names, proposed), records), plan)
     groups = [list(group) for _, group in groupby(rows, key=lambda row: row.dataset)]
     written = []
     for form in forms:

@@ -15,6 +15,7 @@ from recbole_dtn.leaderboard.compare import CLAIMS_NEED
 from recbole_dtn.leaderboard.costs import COSTS
 from recbole_dtn.leaderboard.details import detail_tables, failure_table, stored_tables, warnings_of
 from recbole_dtn.leaderboard.differences import difference_lines, differences_csv, show_differences
+from recbole_dtn.leaderboard.fairness import fairness_notes
 from recbole_dtn.leaderboard.labels import MARK, row_labels
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary, unit_of
 from recbole_dtn.leaderboard.stored import Stored
@@ -139,7 +140,7 @@ def notes(rows: Sequence[BoardRow]) -> list[str]:
                 f"{name}: {task} is trained with pos_weight {weight:g}, so its predictions are not probabilities of "
                 "the data and its log loss compares only under the same weight."
             )
-    return found
+    return [*found, *fairness_notes(rows, names)]
 
 
 def _over_what(rows: Sequence[BoardRow], names: Sequence[str]) -> str:

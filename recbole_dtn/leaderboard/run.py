@@ -10,7 +10,6 @@ from pathlib import Path
 from filelock import Timeout
 from rich.console import Console
 
-from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import Preempted, RecBoleDTNError
 from recbole_dtn.leaderboard.board import Entry
 from recbole_dtn.leaderboard.cell_run import (
@@ -21,10 +20,13 @@ from recbole_dtn.leaderboard.cell_run import (
     present_fingerprint,
     reason,
 )
-from recbole_dtn.leaderboard.cells import Cell, plan_cells, resolve_cell
+from recbole_dtn.leaderboard.cells import Cell, Resolve, plan_cells, resolve_cell
+from recbole_dtn.leaderboard.choose import Chooser, candidates_of, refuse_trial_seeds, schema_of
 from recbole_dtn.leaderboard.datasets import DataEntry, board_name, data_entries, write_planted
 from recbole_dtn.leaderboard.executors import Executor, RemoteExecutor
+from recbole_dtn.leaderboard.fairness import with_plan
 from recbole_dtn.leaderboard.forms import write_forms
+from recbole_dtn.leaderboard.plan import BoardPlan, MatchWanted, TuneWanted, plan_file, write_plan
 from recbole_dtn.leaderboard.progress import BoardProgress
 from recbole_dtn.leaderboard.records import Recorded
 from recbole_dtn.leaderboard.render import print_board
@@ -39,7 +41,7 @@ from recbole_dtn.report.tables import csv_text
 from recbole_dtn.report.text import decimal
 from recbole_dtn.training.signals import Signals
 
-__all__ = ["present_fingerprint", "run_board"]
+__all__ = ["fit_cell", "present_fingerprint", "run_board", "run_trials", "sessions"]
 
 LOOK_AGAIN = 1.0
 """Seconds between two looks at cells that another leaderboard is running."""
@@ -62,7 +64,9 @@ def run_board(
     executor: RemoteExecutor | None = None,
     run_cell: RunCell | None = None,
     fingerprint: Fingerprint | None = None,
-    resolve: Callable[[list[str]], tuple[Settings, str]] = resolve_cell,
+    match: MatchWanted | None = None,
+    tune: TuneWanted | None = None,
+    resolve: Resolve = resolve_cell,
 ) -> Path:
     """Run a leaderboard and write it.
 
@@ -80,6 +84,7 @@ def run_board(
         executor: runs the cells on other machines instead; a cell whose worker dies is tried again once.
         run_cell: trains and tests one cell from its overrides; with several workers a function of a module.
         fingerprint: the fingerprint of the data that settings name as it is now, None when it is not known yet.
+        match, tune: how the rows' widths and settings are chosen before they run; None: they have their own.
         resolve: settings and digest of a cell's overrides.
 
     Returns:
@@ -97,14 +102,29 @@ def run_board(
     )
     data = [entry for given in datasets for entry in data_entries(given)]
     write_planted(data, Path(cells[0].settings.data_path), lambda text: say(console, text))
-    recorded = Recorded()
-    for folder in dict.fromkeys(cell.folder for cell in cells):
-        recorded.read(folder)
-    for message in recorded.unreadable:
-        say(console, f"left out: {message}")
-    run_cell = run_cell or (fit_cell if workers == 1 else fit_cell_beside)
-    session = _Session(cells, recorded, console, run_cell, fingerprint or present_fingerprint, workers)
-    session.executor = executor
+    name = board or board_name(data)
+    known_data = fingerprint or present_fingerprint
+    session_of = sessions(cells, console, run_cell, known_data, workers, executor)
+    plan = None
+    if match is None and tune is None:
+        plan_file(output, name).unlink(missing_ok=True)  # one of an earlier pass
+    else:
+        chooser = Chooser(
+            candidates_of(cells), match, tune, resolve=resolve, fingerprint=known_data, schema=schema_of,
+            console=console,
+        )  # fmt: skip
+        if tune is not None:
+            refuse_trial_seeds([cell.key.seed for cell in cells], tune)
+            with Signals():
+                run_trials(chooser, session_of, lambda found: write_plan(found, output, name))
+            chooser.say_best()
+        plan = chooser.chosen()
+        write_plan(plan, output, name)
+        cells = plan_cells(
+            models, datasets, seeds, overrides, settings=settings, split_seeds=split_seeds, floors=floors,
+            chosen=plan.words, resolve=resolve,
+        )  # fmt: skip
+    session = session_of(cells)
     whole = False
     with Signals() as signals:
         try:
@@ -115,11 +135,49 @@ def run_board(
         finally:
             with signals.deferred():
                 names = {cell.key.settings_digest: cell.name for cell in cells}
-                path = _publish(session, names, output, board or board_name(data), console, proposed, whole=whole)
+                path = _publish(session, names, output, name, console, proposed, plan, whole=whole)
     if session.failures:
         titles = "; ".join(cell.title for cell, _ in session.failures)
         raise RecBoleDTNError(f"{len(session.failures)} of {len(cells)} cells failed: {titles}")
     return path
+
+
+def sessions(
+    cells: Sequence[Cell],
+    console: Console,
+    run_cell: RunCell | None,
+    fingerprint: Fingerprint,
+    workers: int,
+    executor: RemoteExecutor | None = None,
+) -> Callable[[Sequence[Cell]], _Session]:
+    """Makes passes over cells, which share the records below the folders of ``cells``; unreadable ones are told."""
+    recorded = Recorded()
+    for folder in dict.fromkeys(cell.folder for cell in cells):
+        recorded.read(folder)
+    for message in recorded.unreadable:
+        say(console, f"left out: {message}")
+    run = run_cell or (fit_cell if workers == 1 else fit_cell_beside)
+    return lambda of: _Session(list(of), recorded, console, run, fingerprint, workers, executor)
+
+
+def run_trials(
+    chooser: Chooser, session_of: Callable[[Sequence[Cell]], _Session], keep: Callable[[BoardPlan], object]
+) -> None:
+    """Run the trials of all rows.
+
+    Raises:
+        KeyboardInterrupt, Preempted: after Ctrl-C or SIGTERM; the same command goes on.
+    """
+
+    def fill(cells: Sequence[Cell]) -> tuple[dict[int, RunRecord], dict[int, str]]:
+        session = session_of(cells)
+        session.run()
+        return session.found, session.failed
+
+    try:
+        chooser.run_trials(fill, keep)
+    except Preempted:
+        raise Preempted("the trials that have ended are kept; the same command goes on") from None
 
 
 class _Session:
@@ -133,6 +191,7 @@ class _Session:
         run_cell: RunCell,
         fingerprint: Fingerprint,
         workers: int,
+        executor: RemoteExecutor | None = None,
     ) -> None:
         self.cells = cells
         self.workers = workers
@@ -147,7 +206,7 @@ class _Session:
         self.elsewhere: set[int] = set()
         self.waiting = deque(range(len(cells)))
         self.died: set[int] = set()
-        self.executor: RemoteExecutor | None = None
+        self.executor = executor
 
     @property
     def here(self) -> bool:
@@ -317,7 +376,9 @@ def _here(position: int, run_cell: RunCell, overrides: list[str]) -> Outcome:
 
 
 def _result(record: RunRecord) -> str:
-    """The test AUC of each task; of a task without one, its first metric."""
+    """The test AUC of each task; of a task without one, its first metric. Of a trial the value on validation."""
+    if record.settings.get("trial") is not None:
+        return f"{record.settings.get('valid_metric')} {_short(record.valid_value)} on validation"
     found = " ".join(
         f"{task} {_short(values['auc'] if 'auc' in values else next(iter(values.values()), None))}"
         for task, values in (record.test or {}).items()
@@ -342,6 +403,7 @@ def _publish(
     board: str,
     console: Console,
     proposed: Sequence[str],
+    plan: BoardPlan | None,
     *,
     whole: bool,
 ) -> Path:
@@ -359,9 +421,9 @@ def _publish(
             rows, session.records, stored, lambda run: folders.get((run.dataset, run.model, run.run_id)),
             output / f"{board}.statistics.json",
         )  # fmt: skip
-    path, *others = write_forms(session.records, names, output, board, proposed=proposed, stored=stored)
+    path, *others = write_forms(session.records, names, output, board, proposed=proposed, stored=stored, plan=plan)
     say(console, "")
-    print_board(stored.rows(rows, session.records), console, stored)
+    print_board(with_plan(stored.rows(rows, session.records), plan), console, stored)
     say(console, f"leaderboard written to {path}, {', '.join(other.name for other in others)}")
     return path
 

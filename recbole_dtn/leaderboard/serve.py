@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Lock
 
 from recbole_dtn.errors import UsageError
+from recbole_dtn.leaderboard.fairness import with_plan
 from recbole_dtn.leaderboard.page.page import board_page
 from recbole_dtn.leaderboard.remake import Remade
 from recbole_dtn.leaderboard.statistics import summarise
@@ -62,9 +63,11 @@ class BoardServer(ThreadingHTTPServer):
             found = self.find()
             runs = "\n".join(f"{run.dataset} {run.run_id} {run.settings_digest}" for run in found.records)
             stored = Stored.read(self.title, self.output)
-            version = hashlib.sha256(f"{runs}\n{stored}".encode()).hexdigest()[:16] if found.records else ""
+            shown = f"{runs}\n{stored}\n{found.plan}".encode()
+            version = hashlib.sha256(shown).hexdigest()[:16] if found.records else ""
             if version != self.made[0]:
                 rows = stored.rows(summarise(found.records, found.names, found.proposed), found.records)
+                rows = with_plan(rows, found.plan)
                 groups = [list(group) for _, group in groupby(rows, key=lambda row: row.dataset)]
                 self.made = version, board_page(groups, found.records, self.title, version=version, stored=stored)
             return self.made

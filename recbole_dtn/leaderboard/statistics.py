@@ -11,6 +11,7 @@ from typing import Any
 
 from recbole_dtn.config.metrics import error_name
 from recbole_dtn.config.splits import TEST_IS_DRAWN, SplitKey
+from recbole_dtn.leaderboard.plan import ChosenRow
 from recbole_dtn.record.record import RunRecord
 
 __all__ = [
@@ -115,6 +116,7 @@ class BoardRow:
         trials: of tuning, where it is known.
         spaces: of each task the task on whose positive rows alone it is observed; empty where none is.
         factors: conditional probabilities that the model predicts beside its tasks, such as ``buy@click``.
+        settings: of its first run. chosen: its matched widths and its tuning, where the leaderboard has a plan.
     """
 
     dataset: str
@@ -152,6 +154,8 @@ class BoardRow:
     trials: int | None = None
     spaces: Mapping[str, str] = field(default_factory=dict)
     factors: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    chosen: ChosenRow | None = None
 
     def title_of(self, task: str) -> str:
         """A task with the rows that it is about, where these differ: ``buy@click``, ``click@all``."""
@@ -407,6 +411,7 @@ def _row(runs: Sequence[RunRecord], source: str, ran_as: tuple[Any, ...], names:
         train_seconds=statistics.median(seconds) if seconds else None,
         spaces=_spaces(first),
         factors=tuple(dict.fromkeys(name for run in runs for name in run.factors.get("test", {}))),
+        settings=first.settings,
     )
 
 

@@ -294,8 +294,9 @@ def _train(
         with quiet_lightning(), watched(trainer):
             if not training.trained:
                 _fit_model(trainer, module, data, training)
-            with signals.deferred():
-                _test(trainer, module, data, folder, report, outcome)
+            if settings.trial is None:  # else the test rows stay unread
+                with signals.deferred():
+                    _test(trainer, module, data, folder, report, outcome)
         outcome.status = "finished"
     except Preempted:
         outcome.stopped_at = _place(trainer, training)

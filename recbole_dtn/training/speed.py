@@ -16,15 +16,14 @@ import numpy as np
 import psutil
 import pytorch_lightning as lightning
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from recbole_dtn.config.load import resolve
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.data.features import Features
 from recbole_dtn.data.loader import BatchLoader
 from recbole_dtn.data.store import Split
-from recbole_dtn.kernels.choice import set_fused
 from recbole_dtn.model.base import MultiTaskRecommender
+from recbole_dtn.model.sizes import model_flops
 from recbole_dtn.preprocess.prepare import PreparedData, prepare
 from recbole_dtn.record.checkpoint import read_weights
 from recbole_dtn.report.console import make_console
@@ -39,7 +38,6 @@ from recbole_dtn.training.trainer import new_trainer, quiet_lightning
 __all__ = ["LARGE_BATCH", "Speed", "machine", "measure"]
 
 LARGE_BATCH = 8192
-FLOP_ROWS = 64
 WARM = 3
 """Training steps, and answers, that come before those that are measured."""
 FEWEST = 5
@@ -53,7 +51,7 @@ class Speed:
         train_samples_per_second: of training steps, with the settings' batch size.
         latency_p50_ms, latency_p99_ms: of one row, from a batch in memory to its scores.
         throughput: rows per second with 8,192 rows at a time (all training rows where there are fewer).
-        flops: of a forward pass per row, of matrix products; a multiplication and an addition count as two.
+        flops: of a forward pass per row, as :func:`~recbole_dtn.model.sizes.forward_flops` counts them.
         peak_memory_mib: resident memory of the process.
     """
 
@@ -97,7 +95,8 @@ def measure(overrides: list[str], folder: Path | None = None, seconds: float = 5
             large = sorted(_times(answer, _batches(prepared.splits["train"], size), seconds))
     low, high = np.quantile(singles, [0.5, 0.99]).tolist()
     throughput = size / float(np.median(large[: max(1, len(large) // 2)]))
-    return Speed(rate, low, high, throughput, _flops(model, prepared, device), memory.peak_rss / 2**20)
+    flops = None if model.fits_directly else model_flops(settings, prepared.schema)
+    return Speed(rate, low, high, throughput, flops, memory.peak_rss / 2**20)
 
 
 def _training_rate(
@@ -159,17 +158,6 @@ def _times(answer: Callable[[Features], None], batches: Iterator[Features], seco
         answer(batch)
         found.append(time.perf_counter() - start)
     return found
-
-
-def _flops(model: MultiTaskRecommender, prepared: PreparedData, device: torch.device) -> int | None:
-    """Of the plain implementation: hand-written kernels are not counted."""
-    if model.fits_directly:
-        return None
-    batch = next(iter(BatchLoader(prepared.splits["test"], FLOP_ROWS, shuffle=False, seed=0))).to(device)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        set_fused(model, False)(batch)
-    flops: int = round(counter.get_total_flops() / len(batch))
-    return flops
 
 
 def machine(settings: Settings) -> str:

@@ -15,6 +15,8 @@ from recbole_dtn.leaderboard.details import failure_table, warnings_of
 from recbole_dtn.leaderboard.differences import difference_notes, difference_title
 from recbole_dtn.leaderboard.labels import row_labels
 from recbole_dtn.leaderboard.page.chosen import common_settings, own_settings
+from recbole_dtn.leaderboard.page.tuning import tuning_content
+from recbole_dtn.leaderboard.plan import RowTuning
 from recbole_dtn.leaderboard.render import SHOWN, notes, shown_error, shown_tasks
 from recbole_dtn.leaderboard.statistics import (
     REACH,
@@ -32,7 +34,7 @@ from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.registry import METRICS
 
-__all__ = ["across_content", "board_content"]
+__all__ = ["across_content", "board_content", "tunings_of"]
 
 DIGITS = 6
 NORMAL = 1.959964
@@ -78,6 +80,7 @@ def _dataset(rows: Sequence[BoardRow], runs: Sequence[Runs], stored: Stored) -> 
         ],
         "common": common,
         "differences": _differences(found, rows, labels),
+        "tuning": tuning_content(tunings_of(rows, labels)),
         "notes": notes(rows),
         "warnings": warnings_of(rows, labels),
         "failures": failure_table(stored.failures_of(rows, rows[0].dataset)).cells,
@@ -106,6 +109,15 @@ def across_content(rows: Sequence[BoardRow]) -> dict[str, Any] | None:
         "difference": found.difference,
         "groups": critical_groups(found) if ranks else [],
     }
+
+
+def tunings_of(rows: Sequence[BoardRow], labels: Sequence[str]) -> list[tuple[str, RowTuning]]:
+    """The rows that were tuned, under their labels."""
+    return [
+        (label, row.chosen.tuning)
+        for label, row in zip(labels, rows, strict=True)
+        if row.chosen is not None and row.chosen.tuning is not None
+    ]
 
 
 def _metrics(rows: Sequence[BoardRow]) -> list[dict[str, Any]]:

@@ -8,7 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from recbole_dtn.leaderboard.page.content import across_content, board_content
+from recbole_dtn.leaderboard.labels import row_labels
+from recbole_dtn.leaderboard.page.content import across_content, board_content, tunings_of
+from recbole_dtn.leaderboard.page.tuning import history_plot
 from recbole_dtn.leaderboard.statistics import BoardRow
 from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.record.record import RunRecord
@@ -35,9 +37,12 @@ def board_page(
 
     content = board_content(groups, records, stored or Stored())
     data = Markup(script_json(content))
+    found = (history_plot(f"tuning-{place}", tunings_of(rows, row_labels(rows))) for place, rows in enumerate(groups))
+    plots = [plot for plot in found if plot is not None]
     return render(
         "recbole_dtn.leaderboard.page",
         "page.html.j2",
+        plots,
         title=title,
         boards=content,
         data=data,
