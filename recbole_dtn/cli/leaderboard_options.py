@@ -49,8 +49,8 @@ has. An entry of models may be a map, a row of its own:
   reference: one module
   tune: {trials: 8, epochs: 3}
 
-With match one factor scales the widths of each model until its dense parameters (total: all parameters; flops: FLOPs
-per row) are within 5 % of those of the reference; a row that cannot come so close is refused before anything runs.
+With match one factor scales the widths of each model until its dense parameters (dense+codebook: those of codebooks
+too; total: all; flops: FLOPs per row) are within 5 % of those of the reference; a row that cannot come so close is refused before anything runs.
 With tune each row has the same number of trials over properties/tuning/space.yaml, the defaults first; they select on
 validation and read no test rows, and have seeds of their own.
 
@@ -105,7 +105,12 @@ def _plan_options(command: Command) -> None:
         "rows that are no baselines: differences are to the best of the others on validation; default: every row is a "
         "baseline of the others",
     )
-    command.option("match", "dense|total|flops|none", "widths of the rows are scaled to the size of the reference row")
+    command.option(
+        "match",
+        "SIZE",
+        "widths of the rows are scaled to the size of the reference row: dense, dense+codebook or total parameters, "
+        "or flops; none: each has its own; default: that of the file",
+    )
     command.option("reference", "ROW", "row whose size the others take; it keeps its own widths")
     command.option("match_tolerance", "SHARE", "largest deviation from that size; default: 0.05", kind=real)
     command.option(

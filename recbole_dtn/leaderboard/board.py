@@ -17,6 +17,7 @@ from recbole_dtn.config.strict import Positive, Strict
 from recbole_dtn.config.tree import Branch, merge, plain
 from recbole_dtn.errors import UsageError
 from recbole_dtn.leaderboard.datasets import DataEntry, data_entries
+from recbole_dtn.leaderboard.match import Size
 from recbole_dtn.leaderboard.plan import TuneWanted
 
 __all__ = ["BoardFile", "Entry", "appended", "entry_of", "read_board"]
@@ -103,7 +104,7 @@ class BoardFile(Strict):
     proposed: Annotated[list[str], Field(description="names of the rows that are no baselines")] = []  # noqa: RUF012
     settings: Annotated[dict[str, Any], Field(description="settings of every row")] = {}  # noqa: RUF012 (frozen)
     plugins: Annotated[list[str], Field(description="Python files that register methods")] = []  # noqa: RUF012
-    match: Annotated[Literal["dense", "total", "flops", "none"], Field(description="what rows are matched by")] = "none"
+    match: Annotated[Literal["none"] | Size, Field(description="what rows are matched by")] = "none"
     reference: Annotated[str | None, Field(description="row whose size the others take")] = None
     match_tolerance: Annotated[Positive, Field(description="largest deviation from it, as a share")] = 0.05
     tune: Annotated[TuneWanted | None, Field(description="trials of each row, and what is tuned")] = None

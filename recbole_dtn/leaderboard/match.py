@@ -14,8 +14,13 @@ from recbole_dtn.schema import DataSchema
 
 __all__ = ["MATCHED", "Matched", "Size", "can_match", "match_widths", "size_of"]
 
-Size = Literal["dense", "total", "flops"]
-MATCHED: dict[Size, str] = {"dense": "dense parameters", "total": "parameters", "flops": "FLOPs per row"}
+Size = Literal["dense", "dense+codebook", "total", "flops"]
+MATCHED: dict[Size, str] = {
+    "dense": "dense parameters",
+    "dense+codebook": "dense and codebook parameters",
+    "total": "parameters",
+    "flops": "FLOPs per row",
+}
 """What rows are matched by, and how it is called."""
 LARGEST = 2.0**9
 """Largest factor of widths, and 1 / the smallest."""
@@ -58,10 +63,13 @@ def can_match(model: str) -> bool:
 
 
 def size_of(settings: Settings, schema: DataSchema, by: Size) -> int:
-    """Dense parameters, all parameters, or FLOPs of a forward pass per row; no tensor is made."""
+    """Parameters of the named parts, or FLOPs of a forward pass per row; no tensor is made."""
     from recbole_dtn.model.sizes import model_flops, model_parameters
 
-    return model_flops(settings, schema) if by == "flops" else model_parameters(settings, schema)[by]
+    if by == "flops":
+        return model_flops(settings, schema)
+    counts = model_parameters(settings, schema)
+    return sum(counts[part] for part in by.split("+"))
 
 
 def match_widths(

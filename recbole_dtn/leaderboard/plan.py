@@ -25,7 +25,7 @@ __all__ = [
 class MatchWanted(Strict):
     """How rows are matched."""
 
-    by: Annotated[Size, Field(description="what is counted: dense, total or flops")]
+    by: Annotated[Size, Field(description="what is counted: dense, dense+codebook, total or flops")]
     reference: Annotated[str, Field(description="name of the row whose size the others take")]
     tolerance: Annotated[Positive, Field(description="largest deviation, as a share")] = 0.05
 
