@@ -50,7 +50,8 @@ has. An entry of models may be a map, a row of its own:
   tune: {trials: 8, epochs: 3}
 
 With match one factor scales the widths of each model until its dense parameters (dense+codebook: those of codebooks
-too; total: all; flops: FLOPs per row) are within 5 % of those of the reference; a row that cannot come so close is refused before anything runs.
+too; total: all; flops: FLOPs per row) are within 5 % of those of the reference; a row that cannot come so close is
+refused before anything runs.
 With tune each row has the same number of trials over properties/tuning/space.yaml, the defaults first; they select on
 validation and read no test rows, and have seeds of their own.
 

@@ -291,15 +291,9 @@ class Chooser:
             )  # fmt: skip
             words = [] if best is None else _tried(row.space, best.params)
         matched, widths = self.matched(row, words)
-        untuned = self.tune is not None and not row.space
-        reasons = [
-            *(["it has no widths"] if row.size is not None and not row.own else []),
-            *(["nothing of it is in the space"] if untuned else []),
-        ]
         return ChosenRow(
-            dataset=row.dataset, name=row.cell.name, words=[*words, *widths], matched=matched, tuning=tuning,
-            exempt="; ".join(reasons) or None,
-        )  # fmt: skip
+            dataset=row.dataset, name=row.cell.name, words=[*words, *widths], matched=matched, tuning=tuning
+        )
 
     def _importances(self, study: Study, count: int) -> dict[str, float]:
         """Of a study that has all of its trials; each is found once."""

@@ -110,14 +110,10 @@ def _tuned(named: Named) -> list[str]:
         for state in ("failed", "pruned")
         if (number := sum(trial.state == state for trial in tuning.trials))
     ]
-    left = [
-        f"{name} ({row.chosen.exempt or 'no trials'})"
-        for name, row in named
-        if row.chosen is not None and row.chosen.tuning is None
-    ]
+    left = [name for name, row in named if row.chosen is not None and row.chosen.tuning is None]
     return [
         f"Tuned: {budget}, by {first.metric} on validation, the defaults first; no trial reads the test rows, and the "
         "seeds of trials are not those of the rows."
         + (f" Trials that count though they ended early: {', '.join(states)}." if states else "")
-        + (f" Not tuned: {', '.join(left)}." if left else "")
+        + (f" Not tuned, as the space has nothing of them: {', '.join(left)}." if left else "")
     ]

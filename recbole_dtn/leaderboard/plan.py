@@ -78,17 +78,13 @@ class RowTuning(Strict):
 
 
 class ChosenRow(Strict):
-    """What was chosen for one row on one data set; ``words`` are the settings that come behind its own.
-
-    ``exempt`` says why a row is not matched, or has no trials.
-    """
+    """What was chosen for one row on one data set; ``words`` are the settings that come behind its own."""
 
     dataset: str
     name: str
     words: list[str] = []  # noqa: RUF012
     matched: MatchedSize | None = None
     tuning: RowTuning | None = None
-    exempt: str | None = None
 
 
 class BoardPlan(Strict):

@@ -52,6 +52,8 @@ def test_sizes_are_those_counted_by_hand() -> None:
     assert found["dense"] == dense_of_shared_bottom(40, 8, 6)
     assert found["embedding"] == 4 * rows
     assert found["total"] == found["dense"] + 4 * rows
+    modules = of("MMoE", embedding_size=4, experts=[{"name": "memonet", "codes": 50}], expert_sets=2)
+    assert size_of(modules, schema, "dense+codebook") == size_of(modules, schema, "dense") + 2 * 50 * 4
     # A multiplication and an addition for each weight of a matrix.
     assert model_flops(settings, schema) == 2 * (40 * 8 + 2 * (8 * 6 + 6))
 
@@ -125,7 +127,7 @@ def test_every_model_comes_within_5_percent_of_dtn(name: str) -> None:
     assert abs(again / target - 1) <= 0.05
 
 
-@pytest.mark.parametrize("by", ["total", "flops"])
+@pytest.mark.parametrize("by", ["total", "flops", "dense+codebook"])
 def test_other_sizes_are_matched_too(by: Any) -> None:
     schema = ml_100k()
     target = size_of(of("DTN"), schema, by)

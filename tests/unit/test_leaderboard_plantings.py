@@ -69,6 +69,13 @@ def test_a_planting_is_a_unit_and_reach_is_the_share_of_the_best(board_runs: Run
     assert (first.paired.mean, first.paired.n) == (pytest.approx(-0.05), 4)
 
 
+def test_one_planting_shows_no_difference(board_runs: Runs) -> None:
+    runs = [run_of(board_runs, model, 1, 0.8, seed=seed) for model in "AB" for seed in (1, 2, 3)]
+    rows = summarise(runs)
+    assert [row.unit for row in rows] == ["draws", "draws"]
+    assert compare(rows) is None
+
+
 def test_seeds_of_one_planting_count_once(board_runs: Runs) -> None:
     more = [*both(board_runs), *(run_of(board_runs, "A", 4, 0.90, seed=seed) for seed in (2, 3))]
     a, _ = summarise(more)

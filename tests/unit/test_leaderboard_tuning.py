@@ -111,7 +111,7 @@ def test_every_row_has_the_same_budget(finished: Board) -> None:
         (number, 1000 + number) for number in range(TRIALS)
     }
     assert f"{TRIALS} trials of at most 3 epochs for each row, by weighted_auc on validation" in finished.said
-    assert "Not tuned: Logistic (nothing of it is in the space)." in finished.said
+    assert "Not tuned, as the space has nothing of them: Logistic." in finished.said
     assert "Equal for all rows: data and split, embedding_size 4, train_batch_size 1024, epochs 5" in finished.said
 
 
