@@ -111,6 +111,10 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
     deterministic: ClassVar[bool] = False
     """Whether every seed gives the same model; a leaderboard then runs it with one seed."""
 
+    width_options: ClassVar[tuple[str, ...]] = ()
+    """Settings of its own that are widths (a number, or a list of them). One factor scales all of them where a
+    leaderboard matches sizes."""
+
     gate_names: dict[str, tuple[str, ...]]
     """For each key of ``ModelOutput.gates``, the names ``owner/module`` of its columns."""
 

@@ -70,6 +70,7 @@ class HMoE(MultiTaskRecommender):
     """
 
     settings_class: ClassVar = HMoESettings
+    width_options = ("expert_hidden", "gate_hidden", "weight_hidden", "tower_hidden")
 
     def build(self, settings: HMoESettings, schema: DataSchema) -> None:
         """The embedding, K experts, and for each of the J owners a gate, a tower and a net of weights."""

@@ -167,6 +167,7 @@ class HoME(MultiTaskRecommender):
     """
 
     settings_class: ClassVar = HoMESettings
+    width_options = ("meta_hidden", "expert_hidden", "tower_hidden")
     min_batch_rows: ClassVar[int] = 2
 
     def build(self, settings: HoMESettings, schema: DataSchema) -> None:

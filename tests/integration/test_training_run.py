@@ -71,6 +71,7 @@ RECORD_KEYS = [
     "warnings",
     "choices",
     "processes",
+    "beside_others",
     "plugins",
     "best_auc",
 ]
