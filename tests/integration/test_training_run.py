@@ -71,6 +71,7 @@ RECORD_KEYS = [
     "warnings",
     "processes",
     "plugins",
+    "sum",
 ]
 
 
