@@ -17,6 +17,7 @@ from recbole_dtn.report.files import read_json, write_text
 
 __all__ = [
     "SCHEMA_VERSION",
+    "SUM",
     "EpochRecord",
     "PluginRecord",
     "RunRecord",
@@ -207,8 +208,8 @@ def read_record(path: Path) -> RunRecord:
     record = record_from(content, str(file))
     if written not in ([], [_sum(content)]):
         raise DataError(
-            f"{file} was changed after it was written, or damaged: its values do not have its checksum; put back a copy "
-            f"of it, or delete the key `{SUM}` if you changed it yourself"
+            f"{file} was changed after it was written, or damaged: its values do not have its checksum; put back a "
+            f"copy of it, or delete the key `{SUM}` if you changed it yourself"
         )
     return record
 

@@ -217,6 +217,15 @@ def end_group(child: int, how: signal.Signals) -> int | None:
     return -9 if how is signal.SIGKILL else None
 
 
+def handles(child: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler of a signal: a copy of this process gets one when its command begins."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{child}/status").read_text().splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> number - 1 & 1)
+    return False
+
+
 def rounds(job: Job, kills: int, draw: random.Random, log: Path) -> Iterator[tuple[str, int]]:
     """Kill and go on until ``kills`` have been made; yields what happened, and whether it was a kill."""
     whole = job.home / "whole"
@@ -237,12 +246,10 @@ def rounds(job: Job, kills: int, draw: random.Random, log: Path) -> Iterator[tup
                 os.killpg(child, signal.SIGKILL)
                 raise AssertionError(f"the command hangs: {' '.join(job.words(place))}")
             if code is None:
-                how = draw.choice(SIGNALS)
+                how, heard = draw.choice(SIGNALS), handles(child, signal.SIGTERM)
                 code = end_group(child, how)
                 done += 1
-                # Before a run has a folder, nothing handles the signal: there is nothing to save.
-                unheard = code == -signal.SIGTERM and not any(place.rglob("settings.yaml"))
-                if how is signal.SIGTERM and code not in (0, 75) and not unheard:
+                if how is signal.SIGTERM and heard and code not in (0, 75):
                     yield f"after SIGTERM the exit code is {code}, not 75", 0
                 yield how.name, 1
             elif code != 0:

@@ -200,8 +200,7 @@ def test_a_changed_byte_of_a_member_is_noticed_though_it_can_be_decompressed(tmp
     (tmp_path / f"raw{ending}").write_bytes(data)
     raw = RawFolder(tmp_path).find("part.csv")
     with pytest.raises(DataError, match=r"part\.csv: .*(CRC|checksum)"), raw.open() as (stream, _):
-        while stream.read(1 << 16):
-            pass
+        stream.read()
 
 
 def test_a_member_of_a_compressed_tar_can_be_read_again(tmp_path):
