@@ -69,6 +69,7 @@ RECORD_KEYS = [
     "positives",
     "chain_breaks",
     "warnings",
+    "choices",
     "processes",
     "plugins",
     "sum",
