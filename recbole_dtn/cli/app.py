@@ -7,9 +7,13 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 import recbole_dtn
 from recbole_dtn.errors import Preempted, RecBoleDTNError, UsageError, errno_of, nearest, why
@@ -49,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # an id that the terminal's encoding lacks is shown escaped
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = _dispatch(words)
-        sys.stdout.flush()  # so that a reader that has gone is noticed here
+        with _terminable():
+            code = _dispatch(words)
+            sys.stdout.flush()  # so that a reader that has gone is noticed here
         return code
     except RecBoleDTNError as error:
         return _fail(f"error: {error}", error.exit_code, debug)
@@ -62,6 +67,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _system_fault(error, code, debug)
     except Exception as error:
         return _bug(error, debug)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a command like Ctrl-C, which removes what is half written; runs have a handler of their own."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # one is enough: what is removed now is removed whole
+        raise Preempted("what was not finished is not written")
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _dispatch(words: list[str]) -> int:

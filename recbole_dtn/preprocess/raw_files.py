@@ -102,6 +102,7 @@ class RawFolder:
     def __init__(self, folder: Path, scratch: Path | None = None, *, nested: bool = True) -> None:
         self.folder, self.nested, self.unseen = folder, nested, 0
         self._scratch = scratch
+        self._whole: set[Path] = set()
         # Listings of archives that have begun, and the members so far: the next search goes on where one stopped.
         self._scans: dict[Path, Iterator[RawFile]] = {}
         self._seen: dict[Path, list[RawFile]] = {}
@@ -173,10 +174,10 @@ class RawFolder:
         return Path(name)
 
     def _tar_members(self, path: Path, name: str, outermost: Path) -> Iterator[RawFile]:
-        with _tar(path) as archive:
+        with _tar(path)[0] as archive:
             for member in archive:
                 if member.isfile():
-                    opener = _tar_opener(path, member.name)
+                    opener = _tar_opener(path, member.name, self._whole)
                     yield _decompressed(f"{name}/{member.name}", member.size, outermost, opener)
 
 
@@ -331,27 +332,52 @@ class _Replay(io.RawIOBase):
         return len(data)
 
 
-def _tar(path: Path) -> tarfile.TarFile:
-    """A tar as a stream from its start."""
+def _tar(path: Path) -> tuple[tarfile.TarFile, IO[bytes]]:
+    """A tar as a stream from its start, and that stream."""
     stream: IO[bytes] = path.open("rb")
     if path.name.lower().endswith(COMPRESSED) or path.name.lower().endswith(".tgz"):
         stream = _decompressor(stream, path.name)
     # "r|" never seeks: decompressed streams can only go back by starting again.
-    return tarfile.open(fileobj=stream, mode="r|")
+    return tarfile.open(fileobj=stream, mode="r|"), stream
 
 
-def _tar_opener(path: Path, member_name: str) -> Opener:
+def _tar_opener(path: Path, member_name: str, whole: set[Path]) -> Opener:
     def opener() -> tuple[IO[bytes], Callable[[], int]]:
-        archive = _tar(path)
+        archive, source = _tar(path)
         # Every opening reads the archive from its start to the member.
         for member in archive:
             if member.name == member_name:
                 stream = archive.extractfile(member)
                 assert stream is not None
-                return stream, stream.tell
+                if path in whole:
+                    return stream, stream.tell
+                return io.BufferedReader(_Checked(stream, source, lambda: whole.add(path)), 1 << 20), stream.tell
         raise OSError(f"{member_name} is no longer in the archive")
 
     return opener
+
+
+class _Checked(io.RawIOBase):
+    """A member of a tar; at its end the compressed stream is read on to its own end, where its checksum is.
+
+    Args:
+        member: its bytes. source: the tar's. done: called when the checksum was right.
+    """
+
+    def __init__(self, member: IO[bytes], source: IO[bytes], done: Callable[[], None]) -> None:
+        self._member, self._source, self._done = member, source, done
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._member.read(len(buffer))
+        buffer[: len(data)] = data
+        if not data:
+            while self._source.read(1 << 20):
+                pass
+            self._done()
+        return len(data)
 
 
 def _zip_opener(path: Path, member: str) -> Opener:

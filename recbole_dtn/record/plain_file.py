@@ -6,6 +6,7 @@ import errno
 import os
 import pickle
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,23 @@ def load_plain(file: Path, *, mapped: bool) -> Any:
         DataError: for a file that cannot be read, does not have its checksum, is cut off or damaged, or holds code.
     """
     sealed = is_sealed(file)
+    if not sealed and _has_fault(file):
+        raise damaged(file)
     content = _load(file, mapped=mapped)
     if isinstance(content, dict) and content.get(SEALED) and not sealed:
         raise damaged(file)
     return content
+
+
+def _has_fault(file: Path) -> bool:
+    """Whether a part of an archive does not have the CRC-32 that torch writes and does not check."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip() is not None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read {why(error)}") from error
+    except Exception:  # cut off, or no archive: torch's reader says which
+        return False
 
 
 def _load(file: Path, *, mapped: bool) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from recbole_dtn.errors import DataError
 from recbole_dtn.plugins import PluginState
@@ -16,6 +17,7 @@ from recbole_dtn.report.files import read_json, write_text
 
 __all__ = [
     "SCHEMA_VERSION",
+    "SUM",
     "EpochRecord",
     "PluginRecord",
     "RunRecord",
@@ -26,14 +28,18 @@ __all__ = [
     "write_record",
 ]
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION = 1
 FILE_NAME = "record.json"
+SUM = "sum"
+"""Last key of a record's file: the checksum of its values. Earlier versions wrote none."""
+Pair = Annotated[tuple[int, int], Field(strict=False)]
+"""Two whole numbers, which JSON has as a list."""
 
 
 class TaskRecord(BaseModel):
     """A task as it was trained."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     name: str
     label: str
@@ -43,7 +49,7 @@ class TaskRecord(BaseModel):
 class PluginRecord(BaseModel):
     """A plug-in that the run used: its file and the SHA-256 of its bytes, and of an installed package its module."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     path: str
     sha256: str | None
@@ -57,7 +63,7 @@ class EpochRecord(BaseModel):
     ``valid`` and ``selected`` are null in an epoch that is not validated.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     epoch: int
     step: int
@@ -88,9 +94,9 @@ class RunRecord(BaseModel):
     earlier versions have none of the seven.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Annotated[int, Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)] = SCHEMA_VERSION
     run_id: str
     status: Literal["finished", "interrupted", "preempted"]
     interrupted_at: str | None
@@ -123,8 +129,8 @@ class RunRecord(BaseModel):
     rows: dict[str, int] = {}
     source_fingerprint: str | None = None
     valid_value: float | None = None
-    positives: dict[str, dict[str, tuple[int, int]]] = {}
-    chain_breaks: dict[str, dict[str, tuple[int, int]]] = {}
+    positives: dict[str, dict[str, Pair]] = {}
+    chain_breaks: dict[str, dict[str, Pair]] = {}
     warnings: list[str] = []
     choices: list[str] = []
     processes: int = 1
@@ -158,7 +164,7 @@ class RunRecord(BaseModel):
                 raise ValueError(f"{key}: expected a list of {'texts' if kind is str else 'maps'}")
         for task in settings.get("tasks", []):
             weight = task.get("pos_weight", 1.0)
-            if not isinstance(task.get("name"), str) or not isinstance(weight, int | float):
+            if not isinstance(task.get("name"), str) or type(weight) not in (int, float):
                 raise ValueError("tasks: expected a name (text) and a pos_weight (a number) in each")
         return settings
 
@@ -176,23 +182,38 @@ def package_versions() -> dict[str, str]:
 
 
 def write_record(record: RunRecord, folder: Path) -> Path:
-    """Write ``record.json`` into the run's folder; returns its path."""
+    """Write ``record.json``, with the checksum of its values, into the run's folder; returns its path."""
+    path, content = folder / FILE_NAME, record.model_dump(mode="json")
     # allow_nan=False: JSON has no NaN, and undefined numbers are null by now.
-    path = folder / FILE_NAME
-    write_text(path, json.dumps(record.model_dump(mode="json"), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps({**content, SUM: _sum(content)}, indent=2, allow_nan=False) + "\n")
     return path
+
+
+def _sum(content: dict[str, Any]) -> str:
+    """The checksum of values, not of their text: another layout or order of keys is the same record."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
 
 
 def read_record(path: Path) -> RunRecord:
     """Read a record (the file, or the run folder that holds it).
 
     Raises:
-        DataError: when the file is missing, is not JSON, or lacks a key; the message names the file and the key.
+        DataError: when the file is missing, is not JSON, lacks a key or has one of another type (the message names the
+            file and the key), or when its values do not have its checksum. One without a checksum is read.
     """
     file = path / FILE_NAME if path.is_dir() else path
     if not file.is_file():
         raise DataError(f"no run record at {file}: expected a run folder, as printed at the end of a run")
-    return record_from(read_json(file), str(file))
+    content = read_json(file)
+    written = [content.pop(SUM)] if isinstance(content, dict) and SUM in content else []
+    record = record_from(content, str(file))
+    if written not in ([], [_sum(content)]):
+        raise DataError(
+            f"{file} was changed after it was written, or damaged: its values do not have its checksum; put back a "
+            f"copy of it, or delete the key `{SUM}` if you changed it yourself"
+        )
+    return record
 
 
 def record_from(content: Any, where: str) -> RunRecord:

@@ -6,6 +6,9 @@ from tests.fuzz.atomic_oracle import NUMBER, FormatError
 
 __all__ = ["number", "parse_table"]
 
+SPACES = "".join({char for char in map(chr, range(0x3001)) if char.isspace()} - set("\x1c\x1d\x1e\x1f"))
+"""White space of Unicode; Python has four control characters besides."""
+
 
 def parse_table(data: bytes, separator: str) -> list[list[str | None]]:
     """The rows of a table, the header first; an empty cell is None.
@@ -81,7 +84,7 @@ def number(text: str | None) -> float | None:
     Raises:
         FormatError: for what is no finite number.
     """
-    stripped = (text or "").strip()
+    stripped = (text or "").strip(SPACES)
     if stripped.lower() in ("", "nan"):
         return None
     value = float(stripped) if NUMBER.fullmatch(stripped) else float("inf")

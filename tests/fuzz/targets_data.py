@@ -29,6 +29,9 @@ from tests.fuzz.runner import ChangedError, Target
 
 __all__ = ["Archives", "Inter", "PredictCsv"]
 
+MOST_BLOCKS = 200
+"""Of an atomic file: each takes milliseconds, however short it is."""
+
 
 class Inter(Target):
     """Atomic files, as encoding and ``data validate`` read them; every value must be the oracle's."""
@@ -54,7 +57,7 @@ class Inter(Target):
         except atomic_oracle.FormatError as error:
             fault = str(error)
         # Few bytes, many, and all: a fault or a missing value must be found wherever a block ends.
-        with _block_bytes((7, 60, 1 << 20)[len(data) % 3]):
+        with _block_bytes(max((7, 60, 1 << 20)[len(data) % 3], len(data) // MOST_BLOCKS)):
             fatal = [found for found in validate(folder) if found.fatal and not found.reason.startswith("no rows")]
             try:
                 found = _columns(path, self.folder / "scratch")

@@ -74,6 +74,7 @@ RECORD_KEYS = [
     "beside_others",
     "plugins",
     "best_auc",
+    "sum",
 ]
 
 

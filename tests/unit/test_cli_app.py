@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 import types
@@ -405,6 +407,28 @@ def test_test_prints_the_metrics_as_a_table_or_as_json(
     }
     none_named = {"plugins": [], "trust": False}
     assert seen == [("runs/x", {**none_named, "data_path": "d"}), ("runs/x", none_named)]
+
+
+@pytest.mark.parametrize("command", ["preprocess", "predict", "export", "data"])
+def test_sigterm_before_a_command_has_begun_its_work_ends_it_with_75(
+    monkeypatch: pytest.MonkeyPatch, shown: Shown, command: str
+) -> None:
+    removed = []
+
+    def run(words: list[str]) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # a second one does not disturb what is removed
+            removed.append(command)
+        return 0
+
+    stand_in(monkeypatch, f"recbole_dtn.cli.{command}", run=run)
+    before = signal.getsignal(signal.SIGTERM)
+    assert before == signal.SIG_DFL
+    code, _, error = shown(command, "--a=b")
+    assert (code, error, removed) == (75, "ended by SIGTERM: what was not finished is not written\n", [command])
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize("start", [["leaderboard", "run"], ["leaderboard"]])

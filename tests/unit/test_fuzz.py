@@ -141,6 +141,8 @@ def test_the_oracle_of_text_tables() -> None:
     assert [number(text) for text in (None, " ", "nan", " 1e1 ")] == [None, None, None, 10.0]
     with pytest.raises(FormatError):
         number("inf")
+    with pytest.raises(FormatError):
+        number("\x1c")
 
 
 def test_the_oracle_of_conditions() -> None:

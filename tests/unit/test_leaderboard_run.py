@@ -23,7 +23,7 @@ from recbole_dtn.leaderboard.records import Recorded
 from recbole_dtn.leaderboard.run import present_fingerprint, run_board
 from recbole_dtn.plugins import plugin_states
 from recbole_dtn.preprocess.prepare import prepare
-from recbole_dtn.record.record import RunRecord, write_record
+from recbole_dtn.record.record import RunRecord, read_record, write_record
 from recbole_dtn.registry import load_plugins
 
 OVERALL = Path(__file__).resolve().parents[2] / "properties" / "overall.yaml"
@@ -460,7 +460,8 @@ def test_a_record_of_another_version_or_of_several_processes_fills_no_cell(board
     for now, then in (('"code_version": "0.1.0"', '"code_version": "0.0.9"'), ('"processes": 1', '"processes": 2')):
         text = path.read_text()
         assert now in text
-        path.write_text(text.replace(now, then))
+        path.write_text(re.sub(r',\n  "sum": ".*"', "", text.replace(now, then)))
+        read_record(path)
         board.run("DTN", seeds="1")
         assert len(board.trainer.ran) == 1
         for made in board.runs.glob("*/*/*/record.json"):

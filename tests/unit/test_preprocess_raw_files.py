@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import os
+import random
 import tarfile
 import zipfile
 
@@ -178,3 +179,34 @@ def test_a_zip_with_a_damaged_directory_is_a_fault_of_the_data(tmp_path, old, ne
     raw = RawFolder(tmp_path).find("part.csv")
     with pytest.raises(DataError, match=r"a\.zip/part\.csv: cannot be read"), raw.open():
         pass
+
+
+@pytest.mark.parametrize("ending", [".tar.gz", ".tgz", ".tar.zst"])
+def test_a_changed_byte_of_a_member_is_noticed_though_it_can_be_decompressed(tmp_path, ending):
+    noise = random.Random(0).randbytes(3 << 20)  # more than is read ahead
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        for name, content in (("part.csv", CONTENT), ("other.bin", noise)):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    plain = target.getvalue()
+    if ending == ".tar.zst":
+        data, at = zstandard.ZstdCompressor(write_checksum=True).compress(plain), -1  # of the checksum
+    else:
+        data, at = gzip.compress(plain, compresslevel=0), 5000  # stored, so that only the checksum tells
+    data = bytearray(data)
+    data[at] ^= 1
+    (tmp_path / f"raw{ending}").write_bytes(data)
+    raw = RawFolder(tmp_path).find("part.csv")
+    with pytest.raises(DataError, match=r"part\.csv: .*(CRC|checksum)"), raw.open() as (stream, _):
+        stream.read()
+
+
+def test_a_member_of_a_compressed_tar_can_be_read_again(tmp_path):
+    (tmp_path / "raw.tar.gz").write_bytes(tar_bytes("w:gz"))
+    raw = RawFolder(tmp_path).find("part.csv")
+    for _ in range(2):
+        with raw.open() as (stream, position):
+            assert stream.read() == CONTENT
+            assert position() == len(CONTENT)

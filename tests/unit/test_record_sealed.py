@@ -67,6 +67,20 @@ def test_a_checkpoint_of_an_earlier_version_has_none_and_is_read(tmp_path: Path)
     assert torch.equal(read_weights(tmp_path)["weight"], torch.arange(40.0))
 
 
+def test_a_changed_weight_of_an_earlier_version_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.ckpt"
+    torch.save(CONTENT, file)
+    data = file.read_bytes()
+    weights = torch.arange(40.0).numpy().tobytes()
+    assert data.count(weights) == 1
+    for at in range(0, len(weights), 7):
+        changed = bytearray(data)
+        changed[data.index(weights) + at] ^= 1 << at % 8
+        file.write_bytes(changed)
+        with pytest.raises(DataError, match="does not have its checksum"):
+            read_weights(tmp_path)
+
+
 def test_only_an_archive_without_a_comment_can_be_sealed(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint.ckpt"
     save_whole(file, CONTENT)
