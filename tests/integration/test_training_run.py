@@ -72,6 +72,7 @@ RECORD_KEYS = [
     "processes",
     "beside_others",
     "plugins",
+    "best_auc",
 ]
 
 
