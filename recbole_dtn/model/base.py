@@ -267,6 +267,11 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
         return tuple(known.index(name) for name in names)
 
     @property
+    def reads_domain(self) -> bool:
+        """Whether rows must have a domain: where ``needs_domain`` is True, and in some models by a setting."""
+        return self.needs_domain
+
+    @property
     def compression(self) -> Compression | None:
         """How tokens of large fields share rows of the table; None where every id has its own."""
         return Compression.of(self.settings.embedding_compression.model_dump())
