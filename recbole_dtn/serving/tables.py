@@ -17,6 +17,7 @@ import polars as pl
 from recbole_dtn.config.properties import read_typed
 from recbole_dtn.config.settings import TaskSettings
 from recbole_dtn.data.atomic import TYPES, AtomicTable, missing_mask
+from recbole_dtn.data.long_lines import MAX_LINE
 from recbole_dtn.data.progress import Meter, silent
 from recbole_dtn.errors import DataError, UsageError, nearest
 from recbole_dtn.preprocess.lines import LINE
@@ -120,6 +121,10 @@ class _Refusing(Tally):
 
     def __init__(self, unit: str) -> None:
         super().__init__("input", None, unit=unit)  # type: ignore[arg-type]
+
+    @property
+    def max_line(self) -> int:
+        return MAX_LINE
 
     def reject(
         self, file: str, lines: Sequence[int], reason: str, texts: Sequence[str | bytes] = (), *, example: str = ""
