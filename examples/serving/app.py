@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -86,7 +86,10 @@ def create_app(folder: str | Path | None = None) -> FastAPI:
     app = FastAPI(title="Scores of an exported model")
 
     def score(given: Any) -> dict[str, list[dict[str, float]]]:
-        return {"scores": scorer([each.model_dump(by_alias=True) for each in given.rows])}
+        try:
+            return {"scores": scorer([each.model_dump(by_alias=True) for each in given.rows])}
+        except ValueError as error:  # a domain that the model does not know
+            raise HTTPException(422, str(error)) from error
 
     # Set here, as the model of a request is known only now.
     score.__annotations__["given"] = request

@@ -41,9 +41,9 @@ class Scorer:
         content = json.loads((Path(folder) / "encoder.json").read_text(encoding="utf-8"))
         self.fields: list[dict[str, Any]] = content["fields"]
         self.tasks: list[str] = content["tasks"]
-        domain = content.get("domain")
-        if domain is not None and all(field["name"] != domain["name"] for field in self.fields):
-            self.fields.append({"name": domain["name"], "kind": "token", "weights": None})
+        self.domain: dict[str, Any] | None = content.get("domain")
+        if self.domain is not None and all(field["name"] != self.domain["name"] for field in self.fields):
+            self.fields.append({"name": self.domain["name"], "kind": "token", "weights": None})
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(
@@ -57,10 +57,11 @@ class Scorer:
         """The scores of each row, by task: the probability of a binary task, the value of a regression.
 
         Raises:
-            KeyError: for a row without a field. ValueError: for a number that is none.
+            KeyError: for a row without a field. ValueError: for a number that is none, or an unknown domain.
         """
         if not rows:
             return []
+        self._check_domains(rows)
         given: dict[str, Any] = {}
         for field in self.fields:
             name = field["name"]
@@ -73,6 +74,14 @@ class Scorer:
                 given |= self._lists(field, values, rows)
         found = self.session.run(self.outputs, {name: given[name] for name in self.inputs})
         return [dict(zip(self.tasks, scores, strict=True)) for scores in np.stack(found, 1).tolist()]
+
+    def _check_domains(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        if self.domain is None:
+            return
+        name, known = self.domain["name"], self.domain["tokens"]
+        for number, row in enumerate(rows):
+            if str(row[name]) not in known:
+                raise ValueError(f"row {number}: {name} is {row[name]!r}, expected one of {', '.join(known)}")
 
     def _lists(self, field: Mapping[str, Any], column: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> Any:
         lists = [values or [] for values in column]

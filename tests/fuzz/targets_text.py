@@ -99,12 +99,13 @@ class Board(Target):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        shipped = sorted((properties_folder() / "leaderboard").iterdir())
+        for file in shipped:  # some extend others, which are looked for beside them
+            shutil.copy(file, folder)
         self.seeds = [
             b"models:\n  - MMoE\n  - {name: a, model: DTN, interactions: [gdcn]}\ndatasets: [ml-100k]\nseeds: [1, 2]\n"
             b"settings: {epochs: 1, optimizer: {lr: 0.01}}\n",
-            *_shipped(
-                *(f"leaderboard/{file.name}" for file in sorted((properties_folder() / "leaderboard").iterdir()))
-            ),
+            *_shipped(*(f"leaderboard/{file.name}" for file in shipped)),
         ]
 
     def check(self, data: bytes) -> None:

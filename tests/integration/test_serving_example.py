@@ -109,3 +109,11 @@ def test_rows_are_scored_over_http(home: Path, rows: list[dict[str, Any]], monke
     described = client.get("/openapi.json").json()["components"]["schemas"]["Row"]
     assert set(described["properties"]) == set(good)
     assert set(described["required"]) == set(good)
+
+
+def test_an_unknown_domain_is_refused(home: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = example("scorer", monkeypatch).Scorer(home / "model")
+    scorer.domain = {"name": "city", "tokens": [str(row["city"]) for row in rows[:2]]}
+    assert len(scorer(rows[:2])) == 2
+    with pytest.raises(ValueError, match="row 1: city is 'nowhere', expected one of "):
+        scorer([rows[0], {**rows[1], "city": "nowhere"}])
