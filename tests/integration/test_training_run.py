@@ -72,6 +72,7 @@ RECORD_KEYS = [
     "choices",
     "processes",
     "plugins",
+    "best_auc",
     "sum",
 ]
 
