@@ -27,6 +27,7 @@ REQUIRES = [
     "zstandard>=0.22",
     "jinja2>=3.1",
     "matplotlib>=3.8",
+    "optuna>=4",
 ]
 ONNX = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
 SERVING = ["onnxruntime>=1.20", "fastapi>=0.115", "httpx>=0.27", "uvicorn>=0.30"]  # examples/serving, and its tests

@@ -294,7 +294,8 @@ def _unload(module: str) -> None:
 MODELS = Registry(
     "model", "recbole_dtn.models",
     ("presets", "task_kinds", "needs_domain", "needs_chain", "min_tasks", "max_tasks",
-     "deterministic", "fits_directly", "has_gradients", "package", "min_batch_rows"),
+     "deterministic", "fits_directly", "has_gradients", "package", "min_batch_rows",
+     "width_options"),
 )  # fmt: skip
 INTERACTIONS = Registry("interaction", "recbole_dtn.interactions")
 LOSSES = Registry("loss", "recbole_dtn.losses", ("task_kind", "calibrated", "link"))

@@ -34,13 +34,16 @@ class Scorer:
 
     Attributes:
         fields: of ``encoder.json``: the name of each, its kind (``token``, ``token_seq``, ``float``), and the name of
-            its weights or None. tasks: names of the scores.
+            its weights or None; the domain, where the model reads it, is a token. tasks: names of the scores.
     """
 
     def __init__(self, folder: str | Path, *, threads: int = 1) -> None:
         content = json.loads((Path(folder) / "encoder.json").read_text(encoding="utf-8"))
         self.fields: list[dict[str, Any]] = content["fields"]
         self.tasks: list[str] = content["tasks"]
+        domain = content.get("domain")
+        if domain is not None and all(field["name"] != domain["name"] for field in self.fields):
+            self.fields.append({"name": domain["name"], "kind": "token", "weights": None})
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(

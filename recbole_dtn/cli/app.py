@@ -30,6 +30,7 @@ COMMANDS = {
     "export": "a finished run as ONNX, or as a program of torch.export",
     "evaluate": "metrics and paired tests of predictions that any tool made",
     "leaderboard": "run models x data sets x splits x seeds and write their table",
+    "tune": "search the settings of one model",
     "new": "a model, interaction, balancer, ... of your own: a file that works, and its test",
     "index": "write the index of built-in methods (for contributors)",
 }

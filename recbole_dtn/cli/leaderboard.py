@@ -1,17 +1,29 @@
-"""``leaderboard [run|render|serve|diff|add|cell]``: models x data sets x splits x seeds, and their results."""
+"""``leaderboard [run|render|speed|serve|diff|add|cell]``: models x data sets x splits x seeds, and their results."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from recbole_dtn.cli.arguments import split_words
-from recbole_dtn.cli.leaderboard_options import ADD, CELL, COMMANDS, DIFF, FLOORS, HELP, RENDER, RUN, SERVE
+from recbole_dtn.cli.leaderboard_options import (
+    ADD,
+    CELL,
+    COMMANDS,
+    DIFF,
+    FLOORS,
+    HELP,
+    OUTPUT,
+    RENDER,
+    RUN,
+    SERVE,
+    SPEED,
+)  # fmt: skip
 from recbole_dtn.errors import Preempted, UsageError, nearest
 from recbole_dtn.plugins import check_named
 from recbole_dtn.registry import MODELS, load_plugins
@@ -19,9 +31,10 @@ from recbole_dtn.report.console import make_console, say
 from recbole_dtn.report.files import check_place, write_text
 
 if TYPE_CHECKING:
-    from recbole_dtn.leaderboard.board import Entry
+    from recbole_dtn.leaderboard.board import BoardFile, Entry
     from recbole_dtn.leaderboard.cells import Cell
     from recbole_dtn.leaderboard.datasets import DataEntry
+    from recbole_dtn.leaderboard.plan import BoardPlan, MatchWanted, TuneWanted
     from recbole_dtn.leaderboard.remake import Remade
 
 __all__ = ["help_text", "run"]
@@ -57,7 +70,7 @@ def _board_file(words: list[str]) -> Path | None:
 
 def run(words: list[str]) -> int:
     """Run the command."""
-    others = {"render": _render, "serve": _serve, "diff": _diff, "add": _add, "cell": _cell}
+    others = {"render": _render, "speed": _speed, "serve": _serve, "diff": _diff, "add": _add, "cell": _cell}
     return others.get(words[0] if words else "", _run)(words)
 
 
@@ -72,14 +85,23 @@ class _Plan:
     settings: tuple[str, ...]
     split_seeds: list[int] | None
     floors: list[str]
+    proposed: list[str]
+    match: MatchWanted | None = None
+    tune: TuneWanted | None = None
 
-    def cells(self) -> list[Cell]:
-        """The cells, their settings checked."""
+    def name_of(self, file: Path | None) -> str:
+        """Name of the leaderboard's files: that of its own file, or the data sets'."""
+        from recbole_dtn.leaderboard.datasets import board_name
+
+        return file.stem if file else board_name(self.datasets)
+
+    def cells(self, chosen: BoardPlan | None = None) -> list[Cell]:
+        """The cells, their settings checked; ``chosen``: with the settings that were chosen for the rows."""
         from recbole_dtn.leaderboard.cells import plan_cells
 
         return plan_cells(
             self.models, self.datasets, self.seeds, self.overrides, settings=self.settings,
-            split_seeds=self.split_seeds, floors=self.floors,
+            split_seeds=self.split_seeds, floors=self.floors, chosen=None if chosen is None else chosen.words,
         )  # fmt: skip
 
 
@@ -106,6 +128,10 @@ def _plan(given: argparse.Namespace, file: Path | None) -> _Plan:
     floors = [] if floors == ["none"] else floors
     for name in (*(entry.model for entry in models), *floors):
         MODELS.entry(name)
+    proposed = split_words(given.proposed or "") or (board.proposed if board else [])
+    for name in proposed:
+        if name not in (rows := [*(entry.name for entry in models), *floors]):
+            raise UsageError(f"proposed: no row {name!r}; {nearest(name, rows)}")
     folds = given.folds or (board.folds if board else None)
     overrides = [
         *([f"--plugins={','.join(plugins)}"] if plugins else []),
@@ -125,6 +151,9 @@ def _plan(given: argparse.Namespace, file: Path | None) -> _Plan:
         setting_words(board.settings) if board else (),
         parse_seeds(splits, "split_seeds") if splits else None,
         floors,
+        proposed,
+        _match(given, board),
+        _tune(given, board),
     )
 
 
@@ -135,6 +164,39 @@ def _of_board(name: str, planned: list[DataEntry]) -> list[DataEntry]:
     return [entry for entry in planned if entry.shown == name] or data_entries(name)
 
 
+def _match(given: argparse.Namespace, board: BoardFile | None) -> MatchWanted | None:
+    """How rows are matched, by options or the file."""
+    from recbole_dtn.leaderboard.match import MATCHED
+    from recbole_dtn.leaderboard.plan import MatchWanted
+
+    by = given.match or (board.match if board else "none")
+    if by not in (*MATCHED, "none"):
+        raise UsageError(f"--match: expected {', '.join(MATCHED)} or none; {nearest(by, [*MATCHED, 'none'])}")
+    if by == "none":
+        return None
+    reference = given.reference or (board.reference if board else None)
+    if reference is None:
+        raise UsageError(f"match: {by}: expected the name of a row under reference (--reference=DTN)")
+    tolerance = given.match_tolerance
+    if tolerance is not None and tolerance <= 0:
+        raise UsageError(f"--match_tolerance: expected a share above 0, found {tolerance:g}")
+    return MatchWanted(by=by, reference=reference, tolerance=tolerance or (board.match_tolerance if board else 0.05))
+
+
+def _tune(given: argparse.Namespace, board: BoardFile | None) -> TuneWanted | None:
+    """How rows are tuned, by options or the file."""
+    from recbole_dtn.leaderboard.plan import TuneWanted
+
+    wanted = board.tune if board else None
+    if given.trials is None:
+        return wanted
+    if given.trials < 0:
+        raise UsageError(f"--trials: expected 0 or more, found {given.trials}")
+    if given.trials == 0:
+        return None
+    return wanted.model_copy(update={"trials": given.trials}) if wanted else TuneWanted(trials=given.trials)
+
+
 def _run(words: list[str]) -> int:
     """Run the leaderboard."""
     given = RUN.parse(words, most_words=len(words))
@@ -143,11 +205,13 @@ def _run(words: list[str]) -> int:
         raise UsageError(f"--workers: expected 1 or more, found {given.workers}")
     check_place(Path(given.output), f"--output={given.output}")
     plan = _plan(given, file)
+    if given.dry_run:
+        return _dry_run(plan)
     if given.collect:
-        _write_found(_found_of(plan, None, file)(), Path(given.output))
+        _write_found(_found_of(plan, None, file, Path(given.output))(), Path(given.output))
         return 0
     if given.print_jobs:
-        return _print_jobs(plan)
+        return _print_jobs(plan, file, Path(given.output))
     from recbole_dtn.leaderboard.executors import make_executor
     from recbole_dtn.leaderboard.run import run_board
 
@@ -164,9 +228,26 @@ def _run(words: list[str]) -> int:
         split_seeds=plan.split_seeds,
         board=file.stem if file else None,
         floors=plan.floors,
+        proposed=plan.proposed,
         workers=given.workers,
         executor=executor,
+        match=plan.match,
+        tune=plan.tune,
     )
+    if given.speed:
+        _measure(plan, plan.name_of(file), Path(given.output))
+    return 0
+
+
+def _dry_run(plan: _Plan) -> int:
+    """Print what the leaderboard would run; of planted data sets the first planting is written."""
+    from recbole_dtn.leaderboard.datasets import write_planted
+    from recbole_dtn.leaderboard.outlook import show_outlook
+
+    cells, console = plan.cells(), make_console()
+    first = list({entry.shown: entry for entry in reversed(plan.datasets)}.values())
+    write_planted(first, Path(cells[0].settings.data_path), lambda text: say(console, text))
+    show_outlook(cells, plan.match, plan.tune, console)
     return 0
 
 
@@ -183,15 +264,19 @@ def _mapping(name: str, text: str | None) -> dict[str, Any]:
     return found
 
 
-def _print_jobs(plan: _Plan) -> int:
-    """Print a command per missing cell."""
+def _print_jobs(plan: _Plan, file: Path | None, output: Path) -> int:
+    """Print a command per missing cell; of tuned rows those of the next trials first."""
     from recbole_dtn.leaderboard.datasets import write_planted
-    from recbole_dtn.leaderboard.jobs import missing_jobs
+    from recbole_dtn.leaderboard.jobs import board_jobs
+    from recbole_dtn.leaderboard.plan import write_plan
 
     cells = plan.cells()
     # Standard output has the commands and nothing else.
     write_planted(plan.datasets, Path(cells[0].settings.data_path), lambda text: print(text, file=sys.stderr))
-    for command in missing_jobs(cells):
+    commands = board_jobs(
+        cells, plan.match, plan.tune, plan.cells, lambda found: write_plan(found, output, plan.name_of(file))
+    )
+    for command in commands:
         print(command)
     return 0
 
@@ -223,6 +308,37 @@ def _cell(words: list[str]) -> int:
     return 0
 
 
+def _speed(words: list[str]) -> int:
+    """Measure the rows one at a time, and write the tables again."""
+    given = SPEED.parse(words, most_words=len(words))
+    file = _board_file(given.words)
+    if given.seconds < 1:
+        raise UsageError(f"--seconds: expected 1 or more, found {given.seconds}")
+    plan = _plan(given, file)
+    _measure(plan, plan.name_of(file), Path(given.output), given.seconds)
+    return 0
+
+
+def _measure(plan: _Plan, board: str, output: Path, seconds: float = 5.0) -> None:
+    from recbole_dtn.leaderboard.forms import write_forms
+    from recbole_dtn.leaderboard.remake import of_cells
+    from recbole_dtn.leaderboard.speed import measure_board
+
+    chosen, console = _chosen(plan, [output], board), make_console()
+    cells = plan.cells(chosen)
+    found = of_cells(cells, None, board)
+    runs = {(run.dataset, run.settings_digest): found.folder_of(run) for run in found.records}
+    try:
+        path = measure_board(
+            cells, lambda cell: runs.get((cell.key.dataset, cell.key.settings_digest)), output, board, console,
+            seconds=seconds,
+        )  # fmt: skip
+        say(console, f"speeds written to {path}")
+    finally:
+        if found.records:
+            write_forms(found.records, found.names, output, board, proposed=plan.proposed, plan=chosen)
+
+
 def _render(words: list[str]) -> int:
     """Write the tables and the page from records."""
     given = RENDER.parse(words, most_words=len(words))
@@ -240,6 +356,8 @@ def _write_found(
 ) -> None:
     """Write the tables and the page of records, and say which cells have none."""
     from recbole_dtn.leaderboard.forms import FORMS, write_forms
+    from recbole_dtn.leaderboard.statistics import summarise
+    from recbole_dtn.leaderboard.stored import Stored, compute_statistics
 
     console = make_console()
     for message in found.unreadable:
@@ -251,7 +369,15 @@ def _write_found(
     if not found.records:
         where = below or "output_dir"
         raise UsageError(f"leaderboard render: no finished run below {where}; {_what_else(found.unreadable)}")
-    paths = write_forms(found.records, found.names, output, name or found.name, forms or FORMS)
+    name = name or found.name
+    # A file that is not in the folder of the tables may have been kept with the records.
+    stored = Stored.read(name, output, Path(below) if below else None)
+    rows = summarise(found.records, found.names, found.proposed)
+    stored = compute_statistics(rows, found.records, stored, found.folder_of, output / f"{name}.statistics.json")
+    paths = write_forms(
+        found.records, found.names, output, name, forms or FORMS,
+        proposed=found.proposed, stored=stored, plan=found.plan,
+    )  # fmt: skip
     say(console, f"{len(found.records)} runs: {', '.join(map(str, paths))}")
 
 
@@ -273,7 +399,7 @@ def _serve(words: list[str]) -> int:
 
     find = _finder(given, file)
     name = given.name or find().name
-    with BoardServer(find, name, given.port) as server:
+    with BoardServer(find, name, given.port, output=Path(given.output)) as server:
         say(make_console(), f"{name}: {server.address} (Ctrl-C ends)")
         try:
             server.serve_forever()
@@ -291,7 +417,7 @@ def _finder(given: argparse.Namespace, file: Path | None) -> Callable[[], Remade
     if folder is not None and not folder.is_dir():
         raise UsageError(f"--records: no folder {folder}; expected one that holds run folders, such as runs")
     if file or given.models or given.datasets:
-        return _found_of(_plan(given, file), folder, file)
+        return _found_of(_plan(given, file), folder, file, Path(getattr(given, "output", None) or OUTPUT))
     if folder is None:
         raise UsageError("leaderboard render: expected BOARD.yaml, --records=FOLDER, or both; --help shows how")
     for key in ("seeds", "split_seeds", "folds", "floors"):
@@ -300,19 +426,52 @@ def _finder(given: argparse.Namespace, file: Path | None) -> Callable[[], Remade
     if given.settings:
         raise UsageError(f"leaderboard render: {given.settings[0]} needs the file of a leaderboard, or --models")
     load_plugins(split_words(given.plugins or ""))
-    known = Recorded()
-    return lambda: of_folder(folder, known)
+    known, proposed = Recorded(), split_words(given.proposed or "")
+    return lambda: replace(of_folder(folder, known), proposed=proposed)
 
 
-def _found_of(plan: _Plan, folder: Path | None, file: Path | None) -> Callable[[], Remade]:
-    """Finds the records of a plan's cells below ``folder``, or (None) below ``output_dir``."""
-    from recbole_dtn.leaderboard.datasets import board_name
+def _found_of(plan: _Plan, folder: Path | None, file: Path | None, output: Path) -> Callable[[], Remade]:
+    """Finds the records of a plan's cells below ``folder``, or (None) below ``output_dir``.
+
+    What was chosen for the rows is in ``output``, or kept with the records.
+    """
     from recbole_dtn.leaderboard.records import Recorded
     from recbole_dtn.leaderboard.remake import of_cells
 
-    cells, known = plan.cells(), Recorded()
-    name = file.stem if file else board_name(plan.datasets)
-    return lambda: of_cells(cells, folder, name, known)
+    name, known = plan.name_of(file), Recorded()
+    places = [output, *([folder] if folder else [])]
+    made: list[tuple[BoardPlan | None, list[Cell]]] = []
+
+    def find() -> Remade:
+        chosen = _chosen(plan, places, name)
+        if not made or made[-1][0] != chosen:  # while a leaderboard runs, trials change what is chosen
+            made[:] = [(chosen, plan.cells(chosen))]
+        return replace(of_cells(made[-1][1], folder, name, known, chosen), proposed=plan.proposed)
+
+    return find
+
+
+def _chosen(plan: _Plan, folders: list[Path], name: str) -> BoardPlan | None:
+    """What was chosen for the rows of a leaderboard that matches or tunes them.
+
+    Raises:
+        UsageError: where it has not been chosen yet, or was chosen otherwise.
+    """
+    if plan.match is None and plan.tune is None:
+        return None
+    from recbole_dtn.leaderboard.plan import find_plan, plan_file
+
+    found = find_plan(folders, name)
+    if found is None:
+        places = " or ".join(str(plan_file(folder, name)) for folder in folders)
+        raise UsageError(
+            f"{name}: its rows are matched or tuned, and there is no {places}; `leaderboard run` writes it"
+        )
+    if (found.match, found.tune) != (plan.match, plan.tune):
+        raise UsageError(
+            f"{name}.plan.json: it was made with other options of match or tune; give the same, or run the leaderboard"
+        )
+    return found
 
 
 def _diff(words: list[str]) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from recbole_dtn.cli.arguments import Command, whole
+from recbole_dtn.cli.arguments import Command, real, whole
 from recbole_dtn.cli.help_text import PROGRAM
 
-__all__ = ["ADD", "CELL", "COMMANDS", "DIFF", "FLOORS", "HELP", "RENDER", "RUN", "SERVE"]
+__all__ = ["ADD", "CELL", "COMMANDS", "DIFF", "FLOORS", "HELP", "OUTPUT", "RENDER", "RUN", "SERVE", "SPEED"]
 
 FLOORS = "Logistic,Boosting"
+OUTPUT = "leaderboard"
 HELP = f"""\
 {PROGRAM} leaderboard [run] --models=A,B --datasets=X --seeds=3
 {PROGRAM} leaderboard run BOARD.yaml --workers=4
@@ -18,6 +19,7 @@ commands:
           seed, and write the tables and the page of their results; the command
           when none is named
   render  write the tables and the page again, from the records of the runs
+  speed   measure the speed and memory of every row, one at a time
   serve   show the page in a browser on this machine, also while a board runs
   diff    compare two leaderboards row by row, paired by seed or split
   add     add a row to a leaderboard's file
@@ -34,14 +36,24 @@ A cell is one run (row, data set, split, seed). Every other --key=value is a set
 that is recorded under output_dir with the same settings, data, split, seed and version is not run again, so a
 leaderboard that was stopped goes on with the same command. Several may run over one output_dir: each cell is run once.
 
-BOARD.yaml has the options as keys (models, datasets, seeds, split_seeds, folds, floors, plugins) and settings of all
-rows under settings. An entry of models may be a map, a row of its own:
+BOARD.yaml has the options as keys (models, datasets, seeds, split_seeds, folds, floors, proposed, plugins, match,
+reference, match_tolerance, tune) and settings of all rows under settings; extends names another file whose keys it
+has. An entry of models may be a map, a row of its own:
 
   datasets: [ml-100k]
   models:
     - MMoE
     - {name: one module, model: DTN, interactions: [gdcn]}
   settings: {epochs: 3}
+  match: dense
+  reference: one module
+  tune: {trials: 8, epochs: 3}
+
+With match one factor scales the widths of each model until its dense parameters (dense+codebook: those of codebooks
+too; total: all; flops: FLOPs per row) are within 5 % of those of the reference; a row that cannot come so close is
+refused before anything runs.
+With tune each row has the same number of trials over properties/tuning/space.yaml, the defaults first; they select on
+validation and read no test rows, and have seeds of their own.
 
 Options and settings of the command line win over the file's.
 """,
@@ -54,8 +66,9 @@ RENDER = Command(
         "--records=FOLDER [--name=NAME] [--output=FOLDER] [--format=html]",
     ],
     about="""
-Writes the tables and the page of a leaderboard again, from the records of its runs and nothing else: no data is read
-and nothing is trained. The same records give the same bytes.
+Writes the tables and the page of a leaderboard again, from the records of its runs: no data is read and nothing is
+trained. The same records give the same bytes. Statistics over the test sample that are not stored beside the tables
+are computed where the runs have their test scores.
 """,
     after="""
 With a leaderboard's file (or --models and --datasets) the rows are its rows, in its order; its options are those of
@@ -87,9 +100,30 @@ def _plan_options(command: Command) -> None:
         "A,B",
         f"simple models on the same rows, each run once per split; default: {FLOORS}; none: leave them out",
     )
+    command.option(
+        "proposed",
+        "A,B",
+        "rows that are no baselines: differences are to the best of the others on validation; default: every row is a "
+        "baseline of the others",
+    )
+    command.option(
+        "match",
+        "SIZE",
+        "widths of the rows are scaled to the size of the reference row: dense, dense+codebook or total parameters, "
+        "or flops; none: each has its own; default: that of the file",
+    )
+    command.option("reference", "ROW", "row whose size the others take; it keeps its own widths")
+    command.option("match_tolerance", "SHARE", "largest deviation from that size; default: 0.05", kind=real)
+    command.option(
+        "trials",
+        "N",
+        "trials of each row, whose best gives its settings; 0: none; default: those of the file",
+        kind=whole,
+    )
 
 
 _plan_options(RUN)
+RUN.flag("dry_run", "print rows, sizes, cells, trials and the projected time, and run nothing")
 RUN.option("workers", "N", "cells that run at the same time, each in a process of one thread", default=1, kind=whole)
 RUN.option(
     "executor",
@@ -105,17 +139,38 @@ RUN.option(
 )
 RUN.flag("print_jobs", "print one shell command per missing cell, for any scheduler, and run nothing")
 RUN.flag("collect", "write the tables and the page of the cells that are recorded, and run nothing")
-RUN.option("output", "FOLDER", "folder of the tables and the page", default="leaderboard")
+RUN.flag("speed", "measure speed and memory at the end, as `leaderboard speed` does")
+RUN.option("output", "FOLDER", "folder of the tables and the page", default=OUTPUT)
 RUN.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
 RUN.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
 
 RENDER.option("records", "FOLDER", "folder of the runs; default: output_dir of the cells")
-RENDER.option("output", "FOLDER", "folder of the tables and the page", default="leaderboard")
+RENDER.option("output", "FOLDER", "folder of the tables and the page", default=OUTPUT)
 RENDER.option("format", "md,csv,latex,html", "forms to write; default: all")
 RENDER.option("name", "NAME", "name of the files; default: that of the leaderboard's file, or of the folder")
 _plan_options(RENDER)
 RENDER.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
 RENDER.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
+
+SPEED = Command(
+    "leaderboard speed",
+    usage=["BOARD.yaml [--seconds=5] [--output=FOLDER]"],
+    about="""
+Measures every row of a leaderboard, one at a time in a process of its own: training samples per second, the latency of
+one row (p50, p99), rows per second with 8,192 at a time, peak memory, and FLOPs of a forward pass. Nothing else should
+run on the machine meanwhile. The results are in BOARD.speed.json beside the tables, with the machine; the tables are
+written again with them. Rows that were measured before are not measured again.
+""",
+    after="""
+The rows are those of the leaderboard's file, or of --models and --datasets; --threads=1 measures with one thread.
+""",
+    settings=True,
+)
+SPEED.option("seconds", "N", "seconds of training, of single rows and of large batches each", default=5, kind=whole)
+SPEED.option("output", "FOLDER", "folder of the tables and the page", default=OUTPUT)
+_plan_options(SPEED)
+SPEED.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
+SPEED.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
 
 SERVE = Command(
     "leaderboard serve",
@@ -127,6 +182,7 @@ Shows the page of a leaderboard in a browser on this machine, and on no other, u
     settings=True,
 )
 SERVE.option("records", "FOLDER", "folder of the runs; default: output_dir of the cells")
+SERVE.option("output", "FOLDER", "folder of the tables, which has statistics and speed too", default=OUTPUT)
 SERVE.option("name", "NAME", "title of the page; default: that of the leaderboard's file, or of the folder")
 SERVE.option("port", "N", "port; 0: a free one", default=0, kind=whole)
 _plan_options(SERVE)
@@ -174,4 +230,6 @@ run where the cell is recorded below output_dir, or another process is running i
     place="settings only",
 )
 
-COMMANDS = {"run": RUN, "render": RENDER, "serve": SERVE, "diff": DIFF, "add": ADD, "cell": CELL}
+COMMANDS = {
+    "run": RUN, "render": RENDER, "speed": SPEED, "serve": SERVE, "diff": DIFF, "add": ADD, "cell": CELL,
+}  # fmt: skip

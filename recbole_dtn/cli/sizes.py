@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from recbole_dtn.balancer.base import LossBalancer
 from recbole_dtn.cli.details import FIELDS, OUTPUT, TASKS, VALUES, WIDTH
@@ -15,9 +14,10 @@ from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
 from recbole_dtn.kernels.choice import set_fused
 from recbole_dtn.model.base import MultiTaskRecommender
+from recbole_dtn.model.sizes import forward_flops, meta_batch, meta_model
 from recbole_dtn.registry import BALANCERS, INTERACTIONS, MODELS, Registry
 from recbole_dtn.schema import DataSchema, FieldSpec, TaskSpec
-from recbole_dtn.testing.data import make_settings, tiny_features
+from recbole_dtn.testing.data import make_settings
 
 __all__ = ["measured"]
 
@@ -29,8 +29,7 @@ def measured(registry: Registry, name: str) -> dict[str, int] | None:
     """Sizes of a registered method with its default options, from its plain implementation.
 
     ``parameters`` without those of tables, ``tables`` (a model's embeddings and codebooks), and ``flops`` of a forward
-    pass per row. FLOPs are those of matrix products, a multiplication and an addition counted as two; element-wise
-    operations and look-ups are not counted.
+    pass per row, as :func:`~recbole_dtn.model.sizes.forward_flops` counts them.
 
     Returns:
         None for a kind that has no such sizes, a method with an option that has no default, one that a solver fits,
@@ -55,7 +54,7 @@ def _interaction(method: type[FeatureInteraction], name: str) -> dict[str, int] 
     shape = FieldShape(FIELDS, WIDTH, tuple(range(FIELDS)), (VALUES,) * FIELDS)
     module = set_fused(method(shape, OUTPUT), False).eval()
     embeddings = torch.randn(ROWS, FIELDS, WIDTH)
-    return {"parameters": _count(module), "flops": _flops(module, embeddings, _ids())}
+    return {"parameters": _count(module), "flops": forward_flops(module, embeddings, _ids(), rows=ROWS)}
 
 
 def _model(method: type[MultiTaskRecommender], name: str) -> dict[str, int] | None:
@@ -66,12 +65,12 @@ def _model(method: type[MultiTaskRecommender], name: str) -> dict[str, int] | No
     after = [(), *((before,) for before in names)]
     tasks = tuple(TaskSpec(name, "binary", name, after=before) for name, before in zip(names, after, strict=False))
     schema = DataSchema(fields, tasks, DOMAINS if method.needs_domain else 0)
-    model = method(make_settings(name, embedding_size=WIDTH, fused=False), schema).eval()
+    model = meta_model(make_settings(name, embedding_size=WIDTH), schema)
     counts = model.count_parameters()
     return {
         "parameters": counts["dense"],
         "tables": counts["embedding"] + counts["codebook"],
-        "flops": _flops(model, tiny_features(schema, ROWS)),
+        "flops": forward_flops(model, meta_batch(schema, ROWS), rows=ROWS),
     }
 
 
@@ -91,10 +90,3 @@ def _ids() -> Tensor:
 
 def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _flops(module: nn.Module, *inputs: Any) -> int:
-    with FlopCounterMode(display=False) as counter:
-        module(*inputs)
-    flops: int = round(counter.get_total_flops() / ROWS)
-    return flops

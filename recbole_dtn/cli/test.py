@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,13 @@ def run(words: list[str]) -> int:
 
     if (Path(folder) / FILE_NAME).exists() or not any(Path(folder).glob("*.ckpt")):
         read_record(Path(folder))  # a wrong folder is an error before torch is imported
+    from recbole_dtn.training.signals import Signals
+
+    with Signals():  # SIGTERM has an exit code and a word, and tears no record that is being rebuilt
+        return _test(given, folder, moved)
+
+
+def _test(given: Namespace, folder: str, moved: dict[str, str]) -> int:
     from recbole_dtn.record.training import lacks_record
     from recbole_dtn.serving.load import load
     from recbole_dtn.training.report import detail_tables, metric_rows

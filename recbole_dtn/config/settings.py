@@ -33,6 +33,7 @@ __all__ = [
     "Settings",
     "Strict",
     "TaskSettings",
+    "TrialSettings",
     "Widths",
 ]
 
@@ -133,6 +134,15 @@ class SchedulerSettings(Strict):
     gamma: Annotated[float, Field(gt=0, le=1)]  # factor per epoch of `exponential`
 
 
+class TrialSettings(Strict):
+    """What tuning adds to a run that is a trial: its test rows are not read."""
+
+    study: str
+    number: Annotated[int, Field(ge=0)]
+    needed: list[float | None] = Field(default_factory=list)
+    """Values of ``valid_metric`` that the best epoch so far must reach, by epoch; training stops where it does not."""
+
+
 class Settings(Strict):
     """All keys that every model shares.
 
@@ -209,6 +219,7 @@ class Settings(Strict):
     metrics: Annotated[list[Metric] | None, BeforeValidator(_our_names)]  # None: all that apply
     checkpoint: CheckpointSettings
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    trial: TrialSettings | None
     optimizer: OptimizerSettings
     embedding_optimizer: EmbeddingOptimizerSettings
     scheduler: SchedulerSettings

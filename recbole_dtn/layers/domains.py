@@ -36,7 +36,15 @@ class DomainRows:
 
     @classmethod
     def of(cls, domain: Tensor, domains: int) -> DomainRows:
-        """From the domain (B,) of each row, and the number of domains."""
+        """From the domain (B,) of each row, and the number of domains.
+
+        Where a program is exported, whose sizes cannot depend on values, every part has all rows, and each row of the
+        batch is read from the part of its own domain.
+        """
+        if _exporting():
+            rows = domain.shape[0]
+            places = torch.arange(rows, device=domain.device)
+            return cls(places.repeat(domains), domain * rows + places, [rows] * domains)
         order = torch.argsort(domain, stable=True)
         inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         if domain.is_meta:  # no values: with any sizes the shapes of results are the same
@@ -243,6 +251,11 @@ class PartitionedNorm(nn.Module):
         self.shared_mean.lerp_(mean, weight)
         self.shared_variance.lerp_(variance, weight)
         self.started.logical_or_(total > 1)
+
+
+def _exporting() -> bool:
+    known = getattr(torch.compiler, "is_exporting", None)  # since torch 2.7
+    return known is not None and bool(known())
 
 
 def _processes() -> int:

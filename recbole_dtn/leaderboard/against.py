@@ -10,16 +10,17 @@ from recbole_dtn.leaderboard.compare import CLAIMS_NEED, COMPARED
 from recbole_dtn.leaderboard.differences import signed
 from recbole_dtn.leaderboard.labels import row_labels
 from recbole_dtn.leaderboard.page.chosen import flat
-from recbole_dtn.leaderboard.page.content import Runs, runs_of_rows
 from recbole_dtn.leaderboard.render import SHOWN
 from recbole_dtn.leaderboard.statistics import (
     BoardRow,
     Metric,
     Paired,
+    Runs,
     Summary,
     UnitKey,
     corrected_t,
     paired_t,
+    runs_of_rows,
     summarise,
     summary,
 )

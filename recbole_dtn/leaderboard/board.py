@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field
 
+from recbole_dtn.config.faults import read_model
 from recbole_dtn.config.layers import config_file
-from recbole_dtn.config.properties import flow_yaml, read_typed, read_yaml
-from recbole_dtn.config.strict import Strict
+from recbole_dtn.config.properties import flow_yaml, read_tree
+from recbole_dtn.config.strict import Positive, Strict
+from recbole_dtn.config.tree import Branch, merge, plain
 from recbole_dtn.errors import UsageError
 from recbole_dtn.leaderboard.datasets import DataEntry, data_entries
+from recbole_dtn.leaderboard.match import Size
+from recbole_dtn.leaderboard.plan import TuneWanted
 
 __all__ = ["BoardFile", "Entry", "appended", "entry_of", "read_board"]
 
@@ -80,7 +84,10 @@ def setting_words(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 class BoardFile(Strict):
-    """A leaderboard's YAML file. Options of the command line replace its keys of the same name."""
+    """A leaderboard's YAML file. Options of the command line replace its keys of the same name.
+
+    ``extends`` names another file whose keys it has, but for those that it writes itself.
+    """
 
     models: Annotated[
         list[Any], Field(min_length=1, description="names of models, or maps of name, model and settings of that row")
@@ -94,8 +101,13 @@ class BoardFile(Strict):
     )
     folds: Annotated[int | None, Field(description="number of folds")] = None
     floors: Annotated[list[str] | None, Field(description="simple models on the same rows; []: none")] = None
+    proposed: Annotated[list[str], Field(description="names of the rows that are no baselines")] = []  # noqa: RUF012
     settings: Annotated[dict[str, Any], Field(description="settings of every row")] = {}  # noqa: RUF012 (frozen)
     plugins: Annotated[list[str], Field(description="Python files that register methods")] = []  # noqa: RUF012
+    match: Annotated[Literal["none"] | Size, Field(description="what rows are matched by")] = "none"
+    reference: Annotated[str | None, Field(description="row whose size the others take")] = None
+    match_tolerance: Annotated[Positive, Field(description="largest deviation from it, as a share")] = 0.05
+    tune: Annotated[TuneWanted | None, Field(description="trials of each row, and what is tuned")] = None
 
     @property
     def entries(self) -> list[Entry]:
@@ -118,18 +130,37 @@ def read_board(path: Path) -> BoardFile:
         UsageError: for a file that is missing or wrong; one message with every fault, each with its line.
     """
     path = config_file(str(path))
-    found = read_typed(path, BoardFile)
+    tree = _extended(path, [])
+    found = read_model(BoardFile, tree, of=f"values in {path}")
     # Settings have their types elsewhere: here a number is a number, as it stands in the file.
-    written = read_yaml(path)
+    written = plain(tree)
     found = found.model_copy(
         update={key: written[key] for key in ("models", "datasets")} | {"settings": written.get("settings") or {}}
     )
+    if found.tune is not None and isinstance(found.tune.space, dict):
+        found = found.model_copy(update={"tune": found.tune.model_copy(update={"space": written["tune"]["space"]})})
     try:  # a wrong entry is told before anything runs
         _ = found.entries, found.data
         setting_words(found.settings)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     return found
+
+
+def _extended(path: Path, seen: Sequence[Path]) -> Branch:
+    """The tree of a file upon that of the one that it ``extends``: maps merge, lists replace.
+
+    The other is beside it, or a shipped one.
+    """
+    tree = read_tree(path)
+    base = tree.pop("extends", None)
+    if base is None:
+        return tree
+    name = str(plain(base))
+    other = path.parent / name if (path.parent / name).is_file() else config_file(name)
+    if other.resolve() in [known.resolve() for known in (path, *seen)]:
+        raise UsageError(f"{path}: extends {name}, which extends this file in turn")
+    return merge(_extended(other, [path, *seen]), tree, (), ())
 
 
 def entry_of(model: str, name: str | None, words: Sequence[str]) -> str:
@@ -178,6 +209,10 @@ def appended(text: str, key: str, item: str) -> str:
     """
     root = yaml.compose(text, yaml.SafeLoader)
     nodes = {name.value: value for name, value in root.value} if isinstance(root, yaml.MappingNode) else {}
+    if "extends" in nodes:
+        raise UsageError(
+            f"the leaderboard extends {nodes['extends'].value}: add the row to that file, or write it by hand"
+        )
     if key not in nodes:
         return f"{text.rstrip()}\n{key}: [{item}]\n"
     node = nodes[key]

@@ -18,8 +18,8 @@ from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.faults import plugin_fault
 
 __all__ = [
-    "Answer", "Call", "Fingerprint", "RunCell", "fit_cell", "present_fingerprint", "reason", "recorded_run", "run_call",
-    "run_locked",
+    "Answer", "Call", "Fingerprint", "RunCell", "fit_cell", "fit_cell_beside", "present_fingerprint", "reason",
+    "recorded_run", "run_call", "run_locked",
 ]  # fmt: skip
 
 RunCell = Callable[[list[str]], RunRecord]
@@ -58,11 +58,13 @@ def run_call(call: Call) -> Answer:
 def run_locked(cell: Cell, run_cell: RunCell | None = None) -> RunRecord:
     """The record of a cell: that of a finished run on the data and with the plug-ins as they are now, or a new one.
 
+    Other cells may run on the same machine, so that the times and rates of a new one count as unknown.
+
     Raises:
         Timeout: when another process runs the cell. Whatever ends the run.
     """
     with cell.lock():
-        return recorded_run(cell) or (run_cell or fit_cell)(list(cell.overrides))
+        return recorded_run(cell) or (run_cell or fit_cell_beside)(list(cell.overrides))
 
 
 def recorded_run(cell: Cell) -> RunRecord | None:
@@ -77,11 +79,16 @@ def recorded_run(cell: Cell) -> RunRecord | None:
     return found[1]
 
 
-def fit_cell(overrides: Sequence[str]) -> RunRecord:
+def fit_cell(overrides: Sequence[str], *, beside_others: bool = False) -> RunRecord:
     """Train and test one cell, from where it was if it had been stopped."""
-    from recbole_dtn.training.fit import fit_argv
+    from recbole_dtn.training.fit import AsCell, fit_argv
 
-    return fit_argv(list(overrides), quiet=True, resume="auto").record
+    return fit_argv(list(overrides), quiet=True, resume="auto", cell=AsCell(beside_others=beside_others)).record
+
+
+def fit_cell_beside(overrides: Sequence[str]) -> RunRecord:
+    """:func:`fit_cell` while other cells run; in its record rates and times count as unknown."""
+    return fit_cell(overrides, beside_others=True)
 
 
 def present_fingerprint(settings: Settings) -> str | None:

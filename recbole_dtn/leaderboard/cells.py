@@ -19,14 +19,16 @@ from recbole_dtn.registry import MODELS
 from recbole_dtn.version import __version__
 
 __all__ = [
-    "Cell", "CellKey", "cell_of", "parse_seeds", "plan_cells", "refuse_devices", "resolve_cell", "runs_once",
+    "Cell", "CellKey", "Resolve", "cell_of", "parse_seeds", "plan_cells", "refuse_devices", "resolve_cell", "runs_once",
     "seed_of_split",
 ]  # fmt: skip
 
 FIRST_SEED = 2020
 DEFAULT_SEEDS = [FIRST_SEED, FIRST_SEED + 1, FIRST_SEED + 2]
 MOST_SEEDS = 100
-RESERVED = {"model": "--models", "dataset": "--datasets", "seed": "--seeds"}
+RESERVED = {"model": "--models", "dataset": "--datasets", "seed": "--seeds", "trial": "--trials"}
+Resolve = Callable[[list[str]], tuple[Settings, str]]
+"""Gives the settings and their digest for words of a command line."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,8 @@ def plan_cells(
     settings: Sequence[str] = (),
     split_seeds: Sequence[int] | None = None,
     floors: Sequence[str] = (),
-    resolve: Callable[[list[str]], tuple[Settings, str]] = resolve_cell,
+    chosen: Callable[[str, str], Sequence[str]] | None = None,
+    resolve: Resolve = resolve_cell,
 ) -> list[Cell]:
     """Every cell in the order it runs: by data set, then split, row and seed; all settings are validated here.
 
@@ -190,7 +193,8 @@ def plan_cells(
         split_seeds: seeds of splits, which all models share; None: the one that the settings name.
         floors: simple models that come after the others, on the same rows. Those that are deterministic have one cell
             per split, with the first seed. An override that only the other models have is not given to them.
-        resolve: gives the settings and their digest for one cell's overrides.
+        chosen: by shown data set and name of the row, the settings that were chosen for it, which come behind all
+            others. resolve: gives the settings and their digest for one cell's overrides.
 
     Raises:
         UsageError: for an empty or repeated name, two rows of equal settings, a setting that the leaderboard itself
@@ -214,8 +218,11 @@ def plan_cells(
         _refuse_reserved(words, reserved)
     cells = []
     for data in data_sets:
-        words_of = {entry: [*data.words, *settings, *entry.words, *overrides] for entry in entries}
-        words_of |= {entry: [*data.words, *_shared_with(entry.model, trained, shared)] for entry in added}
+        behind = {entry: chosen(data.shown, entry.name) if chosen else () for entry in (*entries, *added)}
+        words_of = {entry: [*data.words, *settings, *entry.words, *overrides, *behind[entry]] for entry in entries}
+        words_of |= {
+            entry: [*data.words, *_shared_with(entry.model, trained, shared), *behind[entry]] for entry in added
+        }
         planned = {
             entry: _splits_of(entry.model, data.dataset, given, split_seeds, resolve)
             for entry, given in words_of.items()
@@ -232,8 +239,8 @@ def plan_cells(
             for entry, known in words_of.items():
                 of_entry = list(alone if seeds is None else seeds)
                 for seed in of_entry[:1] if runs_once(entry.model) else of_entry:
-                    chosen = split.words() if several or split_seeds is not None else []
-                    given = [*known, *chosen, f"--model={entry.model}", f"--dataset={data.dataset}", f"--seed={seed}"]
+                    of_split = split.words() if several or split_seeds is not None else []
+                    given = [*known, *of_split, f"--model={entry.model}", f"--dataset={data.dataset}", f"--seed={seed}"]
                     cells.append(_cell(entry.name, given, several, resolve))
     _refuse_equal_rows(cells)
     return cells
@@ -253,14 +260,14 @@ def _splits_of(
     dataset: str,
     overrides: Sequence[str],
     split_seeds: Sequence[int] | None,
-    resolve: Callable[[list[str]], tuple[Settings, str]],
+    resolve: Resolve,
 ) -> list[SplitKey]:
     settings, _ = resolve([*overrides, f"--model={model}", f"--dataset={dataset}"])
     folder = Path(settings.data_path) / (settings.folder or settings.dataset)
     return plan_splits(settings, split_seeds, folder)
 
 
-def _cell(name: str, given: list[str], several: bool, resolve: Callable[[list[str]], tuple[Settings, str]]) -> Cell:
+def _cell(name: str, given: list[str], several: bool, resolve: Resolve) -> Cell:
     # All cells are resolved before the first one runs, which may be hours earlier.
     settings, digest = resolve(given)
     refuse_devices(

@@ -1,4 +1,7 @@
-"""Paired differences of a leaderboard's rows to the one that is best on validation, split by split or seed by seed."""
+"""Paired differences of a leaderboard's rows to its comparator, the baseline that is best on validation.
+
+The comparator is chosen by validation alone, so that it is fixed before the test rows are read.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,24 @@ from recbole_dtn.leaderboard.statistics import (
     BoardRow,
     Metric,
     Paired,
+    Tested,
     UnitKey,
     corrected_t,
     paired_t,
     summary,
+    unit_of,
+    wilcoxon_p,
 )
 from recbole_dtn.metric.paired import holm
 
-__all__ = ["CLAIMS_NEED", "COMPARED", "Comparison", "Difference", "compare"]
+__all__ = [
+    "CLAIMS_NEED", "COMPARED", "SIGNIFICANT", "Comparison", "Difference", "comparator", "compare", "compared_metric",
+    "of_every_seed", "of_one_source", "relative_improvement",
+]  # fmt: skip
 
 CLAIMS_NEED = 10
 """Fewest seeds or splits for a claim; with five or fewer, a two-sided Wilcoxon test cannot reach p < .05."""
+SIGNIFICANT = 0.05
 COMPARED = ("reach", "auc", "rmse")
 """The test metric of a task that is compared: the first of these that it has."""
 Unit = SplitKey | int
@@ -35,24 +45,32 @@ Number = TypeVar("Number")
 
 @dataclass(frozen=True)
 class Difference:
-    """The test metric of one row less that of the best row, over what both have run.
+    """The test metric of one row less that of the comparator, over what both have run.
 
-    ``adjusted`` is ``paired.p`` after Holm's correction over the rows and tasks of the data set.
+    Attributes:
+        paired: over seeds or splits: the uncertainty of training. wilcoxon: p of the signed-rank test over seeds.
+        tested: the uncertainty of the test sample, and that of seeds and sample at once; null where it is not known.
+        relative: ``(AUC - .5) / (AUC of the comparator - .5) - 1``, of the means.
+        adjusted: p after Holm's correction over the rows and tasks of the data set: that of ``tested`` over seeds, that
+            of ``paired`` over splits and draws.
     """
 
     row: BoardRow
     metric: Metric
     paired: Paired
+    wilcoxon: float | None = None
+    tested: Tested | None = None
+    relative: float | None = None
     adjusted: float | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rows of one data set against the one whose mean on validation is best.
+    """The rows of one data set against the baseline whose mean on validation is best.
 
     Attributes:
-        best: that row. over: ``splits``, ``seeds`` or ``draws``. corrected: whether the test is :func:`corrected_t`,
-            for splits with test rows of their own.
+        best: that row, the comparator. over: ``splits``, ``seeds`` or ``draws``. corrected: whether the test is
+            :func:`corrected_t`, for splits with test rows of their own.
     """
 
     best: BoardRow
@@ -65,6 +83,20 @@ class Comparison:
         """Whether there are too few splits or seeds for a claim."""
         return min(difference.paired.n for difference in self.differences) < CLAIMS_NEED
 
+    def significant(self, difference: Difference) -> bool:
+        """Whether the interval of the difference excludes 0 after Holm's correction, with enough seeds or splits."""
+        return not self.descriptive and difference.adjusted is not None and difference.adjusted < SIGNIFICANT
+
+    @property
+    def untested(self) -> dict[str, list[str]]:
+        """Why rows have no uncertainty of the test sample, over seeds: the reason and their names."""
+        found: dict[str, list[str]] = {}
+        for each in self.differences if self.over == "seeds" else ():
+            if each.tested is None:
+                names = found.setdefault(each.row.untested or "it was not computed", [])
+                names += [each.row.name] if each.row.name not in names else []
+        return found
+
 
 def compare(rows: Sequence[BoardRow]) -> Comparison | None:
     """The comparison of the rows of one data set.
@@ -73,49 +105,81 @@ def compare(rows: Sequence[BoardRow]) -> Comparison | None:
         None where fewer than two rows share two splits or seeds, or the rows are not selected by one metric, so that
         none is the best on validation. Rows on other data than most (such as with a domain field) are left out.
     """
-    rows = _of_one_source(rows)
-    over = "splits" if any(len(row.splits) > 1 for row in rows) else "seeds"
-    best = _best_on_validation(rows)
+    rows = of_one_source(rows)
+    over = unit_of(rows)
+    best = comparator(rows)
     if best is None:
         return None
     corrected = over == "splits" and best.test_is_drawn
     found = []
     for row in rows:
         for task in row.tasks if row is not best else ():
-            metric = next((m for name in COMPARED if (m := Metric("test", task, name)) in row.values), None)
+            metric = compared_metric(row, task)
             if metric is None:
                 continue
-            mine, theirs = (_of_every_seed(one, one.values.get(metric, {}), rows) for one in (row, best))
+            mine, theirs = (of_every_seed(one, one.values.get(metric, {}), rows) for one in (row, best))
             pairs = _paired(mine, theirs, over)
             if len(pairs) < 2:
                 continue
             given = list(pairs.values())
             paired = corrected_t(given, best.train_rows, best.test_rows) if corrected else paired_t(given)
-            found.append(Difference(row, metric, paired))
+            tested = row.tested.get(metric) if over == "seeds" else None
+            wilcoxon = wilcoxon_p(given) if over == "seeds" else None
+            found.append(Difference(row, metric, paired, wilcoxon, tested, _relative(row, best, metric)))
     if not found:
         return None
-    adjusted = holm([difference.paired.p for difference in found])
+    adjusted = holm([_p(each, over) for each in found])
     differences = tuple(replace(each, adjusted=p) for each, p in zip(found, adjusted, strict=True))
-    return Comparison(best, "draws" if best.unit == "draws" else over, corrected, differences)
+    return Comparison(best, over, corrected, differences)
 
 
-def _of_one_source(rows: Sequence[BoardRow]) -> list[BoardRow]:
+def _p(difference: Difference, over: str) -> float | None:
+    """What Holm's correction is of."""
+    if over != "seeds":
+        return difference.paired.p
+    return None if difference.tested is None else difference.tested.p
+
+
+def compared_metric(row: BoardRow, task: str) -> Metric | None:
+    """The test metric of a task that is compared: the first of :data:`COMPARED` that the row has."""
+    return next((m for name in COMPARED if (m := Metric("test", task, name)) in row.values), None)
+
+
+def relative_improvement(auc: float, other: float) -> float | None:
+    """RelaImpr: how much more an AUC is above chance than another; None where the other is not above it.
+
+    >>> round(relative_improvement(0.75, 0.70), 12), relative_improvement(0.7, 0.5)
+    (0.25, None)
+    """
+    return (auc - 0.5) / (other - 0.5) - 1 if other > 0.5 else None
+
+
+def _relative(row: BoardRow, best: BoardRow, metric: Metric) -> float | None:
+    means = [of.metrics[metric].mean if metric in of.metrics else None for of in (row, best)]
+    if metric.name != "auc" or means[0] is None or means[1] is None:
+        return None
+    return relative_improvement(means[0], means[1])
+
+
+def of_one_source(rows: Sequence[BoardRow]) -> list[BoardRow]:
     """The rows on the data that most of them are on."""
     counts = Counter(row.source_fingerprint for row in rows)
     usual = counts.most_common(1)[0][0] if counts else ""
     return [row for row in rows if row.source_fingerprint == usual]
 
 
-def _best_on_validation(rows: Sequence[BoardRow]) -> BoardRow | None:
-    """The row with the best mean of ``valid_metric`` over the runs that all have, before test is looked at.
+def comparator(rows: Sequence[BoardRow]) -> BoardRow | None:
+    """The baseline with the best mean of ``valid_metric`` over the runs that all have, before test is looked at.
 
-    A row without a validation result is not chosen; the others are compared by what they share.
+    Baselines are the rows that are not ``proposed``; all rows where all are. A row without a validation result is not
+    chosen; the others are compared by what they share. None where there are fewer than two rows, or no such metric.
     """
-    selected = [row for row in rows if row.valid_values]
+    baselines = [row for row in rows if not row.proposed] or rows
+    selected = [row for row in baselines if row.valid_values]
     if len(rows) < 2 or not selected:
         return None
     first = selected[0]
-    values = {id(row): _of_every_seed(row, row.valid_values, selected) for row in selected}
+    values = {id(row): of_every_seed(row, row.valid_values, selected) for row in selected}
     shared = set(values[id(first)]).intersection(*values.values())
     if len({row.valid_metric for row in selected}) > 1 or not shared:
         return None
@@ -124,7 +188,7 @@ def _best_on_validation(rows: Sequence[BoardRow]) -> BoardRow | None:
     return max(selected, key=lambda row: sign * statistics.fmean(values[id(row)][key] for key in shared))
 
 
-def _of_every_seed(
+def of_every_seed(
     row: BoardRow, values: Mapping[UnitKey, Number], others: Sequence[BoardRow]
 ) -> Mapping[UnitKey, Number]:
     """Values by split and seed; a deterministic model's value of a split is that of every seed of the others."""
@@ -143,6 +207,6 @@ def _paired(
     for (split, seed), value in mine.items():
         other = theirs.get((split, seed))
         if value is not None and other is not None:
-            by_unit.setdefault(split if over == "splits" else seed, []).append(value - other)
+            by_unit.setdefault(seed if over == "seeds" else split, []).append(value - other)
     means = {unit: summary(values).mean for unit, values in by_unit.items()}
     return {unit: mean for unit, mean in means.items() if mean is not None}

@@ -7,10 +7,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from recbole_dtn.leaderboard.costs import cost_cells, costs_in
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, unit_of
+from recbole_dtn.leaderboard.stored import Failure, Stored
 from recbole_dtn.report.text import NONE, count, decimal, share
 
-__all__ = ["Table", "detail_tables", "warnings_of"]
+__all__ = ["Table", "detail_tables", "failure_table", "stored_tables", "warnings_of"]
 
 LISTED = 5
 """Most runs whose best epochs are listed one by one."""
@@ -34,7 +36,42 @@ def detail_tables(rows: Sequence[BoardRow], labels: Sequence[str]) -> list[Table
     Args:
         rows: of the board, on one data set. labels: their names.
     """
-    return [table for table in (_positives(rows), _uncertainty(rows, labels)) if table.cells]
+    return [table for table in (_positives(rows), _uncertainty(rows, labels), _others(rows, labels)) if table.cells]
+
+
+def stored_tables(rows: Sequence[BoardRow], labels: Sequence[str], stored: Stored) -> list[Table]:
+    """Costs of the rows of one data set, and its cells that failed; without one that has nothing to show."""
+    costs = costs_in(rows)
+    cells = [[label, *cost_cells(row, costs)] for label, row in zip(labels, rows, strict=True)] if costs else []
+    where = f"; speed and memory {stored.measured_on}" if stored.measured_on else ""
+    table = Table(f"costs{where}", ["model", *(cost.title for cost in costs)], cells)
+    failed = failure_table(stored.failures_of(rows, rows[0].dataset))
+    return [table for table in (table, failed) if table.cells]
+
+
+def failure_table(failures: Sequence[Failure]) -> Table:
+    """Cells that failed, those of one row and reason on one line."""
+    found: dict[tuple[str, str], list[str]] = {}
+    splits = {failure.split for failure in failures}
+    for failure in failures:
+        cell = f"{failure.split}, {failure.seed}" if len(splits) > 1 else str(failure.seed)
+        found.setdefault((failure.name, failure.reason), []).append(cell)
+    cells = [[name, "; ".join(of_row), " ".join(reason.split())] for (name, reason), of_row in found.items()]
+    return Table("failed cells", ["model", "seeds", "reason"], cells)
+
+
+def _others(rows: Sequence[BoardRow], labels: Sequence[str]) -> Table:
+    """Per row and task: the test metrics that are in no other table, the means over the runs."""
+    titles = {"gauc": "GAUC", "ne": "NE", "ece": "ECE"}
+    names = [name for name in titles if any(Metric("test", task, name) in row.metrics for row in rows
+             for task in row.tasks)]  # fmt: skip
+    cells = []
+    for label, row in zip(labels, rows, strict=True):
+        for place, task in enumerate(row.tasks if names else ()):
+            found = [row.metrics.get(Metric("test", task, name)) for name in names]
+            cells.append([label if place == 0 else "", row.title_of(task), *(decimal(of.mean if of else None, 4)
+                          for of in found)])  # fmt: skip
+    return Table("other test metrics", ["model", "task", *(titles[name] for name in names)], cells)
 
 
 def _positives(rows: Sequence[BoardRow]) -> Table:
@@ -81,7 +118,7 @@ def _uncertainty(rows: Sequence[BoardRow], labels: Sequence[str]) -> Table:
             cells.append(
                 [
                     label if place == 0 else "",
-                    task,
+                    row.title_of(task),
                     decimal(auc.mean if auc else None, 4),
                     decimal(auc.sd if auc else None, 4),
                     decimal(row.errors.get(Metric("test", task, "auc")), 4),

@@ -7,21 +7,29 @@ from typing import Any
 
 from rich.console import Console
 
-from recbole_dtn.leaderboard.compare import CLAIMS_NEED, Comparison, Difference, compare
+from recbole_dtn.leaderboard.compare import CLAIMS_NEED, SIGNIFICANT, Comparison, Difference, compare
 from recbole_dtn.leaderboard.labels import row_labels
 from recbole_dtn.leaderboard.statistics import BoardRow
 from recbole_dtn.report.console import say
 from recbole_dtn.report.tables import csv_text, escaped, markdown_table, show_table
-from recbole_dtn.report.text import NONE, decimal, p_value
+from recbole_dtn.report.text import NONE, decimal, p_value, share
 
-__all__ = ["difference_lines", "differences_csv", "show_differences"]
+__all__ = [
+    "OF_SEEDS", "OF_SPLITS", "difference_lines", "difference_notes", "difference_title", "differences_csv", "interval",
+    "show_differences", "signed", "signed_share",
+]  # fmt: skip
 
-COLUMNS = ("model", "test metric", "difference", "standard error", "95 % interval", "p (Holm)", "n")
+OF_SPLITS = ("model", "test metric", "difference", "standard error", "95 % interval", "p (Holm)", "n")
+OF_SEEDS = (
+    "model", "test metric", "difference", "RelaImpr", "± training", "p (t)", "p (Wilcoxon)", "± test sample",
+    "95 % interval", "p (Holm)", "n",
+)  # fmt: skip
 CSV_COLUMNS = (
     "dataset", "model", "best", "task", "metric", "difference", "standard_error", "low", "high", "p", "p_holm", "n",
-    "over", "test", "settings_digest", "best_settings_digest",
+    "over", "test", "settings_digest", "best_settings_digest", "relaimpr", "p_wilcoxon", "sample_method",
+    "sample_error", "sample_low", "sample_high", "both_error", "both_low", "both_high", "both_p", "significant",
 )  # fmt: skip
-SIGNIFICANT = 0.05
+TESTED = ("sample_method", "sample_error", "sample_low", "sample_high", "error", "low", "high", "p")
 
 
 def signed(value: float | None) -> str:
@@ -34,28 +42,67 @@ def signed(value: float | None) -> str:
     return text if value is None or text.startswith("-") else f"+{text}"
 
 
-def _cells(difference: Difference, name: str, *, bold: bool) -> list[str]:
-    paired, metric = difference.paired, difference.metric
-    interval = NONE if paired.low is None else f"{signed(paired.low)} to {signed(paired.high)}"
+def signed_share(value: float | None) -> str:
+    """A share in per cent with its sign.
+
+    >>> signed_share(0.0123), signed_share(-0.5), signed_share(None)
+    ('+1.23%', '-50.00%', '–')
+    """
+    return share(value) if value is None or value < 0 else f"+{share(value)}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Two signed ends, or a dash."""
+    return NONE if low is None else f"{signed(low)} to {signed(high)}"
+
+
+def _cells(difference: Difference, name: str, over: str, *, bold: bool) -> list[str]:
+    paired, metric, tested = difference.paired, difference.metric, difference.tested
     shown = signed(paired.mean)
-    if bold and difference.adjusted is not None and difference.adjusted < SIGNIFICANT:
-        shown = f"**{shown}**"
-    label = f"{metric.task} {metric.name.upper()}"
-    return [name, label, shown, decimal(paired.error, 4), interval, p_value(difference.adjusted), str(paired.n)]
+    starts = [name, f"{difference.row.title_of(metric.task)} {metric.name.upper()}", f"**{shown}**" if bold else shown]
+    ends = [p_value(difference.adjusted), str(paired.n)]
+    if over != "seeds":
+        return [*starts, decimal(paired.error, 4), interval(paired.low, paired.high), *ends]
+    trained = [decimal(paired.error, 4), p_value(paired.p), p_value(difference.wilcoxon)]
+    sample = (
+        [decimal(tested.sample_error, 4), interval(tested.low, tested.high)] if tested is not None else [NONE, NONE]
+    )
+    return [*starts, signed_share(difference.relative), *trained, *sample, *ends]
 
 
 def _table(found: Comparison, rows: Sequence[BoardRow], *, bold: bool) -> list[list[str]]:
     names = dict(zip(map(id, rows), row_labels(rows), strict=True))
-    bold = bold and not found.descriptive
-    return [_cells(difference, names[id(difference.row)], bold=bold) for difference in found.differences]
+    return [
+        _cells(each, names[id(each.row)], found.over, bold=bold and found.significant(each))
+        for each in found.differences
+    ]
 
 
-def _title(found: Comparison, rows: Sequence[BoardRow]) -> str:
+def _columns(found: Comparison) -> tuple[str, ...]:
+    return OF_SEEDS if found.over == "seeds" else OF_SPLITS
+
+
+def difference_title(found: Comparison, rows: Sequence[BoardRow]) -> str:
+    """Which row the others are compared with, and why."""
     name = row_labels(rows)[[id(row) for row in rows].index(id(found.best))]
-    return f"Differences to {name}, the best on validation ({found.best.valid_metric})"
+    kind = "the baseline that is best" if any(row.proposed for row in rows) else "the best"
+    return f"Differences to {name}, {kind} on validation ({found.best.valid_metric})"
 
 
-def _notes(found: Comparison) -> list[str]:
+def difference_notes(found: Comparison) -> list[str]:
+    """How the differences were tested, and what is claimed."""
+    lines = ["The comparator was chosen by validation alone, before any test row was read."]
+    lines += _how_seeds(found) if found.over == "seeds" else _how_splits(found)
+    for reason, names in found.untested.items():
+        lines.append(f"Not tested over the test sample, and so not called significant: {', '.join(names)} ({reason}).")
+    if found.descriptive:
+        lines.append(f"Fewer than {CLAIMS_NEED} {found.over}: descriptive, no difference is claimed.")
+    else:
+        lines.append(f"Bold: p < {SIGNIFICANT} after Holm's correction for all differences of this table.")
+    return lines
+
+
+def _how_splits(found: Comparison) -> list[str]:
     best = found.best
     if found.corrected:
         how = (
@@ -65,10 +112,23 @@ def _notes(found: Comparison) -> list[str]:
     elif found.over == "draws":
         how = "Paired by draw of the data (Student's t): the sampling error of each draw's test rows is in the spread."
     else:
-        how = f"Paired by {found.over[:-1]} (Student's t), on the same test rows, whose sampling error is not in it."
-    lines = [f"{how} p is corrected for all differences of this table (Holm)."]
-    if found.descriptive:
-        lines.append(f"Fewer than {CLAIMS_NEED} {found.over}: descriptive, no difference is claimed.")
+        how = "Paired split by split (Student's t), on the same test rows, whose sampling error is not in it."
+    return [how]
+
+
+def _how_seeds(found: Comparison) -> list[str]:
+    lines = ["± training: standard error over the seeds, paired by seed on one split (Student's t, Wilcoxon)."]
+    tested = [each for each in found.differences if each.tested is not None]
+    if tested:
+        first = tested[0]
+        about = first.row.tested_on
+        drawn, draws, units = about.get("drawn", "rows"), about.get("draws", 0), about.get("units", 0)
+        method = first.tested.sample_method if first.tested is not None else ""
+        how = "DeLong" if method == "DeLong" else f"bootstrap of {units:,} {drawn}"
+        lines.append(
+            f"± test sample: standard error over the test {drawn} ({how}). 95 % interval and p: {draws:,} draws of "
+            f"seeds x {drawn} at once."
+        )
     return lines
 
 
@@ -77,8 +137,9 @@ def difference_lines(rows: Sequence[BoardRow]) -> list[str]:
     found = compare(rows)
     if found is None:
         return []
-    lines = ["", f"### {escaped(_title(found, rows))}", "", *markdown_table(COLUMNS, _table(found, rows, bold=True))]
-    return [*lines, "", *(f"- {escaped(note)}" for note in _notes(found))]
+    table = markdown_table(_columns(found), _table(found, rows, bold=True))
+    lines = ["", f"### {escaped(difference_title(found, rows))}", "", *table]
+    return [*lines, "", *(f"- {escaped(note)}" for note in difference_notes(found))]
 
 
 def show_differences(rows: Sequence[BoardRow], console: Console) -> None:
@@ -86,9 +147,10 @@ def show_differences(rows: Sequence[BoardRow], console: Console) -> None:
     found = compare(rows)
     if found is None:
         return
-    say(console, _title(found, rows))
-    show_table(console, COLUMNS, _table(found, rows, bold=False), numbers=True)
-    say(console, "\n".join(_notes(found)) + "\n")
+    say(console, difference_title(found, rows))
+    show_table(console, _columns(found), _table(found, rows, bold=False), numbers=True)
+    notes = [note for note in difference_notes(found) if not note.startswith("Bold")]  # a terminal shows none
+    say(console, "\n".join(notes) + "\n")
 
 
 def differences_csv(groups: Sequence[Sequence[BoardRow]]) -> str | None:
@@ -98,10 +160,12 @@ def differences_csv(groups: Sequence[Sequence[BoardRow]]) -> str | None:
         found = compare(rows)
         for each in found.differences if found is not None else ():
             assert found is not None
-            paired, metric = each.paired, each.metric
+            paired, metric, tested = each.paired, each.metric, each.tested
+            of_test = [getattr(tested, name, None) for name in TESTED]
             lines.append([
                 each.row.dataset, each.row.name, found.best.name, metric.task, metric.name, paired.mean, paired.error,
                 paired.low, paired.high, paired.p, each.adjusted, paired.n, found.over,
                 "corrected_t" if found.corrected else "paired_t", each.row.settings_digest, found.best.settings_digest,
+                each.relative, each.wilcoxon, *of_test, found.significant(each),
             ])  # fmt: skip
     return csv_text(CSV_COLUMNS, lines) if lines else None

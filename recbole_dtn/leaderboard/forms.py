@@ -7,10 +7,13 @@ from itertools import groupby
 from pathlib import Path
 
 from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.leaderboard.fairness import with_plan
 from recbole_dtn.leaderboard.latex import latex
 from recbole_dtn.leaderboard.page.page import board_page
+from recbole_dtn.leaderboard.plan import BoardPlan
 from recbole_dtn.leaderboard.render import write_csv, write_markdown
 from recbole_dtn.leaderboard.statistics import summarise
+from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.files import write_text
 
@@ -42,22 +45,29 @@ def write_forms(
     folder: Path,
     board: str,
     forms: Sequence[str] = FORMS,
+    *,
+    proposed: Sequence[str] = (),
+    stored: Stored | None = None,
+    plan: BoardPlan | None = None,
 ) -> list[Path]:
     """Write the files of a leaderboard, each whole or not at all. The same records give the same bytes.
 
     Args:
         records: of the runs, in the order of the rows. names: of rows, by the digest of their settings.
         folder: of the files. board: their name. forms: some of :data:`FORMS`.
+        proposed: names of the rows that are no baselines. stored: statistics, speed and failures; None: those in the
+            folder. plan: what was chosen for the rows, where they were matched or tuned.
 
     Returns:
         The paths, in the order of ``forms``; those of the CSV without its table of differences.
     """
-    rows = summarise(records, names)
+    stored = Stored.read(board, folder) if stored is None else stored
+    rows = with_plan(stored.rows(summarise(records, names, proposed), records), plan)
     groups = [list(group) for _, group in groupby(rows, key=lambda row: row.dataset)]
     written = []
     for form in forms:
         if form == "md":
-            written.append(write_markdown(rows, folder, board))
+            written.append(write_markdown(rows, folder, board, stored))
         elif form == "csv":
             written.append(write_csv(rows, folder, board))
         elif form == "latex":
@@ -65,5 +75,5 @@ def write_forms(
             write_text(written[-1], latex(groups))
         else:
             written.append(folder / f"{board}.html")
-            write_text(written[-1], board_page(groups, records, board))
+            write_text(written[-1], board_page(groups, records, board, stored=stored))
     return written

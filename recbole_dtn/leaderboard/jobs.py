@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from recbole_dtn.leaderboard.cell_run import recorded_run
-from recbole_dtn.leaderboard.cells import Cell
+from recbole_dtn.leaderboard.cell_run import present_fingerprint, recorded_run
+from recbole_dtn.leaderboard.cells import Cell, resolve_cell
+from recbole_dtn.leaderboard.choose import Chooser, candidates_of, refuse_trial_seeds, schema_of
+from recbole_dtn.leaderboard.plan import BoardPlan, MatchWanted, TuneWanted
+from recbole_dtn.record.record import RunRecord
+from recbole_dtn.report.console import make_console
 
-__all__ = ["PROGRAM", "missing_jobs"]
+__all__ = ["PROGRAM", "board_jobs", "missing_jobs"]
 
 PROGRAM = "python run_recbole_dtn.py"
 
@@ -21,3 +25,40 @@ def missing_jobs(cells: Sequence[Cell]) -> Iterator[str]:
         if recorded_run(cell) is None:
             words = shlex.join([*cell.overrides, "--threads=1"])
             yield f"cd {here} && {PROGRAM} leaderboard cell {words}"
+
+
+def board_jobs(
+    cells: Sequence[Cell],
+    match: MatchWanted | None,
+    tune: TuneWanted | None,
+    cells_with: Callable[[BoardPlan], Sequence[Cell]],
+    keep: Callable[[BoardPlan], object],
+) -> Iterator[str]:
+    """The commands of a leaderboard that can run now: those of the next trial of each row, then those of its cells.
+
+    Args:
+        cells: of the leaderboard, without what is chosen. match, tune: how rows are chosen. cells_with: the cells with
+            what was chosen. keep: gets the plan.
+
+    Raises:
+        UsageError: for what cannot be matched or tuned.
+    """
+    if match is None and tune is None:
+        return missing_jobs(cells)
+    chooser = Chooser(
+        candidates_of(cells), match, tune, resolve=resolve_cell, fingerprint=present_fingerprint, schema=schema_of,
+        console=make_console(quiet=True),
+    )  # fmt: skip
+    missing: list[Cell] = []
+
+    def recorded(trials: Sequence[Cell]) -> tuple[Mapping[int, RunRecord], Mapping[int, str]]:
+        found = {place: run for place, cell in enumerate(trials) if (run := recorded_run(cell)) is not None}
+        missing.extend(cell for place, cell in enumerate(trials) if place not in found)
+        return found, {}
+
+    if tune is not None:
+        refuse_trial_seeds([cell.key.seed for cell in cells], tune)
+        chooser.run_trials(recorded, keep)
+    plan = chooser.chosen()
+    keep(plan)
+    return missing_jobs(missing or cells_with(plan))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from recbole_dtn.leaderboard.compare import Comparison, Difference, compare
-from recbole_dtn.leaderboard.differences import SIGNIFICANT, signed
+from recbole_dtn.leaderboard.across import Across, across, across_table
+from recbole_dtn.leaderboard.compare import SIGNIFICANT, Comparison, Difference, compare
+from recbole_dtn.leaderboard.costs import Cost, cost_cells, costs_in
+from recbole_dtn.leaderboard.differences import signed
 from recbole_dtn.leaderboard.labels import MARK, WORSE, row_labels
-from recbole_dtn.leaderboard.render import SHOWN, spread
-from recbole_dtn.leaderboard.statistics import REACH, BoardRow, Metric
+from recbole_dtn.leaderboard.render import SHOWN, shown_error, shown_tasks, spread
+from recbole_dtn.leaderboard.statistics import REACH, BoardRow, Metric, unit_of
 from recbole_dtn.registry import METRICS
 from recbole_dtn.report.text import count, p_value, shown
 
@@ -46,18 +48,23 @@ def latex(groups: Sequence[Sequence[BoardRow]]) -> str:
         blocks.append(_results(rows, found))
         if found is not None:
             blocks.append(_differences(rows, found))
+        if costs := costs_in(rows):
+            blocks.append(_costs(rows, costs))
+    together = across([row for rows in groups for row in rows])
+    if together is not None:
+        blocks.append(_across(together))
     return "\n\n".join(blocks) + "\n"
 
 
 def _results(rows: Sequence[BoardRow], found: Comparison | None) -> str:
     tasks = [
         (task, [name for name in SHOWN if any(Metric("test", task, name) in row.metrics for row in rows)])
-        for task in dict.fromkeys(task for row in rows for task in row.tasks)
+        for task in shown_tasks(rows)
     ]
     tasks = [(task, names) for task, names in tasks if names]
     over, under, column = [""], [], 2
     for task, names in tasks:
-        over.append(rf"\multicolumn{{{len(names)}}}{{c}}{{{tex(task)}}}")
+        over.append(rf"\multicolumn{{{len(names)}}}{{c}}{{{tex(shown_tasks(rows)[task])}}}")
         under.append(rf"\cmidrule(lr){{{column}-{column + len(names) - 1}}}")
         column += len(names)
     heads = ["Model", *(tex(SHOWN[name]) for _, names in tasks for name in names), "Dense", "Parameters"]
@@ -70,11 +77,13 @@ def _results(rows: Sequence[BoardRow], found: Comparison | None) -> str:
                 cells.append(_mean(row, metric, bold=_is_bold(row, metric, found)))
         lines.append([*cells, *(tex(count(row.parameters.get(part))) for part in ("dense", "total"))])
     body = [_line([*over, "", ""]), "".join(under), _line(heads), r"\midrule", *map(_line, lines)]
-    units = "splits" if any(len(row.splits) > 1 for row in rows) else "seeds"
+    units = unit_of(rows)
+    sample = any(shown_error(row, metric) is not None for row in rows for metric in row.errors)
     numbers = dict.fromkeys(row.units for row in rows)
     caption = (
         f"{tex(rows[0].dataset)}: test metrics, mean $\\pm$ standard deviation over "
-        f"{tex(' or '.join(map(str, sorted(numbers))))} {units}. {_what_is_bold(rows, found)}"
+        f"{tex(' or '.join(map(str, sorted(numbers))))} {units}"
+        f"{', in brackets the standard error over the test rows' if sample else ''}. {_what_is_bold(rows, found)}"
         + (rf" {tex(WORSE)}: with runs that diverged or overfit." if any(row.worse for row in rows) else "")
     )
     return _table(caption, f"results-{rows[0].dataset}", "l" + "r" * (len(heads) - 1), body)
@@ -93,7 +102,7 @@ def _what_is_bold(rows: Sequence[BoardRow], found: Comparison | None) -> str:
 
 
 def _mean(row: BoardRow, metric: Metric, *, bold: bool) -> str:
-    text = spread(row.metrics.get(metric), row.units)
+    text = spread(row.metrics.get(metric), row.units, shown_error(row, metric))
     mean, _, rest = text.partition(" ")
     shown = rf"\textbf{{{tex(mean)}}}" if bold else tex(mean)
     return f"{shown} {tex(rest)}" if rest else shown
@@ -106,14 +115,14 @@ def _is_bold(row: BoardRow, metric: Metric, found: Comparison | None) -> bool:
     if row is found.best:
         others = {id(difference.row) for difference in of_metric}
         everyone = {id(difference.row) for difference in found.differences}
-        return bool(of_metric) and others == everyone and all(_better(each) is False for each in of_metric)
-    return any(difference.row is row and _better(difference) is True for difference in of_metric)
+        return bool(of_metric) and others == everyone and all(_better(each, found) is False for each in of_metric)
+    return any(difference.row is row and _better(difference, found) is True for difference in of_metric)
 
 
-def _better(difference: Difference) -> bool | None:
+def _better(difference: Difference, found: Comparison) -> bool | None:
     """Whether a row is better than the best on validation; None where the difference is not significant."""
     mean = difference.paired.mean
-    if mean is None or mean == 0 or difference.adjusted is None or difference.adjusted >= SIGNIFICANT:
+    if mean is None or mean == 0 or not found.significant(difference):
         return None
     if difference.metric.name == REACH:
         return mean > 0
@@ -126,13 +135,15 @@ def _differences(rows: Sequence[BoardRow], found: Comparison) -> str:
     lines = []
     for each in found.differences:
         paired = each.paired
-        told = not found.descriptive and each.adjusted is not None and each.adjusted < SIGNIFICANT
+        told = found.significant(each)
         shown = _signed(paired.mean)
-        interval = "--" if paired.low is None else f"{_signed(paired.low)} to {_signed(paired.high)}"
+        # Over seeds the interval is that of seeds and test sample at once, where it is known.
+        of = each.tested if found.over == "seeds" else paired
+        interval = "--" if of is None or of.low is None else f"{_signed(of.low)} to {_signed(of.high)}"
         lines.append(
             [
                 tex(names[id(each.row)]),
-                tex(f"{each.metric.task} {SHOWN[each.metric.name]}"),
+                tex(f"{each.row.title_of(each.metric.task)} {SHOWN[each.metric.name]}"),
                 rf"\textbf{{{shown}}}" if told else shown,
                 interval,
                 tex(p_value(each.adjusted)),
@@ -141,11 +152,27 @@ def _differences(rows: Sequence[BoardRow], found: Comparison) -> str:
         )
     claims = f"Bold: $p < {SIGNIFICANT}$." if not found.descriptive else f"Too few {found.over} for a claim."
     how = " (corrected resampled $t$-test)" if found.corrected else ""
+    if any(each.tested is not None for each in found.differences):
+        how = " (bootstrap over seeds and test sample)"
     caption = (
         f"{tex(rows[0].dataset)}: differences to {tex(names[id(found.best)])}, the best on validation, paired over "
         f"{found.over}{how}; $p$ after Holm's correction. {claims}"
     )
     return _table(caption, f"differences-{rows[0].dataset}", "llrrrr", [_line(heads), r"\midrule", *map(_line, lines)])
+
+
+def _across(found: Across) -> str:
+    table, notes = across_table(found)
+    body = [_line(map(tex, table.columns)), r"\midrule", *(_line(map(tex, cells)) for cells in table.cells)]
+    return _table(tex(" ".join(notes)), "all-data-sets", "l" + "r" * (len(table.columns) - 1), body)
+
+
+def _costs(rows: Sequence[BoardRow], costs: Sequence[Cost]) -> str:
+    heads = ["Model", *(tex(cost.title) for cost in costs)]
+    lines = [map(tex, [label, *cost_cells(row, costs)]) for label, row in zip(row_labels(rows), rows, strict=True)]
+    body = [_line(heads), r"\midrule", *map(_line, lines)]
+    caption = f"{tex(rows[0].dataset)}: costs. Speed, latency and memory are those of a serial pass of their own."
+    return _table(caption, f"costs-{rows[0].dataset}", "l" + "r" * len(costs), body)
 
 
 def _signed(value: float | None) -> str:

@@ -25,6 +25,15 @@ class Recorded:
     unreadable: list[str] = field(default_factory=list)
     seen: dict[Path, int] = field(default_factory=dict)
 
+    @property
+    def folders(self) -> dict[tuple[str, str, str], Path]:
+        """The folder of each run, by data set, model and ``run_id``."""
+        return {
+            (record.dataset, record.model, record.run_id): folder
+            for runs in self.runs.values()
+            for folder, record in runs
+        }
+
     def read(self, folder: Path) -> None:
         """Read the records in a folder ``<output_dir>/<dataset>/<model>`` that are new or were written again.
 

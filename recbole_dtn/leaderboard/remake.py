@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from recbole_dtn.config.splits import SplitKey
 from recbole_dtn.errors import why
 from recbole_dtn.leaderboard.cells import Cell, CellKey
 from recbole_dtn.leaderboard.page.chosen import defaults_of, flat
+from recbole_dtn.leaderboard.plan import BoardPlan
 from recbole_dtn.leaderboard.records import Recorded
 from recbole_dtn.record.record import FILE_NAME, RunRecord
 
@@ -30,6 +31,8 @@ class Remade:
     Attributes:
         records: in the order of the rows. names: of rows, by the digest of their settings. name: of the files.
         missing: cells without a record. unreadable: a message per record that could not be read.
+        folders: of the runs, by data set, model and ``run_id``. proposed: names of the rows that are no baselines.
+        plan: what was chosen for the rows, where they were matched or tuned.
     """
 
     records: list[RunRecord]
@@ -37,17 +40,26 @@ class Remade:
     name: str
     missing: Sequence[Cell] = ()
     unreadable: Sequence[str] = ()
+    folders: Mapping[tuple[str, str, str], Path] = field(default_factory=dict)
+    proposed: Sequence[str] = ()
+    plan: BoardPlan | None = None
+
+    def folder_of(self, run: RunRecord) -> Path | None:
+        """Where a run's files are; None where it is not known."""
+        return self.folders.get((run.dataset, run.model, run.run_id))
 
 
-def of_cells(cells: Sequence[Cell], folder: Path | None, name: str, known: Recorded | None = None) -> Remade:
+def of_cells(
+    cells: Sequence[Cell], folder: Path | None, name: str, known: Recorded | None = None, plan: BoardPlan | None = None
+) -> Remade:
     """The records of cells, below ``folder`` or (None) below ``output_dir`` of their settings.
 
-    ``known``: what was read before, to which new records are added.
+    ``known``: what was read before, to which new records are added. ``plan``: what was chosen for the rows.
     """
     folders = [folder] if folder is not None else [Path(cell.settings.output_dir) for cell in cells]
     recorded = read_below(folders, known)
     records, names, missing = records_of(cells, recorded)
-    return Remade(records, names, name, missing, recorded.unreadable)
+    return Remade(records, names, name, missing, recorded.unreadable, recorded.folders, plan=plan)
 
 
 def of_folder(folder: Path, known: Recorded | None = None) -> Remade:
@@ -56,7 +68,7 @@ def of_folder(folder: Path, known: Recorded | None = None) -> Remade:
     records = all_records(recorded)
     names = names_of(records)
     records.sort(key=lambda run: (run.shown_dataset, names[run.settings_digest]))
-    return Remade(records, names, folder.resolve().name, unreadable=recorded.unreadable)
+    return Remade(records, names, folder.resolve().name, unreadable=recorded.unreadable, folders=recorded.folders)
 
 
 def read_below(folders: Iterable[Path], known: Recorded | None = None) -> Recorded:
@@ -88,7 +100,9 @@ def _hidden(path: Path) -> bool:
 
 def all_records(recorded: Recorded) -> list[RunRecord]:
     """All records, in an order that depends on nothing but what is in them."""
-    records = [record for runs in recorded.runs.values() for _, record in runs]
+    # Trials of tuning are no rows: they have no test.
+    runs = (record for runs in recorded.runs.values() for _, record in runs)
+    records = [record for record in runs if record.settings.get("trial") is None]
     return sorted(
         records,
         key=lambda run: (

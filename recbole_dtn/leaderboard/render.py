@@ -9,20 +9,24 @@ from typing import Any
 
 from rich.console import Console
 
+from recbole_dtn.leaderboard.across import across, across_csv, across_table
 from recbole_dtn.leaderboard.cells import runs_once
 from recbole_dtn.leaderboard.compare import CLAIMS_NEED
-from recbole_dtn.leaderboard.details import detail_tables, warnings_of
+from recbole_dtn.leaderboard.costs import COSTS
+from recbole_dtn.leaderboard.details import detail_tables, failure_table, stored_tables, warnings_of
 from recbole_dtn.leaderboard.differences import difference_lines, differences_csv, show_differences
+from recbole_dtn.leaderboard.fairness import fairness_notes
 from recbole_dtn.leaderboard.labels import MARK, WORSE, row_labels
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary, unit_of
+from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.report.console import say
 from recbole_dtn.report.files import write_text
 from recbole_dtn.report.tables import csv_text, escaped, markdown_table, show_table
 from recbole_dtn.report.text import NONE, count, decimal
 
 __all__ = [
-    "PARTS", "SHOWN", "board_csv", "markdown", "notes", "print_board", "spread", "write_board", "write_csv",
-    "write_markdown",
+    "PARTS", "SHOWN", "board_csv", "markdown", "notes", "print_board", "shown_error", "shown_tasks", "spread",
+    "write_board", "write_csv", "write_markdown",
 ]  # fmt: skip
 
 SHOWN = {"reach": "reach", "auc": "AUC", "logloss": "log loss", "rmse": "RMSE", "mae": "MAE"}
@@ -31,27 +35,45 @@ CSV_COLUMNS = (
     "dataset", "name", "model", "task", "metric", "split", "mean", "sd", "n",
     *(f"parameters_{part}" for part in PARTS),
     "samples_per_second", "settings_digest", "data_fingerprint", "selected_on_test", "runs", "runs_above_constant",
+    "sample_error", *(cost.key for cost in COSTS if cost.own_table),
 )  # fmt: skip
+NOTHING = Stored()
 
 
 # ---- cells of the table ---------------------------------------------------------------------------------------------
 
 
-def spread(values: Summary | None, units: int) -> str:
-    """``mean ± sd``; a dash for what is undefined, and n where some of the seeds or splits have no value.
+def spread(values: Summary | None, units: int, error: float | None = None) -> str:
+    """``mean ± sd [standard error over the test rows]``; a dash for what is undefined.
+
+    Where some of the seeds or splits have no value, n is their number.
 
     >>> spread(Summary(0.78514, 0.00123, 3), 3), spread(Summary(0.5, None, 1), 1), spread(Summary(None, None, 0), 3)
     ('0.7851 ± 0.0012', '0.5000 ± –', '–')
     >>> spread(Summary(0.5, 0.01, 2), 3)
     '0.5000 ± 0.0100 (n=2)'
+    >>> spread(Summary(0.78514, 0.00123, 3), 3, 0.0045)
+    '0.7851 ± 0.0012 [0.0045]'
     """
     if values is None or values.mean is None:
         return NONE
-    return f"{decimal(values.mean, 4)} ± {decimal(values.sd, 4)}" + (f" (n={values.n})" if values.n != units else "")
+    sample = "" if error is None else f" [{decimal(error, 4)}]"
+    some = f" (n={values.n})" if values.n != units else ""
+    return f"{decimal(values.mean, 4)} ± {decimal(values.sd, 4)}{sample}{some}"
+
+
+def shown_tasks(rows: Sequence[BoardRow]) -> dict[str, str]:
+    """The titles of all tasks, and of the conditional probabilities that models predict beside them, by name."""
+    return {name: row.title_of(name) for names in ("tasks", "factors") for row in rows for name in getattr(row, names)}
+
+
+def shown_error(row: BoardRow, metric: Metric) -> float | None:
+    """The standard error over the test rows, of an AUC."""
+    return row.errors.get(metric) if metric.name == "auc" else None
 
 
 def _shown_metrics(rows: Sequence[BoardRow]) -> list[Metric]:
-    tasks = dict.fromkeys(task for row in rows for task in row.tasks)
+    tasks = shown_tasks(rows)
     # The board shows test metrics; the CSV has validation too.
     wanted = [Metric("test", task, name) for task in tasks for name in SHOWN]
     return [metric for metric in wanted if any(metric in row.metrics for row in rows)]
@@ -60,9 +82,10 @@ def _shown_metrics(rows: Sequence[BoardRow]) -> list[Metric]:
 def _columns(rows: Sequence[BoardRow]) -> list[str]:
     unit = unit_of(rows)
     counts = [unit] if unit == "seeds" else [unit, "runs"]
+    tasks = shown_tasks(rows)
     return [
         "model", *counts,
-        *(f"{metric.task} {SHOWN[metric.name]}" for metric in _shown_metrics(rows)),
+        *(f"{tasks[metric.task]} {SHOWN[metric.name]}" for metric in _shown_metrics(rows)),
         "embedding", "codebook", "dense", "parameters", "samples/s",
     ]  # fmt: skip
 
@@ -77,9 +100,9 @@ def _cells(rows: Sequence[BoardRow]) -> list[list[str]]:
         [
             label,
             *([str(len(row.splits)), str(row.runs)] if several else [str(len(row.seeds))]),
-            *(spread(row.metrics.get(metric), row.units) for metric in metrics),
+            *(spread(row.metrics.get(metric), row.units, shown_error(row, metric)) for metric in metrics),
             *(count(row.parameters.get(part)) for part in PARTS),
-            NONE if row.samples_per_second is None else count(round(row.samples_per_second)),
+            NONE if row.train_rate is None else count(round(row.train_rate)),
         ]
         for label, row in zip(row_labels(rows), rows, strict=True)
     ]
@@ -108,6 +131,8 @@ def notes(rows: Sequence[BoardRow]) -> list[str]:
                 f"{tasks} is above that of predicting the share of positives for every row. They are in the means."
             )
     found.append(_what_the_spread_is(rows))
+    if any(shown_error(row, metric) is not None for row in rows for metric in row.errors):
+        found.append("In brackets beside an AUC: its standard error over the sample of test rows, mean over the runs.")
     if min((row.units for row, _ in pairs), default=0) < CLAIMS_NEED:
         found.append(
             f"With fewer than {CLAIMS_NEED} {unit_of(rows)} a leaderboard is descriptive; it claims no difference."
@@ -123,7 +148,7 @@ def notes(rows: Sequence[BoardRow]) -> list[str]:
                 f"{name}: {task} is trained with pos_weight {weight:g}, so its predictions are not probabilities of "
                 "the data and its log loss compares only under the same weight."
             )
-    return found
+    return [*found, *fairness_notes(rows, names)]
 
 
 def _over_what(rows: Sequence[BoardRow], names: Sequence[str]) -> str:
@@ -182,16 +207,32 @@ def _what_the_spread_is(rows: Sequence[BoardRow]) -> str:
 # ---- the three forms ------------------------------------------------------------------------------------------------
 
 
-def markdown(rows: Sequence[BoardRow]) -> str:
+def markdown(rows: Sequence[BoardRow], stored: Stored = NOTHING) -> str:
     """One section per data set: a table with a line per row of the leaderboard, and the notes to it."""
     sections = []
     for dataset, group in _by_dataset(rows):
+        labels = row_labels(group)
         lines = [f"## {escaped(dataset)}", "", *markdown_table(_columns(group), _cells(group))]
-        for table in detail_tables(group, row_labels(group)):
+        for table in [*detail_tables(group, labels), *stored_tables(group, labels, stored)]:
             lines += ["", f"{table.title}:", "", *markdown_table(table.columns, table.cells)]
-        warnings = [f"Warning: {text}" for text in warnings_of(group, row_labels(group))]
+        warnings = [f"Warning: {text}" for text in warnings_of(group, labels)]
         lines += ["", *(f"- {escaped(note)}" for note in [*notes(group), *warnings]), *difference_lines(group)]
         sections.append("\n".join(lines) + "\n")
+    together = across(rows)
+    if together is not None:
+        table, told = across_table(together)
+        lines = [
+            "## All data sets",
+            "",
+            *markdown_table(table.columns, table.cells),
+            "",
+            *(f"- {escaped(note)}" for note in told),
+        ]
+        sections.append("\n".join(map(str, lines)) + "\n")
+    for failure_set in dict.fromkeys(failure.dataset for failure in stored.failures):
+        if failure_set not in {row.dataset for row in rows}:
+            table = failure_table(stored.failures_of(rows, failure_set))
+            sections.append("\n".join([f"## {escaped(failure_set)}", "", *markdown_table(table.columns, table.cells)]))
     return "\n".join(sections)
 
 
@@ -200,25 +241,33 @@ def board_csv(rows: Sequence[BoardRow]) -> str:
     lines: list[list[Any]] = []
     for row in rows:
         sizes = [row.parameters.get(part) for part in PARTS]
-        ends = [*sizes, row.samples_per_second, row.settings_digest, row.data_fingerprint, row.selected_on_test,
+        ends = [*sizes, row.train_rate, row.settings_digest, row.data_fingerprint, row.selected_on_test,
                 row.runs, len(row.worse)]  # fmt: skip
+        costs = [cost.of(row) for cost in COSTS if cost.own_table]
         for metric, values in row.metrics.items():
             starts = [row.dataset, row.name, row.model, metric.task, metric.name, metric.split]
-            lines.append([*starts, values.mean, values.sd, values.n, *ends])
+            lines.append([*starts, values.mean, values.sd, values.n, *ends, row.errors.get(metric), *costs])
     return csv_text(CSV_COLUMNS, lines)
 
 
-def print_board(rows: Sequence[BoardRow], console: Console) -> None:
+def print_board(rows: Sequence[BoardRow], console: Console, stored: Stored = NOTHING) -> None:
     """Print the leaderboard: a table as wide as the terminal allows, or plain columns without a terminal."""
     for dataset, group in _by_dataset(rows):
         say(console, dataset)
         show_table(console, _columns(group), _cells(group), numbers=True)
-        for table in detail_tables(group, row_labels(group)):
+        labels = row_labels(group)
+        for table in [*detail_tables(group, labels), *stored_tables(group, labels, stored)]:
             say(console, f"\n{table.title}")
             show_table(console, table.columns, table.cells, numbers=True)
         warnings = [f"warning: {text}" for text in warnings_of(group, row_labels(group))]
         say(console, "\n".join(["", *notes(group), *warnings]) + "\n")
         show_differences(group, console)
+    together = across(rows)
+    if together is not None:
+        table, told = across_table(together)
+        say(console, table.title)
+        show_table(console, table.columns, table.cells, numbers=True)
+        say(console, "\n".join(["", *told]))
 
 
 def write_board(rows: Sequence[BoardRow], folder: Path, name: str) -> Path:
@@ -227,17 +276,18 @@ def write_board(rows: Sequence[BoardRow], folder: Path, name: str) -> Path:
     return write_markdown(rows, folder, name)
 
 
-def write_markdown(rows: Sequence[BoardRow], folder: Path, name: str) -> Path:
+def write_markdown(rows: Sequence[BoardRow], folder: Path, name: str, stored: Stored = NOTHING) -> Path:
     """Write ``<folder>/<name>.md``; returns its path."""
     path = folder / f"{name}.md"
-    write_text(path, markdown(rows))
+    write_text(path, markdown(rows, stored))
     return path
 
 
 def write_csv(rows: Sequence[BoardRow], folder: Path, name: str) -> Path:
     """Write ``<folder>/<name>.csv``; returns its path.
 
-    Paired differences go to ``<name>.differences.csv``, where there are any; one of an earlier board is removed.
+    Paired differences go to ``<name>.differences.csv``, and ratings over several data sets to ``<name>.across.csv``,
+    where there are any; those of an earlier board are removed.
     """
     path = folder / f"{name}.csv"
     write_text(path, board_csv(rows))
@@ -246,6 +296,11 @@ def write_csv(rows: Sequence[BoardRow], folder: Path, name: str) -> Path:
         (folder / f"{name}.differences.csv").unlink(missing_ok=True)
     else:
         write_text(folder / f"{name}.differences.csv", lines)
+    together = across(rows)
+    if together is None:
+        (folder / f"{name}.across.csv").unlink(missing_ok=True)
+    else:
+        write_text(folder / f"{name}.across.csv", across_csv(together))
     return path
 
 

@@ -10,18 +10,28 @@ from pathlib import Path
 from filelock import Timeout
 from rich.console import Console
 
-from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import Preempted, RecBoleDTNError
 from recbole_dtn.leaderboard.board import Entry
-from recbole_dtn.leaderboard.cell_run import Fingerprint, RunCell, fit_cell, present_fingerprint, reason
-from recbole_dtn.leaderboard.cells import Cell, plan_cells, resolve_cell
+from recbole_dtn.leaderboard.cell_run import (
+    Fingerprint,
+    RunCell,
+    fit_cell,
+    fit_cell_beside,
+    present_fingerprint,
+    reason,
+)
+from recbole_dtn.leaderboard.cells import Cell, Resolve, plan_cells, resolve_cell
+from recbole_dtn.leaderboard.choose import Chooser, candidates_of, refuse_trial_seeds, schema_of
 from recbole_dtn.leaderboard.datasets import DataEntry, board_name, data_entries, write_planted
 from recbole_dtn.leaderboard.executors import Executor, RemoteExecutor
+from recbole_dtn.leaderboard.fairness import with_plan
 from recbole_dtn.leaderboard.forms import write_forms
+from recbole_dtn.leaderboard.plan import BoardPlan, MatchWanted, TuneWanted, plan_file, write_plan
 from recbole_dtn.leaderboard.progress import BoardProgress
 from recbole_dtn.leaderboard.records import Recorded
 from recbole_dtn.leaderboard.render import print_board
 from recbole_dtn.leaderboard.statistics import summarise
+from recbole_dtn.leaderboard.stored import Stored, compute_statistics
 from recbole_dtn.leaderboard.workers import Outcome, Workers
 from recbole_dtn.plugins import changed_plugins
 from recbole_dtn.record.constant import worse_than_constant
@@ -33,7 +43,7 @@ from recbole_dtn.report.text import decimal
 from recbole_dtn.training.signals import Signals
 from recbole_dtn.training.warn import refuse_untrusted
 
-__all__ = ["present_fingerprint", "run_board"]
+__all__ = ["fit_cell", "present_fingerprint", "run_board", "run_trials", "sessions"]
 
 LOOK_AGAIN = 1.0
 """Seconds between two looks at cells that another leaderboard is running."""
@@ -51,11 +61,14 @@ def run_board(
     split_seeds: Sequence[int] | None = None,
     board: str | None = None,
     floors: Sequence[str] = (),
+    proposed: Sequence[str] = (),
     workers: int = 1,
     executor: RemoteExecutor | None = None,
     run_cell: RunCell | None = None,
     fingerprint: Fingerprint | None = None,
-    resolve: Callable[[list[str]], tuple[Settings, str]] = resolve_cell,
+    match: MatchWanted | None = None,
+    tune: TuneWanted | None = None,
+    resolve: Resolve = resolve_cell,
 ) -> Path:
     """Run a leaderboard and write it.
 
@@ -68,10 +81,12 @@ def run_board(
         output: folder of the tables. console: where progress and the table are printed.
         board: name of the files; the data sets' names by default.
         floors: simple models to compare with; see :func:`~.cells.plan_cells`.
+        proposed: names of the rows that are no baselines, and so are not compared with.
         workers: cells that run at the same time, each in a process of one thread; 1: in this process.
         executor: runs the cells on other machines instead; a cell whose worker dies is tried again once.
         run_cell: trains and tests one cell from its overrides; with several workers a function of a module.
         fingerprint: the fingerprint of the data that settings name as it is now, None when it is not known yet.
+        match, tune: how the rows' widths and settings are chosen before they run; None: they have their own.
         resolve: settings and digest of a cell's overrides.
 
     Returns:
@@ -90,28 +105,85 @@ def run_board(
     check_place(output, f"--output={output}")
     data = [entry for given in datasets for entry in data_entries(given)]
     write_planted(data, Path(cells[0].settings.data_path), lambda text: say(console, text))
-    recorded = Recorded()
     for folder, cell in {cell.folder: cell for cell in cells}.items():
         check_place(folder, f"output_dir={cell.settings.output_dir}")
-        recorded.read(folder)
-    for message in recorded.unreadable:
-        say(console, f"left out: {message}")
-    session = _Session(cells, recorded, console, run_cell or fit_cell, fingerprint or present_fingerprint, workers)
-    session.executor = executor
+    name = board or board_name(data)
+    known_data = fingerprint or present_fingerprint
+    session_of = sessions(cells, console, run_cell, known_data, workers, executor)
+    plan = None
+    if match is None and tune is None:
+        plan_file(output, name).unlink(missing_ok=True)  # one of an earlier pass
+    else:
+        chooser = Chooser(
+            candidates_of(cells), match, tune, resolve=resolve, fingerprint=known_data, schema=schema_of,
+            console=console,
+        )  # fmt: skip
+        if tune is not None:
+            refuse_trial_seeds([cell.key.seed for cell in cells], tune)
+            with Signals():
+                run_trials(chooser, session_of, lambda found: write_plan(found, output, name))
+            chooser.say_best()
+        plan = chooser.chosen()
+        write_plan(plan, output, name)
+        cells = plan_cells(
+            models, datasets, seeds, overrides, settings=settings, split_seeds=split_seeds, floors=floors,
+            chosen=plan.words, resolve=resolve,
+        )  # fmt: skip
+    session = session_of(cells)
+    whole = False
     with Signals() as signals:
         try:
             session.run()
+            whole = True
         except Preempted:
             raise Preempted("the cells that are finished are in the table; the same command goes on") from None
         finally:
             with signals.deferred():
                 names = {cell.key.settings_digest: cell.name for cell in cells}
-                path = _publish(session, names, output, board or board_name(data), console)
+                path = _publish(session, names, output, name, console, proposed, plan, whole=whole)
     if session.failures:
         titles = "; ".join(cell.title for cell, _ in session.failures)
         raise RecBoleDTNError(f"{len(session.failures)} of {len(cells)} cells failed: {titles}")
     refuse_untrusted(session.strict_runs)
     return path
+
+
+def sessions(
+    cells: Sequence[Cell],
+    console: Console,
+    run_cell: RunCell | None,
+    fingerprint: Fingerprint,
+    workers: int,
+    executor: RemoteExecutor | None = None,
+) -> Callable[[Sequence[Cell]], _Session]:
+    """Makes passes over cells, which share the records below the folders of ``cells``; unreadable ones are told."""
+    recorded = Recorded()
+    for folder in dict.fromkeys(cell.folder for cell in cells):
+        recorded.read(folder)
+    for message in recorded.unreadable:
+        say(console, f"left out: {message}")
+    run = run_cell or (fit_cell if workers == 1 else fit_cell_beside)
+    return lambda of: _Session(list(of), recorded, console, run, fingerprint, workers, executor)
+
+
+def run_trials(
+    chooser: Chooser, session_of: Callable[[Sequence[Cell]], _Session], keep: Callable[[BoardPlan], object]
+) -> None:
+    """Run the trials of all rows.
+
+    Raises:
+        KeyboardInterrupt, Preempted: after Ctrl-C or SIGTERM; the same command goes on.
+    """
+
+    def fill(cells: Sequence[Cell]) -> tuple[dict[int, RunRecord], dict[int, str]]:
+        session = session_of(cells)
+        session.run()
+        return session.found, session.failed
+
+    try:
+        chooser.run_trials(fill, keep)
+    except Preempted:
+        raise Preempted("the trials that have ended are kept; the same command goes on") from None
 
 
 class _Session:
@@ -125,6 +197,7 @@ class _Session:
         run_cell: RunCell,
         fingerprint: Fingerprint,
         workers: int,
+        executor: RemoteExecutor | None = None,
     ) -> None:
         self.cells = cells
         self.workers = workers
@@ -139,7 +212,7 @@ class _Session:
         self.elsewhere: set[int] = set()
         self.waiting = deque(range(len(cells)))
         self.died: set[int] = set()
-        self.executor: RemoteExecutor | None = None
+        self.executor = executor
 
     @property
     def here(self) -> bool:
@@ -314,7 +387,9 @@ def _here(position: int, run_cell: RunCell, overrides: list[str]) -> Outcome:
 
 
 def _result(record: RunRecord) -> str:
-    """The test AUC of each task; of a task without one, its first metric."""
+    """The test AUC of each task; of a task without one, its first metric. Of a trial the value on validation."""
+    if record.settings.get("trial") is not None:
+        return f"{record.settings.get('valid_metric')} {_short(record.valid_value)} on validation"
     found = " ".join(
         f"{task} {_short(values['auc'] if 'auc' in values else next(iter(values.values()), None))}"
         for task, values in (record.test or {}).items()
@@ -334,14 +409,34 @@ def _short(value: float | None) -> str:
     return text.removeprefix("0") if text.startswith("0.") else text
 
 
-def _publish(session: _Session, names: Mapping[str, str], output: Path, board: str, console: Console) -> Path:
-    rows = summarise(session.records, names)
+def _publish(
+    session: _Session,
+    names: Mapping[str, str],
+    output: Path,
+    board: str,
+    console: Console,
+    proposed: Sequence[str],
+    plan: BoardPlan | None,
+    *,
+    whole: bool,
+) -> Path:
+    """Write and print the tables. ``whole``: no cell is left to run, so that the statistics are worth their time."""
     write_failures(session.failures, output, board)
+    stored = Stored.read(board, output)
+    rows = summarise(session.records, names, proposed)
     if not rows:
         return output / f"{board}.md"
-    path, *others = write_forms(session.records, names, output, board)
+    if whole:
+        for folder in dict.fromkeys(cell.folder for cell in session.cells):
+            session.recorded.read(folder)
+        folders = session.recorded.folders
+        stored = compute_statistics(
+            rows, session.records, stored, lambda run: folders.get((run.dataset, run.model, run.run_id)),
+            output / f"{board}.statistics.json",
+        )  # fmt: skip
+    path, *others = write_forms(session.records, names, output, board, proposed=proposed, stored=stored, plan=plan)
     say(console, "")
-    print_board(rows, console)
+    print_board(with_plan(stored.rows(rows, session.records), plan), console, stored)
     say(console, f"leaderboard written to {path}, {', '.join(other.name for other in others)}")
     return path
 
@@ -353,7 +448,7 @@ def write_failures(failures: Sequence[tuple[Cell, str]], output: Path, board: st
         path.unlink(missing_ok=True)
         return
     lines = [
-        (cell.key.dataset, cell.name, cell.key.model, cell.key.split.title, cell.key.seed, cell.key.settings_digest,
+        (cell.shown_dataset, cell.name, cell.key.model, cell.key.split.title, cell.key.seed, cell.key.settings_digest,
          reason)
         for cell, reason in failures
     ]  # fmt: skip

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import groupby
+from pathlib import Path
 from threading import Lock
 
 from recbole_dtn.errors import UsageError
+from recbole_dtn.leaderboard.fairness import with_plan
 from recbole_dtn.leaderboard.page.page import board_page
 from recbole_dtn.leaderboard.remake import Remade
 from recbole_dtn.leaderboard.statistics import summarise
+from recbole_dtn.leaderboard.stored import Stored
 
 __all__ = ["LOOPBACK", "BoardServer"]
 
@@ -31,6 +34,7 @@ class BoardServer(ThreadingHTTPServer):
 
     Args:
         find: reads the records anew. title: of the page. port: 0 chooses a free one.
+        output: folder of the leaderboard's statistics, speed and failures.
 
     Raises:
         UsageError: for a port that is taken.
@@ -38,12 +42,13 @@ class BoardServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, find: Callable[[], Remade], title: str, port: int = 0) -> None:
+    def __init__(self, find: Callable[[], Remade], title: str, port: int = 0, *, output: Path | None = None) -> None:
         try:
             super().__init__((LOOPBACK, port), _Handler)
         except OSError as error:
             raise UsageError(f"--port: {port} cannot be used ({error.strerror}); 0 chooses a free one") from error
         self.find, self.title = find, title
+        self.output = output
         self.lock = Lock()
         self.made: tuple[str, str] = ("", EMPTY)
 
@@ -57,11 +62,14 @@ class BoardServer(ThreadingHTTPServer):
         with self.lock:
             found = self.find()
             runs = "\n".join(f"{run.dataset} {run.run_id} {run.settings_digest}" for run in found.records)
-            version = hashlib.sha256(runs.encode()).hexdigest()[:16] if found.records else ""
+            stored = Stored.read(self.title, self.output)
+            shown = f"{runs}\n{stored}\n{found.plan}".encode()
+            version = hashlib.sha256(shown).hexdigest()[:16] if found.records else ""
             if version != self.made[0]:
-                rows = summarise(found.records, found.names)
+                rows = stored.rows(summarise(found.records, found.names, found.proposed), found.records)
+                rows = with_plan(rows, found.plan)
                 groups = [list(group) for _, group in groupby(rows, key=lambda row: row.dataset)]
-                self.made = version, board_page(groups, found.records, self.title, version=version)
+                self.made = version, board_page(groups, found.records, self.title, version=version, stored=stored)
             return self.made
 
 

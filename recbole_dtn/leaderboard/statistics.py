@@ -11,6 +11,7 @@ from typing import Any
 
 from recbole_dtn.config.metrics import error_name
 from recbole_dtn.config.splits import TEST_IS_DRAWN, SplitKey
+from recbole_dtn.leaderboard.plan import ChosenRow
 from recbole_dtn.record.constant import worse_than_constant
 from recbole_dtn.record.record import RunRecord
 
@@ -19,20 +20,26 @@ __all__ = [
     "BoardRow",
     "Metric",
     "Paired",
+    "Runs",
     "Summary",
+    "Tested",
     "UnitKey",
     "corrected_t",
     "paired_t",
     "pos_weights",
     "row_keys",
+    "runs_of_rows",
     "summarise",
     "summary",
     "unit_of",
+    "wilcoxon_p",
     "with_reach",
 ]
 
 UnitKey = tuple[SplitKey, int]
 """Split and seed of a run: what pairs the runs of two models."""
+Runs = Mapping[UnitKey, RunRecord]
+"""The runs of one row by split and seed."""
 CONFIDENCE = 0.95
 REACH = "reach"
 """The metric of :func:`with_reach`."""
@@ -57,6 +64,28 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class Tested:
+    """What the sample of test rows tells of a difference to the comparator; null where undefined.
+
+    Attributes:
+        sample_error, sample_low, sample_high: standard error and 95 % interval over the test sample alone, by
+            ``sample_method``: ``bootstrap`` of users, or ``DeLong`` where there are none.
+        error, low, high, p: of a bootstrap over seeds x users.
+    """
+
+    __test__ = False  # no class of tests
+
+    sample_method: str
+    sample_error: float | None
+    sample_low: float | None
+    sample_high: float | None
+    error: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+
+
+@dataclass(frozen=True)
 class BoardRow:
     """One line of a leaderboard: a model with one choice of settings on one data set, over its seeds and splits.
 
@@ -66,7 +95,7 @@ class BoardRow:
         metrics: a summary per measured number, in the tasks' order.
         parameters: embedding, codebook, dense and their total.
         samples_per_second: median over the seeds, of runs with the most frequent threads, compile mode and devices in
-            the leaderboard.
+            the leaderboard; those beside which others ran do not count. train_seconds: likewise.
         pos_weights: the tasks whose pos_weight is not 1.
         selected_on_test: whether the validation rows were rows of the test set.
         source_fingerprint: equal for rows of one data set, whatever their splits.
@@ -82,6 +111,14 @@ class BoardRow:
         warnings: the sentences of each run.
         name: of the row; the model's where the leaderboard gives none.
         worse: tasks whose log loss is above that of a constant, by split and seed, of the runs that have any.
+        proposed: whether it is one that is to be compared with the baselines, and no baseline itself.
+        tested: the uncertainty of the test sample of differences to the comparator. untested: why there is none.
+        tested_on: ``draws``, what is ``drawn`` (users or rows), their number ``units``, and ``test_rows``.
+        speed: of a serial pass, by column; see :mod:`~recbole_dtn.leaderboard.speed`.
+        trials: of tuning, where it is known.
+        spaces: of each task the task on whose positive rows alone it is observed; empty where none is.
+        factors: conditional probabilities that the model predicts beside its tasks, such as ``buy@click``.
+        settings: of its first run. chosen: its matched widths and its tuning, where the leaderboard has a plan.
     """
 
     dataset: str
@@ -111,11 +148,32 @@ class BoardRow:
     warnings: tuple[tuple[str, ...], ...] = ()
     name: str = ""
     worse: Mapping[UnitKey, tuple[str, ...]] = field(default_factory=dict)
+    proposed: bool = False
+    tested: Mapping[Metric, Tested] = field(default_factory=dict)
+    untested: str = ""
+    tested_on: Mapping[str, Any] = field(default_factory=dict)
+    speed: Mapping[str, float | None] = field(default_factory=dict)
+    train_seconds: float | None = None
+    trials: int | None = None
+    spaces: Mapping[str, str] = field(default_factory=dict)
+    factors: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    chosen: ChosenRow | None = None
+
+    def title_of(self, task: str) -> str:
+        """A task with the rows that it is about, where these differ: ``buy@click``, ``click@all``."""
+        return f"{task}@{self.spaces.get(task, 'all')}" if self.spaces and task in self.tasks else task
 
     @property
     def runs_at(self) -> set[UnitKey]:
         """Split and seed of every run."""
         return {key for values in self.values.values() for key in values}
+
+    @property
+    def train_rate(self) -> float | None:
+        """Training samples per second: of the serial pass, or of the cells where it has not run."""
+        measured = self.speed.get("train_samples_per_second")
+        return self.samples_per_second if measured is None else measured
 
     @property
     def units(self) -> int:
@@ -192,6 +250,21 @@ def _t_test(differences: Sequence[float], factor: float) -> Paired:
     return Paired(mean, error, mean - reach, mean + reach, p, n)
 
 
+def wilcoxon_p(differences: Sequence[float]) -> float | None:
+    """Two-sided p of Wilcoxon's signed-rank test; null for fewer than two differences. Of n seeds at least 2 / 2**n.
+
+    >>> wilcoxon_p([0.1, 0.3, 0.2, 0.5, 0.4])
+    0.0625
+    """
+    if len(differences) < 2:
+        return None
+    if not any(differences):
+        return 1.0
+    from scipy.stats import wilcoxon  # takes a second to import
+
+    return float(wilcoxon(differences).pvalue)
+
+
 def summary(values: Iterable[float | None]) -> Summary:
     """Mean and standard deviation of the defined values; one value has no spread.
 
@@ -214,7 +287,9 @@ def pos_weights(record: RunRecord) -> dict[str, float]:
     return {name: weight for name, weight in weights.items() if weight != 1.0}
 
 
-def summarise(records: Iterable[RunRecord], names: Mapping[str, str] | None = None) -> list[BoardRow]:
+def summarise(
+    records: Iterable[RunRecord], names: Mapping[str, str] | None = None, proposed: Sequence[str] = ()
+) -> list[BoardRow]:
     """Rows of a leaderboard, in the order in which data sets, and within them the rows' names, first appear.
 
     Runs are put together only when model, settings and data agree, whatever their split; two records of one split and
@@ -222,6 +297,7 @@ def summarise(records: Iterable[RunRecord], names: Mapping[str, str] | None = No
 
     Args:
         records: of runs. names: of rows, by the digest of their settings; those of their models by default.
+        proposed: names of the rows that are no baselines.
     """
     groups: dict[tuple[str, str, str, str], dict[UnitKey, RunRecord]] = {}
     records = list(records)
@@ -236,6 +312,7 @@ def summarise(records: Iterable[RunRecord], names: Mapping[str, str] | None = No
         for (_, _, _, source), runs in groups.items()
     ]
     datasets = list(dict.fromkeys(row.dataset for row in rows))
+    rows = [replace(row, proposed=True) if row.name in proposed else row for row in rows]
     order = list(dict.fromkeys(row.name for row in rows))
     return sorted(rows, key=lambda row: (datasets.index(row.dataset), order.index(row.name)))
 
@@ -244,6 +321,16 @@ def unit_of(rows: Sequence[BoardRow]) -> str:
     """What the rows of one data set are over: ``seeds``, ``splits`` or ``draws``."""
     found = {row.unit for row in rows}
     return next((unit for unit in ("draws", "splits") if unit in found), "seeds")
+
+
+def runs_of_rows(rows: Sequence[BoardRow], records: Iterable[RunRecord]) -> list[Runs]:
+    """The runs of each row, in order; of two records of one split and seed the later one, as in the table."""
+    found: dict[tuple[str, str, str, str], dict[UnitKey, RunRecord]] = {}
+    records = list(records)
+    for key, record in zip(row_keys(records), records, strict=True):
+        found.setdefault(key, {})[SplitKey.of(record), record.seed] = with_reach(record)
+    keys = [(row.dataset, row.model, row.settings_digest, row.source_fingerprint) for row in rows]
+    return [dict(sorted(found[key].items(), key=lambda item: _in_order(item[0]))) for key in keys]
 
 
 def row_keys(records: Sequence[RunRecord]) -> list[tuple[str, str, str, str]]:
@@ -281,11 +368,14 @@ def _row(runs: Sequence[RunRecord], source: str, ran_as: tuple[Any, ...], names:
     splits = tuple(dict.fromkeys(SplitKey.of(run) for run in runs))
     measured: dict[Metric, dict[UnitKey, float | None]] = {}
     for run in map(with_reach, runs):
-        for split, tasks in (("valid", run.valid), ("test", run.test)):
+        of_factors = [(split, run.factors.get(split)) for split in ("valid", "test")]
+        for split, tasks in (("valid", run.valid), ("test", run.test), *of_factors):
             for task, values in (tasks or {}).items():
                 for name, value in values.items():
                     measured.setdefault(Metric(split, task, name), {})[SplitKey.of(run), run.seed] = value
-    rates = [run.train_samples_per_second for run in runs if _ran_as(run) == ran_as and run.train_samples_per_second]
+    timed = [run for run in runs if _ran_as(run) == ran_as and not run.beside_others]
+    rates = [run.train_samples_per_second for run in timed if run.train_samples_per_second]
+    seconds = [run.wall_seconds["train"] for run in timed if run.wall_seconds.get("train")]
     chosen = {(SplitKey.of(run), run.seed): run.valid_value for run in runs}
     # Not metrics, so not among those that are averaged, shown and compared.
     errors = {
@@ -326,6 +416,10 @@ def _row(runs: Sequence[RunRecord], source: str, ran_as: tuple[Any, ...], names:
             for run in runs
             if (worse := tuple(dict.fromkeys(found.task for found in worse_than_constant(run))))
         },
+        train_seconds=statistics.median(seconds) if seconds else None,
+        spaces=_spaces(first),
+        factors=tuple(dict.fromkeys(name for run in runs for name in run.factors.get("test", {}))),
+        settings=first.settings,
     )
 
 
@@ -340,6 +434,17 @@ def with_reach(run: RunRecord) -> RunRecord:
         reach = (auc - 0.5) / (best - 0.5) if auc is not None and best is not None and known else None
         test[task] = {**({REACH: reach} if known else {}), **values}
     return run.model_copy(update={"test": test})
+
+
+def _spaces(run: RunRecord) -> dict[str, str]:
+    """The condition of each task that is observed conditionally: ``click`` for ``click == 1``, else as it is."""
+    found = {}
+    for task in run.settings.get("tasks", []):
+        condition = task.get("observed_when")
+        if condition:
+            name, _, value = (part.strip() for part in condition.partition("=="))
+            found[task["name"]] = name if value in ("1", "1.0", "true") else condition
+    return found
 
 
 def _by_split(values: Mapping[UnitKey, float | None], several: bool) -> list[float | None]:

@@ -150,7 +150,7 @@ def _serve(pipe: Connection, job: Job, explain: Callable[[BaseException], str]) 
     while True:
         try:
             argument = pipe.recv()
-        except (EOFError, KeyboardInterrupt):
+        except (EOFError, OSError, KeyboardInterrupt):  # OSError: the parent went with an answer unread
             return
         try:
             answer = "result", job(argument)

@@ -18,7 +18,7 @@ from recbole_dtn.metric.parts import metric_class
 from recbole_dtn.metric.sums import SUMS, units_of_sums
 from recbole_dtn.metric.uncertainty import auc_influence, error_of_influence
 
-__all__ = ["LEAST_DRAWS", "Paired", "holm", "paired_auc", "paired_bootstrap"]
+__all__ = ["LEAST_DRAWS", "Paired", "holm", "normal", "paired_auc", "paired_bootstrap"]
 
 Floats = NDArray[np.float64]
 LEAST_DRAWS = 2000
@@ -68,10 +68,11 @@ def paired_auc(
         clusters = None if clusters is None else clusters[kept]
     (one, own), (two, other) = (auc_influence(part, positive, mass) for part in scores)
     error = math.nan if math.isnan(one - two) else error_of_influence(own - other, positive, clusters)
-    return _normal(one - two, error)
+    return normal(one - two, error)
 
 
-def _normal(difference: float, error: float) -> Paired:
+def normal(difference: float, error: float) -> Paired:
+    """A difference with its standard error, tested as normal; NaN where the error is not above 0."""
     if not error > 0:  # NaN, or the two order all rows alike
         return Paired(difference, error, difference, difference, 1.0 if difference == 0 and error == 0 else math.nan)
     half = NORMAL.inv_cdf(0.975) * error

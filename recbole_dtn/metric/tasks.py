@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +28,7 @@ __all__ = ["Details", "MultiTaskMetrics", "new_metrics", "with_domain_names"]
 
 ORDER = ("auc", "gauc", "logloss", "ne", "calibration", "rmse", "mae")
 """Order of the built-in metrics in tables and records; those of plug-ins follow by name."""
+JOINT = " (joint)"
 Found = dict[str, dict[str, float | None]]
 Details = dict[str, dict[str, dict[str, Any]]]
 
@@ -92,7 +94,8 @@ class MultiTaskMetrics:
     Each factor (``ModelOutput.factors``) has the metrics of the task whose label it predicts, on the rows where its
     condition holds: pCVR over the clicked rows where the purchase is observed. Its name in the results is
     ``<label>@<observed_by>`` (``buy@click``), whatever its key in ``factors``; a second factor with the same label and
-    condition is named ``<key>@<observed_by>``.
+    condition is named ``<key>@<observed_by>``. Where the task is predicted over all rows (pCTCVR), that prediction is
+    evaluated on the same rows too, under ``buy@click (joint)``; what needs probabilities is null there.
 
     Args:
         tasks: the T tasks, in the order of the columns.
@@ -142,9 +145,13 @@ class MultiTaskMetrics:
         taken: set[str] = set()
         for name, factor in output.factors.items():
             key = f"{factor.label}@{factor.observed_by}"
-            key = f"{name}@{factor.observed_by}" if key in taken else key
+            first = key not in taken
+            key = key if first else f"{name}@{factor.observed_by}"
             taken.add(key)
             self._add_factor(key, factor, features)
+            position = self._position(factor.label)
+            if first and self.tasks[position].observed_when is None:
+                self._add_factor(f"{key}{JOINT}", replace(factor, logit=output.logits[:, position]), features)
 
     def update(
         self,
@@ -176,8 +183,7 @@ class MultiTaskMetrics:
             column.update(logits[rows, position], labels[rows, position], None, *rest)
 
     def _add_factor(self, name: str, factor: Factor, features: Features) -> None:
-        names = [task.name for task in self.tasks]
-        position, condition = names.index(factor.label), names.index(factor.observed_by)
+        position, condition = self._position(factor.label), self._position(factor.observed_by)
         self._new_factor(name, position, condition)
         check_logits(factor.logit.detach().unsqueeze(1), [name], features.row)
         # A factor is a conditional probability: it is about the rows where the condition has been seen to hold.
@@ -191,11 +197,15 @@ class MultiTaskMetrics:
             features.domain,
         )
 
+    def _position(self, task: str) -> int:
+        return [each.name for each in self.tasks].index(task)
+
     def _new_factor(self, name: str, position: int, condition: int) -> None:
         if name not in self.factors:
             # A conditional probability is not corrected for down-sampled negatives.
             both = [self.tasks[task] for task in (position, condition)]
-            right = all(calibrated(task) and task.negative_rate == 1.0 for task in both)
+            # The joint probability is none of the conditional event.
+            right = not name.endswith(JOINT) and all(calibrated(task) and task.negative_rate == 1.0 for task in both)
             self.factors[name] = ColumnMetrics(self.tasks[position], self.chosen, calibrated=right)
             self.factors[name].use_fits(self._fits.get(name, {}))
             self._factor_tasks[name] = position, condition

@@ -111,6 +111,7 @@ class AdaTT(MultiTaskRecommender):
     """
 
     settings_class: ClassVar = AdaTTSettings
+    width_options = ("expert_hidden", "tower_hidden")
     min_tasks: ClassVar[int] = 2
 
     def build(self, settings: AdaTTSettings, schema: DataSchema) -> None:

@@ -80,6 +80,7 @@ class AITM(MultiTaskRecommender):
     """
 
     settings_class: ClassVar = AITMSettings
+    width_options = ("tower_hidden",)
     task_kinds = frozenset({"binary"})
     min_tasks = 2
     needs_chain = "same_rows"

@@ -120,6 +120,7 @@ class APG(MultiTaskRecommender):
     """
 
     settings_class: ClassVar = APGSettings
+    width_options = ("generated_hidden", "tower_hidden")
 
     def build(self, settings: APGSettings, schema: DataSchema) -> None:
         """The embedding, the group's condition, generated layers and T towers."""

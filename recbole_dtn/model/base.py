@@ -111,6 +111,10 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
     deterministic: ClassVar[bool] = False
     """Whether every seed gives the same model; a leaderboard then runs it with one seed."""
 
+    width_options: ClassVar[tuple[str, ...]] = ()
+    """Settings of its own that are widths (a number, or a list of them). One factor scales all of them where a
+    leaderboard matches sizes."""
+
     gate_names: dict[str, tuple[str, ...]]
     """For each key of ``ModelOutput.gates``, the names ``owner/module`` of its columns."""
 
@@ -261,6 +265,11 @@ class MultiTaskRecommender(AbstractRecommender):  # type: ignore[misc]
             if name not in known:
                 raise UsageError(f"{setting}: {name!r} is not a field of the data set; {nearest(name, known)}")
         return tuple(known.index(name) for name in names)
+
+    @property
+    def reads_domain(self) -> bool:
+        """Whether rows must have a domain: where ``needs_domain`` is True, and in some models by a setting."""
+        return self.needs_domain
 
     @property
     def compression(self) -> Compression | None:

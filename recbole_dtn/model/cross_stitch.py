@@ -106,6 +106,7 @@ class CrossStitch(MultiTaskRecommender):
     """
 
     settings_class: ClassVar = CrossStitchSettings
+    width_options = ("tower_hidden",)
     min_tasks: ClassVar[int] = 2
 
     def build(self, settings: CrossStitchSettings, schema: DataSchema) -> None:

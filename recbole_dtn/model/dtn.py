@@ -282,6 +282,7 @@ class DTN(MultiTaskRecommender):
     """
 
     settings_class: ClassVar = DTNSettings
+    width_options = ("module_dim", "tower_hidden")
 
     def build(self, settings: DTNSettings, schema: DataSchema) -> None:
         """The embedding, each owner's modules, and each task's selector, scale and tower."""

@@ -42,6 +42,7 @@ class ESMM(MultiTaskRecommender):
     """
 
     settings_class: ClassVar[type[ESMMSettings]] = ESMMSettings
+    width_options = ("tower_hidden",)
     task_kinds = frozenset({"binary"})
     min_tasks = 2
     needs_chain = "same_rows"

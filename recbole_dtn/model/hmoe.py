@@ -70,6 +70,7 @@ class HMoE(MultiTaskRecommender):
     """
 
     settings_class: ClassVar = HMoESettings
+    width_options = ("expert_hidden", "gate_hidden", "weight_hidden", "tower_hidden")
 
     def build(self, settings: HMoESettings, schema: DataSchema) -> None:
         """The embedding, K experts, and for each of the J owners a gate, a tower and a net of weights."""
@@ -95,7 +96,7 @@ class HMoE(MultiTaskRecommender):
         """A batch -> logits (B, T), and each task's weights (B, K + J)."""
         x, tasks = self.input(features), self.schema.num_tasks
         mixed, gates = mixtures([self.experts], self.gates, [[0]] * len(self.towers.towers), x)  # (B, J, H)
-        own = torch.arange(tasks, device=x.device).expand(len(x), -1)  # (B, T): the owner that each logit is of
+        own = torch.arange(tasks, device=x.device).expand(x.shape[0], -1)  # (B, T): the owner that each logit is of
         domain = domain_of(self, features) if self.in_pairs else None
         if domain is not None:
             own = own + (tasks * domain).unsqueeze(1)
@@ -116,6 +117,11 @@ class HMoE(MultiTaskRecommender):
         shown = torch.cat([of_task, weights], dim=2).unbind(1)
         return ModelOutput(logits, gates=dict(zip(self.schema.task_names, shown, strict=True)), shared=x)
 
+    @property
+    def reads_domain(self) -> bool:
+        """Whether the owners are pairs."""
+        return self.in_pairs
+
     def _towers(self) -> list[Tower]:
         return [cast(Tower, tower) for tower in self.towers.towers]
 
@@ -127,7 +133,7 @@ class HMoE(MultiTaskRecommender):
     def _weights(self, x: Tensor, domain: Tensor | None) -> Tensor:
         """Label-space weights (B, T, J); of pairs, each row's from the nets of its own domain."""
         if len(self.towers.towers) == 1:
-            return x.new_ones(len(x), 1, 1)
+            return x.new_ones(x.shape[0], 1, 1)
         if domain is None:
             weights: Tensor = self.nets(x)
             return weights

@@ -88,7 +88,7 @@ class NormedExperts(Fusible):
             h = self.hidden(gated[0]) if len(gated) == 1 else self.hidden.each(torch.stack(gated, dim=1))
             gated = [*h.unbind(1)]
         normed = self.norm(self._last_maps(gated))
-        output: Tensor = self.dropout(functional.silu(normed).view(len(v), self.count, -1))
+        output: Tensor = self.dropout(functional.silu(normed).view(v.shape[0], self.count, -1))
         return output
 
     def _last_maps(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -167,6 +167,7 @@ class HoME(MultiTaskRecommender):
     """
 
     settings_class: ClassVar = HoMESettings
+    width_options = ("meta_hidden", "expert_hidden", "tower_hidden")
     min_batch_rows: ClassVar[int] = 2
 
     def build(self, settings: HoMESettings, schema: DataSchema) -> None:

@@ -56,6 +56,7 @@ class MMoE(MultiTaskRecommender):
     """
 
     settings_class: ClassVar = MMoESettings
+    width_options = ("expert_hidden", "module_dim", "gate_hidden", "tower_hidden")
 
     def build(self, settings: MMoESettings, schema: DataSchema) -> None:
         """The embedding, K experts, T gates and T towers."""

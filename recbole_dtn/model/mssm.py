@@ -125,6 +125,7 @@ class MSSM(MultiTaskRecommender):
     """
 
     settings_class: ClassVar = MSSMSettings
+    width_options = ("cell_hidden", "tower_hidden")
 
     def build(self, settings: MSSMSettings, schema: DataSchema) -> None:
         """The embedding, cells on fields, routes between cells, routes to tasks and T towers."""

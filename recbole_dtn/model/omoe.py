@@ -35,6 +35,7 @@ class OMoE(MultiTaskRecommender):
     """
 
     settings_class: ClassVar = OMoESettings
+    width_options = ("expert_hidden", "tower_hidden")
 
     def build(self, settings: OMoESettings, schema: DataSchema) -> None:
         """The embedding, K experts, one gate and T towers."""

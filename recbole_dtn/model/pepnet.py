@@ -99,6 +99,7 @@ class PPNet(MultiTaskRecommender):
     """
 
     settings_class: ClassVar = PPNetSettings
+    width_options = ("tower_hidden",)
 
     def build(self, settings: PPNetSettings, schema: DataSchema) -> None:
         """The embedding, the gates' embedding and T gated towers."""

@@ -135,6 +135,7 @@ class PLE(MultiTaskRecommender):
     """
 
     settings_class: ClassVar[type[PLESettings]] = PLESettings
+    width_options = ("expert_hidden", "module_dim", "gate_hidden", "tower_hidden")
 
     def build(self, settings: PLESettings, schema: DataSchema) -> None:
         """The embedding, the levels and T towers."""

@@ -42,6 +42,7 @@ class ResFlow(MultiTaskRecommender):
     """
 
     settings_class: ClassVar = ResFlowSettings
+    width_options = ("tower_hidden",)
     task_kinds = frozenset({"binary"})
     min_tasks = 2
     needs_chain = "any_rows"

@@ -32,6 +32,7 @@ class SharedBottom(MultiTaskRecommender):
     """
 
     settings_class: ClassVar = SharedBottomSettings
+    width_options = ("bottom_hidden", "tower_hidden")
 
     def build(self, settings: SharedBottomSettings, schema: DataSchema) -> None:
         """The embedding, one bottom and T towers."""

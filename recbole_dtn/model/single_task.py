@@ -43,6 +43,7 @@ class SingleTask(MultiTaskRecommender):
     """
 
     settings_class: ClassVar = SingleTaskSettings
+    width_options = ("hidden", "module_dim")
 
     def build(self, settings: SingleTaskSettings, schema: DataSchema) -> None:
         """T embeddings, T sets of interaction modules where there are any, and T networks."""

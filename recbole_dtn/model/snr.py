@@ -102,6 +102,7 @@ class SNR(MultiTaskRecommender):
     """
 
     settings_class: ClassVar = SNRSettings
+    width_options = ("expert_hidden", "tower_hidden")
 
     def build(self, settings: SNRSettings, schema: DataSchema) -> None:
         """The embedding, the levels, their connections and T towers."""

@@ -117,6 +117,7 @@ class STAR(MultiTaskRecommender):
     """
 
     settings_class: ClassVar = STARSettings
+    width_options = ("star_hidden", "tower_hidden", "aux_hidden")
     needs_domain = True
 
     def build(self, settings: STARSettings, schema: DataSchema) -> None:

@@ -101,6 +101,7 @@ class STEM(MultiTaskRecommender):
     """
 
     settings_class: ClassVar = STEMSettings
+    width_options = ("expert_hidden", "gate_hidden", "tower_hidden")
 
     def build(self, settings: STEMSettings, schema: DataSchema) -> None:
         """T + 1 embeddings, the levels and T towers."""

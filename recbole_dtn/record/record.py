@@ -82,6 +82,7 @@ class RunRecord(BaseModel):
     ``split_seed``, ``folds`` and ``fold`` are the split; ``source_fingerprint`` is the same for all splits of one data
     set, ``data_fingerprint`` that of this one. ``rows`` has train, valid, test; ``valid_value`` is ``valid_metric`` at
     the best epoch. ``processes`` is how many trained, each with ``train_batch_size`` rows a step.
+    ``beside_others``: other runs of a leaderboard shared the machine, so that times and rates tell nothing.
 
     ``positives`` maps split -> task -> [positive rows, observed rows]. ``chain_breaks`` maps a task and each task that
     it comes after to [test rows where it is predicted to be the more probable one, test rows] (binary tasks observed
@@ -133,6 +134,7 @@ class RunRecord(BaseModel):
     warnings: list[str] = []
     choices: list[str] = []
     processes: int = 1
+    beside_others: bool = False
     plugins: list[PluginRecord] = []
     best_auc: dict[str, float] = {}
 

@@ -58,9 +58,10 @@ class Exported:
 
 
 class ExportedModel(nn.Module):
-    """A model as a function of tensors: ids (B, F), dense (B, N), and values, offsets (and weights) of each list.
+    """A model as a function of tensors: ids (B, F), dense (B, N), values, offsets (and weights) of each list, domain.
 
-    Returns a (B,) float32 tensor for each task: the probability of a binary one, the value of a regression.
+    The domain (B,), the last one, is there for a model that reads it. Returns a (B,) float32 tensor for each task: the
+    probability of a binary one, the value of a regression.
     """
 
     def __init__(self, model: MultiTaskRecommender, schema: DataSchema) -> None:
@@ -69,14 +70,14 @@ class ExportedModel(nn.Module):
         self.tasks: tuple[TaskSpec, ...] = schema.tasks
         self.lists = [(place, schema.fields[place].weights is not None) for place in schema.multi_fields]
 
-    def forward(self, ids: Tensor, dense: Tensor, *lists: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, ids: Tensor, dense: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         """Score a batch."""
-        waiting = iter(lists)
+        waiting = iter(rest)
         multi = {
             place: MultiValued(next(waiting), next(waiting), next(waiting) if weighted else None)
             for place, weighted in self.lists
         }
-        output = self.model(Features(ids=ids, multi=multi, dense=dense))
+        output = self.model(Features(ids=ids, multi=multi, dense=dense, domain=next(waiting, None)))
         logits = self.model.served(output).logits.float()
         return tuple(
             torch.sigmoid(column) if task.kind == "binary" else column
@@ -85,7 +86,7 @@ class ExportedModel(nn.Module):
 
 
 def describe(run: LoadedRun) -> dict[str, Any]:
-    """Fields, vocabularies (raw tokens), statistics and tasks, as :class:`standalone.Encoder` reads them."""
+    """Fields, vocabularies (raw tokens), statistics, tasks and domains, as :class:`standalone.Encoder` reads them."""
     fields = []
     for spec in run.model.schema.fields:
         known = run.vocabularies.fields[spec.name]
@@ -99,7 +100,11 @@ def describe(run: LoadedRun) -> dict[str, Any]:
             own |= {"edges": list(spec.bins)}
             own |= {key: getattr(known, key) for key in ("mean", "std", "clip", "log1p")}
         fields.append(own)
-    return {"format": 1, "fields": fields, "tasks": list(run.model.schema.task_names)}
+    found = {"format": 1, "fields": fields, "tasks": list(run.model.schema.task_names)}
+    if run.model.reads_domain:
+        tokens = [unescape(token) for token in run.vocabularies.domains]
+        found["domain"] = {"name": run.vocabularies.domain_field, "tokens": tokens}
+    return found
 
 
 def export_run(run: LoadedRun, form: str, folder: Path, rows: Raw, *, overwrite: bool = False) -> Exported:
@@ -122,9 +127,8 @@ def export_run(run: LoadedRun, form: str, folder: Path, rows: Raw, *, overwrite:
             "--format=torch-export"
         )
     name = type(run.model).__name__
-    if run.model.fits_directly or type(run.model).needs_domain:
-        why = "reads the domain of a row" if type(run.model).needs_domain else "is no network of tensors"
-        raise UsageError(f"export: {name} cannot be exported: it {why}; score files by `predict`")
+    if run.model.fits_directly:
+        raise UsageError(f"export: {name} cannot be exported: it is no network of tensors; score files by `predict`")
     if run.settings.precision not in ("32", "32-true"):
         raise UsageError(f"export: a run of precision {run.settings.precision} cannot be exported; train with 32")
     folder = Path(os.path.realpath(folder))
@@ -202,7 +206,7 @@ def _program(run: LoadedRun, name: str, description: Path, rows: Raw) -> torch.e
     # Without gradients, outputs need no detach().
     module = ExportedModel(run.model, run.model.schema).eval().requires_grad_(False)
     sizes = torch.export.Dim.DYNAMIC
-    # One entry for each tensor of ``*lists``, together.
+    # One entry for each tensor of ``*rest``, together.
     shapes = ({0: sizes}, {0: sizes}, *((tuple({0: sizes} for _ in inputs[2:]),) if inputs[2:] else ()))
     try:
         with torch.no_grad():
@@ -282,12 +286,15 @@ def sample_rows(run: LoadedRun, input: str | None = None) -> Raw:
         input = str(file)
     table = open_input("rows", input, Reading())
     wanted = needed_columns(run, run.model.schema)
+    domain = run.vocabularies.domain_field if run.model.reads_domain else None
+    if domain is not None:
+        wanted.setdefault(domain, "domain_field of the run")
     table.check(wanted)
     block = next(iter(table.blocks(list(wanted))), None)
     if block is None or not block.frame.height:
         raise DataError(f"{table.label}: holds no rows")
     block = block.slice(0, SAMPLED)
-    kinds = {spec.name: spec.kind for spec in run.model.schema.fields}
+    kinds = _kinds(run)
     rows: Raw = {}
     for name in wanted:
         column = block.frame[name]
@@ -308,7 +315,13 @@ def sample_rows(run: LoadedRun, input: str | None = None) -> Raw:
 def _with_odd_rows(run: LoadedRun, rows: Raw) -> Raw:
     """The rows, one of unknown and far values, and one where everything is missing."""
     made = {name: list(values) for name, values in rows.items()}
-    for spec in run.model.schema.fields:
+    fields = run.model.schema.fields
+    if run.model.reads_domain:
+        # Every row has one that is known; where it is a field too, its odd values are out of the question.
+        domains = run.vocabularies.domains
+        made[str(run.vocabularies.domain_field)] += [unescape(domains[0]), unescape(domains[-1])]
+        fields = tuple(spec for spec in fields if spec.name != run.vocabularies.domain_field)
+    for spec in fields:
         if spec.kind == "float":
             # Without a limit, a far value makes logits so large that they cannot be compared.
             made[spec.name] += [1e6 if spec.clip is not None or spec.bins else spec.mean, None]
@@ -322,8 +335,15 @@ def _with_odd_rows(run: LoadedRun, rows: Raw) -> Raw:
     return made
 
 
+def _kinds(run: LoadedRun) -> dict[str, str]:
+    """The kinds of the columns of fields and, as a token, the domain."""
+    kinds: dict[str, str] = {spec.name: spec.kind for spec in run.model.schema.fields}
+    domain = run.vocabularies.domain_field
+    return kinds if domain is None else {domain: "token", **kinds}
+
+
 def _frame(run: LoadedRun, rows: Raw) -> pl.DataFrame:
-    kinds = {spec.name: spec.kind for spec in run.model.schema.fields}
+    kinds = _kinds(run)
     types = {"float": pl.Float64(), "token": pl.String(), "token_seq": pl.List(pl.String)}
     weights = pl.List(pl.Float64)
     schema = {name: types[kinds[name]] if name in kinds else weights for name in rows}

@@ -2,7 +2,8 @@
 
 Inputs: of a token field its texts (B,), empty where missing; of a number field float32 (B,), NaN where missing; of a
 list its texts (V,), ``<name>.offsets`` (B + 1,) int64, row b owning the texts from offsets[b] to offsets[b + 1], and
-its weights float32 (V,) under their column's name. Outputs: float32 (B,) under the name of each task.
+its weights float32 (V,) under their column's name; of the domain, where the model reads it, its texts (B,). Outputs:
+float32 (B,) under the name of each task.
 """
 
 from __future__ import annotations
@@ -122,6 +123,8 @@ class _Nodes:
                 lists.append((self.input(f"{name}.offsets", kinds.INT64, "B + 1"), kinds.INT64))
                 if field["weights"] is not None:
                     lists.append((self.input(field["weights"], kinds.FLOAT, f"V of {name}"), kinds.FLOAT))
+        if "domain" in description:
+            lists.append((self.domains(description["domain"]), kinds.INT64))
         rows = self.rows(description["fields"][0])
         self.output("ids", self.joined(ids, rows, np.int64(-1)), kinds.INT64)
         self.output("dense", self.joined(dense, rows, np.float32(0)), kinds.FLOAT)
@@ -176,6 +179,20 @@ class _Nodes:
             default_int64=offset + UNKNOWN,
         )
 
+    def domains(self, domain: Mapping[str, Any]) -> str:
+        """Numbers of domains; of an unknown one, a number beyond all, at which the run of the graph ends."""
+        name, tokens = domain["name"], domain["tokens"]
+        if all(own.name != name for own in self.inputs):
+            self.input(name, self.onnx.TensorProto.STRING, BATCH)
+        return self.node(
+            "LabelEncoder",
+            [name],
+            domain="ai.onnx.ml",
+            keys_strings=tokens,
+            values_int64s=list(range(len(tokens))),
+            default_int64=len(tokens),
+        )
+
     def bins(self, field: Mapping[str, Any], values: str) -> str:
         """The offset, plus 2 and the number of edges at or below each value; plus 0 where it is missing."""
         column = self.node("Unsqueeze", [values, self.constant(np.array([1]))])
@@ -223,6 +240,9 @@ def session_of(path: Path, description: Mapping[str, Any]) -> Callable[[dict[str
                 if field["weights"] is not None:
                     flat = [weight for values in rows[field["weights"]] for weight in values]
                     given[field["weights"]] = np.array(flat, np.float32)
+        if "domain" in description:
+            name = description["domain"]["name"]
+            given[name] = np.array(rows[name], object)
         # A model may read no list or number: what it does not read is no input.
         names = {each.name for each in session.get_inputs()}
         found = session.run(None, {name: value for name, value in given.items() if name in names})

@@ -197,7 +197,7 @@ class _Scorer:
         self.labels = None
         wanted = needed_columns(run, self.schema)
         domain = run.vocabularies.domain_field
-        if domain is not None and (type(run.model).needs_domain or domain in table.names):
+        if domain is not None and (run.model.reads_domain or domain in table.names):
             wanted.setdefault(domain, "domain_field of the run")
         for name in self.keep:
             if name not in table.names:

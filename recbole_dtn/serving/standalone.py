@@ -35,6 +35,7 @@ class Encoder:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         self.fields: list[dict[str, Any]] = content["fields"]
         self.tasks: list[str] = content["tasks"]
+        self.domain: dict[str, Any] | None = content.get("domain")
         self.rows = {
             field["name"]: {token: field["offset"] + 2 + place for place, token in enumerate(field["tokens"])}
             for field in self.fields
@@ -42,14 +43,16 @@ class Encoder:
         }
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> list[np.ndarray[Any, Any]]:
-        """The inputs in the model's order: ids (B, F), dense (B, N), then of each list its values, offsets and weights.
+        """The inputs in the model's order: ids (B, F), dense (B, N), of each list its values, offsets and weights, and
+        the domain (B,) where the model reads it.
 
         Args:
             batch: a sequence of B values for every field, and for every column of weights. A single row is given
                 twice, since a program of torch.export takes two or more: read the first of its outputs.
 
         Raises:
-            KeyError: for a missing column. ValueError: for a number that is none, or weights of another length.
+            KeyError: for a missing column. ValueError: for a number that is none, weights of another length, and a
+                domain that the model does not know.
         """
         rows = len(batch[self.fields[0]["name"]])
         if rows == 1:
@@ -67,7 +70,16 @@ class Encoder:
                 ids[:, position] = _bins(field, _numbers(column))
             else:
                 dense.append(_standardised(field, _numbers(column)))
+        if self.domain is not None:
+            lists.append(self._domains(self.domain, batch[self.domain["name"]]))
         return [ids, np.stack(dense, 1) if dense else np.empty((rows, 0), np.float32), *lists]
+
+    def _domains(self, domain: Mapping[str, Any], column: Sequence[Any]) -> np.ndarray[Any, Any]:
+        numbers = {token: number for number, token in enumerate(domain["tokens"])}
+        for value in column:
+            if value is None or str(value) not in numbers:
+                raise ValueError(f"{domain['name']}: {value!r} is none of the domains {', '.join(domain['tokens'])}")
+        return np.array([numbers[str(value)] for value in column], np.int64)
 
     def _row(self, field: Mapping[str, Any], value: Any) -> int:
         if value is None or value == "":

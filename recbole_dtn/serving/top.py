@@ -368,7 +368,7 @@ def _refuse_fields(run: LoadedRun, tables: Mapping[str, Table]) -> None:
     known = [name for table in tables.values() for name in table.names]
     domain = run.vocabularies.domain_field
     needed = [spec.name for spec in run.model.schema.fields]
-    needed += [domain] if domain is not None and type(run.model).needs_domain and domain not in needed else []
+    needed += [domain] if domain is not None and run.model.reads_domain and domain not in needed else []
     for name in needed:
         if name not in known:
             raise UsageError(

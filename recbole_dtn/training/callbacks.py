@@ -116,6 +116,15 @@ class BestKeeper(lightning.Callback):
             self.worse += 1
             if self.worse > self.settings.stopping_step:
                 trainer.should_stop = True
+        if self._falls_behind(epoch):
+            trainer.should_stop = True
+
+    def _falls_behind(self, epoch: int) -> bool:
+        """Whether a trial has not reached by now what is needed of it."""
+        needed = [] if self.settings.trial is None else self.settings.trial.needed
+        least = needed[epoch - 1] if epoch <= len(needed) else None
+        higher = higher_is_better(self.settings.valid_metric, self.tasks)
+        return least is not None and self.best is not None and is_better(higher, least, self.best)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)

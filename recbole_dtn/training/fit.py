@@ -26,6 +26,7 @@ from recbole_dtn.record.checkpoint import initialise_from, load_weights, read_we
 from recbole_dtn.record.folder import run_folder, runs_folder
 from recbole_dtn.record.held import held
 from recbole_dtn.record.record import PluginRecord, RunRecord, TaskRecord, package_versions, write_record
+from recbole_dtn.record.scores import ScoreKeeper
 from recbole_dtn.record.training import FILE_NAME as TRAINING
 from recbole_dtn.record.training import lock_run
 from recbole_dtn.report.console import make_console
@@ -49,7 +50,20 @@ from recbole_dtn.training.unfinished import Resume, folder_to_resume
 from recbole_dtn.training.warn import data_warnings, large_model, result_warnings
 from recbole_dtn.version import __version__
 
-__all__ = ["Run", "fit", "fit_argv", "fit_settings"]
+__all__ = ["AsCell", "Run", "fit", "fit_argv", "fit_settings"]
+
+
+@dataclass(frozen=True)
+class AsCell:
+    """How a run of a leaderboard differs from one alone.
+
+    Attributes:
+        keep_scores: whether the scores of the test rows are kept (:mod:`recbole_dtn.record.scores`).
+        beside_others: whether other runs share the machine, so that times and rates tell nothing.
+    """
+
+    keep_scores: bool = True
+    beside_others: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,9 +113,9 @@ def fit(
     return fit_settings(resolve(given, config_files=list(config_files), trust=trust), resume=resume)
 
 
-def fit_argv(overrides: Sequence[str], *, quiet: bool = True, resume: Resume = None) -> Run:
+def fit_argv(overrides: Sequence[str], *, quiet: bool = True, resume: Resume = None, cell: AsCell | None = None) -> Run:
     """Train and test with settings written as on the command line (``["--model=PLE", "--epochs=1"]``)."""
-    return fit_settings(resolve([*overrides, *(["--quiet=true"] if quiet else [])]), resume=resume)
+    return fit_settings(resolve([*overrides, *(["--quiet=true"] if quiet else [])]), resume=resume, cell=cell)
 
 
 def fit_settings(
@@ -110,13 +124,14 @@ def fit_settings(
     console: Console | None = None,
     callbacks: Sequence[lightning.Callback] = (),
     resume: Resume = None,
+    cell: AsCell | None = None,
 ) -> Run:
     """Train and test with resolved settings.
 
     Args:
         resolved: settings with their sources. console: where to print; the standard output by default.
         callbacks: Lightning callbacks of your own, called after ours.
-        resume: as for :func:`fit`.
+        resume: as for :func:`fit`. cell: of a leaderboard; None: a run by itself.
 
     Returns:
         The run; ``status`` is ``interrupted`` when Ctrl-C ended it and ``preempted`` when SIGTERM did. The best
@@ -126,7 +141,7 @@ def fit_settings(
         Preempted: when SIGTERM came before the run had a folder.
     """
     with Signals() as signals, contextlib.ExitStack() as locks:
-        return _fit(resolved, console, callbacks, resume, signals, locks)
+        return _fit(resolved, console, callbacks, resume, signals, locks, cell or AsCell(keep_scores=False))
 
 
 def _fit(
@@ -136,6 +151,7 @@ def _fit(
     resume: Resume,
     signals: Signals,
     locks: contextlib.ExitStack,
+    cell: AsCell,
 ) -> Run:
     settings = resolved.settings
     first = is_first_process()
@@ -172,7 +188,7 @@ def _fit(
             large = large_model(model.count_parameters()["dense"], prepared.splits["train"].rows)
             report.warnings(large)
             warnings += large
-        described = _Described(run_id, settings, prepared, model, memory, warnings)
+        described = _Described(run_id, settings, prepared, model, memory, warnings, cell)
         outcome = _train(described, folder, report, callbacks, signals, resumed=resumed is not None)
         outcome.wall_seconds = {"prepare": prepare_seconds, **outcome.wall_seconds}
     record = described.record(outcome)
@@ -236,12 +252,14 @@ class _Described:
     model: MultiTaskRecommender
     memory: MemoryWatch
     warnings: Sequence[str]
+    cell: AsCell
 
     def record(self, outcome: _Outcome) -> RunRecord:
         """The record of what has been found so far."""
         record = _record(self.run_id, self.settings, self.prepared, self.model, outcome, self.memory)
         # Those of the data first, as they were printed.
-        return record.model_copy(update={"warnings": [*self.warnings, *result_warnings(record)]})
+        found = {"warnings": [*self.warnings, *result_warnings(record)], "beside_others": self.cell.beside_others}
+        return record.model_copy(update=found)
 
 
 def _train(
@@ -274,12 +292,16 @@ def _train(
     # Rounded up: the last batch of an epoch may be short.
     steps = max(1, -(-prepared.splits["train"].rows // (settings.train_batch_size * trainer.world_size)))
     module = TrainingModule(model, settings, steps_per_epoch=steps)
+    # Of several processes each has a part of the rows alone.
+    if run.cell.keep_scores and trainer.world_size == 1:
+        module.test_scores = ScoreKeeper(prepared.splits["test"].rows, len(settings.tasks))
     try:
         with quiet_lightning(), watched(trainer, signals):
             if not training.trained:
                 _fit_model(trainer, module, data, training)
-            with signals.deferred():
-                _test(trainer, module, data, folder, report, outcome)
+            if settings.trial is None:  # else the test rows stay unread
+                with signals.deferred():
+                    _test(trainer, module, data, folder, report, outcome)
         outcome.status = "finished"
     except Preempted:
         outcome.stopped_at = _place(trainer, training)
@@ -322,6 +344,8 @@ def _test(
         report.show(sentence)
     module.metrics.use_fits(outcome.keeper.details)
     trainer.test(module, datamodule=data, verbose=False)
+    if module.test_scores is not None:
+        module.test_scores.write(folder, data.prepared.fingerprint)
     outcome.test, outcome.factors = module.latest, module.latest_factors
     outcome.details = module.latest_details
     outcome.gates = module.gate_means.compute()

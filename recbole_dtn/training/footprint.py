@@ -210,7 +210,7 @@ def _training(model: MultiTaskRecommender, batch: Features, times: float, settin
             step += STEP_COPIES * min(found, len(table.weight)) * table.embedding_dim * 4
     model.zero_grad()
     # Gradients are made while activations are given up, but the allocator keeps those blocks for the next step.
-    activations = int(times * max(forward, memory.peak - dense))
+    activations = int(times / settings.batch_parts * max(forward, memory.peak - dense))
     if issubclass(BALANCERS.load(settings.balancer.name), (GradientBalancer, DBMTL)):
         dense *= 1 + model.schema.num_tasks  # one of each task is held until they are combined
     gradients = dense + sparse

@@ -26,6 +26,7 @@ from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
 from recbole_dtn.optim.build import build_optimizer, sparse_gradients
 from recbole_dtn.optim.combined import CombinedOptimizer
 from recbole_dtn.optim.schedule import build_schedule
+from recbole_dtn.record.scores import ScoreKeeper
 from recbole_dtn.registry import BALANCERS
 from recbole_dtn.training.chain import ChainBreaks
 from recbole_dtn.training.compiled import compiled_forward
@@ -102,6 +103,8 @@ class TrainingModule(lightning.LightningModule):
         """Metrics of the last evaluation; None where undefined."""
         self.latest_factors: dict[str, dict[str, float | None]] = {}
         self.latest_details: Details = {}
+        self.test_scores: ScoreKeeper | None = None
+        """Keeps the logits of the test rows, where they are wanted."""
         self.steps_taken = 0
         self.known_reach: Reach | None = None
         # DDP expects a gradient of every parameter in every backward pass; those of a balancer are averaged here.
@@ -267,12 +270,13 @@ class TrainingModule(lightning.LightningModule):
         self.gate_means = GateMeans(self.model.gate_names)
         self.chain_breaks = ChainBreaks(self.model.schema.tasks)
 
-    def _evaluate(self, batch: Features) -> None:
+    def _evaluate(self, batch: Features) -> ModelOutput:
         output = self.model.served(self(batch))
         with stage("metrics"):
             self.metrics.add_batch(batch, output)
             self.gate_means.update(output.gates)
             self.chain_breaks.update(output.logits.detach())
+        return output
 
     def _end_evaluation(self) -> None:
         with stage("metrics"):
@@ -301,7 +305,9 @@ class TrainingModule(lightning.LightningModule):
         self._start_evaluation()
 
     def test_step(self, batch: Features, batch_idx: int) -> None:
-        self._evaluate(batch)
+        output = self._evaluate(batch)
+        if self.test_scores is not None:
+            self.test_scores.add(batch, output.logits)
 
     def on_test_epoch_end(self) -> None:
         self._end_evaluation()

@@ -47,6 +47,10 @@ class _Launcher(_SubprocessScriptLauncher):
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         if not self.cluster_environment.creates_processes_externally:
             os.environ[FIRST_PROCESS] = str(os.getpid())
+            main = threading.current_thread() is threading.main_thread()
+            if main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a script's background job
+                # Set again: polars has put a handler of its own in its place, which started processes do not inherit.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
             self._call_children_scripts()
         _set_num_threads_if_needed(num_processes=self.num_processes)
         return function(*args, **kwargs)

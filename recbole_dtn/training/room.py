@@ -95,7 +95,8 @@ class Room:
                     yield f"{name} has {gib(size)} of parameters: smaller {told}{name}, or interactions without it"
         if (found.activations or 0) > LISTED * found.total:
             yield (
-                f"activations: a smaller train_batch_size ({settings.train_batch_size:,}) or eval_batch_size "
+                f"activations: a larger batch_parts ({settings.batch_parts}), which computes the same step in parts; a "
+                f"smaller train_batch_size ({settings.train_batch_size:,}) or eval_batch_size "
                 f"({settings.eval_batch_size:,})"
             )
 

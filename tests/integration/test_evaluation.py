@@ -17,7 +17,8 @@ from recbole_dtn.data.loader import BatchLoader
 from recbole_dtn.errors import DataError
 from recbole_dtn.metric.uncertainty import auc_with_error
 from recbole_dtn.preprocess.prepare import prepare
-from recbole_dtn.record.checkpoint import FILE_NAME, save_whole
+from recbole_dtn.record.checkpoint import FILE_NAME
+from recbole_dtn.record.plain_file import save_plain
 from recbole_dtn.serving.load import load
 from recbole_dtn.training.fit import Run, fit_settings
 
@@ -57,7 +58,7 @@ def test_a_table_that_is_not_finite_is_told_by_test_and_predict(dtn_run: Run, tm
     content = torch.load(folder / FILE_NAME, weights_only=True)
     name = next(key for key in content["state_dict"] if key.endswith("weight") and "embedding" in key)
     content["state_dict"][name].fill_(math.nan)
-    save_whole(folder / FILE_NAME, content)
+    save_plain(content, folder / FILE_NAME)
     loaded = load(folder)
     with pytest.raises(DataError, match=r"the logit of task '\w+' is nan in row \d+ \(and [\d,]+ more in its batch\)"):
         loaded.test()

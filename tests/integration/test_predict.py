@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -276,6 +278,20 @@ def test_another_data_set_is_tested(folder: Path, loaded: LoadedRun, shown: Show
                 assert values[metric] == pytest.approx(wanted[task][metric], abs=1e-6), (task, metric)
     code, _, err = shown("test", f"--run={folder}", "--dataset=nowhere")
     assert (code, "nowhere.inter" in err) == (2, True)
+
+
+def test_sigterm_in_a_test_has_its_exit_code_and_a_word(
+    folder: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(self: LoadedRun) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(LoadedRun, "evaluate", ended)
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        assert shown("test", f"--run={folder}") == (75, "", "ended by SIGTERM: no output was written\n")
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_unknown_and_missing_values_are_counted(folder: Path, loaded: LoadedRun, shown: Shown) -> None:

@@ -71,6 +71,7 @@ RECORD_KEYS = [
     "warnings",
     "choices",
     "processes",
+    "beside_others",
     "plugins",
     "best_auc",
     "sum",
@@ -147,7 +148,7 @@ def test_a_checkpoint_is_plain_values(folder: Path) -> None:
     content = torch.load(folder / "checkpoint.ckpt", weights_only=True)
     keys = {
         "format", "state_dict", "balancer", "tables", "schema", "vocabularies", "settings", "epoch", "plugins",
-        "record",
+        "record", "sealed",
     }  # fmt: skip
     assert set(content) == keys
     checkpoint = read_checkpoint(folder)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from recbole_dtn.cli import main
+from recbole_dtn.leaderboard.compare import compare
+from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Tested
 from recbole_dtn.record.record import RunRecord
 
 Shown = Callable[..., tuple[int, str, str]]
@@ -35,6 +38,24 @@ def board_runs() -> Callable[..., list[RunRecord]]:
         return [_board_run(model, auc + (seed * 3 % 7 - 3) * 1e-4, seed, changes) for seed in seeds]
 
     return runs
+
+
+@pytest.fixture
+def tested() -> Callable[[list[BoardRow]], list[BoardRow]]:
+    """Rows of one data set with statistics of their test sample: those of the paired t-test, which are made up."""
+
+    def given(rows: list[BoardRow]) -> list[BoardRow]:
+        about = {"draws": 2000, "drawn": "users", "units": 40, "test_rows": 100}
+        tests: dict[int, dict[Metric, Tested]] = {}
+        found = compare(rows)
+        for each in found.differences if found is not None else ():
+            paired = each.paired
+            numbers = (paired.error, paired.low, paired.high)
+            found_of = tests.setdefault(id(each.row), {})
+            found_of[each.metric] = Tested("bootstrap", *numbers, *numbers, paired.p)
+        return [replace(row, tested=tests.get(id(row), {}), tested_on=about) for row in rows]
+
+    return given
 
 
 def _board_run(model: str, auc: float, seed: int, changes: dict[str, Any]) -> RunRecord:

@@ -22,6 +22,8 @@ from recbole_dtn.leaderboard.cells import plan_cells
 from recbole_dtn.leaderboard.executors import DiedError, RayExecutor, RemoteExecutor, SlurmExecutor, make_executor
 from recbole_dtn.leaderboard.run import run_board
 from recbole_dtn.leaderboard.workers import Outcome
+from recbole_dtn.record.record import read_record
+from recbole_dtn.record.scores import read_scores
 from tests.unit.jobs import answer
 from tests.unit.test_leaderboard_run import Trainer
 
@@ -185,6 +187,8 @@ def test_print_jobs_run_by_themselves_and_are_collected(
     assert "no record of 1 cells: Logistic toy-2 seed 2021" in said
     assert "| Logistic | 1 | 1 |" in Path("leaderboard/toy.md").read_text()
     (record,) = tmp_path.rglob("record.json")
+    assert read_record(record).beside_others, "its times and rates tell nothing"
+    assert read_scores(record.parent, read_record(record).data_fingerprint) is not None
     kind, found = run_call(Call(str(tmp_path), tuple(words[2:])))
     assert (kind, found.run_id) == ("result", record.parent.name), "recorded, so not run again"
 

@@ -8,15 +8,16 @@ from collections.abc import Callable
 import pytest
 
 from recbole_dtn.leaderboard.latex import latex, tex
-from recbole_dtn.leaderboard.statistics import summarise
+from recbole_dtn.leaderboard.statistics import BoardRow, summarise
 from recbole_dtn.record.record import RunRecord
 
 Runs = Callable[..., list[RunRecord]]
+Tests = Callable[[list[BoardRow]], list[BoardRow]]
 HOSTILE = '50% of $x_1$ & #2 {a}\\input{/etc/passwd}~^|<>"\n\\end{tabular}'
 
 
-def text_of(records: list[RunRecord], names: dict[str, str] | None = None) -> str:
-    return latex([summarise(records, names)])
+def text_of(records: list[RunRecord], names: dict[str, str] | None = None, tested: Tests = list) -> str:
+    return latex([tested(summarise(records, names))])
 
 
 def check_structure(text: str) -> None:
@@ -59,31 +60,39 @@ def test_hostile_names_leave_the_structure_whole(board_runs: Runs) -> None:
     text = text_of(records, {"digest-of-DTN": HOSTILE})
     check_structure(text)
     assert r"\input{" not in text
-    assert text.count(r"\end{tabular}") == 2
+    assert text.count(r"\end{tabular}") == 3
 
 
-def test_the_table_and_its_differences(board_runs: Runs) -> None:
-    text = text_of(board_runs("DTN", 0.8) + board_runs("PLE", 0.79))
+def test_the_table_and_its_differences(board_runs: Runs, tested: Tests) -> None:
+    text = text_of(board_runs("DTN", 0.8) + board_runs("PLE", 0.79), tested=tested)
     check_structure(text)
-    assert r"PLE & 0.7900 $\pm$ 0.0002 & 0.6000 $\pm$ 0.0000 & 0.8200 $\pm$ 0.0002 & " in text
+    assert r"PLE & 0.7900 $\pm$ 0.0002 [0.0050] & 0.6000 $\pm$ 0.0000 & 0.8200 $\pm$ 0.0002 [0.0060] & " in text
+    assert "in brackets the standard error over the test rows" in text
+    assert r"PLE & 3 & 2.5 \\" in text, "epochs and seconds, in a table of costs"
     assert r"\cmidrule(lr){2-3}\cmidrule(lr){4-5}" in text
     assert r"PLE & like AUC & \textbf{$-0.0100$} & $-0.0100$ to $-0.0100$ & \textless{} 0.001 & 10 \\" in text
 
 
-def test_bold_needs_ten_seeds_and_a_significant_improvement(board_runs: Runs) -> None:
+def test_nothing_is_bold_without_the_test_sample(board_runs: Runs) -> None:
+    text = text_of(board_runs("DTN", 0.8) + board_runs("PLE", 0.79))
+    assert r"\textbf" not in text
+    assert r"PLE & like AUC & $-0.0100$ & -- & -- & 10 \\" in text
+
+
+def test_bold_needs_ten_seeds_and_a_significant_improvement(board_runs: Runs, tested: Tests) -> None:
     # DTN is best on validation and all others are worse: its AUCs are bold, its log losses are not compared.
-    worse = text_of(board_runs("DTN", 0.8) + board_runs("PLE", 0.79))
+    worse = text_of(board_runs("DTN", 0.8) + board_runs("PLE", 0.79), tested=tested)
     assert re.findall(r"^(\w+) & \\textbf", worse, re.MULTILINE) == ["DTN"]
     assert worse.count(r"\textbf{0.") == 2
-    few = text_of(board_runs("DTN", 0.8, range(9)) + board_runs("PLE", 0.79, range(9)))
+    few = text_of(board_runs("DTN", 0.8, range(9)) + board_runs("PLE", 0.79, range(9)), tested=tested)
     assert r"\textbf" not in few
     assert "Too few seeds for a claim: nothing is bold." in few
     # PLE is better on test than DTN, which validation chose: PLE's AUCs are bold, and DTN's are not.
-    chosen = text_of(board_runs("DTN", 0.8, valid_value=0.9) + board_runs("PLE", 0.81, valid_value=0.8))
+    chosen = text_of(board_runs("DTN", 0.8, valid_value=0.9) + board_runs("PLE", 0.81, valid_value=0.8), tested=tested)
     assert re.findall(r"^(\w+) & \\textbf", chosen, re.MULTILINE) == ["PLE"]
     # Two rows that differ by nothing but chance: nothing is bold in the results.
     same = board_runs("DTN", 0.8) + [
         run.model_copy(update={"model": "PLE", "settings_digest": "p", "test": other.test})
         for run, other in zip(board_runs("DTN", 0.8), board_runs("DTN", 0.8, range(3, 13)), strict=True)
     ]
-    assert r"\textbf{0." not in text_of(same)
+    assert r"\textbf{0." not in text_of(same, tested=tested)

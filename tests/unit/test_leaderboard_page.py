@@ -17,11 +17,14 @@ from recbole_dtn.config.load import resolve
 from recbole_dtn.leaderboard.page.chosen import common_settings, own_settings
 from recbole_dtn.leaderboard.page.content import board_content
 from recbole_dtn.leaderboard.page.page import board_page
+from recbole_dtn.leaderboard.render import markdown
 from recbole_dtn.leaderboard.statistics import BoardRow, summarise
+from recbole_dtn.leaderboard.stored import Failure, Stored
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.text import shown
 
 Runs = Callable[..., list[RunRecord]]
+Tests = Callable[[list[BoardRow]], list[BoardRow]]
 HOSTILE = """</script><script>alert(1)</script><img src=x onerror=alert(2)> & "a" 'b' <!-- {{ 1 }} \u2028"""
 
 
@@ -83,10 +86,13 @@ def test_means_intervals_and_the_error_of_the_test_rows(board_runs: Runs) -> Non
     assert found["sample"] == pytest.approx(1.959964 * 0.005, abs=1e-6)
     assert (found["n"], row["units"]) == (10, 10)
     assert row["metrics"]["love/calibration"] == {
-        "mean": None, "sd": None, "n": 0, "low": None, "high": None, "sample": None,
+        "mean": None, "sd": None, "n": 0, "low": None, "high": None, "sample": None, "error": None,
     }  # fmt: skip
     assert [run["values"]["like/auc"] for run in row["runs"]] == pytest.approx(values)
-    assert row["cost"] == {"total": 1300, "dense": 300, "rate": 1000.0, "seconds": 2.5}
+    assert {key: value for key, value in row["cost"].items() if value is not None} == {
+        "parameters_embedding": 1000, "parameters_codebook": 0, "parameters_dense": 300, "parameters_total": 1300,
+        "samples_per_second": 1000.0, "epochs": 3, "train_seconds": 2.5,
+    }  # fmt: skip
     assert row["runs"][0]["curves"]["selected"] == pytest.approx([values[0] - 0.01, values[0], values[0] - 0.01])
 
 
@@ -182,13 +188,35 @@ def test_the_page_is_well_formed_asks_for_nothing_and_is_the_same_again(board_ru
     assert json.loads(tags.scripts[0]) == json.loads(json.dumps(board_content(grouped(records), records)))
 
 
-def test_bold_is_for_what_is_claimed(board_runs: Runs) -> None:
+def test_bold_is_for_what_is_claimed(board_runs: Runs, tested: Tests) -> None:
     nine, ten = (
-        board_page(grouped(records), records, "b")
+        board_page([tested(rows) for rows in grouped(records)], records, "b")
         for records in (board_runs("DTN", 0.8, range(n)) + board_runs("PLE", 0.79, range(n)) for n in (9, 10))
     )
     assert ("<b>" in nine, "descriptive, no difference is claimed" in nine) == (False, True)
     assert ten.count("<b>-0.0100</b>") == 2
+    records = board_runs("DTN", 0.8) + board_runs("PLE", 0.79)
+    assert "<b>" not in board_page(grouped(records), records, "b"), "no test scores are stored"
+
+
+def test_failed_cells_have_their_seeds_and_reason(board_runs: Runs) -> None:
+    failures = (
+        Failure("films", "PLE", "split_seed 2020", 3, "digest-of-PLE", "no memory"),
+        Failure("films", "PLE", "split_seed 2020", 4, "digest-of-PLE", "no memory"),
+        Failure("films", "<b>AITM", "split_seed 2020", 0, "digest-of-AITM", "loss is NaN"),
+        Failure("films", "DTN", "split_seed 2020", 0, "digest-of-DTN", "was run again since"),
+    )
+    records = board_runs("DTN", 0.8) + board_runs("PLE", 0.79, range(3))
+    text = board_page(grouped(records), records, "b", stored=Stored(failures=failures))
+    assert re.findall(
+        r'<tr><th scope="row">(.*?)</th><td class="left">(.*?)</td><td class="left reason">(.*?)<', text
+    ) == [
+        ("PLE", "3; 4", "no memory"),
+        ("&lt;b&gt;AITM", "0", "loss is NaN"),
+    ]
+    rows = summarise(records)
+    assert "| PLE | 3; 4 | no memory |" in markdown(rows, Stored(failures=failures))
+    assert "failed cells" not in markdown(rows)
 
 
 def test_names_are_text_wherever_they_stand(board_runs: Runs) -> None:

@@ -69,6 +69,13 @@ def test_a_planting_is_a_unit_and_reach_is_the_share_of_the_best(board_runs: Run
     assert (first.paired.mean, first.paired.n) == (pytest.approx(-0.05), 4)
 
 
+def test_one_planting_shows_no_difference(board_runs: Runs) -> None:
+    runs = [run_of(board_runs, model, 1, 0.8, seed=seed) for model in "AB" for seed in (1, 2, 3)]
+    rows = summarise(runs)
+    assert [row.unit for row in rows] == ["draws", "draws"]
+    assert compare(rows) is None
+
+
 def test_seeds_of_one_planting_count_once(board_runs: Runs) -> None:
     more = [*both(board_runs), *(run_of(board_runs, "A", 4, 0.90, seed=seed) for seed in (2, 3))]
     a, _ = summarise(more)
@@ -132,15 +139,20 @@ def test_wrong_plantings_are_refused(value: dict[str, Any], message: str) -> Non
         data_entries(value)
 
 
-@pytest.mark.parametrize("name", ["planted", "planted-starved"])
-def test_shipped_boards(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "width"), [("planted", "other-pairs", 8), ("planted-starved", "same", 2),
+                                ("planted-chain", "other-pairs-chain", 8)]
+)  # fmt: skip
+def test_shipped_boards(name: str, kind: str, width: int) -> None:
     board = read_board(Path(f"leaderboard/{name}.yaml"))
     kinds = {entry.block: entry for entry in board.data}
     assert [entry.block for entry in board.data] == [block for block in kinds for _ in range(10)]
-    cells = plan_cells(board.entries, [kinds["other-pairs-chain"]], None, [], settings=setting_words(board.settings))
+    cells = plan_cells(board.entries, [kinds[kind]], None, [], settings=setting_words(board.settings))
     assert [cell.name for cell in cells] == [entry.name for entry in board.entries]
-    assert {cell.settings.embedding_size for cell in cells} == {16 if name == "planted" else 4}
-    assert all(cell.settings.tasks[1].after == ["first"] for cell in cells)
+    assert {cell.settings.embedding_size for cell in cells} == {width}
+    assert {tuple(cell.settings.tasks[1].after) for cell in cells} == {("first",) if "chain" in kind else ()}
+    assert board.match == "dense+codebook"
+    assert set(board.proposed) == {entry.name for entry in board.entries if entry.model == "DTN"}
 
 
 def test_what_was_planted_is_checked(tmp_path: Path) -> None:

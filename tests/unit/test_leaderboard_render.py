@@ -16,6 +16,8 @@ from recbole_dtn.leaderboard.cells import Cell, plan_cells
 from recbole_dtn.leaderboard.forms import FORMS, write_forms
 from recbole_dtn.leaderboard.remake import Remade, names_of, of_cells, of_folder
 from recbole_dtn.leaderboard.run import run_board
+from recbole_dtn.leaderboard.statistics import summarise
+from recbole_dtn.leaderboard.stored import Stored, compute_statistics
 from recbole_dtn.record.record import RunRecord, write_record
 
 Runs = Callable[..., list[RunRecord]]
@@ -57,12 +59,19 @@ def test_render_gives_the_bytes_that_run_gave(runs: Path, tmp_path: Path) -> Non
         ROWS, ["ml-100k"], [2020, 2021], [f"--output_dir={runs}"], ran, Console(file=io.StringIO()), board="b",
         fingerprint=lambda _: None,
     )  # fmt: skip
-    assert set(files_of(ran)) == {"b.md", "b.csv", "b.differences.csv", "b.tex", "b.html"}
+    assert set(files_of(ran)) == {"b.md", "b.csv", "b.differences.csv", "b.statistics.json", "b.tex", "b.html"}
     for output, folder in ((rendered, None), (moved, tmp_path / "archive" / "deep")):
         if folder is not None:
             shutil.move(runs, folder)
         found = of_cells(cells_of(runs), folder, "b")
-        write_forms(found.records, found.names, output, found.name)
+        stored = compute_statistics(
+            summarise(found.records, found.names),
+            found.records,
+            Stored(),
+            found.folder_of,
+            output / "b.statistics.json",
+        )
+        write_forms(found.records, found.names, output, found.name, stored=stored)
         assert files_of(output) == files_of(ran)
 
 
@@ -151,7 +160,7 @@ def test_the_command(shown: Shown, runs: Path, tmp_path: Path) -> None:
         "no record of 3 cells: MMoE ml-100k seed 2022; two levels ml-100k seed 2022; PLE ml-100k seed 2022"
     )
     assert "6 runs: " in out
-    assert set(files_of(tmp_path / "out")) == {"mine.md", "mine.html"}
+    assert set(files_of(tmp_path / "out")) == {"mine.md", "mine.html", "mine.statistics.json"}
     assert "| two levels | 2 |" in (tmp_path / "out" / "mine.md").read_text()
     assert shown("leaderboard", "render", f"--records={runs}", f"--output={tmp_path / 'out'}", "--name=all")[0] == 0
     assert {"all.md", "all.csv", "all.tex", "all.html"} <= set(files_of(tmp_path / "out"))

@@ -301,7 +301,7 @@ def test_other_settings_are_another_cell(board: Board) -> None:
     board.run("DTN", seeds="1")
     path = board.run("DTN", seeds="1", overrides=("--epochs=1",))
     assert len(board.trainer.ran) == 1
-    assert path.read_text().count("| DTN | 1 |") == 1, "a board shows its own cells, not all that is recorded"
+    assert path.read_text().count("| DTN | 1 | 0.") == 1, "a board shows its own cells, not all that is recorded"
 
 
 def test_other_records_of_the_folder_stay_out_of_the_board(board: Board) -> None:

@@ -152,6 +152,14 @@ def test_sort_filter_columns_and_a_row(opened: Callable[..., Any]) -> None:
     page.locator(".columns input[value=calibration]").check()
     assert calibration.is_visible()
     assert page.locator("th[data-task=like]").evaluate("head => head.colSpan") == 3
+    costs = page.locator("th[data-task='']")
+    assert costs.evaluate("head => head.colSpan") == 3
+    page.locator(".columns input[value=epochs]").check()
+    page.locator(".columns input[value=samples_per_second]").uncheck()
+    page.locator(".columns input[value=train_seconds]").check()
+    assert costs.evaluate("head => head.colSpan") == 4
+    page.locator("th[data-metric=train_seconds] button").click()
+    assert page.locator("th[data-metric=train_seconds]").get_attribute("aria-sort") == "ascending"
 
     page.locator(".results .open", has_text="DTN").click()
     dialog = page.locator("dialog")
@@ -178,8 +186,8 @@ def test_plots_and_their_choices(opened: Callable[..., Any]) -> None:
     assert dots.locator(".interval").count() == 4
     assert dots.locator("line.best").count() == 1
     assert scatter.locator("circle").count() == 4
-    scatter.locator("select").nth(1).select_option(label="training samples/s")
-    assert "training samples/s" in (scatter.locator("svg").get_attribute("aria-label") or "")
+    scatter.locator("select").nth(1).select_option(label="samples/s")
+    assert "against samples/s" in (scatter.locator("svg").get_attribute("aria-label") or "")
     assert curves.locator("[aria-pressed=true]").count() == 3
     curves.locator(".chips button", has_text="A model of a plug-in").click()
     assert curves.locator("path.curve").count() == 44

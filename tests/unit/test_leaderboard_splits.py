@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from scipy import stats
 
 from recbole_dtn.config.splits import SplitKey
 from recbole_dtn.errors import UsageError
@@ -16,7 +17,7 @@ from recbole_dtn.leaderboard.compare import compare
 from recbole_dtn.leaderboard.differences import differences_csv
 from recbole_dtn.leaderboard.render import markdown, notes, print_board, write_board
 from recbole_dtn.leaderboard.run import run_board
-from recbole_dtn.leaderboard.statistics import Metric, corrected_t, paired_t, summarise
+from recbole_dtn.leaderboard.statistics import Metric, corrected_t, paired_t, summarise, wilcoxon_p
 from recbole_dtn.record.record import RunRecord, write_record
 from recbole_dtn.version import __version__
 
@@ -191,6 +192,38 @@ def test_seeds_of_one_split_take_the_ordinary_t_test() -> None:
     assert (found.over, found.corrected) == ("seeds", False)
     assert found.differences[0].paired.error == pytest.approx(math.sqrt(VARIANCE / 4))
     assert compare(summarise(runs[:1] + runs[4:])) is None, "one seed in common"
+
+
+def test_wilcoxon_and_relaimpr_stand_beside_the_t_test() -> None:
+    runs = [record("A", 1, 0.7 + more, seed=seed, best=0.6) for seed, more in enumerate(DIFFERENCES)]
+    runs += [record("B", 1, 0.7, seed=seed, best=0.8) for seed in range(4)]
+    found = compare(summarise(runs))
+    assert found is not None
+    (difference,) = found.differences
+    assert difference.wilcoxon == pytest.approx(stats.wilcoxon(DIFFERENCES).pvalue)
+    mean = 0.7 + sum(DIFFERENCES) / 4
+    assert difference.relative == pytest.approx((mean - 0.5) / (0.7 - 0.5) - 1)
+    assert difference.paired.p == pytest.approx(stats.ttest_1samp(DIFFERENCES, 0).pvalue)
+    assert (difference.tested, difference.adjusted) == (None, None), "no test scores"
+
+
+def test_five_seeds_cannot_be_significant_by_wilcoxon_and_ten_can() -> None:
+    assert wilcoxon_p([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx(2 / 2**5)
+    assert wilcoxon_p([0.01 + 0.001 * i for i in range(10)]) == pytest.approx(2 / 2**10)
+    assert (wilcoxon_p([0.0, 0.0, 0.0]), wilcoxon_p([0.1])) == (1.0, None)
+
+
+def test_the_comparator_is_a_baseline_and_chosen_by_validation_alone() -> None:
+    # C is best on validation and proposed; A is best on test; B is the best baseline on validation.
+    given = (("A", 0.9, 0.6), ("B", 0.7, 0.8), ("C", 0.8, 0.9))
+    runs = [record(model, 1, auc, seed=seed, best=best) for model, auc, best in given for seed in range(2)]
+    for proposed, best, others in (((), "C", ["A", "B"]), (("C",), "B", ["A", "C"])):
+        found = compare(summarise(runs, proposed=proposed))
+        assert found is not None
+        assert (found.best.model, [each.row.model for each in found.differences]) == (best, others)
+    text = markdown(summarise(runs, proposed=["C"]))
+    assert "### Differences to B, the baseline that is best on validation (mean_auc)" in text
+    assert "The comparator was chosen by validation alone, before any test row was read." in text
 
 
 def test_splits_with_one_test_set_take_the_ordinary_t_test() -> None:

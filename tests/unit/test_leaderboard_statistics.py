@@ -80,6 +80,27 @@ def test_a_standard_error_is_carried_beside_its_metric_and_is_none_itself() -> N
     assert "auc_se" not in board_csv([row]) + markdown([row])
 
 
+def test_speed_beside_other_cells_is_unknown() -> None:
+    beside, alone = record(seed=1, beside_others=True), record(seed=2)
+    row = only(summarise([beside]))
+    assert (row.samples_per_second, row.train_seconds) == (None, None)
+    row = only(summarise([beside, alone]))
+    assert (row.samples_per_second, row.train_seconds) == (1002.0, 2.0)
+
+
+def test_names_say_the_rows_that_a_task_is_about() -> None:
+    tasks = [{"name": "like"}, {"name": "love", "observed_when": "like == 1"}]
+    factors = {"test": {"love@like": {"auc": 0.6}}}
+    row = only(summarise([record(settings={"tasks": tasks}, factors=factors)]))
+    assert [row.title_of(task) for task in ("like", "love", "love@like")] == ["like@all", "love@like", "love@like"]
+    assert row.factors == ("love@like",)
+    assert only(summarise([record()])).title_of("like") == "like"
+    tasks[1]["observed_when"] = "rating > 3"
+    row = only(summarise([record(settings={"tasks": tasks}, factors=factors)]))
+    assert "| like@all AUC | like@all log loss | love@rating > 3 AUC |" in markdown([row])
+    assert "love@like AUC" in markdown([row])
+
+
 def test_one_seed_has_no_spread() -> None:
     found = only(summarise([record(auc=0.77)])).metrics[LIKE_AUC]
     assert (found.mean, found.sd, found.n) == (0.77, None, 1)
@@ -181,9 +202,26 @@ test AUC with its spread over seeds and its standard error over the test rows:
 | MMoE | like | 0.7900 | – | – | 1.010 | 2 | 4 |
 |  | love | 0.8200 | – | – | 0.990 |  |  |
 
+other test metrics:
+
+| model | task | NE |
+| --- | --: | --: |
+| DTN | like | 0.8000 |
+|  | love | 0.9000 |
+| MMoE | like | 0.8000 |
+|  | love | 0.9000 |
+
+costs:
+
+| model | epochs | training s |
+| --- | --: | --: |
+| DTN | 4 | 2 |
+| MMoE | 4 | 2 |
+
 - Test split, mean ± standard deviation over seeds, which differ between rows: DTN 2020, 2021; MMoE 2020.
 - The spread is that of training alone: the sampling error of the test split is not in it.
 - With fewer than 10 seeds a leaderboard is descriptive; it claims no difference.
+- Equal for all rows: data and split.
 """
 
 
@@ -215,10 +253,12 @@ def test_csv_text() -> None:
     assert board_csv(rows) == (
         "dataset,name,model,task,metric,split,mean,sd,n,parameters_embedding,parameters_codebook,parameters_dense,"
         "parameters_total,samples_per_second,settings_digest,data_fingerprint,selected_on_test,runs,"
-        "runs_above_constant\n"
+        "runs_above_constant,"
+        "sample_error,flops,latency_p50_ms,latency_p99_ms,throughput,peak_memory_mib,epochs,train_seconds,trials\n"
         "ml-100k,DTN,DTN,like,auc,test,0.625,0.1767766952966369,2,40000,160000,1234,201234,1001.5,"
-        f"0123456789abcdef,{fingerprint},False,2,0\n"
-        f'ml-100k,"a,b","a,b",like,auc,test,,,0,40000,160000,1234,201234,,0123456789abcdef,{fingerprint},False,1,0\n'
+        f"0123456789abcdef,{fingerprint},False,2,0,,,,,,,4.0,2.0,\n"
+        f'ml-100k,"a,b","a,b",like,auc,test,,,0,40000,160000,1234,201234,,0123456789abcdef,{fingerprint},False'
+        ",1,0,,,,,,,4,2.0,\n"
     )
 
 

@@ -1,6 +1,7 @@
 """Processes that run cells, locks between leaderboards, rows with settings of their own, and the file of a board."""
 
 import io
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from recbole_dtn.leaderboard.board import Entry, listed, read_board, setting_wor
 from recbole_dtn.leaderboard.cells import plan_cells
 from recbole_dtn.leaderboard.progress import BoardProgress
 from recbole_dtn.leaderboard.run import run_board
-from recbole_dtn.leaderboard.workers import Outcome, Workers
+from recbole_dtn.leaderboard.workers import Outcome, Workers, _serve
 from recbole_dtn.record.record import RunRecord
 from tests.unit.jobs import explain, job
 from tests.unit.test_leaderboard_run import Trainer, resolver
@@ -83,6 +84,13 @@ def test_processes_end_with_their_parent(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     _until(lambda: not _runs(int(child.read_text())))
+
+
+def test_a_process_ends_quietly_when_the_parent_went_with_an_answer_unread() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    theirs.send("unread")
+    ours.close()
+    _serve(theirs, job, explain)
 
 
 def _until(true: Any, seconds: float = 30) -> None:

@@ -1,5 +1,7 @@
 """All metrics of all tasks: masks, weights, null values, selection."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -264,7 +266,7 @@ def test_a_factor_is_evaluated_over_the_rows_that_it_is_about() -> None:
         factor = Factor(output.factors["cvr"].logit[part], "buy", "click")
         metrics.add_batch(rows, ModelOutput(output.logits[part], factors={"cvr": factor}))
     found = metrics.compute_factors()
-    assert list(found) == ["buy@click"]
+    assert list(found) == ["buy@click", "buy@click (joint)"]
     assert list(found["buy@click"]) == ["auc", "auc_se", "gauc", "gauc_se", "logloss", "ne", "calibration"]
     # Clicked and seen to be clicked, and whether bought is seen too.
     rows = (features.observed[:, 0] & features.observed[:, 1] & (features.labels[:, 0] == 1)).numpy()
@@ -276,6 +278,10 @@ def test_a_factor_is_evaluated_over_the_rows_that_it_is_about() -> None:
     assert found["buy@click"]["logloss"] == pytest.approx(log_loss(truth, chances, sample_weight=mass), abs=1e-9)
     expected = np.average(chances, weights=mass) / np.average(truth, weights=mass)
     assert found["buy@click"]["calibration"] == pytest.approx(expected, abs=1e-9)
+    # The task's own prediction, over all rows, on the same rows: it ranks, and is no conditional probability.
+    joint = output.logits[rows, 1].double().numpy()
+    assert found["buy@click (joint)"]["auc"] == pytest.approx(roc_auc_score(truth, joint, sample_weight=mass), abs=1e-9)
+    assert (found["buy@click (joint)"]["ne"], found["buy@click (joint)"]["calibration"]) == (None, None)
     assert list(metrics.compute()) == ["click", "buy", "stay"]
     metrics.reset()
     assert set(metrics.compute_factors()["buy@click"].values()) == {None}
@@ -295,7 +301,14 @@ def test_a_second_factor_of_the_same_label_goes_by_its_own_name() -> None:
     factors = {**output.factors, "imputed": Factor(output.logits[:, 1], "buy", "click")}
     metrics = MultiTaskMetrics(TASKS)
     metrics.add_batch(features, ModelOutput(output.logits, factors=factors))
-    assert list(metrics.compute_factors()) == ["buy@click", "imputed@click"]
+    assert list(metrics.compute_factors()) == ["buy@click", "buy@click (joint)", "imputed@click"]
+
+
+def test_a_task_that_is_observed_after_the_condition_alone_has_one_reading() -> None:
+    features, output = with_factor()
+    metrics = MultiTaskMetrics((TASKS[0], replace(TASKS[1], observed_when="click == 1"), TASKS[2]))
+    metrics.add_batch(features, output)
+    assert list(metrics.compute_factors()) == ["buy@click"]
 
 
 def test_a_factor_that_is_not_finite_is_refused() -> None:

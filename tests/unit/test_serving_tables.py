@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from recbole_dtn.errors import DataError
+from recbole_dtn.preprocess.table import scan
 from recbole_dtn.serving.tables import Reading, Rows, numbers_of, open_input
 
 
@@ -39,3 +42,54 @@ def test_what_is_infinite_is_refused_in_parquet(tmp_path: Path) -> None:
     pl.DataFrame({"x": [1.0, None, -math.inf]}).write_parquet(tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a\.parquet, row 3: .*expected a finite number; found -inf"):
         numbers_of(rows(tmp_path / "a.parquet"), "x", "field")
+
+
+def test_blocks_of_parquet_are_small_whatever_the_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.parquet"
+    frame = pl.DataFrame({"x": range(10), "y": range(10, 20)})
+    frame.write_parquet(path, row_group_size=10)
+    monkeypatch.setattr(scan, "BATCH_CELLS", 8)
+    blocks = list(open_input("input", str(path), Reading()).blocks(["x", "y"]))
+    assert [block.frame.height for block in blocks] == [4, 4, 2]
+    assert pl.concat(block.frame for block in blocks).equals(frame)
+    assert blocks[2].name(1) == f"{path}, row 10"
+    monkeypatch.setattr(scan, "BATCH_ROWS", 7)
+    blocks = list(open_input("input", str(path), Reading()).blocks(["x"]))
+    assert [block.frame.height for block in blocks] == [7, 3]
+
+
+READ = """
+import sys
+from pathlib import Path
+from recbole_dtn.serving.tables import Reading, open_input
+
+def anonymous():
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon:"))
+    return int(line.split()[1]) >> 10
+
+before = anonymous()
+print(max(anonymous() for _ in open_input("input", sys.argv[1], Reading()).blocks(sys.argv[2].split(","))) - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from /proc")
+def test_a_row_group_is_not_held_whole(tmp_path: Path) -> None:
+    path, rows = tmp_path / "a.parquet", 1 << 21
+    names = [f"x{number}" for number in range(8)]  # 128 MiB with the rows
+    pl.select(pl.int_range(rows).alias(name) for name in names).write_parquet(path, row_group_size=rows)
+    # A process of its own: this one's allocator holds freed memory.
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(path), ",".join(names)], capture_output=True, text=True, check=True
+    )
+    assert 0 < int(done.stdout) < 100
+
+
+def test_a_file_of_parquet_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"x": range(10)}).write_parquet(path)
+    monkeypatch.setattr(scan, "BATCH_ROWS", 4)
+    blocks = open_input("input", str(path), Reading()).blocks(["x"])
+    assert next(iter(blocks)).frame.height == 4
+    pl.DataFrame({"x": range(100, 200)}).write_parquet(path)
+    with pytest.raises(DataError, match=r"a\.parquet: changed while it was read; run the command again"):
+        list(blocks)

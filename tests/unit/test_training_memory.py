@@ -124,6 +124,8 @@ def test_activations_grow_with_the_batch_and_with_the_tasks_gradients() -> None:
 
     small, large = found(train_batch_size=8192, eval_batch_size=1), found(train_batch_size=1 << 20, eval_batch_size=1)
     assert large.activations == pytest.approx(128 * small.activations, rel=0.01)
+    parts = found(train_batch_size=1 << 20, eval_batch_size=1, batch_parts=16)
+    assert parts.activations == pytest.approx(8 * small.activations, rel=0.01)
     dense = MODELS.load("MMoE")(make_settings("MMoE", embedding_size=8), schema).count_parameters()["dense"]
     # A gradient of each of the two tasks beside the one that is applied.
     assert found(balancer={"name": "pcgrad"}).gradients == found().gradients + 2 * 4 * dense
@@ -220,6 +222,7 @@ def test_a_run_that_cannot_fit_is_refused_with_what_is_large(free: Any) -> None:
         "free: 0.1 GiB",
         "activations of 4,096 rows",
         "of parameters: smaller options low_rank, hidden, layers of gdcn",
+        "a larger batch_parts (1)",
         "a smaller train_batch_size (4,096)",
         "check_memory=false",
     ):

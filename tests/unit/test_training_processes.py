@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import signal
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -100,6 +102,29 @@ def test_sigterm_is_sent_on_and_ends_a_process_whose_batch_does_not(
         signals.met = True
         time.sleep(0.3)
     assert ended == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads what the system knows of signals")
+def test_processes_that_are_started_ignore_ctrl_c_where_the_first_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[bool] = []
+
+    def start(self: processes._Launcher) -> None:
+        status = Path("/proc/self/status").read_text()
+        ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
+        found.append(bool(ignored & 1 << signal.SIGINT - 1))
+
+    monkeypatch.setattr(processes._Launcher, "_call_children_scripts", start)
+    # launch sets it for the processes that it starts
+    monkeypatch.setenv(processes.FIRST_PROCESS, "1")
+    cluster = SimpleNamespace(creates_processes_externally=False, validate_settings=lambda **_: None)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        # As polars does it: Python does not know of the handler, and started processes have the default action.
+        ctypes.CDLL(None).signal(signal.SIGINT, None)
+        assert processes._Launcher(cluster, 1, 1).launch(lambda: "done") == "done"
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert found == [True]
 
 
 def wait_for(ended: list[int]) -> None:

@@ -4,70 +4,61 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recbole_dtn.config.splits import SplitKey
-from recbole_dtn.leaderboard.compare import CLAIMS_NEED, COMPARED, Comparison, compare
-from recbole_dtn.leaderboard.details import warnings_of
+from recbole_dtn.leaderboard.across import across, across_table, critical_groups
+from recbole_dtn.leaderboard.compare import Comparison, compare
+from recbole_dtn.leaderboard.costs import COSTS, cost_cells
+from recbole_dtn.leaderboard.details import failure_table, warnings_of
+from recbole_dtn.leaderboard.differences import difference_notes, difference_title
 from recbole_dtn.leaderboard.labels import row_labels
 from recbole_dtn.leaderboard.page.chosen import common_settings, own_settings
-from recbole_dtn.leaderboard.render import PARTS, SHOWN, notes
+from recbole_dtn.leaderboard.page.tuning import tuning_content
+from recbole_dtn.leaderboard.plan import RowTuning
+from recbole_dtn.leaderboard.render import SHOWN, notes, shown_error, shown_tasks
 from recbole_dtn.leaderboard.statistics import (
     REACH,
     BoardRow,
     Metric,
+    Runs,
     UnitKey,
     corrected_t,
     paired_t,
-    row_keys,
+    runs_of_rows,
     summary,
     unit_of,
-    with_reach,
 )
+from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.registry import METRICS
 
-__all__ = ["Runs", "board_content", "runs_of_rows"]
+__all__ = ["across_content", "board_content", "tunings_of"]
 
 DIGITS = 6
 NORMAL = 1.959964
 """Half the width of a 95 % interval, in standard errors."""
-ROW_KEY = tuple[str, str, str, str]
-Runs = Mapping[UnitKey, RunRecord]
-"""The runs of one row by split and seed."""
 TITLES = {**SHOWN, "gauc": "GAUC", "ne": "NE", "ece": "ECE", "pr_auc": "PR AUC", "rne": "RNE"}
-COSTS = (
-    ("total", "parameters", False),
-    ("dense", "dense parameters", False),
-    ("rate", "training samples/s", True),
-    ("seconds", "seconds of training", False),
-)
-"""Key, title, and whether more is better."""
+SHOWN_COSTS = ("parameters_dense", "parameters_total", "samples_per_second")
+"""Columns of costs that are shown at first."""
+NOTHING = Stored()
 
 
-def runs_of_rows(rows: Sequence[BoardRow], records: Iterable[RunRecord]) -> list[Runs]:
-    """The runs of each row, in order; of two records of one split and seed the later one, as in the table."""
-    found: dict[ROW_KEY, dict[UnitKey, RunRecord]] = {}
-    records = list(records)
-    for key, record in zip(row_keys(records), records, strict=True):
-        found.setdefault(key, {})[SplitKey.of(record), record.seed] = with_reach(record)
-    keys = [(row.dataset, row.model, row.settings_digest, row.source_fingerprint) for row in rows]
-    return [dict(sorted(found[key].items(), key=lambda item: (item[0][0].order, item[0][1]))) for key in keys]
-
-
-def board_content(groups: Sequence[Sequence[BoardRow]], records: Sequence[RunRecord]) -> list[dict[str, Any]]:
+def board_content(
+    groups: Sequence[Sequence[BoardRow]], records: Sequence[RunRecord], stored: Stored = NOTHING
+) -> list[dict[str, Any]]:
     """A map per data set: its tasks, metrics, rows with runs, settings, curves and gates, differences and notes.
 
     Args:
-        groups: the rows of each data set. records: of their runs.
+        groups: the rows of each data set. records: of their runs. stored: failures of cells and the serial pass.
 
     Numbers have six significant digits; what is undefined is null.
     """
-    return [_dataset(rows, runs_of_rows(rows, records)) for rows in groups]
+    return [_dataset(rows, runs_of_rows(rows, records), stored) for rows in groups]
 
 
-def _dataset(rows: Sequence[BoardRow], runs: Sequence[Runs]) -> dict[str, Any]:
+def _dataset(rows: Sequence[BoardRow], runs: Sequence[Runs], stored: Stored) -> dict[str, Any]:
     labels = row_labels(rows)
     found = compare(rows)
     common = common_settings([_first(of_row).settings for of_row in runs])
@@ -75,12 +66,13 @@ def _dataset(rows: Sequence[BoardRow], runs: Sequence[Runs]) -> dict[str, Any]:
     return {
         "name": rows[0].dataset,
         "unit": unit_of(rows)[:-1],
-        "tasks": list(dict.fromkeys(task for row in rows for task in row.tasks)),
+        "tasks": list(shown_tasks(rows)),
+        "task_titles": shown_tasks(rows),
         "metrics": metrics,
         "costs": [
-            {"key": key, "title": title, "more": more}
-            for key, title, more in COSTS
-            if any(_costs(row, of_row)[key] for row, of_row in zip(rows, runs, strict=True))
+            {"key": cost.key, "title": cost.title, "more": cost.more, "shown": cost.key in SHOWN_COSTS}
+            for cost in COSTS
+            if any(cost.of(row) for row in rows)
         ],
         "rows": [
             _row(row, label, of_row, metrics, common, found)
@@ -88,22 +80,56 @@ def _dataset(rows: Sequence[BoardRow], runs: Sequence[Runs]) -> dict[str, Any]:
         ],
         "common": common,
         "differences": _differences(found, rows, labels),
+        "tuning": tuning_content(tunings_of(rows, labels)),
         "notes": notes(rows),
         "warnings": warnings_of(rows, labels),
+        "failures": failure_table(stored.failures_of(rows, rows[0].dataset)).cells,
+        "measured_on": stored.measured_on,
         "versions": sorted({run.code_version for of_row in runs for run in of_row.values()}),
         "runs": sum(row.runs for row in rows),
     }
 
 
+def across_content(rows: Sequence[BoardRow]) -> dict[str, Any] | None:
+    """The rows over all data sets: the table, its notes, and what a plot of mean ranks needs; None where there is none.
+
+    Args:
+        rows: of all data sets.
+    """
+    found = across(rows)
+    if found is None:
+        return None
+    table, told = across_table(found)
+    ranks = sorted((each.rank, each.name) for each in found.standings if each.rank is not None)
+    return {
+        "columns": table.columns,
+        "cells": table.cells,
+        "notes": told,
+        "ranks": ranks,
+        "difference": found.difference,
+        "groups": critical_groups(found) if ranks else [],
+    }
+
+
+def tunings_of(rows: Sequence[BoardRow], labels: Sequence[str]) -> list[tuple[str, RowTuning]]:
+    """The rows that were tuned, under their labels."""
+    return [
+        (label, row.chosen.tuning)
+        for label, row in zip(labels, rows, strict=True)
+        if row.chosen is not None and row.chosen.tuning is not None
+    ]
+
+
 def _metrics(rows: Sequence[BoardRow]) -> list[dict[str, Any]]:
     """The test metrics, by task, in the order of the records."""
-    tasks = dict.fromkeys(task for row in rows for task in row.tasks)
+    tasks = shown_tasks(rows)
     known = dict.fromkeys(metric for row in rows for metric in row.metrics if metric.split == "test")
     found = [metric for task in tasks for metric in known if metric.task == task]
     return [
         {
             "key": _key(metric),
             "task": metric.task,
+            "of": tasks[metric.task],
             "name": metric.name,
             "title": TITLES.get(metric.name, metric.name),
             "more": _more_is_better(metric.name),
@@ -142,23 +168,13 @@ def _row(
         "units": row.units,
         "valid": _short(valid),
         "valid_metric": row.valid_metric,
-        "parameters": {part: row.parameters.get(part) for part in PARTS},
-        "cost": _costs(row, runs),
+        "cost": {cost.key: _short(cost.of(row)) for cost in COSTS},
+        "cost_text": dict(zip((cost.key for cost in COSTS), cost_cells(row, COSTS), strict=True)),
         "metrics": {_key(metric): _measured(row, metric) for metric in wanted if metric in row.metrics},
         "runs": [_run(key, record, metrics, several=several) for key, record in runs.items()],
         "gates": _gates(list(runs.values())),
         "settings": own_settings(row.model, _first(runs).settings, common),
         "warnings": list(dict.fromkeys(text for sentences in row.warnings for text in sentences)),
-    }
-
-
-def _costs(row: BoardRow, runs: Runs) -> dict[str, float | int | None]:
-    seconds = [record.wall_seconds["train"] for record in runs.values() if record.wall_seconds.get("train")]
-    return {
-        "total": row.parameters.get("total"),
-        "dense": row.parameters.get("dense"),
-        "rate": _short(row.samples_per_second),
-        "seconds": _short(statistics.median(seconds)) if seconds else None,
     }
 
 
@@ -180,12 +196,13 @@ def _measured(row: BoardRow, metric: Metric) -> dict[str, Any]:
         "low": _short(paired.low),
         "high": _short(paired.high),
         "sample": _short(None if error is None else NORMAL * error),
+        "error": _short(shown_error(row, metric)),
     }
 
 
 def _run(key: UnitKey, record: RunRecord, metrics: Sequence[Mapping[str, Any]], *, several: bool) -> dict[str, Any]:
     split, seed = key
-    test = record.test or {}
+    test = {**(record.test or {}), **record.factors.get("test", {})}
     curves: dict[str, list[float | None]] = {
         "loss": [epoch.loss for epoch in record.history],
         "selected": [epoch.selected for epoch in record.history],
@@ -233,11 +250,17 @@ def _differences(found: Comparison | None, rows: Sequence[BoardRow], labels: Seq
     lines = [
         {
             "row": names[id(each.row)],
-            "task": each.metric.task,
+            "task": each.row.title_of(each.metric.task),
             "metric": TITLES.get(each.metric.name, each.metric.name),
             "mean": _short(each.paired.mean),
-            "low": _short(each.paired.low),
-            "high": _short(each.paired.high),
+            "told": found.significant(each),
+            "relative": _short(each.relative),
+            "training": _short(each.paired.error),
+            "p_t": _short(each.paired.p),
+            "p_wilcoxon": _short(each.wilcoxon),
+            "sample": _short(None if each.tested is None else each.tested.sample_error),
+            "low": _short(of.low if (of := each.tested if found.over == "seeds" else each.paired) else None),
+            "high": _short(of.high if of else None),
             "p": _short(each.adjusted),
             "n": each.paired.n,
         }
@@ -245,10 +268,10 @@ def _differences(found: Comparison | None, rows: Sequence[BoardRow], labels: Seq
     ]
     return {
         "best": names[id(found.best)],
+        "title": difference_title(found, rows),
         "over": found.over,
         "claims": not found.descriptive,
-        "needed": CLAIMS_NEED,
-        "compared": list(COMPARED),
+        "notes": difference_notes(found),
         "lines": lines,
     }
 

@@ -16,18 +16,18 @@ function setUp(section, data) {
   const open = (index) => openRow(data.rows[index], data);
   let visible = data.rows;
 
-  const titles = data.metrics.map((metric) => [metric.key, `${metric.task} ${metric.title}`]);
+  const titles = data.metrics.map((metric) => [metric.key, `${metric.of} ${metric.title}`]);
   const first = (data.metrics.find((metric) => metric.more) || data.metrics[0] || {}).key;
   const metricOf = (key) => data.metrics.find((metric) => metric.key === key);
   const [dotMetric] = selects("dots"), [pointMetric, pointCost] = selects("scatter"), [curveKey] = selects("curves"), [gateRow] = selects("gates");
   options(dotMetric, titles, first);
   options(pointMetric, titles, first);
-  options(pointCost, data.costs.map((cost) => [cost.key, cost.title]), (data.costs[0] || {}).key);
+  options(pointCost, data.costs.map((cost) => [cost.key, cost.title]), (data.costs.find((cost) => cost.key === "parameters_total") || data.costs[0] || {}).key);
 
   // Curves: rows chosen by chips, each with a colour of its own for as long as it is chosen.
   const curves = new Set(data.rows.flatMap((row) => row.runs.flatMap((run) => Object.keys(run.curves))));
   const validMetric = data.rows.map((row) => row.valid_metric).find(Boolean);
-  const curveTitles = [["selected", `validation ${validMetric || "metric"}`], ["loss", "training loss"], ...data.metrics.map((metric) => [metric.key, `validation ${metric.task} ${metric.title}`])];
+  const curveTitles = [["selected", `validation ${validMetric || "metric"}`], ["loss", "training loss"], ...data.metrics.map((metric) => [metric.key, `validation ${metric.of} ${metric.title}`])];
   options(curveKey, curveTitles.filter(([key]) => curves.has(key)), "selected");
   const withCurves = data.rows.filter((row) => row.runs.some((run) => Object.keys(run.curves).length));
   const chosen = new Map();

@@ -8,8 +8,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from recbole_dtn.leaderboard.page.content import board_content
+from recbole_dtn.leaderboard.labels import row_labels
+from recbole_dtn.leaderboard.page.content import across_content, board_content, tunings_of
+from recbole_dtn.leaderboard.page.tuning import history_plot
 from recbole_dtn.leaderboard.statistics import BoardRow
+from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.text import shown_in
 
@@ -17,20 +20,35 @@ __all__ = ["board_page", "script_json"]
 
 
 def board_page(
-    groups: Sequence[Sequence[BoardRow]], records: Sequence[RunRecord], title: str, *, version: str = ""
+    groups: Sequence[Sequence[BoardRow]],
+    records: Sequence[RunRecord],
+    title: str,
+    *,
+    version: str = "",
+    stored: Stored | None = None,
 ) -> str:
     """The page as text; the same rows and records give the same text.
 
     Args:
         groups: the rows of each data set. records: of their runs. title: of the leaderboard.
         version: of a page that is served, which asks its server for a newer one; none for a file.
+        stored: failures of cells, and the machine of the serial pass.
     """
     from recbole_dtn.report.page import render  # loads matplotlib
 
-    content = shown_in(board_content(groups, records))
+    content = shown_in(board_content(groups, records, stored or Stored()))
     data = Markup(script_json(content))
+    found = (history_plot(f"tuning-{place}", tunings_of(rows, row_labels(rows))) for place, rows in enumerate(groups))
+    plots = [plot for plot in found if plot is not None]
     return render(
-        "recbole_dtn.leaderboard.page", "page.html.j2", title=title, boards=content, data=data, version=version
+        "recbole_dtn.leaderboard.page",
+        "page.html.j2",
+        plots,
+        title=title,
+        boards=content,
+        data=data,
+        version=version,
+        together=across_content([row for rows in groups for row in rows]),
     )
 
 

@@ -26,6 +26,9 @@ function defined(value) {
   return value !== null && value !== undefined;
 }
 
+// Half the width of a 95 % interval, in standard errors.
+const NORMAL = 1.959964;
+
 function decimal(value, places = 4) {
   return defined(value) ? value.toFixed(places) : NONE;
 }

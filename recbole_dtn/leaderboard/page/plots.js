@@ -59,7 +59,7 @@ function drawDots(holder, rows, metric, open) {
   const lines = shown.map((row, place) => dotLine(row, metric, x, 8 + step * (place + 0.5), left, right, open));
   const best = shown.find((row) => row.best);
   const mark = best ? [svg("line", { class: "best", x1: x(best.metrics[metric.key].mean), x2: x(best.metrics[metric.key].mean), y1: 8, y2: bottom })] : [];
-  const label = `${metric.task} ${metric.title} of ${shown.length} rows, best first: ${shown.map((row) => `${row.label} ${decimal(row.metrics[metric.key].mean)}`).join(", ")}`;
+  const label = `${metric.of} ${metric.title} of ${shown.length} rows, best first: ${shown.map((row) => `${row.label} ${decimal(row.metrics[metric.key].mean)}`).join(", ")}`;
   figure(holder, width, bottom + 22, label, bottomAxis(x, values, 8, bottom, written), mark, lines);
 }
 
@@ -114,9 +114,9 @@ function drawScatter(holder, rows, metric, cost, open) {
   const marks = points.map((point) => svg(
     "circle",
     { class: `mark ${front.includes(point) ? "mean" : "other"}`, cx: x(point.x), cy: y(point.y), r: 5, "data-row": point.row.index, click: () => open(point.row.index) },
-    svg("title", {}, `${point.row.label}: ${metric.task} ${metric.title} ${decimal(point.y)}, ${cost.title} ${grouped(point.x)}`),
+    svg("title", {}, `${point.row.label}: ${metric.of} ${metric.title} ${decimal(point.y)}, ${cost.title} ${grouped(point.x)}`),
   ));
-  const label = `${metric.task} ${metric.title} against ${cost.title}; on the Pareto front: ${front.map((point) => point.row.label).join(", ")}`;
+  const label = `${metric.of} ${metric.title} against ${cost.title}; on the Pareto front: ${front.map((point) => point.row.label).join(", ")}`;
   figure(
     holder, width, height, label,
     leftAxis(y, values, left, right, written),

@@ -34,11 +34,11 @@ function rowContent(row, data) {
   parts.push(more("Those of all rows that differ from the defaults", ofAll), more("Settings at their defaults", rest));
 
   parts.push(html("h3", {}, "Test metrics"), plainTable(
-    ["task", "metric", "mean", "sd", "95 % interval", "± test rows", "n"],
+    ["task", "metric", "mean", "sd", "95 % interval", "± test sample", "n"],
     data.metrics.filter((metric) => row.metrics[metric.key]).map((metric) => {
       const found = row.metrics[metric.key];
       const interval = defined(found.low) ? `${decimal(found.low)} to ${decimal(found.high)}` : NONE;
-      return [metric.task, metric.title, decimal(found.mean), decimal(found.sd), interval, decimal(found.sample), String(found.n)];
+      return [metric.of, metric.title, decimal(found.mean), decimal(found.sd), interval, decimal(defined(found.sample) ? found.sample / NORMAL : null), String(found.n)];
     }),
     [0, 1],
   ));
@@ -55,7 +55,7 @@ function rowContent(row, data) {
 function runsTable(row, data) {
   const shown = data.metrics.filter((metric) => metric.shown);
   return plainTable(
-    [data.unit === "split" ? "split" : "seed", ...shown.map((metric) => `${metric.task} ${metric.title}`), row.valid_metric || "validation", "epoch", "seconds", "samples/s", "memory", "run"],
+    [data.unit === "split" ? "split" : "seed", ...shown.map((metric) => `${metric.of} ${metric.title}`), row.valid_metric || "validation", "epoch", "seconds", "samples/s", "memory", "run"],
     row.runs.map((run) => [
       run.title,
       ...shown.map((metric) => decimal(run.values[metric.key])),

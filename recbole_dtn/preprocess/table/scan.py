@@ -26,6 +26,8 @@ __all__ = ["ParquetTables", "TableBlock", "TextTables", "input_files", "open_tab
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 PARQUET = ".parquet"
 BATCH_ROWS = 1 << 18
+BATCH_CELLS = 1 << 21
+"""Rows of a block of Parquet, and its rows times columns."""
 # Longest line of a header.
 HEADER_BYTES = 1 << 20
 BLOCK_BYTES = 1 << 21
@@ -231,13 +233,19 @@ class ParquetTables:
         self, wanted: Sequence[str], tally: Tally, meter: Meter, plain: PlainRows | None = None
     ) -> Iterator[TableBlock]:
         """The rows with the columns ``wanted``; none is ``plain``."""
+        rows = max(min(BATCH_ROWS, BATCH_CELLS // max(len(wanted), 1)), 1)
         for path in self.files:
             before = 0
             try:
+                state = _state(path)
                 total = int(pl.scan_parquet(path).select(pl.len()).collect().item())
                 scan = pl.scan_parquet(path).select(wanted)
-                # In the order of the file: rows are numbered as they come.
-                for frame in scan.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
+                while before < total:
+                    # Each slice opens the file again.
+                    if _state(path) != state:
+                        raise DataError(f"{path}: changed while it was read; run the command again")
+                    # Not collect_batches, which holds several whole row groups.
+                    frame = scan.slice(before, rows).collect()
                     tally.rows_in += frame.height
                     first = before + 1
                     before += frame.height
@@ -331,6 +339,11 @@ def _parquet_schema(path: Path) -> pl.Schema:
         return pl.scan_parquet(path).collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(_unreadable(path, error)) from None
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _unreadable(path: Path, error: Exception) -> str:

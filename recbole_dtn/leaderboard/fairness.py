@@ -1,0 +1,119 @@
+"""Whether the rows of a leaderboard were given the same: equal settings, matched sizes, budgets of tuning."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from recbole_dtn.config.properties import flow_yaml
+from recbole_dtn.leaderboard.match import MATCHED, can_match
+from recbole_dtn.leaderboard.plan import BoardPlan, MatchedSize, RowTuning
+from recbole_dtn.leaderboard.statistics import BoardRow
+from recbole_dtn.registry import MODELS
+
+__all__ = ["fairness_notes", "with_plan"]
+
+EQUAL = ("embedding_size", "train_batch_size", "epochs", "stopping_step", "valid_metric")
+"""Settings that rows are expected to share."""
+OF_EPOCHS = ("embedding_size", "train_batch_size", "epochs", "stopping_step")
+"""Those that a model without epochs does not read."""
+
+
+def with_plan(rows: Sequence[BoardRow], plan: BoardPlan | None) -> list[BoardRow]:
+    """The rows with what was chosen for each, and the number of their trials."""
+    if plan is None:
+        return list(rows)
+    found = []
+    for row in rows:
+        chosen = plan.row(row.dataset, row.name)
+        tuning = None if chosen is None else chosen.tuning
+        trials = None if plan.tune is None or chosen is None else len(tuning.trials) if tuning else 0
+        found.append(replace(row, chosen=chosen, trials=trials))
+    return found
+
+
+def fairness_notes(rows: Sequence[BoardRow], names: Sequence[str]) -> list[str]:
+    """A line on what all rows of a data set share and which rows differ; one each on matching and on tuning.
+
+    Args:
+        rows: of one data set. names: as the tables call them.
+    """
+    if len(rows) < 2:
+        return []
+    named = list(zip(names, rows, strict=True))
+    return [*_equal(named), *_matched(named), *_tuned(named)]
+
+
+Named = Sequence[tuple[str, BoardRow]]
+
+
+def _equal(named: Named) -> list[str]:
+    shared, differing = [], []
+    if len({row.source_fingerprint for _, row in named}) == 1 and len({row.splits for _, row in named}) == 1:
+        shared.append("data and split")
+    for key in EQUAL:
+        values = {
+            name: flow_yaml(row.settings[key])
+            for name, row in named
+            if key in row.settings and (key not in OF_EPOCHS or _has_epochs(row.model))
+        }
+        if not values:
+            continue
+        usual = Counter(values.values()).most_common(1)[0][0]
+        others = [f"{name} has {key} {value}, not {usual}" for name, value in values.items() if value != usual]
+        differing += others
+        if not others:
+            shared.append(f"{key} {usual}")
+    found = [f"Equal for all rows: {', '.join(shared)}."] if shared else []
+    return [*found, *([f"Not equal: {'; '.join(differing)}."] if differing else [])]
+
+
+def _has_epochs(model: str) -> bool:
+    return model not in MODELS.names() or can_match(model)
+
+
+def _matched(named: Named) -> list[str]:
+    sizes: list[tuple[str, MatchedSize]] = [
+        (name, row.chosen.matched) for name, row in named if row.chosen is not None and row.chosen.matched is not None
+    ]
+    if not sizes:
+        return []
+    first = sizes[0][1]
+    told = [
+        f"{name} {size.size:,}" + (f" (widths x {size.factor:.3g})" if size.factor != 1 else " (its own widths)")
+        for name, size in sizes
+    ]
+    left = [name for name, row in named if row.chosen is None or row.chosen.matched is None]
+    return [
+        f"Matched to {first.reference} within {first.tolerance:.0%} of its {first.target:,} {MATCHED[first.by]}: "
+        f"{', '.join(told)}." + (f" Not matched, as they have no widths: {', '.join(left)}." if left else "")
+    ]
+
+
+def _tuned(named: Named) -> list[str]:
+    tunings: list[tuple[str, RowTuning]] = [
+        (name, row.chosen.tuning) for name, row in named if row.chosen is not None and row.chosen.tuning is not None
+    ]
+    if not tunings:
+        return []
+    counts = {len(tuning.trials) for _, tuning in tunings}
+    first = tunings[0][1]
+    epochs = f" of at most {first.epochs} epochs" if first.epochs else ""
+    if counts == {first.wanted}:
+        budget = f"{first.wanted} trials{epochs} for each row"
+    else:
+        budget = "unequal budgets: " + ", ".join(f"{name} {len(tuning.trials)} trials" for name, tuning in tunings)
+    states = [
+        f"{name} {number} {state}"
+        for name, tuning in tunings
+        for state in ("failed", "pruned")
+        if (number := sum(trial.state == state for trial in tuning.trials))
+    ]
+    left = [name for name, row in named if row.chosen is not None and row.chosen.tuning is None]
+    return [
+        f"Tuned: {budget}, by {first.metric} on validation, the defaults first; no trial reads the test rows, and the "
+        "seeds of trials are not those of the rows."
+        + (f" Trials that count though they ended early: {', '.join(states)}." if states else "")
+        + (f" Not tuned, as the space has nothing of them: {', '.join(left)}." if left else "")
+    ]

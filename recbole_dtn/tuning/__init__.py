@@ -1,0 +1,1 @@
+"""Search for settings: the space, and the trials of a study."""

@@ -1,0 +1,168 @@
+"""Statistics of a board from stored test scores: significance, worked numbers of Holm, stale files, missing scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_dtn.data.features import Features
+from recbole_dtn.leaderboard.compare import compare
+from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Tested, summarise
+from recbole_dtn.leaderboard.stored import Stored, compute_statistics
+from recbole_dtn.metric.uncertainty import auc_with_error
+from recbole_dtn.record.record import RunRecord
+from recbole_dtn.record.scores import ScoreKeeper
+
+Runs = Callable[..., list[RunRecord]]
+ROWS, USERS = 400, 60
+
+
+class Board:
+    """Runs whose test scores are written as cells write them; ``noise`` makes a model worse."""
+
+    def __init__(self, folder: Path, board_runs: Runs, *, grouped: bool) -> None:
+        self.folder, self.board_runs, self.grouped = folder, board_runs, grouped
+        random = np.random.default_rng(1)
+        self.truth = random.normal(size=ROWS)
+        self.labels = (self.truth + random.normal(size=ROWS) > 0).astype(np.float32)
+        self.group = random.integers(USERS, size=ROWS)
+        self.records: list[RunRecord] = []
+        self.folders: dict[str, Path] = {}
+
+    def add(self, model: str, noise: float, seeds: int = 10, valid: float = 0.7) -> None:
+        """Runs of one row; all seeds see the test rows nearly alike."""
+        for seed in range(seeds):
+            draw = np.random.default_rng([seed, int(noise * 100)])
+            own = np.random.default_rng(int(noise * 100)).normal(size=ROWS) * noise
+            scores = (self.truth + own + draw.normal(size=ROWS) * 0.02).astype(np.float32)
+            auc = auc_with_error(torch.tensor(scores), torch.tensor(self.labels))[0]
+            test = {"like": {"auc": auc}}
+            tasks = [{"name": "like", "label": "like", "after": []}]
+            (run,) = self.board_runs(model, auc, [seed], test=test, tasks=tasks, valid_value=valid)
+            folder = self.folder / "films" / model / run.run_id
+            folder.mkdir(parents=True)
+            keeper = ScoreKeeper(ROWS, 1)
+            rows = torch.randperm(ROWS)  # the order of batches does not count
+            keeper.add(
+                Features(
+                    ids=torch.zeros(ROWS, 1, dtype=torch.int64), dense=torch.empty(ROWS, 0),
+                    labels=torch.tensor(self.labels)[rows, None], observed=torch.ones(ROWS, 1, dtype=torch.bool),
+                    group=torch.tensor(self.group)[rows] if self.grouped else None, row=rows,
+                ),
+                torch.tensor(scores)[rows, None],
+            )  # fmt: skip
+            keeper.write(folder, run.data_fingerprint)
+            self.records.append(run)
+            self.folders[run.run_id] = folder
+
+    def rows(self, stored: Stored | None = None) -> tuple[list[BoardRow], Stored]:
+        """The rows with their statistics, which are computed where they are not known."""
+        rows = summarise(self.records)
+        path = self.folder / "b.statistics.json"
+        stored = compute_statistics(
+            rows, self.records, stored or Stored(), lambda run: self.folders.get(run.run_id), path
+        )
+        return stored.rows(rows, self.records), stored
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_what_is_significant(tmp_path: Path, board_runs: Runs, grouped: bool) -> None:
+    board = Board(tmp_path, board_runs, grouped=grouped)
+    board.add("Good", 0.1, valid=0.9)
+    board.add("Same", 0.11)
+    board.add("Worse", 3.0)
+    rows, _ = board.rows()
+    found = compare(rows)
+    assert found is not None
+    assert found.best.model == "Good"
+    same, worse = found.differences
+    assert (found.significant(same), found.significant(worse)) == (False, True)
+    assert worse.tested is not None
+    assert same.tested is not None
+    # Holm over two: the smaller p doubles, 2 / 2001 of 2,000 draws; the larger stays.
+    assert worse.tested.p == pytest.approx(2 / 2001)
+    assert worse.adjusted == pytest.approx(4 / 2001)
+    assert same.adjusted == pytest.approx(same.tested.p)
+    assert worse.tested.high is not None
+    assert worse.tested.high < 0, "the interval excludes 0"
+    assert worse.tested.sample_method == ("bootstrap" if grouped else "DeLong")
+    assert worse.tested.error == pytest.approx(worse.tested.sample_error, rel=0.1), "seeds differ by little"
+    about = rows[1].tested_on
+    assert (about["drawn"], about["units"]) == (("users", USERS) if grouped else ("rows", ROWS))
+
+
+def test_nine_seeds_are_not_significant_whatever_the_interval(tmp_path: Path, board_runs: Runs) -> None:
+    board = Board(tmp_path, board_runs, grouped=True)
+    board.add("Good", 0.1, seeds=9, valid=0.9)
+    board.add("Worse", 3.0, seeds=9)
+    found = compare(board.rows()[0])
+    assert found is not None
+    (worse,) = found.differences
+    assert worse.adjusted == pytest.approx(2 / 2001)
+    assert not found.significant(worse)
+
+
+def test_statistics_are_kept_under_the_runs_that_they_are_of(tmp_path: Path, board_runs: Runs) -> None:
+    board = Board(tmp_path, board_runs, grouped=True)
+    board.add("Good", 0.1, valid=0.9)
+    board.add("Worse", 3.0)
+    rows, stored = board.rows()
+    file = tmp_path / "b.statistics.json"
+    text = file.read_bytes()
+    assert Stored.read("b", tmp_path).statistics == stored.statistics
+    # Known: nothing is read. Unknown and computed again: the same bytes.
+    folders, board.folders = board.folders, {}
+    assert board.rows(stored)[0] == rows
+    assert file.read_bytes() == text
+    board.folders = folders
+    file.unlink()
+    assert board.rows()[0] == rows
+    assert file.read_bytes() == text
+    # Another run of a cell makes them stale; without its scores that is said.
+    (new,) = board.board_runs("Worse", 0.7, [10], test={"like": {"auc": 0.7}})
+    board.records.append(new)
+    board.folders = {}
+    rows, _ = board.rows(stored)
+    assert {row.untested for row in rows} == {"the stored statistics are of other runs"}
+    assert all(not row.tested for row in rows)
+    file.unlink()
+    rows, _ = board.rows()
+    assert rows[1].untested == "Good: no test scores are stored (older records, or a large test split)"
+    board.folders = folders
+    rows, _ = board.rows()
+    assert rows[1].untested == "no test scores are stored (older records, or a large test split)"
+
+
+def test_scores_that_are_not_those_of_the_record_do_not_count(tmp_path: Path, board_runs: Runs) -> None:
+    board = Board(tmp_path, board_runs, grouped=True)
+    board.add("Good", 0.1, valid=0.9)
+    board.add("Worse", 3.0)
+    board.records[-1] = board.records[-1].model_copy(update={"test": {"like": {"auc": 0.5}}})
+    rows, _ = board.rows()
+    assert rows[1].untested == "the stored test scores do not give the recorded metric"
+
+
+def test_holm_over_rows_and_tasks_by_hand(board_runs: Runs) -> None:
+    # p of .01, .02, .03, .04: times 4, 3, 2, 1 and never below the one before.
+    rows = summarise([*board_runs("A", 0.9), *board_runs("B", 0.8), *board_runs("C", 0.7)])
+    for row, values in zip(rows[1:], ((0.03, 0.01), (0.04, 0.02)), strict=True):
+        tests = {
+            Metric("test", task, "auc"): Tested("DeLong", *[0.1] * 6, p)
+            for task, p in zip(("like", "love"), values, strict=True)
+        }
+        object.__setattr__(row, "tested", tests)
+    found = compare(rows)
+    assert found is not None
+    assert [each.adjusted for each in found.differences] == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert [found.significant(each) for each in found.differences] == [False, True, False, False]
+
+
+@pytest.mark.parametrize(("text", "told"), [("{", "not JSON"), ('{"format": 9}', "expected format 1")])
+def test_a_wrong_file_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "b.statistics.json").write_text(text)
+    with pytest.raises(Exception, match=told):
+        Stored.read("b", tmp_path)
