@@ -64,6 +64,19 @@ def test_an_endless_input_is_a_finding(tmp_path: Path) -> None:
     assert found.kind == "hang"
 
 
+def test_an_input_that_is_slow_once_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[bytes] = []
+
+    def slow_once(target: Target, data: bytes) -> Finding | bool:
+        tried.append(data)
+        return Finding("hang", "once", data, "") if len(tried) == 1 else data in tried[:-1]
+
+    monkeypatch.setattr("tests.fuzz.runner.check", slow_once)
+    result = fuzz(Planted(tmp_path), seconds=60, inputs=2)
+    assert (result.inputs, result.findings, len(tried)) == (2, {}, 3)
+    assert tried[0] == tried[1] != tried[2]
+
+
 def test_the_same_seed_gives_the_same_inputs(tmp_path: Path) -> None:
     class Noted(Target):
         name = "noted"
