@@ -30,6 +30,8 @@ TEXT_PER_BYTE = 3.5
 COMPRESSED = (".gz", ".zst")
 # Compressed bytes read at a time.
 ZSTD_BYTES = 1 << 17
+# Bytes that are read behind a member of a tar, for the checksum of the archive where its end is so near.
+BEHIND_BYTES = 1 << 20
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 # Everything that cut-off or damaged files raise in the libraries used.
 READ_ERRORS = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, zstandard.ZstdError)
@@ -83,7 +85,7 @@ class RawFile:
                 raise self._unreadable(error) from None
 
     def _unreadable(self, error: Exception) -> DataError:
-        if isinstance(error, gzip.BadGzipFile):
+        if isinstance(error, gzip.BadGzipFile) and str(error).startswith("Not a gzipped file"):
             return DataError(f"{self.name}: is not gzip data ({error}); a plain text file is named without .gz")
         return DataError(f"{self.name}: cannot be read ({error}); is the download complete?")
 
@@ -173,7 +175,7 @@ class RawFolder:
         return Path(name)
 
     def _tar_members(self, path: Path, name: str, outermost: Path) -> Iterator[RawFile]:
-        with _tar(path) as archive:
+        with _tar_stream(path) as stream, _tar(stream) as archive:
             for member in archive:
                 if member.isfile():
                     opener = _tar_opener(path, member.name)
@@ -331,27 +333,58 @@ class _Replay(io.RawIOBase):
         return len(data)
 
 
-def _tar(path: Path) -> tarfile.TarFile:
-    """A tar as a stream from its start."""
+def _tar_stream(path: Path) -> IO[bytes]:
     stream: IO[bytes] = path.open("rb")
-    if path.name.lower().endswith(COMPRESSED) or path.name.lower().endswith(".tgz"):
-        stream = _decompressor(stream, path.name)
+    packed = path.name.lower().endswith((*COMPRESSED, ".tgz"))
+    return _decompressor(stream, path.name) if packed else stream
+
+
+def _tar(stream: IO[bytes]) -> tarfile.TarFile:
+    """A tar as a stream from its start."""
     # "r|" never seeks: decompressed streams can only go back by starting again.
     return tarfile.open(fileobj=stream, mode="r|")
 
 
 def _tar_opener(path: Path, member_name: str) -> Opener:
     def opener() -> tuple[IO[bytes], Callable[[], int]]:
-        archive = _tar(path)
+        stream = _tar_stream(path)
+        archive = _tar(stream)
         # Every opening reads the archive from its start to the member.
         for member in archive:
             if member.name == member_name:
-                stream = archive.extractfile(member)
-                assert stream is not None
-                return stream, stream.tell
+                content = archive.extractfile(member)
+                assert content is not None
+                return io.BufferedReader(_Member(content, stream), 1 << 20), content.tell
         raise OSError(f"{member_name} is no longer in the archive")
 
     return opener
+
+
+class _Member(io.RawIOBase):
+    """A member of a tar. At its end up to ``BEHIND_BYTES`` of the archive are read on: the checksum of a compressed one
+    is behind all members, and compared only there.
+    """
+
+    def __init__(self, content: IO[bytes], archive: IO[bytes]) -> None:
+        self._content, self._archive, self._ended = content, archive, False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count: int = self._content.readinto(buffer)  # type: ignore[attr-defined]
+        if not count and len(buffer) and not self._ended:
+            self._ended = True
+            left = BEHIND_BYTES
+            while left > 0 and (data := self._archive.read(min(left, 1 << 16))):
+                left -= len(data)
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._content.close()
+            self._archive.close()
+        super().close()
 
 
 def _zip_opener(path: Path, member: str) -> Opener:

@@ -11,6 +11,7 @@ import pytest
 import zstandard
 
 from recbole_dtn.errors import DataError
+from recbole_dtn.preprocess import raw_files
 from recbole_dtn.preprocess.raw_files import RawFolder
 from recbole_dtn.preprocess.stamps import changed, stamps
 
@@ -127,6 +128,36 @@ def test_zips_inside_zips_are_not_unpacked_to_be_listed(tmp_path):
 
 
 # ---- stamps ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["logs.tar.gz", "logs.tgz", "part.csv.gz"])
+def test_the_checksum_of_gzip_is_read(tmp_path, name):
+    content = CONTENT * 80  # 4 MB, above what is read ahead: a search for the file does not reach the archive's end
+    data = bytearray(gzip.compress(content) if name == "part.csv.gz" else tar_bytes("w:gz", "part.csv", content))
+    (tmp_path / name).write_bytes(data)
+    assert read_all(RawFolder(tmp_path).find("part.csv")) == content
+    data[-8] ^= 1  # of the CRC-32, which is behind all data
+    (tmp_path / name).write_bytes(data)
+    raw = RawFolder(tmp_path).find("part.csv")
+    with pytest.raises(DataError, match=r"cannot be read \(CRC check failed .*\); is the download complete\?"):
+        read_all(raw)
+
+
+def test_a_member_with_much_behind_it_is_read_without_the_rest(tmp_path, monkeypatch):
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        for member, content in (("part.csv", CONTENT), ("rest.bin", os.urandom(1 << 22))):
+            info = tarfile.TarInfo(member)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    packed = gzip.compress(target.getvalue(), 1)
+    (tmp_path / "logs.tar.gz").write_bytes(packed[:-1000])  # cut off in the second member
+    raw = RawFolder(tmp_path).find("part.csv")
+    monkeypatch.setattr(raw_files, "BEHIND_BYTES", 1 << 16)
+    assert read_all(raw) == CONTENT
+    monkeypatch.setattr(raw_files, "BEHIND_BYTES", 1 << 23)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_all(raw)
 
 
 def test_stamps_tell_another_file_by_its_size_its_start_and_its_end(tmp_path):
