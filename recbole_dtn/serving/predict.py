@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,14 +26,14 @@ from recbole_dtn.schema import ABSENT, FIRST_TOKEN, UNKNOWN, DataSchema
 from recbole_dtn.serving.labels import LabelReader
 from recbole_dtn.serving.load import LoadedRun, probabilities
 from recbole_dtn.serving.output import check_output, open_output
-from recbole_dtn.serving.tables import ALL, Reading, Rows, Table, numbers_of, open_input, open_sides, read_spec
+from recbole_dtn.serving.tables import ALL, Reading, Rows, Table, joined, numbers_of, open_input, open_sides, read_spec
 
 __all__ = ["Encoder", "FieldCounts", "Scored", "evaluate_dataset", "needed_columns", "plain_column", "score_files"]
 
 BATCH_ROWS = 8192
 AHEAD = 2
 """Batches that are encoded while one is scored."""
-ENCODED_CELLS = 1 << 20
+ENCODED_CELLS = 1 << 21
 """Rows times fields that are encoded at a time, several batches of few fields: the hash table of a large vocabulary is
 then read from memory once for all of their rows."""
 
@@ -170,6 +170,23 @@ def _parts(rows: Rows, size: int) -> Iterator[Rows]:
     return (rows.slice(start, size) for start in range(0, rows.frame.height, size))
 
 
+def _evenly(blocks: Iterable[Rows], size: int) -> Iterator[Rows]:
+    """The same rows, ``size`` at a time (the last ones aside): small blocks are joined, large ones cut."""
+    held: list[Rows] = []
+    missing = size
+    for block in blocks:
+        start = 0
+        while start < block.frame.height:
+            part = block.slice(start, missing)
+            held.append(part)
+            start, missing = start + part.frame.height, missing - part.frame.height
+            if not missing:
+                yield joined(held)
+                held, missing = [], size
+    if held:
+        yield joined(held)
+
+
 class _Scorer:
     """Batches of a table, scored one after another.
 
@@ -243,12 +260,11 @@ class _Scorer:
 
     def _encoded(self, meter: Meter) -> Iterator[tuple[Rows, Features]]:
         with closing(self.table.blocks(self.wanted, meter)) as blocks:  # type: ignore[type-var]
-            for block in blocks:
-                for part in _parts(block, self.encoded_rows):
-                    encoded = self.encoder(part)
-                    for start, rows in enumerate(_parts(part, self.batch_rows)):
-                        features = encoded.rows(start * self.batch_rows, self.batch_rows)
-                        yield rows, features if self.labels is None else self.labels.add(rows, features)
+            for part in _evenly(blocks, self.encoded_rows):
+                encoded = self.encoder(part)
+                for start, rows in enumerate(_parts(part, self.batch_rows)):
+                    features = encoded.rows(start * self.batch_rows, self.batch_rows)
+                    yield rows, features if self.labels is None else self.labels.add(rows, features)
 
     def _output(self, rows: Rows, features: Features) -> ModelOutput:
         output = self.run.output(features)

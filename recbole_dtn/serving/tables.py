@@ -5,10 +5,12 @@ from __future__ import annotations
 import glob
 import io
 import sys
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, NoReturn, cast
 
@@ -27,7 +29,7 @@ from recbole_dtn.preprocess.table.plan import parse_numbers
 from recbole_dtn.preprocess.table.scan import HEADER_BYTES, ParquetTables, TableBlock, TextTables, open_tables
 from recbole_dtn.preprocess.table.spec import ReaderSpec, TableSpec
 
-__all__ = ["Reading", "Rows", "Table", "named_files", "numbers_of", "open_input", "open_sides", "read_spec"]
+__all__ = ["Reading", "Rows", "Table", "joined", "named_files", "numbers_of", "open_input", "open_sides", "read_spec"]
 
 ATOMIC = (".inter", ".user", ".item")
 STREAM = "-"
@@ -49,6 +51,19 @@ class Rows:
     def slice(self, start: int, size: int) -> Rows:
         """Rows ``start`` to ``start + size``."""
         return Rows(self.frame.slice(start, size), lambda row: self.name(start + row))
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Blocks of the same columns as one."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = list(accumulate((part.frame.height for part in parts), initial=0))
+
+    def name(row: int) -> str:
+        place = bisect_right(starts, row) - 1
+        return parts[place].name(row - starts[place])
+
+    return Rows(pl.concat([part.frame for part in parts], rechunk=False), name)
 
 
 @dataclass(frozen=True)

@@ -205,6 +205,12 @@ def test_rows_encoded_together_are_scored_as_those_of_each_batch(
     found = pl.read_parquet("scores.parquet")
     assert found["row"].equals(raw["row"])
     assert found.drop("row").equals(loaded.predict(raw, batch_size=7)), "to the last bit"
+    # Blocks of two rows are joined to as many.
+    calls.clear()
+    monkeypatch.setattr("recbole_dtn.preprocess.table.scan.BATCH_ROWS", 2)
+    assert shown(*words, "--keep=row", "--overwrite")[0] == 0
+    assert calls == [21] * (len(raw) // 21) + [len(raw) % 21] * (len(raw) % 21 > 0)
+    assert pl.read_parquet("scores.parquet").equals(found)
 
 
 def test_the_standard_input_gives_the_same_rows_packed_or_not(

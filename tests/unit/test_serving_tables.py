@@ -12,7 +12,7 @@ import pytest
 
 from recbole_dtn.errors import DataError
 from recbole_dtn.preprocess.table import scan
-from recbole_dtn.serving.tables import Reading, Rows, numbers_of, open_input
+from recbole_dtn.serving.tables import Reading, Rows, joined, numbers_of, open_input
 
 
 def rows(path: Path) -> Rows:
@@ -56,6 +56,15 @@ def test_blocks_of_parquet_are_small_whatever_the_row_groups(tmp_path: Path, mon
     monkeypatch.setattr(scan, "BATCH_ROWS", 7)
     blocks = list(open_input("input", str(path), Reading()).blocks(["x"]))
     assert [block.frame.height for block in blocks] == [7, 3]
+
+
+def test_rows_of_joined_blocks_keep_their_names(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"{number}.csv").write_text("u,x\n" + f"{number},1\n" * number)
+    blocks = list(open_input("input", f"{tmp_path}/*.csv", Reading()).blocks(["u"]))
+    rows = joined([blocks[1].slice(1, 1), blocks[0], blocks[1].slice(0, 1)])
+    assert rows.frame["u"].to_list() == ["2", "1", "2"]
+    assert [Path(rows.name(row)).name for row in range(3)] == ["2.csv, line 3", "1.csv, line 2", "2.csv, line 2"]
 
 
 READ = """
