@@ -315,11 +315,14 @@ def _speed(words: list[str]) -> int:
     if given.seconds < 1:
         raise UsageError(f"--seconds: expected 1 or more, found {given.seconds}")
     plan = _plan(given, file)
-    _measure(plan, plan.name_of(file), Path(given.output), given.seconds)
+    some = file is not None and (given.models is not None or given.datasets is not None)
+    _measure(plan, plan.name_of(file), Path(given.output), given.seconds, tables=not some)
+    if some:  # the tables have all rows of the file
+        say(make_console(), f"leaderboard render {file} writes them into the tables")
     return 0
 
 
-def _measure(plan: _Plan, board: str, output: Path, seconds: float = 5.0) -> None:
+def _measure(plan: _Plan, board: str, output: Path, seconds: float = 5.0, *, tables: bool = True) -> None:
     from recbole_dtn.leaderboard.forms import write_forms
     from recbole_dtn.leaderboard.remake import of_cells
     from recbole_dtn.leaderboard.speed import measure_board
@@ -335,7 +338,7 @@ def _measure(plan: _Plan, board: str, output: Path, seconds: float = 5.0) -> Non
         )  # fmt: skip
         say(console, f"speeds written to {path}")
     finally:
-        if found.records:
+        if tables and found.records:
             write_forms(found.records, found.names, output, board, proposed=plan.proposed, plan=chosen)
 
 

@@ -117,7 +117,7 @@ def compare(rows: Sequence[BoardRow]) -> Comparison | None:
             metric = compared_metric(row, task)
             if metric is None:
                 continue
-            mine, theirs = (of_every_seed(one, one.values.get(metric, {}), rows) for one in (row, best))
+            mine, theirs = (of_every_seed(one, one.values.get(metric, {}), (row, best)) for one in (row, best))
             pairs = _paired(mine, theirs, over)
             if len(pairs) < 2:
                 continue

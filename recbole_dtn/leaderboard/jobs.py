@@ -15,7 +15,7 @@ from recbole_dtn.report.console import make_console
 
 __all__ = ["PROGRAM", "board_jobs", "missing_jobs"]
 
-PROGRAM = "python run_recbole_dtn.py"
+PROGRAM = "python -m recbole_dtn"
 
 
 def missing_jobs(cells: Sequence[Cell]) -> Iterator[str]:

@@ -78,7 +78,7 @@ def tested_rows(rows: Sequence[BoardRow], runs: Sequence[Runs], folder_of: Folde
     for row in others:
         try:
             mine = reader.read(row, of_row[id(row)])
-            lines.append({**_named(row), "differences": _differences(row, mine, best, theirs, used, reader)})
+            lines.append({**_named(row), "differences": _differences(row, mine, best, theirs, reader)})
         except _MissingError as reason:
             lines.append({**_named(row), "missing": str(reason)})
     return {**found, "draws": reader.number, "seed": SEED, **reader.about, "rows": lines}
@@ -168,7 +168,6 @@ def _differences(
     mine: Mapping[Metric, _OfMetric],
     best: BoardRow,
     theirs: Mapping[Metric, _OfMetric],
-    rows: Sequence[BoardRow],
     reader: _Reader,
 ) -> list[dict[str, Any]]:
     found = []
@@ -177,7 +176,7 @@ def _differences(
         if two is None:
             continue
         # A deterministic model's one run is paired with every seed of the other.
-        lines = [of_every_seed(who, of.places, rows) for who, of in ((row, one), (best, two))]
+        lines = [of_every_seed(who, of.places, (row, best)) for who, of in ((row, one), (best, two))]
         shared = [unit for unit in lines[0] if unit in lines[1]]
         if not shared:
             continue

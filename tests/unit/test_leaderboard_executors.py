@@ -173,8 +173,9 @@ def test_print_jobs_run_by_themselves_and_are_collected(
     assert shown.err.splitlines() == ["planting dataset/toy-1", "planting dataset/toy-2"]
     change, job = first.split(" && ")
     assert shlex.split(change) == ["cd", str(tmp_path)]
-    python, script, *words = shlex.split(job)
-    assert (python, script, *words[:2]) == ("python", "run_recbole_dtn.py", "leaderboard", "cell")
+    *program, leaderboard, cell = shlex.split(job)[:5]
+    assert (program, leaderboard, cell) == (["python", "-m", "recbole_dtn"], "leaderboard", "cell")
+    words = shlex.split(job)[3:]
     assert not list(tmp_path.rglob("record.json"))
     with pytest.raises(UsageError, match="no finished run below output_dir"):
         command(["run", "toy.yaml", "--collect"])

@@ -115,6 +115,15 @@ def test_a_deterministic_model_is_compared_with_every_seed_of_the_others() -> No
     assert difference.paired.error == pytest.approx(0.02)
 
 
+def test_two_deterministic_models_have_one_pair_whatever_the_seeds_of_the_others() -> None:
+    runs = [record("A", 1, 0.6, seed=seed, best=0.6) for seed in (1, 2, 3)]
+    runs += [record(name, 1, 0.7, seed=1, best=best) for name, best in (("Logistic", 0.9), ("Boosting", 0.8))]
+    found = compare(summarise(runs))
+    assert found is not None
+    # Of Boosting and Logistic there is one pair, which shows nothing.
+    assert (found.best.model, [of.row.model for of in found.differences]) == ("Logistic", ["A"])
+
+
 def test_every_split_counts_once_whatever_its_seeds() -> None:
     runs = [record("A", 1, 0.6, seed=1), record("A", 1, 0.8, seed=2), record("A", 2, 0.9, seed=1)]
     (row,) = summarise(runs)
