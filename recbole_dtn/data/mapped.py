@@ -8,6 +8,7 @@ cut in between, a handler of SIGBUS says which, and ends the process.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import signal
@@ -20,7 +21,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from recbole_dtn.errors import DataError
+from recbole_dtn.errors import DataError, errno_of, why
 
 __all__ = ["MappedFiles", "load_array", "map_of"]
 
@@ -40,6 +41,8 @@ def load_array(path: Path) -> Array:
         # A file of 128 bytes is a header alone. A plain array is sliced many times faster than a memmap.
         array = np.load(path, mmap_mode="r", allow_pickle=False) if path.stat().st_size > 128 else np.load(path)
     except (OSError, ValueError, EOFError) as error:
+        if errno_of(error) in (errno.EMFILE, errno.ENFILE):
+            raise DataError(f"{path}: cannot be read {why(error)}") from error
         raise DataError(f"{path}: changed while it was opened ({error}); run the same command again") from error
     found: Array = np.asarray(array).view(np.ndarray)
     owner = map_of(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from recbole_dtn.record.checkpoint import FILE_NAME, load_weights, read_checkpoi
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.record.training import record_of
 from recbole_dtn.registry import MODELS
+from recbole_dtn.report.text import shown
 from recbole_dtn.schema import TaskSpec
 from recbole_dtn.training.allocator import keep_large_blocks
 
@@ -150,7 +152,7 @@ class LoadedRun:
         Raises:
             DataError: when it has changed since the run.
         """
-        prepared = prepare(self.settings)
+        prepared = prepare(self.settings, log=_tell_warning)
         if prepared.fingerprint != self.record.data_fingerprint:
             raise DataError(
                 f"the data under {self.settings.data_path} has changed since this run (fingerprint "
@@ -217,3 +219,9 @@ def load(folder: str | Path, *, plugins: Sequence[str] = (), trust: bool = False
     model: MultiTaskRecommender = MODELS.load(settings.model)(settings, checkpoint.schema)
     load_weights(model, checkpoint.state_dict, str(folder / FILE_NAME))
     return LoadedRun(model, settings, checkpoint.vocabularies, record)
+
+
+def _tell_warning(line: str) -> None:
+    """Print what is wrong with the data, such as a faulty cache that is made again, and not what is done with them."""
+    if line.startswith("warning: "):
+        print(shown(line), file=sys.stderr)

@@ -399,3 +399,16 @@ def test_a_plugin_that_fails_in_training_is_named(
     assert main([*words, "--accelerator=cpu"]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: plug-in {tmp_path}/faulty.py:12 raised TypeError: unsupported operand")
+
+
+def test_a_faulty_cache_is_told_by_the_test_of_a_run(
+    small_fit: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = small_fit(cache_dir=str(tmp_path / "cache"))
+    (labels,) = (tmp_path / "cache").rglob("labels.npy")
+    data = bytearray(labels.read_bytes())
+    data[-1] ^= 1
+    labels.write_bytes(data)
+    assert main(["test", f"--run={run.folder}"]) == 0
+    assert f"warning: {labels} does not have its checksum" in capsys.readouterr().err
+    assert load(run.folder).evaluate("test").tasks["like"]["auc"] == pytest.approx(run.test["like"]["auc"], abs=1e-6)
