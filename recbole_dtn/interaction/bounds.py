@@ -7,15 +7,24 @@ width alone. ``bounded`` of a module says what was chosen, in a sentence that ru
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import nn
 
 from recbole_dtn.interaction.base import FieldShape
 
-__all__ = ["MANY_FIELDS", "RANK", "WIDE", "Auto", "auto_fields", "auto_rank", "bounded_defaults"]
+__all__ = ["MANY_FIELDS", "RANK", "WIDE", "Auto", "TopFields", "auto_fields", "auto_rank", "bounded_defaults"]
 
 Auto = Literal["auto"]
+TopFields = Annotated[
+    Annotated[int, Field(ge=2)] | Auto | None,
+    Field(
+        description="only pairs among the q fields with most ids; null: all pairs; auto: all of up to 32 fields, else "
+        "q = 32"
+    ),
+]
+"""The option ``top_fields`` of methods over pairs of fields."""
 WIDE = 512
 """Width F*D up to which ``auto`` keeps full matrices (F*D, F*D): 32 fields of width 16."""
 RANK = 64

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recbole_dtn.config.settings import Count
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
-from recbole_dtn.interaction.bounds import Auto
+from recbole_dtn.interaction.bounds import TopFields
 from recbole_dtn.interaction.pairs import FieldPairs
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.mlp import MLP
@@ -68,13 +68,7 @@ class FiBiNET(FeatureInteraction):
         hidden: Annotated[
             Sequence[Count], Field(description="hidden widths of the MLP; [] leaves one linear map to the output")
         ] = (),
-        top_fields: Annotated[
-            Annotated[int, Field(ge=2)] | Auto | None,
-            Field(
-                description="only pairs among the q fields with most ids; null: all pairs; auto: all of up to 32 "
-                "fields, else q = 32"
-            ),
-        ] = "auto",
+        top_fields: TopFields = "auto",
     ) -> None:
         super().__init__(shape, output_dim)
         fields, width = shape.num_fields, shape.embedding_dim

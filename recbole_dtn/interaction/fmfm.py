@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
-from recbole_dtn.interaction.bounds import Auto
+from recbole_dtn.interaction.bounds import TopFields
 from recbole_dtn.interaction.pairs import FieldPairs
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.registry import INTERACTIONS
@@ -53,13 +53,7 @@ class FmFM(FeatureInteraction):
         weight: Annotated[
             Literal["matrix", "vector"], Field(description="each pair of fields has a D x D matrix, or its diagonal")
         ] = "matrix",
-        top_fields: Annotated[
-            Annotated[int, Field(ge=2)] | Auto | None,
-            Field(
-                description="only pairs among the q fields with most ids; null: all pairs; auto: all of up to 32 "
-                "fields, else q = 32"
-            ),
-        ] = "auto",
+        top_fields: TopFields = "auto",
     ) -> None:
         super().__init__(shape, output_dim)
         width = shape.embedding_dim

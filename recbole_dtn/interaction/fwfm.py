@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
-from recbole_dtn.interaction.bounds import Auto
+from recbole_dtn.interaction.bounds import TopFields
 from recbole_dtn.interaction.pairs import FieldPairs
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.table import RowTable
@@ -71,13 +71,7 @@ class FwFM(FeatureInteraction):
                 "two in a product with the embedding), or none"
             ),
         ] = "field_vectors",
-        top_fields: Annotated[
-            Annotated[int, Field(ge=2)] | Auto | None,
-            Field(
-                description="only pairs among the q fields with most ids; null: all pairs; auto: all of up to 32 "
-                "fields, else q = 32"
-            ),
-        ] = "auto",
+        top_fields: TopFields = "auto",
     ) -> None:
         super().__init__(shape, output_dim)
         self.pairs = FieldPairs(shape, "fwfm", top_fields)
