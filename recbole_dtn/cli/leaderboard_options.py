@@ -64,6 +64,7 @@ RENDER = Command(
     usage=[
         "BOARD.yaml [--records=FOLDER] [--output=FOLDER] [--format=html]",
         "--records=FOLDER [--name=NAME] [--output=FOLDER] [--format=html]",
+        "BOARD.records.jsonl.gz",
     ],
     about="""
 Writes the tables and the page of a leaderboard again, from the records of its runs: no data is read and nothing is
@@ -74,6 +75,8 @@ are computed where the runs have their test scores.
 With a leaderboard's file (or --models and --datasets) the rows are its rows, in its order; its options are those of
 `leaderboard run`. Records of earlier versions of this package count too. Without one, every finished run below
 --records is in the tables; rows of one model are named after the settings in which they differ.
+BOARD.records.jsonl.gz, which stands beside the tables, has the rows and the records of a whole leaderboard: the tables
+are made again beside it without the runs, the leaderboard's file or the data.
 """,
     settings=True,
 )
@@ -145,8 +148,8 @@ RUN.option("plugins", "a.py,b.py", "Python files that register models, interacti
 RUN.flag("trust", "run the plug-in files that the leaderboard's file and config_files name")
 
 RENDER.option("records", "FOLDER", "folder of the runs; default: output_dir of the cells")
-RENDER.option("output", "FOLDER", "folder of the tables and the page", default=OUTPUT)
-RENDER.option("format", "md,csv,latex,html", "forms to write; default: all")
+RENDER.option("output", "FOLDER", f"folder of the tables and the page; default: {OUTPUT}, or that of the archive")
+RENDER.option("format", "md,csv,latex,html,records", "forms to write; default: all")
 RENDER.option("name", "NAME", "name of the files; default: that of the leaderboard's file, or of the folder")
 _plan_options(RENDER)
 RENDER.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
@@ -174,7 +177,11 @@ SPEED.flag("trust", "run the plug-in files that the leaderboard's file and confi
 
 SERVE = Command(
     "leaderboard serve",
-    usage=["BOARD.yaml [--records=FOLDER] [--port=0]", "--records=FOLDER [--name=NAME] [--port=0]"],
+    usage=[
+        "BOARD.yaml [--records=FOLDER] [--port=0]",
+        "--records=FOLDER [--name=NAME] [--port=0]",
+        "BOARD.records.jsonl.gz [--port=0]",
+    ],
     about="""
 Shows the page of a leaderboard in a browser on this machine, and on no other, until Ctrl-C. It reads the records as
 `leaderboard render` does; while `leaderboard run` is at work the page tells when more runs have ended.
@@ -182,7 +189,11 @@ Shows the page of a leaderboard in a browser on this machine, and on no other, u
     settings=True,
 )
 SERVE.option("records", "FOLDER", "folder of the runs; default: output_dir of the cells")
-SERVE.option("output", "FOLDER", "folder of the tables, which has statistics and speed too", default=OUTPUT)
+SERVE.option(
+    "output",
+    "FOLDER",
+    f"folder of the tables, which has statistics and speed too; default: {OUTPUT}, or that of the archive",
+)
 SERVE.option("name", "NAME", "title of the page; default: that of the leaderboard's file, or of the folder")
 SERVE.option("port", "N", "port; 0: a free one", default=0, kind=whole)
 _plan_options(SERVE)
@@ -197,8 +208,8 @@ Compares leaderboard B with leaderboard A: for each row that both have (by data 
 task, the difference paired by seed or split with its interval, and the settings that differ.
 """,
     after="""
-A and B are each a folder of runs, all of which are taken, or the file of a leaderboard, whose runs are below
-output_dir.
+A and B are each a folder of runs, all of which are taken, the file of a leaderboard, whose runs are below output_dir,
+or its records (BOARD.records.jsonl.gz).
 """,
     place="two leaderboards, each a folder of runs or a leaderboard's file",
 )

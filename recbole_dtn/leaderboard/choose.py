@@ -80,7 +80,7 @@ class Chooser:
         candidates: the rows of all data sets. match, tune: what is wanted; None: nothing.
         resolve: settings and digest of words. fingerprint: of the data that settings name, None if not known.
         schema: of the data that settings name, for matching. console: where progress is printed.
-        parallel: trials of one row that start together.
+        parallel: trials of one row that start together. known: an earlier plan, whose trials need not run again.
 
     Raises:
         UsageError: for a reference that is no row, a row that cannot be matched, a space that does not fit, final
@@ -98,10 +98,12 @@ class Chooser:
         schema: Callable[[Settings], DataSchema],
         console: Console,
         parallel: int = 1,
+        known: BoardPlan | None = None,
     ) -> None:
         self.candidates, self.match, self.tune = list(candidates), match, tune
         self.resolve, self.console, self.parallel = resolve, console, parallel
         self.plan = BoardPlan(match=match, tune=tune)
+        self.known = {row.tuning.study: row.tuning for row in known.rows if row.tuning} if known else {}
         self.found: dict[str, dict[str, float]] = {}
         """Importances by study."""
         self.sizes: dict[tuple[str, str, tuple[str, ...]], tuple[MatchedSize, tuple[str, ...]]] = {}
@@ -204,6 +206,9 @@ class Chooser:
                     seed=self.tune.first_seed,
                     parallel=self.parallel,
                 )
+                earlier = self.known.get(row.study.name)
+                for trial in earlier.trials if earlier else []:
+                    row.study.add(trial)  # of a leaderboard whose runs are on another machine
 
     def _study_name(self, row: Candidate) -> str:
         """What makes two studies the same: all that can change what a trial finds."""

@@ -1,4 +1,4 @@
-"""The files of a leaderboard: Markdown, CSV, LaTeX and a page, from rows and records."""
+"""The files of a leaderboard: Markdown, CSV, LaTeX, a page and its records, from rows and records."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.leaderboard.archive import write_archive
 from recbole_dtn.leaderboard.fairness import with_plan
 from recbole_dtn.leaderboard.latex import latex
 from recbole_dtn.leaderboard.page.page import board_page
@@ -19,7 +20,7 @@ from recbole_dtn.report.files import write_text
 
 __all__ = ["FORMS", "parse_forms", "write_forms"]
 
-FORMS = ("md", "csv", "latex", "html")
+FORMS = ("md", "csv", "latex", "html", "records")
 
 
 def parse_forms(names: Sequence[str]) -> tuple[str, ...]:
@@ -73,6 +74,8 @@ def write_forms(
         elif form == "latex":
             written.append(folder / f"{board}.tex")
             write_text(written[-1], latex(groups))
+        elif form == "records":
+            written.append(write_archive(records, names, folder, board, proposed))
         else:
             written.append(folder / f"{board}.html")
             write_text(written[-1], board_page(groups, records, board, stored=stored))

@@ -15,13 +15,14 @@ from recbole_dtn.config.digest import NOT_DIGESTED
 from recbole_dtn.config.properties import flow_yaml
 from recbole_dtn.config.splits import SplitKey
 from recbole_dtn.errors import why
+from recbole_dtn.leaderboard.archive import read_archive
 from recbole_dtn.leaderboard.cells import Cell, CellKey
 from recbole_dtn.leaderboard.page.chosen import defaults_of, flat
-from recbole_dtn.leaderboard.plan import BoardPlan
+from recbole_dtn.leaderboard.plan import BoardPlan, find_plan
 from recbole_dtn.leaderboard.records import Recorded
 from recbole_dtn.record.record import FILE_NAME, RunRecord
 
-__all__ = ["Remade", "all_records", "names_of", "of_cells", "of_folder", "read_below", "records_of"]
+__all__ = ["Remade", "all_records", "names_of", "of_archive", "of_cells", "of_folder", "read_below", "records_of"]
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,21 @@ class Remade:
 
 
 def of_cells(
-    cells: Sequence[Cell], folder: Path | None, name: str, known: Recorded | None = None, plan: BoardPlan | None = None
+    cells: Sequence[Cell],
+    folder: Path | None,
+    name: str,
+    known: Recorded | None = None,
+    plan: BoardPlan | None = None,
+    archive: Path | None = None,
 ) -> Remade:
-    """The records of cells, below ``folder`` or (None) below ``output_dir`` of their settings.
+    """The records of cells, below ``folder`` or (None) below ``output_dir`` of their settings and in ``archive``.
 
     ``known``: what was read before, to which new records are added. ``plan``: what was chosen for the rows.
     """
     folders = [folder] if folder is not None else [Path(cell.settings.output_dir) for cell in cells]
     recorded = read_below(folders, known)
+    if folder is None and archive is not None:
+        recorded.read_archive(archive)
     records, names, missing = records_of(cells, recorded)
     return Remade(records, names, name, missing, recorded.unreadable, recorded.folders, plan=plan)
 
@@ -69,6 +77,19 @@ def of_folder(folder: Path, known: Recorded | None = None) -> Remade:
     names = names_of(records)
     records.sort(key=lambda run: (run.shown_dataset, names[run.settings_digest]))
     return Remade(records, names, folder.resolve().name, unreadable=recorded.unreadable, folders=recorded.folders)
+
+
+def of_archive(path: Path) -> Remade:
+    """The leaderboard whose records are in one file, in the order of its rows.
+
+    Raises:
+        DataError: for a file that cannot be read whole.
+    """
+    found = read_archive(path)
+    head = found.head
+    return Remade(
+        found.records, head.rows, head.board, proposed=head.proposed, plan=find_plan([path.parent], head.board)
+    )
 
 
 def read_below(folders: Iterable[Path], known: Recorded | None = None) -> Recorded:

@@ -10,7 +10,8 @@ from pathlib import Path
 from filelock import Timeout
 from rich.console import Console
 
-from recbole_dtn.errors import Preempted, RecBoleDTNError
+from recbole_dtn.errors import DataError, Preempted, RecBoleDTNError
+from recbole_dtn.leaderboard.archive import archive_file
 from recbole_dtn.leaderboard.board import Entry
 from recbole_dtn.leaderboard.cell_run import (
     Fingerprint,
@@ -26,7 +27,7 @@ from recbole_dtn.leaderboard.datasets import DataEntry, board_name, data_entries
 from recbole_dtn.leaderboard.executors import Executor, RemoteExecutor
 from recbole_dtn.leaderboard.fairness import with_plan
 from recbole_dtn.leaderboard.forms import write_forms
-from recbole_dtn.leaderboard.plan import BoardPlan, MatchWanted, TuneWanted, plan_file, write_plan
+from recbole_dtn.leaderboard.plan import BoardPlan, MatchWanted, TuneWanted, find_plan, plan_file, write_plan
 from recbole_dtn.leaderboard.progress import BoardProgress
 from recbole_dtn.leaderboard.records import Recorded
 from recbole_dtn.leaderboard.render import print_board
@@ -109,14 +110,14 @@ def run_board(
         check_place(folder, f"output_dir={cell.settings.output_dir}")
     name = board or board_name(data)
     known_data = fingerprint or present_fingerprint
-    session_of = sessions(cells, console, run_cell, known_data, workers, executor)
+    session_of = sessions(cells, console, run_cell, known_data, workers, executor, archive_file(output, name))
     plan = None
     if match is None and tune is None:
         plan_file(output, name).unlink(missing_ok=True)  # one of an earlier pass
     else:
         chooser = Chooser(
             candidates_of(cells), match, tune, resolve=resolve, fingerprint=known_data, schema=schema_of,
-            console=console,
+            console=console, known=_known_plan(output, name, console),
         )  # fmt: skip
         if tune is not None:
             refuse_trial_seeds([cell.key.seed for cell in cells], tune)
@@ -148,6 +149,15 @@ def run_board(
     return path
 
 
+def _known_plan(output: Path, board: str, console: Console) -> BoardPlan | None:
+    """The plan of an earlier pass; one that cannot be read is told, and written anew."""
+    try:
+        return find_plan([output], board)
+    except DataError as error:
+        say(console, f"left out: {error}")
+        return None
+
+
 def sessions(
     cells: Sequence[Cell],
     console: Console,
@@ -155,11 +165,17 @@ def sessions(
     fingerprint: Fingerprint,
     workers: int,
     executor: RemoteExecutor | None = None,
+    archive: Path | None = None,
 ) -> Callable[[Sequence[Cell]], _Session]:
-    """Makes passes over cells, which share the records below the folders of ``cells``; unreadable ones are told."""
+    """Makes passes over cells, which share the records below the folders of ``cells`` and in ``archive``.
+
+    Unreadable ones are told.
+    """
     recorded = Recorded()
     for folder in dict.fromkeys(cell.folder for cell in cells):
         recorded.read(folder)
+    if archive is not None:
+        recorded.read_archive(archive)
     for message in recorded.unreadable:
         say(console, f"left out: {message}")
     run = run_cell or (fit_cell if workers == 1 else fit_cell_beside)

@@ -22,9 +22,11 @@ __all__ = [
     "PluginRecord",
     "RunRecord",
     "TaskRecord",
+    "checked_record",
     "package_versions",
     "read_record",
     "record_from",
+    "sealed_content",
     "write_record",
 ]
 
@@ -183,10 +185,16 @@ def package_versions() -> dict[str, str]:
 
 def write_record(record: RunRecord, folder: Path) -> Path:
     """Write ``record.json``, with the checksum of its values, into the run's folder; returns its path."""
-    path, content = folder / FILE_NAME, record.model_dump(mode="json")
+    path = folder / FILE_NAME
     # allow_nan=False: JSON has no NaN, and undefined numbers are null by now.
-    write_text(path, json.dumps({**content, SUM: _sum(content)}, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(sealed_content(record), indent=2, allow_nan=False) + "\n")
     return path
+
+
+def sealed_content(record: RunRecord) -> dict[str, Any]:
+    """The values of a record as its file has them, the last of which is their checksum."""
+    content = record.model_dump(mode="json")
+    return {**content, SUM: _sum(content)}
 
 
 def _sum(content: dict[str, Any]) -> str:
@@ -205,12 +213,23 @@ def read_record(path: Path) -> RunRecord:
     file = path / FILE_NAME if path.is_dir() else path
     if not file.is_file():
         raise DataError(f"no run record at {file}: expected a run folder, as printed at the end of a run")
-    content = read_json(file)
+    return checked_record(read_json(file), str(file))
+
+
+def checked_record(content: Any, where: str) -> RunRecord:
+    """The record that the values of its file are.
+
+    Args:
+        content: the values. where: the file, for messages.
+
+    Raises:
+        DataError: as :func:`read_record`.
+    """
     written = [content.pop(SUM)] if isinstance(content, dict) and SUM in content else []
-    record = record_from(content, str(file))
+    record = record_from(content, where)
     if written not in ([], [_sum(content)]):
         raise DataError(
-            f"{file} was changed after it was written, or damaged: its values do not have its checksum; put back a "
+            f"{where} was changed after it was written, or damaged: its values do not have its checksum; put back a "
             f"copy of it, or delete the key `{SUM}` if you changed it yourself"
         )
     return record

@@ -21,8 +21,8 @@ if sys.platform != "win32":
     import fcntl
 
 __all__ = [
-    "WRITING", "check_place", "collect", "guarded", "is_locked", "lock", "read_json", "replacing", "temporary_file",
-    "why_not_written", "write_text", "writing",
+    "DAMAGED", "WRITING", "check_place", "collect", "guarded", "is_locked", "json_value", "lock", "read_json",
+    "replacing", "temporary_file", "why_not_written", "write_bytes", "write_text", "writing",
 ]  # fmt: skip
 
 WRITING = ".writing-"
@@ -34,10 +34,15 @@ NEARLY_FULL = 1 << 16
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file to a temporary name beside its place, then rename it.
+    """Write a UTF-8 file as :func:`write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file to a temporary name beside its place, then rename it.
 
     Args:
-        path: the file; missing parent folders are made. text: its content.
+        path: the file; missing parent folders are made. content: what it will hold.
 
     Raises:
         DataError: when the file cannot be written (no permission, a full disk); the old file is kept.
@@ -45,11 +50,11 @@ def write_text(path: Path, text: str) -> None:
     path = Path(os.path.realpath(path))  # a link stays one, and what it names is written
     with writing(path):
         if path.exists() and not path.is_file():  # a device or a pipe cannot be replaced
-            path.write_text(text, encoding="utf-8")
+            path.write_bytes(content)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content)
 
 
 def check_place(place: Path, option: str, *, file: bool = False) -> None:
@@ -228,19 +233,32 @@ def read_json(path: Path) -> Any:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text, parse_constant=_refuse, parse_float=_finite)
-        if "\\ud" in text.lower():  # half of a pair of surrogates cannot be printed or written
-            json.dumps(content, ensure_ascii=False).encode("utf-8")
-        return content
     except OSError as error:
         raise DataError(f"{path}: cannot be read {why(error)}") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise DataError(f"{path}, line {line}: not UTF-8 text (byte {error.start} of the file); {DAMAGED}") from error
+    return json_value(text, path)
+
+
+def json_value(text: str, path: Path, line: int = 1) -> Any:
+    """The value that JSON text is.
+
+    Args:
+        text: the text. path: where it is from. line: the first line of it there.
+
+    Raises:
+        DataError: as :func:`read_json`.
+    """
+    try:
+        content = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        if "\\ud" in text.lower():  # half of a pair of surrogates cannot be printed or written
+            json.dumps(content, ensure_ascii=False).encode("utf-8")
+        return content
     except UnicodeEncodeError as error:
         raise DataError(f"{path}: text with half of a surrogate pair, which is no character; {DAMAGED}") from error
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg}); {DAMAGED}") from error
+        raise DataError(f"{path}, line {line - 1 + error.lineno}: not JSON ({error.msg}); {DAMAGED}") from error
     except RecursionError as error:
         raise DataError(f"{path}: not read: lists and maps are nested too deeply; {DAMAGED}") from error
     except ValueError as error:  # an integer of thousands of digits

@@ -59,7 +59,9 @@ def test_render_gives_the_bytes_that_run_gave(runs: Path, tmp_path: Path) -> Non
         ROWS, ["ml-100k"], [2020, 2021], [f"--output_dir={runs}"], ran, Console(file=io.StringIO()), board="b",
         fingerprint=lambda _: None,
     )  # fmt: skip
-    assert set(files_of(ran)) == {"b.md", "b.csv", "b.differences.csv", "b.statistics.json", "b.tex", "b.html"}
+    assert set(files_of(ran)) == {
+        "b.md", "b.csv", "b.differences.csv", "b.statistics.json", "b.tex", "b.html", "b.records.jsonl.gz",
+    }  # fmt: skip
     for output, folder in ((rendered, None), (moved, tmp_path / "archive" / "deep")):
         if folder is not None:
             shutil.move(runs, folder)
@@ -169,7 +171,7 @@ def test_the_command(shown: Shown, runs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "expected BOARD.yaml, --records=FOLDER, or both"),
+        ([], "expected BOARD.yaml, --records=FOLDER, both, or BOARD.records.jsonl.gz"),
         (["--records=nothing"], "--records: no folder nothing"),
         (["--records=.", "--format=htm"], "unknown form 'htm'; did you mean 'html'?"),
         (["--records=.", "--format="], "expected some of md, csv, latex, html"),

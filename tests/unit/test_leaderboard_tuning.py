@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -202,18 +203,21 @@ from pathlib import Path
 from tests.unit.test_leaderboard_tuning import Board
 
 board = Board(Path(sys.argv[1]))
-board.trainer.before = lambda settings: len(board.trainer.ran) == 10 and os.kill(os.getpid(), signal.SIGKILL)
+board.trainer.before = lambda settings: len(board.trainer.ran) == int(sys.argv[2]) and os.kill(os.getpid(), signal.SIGKILL)
 board.run()
 """
 
 
-def test_a_kill_in_the_middle_loses_no_trial_that_had_ended(finished: Board, tmp_path: Path) -> None:
-    code = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False).returncode
+@pytest.mark.parametrize("number", [10, 4 * TRIALS + 3], ids=["among trials", "among final runs"])
+def test_a_kill_in_the_middle_gives_the_same_table(finished: Board, tmp_path: Path, number: int) -> None:
+    code = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(number)], check=False).returncode
     assert code == -signal.SIGKILL
     board = Board(tmp_path)
     board.run()
     assert comparable(board) == comparable(finished)
-    assert len(board.trainer.ran) == len(finished.trainer.ran) - 10
+    assert len(board.trainer.ran) == len(finished.trainer.ran) - number
+    for form in ("md", "csv", "tex"):
+        assert board.files[f"board.{form}"] == finished.files[f"board.{form}"]
 
 
 def test_the_same_command_again_runs_nothing(finished: Board) -> None:
@@ -221,6 +225,20 @@ def test_the_same_command_again_runs_nothing(finished: Board) -> None:
     finished.run()
     assert len(finished.trainer.ran) == before
     assert finished.files == files
+
+
+def test_a_leaderboard_goes_on_from_its_tables_folder_on_another_machine(finished: Board, tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    shutil.copytree(finished.output, board.output)
+    board.run()
+    assert board.trainer.ran == [], "trials are in the plan, cells in the archive"
+    assert comparable(board) == comparable(finished)
+    assert board.files == finished.files
+    shutil.rmtree(board.folder / "runs")
+    (board.output / "board.plan.json").write_text("{}}")
+    board.run()
+    assert "left out" in board.said
+    assert {settings.trial is None for settings in board.trainer.ran} == {False}, "only trials ran again"
 
 
 def test_more_trials_add_to_those_that_were_run(finished: Board) -> None:

@@ -1,0 +1,95 @@
+"""The records of a leaderboard in one file beside its tables, ``<board>.records.jsonl.gz``.
+
+The first line names the leaderboard and its rows, each other line is a record as ``record.json`` has it. With it the
+tables are made again where neither the runs nor the data are, and the leaderboard goes on from it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from recbole_dtn.config.strict import Strict
+from recbole_dtn.errors import DataError, why
+from recbole_dtn.record.record import RunRecord, checked_record, sealed_content
+from recbole_dtn.report.files import DAMAGED, json_value, write_bytes
+
+__all__ = ["SUFFIX", "Archive", "archive_file", "read_archive", "write_archive"]
+
+SUFFIX = ".records.jsonl.gz"
+FORMAT = 1
+
+
+class Head(Strict):
+    """The first line: name of the leaderboard, names of rows by the digest of their settings, and those proposed."""
+
+    format: int = FORMAT
+    board: str
+    rows: dict[str, str]
+    proposed: list[str] = []  # noqa: RUF012 (frozen)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A leaderboard's records, in the order of its rows."""
+
+    head: Head
+    records: list[RunRecord]
+
+
+def archive_file(folder: Path, board: str) -> Path:
+    """Where the records of a leaderboard are, beside its tables."""
+    return folder / f"{board}{SUFFIX}"
+
+
+def write_archive(
+    records: Sequence[RunRecord], names: Mapping[str, str], folder: Path, board: str, proposed: Sequence[str] = ()
+) -> Path:
+    """Write the file, whole or not at all; the same records give the same bytes. Returns its path."""
+    rows = {record.settings_digest: names[record.settings_digest] for record in records}
+    lines: list[Any] = [Head(board=board, rows=rows, proposed=list(proposed)).model_dump(mode="json")]
+    lines += [sealed_content(record) for record in records]
+    text = "".join(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n" for line in lines)
+    path = archive_file(folder, board)
+    write_bytes(path, gzip.compress(text.encode(), mtime=0))
+    return path
+
+
+def read_archive(path: Path) -> Archive:
+    """Read the file.
+
+    Raises:
+        DataError: for a file that cannot be read, is cut or damaged, or has a line that is no record of this version;
+            it names the line.
+    """
+    lines = _lines(path)
+    first = next(lines, None)
+    try:
+        head = Head.model_validate(first)
+    except ValidationError:
+        raise DataError(f"{path}, line 1: not the records of a leaderboard; `leaderboard run` writes them") from None
+    if head.format != FORMAT:
+        raise DataError(f"{path}, line 1: expected format {FORMAT}, found {head.format}; take a newer recbole_dtn")
+    records = [checked_record(content, f"{path}, line {number}") for number, content in enumerate(lines, 2)]
+    unnamed = next((record for record in records if record.settings_digest not in head.rows), None)
+    if unnamed is not None:
+        raise DataError(f"{path}, line 1: no row of the settings {unnamed.settings_digest}; {DAMAGED}")
+    return Archive(head, records)
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    try:
+        text = gzip.decompress(path.read_bytes()).decode("utf-8")
+    except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a whole gzip file of text ({error}); {DAMAGED}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read {why(error)}") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        yield json_value(line, path, number)
