@@ -126,7 +126,7 @@ def _plan_options(command: Command) -> None:
 
 
 _plan_options(RUN)
-RUN.flag("dry_run", "print rows, sizes, cells, trials and the projected time, and run nothing")
+RUN.flag("dry_run", "print rows, sizes, cells, trials and the projected time, and train nothing")
 RUN.option("workers", "N", "cells that run at the same time, each in a process of one thread", default=1, kind=whole)
 RUN.option(
     "executor",

@@ -29,8 +29,8 @@ from recbole_dtn.leaderboard.statistics import (
 from recbole_dtn.metric.paired import holm
 
 __all__ = [
-    "CLAIMS_NEED", "COMPARED", "SIGNIFICANT", "Comparison", "Difference", "comparator", "compare", "compared_metric",
-    "of_every_seed", "of_one_source", "relative_improvement",
+    "CLAIMS_NEED", "COMPARED", "SIGNIFICANT", "AllTasks", "Comparison", "Difference", "comparator", "compare",
+    "compared_metric", "of_every_seed", "of_one_source", "relative_improvement",
 ]  # fmt: skip
 
 CLAIMS_NEED = 10
@@ -65,6 +65,21 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class AllTasks:
+    """All tasks of one row against the comparator.
+
+    Attributes:
+        delta_m: mean over the tasks of the relative change of the test metric, over seeds or splits (Vandenhende et
+            al., TPAMI 2021, equation 7; Maninis et al., CVPR 2019). Positive where the row is better.
+        relative: mean over the tasks of RelaImpr, which does not favour tasks of low AUC.
+    """
+
+    row: BoardRow
+    delta_m: Paired
+    relative: float | None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The rows of one data set against the baseline whose mean on validation is best.
 
@@ -77,6 +92,7 @@ class Comparison:
     over: str
     corrected: bool
     differences: tuple[Difference, ...]
+    all_tasks: tuple[AllTasks, ...] = ()
 
     @property
     def descriptive(self) -> bool:
@@ -111,8 +127,13 @@ def compare(rows: Sequence[BoardRow]) -> Comparison | None:
     if best is None:
         return None
     corrected = over == "splits" and best.test_is_drawn
-    found = []
+    found, all_tasks = [], []
+
+    def test(given: Sequence[float]) -> Paired:
+        return corrected_t(given, best.train_rows, best.test_rows) if corrected else paired_t(given)
+
     for row in rows:
+        changes: list[dict[Unit, float]] = []
         for task in row.tasks if row is not best else ():
             metric = compared_metric(row, task)
             if metric is None:
@@ -122,15 +143,38 @@ def compare(rows: Sequence[BoardRow]) -> Comparison | None:
             if len(pairs) < 2:
                 continue
             given = list(pairs.values())
-            paired = corrected_t(given, best.train_rows, best.test_rows) if corrected else paired_t(given)
+            paired = test(given)
+            changes.append(_changes(metric, mine, theirs, over))
             tested = row.tested.get(metric) if over == "seeds" else None
             wilcoxon = wilcoxon_p(given) if over == "seeds" else None
             found.append(Difference(row, metric, paired, wilcoxon, tested, _relative(row, best, metric)))
+        shared = set(changes[0]).intersection(*changes[1:]) if len(changes) > 1 else set()
+        if len(shared) > 1:
+            means = [statistics.fmean(change[unit] for change in changes) for unit in changes[0] if unit in shared]
+            all_tasks.append(AllTasks(row, test(means), _mean_relative(found[-len(changes) :])))
     if not found:
         return None
     adjusted = holm([_p(each, over) for each in found])
     differences = tuple(replace(each, adjusted=p) for each, p in zip(found, adjusted, strict=True))
-    return Comparison(best, over, corrected, differences)
+    return Comparison(best, over, corrected, differences, tuple(all_tasks))
+
+
+def _changes(
+    metric: Metric, mine: Mapping[UnitKey, float | None], theirs: Mapping[UnitKey, float | None], over: str
+) -> dict[Unit, float]:
+    """The relative change of a metric by split or seed, positive where the first is better."""
+    sign = -1.0 if metric.name == "rmse" else 1.0
+    relative = {
+        key: sign * (value - other) / other
+        for key, value in mine.items()
+        if value is not None and (other := theirs.get(key))
+    }
+    return _paired(relative, dict.fromkeys(relative, 0.0), over)
+
+
+def _mean_relative(differences: Sequence[Difference]) -> float | None:
+    values = [each.relative for each in differences if each.relative is not None]
+    return statistics.fmean(values) if len(values) == len(differences) else None
 
 
 def _p(difference: Difference, over: str) -> float | None:

@@ -15,8 +15,8 @@ from recbole_dtn.report.tables import csv_text, escaped, markdown_table, show_ta
 from recbole_dtn.report.text import NONE, decimal, p_value, share
 
 __all__ = [
-    "OF_SEEDS", "OF_SPLITS", "difference_lines", "difference_notes", "difference_title", "differences_csv", "interval",
-    "show_differences", "signed", "signed_share",
+    "ALL_TASKS", "OF_SEEDS", "OF_SPLITS", "all_tasks_table", "difference_lines", "difference_notes",
+    "difference_title", "differences_csv", "interval", "share_interval", "show_differences", "signed", "signed_share",
 ]  # fmt: skip
 
 OF_SPLITS = ("model", "test metric", "difference", "standard error", "95 % interval", "p (Holm)", "n")
@@ -24,6 +24,7 @@ OF_SEEDS = (
     "model", "test metric", "difference", "RelaImpr", "± training", "p (t)", "p (Wilcoxon)", "± test sample",
     "95 % interval", "p (Holm)", "n",
 )  # fmt: skip
+ALL_TASKS = ("model", "delta-m", "RelaImpr", "standard error", "95 % interval", "n")
 CSV_COLUMNS = (
     "dataset", "model", "best", "task", "metric", "difference", "standard_error", "low", "high", "p", "p_holm", "n",
     "over", "test", "settings_digest", "best_settings_digest", "relaimpr", "p_wilcoxon", "sample_method",
@@ -56,6 +57,11 @@ def interval(low: float | None, high: float | None) -> str:
     return NONE if low is None else f"{signed(low)} to {signed(high)}"
 
 
+def share_interval(low: float | None, high: float | None) -> str:
+    """Two signed shares, or a dash."""
+    return NONE if low is None else f"{signed_share(low)} to {signed_share(high)}"
+
+
 def _cells(difference: Difference, name: str, over: str, *, bold: bool) -> list[str]:
     paired, metric, tested = difference.paired, difference.metric, difference.tested
     shown = signed(paired.mean)
@@ -78,6 +84,16 @@ def _table(found: Comparison, rows: Sequence[BoardRow], *, bold: bool) -> list[l
     ]
 
 
+def all_tasks_table(found: Comparison, rows: Sequence[BoardRow]) -> list[list[str]]:
+    """A line per row: delta-m and the mean RelaImpr of its tasks."""
+    names = dict(zip(map(id, rows), row_labels(rows), strict=True))
+    return [
+        [names[id(each.row)], signed_share(each.delta_m.mean), signed_share(each.relative),
+         share(each.delta_m.error), share_interval(each.delta_m.low, each.delta_m.high), str(each.delta_m.n)]
+        for each in found.all_tasks
+    ]  # fmt: skip
+
+
 def _columns(found: Comparison) -> tuple[str, ...]:
     return OF_SEEDS if found.over == "seeds" else OF_SPLITS
 
@@ -93,6 +109,11 @@ def difference_notes(found: Comparison) -> list[str]:
     """How the differences were tested, and what is claimed."""
     lines = ["The comparator was chosen by validation alone, before any test row was read."]
     lines += _how_seeds(found) if found.over == "seeds" else _how_splits(found)
+    if found.all_tasks:
+        lines.append(
+            f"delta-m: mean over the tasks of the relative change; its interval is over the {found.over} alone "
+            "(Student's t, not corrected), and claims nothing."
+        )
     for reason, names in found.untested.items():
         lines.append(f"Not tested over the test sample, and so not called significant: {', '.join(names)} ({reason}).")
     if found.descriptive:
@@ -139,6 +160,8 @@ def difference_lines(rows: Sequence[BoardRow]) -> list[str]:
         return []
     table = markdown_table(_columns(found), _table(found, rows, bold=True))
     lines = ["", f"### {escaped(difference_title(found, rows))}", "", *table]
+    if found.all_tasks:
+        lines += ["", "all tasks:", "", *markdown_table(ALL_TASKS, all_tasks_table(found, rows))]
     return [*lines, "", *(f"- {escaped(note)}" for note in difference_notes(found))]
 
 
@@ -149,6 +172,9 @@ def show_differences(rows: Sequence[BoardRow], console: Console) -> None:
         return
     say(console, difference_title(found, rows))
     show_table(console, _columns(found), _table(found, rows, bold=False), numbers=True)
+    if found.all_tasks:
+        say(console, "\nall tasks")
+        show_table(console, ALL_TASKS, all_tasks_table(found, rows), numbers=True)
     notes = [note for note in difference_notes(found) if not note.startswith("Bold")]  # a terminal shows none
     say(console, "\n".join(notes) + "\n")
 

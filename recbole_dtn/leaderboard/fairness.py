@@ -80,14 +80,12 @@ def _matched(named: Named) -> list[str]:
     if not sizes:
         return []
     first = sizes[0][1]
-    told = [
-        f"{name} {size.size:,}" + (f" (widths x {size.factor:.3g})" if size.factor != 1 else " (its own widths)")
-        for name, size in sizes
-    ]
+    counts, factors = [size.size for _, size in sizes], [size.factor for _, size in sizes]
     left = [name for name, row in named if row.chosen is None or row.chosen.matched is None]
     return [
         f"Matched to {first.reference} within {first.tolerance:.0%} of its {first.target:,} {MATCHED[first.by]}: "
-        f"{', '.join(told)}." + (f" Not matched, as they have no widths: {', '.join(left)}." if left else "")
+        f"they have {min(counts):,} to {max(counts):,}, with widths x {min(factors):.3g} to {max(factors):.3g}."
+        + (f" Not matched, as they have no widths: {', '.join(left)}." if left else "")
     ]
 
 
@@ -104,16 +102,16 @@ def _tuned(named: Named) -> list[str]:
         budget = f"{first.wanted} trials{epochs} for each row"
     else:
         budget = "unequal budgets: " + ", ".join(f"{name} {len(tuning.trials)} trials" for name, tuning in tunings)
-    states = [
-        f"{name} {number} {state}"
-        for name, tuning in tunings
-        for state in ("failed", "pruned")
-        if (number := sum(trial.state == state for trial in tuning.trials))
-    ]
+    pruned = sum(trial.state == "pruned" for _, tuning in tunings for trial in tuning.trials)
+    failed = {name: number for name, tuning in tunings if (number := sum(t.state == "failed" for t in tuning.trials))}
+    ended = [f"{pruned} pruned"] if pruned else []
+    ended += (
+        [f"{sum(failed.values())} failed ({', '.join(f'{name} {n}' for name, n in failed.items())})"] if failed else []
+    )
     left = [name for name, row in named if row.chosen is not None and row.chosen.tuning is None]
     return [
         f"Tuned: {budget}, by {first.metric} on validation, the defaults first; no trial reads the test rows, and the "
         "seeds of trials are not those of the rows."
-        + (f" Trials that count though they ended early: {', '.join(states)}." if states else "")
+        + (f" Trials that ended early count too: {', '.join(ended)}." if ended else "")
         + (f" Not tuned, as the space has nothing of them: {', '.join(left)}." if left else "")
     ]

@@ -155,7 +155,7 @@ def _over_what(rows: Sequence[BoardRow], names: Sequence[str]) -> str:
     """Which splits and seeds the rows are over."""
     start = "Test split, mean ± standard deviation over"
     several = _over_splits(rows)
-    runs = [_splits_of(row) if several else ", ".join(map(str, row.seeds)) for row in rows]
+    runs = [_splits_of(row) if several else _listed(row.seeds) for row in rows]
     unit = unit_of(rows)
     if len(set(runs)) == 1:
         return f"{start} {unit} {runs[0]}." if not several else f"{start} {len(rows[0].splits)} {unit}: {runs[0]}."

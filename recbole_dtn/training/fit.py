@@ -198,6 +198,8 @@ def _fit(
             write_record(record, folder)
             if record.status == "finished":
                 (folder / TRAINING).unlink(missing_ok=True)
+                if settings.trial is not None:  # its value and settings are all that is read of it
+                    (folder / CHECKPOINT).unlink(missing_ok=True)
         report.end(record, folder)
     return Run(folder, record)
 

@@ -39,6 +39,7 @@ def test_a_trial_reads_no_test_rows(small_fit: Fit, rows_read: set[tuple[int, in
     assert rows_read == {(0, 2400), (2400, 2700)}  # of 3,000 rows
     assert (run.test, run.record.details.get("test"), run.record.gate_weights) == (None, None, {})
     assert run.record.valid_value is not None
+    assert not (run.folder / "checkpoint.ckpt").exists()
     rows_read.clear()
     assert small_fit().test is not None
     assert (2700, 3000) in rows_read

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 from scipy import stats
@@ -18,7 +19,7 @@ from recbole_dtn.leaderboard.differences import differences_csv
 from recbole_dtn.leaderboard.render import markdown, notes, print_board, write_board
 from recbole_dtn.leaderboard.run import run_board
 from recbole_dtn.leaderboard.statistics import Metric, corrected_t, paired_t, summarise, wilcoxon_p
-from recbole_dtn.record.record import RunRecord, write_record
+from recbole_dtn.record.record import RunRecord, TaskRecord, write_record
 from recbole_dtn.version import __version__
 
 LIKE = Metric("test", "like", "auc")
@@ -214,6 +215,35 @@ def test_wilcoxon_and_relaimpr_stand_beside_the_t_test() -> None:
     assert difference.relative == pytest.approx((mean - 0.5) / (0.7 - 0.5) - 1)
     assert difference.paired.p == pytest.approx(stats.ttest_1samp(DIFFERENCES, 0).pvalue)
     assert (difference.tested, difference.adjusted) == (None, None), "no test scores"
+
+
+def test_delta_m_is_the_mean_relative_change_of_all_tasks() -> None:
+    def both(model: str, seed: int, like: float, love: float, best: float) -> RunRecord:
+        run = record(model, 1, like, seed=seed, best=best)
+        return run.model_copy(update={
+            "test": {**(run.test or {}), "love": {"auc": love}},
+            "tasks": [*run.tasks, TaskRecord(name="love", label="love", after=[])],
+        })  # fmt: skip
+
+    like, love = np.array([0.70, 0.74, 0.69]), np.array([0.81, 0.80, 0.84])
+    runs = [both("A", seed, *pair, 0.6) for seed, pair in enumerate(zip(like, love, strict=True))]
+    runs += [both("B", seed, 0.72, 0.80, 0.8) for seed in range(3)]
+    found = compare(summarise(runs))
+    assert found is not None
+    (overall,) = found.all_tasks
+    values = ((like - 0.72) / 0.72 + (love - 0.80) / 0.80) / 2
+    assert overall.delta_m.mean == pytest.approx(values.mean())
+    assert overall.delta_m.error == pytest.approx(values.std(ddof=1) / math.sqrt(3))
+    low, high = stats.t.interval(0.95, 2, values.mean(), values.std(ddof=1) / math.sqrt(3))
+    assert (overall.delta_m.low, overall.delta_m.high) == pytest.approx((low, high))
+    of_like, of_love = (like.mean() - 0.5) / 0.22 - 1, (love.mean() - 0.5) / 0.3 - 1
+    assert overall.relative == pytest.approx((of_like + of_love) / 2)
+    text = markdown(summarise(runs))
+    assert f"| A | {values.mean():+.2%} | {overall.relative:+.2%} |" in text
+    assert compare(summarise([run for run in runs if run.seed == 0])) is None
+    one_task = compare(summarise(four()))
+    assert one_task is not None
+    assert one_task.all_tasks == ()
 
 
 def test_five_seeds_cannot_be_significant_by_wilcoxon_and_ten_can() -> None:

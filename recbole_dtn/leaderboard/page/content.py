@@ -12,7 +12,7 @@ from recbole_dtn.leaderboard.across import across, across_table, critical_groups
 from recbole_dtn.leaderboard.compare import Comparison, compare
 from recbole_dtn.leaderboard.costs import COSTS, cost_cells
 from recbole_dtn.leaderboard.details import failure_table, warnings_of
-from recbole_dtn.leaderboard.differences import difference_notes, difference_title
+from recbole_dtn.leaderboard.differences import ALL_TASKS, all_tasks_table, difference_notes, difference_title
 from recbole_dtn.leaderboard.labels import row_labels
 from recbole_dtn.leaderboard.page.chosen import common_settings, own_settings
 from recbole_dtn.leaderboard.page.tuning import tuning_content
@@ -165,6 +165,7 @@ def _row(
         "model": row.model,
         "digest": row.settings_digest,
         "best": found is not None and found.best is row,
+        "proposed": row.proposed,
         "units": row.units,
         "valid": _short(valid),
         "valid_metric": row.valid_metric,
@@ -273,6 +274,7 @@ def _differences(found: Comparison | None, rows: Sequence[BoardRow], labels: Seq
         "claims": not found.descriptive,
         "notes": difference_notes(found),
         "lines": lines,
+        "all_tasks": {"columns": ALL_TASKS, "lines": all_tasks_table(found, rows)} if found.all_tasks else None,
     }
 
 
