@@ -34,7 +34,8 @@ def with_plan(rows: Sequence[BoardRow], plan: BoardPlan | None) -> list[BoardRow
 
 
 def fairness_notes(rows: Sequence[BoardRow], names: Sequence[str]) -> list[str]:
-    """A line on what all rows of a data set share and which rows differ; one each on matching and on tuning.
+    """A line on what all rows of a data set share and which rows differ;
+    one each on matching, on tuning and on what all of it took.
 
     Args:
         rows: of one data set. names: as the tables call them.
@@ -42,7 +43,7 @@ def fairness_notes(rows: Sequence[BoardRow], names: Sequence[str]) -> list[str]:
     if len(rows) < 2:
         return []
     named = list(zip(names, rows, strict=True))
-    return [*_equal(named), *_matched(named), *_tuned(named)]
+    return [*_equal(named), *_matched(named), *_tuned(named), *_spent(named)]
 
 
 Named = Sequence[tuple[str, BoardRow]]
@@ -115,3 +116,27 @@ def _tuned(named: Named) -> list[str]:
         + (f" Trials that ended early count too: {', '.join(ended)}." if ended else "")
         + (f" Not tuned, as the space has nothing of them: {', '.join(left)}." if left else "")
     ]
+
+
+def _spent(named: Named) -> list[str]:
+    runs, seconds = sum(row.runs for _, row in named), sum(row.spent_seconds for _, row in named)
+    trials = [
+        trial.seconds or 0.0
+        for _, row in named
+        if row.chosen is not None and row.chosen.tuning is not None
+        for trial in row.chosen.tuning.trials
+    ]
+    tuned = f" and {len(trials):,} trials {_hours(sum(trials))}" if trials else ""
+    return [f"Took: {runs:,} runs {_hours(seconds)}{tuned}, added up over the processes."] if seconds else []
+
+
+def _hours(seconds: float) -> str:
+    """A duration in its largest unit.
+
+    >>> _hours(5), _hours(150), _hours(9000)
+    ('5.0 s', '2.5 min', '2.5 h')
+    """
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"

@@ -96,6 +96,7 @@ class BoardRow:
         parameters: embedding, codebook, dense and their total.
         samples_per_second: median over the seeds, of runs with the most frequent threads, compile mode and devices in
             the leaderboard; those beside which others ran do not count. train_seconds: likewise.
+        spent_seconds: of all runs together, whatever ran beside them.
         pos_weights: the tasks whose pos_weight is not 1.
         selected_on_test: whether the validation rows were rows of the test set.
         source_fingerprint: equal for rows of one data set, whatever their splits.
@@ -154,6 +155,7 @@ class BoardRow:
     tested_on: Mapping[str, Any] = field(default_factory=dict)
     speed: Mapping[str, float | None] = field(default_factory=dict)
     train_seconds: float | None = None
+    spent_seconds: float = 0.0
     trials: int | None = None
     spaces: Mapping[str, str] = field(default_factory=dict)
     factors: tuple[str, ...] = ()
@@ -417,6 +419,7 @@ def _row(runs: Sequence[RunRecord], source: str, ran_as: tuple[Any, ...], names:
             if (worse := tuple(dict.fromkeys(found.task for found in worse_than_constant(run))))
         },
         train_seconds=statistics.median(seconds) if seconds else None,
+        spent_seconds=sum(sum(run.wall_seconds.values()) for run in runs),
         spaces=_spaces(first),
         factors=tuple(dict.fromkeys(name for run in runs for name in run.factors.get("test", {}))),
         settings=first.settings,

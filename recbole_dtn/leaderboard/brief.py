@@ -1,0 +1,86 @@
+"""A leaderboard as one short table for a page of documentation, from the records beside its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+from recbole_dtn.leaderboard.compare import Comparison, compare, compared_metric
+from recbole_dtn.leaderboard.fairness import with_plan
+from recbole_dtn.leaderboard.labels import row_labels
+from recbole_dtn.leaderboard.remake import of_archive
+from recbole_dtn.leaderboard.render import SHOWN
+from recbole_dtn.leaderboard.statistics import BoardRow, summarise
+from recbole_dtn.leaderboard.stored import Stored
+from recbole_dtn.report.tables import escaped, markdown_table
+from recbole_dtn.report.text import NONE, count, decimal
+
+__all__ = ["brief"]
+
+
+def brief(archive: Path) -> str:
+    """A table per data set in Markdown: the compared metric of every task, dense parameters, and what is significant.
+
+    Args:
+        archive: ``<board>.records.jsonl.gz``; statistics and plan are read beside it.
+
+    Raises:
+        DataError: for a file that cannot be read.
+    """
+    found = of_archive(archive)
+    stored = Stored.read(found.name, archive.parent)
+    rows = with_plan(stored.rows(summarise(found.records, found.names, found.proposed), found.records), found.plan)
+    groups = [list(group) for _, group in groupby(rows, key=lambda row: row.dataset)]
+    return "\n\n".join(_table(group, titled=len(groups) > 1) for group in groups)
+
+
+def _table(rows: Sequence[BoardRow], *, titled: bool) -> str:
+    found, tasks = compare(rows), rows[0].tasks
+    names = dict(zip(map(id, rows), map(escaped, row_labels(rows)), strict=True))
+    first = [compared_metric(rows[0], task) for task in tasks]
+    heads = [f"{rows[0].title_of(metric.task)} {SHOWN[metric.name]}" for metric in first if metric is not None]
+    lines = [
+        [
+            f"*{names[id(row)]}*" if found is not None and row is found.best else names[id(row)],
+            *(_cell(row, task, found) for task in tasks),
+            count(row.parameters.get("dense")),
+        ]
+        for row in rows
+    ]
+    errors = [
+        decimal(row.errors.get(metric), 4) if (metric := compared_metric(row, task)) is not None else NONE
+        for row in [found.best if found is not None else rows[0]]
+        for task in tasks
+    ]
+    if any(error != NONE for error in errors):
+        lines.append(["standard error, test rows", *errors, ""])
+    table = markdown_table(["model", *heads, "dense parameters"], lines)
+    title = [f"**{rows[0].dataset}**", ""] if titled else []
+    return "\n".join([*title, *table, "", _significant(found, names)]).rstrip()
+
+
+def _cell(row: BoardRow, task: str, found: Comparison | None) -> str:
+    metric = compared_metric(row, task)
+    values = None if metric is None else row.metrics.get(metric)
+    if values is None or values.mean is None:
+        return NONE
+    text = f"{decimal(values.mean, 4)}" + (f" ± {decimal(values.sd, 4)}" if values.sd is not None else "")
+    each = [line for line in found.differences if line.row is row and line.metric == metric] if found else []
+    return f"**{text}**" if found is not None and any(found.significant(line) for line in each) else text
+
+
+def _significant(found: Comparison | None, names: dict[int, str]) -> str:
+    """What differs significantly from the comparator."""
+    if found is None:
+        return ""
+    best, number = names[id(found.best)], len(found.differences)
+    if found.descriptive:
+        return f"Too few {found.over} to claim a difference."
+    told = [line for line in found.differences if found.significant(line)]
+    kind = "baseline" if any(line.row.proposed for line in found.differences) else "row"
+    start = f"*{best}* is the {kind} that is best on validation. Of the {number} differences to it "
+    if not told:
+        return f"{start}none is significant (p < .05 after Holm's correction)."
+    worse = sum(line.paired.mean is not None and line.paired.mean < 0 for line in told)
+    return f"{start}{len(told)} are significant (bold; p < .05 after Holm's correction): {worse} are below it."
