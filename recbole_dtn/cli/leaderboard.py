@@ -70,7 +70,7 @@ def _run(words: list[str]) -> int:
         split_seeds=plan.split_seeds,
         board=file.stem if file else None,
         floors=plan.floors,
-        proposed=plan.proposed,
+        design=plan.design,
         workers=given.workers,
         executor=executor,
         match=plan.match,

@@ -37,8 +37,8 @@ that is recorded under output_dir with the same settings, data, split, seed and 
 leaderboard that was stopped goes on with the same command. Several may run over one output_dir: each cell is run once.
 
 BOARD.yaml has the options as keys (models, datasets, seeds, split_seeds, folds, floors, proposed, plugins, match,
-reference, match_tolerance, tune) and settings of all rows under settings; extends names another file whose keys it
-has. An entry of models may be a map, a row of its own:
+reference, match_tolerance, tune), settings of all rows under settings, and planned comparisons under contrasts;
+extends names another file whose keys it has. An entry of models may be a map, a row of its own:
 
   datasets: [ml-100k]
   models:

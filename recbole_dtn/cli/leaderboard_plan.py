@@ -11,6 +11,7 @@ from recbole_dtn.cli.arguments import split_words
 from recbole_dtn.cli.leaderboard_options import COMMANDS, FLOORS
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.leaderboard.archive import SUFFIX
+from recbole_dtn.leaderboard.design import Design
 from recbole_dtn.plugins import check_named
 from recbole_dtn.registry import MODELS, load_plugins
 
@@ -55,7 +56,7 @@ class Plan:
     settings: tuple[str, ...]
     split_seeds: list[int] | None
     floors: list[str]
-    proposed: list[str]
+    design: Design
     match: MatchWanted | None = None
     tune: TuneWanted | None = None
 
@@ -98,10 +99,13 @@ def plan_of(given: argparse.Namespace, file: Path | None) -> Plan:
     floors = [] if floors == ["none"] else floors
     for name in (*(entry.model for entry in models), *floors):
         MODELS.entry(name)
-    proposed = split_words(given.proposed or "") or (board.proposed if board else [])
-    for name in proposed:
-        if name not in (rows := [*(entry.name for entry in models), *floors]):
-            raise UsageError(f"proposed: no row {name!r}; {nearest(name, rows)}")
+    design = Design(
+        proposed=split_words(given.proposed or "") or (board.proposed if board else []),
+        contrasts=board.contrasts if board else {},
+    )
+    rows = [*(entry.name for entry in models), *floors]
+    design = design.among(rows) if given.models else design  # some of the rows of a file
+    design.check(rows)
     folds = given.folds or (board.folds if board else None)
     overrides = [
         *([f"--plugins={','.join(plugins)}"] if plugins else []),
@@ -121,7 +125,7 @@ def plan_of(given: argparse.Namespace, file: Path | None) -> Plan:
         setting_words(board.settings) if board else (),
         parse_seeds(splits, "split_seeds") if splits else None,
         floors,
-        proposed,
+        design,
         _match(given, board),
         _tune(given, board),
     )

@@ -13,6 +13,7 @@ from recbole_dtn.cli.leaderboard_options import DIFF, OUTPUT, RENDER, SERVE, SPE
 from recbole_dtn.cli.leaderboard_plan import FILES, Plan, board_file, plan_of
 from recbole_dtn.errors import UsageError
 from recbole_dtn.leaderboard.archive import SUFFIX, archive_file
+from recbole_dtn.leaderboard.design import Design
 from recbole_dtn.registry import load_plugins
 from recbole_dtn.report.console import make_console, say
 from recbole_dtn.report.files import check_place, write_text
@@ -63,11 +64,11 @@ def write_found(
     name = name or found.name
     # A file that is not in the folder of the tables may have been kept with the records.
     stored = Stored.read(name, output, Path(below) if below else None)
-    rows = summarise(found.records, found.names, found.proposed)
+    rows = summarise(found.records, found.names, found.design)
     stored = compute_statistics(rows, found.records, stored, found.folder_of, output / f"{name}.statistics.json")
     paths = write_forms(
         found.records, found.names, output, name, forms or FORMS,
-        proposed=found.proposed, stored=stored, plan=found.plan,
+        design=found.design, stored=stored, plan=found.plan,
     )  # fmt: skip
     say(console, f"{len(found.records)} runs: {', '.join(map(str, paths))}")
 
@@ -113,7 +114,7 @@ def measure_rows(plan: Plan, board: str, output: Path, seconds: float = 5.0, *, 
         say(console, f"speeds written to {path}")
     finally:
         if tables and found.records:
-            write_forms(found.records, found.names, output, board, proposed=plan.proposed, plan=chosen)
+            write_forms(found.records, found.names, output, board, design=plan.design, plan=chosen)
 
 
 def serve(words: list[str]) -> int:
@@ -154,8 +155,8 @@ def _finder(given: argparse.Namespace, file: Path | None, output: Path) -> Calla
         )
     _refuse_cells(given)
     load_plugins(split_words(given.plugins or ""))
-    known, proposed = Recorded(), split_words(given.proposed or "")
-    return lambda: replace(of_folder(folder, known), proposed=proposed)
+    known, design = Recorded(), Design(proposed=split_words(given.proposed or ""))
+    return lambda: replace(of_folder(folder, known), design=design)
 
 
 def _refuse_cells(given: argparse.Namespace) -> None:
@@ -196,7 +197,7 @@ def found_of(plan: Plan, folder: Path | None, file: Path | None, output: Path) -
         if not made or made[-1][0] != chosen:  # while a leaderboard runs, trials change what is chosen
             made[:] = [(chosen, plan.cells(chosen))]
         found = of_cells(made[-1][1], folder, name, known, chosen, archive_file(output, name))
-        return replace(found, proposed=plan.proposed)
+        return replace(found, design=plan.design)
 
     return find
 

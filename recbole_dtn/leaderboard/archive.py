@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from recbole_dtn.config.strict import Strict
 from recbole_dtn.errors import DataError, why
+from recbole_dtn.leaderboard.design import NO_DESIGN, Design
 from recbole_dtn.record.record import RunRecord, checked_record, sealed_content
 from recbole_dtn.report.files import DAMAGED, json_value, write_bytes
 
@@ -28,12 +29,12 @@ FORMAT = 1
 
 
 class Head(Strict):
-    """The first line: name of the leaderboard, names of rows by the digest of their settings, and those proposed."""
+    """The first line: name of the leaderboard, names of rows by the digest of their settings, what is compared."""
 
     format: int = FORMAT
     board: str
     rows: dict[str, str]
-    proposed: list[str] = []  # noqa: RUF012 (frozen)
+    design: Design = NO_DESIGN
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,11 @@ def archive_file(folder: Path, board: str) -> Path:
 
 
 def write_archive(
-    records: Sequence[RunRecord], names: Mapping[str, str], folder: Path, board: str, proposed: Sequence[str] = ()
+    records: Sequence[RunRecord], names: Mapping[str, str], folder: Path, board: str, design: Design = NO_DESIGN
 ) -> Path:
     """Write the file, whole or not at all; the same records give the same bytes. Returns its path."""
     rows = {record.settings_digest: names[record.settings_digest] for record in records}
-    lines: list[Any] = [Head(board=board, rows=rows, proposed=list(proposed)).model_dump(mode="json")]
+    lines: list[Any] = [Head(board=board, rows=rows, design=design).model_dump(mode="json")]
     lines += [sealed_content(record) for record in records]
     text = "".join(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n" for line in lines)
     path = archive_file(folder, board)

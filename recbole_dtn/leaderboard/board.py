@@ -102,6 +102,9 @@ class BoardFile(Strict):
     folds: Annotated[int | None, Field(description="number of folds")] = None
     floors: Annotated[list[str] | None, Field(description="simple models on the same rows; []: none")] = None
     proposed: Annotated[list[str], Field(description="names of the rows that are no baselines")] = []  # noqa: RUF012
+    contrasts: Annotated[
+        dict[str, list[str]], Field(description="planned comparisons: a title, and two rows, the first less the second")
+    ] = {}  # noqa: RUF012
     settings: Annotated[dict[str, Any], Field(description="settings of every row")] = {}  # noqa: RUF012 (frozen)
     plugins: Annotated[list[str], Field(description="Python files that register methods")] = []  # noqa: RUF012
     match: Annotated[Literal["none"] | Size, Field(description="what rows are matched by")] = "none"
@@ -148,7 +151,7 @@ def read_board(path: Path) -> BoardFile:
 
 
 def _extended(path: Path, seen: Sequence[Path]) -> Branch:
-    """The tree of a file upon that of the one that it ``extends``: maps merge, lists replace.
+    """The tree of a file upon that of the one that it ``extends``: maps merge, lists and contrasts replace.
 
     The other is beside it, or a shipped one.
     """
@@ -160,7 +163,10 @@ def _extended(path: Path, seen: Sequence[Path]) -> Branch:
     other = path.parent / name if (path.parent / name).is_file() else config_file(name)
     if other.resolve() in [known.resolve() for known in (path, *seen)]:
         raise UsageError(f"{path}: extends {name}, which extends this file in turn")
-    return merge(_extended(other, [path, *seen]), tree, (), ())
+    below = _extended(other, [path, *seen])
+    if "contrasts" in tree:  # those of the other file may name rows that are not here
+        below.pop("contrasts", None)
+    return merge(below, tree, (), ())
 
 
 def entry_of(model: str, name: str | None, words: Sequence[str]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from recbole_dtn.leaderboard.compare import Comparison, compare, compared_metric
+from recbole_dtn.leaderboard.compare import Compared, Comparison, Difference, compare, compared_metric, contrasts
+from recbole_dtn.leaderboard.differences import contrast_name, interval, signed
 from recbole_dtn.leaderboard.fairness import with_plan
 from recbole_dtn.leaderboard.labels import row_labels
 from recbole_dtn.leaderboard.remake import of_archive
@@ -20,7 +21,7 @@ __all__ = ["brief"]
 
 
 def brief(archive: Path) -> str:
-    """A table per data set in Markdown: the compared metric of every task, dense parameters, and what is significant.
+    """Tables per data set in Markdown: the compared metric of every task, dense parameters, and planned comparisons.
 
     Args:
         archive: ``<board>.records.jsonl.gz``; statistics and plan are read beside it.
@@ -30,7 +31,7 @@ def brief(archive: Path) -> str:
     """
     found = of_archive(archive)
     stored = Stored.read(found.name, archive.parent)
-    rows = with_plan(stored.rows(summarise(found.records, found.names, found.proposed), found.records), found.plan)
+    rows = with_plan(stored.rows(summarise(found.records, found.names, found.design), found.records), found.plan)
     groups = [list(group) for _, group in groupby(rows, key=lambda row: row.dataset)]
     return "\n\n".join(_table(group, titled=len(groups) > 1) for group in groups)
 
@@ -57,7 +58,29 @@ def _table(rows: Sequence[BoardRow], *, titled: bool) -> str:
         lines.append(["standard error, test rows", *errors, ""])
     table = markdown_table(["model", *heads, "dense parameters"], lines)
     title = [f"**{rows[0].dataset}**", ""] if titled else []
-    return "\n".join([*title, *table, "", _significant(found, names)]).rstrip()
+    parts = ["\n".join([*title, *table]), _significant(found, names), _planned(rows, heads, names)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _planned(rows: Sequence[BoardRow], heads: Sequence[str], names: dict[int, str]) -> str:
+    """The planned comparisons, a line each."""
+    found = contrasts(rows)
+    if found is None:
+        return ""
+    lines: dict[str, list[str]] = {}
+    for each in found.differences:
+        cells = lines.setdefault(escaped(contrast_name(each, {id(row): row.name for row in rows})), [])
+        cells.append(_difference(each, found))
+    claims = "Bold: p < .05 after Holm's correction." if not found.descriptive else "Too few runs to claim any."
+    table = markdown_table(["planned comparison", *heads], [[name, *cells] for name, cells in lines.items()])
+    return "\n".join([*table, "", f"Differences with 95 % intervals. {claims}"])
+
+
+def _difference(each: Difference, found: Compared) -> str:
+    """The difference and its interval: over seeds that of seeds and test sample at once."""
+    of = each.tested if found.over == "seeds" else each.paired
+    shown = f"{signed(each.paired.mean)} ({interval(of.low, of.high)})" if of is not None else signed(each.paired.mean)
+    return f"**{shown}**" if found.significant(each) else shown
 
 
 def _cell(row: BoardRow, task: str, found: Comparison | None) -> str:

@@ -29,8 +29,8 @@ from recbole_dtn.leaderboard.statistics import (
 from recbole_dtn.metric.paired import holm
 
 __all__ = [
-    "CLAIMS_NEED", "COMPARED", "SIGNIFICANT", "AllTasks", "Comparison", "Difference", "comparator", "compare",
-    "compared_metric", "of_every_seed", "of_one_source", "relative_improvement",
+    "CLAIMS_NEED", "COMPARED", "SIGNIFICANT", "AllTasks", "Compared", "Comparison", "Difference", "comparator",
+    "compare", "compared_metric", "contrasts", "of_every_seed", "of_one_source", "relative_improvement",
 ]  # fmt: skip
 
 CLAIMS_NEED = 10
@@ -45,23 +45,26 @@ Number = TypeVar("Number")
 
 @dataclass(frozen=True)
 class Difference:
-    """The test metric of one row less that of the comparator, over what both have run.
+    """The test metric of one row less that of another, over what both have run.
 
     Attributes:
+        other: the comparator, or the second row of a contrast, whose ``title`` this has.
         paired: over seeds or splits: the uncertainty of training. wilcoxon: p of the signed-rank test over seeds.
         tested: the uncertainty of the test sample, and that of seeds and sample at once; null where it is not known.
-        relative: ``(AUC - .5) / (AUC of the comparator - .5) - 1``, of the means.
-        adjusted: p after Holm's correction over the rows and tasks of the data set: that of ``tested`` over seeds, that
+        relative: ``(AUC - .5) / (AUC of the other - .5) - 1``, of the means.
+        adjusted: p after Holm's correction over all differences of one table: that of ``tested`` over seeds, that
             of ``paired`` over splits and draws.
     """
 
     row: BoardRow
+    other: BoardRow
     metric: Metric
     paired: Paired
     wilcoxon: float | None = None
     tested: Tested | None = None
     relative: float | None = None
     adjusted: float | None = None
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,19 +83,17 @@ class AllTasks:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The rows of one data set against the baseline whose mean on validation is best.
+class Compared:
+    """Differences that are corrected together.
 
     Attributes:
-        best: that row, the comparator. over: ``splits``, ``seeds`` or ``draws``. corrected: whether the test is
-            :func:`corrected_t`, for splits with test rows of their own.
+        over: ``splits``, ``seeds`` or ``draws``. corrected: whether the test is :func:`corrected_t`, for splits with
+            test rows of their own.
     """
 
-    best: BoardRow
     over: str
     corrected: bool
     differences: tuple[Difference, ...]
-    all_tasks: tuple[AllTasks, ...] = ()
 
     @property
     def descriptive(self) -> bool:
@@ -114,6 +115,14 @@ class Comparison:
         return found
 
 
+@dataclass(frozen=True)
+class Comparison(Compared):
+    """The rows of one data set against ``best``, the comparator: the baseline whose mean on validation is best."""
+
+    best: BoardRow
+    all_tasks: tuple[AllTasks, ...] = ()
+
+
 def compare(rows: Sequence[BoardRow]) -> Comparison | None:
     """The comparison of the rows of one data set.
 
@@ -122,41 +131,82 @@ def compare(rows: Sequence[BoardRow]) -> Comparison | None:
         none is the best on validation. Rows on other data than most (such as with a domain field) are left out.
     """
     rows = of_one_source(rows)
-    over = unit_of(rows)
     best = comparator(rows)
     if best is None:
         return None
+    over = unit_of(rows)
     corrected = over == "splits" and best.test_is_drawn
     found, all_tasks = [], []
-
-    def test(given: Sequence[float]) -> Paired:
-        return corrected_t(given, best.train_rows, best.test_rows) if corrected else paired_t(given)
-
     for row in rows:
-        changes: list[dict[Unit, float]] = []
-        for task in row.tasks if row is not best else ():
-            metric = compared_metric(row, task)
-            if metric is None:
-                continue
-            mine, theirs = (of_every_seed(one, one.values.get(metric, {}), (row, best)) for one in (row, best))
-            pairs = _paired(mine, theirs, over)
-            if len(pairs) < 2:
-                continue
-            given = list(pairs.values())
-            paired = test(given)
-            changes.append(_changes(metric, mine, theirs, over))
-            tested = row.tested.get(metric) if over == "seeds" else None
-            wilcoxon = wilcoxon_p(given) if over == "seeds" else None
-            found.append(Difference(row, metric, paired, wilcoxon, tested, _relative(row, best, metric)))
-        shared = set(changes[0]).intersection(*changes[1:]) if len(changes) > 1 else set()
-        if len(shared) > 1:
-            means = [statistics.fmean(change[unit] for change in changes) for unit in changes[0] if unit in shared]
-            all_tasks.append(AllTasks(row, test(means), _mean_relative(found[-len(changes) :])))
-    if not found:
-        return None
-    adjusted = holm([_p(each, over) for each in found])
-    differences = tuple(replace(each, adjusted=p) for each, p in zip(found, adjusted, strict=True))
-    return Comparison(best, over, corrected, differences, tuple(all_tasks))
+        if row is not best:
+            differences = _differences(row, best, row.tested, over)
+            found += differences
+            all_tasks += _all_tasks(row, best, differences, over)
+    return Comparison(over, corrected, _adjusted(found, over), best, tuple(all_tasks)) if found else None
+
+
+def contrasts(rows: Sequence[BoardRow]) -> Compared | None:
+    """The planned comparisons of one data set, corrected for each other alone; None without any."""
+    rows = of_one_source(rows)
+    by_name = {row.name: row for row in rows}
+    over = unit_of(rows)
+    found = [
+        replace(difference, title=title)
+        for row in rows
+        for title, name in row.contrasts
+        if name in by_name
+        for difference in _differences(row, by_name[name], row.tested_against.get(name, {}), over)
+    ]
+    corrected = over == "splits" and any(row.test_is_drawn for row in rows)
+    return Compared(over, corrected, _adjusted(found, over)) if found else None
+
+
+def _differences(row: BoardRow, other: BoardRow, tested: Mapping[Metric, Tested], over: str) -> list[Difference]:
+    """The differences of one row to another, one for each task that both have run twice or more."""
+    found = []
+    for task in row.tasks:
+        metric = compared_metric(row, task)
+        if metric is None:
+            continue
+        given = list(_paired(*_both(row, other, metric), over).values())
+        if len(given) < 2:
+            continue
+        of_seeds = over == "seeds"
+        found.append(
+            Difference(
+                row, other, metric, _test(given, other, over), wilcoxon_p(given) if of_seeds else None,
+                tested.get(metric) if of_seeds else None, _relative(row, other, metric),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _both(
+    row: BoardRow, other: BoardRow, metric: Metric
+) -> tuple[Mapping[UnitKey, float | None], Mapping[UnitKey, float | None]]:
+    mine, theirs = (of_every_seed(one, one.values.get(metric, {}), (row, other)) for one in (row, other))
+    return mine, theirs
+
+
+def _test(given: Sequence[float], other: BoardRow, over: str) -> Paired:
+    if over == "splits" and other.test_is_drawn:
+        return corrected_t(given, other.train_rows, other.test_rows)
+    return paired_t(given)
+
+
+def _adjusted(differences: Sequence[Difference], over: str) -> tuple[Difference, ...]:
+    adjusted = holm([_p(each, over) for each in differences])
+    return tuple(replace(each, adjusted=p) for each, p in zip(differences, adjusted, strict=True))
+
+
+def _all_tasks(row: BoardRow, best: BoardRow, differences: Sequence[Difference], over: str) -> list[AllTasks]:
+    """The mean over the tasks, where there are two or more; else nothing."""
+    changes = [_changes(each.metric, *_both(row, best, each.metric), over) for each in differences]
+    shared = set(changes[0]).intersection(*changes[1:]) if len(changes) > 1 else set()
+    if len(shared) < 2:
+        return []
+    means = [statistics.fmean(change[unit] for change in changes) for unit in changes[0] if unit in shared]
+    return [AllTasks(row, _test(means, best, over), _mean_relative(differences))]
 
 
 def _changes(

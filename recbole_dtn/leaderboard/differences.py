@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 
-from recbole_dtn.leaderboard.compare import CLAIMS_NEED, SIGNIFICANT, Comparison, Difference, compare
+from recbole_dtn.leaderboard.compare import (
+    CLAIMS_NEED,
+    SIGNIFICANT,
+    Compared,
+    Comparison,
+    Difference,
+    compare,
+    contrasts,
+)
 from recbole_dtn.leaderboard.labels import row_labels
 from recbole_dtn.leaderboard.statistics import BoardRow
 from recbole_dtn.report.console import say
@@ -15,8 +23,9 @@ from recbole_dtn.report.tables import csv_text, escaped, markdown_table, show_ta
 from recbole_dtn.report.text import NONE, decimal, p_value, share
 
 __all__ = [
-    "ALL_TASKS", "OF_SEEDS", "OF_SPLITS", "all_tasks_table", "difference_lines", "difference_notes",
+    "ALL_TASKS", "OF_SEEDS", "OF_SPLITS", "all_tasks_table", "contrast_name", "difference_lines", "difference_notes",
     "difference_title", "differences_csv", "interval", "share_interval", "show_differences", "signed", "signed_share",
+    "tables_of",
 ]  # fmt: skip
 
 OF_SPLITS = ("model", "test metric", "difference", "standard error", "95 % interval", "p (Holm)", "n")
@@ -24,11 +33,13 @@ OF_SEEDS = (
     "model", "test metric", "difference", "RelaImpr", "± training", "p (t)", "p (Wilcoxon)", "± test sample",
     "95 % interval", "p (Holm)", "n",
 )  # fmt: skip
+PLANNED = "Planned comparisons"
 ALL_TASKS = ("model", "delta-m", "RelaImpr", "standard error", "95 % interval", "n")
 CSV_COLUMNS = (
     "dataset", "model", "best", "task", "metric", "difference", "standard_error", "low", "high", "p", "p_holm", "n",
     "over", "test", "settings_digest", "best_settings_digest", "relaimpr", "p_wilcoxon", "sample_method",
     "sample_error", "sample_low", "sample_high", "both_error", "both_low", "both_high", "both_p", "significant",
+    "planned",
 )  # fmt: skip
 TESTED = ("sample_method", "sample_error", "sample_low", "sample_high", "error", "low", "high", "p")
 
@@ -76,12 +87,18 @@ def _cells(difference: Difference, name: str, over: str, *, bold: bool) -> list[
     return [*starts, signed_share(difference.relative), *trained, *sample, *ends]
 
 
-def _table(found: Comparison, rows: Sequence[BoardRow], *, bold: bool) -> list[list[str]]:
+def _table(found: Compared, rows: Sequence[BoardRow], *, bold: bool) -> list[list[str]]:
     names = dict(zip(map(id, rows), row_labels(rows), strict=True))
     return [
-        _cells(each, names[id(each.row)], found.over, bold=bold and found.significant(each))
+        _cells(each, contrast_name(each, names), found.over, bold=bold and found.significant(each))
         for each in found.differences
     ]
+
+
+def contrast_name(difference: Difference, names: Mapping[int, str]) -> str:
+    """The name of the row, and of a planned comparison its title and both rows; ``names``: by the rows' ids."""
+    name = names[id(difference.row)]
+    return f"{difference.title}: {name} − {names[id(difference.other)]}" if difference.title else name
 
 
 def all_tasks_table(found: Comparison, rows: Sequence[BoardRow]) -> list[list[str]]:
@@ -94,8 +111,9 @@ def all_tasks_table(found: Comparison, rows: Sequence[BoardRow]) -> list[list[st
     ]  # fmt: skip
 
 
-def _columns(found: Comparison) -> tuple[str, ...]:
-    return OF_SEEDS if found.over == "seeds" else OF_SPLITS
+def _columns(found: Compared) -> tuple[str, ...]:
+    columns = OF_SEEDS if found.over == "seeds" else OF_SPLITS
+    return columns if isinstance(found, Comparison) else ("comparison", *columns[1:])
 
 
 def difference_title(found: Comparison, rows: Sequence[BoardRow]) -> str:
@@ -105,11 +123,14 @@ def difference_title(found: Comparison, rows: Sequence[BoardRow]) -> str:
     return f"Differences to {name}, {kind} on validation ({found.best.valid_metric})"
 
 
-def difference_notes(found: Comparison) -> list[str]:
+def difference_notes(found: Compared) -> list[str]:
     """How the differences were tested, and what is claimed."""
-    lines = ["The comparator was chosen by validation alone, before any test row was read."]
+    if isinstance(found, Comparison):
+        lines = ["The comparator was chosen by validation alone, before any test row was read."]
+    else:
+        lines = ["Named in the leaderboard's file, and corrected (Holm) for each other alone."]
     lines += _how_seeds(found) if found.over == "seeds" else _how_splits(found)
-    if found.all_tasks:
+    if isinstance(found, Comparison) and found.all_tasks:
         lines.append(
             f"delta-m: mean over the tasks of the relative change; its interval is over the {found.over} alone "
             "(Student's t, not corrected), and claims nothing."
@@ -123,8 +144,8 @@ def difference_notes(found: Comparison) -> list[str]:
     return lines
 
 
-def _how_splits(found: Comparison) -> list[str]:
-    best = found.best
+def _how_splits(found: Compared) -> list[str]:
+    best = found.differences[0].other
     if found.corrected:
         how = (
             f"Paired split by split. Splits share training rows: the variance of a mean is s² (1/n + "
@@ -137,7 +158,7 @@ def _how_splits(found: Comparison) -> list[str]:
     return [how]
 
 
-def _how_seeds(found: Comparison) -> list[str]:
+def _how_seeds(found: Compared) -> list[str]:
     lines = ["± training: standard error over the seeds, paired by seed on one split (Student's t, Wilcoxon)."]
     tested = [each for each in found.differences if each.tested is not None]
     if tested:
@@ -154,44 +175,48 @@ def _how_seeds(found: Comparison) -> list[str]:
 
 
 def difference_lines(rows: Sequence[BoardRow]) -> list[str]:
-    """The section of one data set in Markdown; empty without differences. With enough runs, p < .05 is bold."""
-    found = compare(rows)
-    if found is None:
-        return []
-    table = markdown_table(_columns(found), _table(found, rows, bold=True))
-    lines = ["", f"### {escaped(difference_title(found, rows))}", "", *table]
-    if found.all_tasks:
-        lines += ["", "all tasks:", "", *markdown_table(ALL_TASKS, all_tasks_table(found, rows))]
-    return [*lines, "", *(f"- {escaped(note)}" for note in difference_notes(found))]
+    """The sections of one data set in Markdown; empty without differences. With enough runs, p < .05 is bold."""
+    lines: list[str] = []
+    for title, found in tables_of(rows):
+        lines += ["", f"### {escaped(title)}", "", *markdown_table(_columns(found), _table(found, rows, bold=True))]
+        if isinstance(found, Comparison) and found.all_tasks:
+            lines += ["", "all tasks:", "", *markdown_table(ALL_TASKS, all_tasks_table(found, rows))]
+        lines += ["", *(f"- {escaped(note)}" for note in difference_notes(found))]
+    return lines
+
+
+def tables_of(rows: Sequence[BoardRow]) -> list[tuple[str, Compared]]:
+    """The tables of differences of one data set with their titles: planned ones first, then those to the comparator."""
+    planned, found = contrasts(rows), compare(rows)
+    return [
+        *([(PLANNED, planned)] if planned is not None else []),
+        *([(difference_title(found, rows), found)] if found is not None else []),
+    ]
 
 
 def show_differences(rows: Sequence[BoardRow], console: Console) -> None:
-    """Print the table of one data set, where there are differences."""
-    found = compare(rows)
-    if found is None:
-        return
-    say(console, difference_title(found, rows))
-    show_table(console, _columns(found), _table(found, rows, bold=False), numbers=True)
-    if found.all_tasks:
-        say(console, "\nall tasks")
-        show_table(console, ALL_TASKS, all_tasks_table(found, rows), numbers=True)
-    notes = [note for note in difference_notes(found) if not note.startswith("Bold")]  # a terminal shows none
-    say(console, "\n".join(notes) + "\n")
+    """Print the tables of one data set, where there are differences."""
+    for title, found in tables_of(rows):
+        say(console, title)
+        show_table(console, _columns(found), _table(found, rows, bold=False), numbers=True)
+        if isinstance(found, Comparison) and found.all_tasks:
+            say(console, "\nall tasks")
+            show_table(console, ALL_TASKS, all_tasks_table(found, rows), numbers=True)
+        notes = [note for note in difference_notes(found) if not note.startswith("Bold")]  # a terminal shows none
+        say(console, "\n".join(notes) + "\n")
 
 
 def differences_csv(groups: Sequence[Sequence[BoardRow]]) -> str | None:
     """Every difference on a line of its own, at full precision; None without any."""
     lines: list[list[Any]] = []
     for rows in groups:
-        found = compare(rows)
-        for each in found.differences if found is not None else ():
-            assert found is not None
+        for found, each in [(table, each) for _, table in tables_of(rows) for each in table.differences]:
             paired, metric, tested = each.paired, each.metric, each.tested
             of_test = [getattr(tested, name, None) for name in TESTED]
             lines.append([
-                each.row.dataset, each.row.name, found.best.name, metric.task, metric.name, paired.mean, paired.error,
+                each.row.dataset, each.row.name, each.other.name, metric.task, metric.name, paired.mean, paired.error,
                 paired.low, paired.high, paired.p, each.adjusted, paired.n, found.over,
-                "corrected_t" if found.corrected else "paired_t", each.row.settings_digest, found.best.settings_digest,
-                each.relative, each.wilcoxon, *of_test, found.significant(each),
+                "corrected_t" if found.corrected else "paired_t", each.row.settings_digest, each.other.settings_digest,
+                each.relative, each.wilcoxon, *of_test, found.significant(each), each.title,
             ])  # fmt: skip
     return csv_text(CSV_COLUMNS, lines) if lines else None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.leaderboard.archive import write_archive
+from recbole_dtn.leaderboard.design import NO_DESIGN, Design
 from recbole_dtn.leaderboard.fairness import with_plan
 from recbole_dtn.leaderboard.latex import latex
 from recbole_dtn.leaderboard.page.page import board_page
@@ -47,7 +48,7 @@ def write_forms(
     board: str,
     forms: Sequence[str] = FORMS,
     *,
-    proposed: Sequence[str] = (),
+    design: Design = NO_DESIGN,
     stored: Stored | None = None,
     plan: BoardPlan | None = None,
 ) -> list[Path]:
@@ -56,14 +57,14 @@ def write_forms(
     Args:
         records: of the runs, in the order of the rows. names: of rows, by the digest of their settings.
         folder: of the files. board: their name. forms: some of :data:`FORMS`.
-        proposed: names of the rows that are no baselines. stored: statistics, speed and failures; None: those in the
+        design: which rows are compared. stored: statistics, speed and failures; None: those in the
             folder. plan: what was chosen for the rows, where they were matched or tuned.
 
     Returns:
         The paths, in the order of ``forms``; those of the CSV without its table of differences.
     """
     stored = Stored.read(board, folder) if stored is None else stored
-    rows = with_plan(stored.rows(summarise(records, names, proposed), records), plan)
+    rows = with_plan(stored.rows(summarise(records, names, design), records), plan)
     groups = [list(group) for _, group in groupby(rows, key=lambda row: row.dataset)]
     written = []
     for form in forms:
@@ -75,7 +76,7 @@ def write_forms(
             written.append(folder / f"{board}.tex")
             write_text(written[-1], latex(groups))
         elif form == "records":
-            written.append(write_archive(records, names, folder, board, proposed))
+            written.append(write_archive(records, names, folder, board, design))
         else:
             written.append(folder / f"{board}.html")
             write_text(written[-1], board_page(groups, records, board, stored=stored))

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from recbole_dtn.leaderboard.across import Across, across, across_table
-from recbole_dtn.leaderboard.compare import SIGNIFICANT, Comparison, Difference, compare
+from recbole_dtn.leaderboard.compare import SIGNIFICANT, Compared, Comparison, Difference, compare
 from recbole_dtn.leaderboard.costs import Cost, cost_cells, costs_in
-from recbole_dtn.leaderboard.differences import signed
+from recbole_dtn.leaderboard.differences import contrast_name, signed, tables_of
 from recbole_dtn.leaderboard.labels import MARK, WORSE, row_labels
 from recbole_dtn.leaderboard.render import SHOWN, shown_error, shown_tasks, spread
 from recbole_dtn.leaderboard.statistics import REACH, BoardRow, Metric, unit_of
@@ -46,8 +46,7 @@ def latex(groups: Sequence[Sequence[BoardRow]]) -> str:
     for rows in groups:
         found = compare(rows)
         blocks.append(_results(rows, found))
-        if found is not None:
-            blocks.append(_differences(rows, found))
+        blocks += [_differences(rows, each) for _, each in tables_of(rows)]
         if costs := costs_in(rows):
             blocks.append(_costs(rows, costs))
     together = across([row for rows in groups for row in rows])
@@ -129,9 +128,10 @@ def _better(difference: Difference, found: Comparison) -> bool | None:
     return (mean > 0) == bool(METRICS.attributes(difference.metric.name)["higher_is_better"])
 
 
-def _differences(rows: Sequence[BoardRow], found: Comparison) -> str:
+def _differences(rows: Sequence[BoardRow], found: Compared) -> str:
     names = dict(zip(map(id, rows), row_labels(rows), strict=True))
-    heads = ["Model", "Metric", "Difference", r"95\,\% interval", "$p$", "$n$"]
+    planned = not isinstance(found, Comparison)
+    heads = ["Comparison" if planned else "Model", "Metric", "Difference", r"95\,\% interval", "$p$", "$n$"]
     lines = []
     for each in found.differences:
         paired = each.paired
@@ -142,7 +142,7 @@ def _differences(rows: Sequence[BoardRow], found: Comparison) -> str:
         interval = "--" if of is None or of.low is None else f"{_signed(of.low)} to {_signed(of.high)}"
         lines.append(
             [
-                tex(names[id(each.row)]),
+                tex(contrast_name(each, names)),
                 tex(f"{each.row.title_of(each.metric.task)} {SHOWN[each.metric.name]}"),
                 rf"\textbf{{{shown}}}" if told else shown,
                 interval,
@@ -154,11 +154,12 @@ def _differences(rows: Sequence[BoardRow], found: Comparison) -> str:
     how = " (corrected resampled $t$-test)" if found.corrected else ""
     if any(each.tested is not None for each in found.differences):
         how = " (bootstrap over seeds and test sample)"
-    caption = (
-        f"{tex(rows[0].dataset)}: differences to {tex(names[id(found.best)])}, the best on validation, paired over "
-        f"{found.over}{how}; $p$ after Holm's correction. {claims}"
-    )
-    return _table(caption, f"differences-{rows[0].dataset}", "llrrrr", [_line(heads), r"\midrule", *map(_line, lines)])
+    what = "planned comparisons"
+    if isinstance(found, Comparison):
+        what = f"differences to {tex(names[id(found.best)])}, the best on validation"
+    caption = f"{tex(rows[0].dataset)}: {what}, paired over {found.over}{how}; $p$ after Holm's correction. {claims}"
+    label = f"{'planned' if planned else 'differences'}-{rows[0].dataset}"
+    return _table(caption, label, "llrrrr", [_line(heads), r"\midrule", *map(_line, lines)])
 
 
 def _across(found: Across) -> str:

@@ -17,6 +17,7 @@ from recbole_dtn.config.splits import SplitKey
 from recbole_dtn.errors import why
 from recbole_dtn.leaderboard.archive import read_archive
 from recbole_dtn.leaderboard.cells import Cell, CellKey
+from recbole_dtn.leaderboard.design import NO_DESIGN, Design
 from recbole_dtn.leaderboard.page.chosen import defaults_of, flat
 from recbole_dtn.leaderboard.plan import BoardPlan, find_plan
 from recbole_dtn.leaderboard.records import Recorded
@@ -32,7 +33,7 @@ class Remade:
     Attributes:
         records: in the order of the rows. names: of rows, by the digest of their settings. name: of the files.
         missing: cells without a record. unreadable: a message per record that could not be read.
-        folders: of the runs, by data set, model and ``run_id``. proposed: names of the rows that are no baselines.
+        folders: of the runs, by data set, model and ``run_id``. design: which rows are compared.
         plan: what was chosen for the rows, where they were matched or tuned.
     """
 
@@ -42,7 +43,7 @@ class Remade:
     missing: Sequence[Cell] = ()
     unreadable: Sequence[str] = ()
     folders: Mapping[tuple[str, str, str], Path] = field(default_factory=dict)
-    proposed: Sequence[str] = ()
+    design: Design = NO_DESIGN
     plan: BoardPlan | None = None
 
     def folder_of(self, run: RunRecord) -> Path | None:
@@ -87,9 +88,7 @@ def of_archive(path: Path) -> Remade:
     """
     found = read_archive(path)
     head = found.head
-    return Remade(
-        found.records, head.rows, head.board, proposed=head.proposed, plan=find_plan([path.parent], head.board)
-    )
+    return Remade(found.records, head.rows, head.board, design=head.design, plan=find_plan([path.parent], head.board))
 
 
 def read_below(folders: Iterable[Path], known: Recorded | None = None) -> Recorded:

@@ -24,6 +24,7 @@ from recbole_dtn.leaderboard.cell_run import (
 from recbole_dtn.leaderboard.cells import Cell, Resolve, plan_cells, resolve_cell
 from recbole_dtn.leaderboard.choose import Chooser, candidates_of, refuse_trial_seeds, schema_of
 from recbole_dtn.leaderboard.datasets import DataEntry, board_name, data_entries, write_planted
+from recbole_dtn.leaderboard.design import NO_DESIGN, Design
 from recbole_dtn.leaderboard.executors import Executor, RemoteExecutor
 from recbole_dtn.leaderboard.fairness import with_plan
 from recbole_dtn.leaderboard.forms import write_forms
@@ -62,7 +63,7 @@ def run_board(
     split_seeds: Sequence[int] | None = None,
     board: str | None = None,
     floors: Sequence[str] = (),
-    proposed: Sequence[str] = (),
+    design: Design = NO_DESIGN,
     workers: int = 1,
     executor: RemoteExecutor | None = None,
     run_cell: RunCell | None = None,
@@ -82,7 +83,7 @@ def run_board(
         output: folder of the tables. console: where progress and the table are printed.
         board: name of the files; the data sets' names by default.
         floors: simple models to compare with; see :func:`~.cells.plan_cells`.
-        proposed: names of the rows that are no baselines, and so are not compared with.
+        design: which rows are compared.
         workers: cells that run at the same time, each in a process of one thread; 1: in this process.
         executor: runs the cells on other machines instead; a cell whose worker dies is tried again once.
         run_cell: trains and tests one cell from its overrides; with several workers a function of a module.
@@ -141,7 +142,7 @@ def run_board(
         finally:
             with signals.deferred():
                 names = {cell.key.settings_digest: cell.name for cell in cells}
-                path = _publish(session, names, output, name, console, proposed, plan, whole=whole)
+                path = _publish(session, names, output, name, console, design, plan, whole=whole)
     if session.failures:
         titles = "; ".join(cell.title for cell, _ in session.failures)
         raise RecBoleDTNError(f"{len(session.failures)} of {len(cells)} cells failed: {titles}")
@@ -431,7 +432,7 @@ def _publish(
     output: Path,
     board: str,
     console: Console,
-    proposed: Sequence[str],
+    design: Design,
     plan: BoardPlan | None,
     *,
     whole: bool,
@@ -439,7 +440,7 @@ def _publish(
     """Write and print the tables. ``whole``: no cell is left to run, so that the statistics are worth their time."""
     write_failures(session.failures, output, board)
     stored = Stored.read(board, output)
-    rows = summarise(session.records, names, proposed)
+    rows = summarise(session.records, names, design)
     if not rows:
         return output / f"{board}.md"
     if whole:
@@ -450,7 +451,7 @@ def _publish(
             rows, session.records, stored, lambda run: folders.get((run.dataset, run.model, run.run_id)),
             output / f"{board}.statistics.json",
         )  # fmt: skip
-    path, *others = write_forms(session.records, names, output, board, proposed=proposed, stored=stored, plan=plan)
+    path, *others = write_forms(session.records, names, output, board, design=design, stored=stored, plan=plan)
     say(console, "")
     print_board(with_plan(stored.rows(rows, session.records), plan), console, stored)
     say(console, f"leaderboard written to {path}, {', '.join(other.name for other in others)}")

@@ -66,7 +66,7 @@ class BoardServer(ThreadingHTTPServer):
             shown = f"{runs}\n{stored}\n{found.plan}".encode()
             version = hashlib.sha256(shown).hexdigest()[:16] if found.records else ""
             if version != self.made[0]:
-                rows = stored.rows(summarise(found.records, found.names, found.proposed), found.records)
+                rows = stored.rows(summarise(found.records, found.names, found.design), found.records)
                 rows = with_plan(rows, found.plan)
                 groups = [list(group) for _, group in groupby(rows, key=lambda row: row.dataset)]
                 self.made = version, board_page(groups, found.records, self.title, version=version, stored=stored)

@@ -11,6 +11,7 @@ from typing import Any
 
 from recbole_dtn.config.metrics import error_name
 from recbole_dtn.config.splits import TEST_IS_DRAWN, SplitKey
+from recbole_dtn.leaderboard.design import NO_DESIGN, Design
 from recbole_dtn.leaderboard.plan import ChosenRow
 from recbole_dtn.record.constant import worse_than_constant
 from recbole_dtn.record.record import RunRecord
@@ -113,7 +114,9 @@ class BoardRow:
         name: of the row; the model's where the leaderboard gives none.
         worse: tasks whose log loss is above that of a constant, by split and seed, of the runs that have any.
         proposed: whether it is one that is to be compared with the baselines, and no baseline itself.
-        tested: the uncertainty of the test sample of differences to the comparator. untested: why there is none.
+        contrasts: planned comparisons of this row: their titles and the rows that it is compared with.
+        tested: the uncertainty of the test sample of differences to the comparator; tested_against: of those to the
+            other rows of contrasts, by their names. untested: why there is none.
         tested_on: ``draws``, what is ``drawn`` (users or rows), their number ``units``, and ``test_rows``.
         speed: of a serial pass, by column; see :mod:`~recbole_dtn.leaderboard.speed`.
         trials: of tuning, where it is known.
@@ -150,7 +153,9 @@ class BoardRow:
     name: str = ""
     worse: Mapping[UnitKey, tuple[str, ...]] = field(default_factory=dict)
     proposed: bool = False
+    contrasts: tuple[tuple[str, str], ...] = ()
     tested: Mapping[Metric, Tested] = field(default_factory=dict)
+    tested_against: Mapping[str, Mapping[Metric, Tested]] = field(default_factory=dict)
     untested: str = ""
     tested_on: Mapping[str, Any] = field(default_factory=dict)
     speed: Mapping[str, float | None] = field(default_factory=dict)
@@ -290,7 +295,7 @@ def pos_weights(record: RunRecord) -> dict[str, float]:
 
 
 def summarise(
-    records: Iterable[RunRecord], names: Mapping[str, str] | None = None, proposed: Sequence[str] = ()
+    records: Iterable[RunRecord], names: Mapping[str, str] | None = None, design: Design = NO_DESIGN
 ) -> list[BoardRow]:
     """Rows of a leaderboard, in the order in which data sets, and within them the rows' names, first appear.
 
@@ -299,7 +304,7 @@ def summarise(
 
     Args:
         records: of runs. names: of rows, by the digest of their settings; those of their models by default.
-        proposed: names of the rows that are no baselines.
+        design: which rows are no baselines, and planned comparisons.
     """
     groups: dict[tuple[str, str, str, str], dict[UnitKey, RunRecord]] = {}
     records = list(records)
@@ -314,7 +319,14 @@ def summarise(
         for (_, _, _, source), runs in groups.items()
     ]
     datasets = list(dict.fromkeys(row.dataset for row in rows))
-    rows = [replace(row, proposed=True) if row.name in proposed else row for row in rows]
+    rows = [
+        replace(
+            row,
+            proposed=row.name in design.proposed,
+            contrasts=tuple((title, b) for title, (a, b) in design.contrasts.items() if a == row.name),
+        )
+        for row in rows
+    ]
     order = list(dict.fromkeys(row.name for row in rows))
     return sorted(rows, key=lambda row: (datasets.index(row.dataset), order.index(row.name)))
 

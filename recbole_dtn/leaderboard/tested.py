@@ -49,7 +49,10 @@ def statistics_key(rows: Sequence[BoardRow], runs: Sequence[Runs]) -> str:
         ]]
         for row, of_row in zip(rows, runs, strict=True)
     ]  # fmt: skip
-    described = {"compared_with": best and best.settings_digest, "rows": content}
+    described: dict[str, Any] = {"compared_with": best and best.settings_digest, "rows": content}
+    planned = [[row.name, *pair] for row in rows for pair in row.contrasts]
+    if planned:
+        described["contrasts"] = planned
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -74,14 +77,41 @@ def tested_rows(rows: Sequence[BoardRow], runs: Sequence[Runs], folder_of: Folde
         theirs = reader.read(best, of_row[id(best)])
     except _MissingError as reason:
         return {**found, "rows": [{**_named(row), "missing": f"{best.name}: {reason}"} for row in others]}
-    lines = []
+    lines, planned = [], _Planned(used)
+    planned.keep(best, theirs)
     for row in others:
         try:
             mine = reader.read(row, of_row[id(row)])
             lines.append({**_named(row), "differences": _differences(row, mine, best, theirs, reader)})
+            planned.keep(row, mine)
         except _MissingError as reason:
             lines.append({**_named(row), "missing": str(reason)})
-    return {**found, "draws": reader.number, "seed": SEED, **reader.about, "rows": lines}
+    contrasts = planned.lines(reader)
+    known = {"contrasts": contrasts} if contrasts else {}
+    return {**found, "draws": reader.number, "seed": SEED, **reader.about, "rows": lines, **known}
+
+
+class _Planned:
+    """The rows of contrasts, kept while the others are read."""
+
+    def __init__(self, rows: Sequence[BoardRow]) -> None:
+        self.rows = rows
+        self.names = {name for row in rows for _, other in row.contrasts for name in (row.name, other)}
+        self.read: dict[str, tuple[BoardRow, dict[Metric, _OfMetric]]] = {}
+
+    def keep(self, row: BoardRow, drawn: dict[Metric, _OfMetric]) -> None:
+        if row.name in self.names:
+            self.read[row.name] = row, drawn
+
+    def lines(self, reader: _Reader) -> list[dict[str, Any]]:
+        """A line for each contrast whose rows have scores."""
+        return [
+            {**_named(row), "against": other,
+             "differences": _differences(row, self.read[row.name][1], *self.read[other], reader)}
+            for row in self.rows
+            for other in dict.fromkeys(other for _, other in row.contrasts)
+            if row.name in self.read and other in self.read
+        ]  # fmt: skip
 
 
 def _named(row: BoardRow) -> dict[str, Any]:
@@ -217,16 +247,28 @@ def with_statistics(rows: Sequence[BoardRow], runs: Sequence[Runs], found: Mappi
     if found.get("key") != statistics_key(rows, runs):
         return [replace(row, untested="the stored statistics are of other runs") for row in rows]
     by_digest = {line["settings_digest"]: line for line in found["rows"]}
+    against: dict[str, dict[str, Any]] = {}
+    for line in found.get("contrasts", ()):
+        against.setdefault(line["settings_digest"], {})[line["against"]] = _tested(line)
     about = {name: found[name] for name in ("draws", "drawn", "units", "test_rows") if name in found}
     done = []
     for row in rows:
         line = by_digest.get(row.settings_digest, {})
-        tested = {
-            Metric("test", each["task"], each["metric"]): Tested(
-                **{f"sample_{name}": each["sample"][name] for name in ("method", "error", "low", "high")},
-                **{name: each["both"][name] for name in ("error", "low", "high", "p")},
+        done.append(
+            replace(
+                row, tested=_tested(line), tested_against=against.get(row.settings_digest, {}),
+                untested=line.get("missing", ""), tested_on=about,
             )
-            for each in line.get("differences", [])
-        }
-        done.append(replace(row, tested=tested, untested=line.get("missing", ""), tested_on=about))
+        )  # fmt: skip
     return done
+
+
+def _tested(line: Mapping[str, Any]) -> dict[Metric, Tested]:
+    """The differences of a stored line."""
+    return {
+        Metric("test", each["task"], each["metric"]): Tested(
+            **{f"sample_{name}": each["sample"][name] for name in ("method", "error", "low", "high")},
+            **{name: each["both"][name] for name in ("error", "low", "high", "p")},
+        )
+        for each in line.get("differences", [])
+    }

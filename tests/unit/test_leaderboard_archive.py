@@ -17,6 +17,7 @@ from recbole_dtn.errors import DataError
 from recbole_dtn.leaderboard.archive import Archive, archive_file, read_archive
 from recbole_dtn.leaderboard.board import Entry
 from recbole_dtn.leaderboard.cells import plan_cells
+from recbole_dtn.leaderboard.design import Design
 from recbole_dtn.leaderboard.records import Recorded
 from recbole_dtn.leaderboard.run import run_board
 from recbole_dtn.record.record import RunRecord, write_record
@@ -30,7 +31,7 @@ def run(folder: Path, run_cell: Callable[[list[str]], RunRecord], said: io.Strin
     console = Console(file=said or io.StringIO(), width=200)
     return run_board(
         ROWS, ["ml-100k"], [2020, 2021], [f"--output_dir={folder / 'runs'}"], folder / "tables", console, board="b",
-        run_cell=run_cell, fingerprint=lambda _: None, proposed=["two levels"],
+        run_cell=run_cell, fingerprint=lambda _: None, design=Design(proposed=["two levels"]),
     )  # fmt: skip
 
 
@@ -100,7 +101,7 @@ def test_the_file_is_what_was_written(tmp_path: Path, trained: Callable[[list[st
     run(tmp_path, trained)
     found = read_archive(archive_file(tmp_path / "tables", "b"))
     assert isinstance(found, Archive)
-    assert (found.head.board, found.head.proposed) == ("b", ["two levels"])
+    assert (found.head.board, found.head.design.proposed) == ("b", ["two levels"])
     assert [found.head.rows[record.settings_digest] for record in found.records] == ["two levels"] * 2 + ["MMoE"] * 2
 
 

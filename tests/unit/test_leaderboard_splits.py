@@ -15,6 +15,7 @@ from recbole_dtn.config.splits import SplitKey
 from recbole_dtn.errors import UsageError
 from recbole_dtn.leaderboard.cells import plan_cells, resolve_cell
 from recbole_dtn.leaderboard.compare import compare
+from recbole_dtn.leaderboard.design import Design
 from recbole_dtn.leaderboard.differences import differences_csv
 from recbole_dtn.leaderboard.render import markdown, notes, print_board, write_board
 from recbole_dtn.leaderboard.run import run_board
@@ -257,10 +258,10 @@ def test_the_comparator_is_a_baseline_and_chosen_by_validation_alone() -> None:
     given = (("A", 0.9, 0.6), ("B", 0.7, 0.8), ("C", 0.8, 0.9))
     runs = [record(model, 1, auc, seed=seed, best=best) for model, auc, best in given for seed in range(2)]
     for proposed, best, others in (((), "C", ["A", "B"]), (("C",), "B", ["A", "C"])):
-        found = compare(summarise(runs, proposed=proposed))
+        found = compare(summarise(runs, design=Design(proposed=list(proposed))))
         assert found is not None
         assert (found.best.model, [each.row.model for each in found.differences]) == (best, others)
-    text = markdown(summarise(runs, proposed=["C"]))
+    text = markdown(summarise(runs, design=Design(proposed=["C"])))
     assert "### Differences to B, the baseline that is best on validation (mean_auc)" in text
     assert "The comparator was chosen by validation alone, before any test row was read." in text
 

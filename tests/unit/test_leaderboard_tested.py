@@ -11,6 +11,7 @@ import torch
 
 from recbole_dtn.data.features import Features
 from recbole_dtn.leaderboard.compare import compare
+from recbole_dtn.leaderboard.design import Design
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Tested, summarise
 from recbole_dtn.leaderboard.stored import Stored, compute_statistics
 from recbole_dtn.metric.uncertainty import auc_with_error
@@ -32,6 +33,7 @@ class Board:
         self.group = random.integers(USERS, size=ROWS)
         self.records: list[RunRecord] = []
         self.folders: dict[str, Path] = {}
+        self.design = Design()
 
     def add(self, model: str, noise: float, seeds: int = 10, valid: float = 0.7) -> None:
         """Runs of one row; all seeds see the test rows nearly alike."""
@@ -61,7 +63,7 @@ class Board:
 
     def rows(self, stored: Stored | None = None) -> tuple[list[BoardRow], Stored]:
         """The rows with their statistics, which are computed where they are not known."""
-        rows = summarise(self.records)
+        rows = summarise(self.records, design=self.design)
         path = self.folder / "b.statistics.json"
         stored = compute_statistics(
             rows, self.records, stored or Stored(), lambda run: self.folders.get(run.run_id), path

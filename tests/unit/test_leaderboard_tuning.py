@@ -203,7 +203,8 @@ from pathlib import Path
 from tests.unit.test_leaderboard_tuning import Board
 
 board = Board(Path(sys.argv[1]))
-board.trainer.before = lambda settings: len(board.trainer.ran) == int(sys.argv[2]) and os.kill(os.getpid(), signal.SIGKILL)
+at = int(sys.argv[2])
+board.trainer.before = lambda settings: len(board.trainer.ran) == at and os.kill(os.getpid(), signal.SIGKILL)
 board.run()
 """
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from recbole_dtn.config.splits import SplitKey
 from recbole_dtn.leaderboard.across import across, across_table, critical_groups
-from recbole_dtn.leaderboard.compare import Comparison, compare
+from recbole_dtn.leaderboard.compare import Compared, Comparison, compare
 from recbole_dtn.leaderboard.costs import COSTS, cost_cells
 from recbole_dtn.leaderboard.details import failure_table, warnings_of
-from recbole_dtn.leaderboard.differences import ALL_TASKS, all_tasks_table, difference_notes, difference_title
+from recbole_dtn.leaderboard.differences import ALL_TASKS, all_tasks_table, contrast_name, difference_notes, tables_of
 from recbole_dtn.leaderboard.labels import row_labels
 from recbole_dtn.leaderboard.page.chosen import common_settings, own_settings
 from recbole_dtn.leaderboard.page.tuning import tuning_content
@@ -79,7 +79,7 @@ def _dataset(rows: Sequence[BoardRow], runs: Sequence[Runs], stored: Stored) -> 
             for row, label, of_row in zip(rows, labels, runs, strict=True)
         ],
         "common": common,
-        "differences": _differences(found, rows, labels),
+        "differences": _differences(rows, labels),
         "tuning": tuning_content(tunings_of(rows, labels)),
         "notes": notes(rows),
         "warnings": warnings_of(rows, labels),
@@ -244,13 +244,16 @@ def _gates(records: Sequence[RunRecord]) -> dict[str, dict[str, float | None]]:
     }
 
 
-def _differences(found: Comparison | None, rows: Sequence[BoardRow], labels: Sequence[str]) -> dict[str, Any] | None:
-    if found is None:
-        return None
+def _differences(rows: Sequence[BoardRow], labels: Sequence[str]) -> list[dict[str, Any]]:
+    """The tables of differences: planned ones, and those to the comparator."""
     names = dict(zip(map(id, rows), labels, strict=True))
+    return [_of_table(title, found, rows, names) for title, found in tables_of(rows)]
+
+
+def _of_table(title: str, found: Compared, rows: Sequence[BoardRow], names: Mapping[int, str]) -> dict[str, Any]:
     lines = [
         {
-            "row": names[id(each.row)],
+            "row": contrast_name(each, names),
             "task": each.row.title_of(each.metric.task),
             "metric": TITLES.get(each.metric.name, each.metric.name),
             "mean": _short(each.paired.mean),
@@ -267,14 +270,16 @@ def _differences(found: Comparison | None, rows: Sequence[BoardRow], labels: Seq
         }
         for each in found.differences
     ]
+    together = None
+    if isinstance(found, Comparison) and found.all_tasks:
+        together = {"columns": ALL_TASKS, "lines": all_tasks_table(found, rows)}
     return {
-        "best": names[id(found.best)],
-        "title": difference_title(found, rows),
+        "title": title,
+        "planned": not isinstance(found, Comparison),
         "over": found.over,
-        "claims": not found.descriptive,
         "notes": difference_notes(found),
         "lines": lines,
-        "all_tasks": {"columns": ALL_TASKS, "lines": all_tasks_table(found, rows)} if found.all_tasks else None,
+        "all_tasks": together,
     }
 
 
