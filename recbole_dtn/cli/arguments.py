@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from recbole_dtn.cli.help_text import PROGRAM, aligned, wrapped
+from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import UsageError, nearest
 
 __all__ = ["Command", "boolean", "folder_name", "own_options", "path_option", "real", "split_words", "whole"]
@@ -103,6 +104,9 @@ class Command(argparse.ArgumentParser):
         if found.settings and not self.keeps_settings:
             name = found.settings[0].partition("=")[0]
             raise UsageError(f"unknown option {name}; {nearest(name, [f'--{known}' for known in self.kinds])}")
+        for name in (word.removeprefix("--").partition("=")[0] for word in found.settings):
+            if f"{name}s" in self.kinds and name not in Settings.model_fields:
+                raise UsageError(f"unknown option --{name}; did you mean '--{name}s'?")
         if len(found.words) > most_words:
             place = f"; {self.place}" if self.place else ""
             raise UsageError(f"{self.prog}: unexpected word {found.words[most_words]!r}{place}")

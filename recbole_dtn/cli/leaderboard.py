@@ -118,8 +118,12 @@ def _print_jobs(plan: Plan, file: Path | None, output: Path) -> int:
     commands = board_jobs(
         cells, plan.match, plan.tune, plan.cells, lambda found: write_plan(found, output, plan.name_of(file))
     )
+    printed = False
     for command in commands:
         print(command)
+        printed = True
+    if not printed:
+        print("every cell is recorded; --collect writes the tables", file=sys.stderr)
     return 0
 
 

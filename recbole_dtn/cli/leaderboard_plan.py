@@ -11,7 +11,7 @@ from recbole_dtn.cli.arguments import split_words
 from recbole_dtn.cli.leaderboard_options import COMMANDS, FLOORS
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.leaderboard.archive import SUFFIX
-from recbole_dtn.leaderboard.design import Design
+from recbole_dtn.leaderboard.design import NO_DESIGN, Design
 from recbole_dtn.plugins import check_named
 from recbole_dtn.registry import MODELS, load_plugins
 
@@ -99,12 +99,11 @@ def plan_of(given: argparse.Namespace, file: Path | None) -> Plan:
     floors = [] if floors == ["none"] else floors
     for name in (*(entry.model for entry in models), *floors):
         MODELS.entry(name)
-    design = Design(
-        proposed=split_words(given.proposed or "") or (board.proposed if board else []),
-        contrasts=board.contrasts if board else {},
-    )
     rows = [*(entry.name for entry in models), *floors]
+    design = Design(proposed=board.proposed, contrasts=board.contrasts) if board else NO_DESIGN
     design = design.among(rows) if given.models else design  # some of the rows of a file
+    if given.proposed:
+        design = design.model_copy(update={"proposed": split_words(given.proposed)})
     design.check(rows)
     folds = given.folds or (board.folds if board else None)
     overrides = [
@@ -126,7 +125,7 @@ def plan_of(given: argparse.Namespace, file: Path | None) -> Plan:
         parse_seeds(splits, "split_seeds") if splits else None,
         floors,
         design,
-        _match(given, board),
+        _match(given, board, rows),
         _tune(given, board),
     )
 
@@ -138,8 +137,12 @@ def _of_board(name: str, planned: list[DataEntry]) -> list[DataEntry]:
     return [entry for entry in planned if entry.shown == name] or data_entries(name)
 
 
-def _match(given: argparse.Namespace, board: BoardFile | None) -> MatchWanted | None:
-    """How rows are matched, by options or the file."""
+def _match(given: argparse.Namespace, board: BoardFile | None, rows: list[str]) -> MatchWanted | None:
+    """How rows are matched, by options or the file.
+
+    Raises:
+        UsageError: for an unknown size, or a reference that is not among the rows.
+    """
     from recbole_dtn.leaderboard.match import MATCHED
     from recbole_dtn.leaderboard.plan import MatchWanted
 
@@ -151,6 +154,11 @@ def _match(given: argparse.Namespace, board: BoardFile | None) -> MatchWanted | 
     reference = given.reference or (board.reference if board else None)
     if reference is None:
         raise UsageError(f"match: {by}: expected the name of a row under reference (--reference=DTN)")
+    if reference not in rows and given.models and given.reference is None:
+        raise UsageError(
+            f"--models: the rows of the leaderboard are matched to {reference}, which is not among them: name it too, "
+            "or give --reference=ROW or --match=none"
+        )
     tolerance = given.match_tolerance
     if tolerance is not None and tolerance <= 0:
         raise UsageError(f"--match_tolerance: expected a share above 0, found {tolerance:g}")

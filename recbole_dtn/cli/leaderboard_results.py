@@ -59,8 +59,7 @@ def write_found(
         more = len(found.missing) - SHOWN_MISSING
         say(console, f"no record of {len(found.missing)} cells: {titles}" + (f"; and {more} more" if more > 0 else ""))
     if not found.records:
-        where = below or "output_dir"
-        raise UsageError(f"leaderboard render: no finished run below {where}; {_what_else(found.unreadable)}")
+        raise UsageError(f"no finished run below {below or 'output_dir'}; {_what_else(found.unreadable)}")
     name = name or found.name
     # A file that is not in the folder of the tables may have been kept with the records.
     stored = Stored.read(name, output, Path(below) if below else None)
@@ -237,6 +236,8 @@ def diff(words: list[str]) -> int:
     boards = []
     for word in given.words:
         file = Path(word) if word.endswith(FILES) else None
+        if file is None and not Path(word).is_dir():
+            raise UsageError(f"leaderboard diff: no folder {word}; expected {DIFF.place}")
         found = _finder(RENDER.parse([] if file else [f"--records={word}"]), file, Path(OUTPUT))()
         if not found.records:
             raise UsageError(f"leaderboard diff: no finished run of {word}; {_what_else(found.unreadable)}")

@@ -26,6 +26,8 @@ __all__ = [
 FIRST_SEED = 2020
 DEFAULT_SEEDS = [FIRST_SEED, FIRST_SEED + 1, FIRST_SEED + 2]
 MOST_SEEDS = 100
+OF_WORDS = "(command line)"
+"""How a message ends about a setting that a cell's words have."""
 RESERVED = {"model": "--models", "dataset": "--datasets", "seed": "--seeds", "trial": "--trials"}
 Resolve = Callable[[list[str]], tuple[Settings, str]]
 """Gives the settings and their digest for words of a command line."""
@@ -217,6 +219,7 @@ def plan_cells(
     for words in (shared, *(entry.words for entry in entries)):
         _refuse_reserved(words, reserved)
     cells = []
+    resolve = _telling(resolve, overrides)
     for data in data_sets:
         behind = {entry: chosen(data.shown, entry.name) if chosen else () for entry in (*entries, *added)}
         words_of = {entry: [*data.words, *settings, *entry.words, *overrides, *behind[entry]] for entry in entries}
@@ -244,6 +247,22 @@ def plan_cells(
                     cells.append(_cell(entry.name, given, several, resolve))
     _refuse_equal_rows(cells)
     return cells
+
+
+def _telling(resolve: Resolve, overrides: Sequence[str]) -> Resolve:
+    """The same, but a fault of a setting that is not among ``overrides`` is not said to be of the command line."""
+    written = {word.removeprefix("--").partition("=")[0].partition(".")[0] for word in overrides}
+
+    def telling(words: list[str]) -> tuple[Settings, str]:
+        try:
+            return resolve(words)
+        except UsageError as error:
+            text = str(error)
+            if text.partition(":")[0].partition(".")[0] in written or not text.endswith(OF_WORDS):
+                raise
+            raise UsageError(f"{text.removesuffix(OF_WORDS)}(settings of the leaderboard or of a row)") from None
+
+    return telling
 
 
 def _refuse_equal_rows(cells: Sequence[Cell]) -> None:

@@ -38,9 +38,9 @@ class Design(Strict):
                 raise UsageError(f"contrasts.{title}: expected the names of two rows, found [{', '.join(pair)}]")
 
     def among(self, rows: Sequence[str]) -> Design:
-        """Without the contrasts of rows that are not there."""
+        """Without the rows that are not there."""
         kept = {title: pair for title, pair in self.contrasts.items() if set(pair) <= set(rows)}
-        return self.model_copy(update={"contrasts": kept})
+        return Design(proposed=[name for name in self.proposed if name in rows], contrasts=kept)
 
 
 NO_DESIGN = Design()

@@ -25,9 +25,12 @@ from recbole_dtn.report.files import write_text
 from recbole_dtn.report.tables import show_table
 from recbole_dtn.report.text import decimal, share
 from recbole_dtn.training.signals import Signals
+from recbole_dtn.tuning.study import RANDOM_TRIALS
 
 __all__ = ["Tuned", "best_yaml", "tune_model"]
 
+SHORTENS = frozenset({"epochs", "limit_rows"})
+"""Settings of trials that the best settings do not have."""
 SHOWN = 10
 """Most trials in the table on the terminal."""
 
@@ -104,13 +107,13 @@ def _tuning(row: ChosenRow) -> RowTuning:
 def best_yaml(tuning: RowTuning, settings: Settings) -> str:
     """The settings of the best trial for ``--config_files``: those that are not the defaults of model and data set.
 
-    Paths, machines and seeds stay out of it.
+    Paths, machines and seeds stay out of it, and what shortens trials: epochs and limit_rows.
 
     Args:
         tuning: with the best trial. settings: of a run with its values.
     """
     usual = resolve_settings([f"--model={settings.model}", f"--dataset={settings.dataset}"]).settings.dump()
-    values = {key: value for key, value in settings.dump().items() if key not in NOT_DIGESTED}
+    values = {key: value for key, value in settings.dump().items() if key not in NOT_DIGESTED | SHORTENS}
     found = {"model": settings.model, "dataset": settings.dataset, **_differing(values, usual)}
     best = tuning.best_trial
     assert best is not None
@@ -164,4 +167,6 @@ def _print(tuning: RowTuning, console: Console) -> None:
     if tuning.importances:
         say(console, f"\nshare of the variance of {tuning.metric} that each setting explains (fANOVA)")
         show_table(console, ["setting", "share"], [[key, share(value, 0)] for key, value in tuning.importances.items()])
+    else:
+        say(console, f"\nno importance of the settings: it needs {RANDOM_TRIALS} complete trials of unequal values")
     say(console, "")

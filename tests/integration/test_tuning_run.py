@@ -70,5 +70,5 @@ def test_tune_and_train_with_what_it_found(
     assert len(recorded.runs) == 2
     assert all_records(recorded) == []  # trials are no rows of a leaderboard
     found = resolve(["--config_files=tuning/SharedBottom-ml-100k.best.yaml"]).settings
-    assert (found.model, found.epochs, found.limit_rows) == ("SharedBottom", 1, 3000)
+    assert (found.model, found.epochs, found.limit_rows) == ("SharedBottom", 10, None)
     assert found.trial is None
