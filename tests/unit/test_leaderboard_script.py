@@ -23,6 +23,8 @@ from recbole_dtn.record.record import RunRecord, write_record
 Runs = Callable[..., list[RunRecord]]
 FOLDER = Path(__file__).parents[2] / "recbole_dtn" / "leaderboard" / "page"
 NODE = shutil.which("node")
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(ROOT.glob("leaderboards/*/*.html"))
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 # ---- numbers --------------------------------------------------------------------------------------------------------
@@ -103,18 +105,18 @@ def page_file(tmp_path: Path, board_runs: Runs) -> Path:
 
 @pytest.fixture
 def opened(browser: Any, page_file: Path) -> Iterator[Callable[..., Any]]:
-    """``opened(width=, scheme=)``: the page in a window; no error and no request but the file's own."""
+    """``opened(width=, scheme=, file=)``: the page in a window; no error and no request but the file's own."""
     faults: list[str] = []
     contexts = []
 
-    def start(width: int = 1200, scheme: str = "light") -> Any:
+    def start(width: int = 1200, scheme: str = "light", file: Path = page_file) -> Any:
         context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-        page.on("request", lambda request: request.url == page_file.as_uri() or faults.append(request.url))
-        page.goto(page_file.as_uri())
+        page.on("request", lambda request: request.url == file.as_uri() or faults.append(request.url))
+        page.goto(file.as_uri())
         return page
 
     yield start
@@ -204,6 +206,34 @@ def test_names_stay_text_in_everything_that_is_drawn(opened: Callable[..., Any])
     assert page.locator("dialog li").inner_text() == HOSTILE
     assert page.locator("img").count() == 0
     assert page.title() == "films: leaderboard"
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (390, "dark")])
+@pytest.mark.parametrize("file", PAGES, ids=lambda path: path.stem)
+def test_pages_of_the_repository(opened: Callable[..., Any], file: Path, width: int, scheme: str) -> None:
+    page = opened(width, scheme, file)
+    assert page.evaluate("document.documentElement.scrollWidth") == width, "only tables scroll sideways"
+    rows = shown_rows(page)
+    assert "DTN" in rows
+    page.locator(".results thead button", has_text="AUC").first.click()
+    assert sorted(shown_rows(page)) == sorted(rows)
+    assert shown_rows(page) != rows
+    planned = page.locator(".differences", has_text="Planned comparisons").first
+    lines = planned.locator("tbody").first.locator("tr")
+    first = lines.first.inner_text()
+    planned.locator("thead button", has_text="difference").click()
+    values = [float(text) for text in lines.locator("td:nth-child(3)").all_inner_texts()]
+    assert values == sorted(values, reverse=True)
+    assert first in lines.all_inner_texts()
+    trials = page.locator(".tuning details", has_text="DTN: every trial").first
+    trials.locator("summary").click()
+    assert trials.locator("tr.chosen").is_visible()
+    page.locator(".results .open", has_text="DTN").first.click()
+    assert page.locator("dialog svg .curve").count() >= 10
+    box = page.locator("dialog").bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width
 
 
 def test_a_served_page_tells_when_more_runs_have_ended(browser: Any, tmp_path: Path, board_runs: Runs) -> None:
