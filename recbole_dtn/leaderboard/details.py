@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from recbole_dtn.leaderboard.costs import cost_cells, costs_in
-from recbole_dtn.leaderboard.statistics import BoardRow, Metric, unit_of
+from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary, unit_of
 from recbole_dtn.leaderboard.stored import Failure, Stored
 from recbole_dtn.report.text import NONE, count, decimal, share
 
@@ -36,7 +36,11 @@ def detail_tables(rows: Sequence[BoardRow], labels: Sequence[str]) -> list[Table
     Args:
         rows: of the board, on one data set. labels: their names.
     """
-    return [table for table in (_positives(rows), _uncertainty(rows, labels), _others(rows, labels)) if table.cells]
+    return [
+        table
+        for table in (_positives(rows), _uncertainty(rows, labels), _others(rows, labels), _conditional(rows, labels))
+        if table.cells
+    ]
 
 
 def stored_tables(rows: Sequence[BoardRow], labels: Sequence[str], stored: Stored) -> list[Table]:
@@ -72,6 +76,25 @@ def _others(rows: Sequence[BoardRow], labels: Sequence[str]) -> Table:
             cells.append([label if place == 0 else "", row.title_of(task), *(decimal(of.mean if of else None, 4)
                           for of in found)])  # fmt: skip
     return Table("other test metrics", ["model", "task", *(titles[name] for name in names)], cells)
+
+
+def _conditional(rows: Sequence[BoardRow], labels: Sequence[str]) -> Table:
+    """Per row the AUC of the conditional probabilities that follow from its chain of tasks."""
+    names = list(dict.fromkeys(name for row in rows for name in row.conditional))
+    cells = []
+    for label, row in zip(labels, rows, strict=True):
+        found = [row.conditional.get(name) for name in names]
+        if any(found):
+            cells.append([label, *map(_mean_and_sd, found)])
+    title = "AUC where the task before happened, by the ratio of the probabilities and by that of both (joint)"
+    return Table(title, ["model", *names], cells)
+
+
+def _mean_and_sd(values: Summary | None) -> str:
+    """``mean ± sd``; a dash for what is undefined."""
+    if values is None or values.mean is None:
+        return NONE
+    return decimal(values.mean, 4) if values.sd is None else f"{decimal(values.mean, 4)} ± {decimal(values.sd, 4)}"
 
 
 def _positives(rows: Sequence[BoardRow]) -> Table:

@@ -116,7 +116,8 @@ class BoardRow:
         proposed: whether it is one that is to be compared with the baselines, and no baseline itself.
         contrasts: planned comparisons of this row: their titles and the rows that it is compared with.
         tested: the uncertainty of the test sample of differences to the comparator; tested_against: of those to the
-            other rows of contrasts, by their names. untested: why there is none.
+            other rows of contrasts, by their names. untested: why there is none. conditional: AUC of conditional
+            probabilities that follow from a chain of tasks, such as ``buy@click (ratio)``.
         tested_on: ``draws``, what is ``drawn`` (users or rows), their number ``units``, and ``test_rows``.
         speed: of a serial pass, by column; see :mod:`~recbole_dtn.leaderboard.speed`.
         trials: of tuning, where it is known.
@@ -156,6 +157,7 @@ class BoardRow:
     contrasts: tuple[tuple[str, str], ...] = ()
     tested: Mapping[Metric, Tested] = field(default_factory=dict)
     tested_against: Mapping[str, Mapping[Metric, Tested]] = field(default_factory=dict)
+    conditional: Mapping[str, Summary] = field(default_factory=dict)
     untested: str = ""
     tested_on: Mapping[str, Any] = field(default_factory=dict)
     speed: Mapping[str, float | None] = field(default_factory=dict)

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from recbole_dtn.leaderboard.compare import comparator, compared_metric, of_every_seed, of_one_source
-from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Runs, Tested, UnitKey
+from recbole_dtn.leaderboard.conditional import conditional_aucs
+from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Runs, Tested, UnitKey, summary
 from recbole_dtn.metric.crossed import DRAWABLE, Draws, Sample, drawn_values, of_sample, over_both, sample_error
 from recbole_dtn.metric.paired import LEAST_DRAWS, Paired
 from recbole_dtn.record.record import RunRecord
@@ -87,7 +88,9 @@ def tested_rows(rows: Sequence[BoardRow], runs: Sequence[Runs], folder_of: Folde
         except _MissingError as reason:
             lines.append({**_named(row), "missing": str(reason)})
     contrasts = planned.lines(reader)
-    known = {"contrasts": contrasts} if contrasts else {}
+    known: dict[str, Any] = {"contrasts": contrasts} if contrasts else {}
+    if reader.conditional:
+        known["conditional"] = reader.conditional
     return {**found, "draws": reader.number, "seed": SEED, **reader.about, "rows": lines, **known}
 
 
@@ -139,6 +142,8 @@ class _Reader:
         self.test: TestRows | None = None
         self.draws: Draws | None = None
         self.units: Any = None
+        self.conditional: dict[str, Any] = {}
+        """Of each row, by the digest of its settings."""
 
     def read(self, row: BoardRow, runs: Runs) -> dict[Metric, _OfMetric]:
         """The drawn metrics of a row.
@@ -154,6 +159,10 @@ class _Reader:
                 raise _MissingError(NO_SCORES)
             scores.append(found)
         places = {unit: place for place, unit in enumerate(runs)}
+        assert self.test is not None
+        conditional = conditional_aucs(row.settings.get("tasks", ()), np.stack(scores), self.test)
+        if conditional:
+            self.conditional[row.settings_digest] = conditional
         of_task = {}
         for place, task in enumerate(row.tasks):
             metric = compared_metric(row, task)
@@ -258,6 +267,11 @@ def with_statistics(rows: Sequence[BoardRow], runs: Sequence[Runs], found: Mappi
             replace(
                 row, tested=_tested(line), tested_against=against.get(row.settings_digest, {}),
                 untested=line.get("missing", ""), tested_on=about,
+                conditional={
+                    f"{name} ({way})": summary(values)
+                    for name, ways in found.get("conditional", {}).get(row.settings_digest, {}).items()
+                    for way, values in ways.items()
+                },
             )
         )  # fmt: skip
     return done

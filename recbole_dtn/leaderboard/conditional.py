@@ -1,0 +1,63 @@
+"""Conditional probabilities of models that predict a chain of tasks over all rows, from stored test scores.
+
+A model of click and purchase over all rows (CTCVR) gives the purchase after a click in two ways: ``p_ctcvr / p_ctr``
+(``ratio``) and ``p_ctcvr`` itself (``joint``), both on the rows that were clicked. One AUC each, by run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from recbole_dtn.metric.auc import exact_auc
+from recbole_dtn.record.scores import TestRows
+
+__all__ = ["JOINT", "RATIO", "conditional_aucs"]
+
+RATIO, JOINT = "ratio", "joint"
+DIGITS = 8
+Aucs = dict[str, list[float | None]]
+
+
+def conditional_aucs(tasks: Sequence[Mapping[str, Any]], scores: Any, test: TestRows) -> dict[str, Aucs]:
+    """``{"buy@click": {"ratio": [...], "joint": [...]}}``, a value per run; None where it is undefined.
+
+    Args:
+        tasks: the settings of the tasks, in the order of the columns. scores: (S, N, T) logits of S runs.
+        test: the rows. A task that is predicted over its condition's rows alone has no such pair; with ``pos_weight``
+            or down-sampled negatives of either task there is no ratio, as the predictions are no probabilities.
+    """
+    names = [str(task["name"]) for task in tasks]
+    found = {}
+    for later, task in enumerate(tasks):
+        after = [name for name in task.get("after") or () if name in names]
+        if len(after) != 1 or task.get("observed_when") is not None:
+            continue
+        before = names.index(after[0])
+        with np.errstate(invalid="ignore"):
+            rows = (test.labels[:, before] > 0.5) & ~np.isnan(test.labels[:, later])
+        labels = torch.from_numpy(test.labels[rows, later])
+        weights = None if test.weight is None else torch.from_numpy(test.weight[rows])
+        ways = {JOINT: scores[:, rows, later].astype(np.float64)}
+        if all(_probability(tasks[place]) for place in (before, later)):
+            ways = {RATIO: _log_sigmoid(ways[JOINT]) - _log_sigmoid(scores[:, rows, before].astype(np.float64)), **ways}
+        found[f"{names[later]}@{names[before]}"] = {
+            way: [_auc(values, labels, weights) for values in of_runs] for way, of_runs in ways.items()
+        }
+    return found
+
+
+def _probability(task: Mapping[str, Any]) -> bool:
+    return bool(task.get("pos_weight", 1.0) == 1.0 and task.get("negative_rate", 1.0) == 1.0)
+
+
+def _log_sigmoid(logits: Any) -> Any:
+    return -np.logaddexp(0.0, -logits)
+
+
+def _auc(values: Any, labels: torch.Tensor, weights: torch.Tensor | None) -> float | None:
+    found = exact_auc(torch.from_numpy(values), labels, weights)
+    return float(f"{found:.{DIGITS}g}") if np.isfinite(found) else None

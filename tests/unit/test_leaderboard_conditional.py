@@ -1,0 +1,97 @@
+"""The AUC of a task after the one before, from stored scores: against plain counting of pairs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recbole_dtn.leaderboard.conditional import conditional_aucs
+from recbole_dtn.leaderboard.details import detail_tables
+from recbole_dtn.leaderboard.statistics import BoardRow, Summary
+from recbole_dtn.record.scores import TestRows
+
+CHAIN: list[dict[str, Any]] = [{"name": "click"}, {"name": "buy", "after": ["click"]}]
+ROWS = 200
+
+
+def pairs(scores: list[float], labels: list[float]) -> float:
+    """The share of pairs of a positive and a negative in the right order, ties half."""
+    won = [
+        (a > b) + 0.5 * (a == b)
+        for a, x in zip(scores, labels, strict=True)
+        for b, y in zip(scores, labels, strict=True)
+        if x > y
+    ]
+    return sum(won) / len(won)
+
+
+def data() -> tuple[Any, TestRows]:
+    random = np.random.default_rng(0)
+    click = random.random(ROWS) < 0.6
+    buy = click & (random.random(ROWS) < 0.4)
+    labels = np.column_stack([click, buy]).astype(np.float32)
+    labels[:3, 1] = np.nan
+    scores = random.normal(size=(3, ROWS, 2)).astype(np.float32) * 2 + labels[None].clip(0, 1).astype(np.float32)
+    return np.nan_to_num(scores), TestRows(labels)
+
+
+def test_ratio_and_joint_are_those_of_counted_pairs() -> None:
+    scores, test = data()
+    found = conditional_aucs(CHAIN, scores, test)
+    assert list(found) == ["buy@click"]
+    rows = [row for row in range(3, ROWS) if test.labels[row, 0] == 1]
+    for run in range(3):
+        joint = [float(scores[run, row, 1]) for row in rows]
+        ratio = [
+            (1 / (1 + math.exp(-scores[run, row, 1]))) / (1 / (1 + math.exp(-scores[run, row, 0]))) for row in rows
+        ]
+        labels = [float(test.labels[row, 1]) for row in rows]
+        assert found["buy@click"]["joint"][run] == pytest.approx(pairs(joint, labels), abs=1e-7)
+        assert found["buy@click"]["ratio"][run] == pytest.approx(pairs(ratio, labels), abs=1e-7)
+        assert abs(pairs(joint, labels) - pairs(ratio, labels)) > 0.01
+
+
+def test_weights_count_rows_that_often() -> None:
+    scores, test = data()
+    weight = np.where(np.arange(ROWS) % 2, 2.0, 1.0).astype(np.float32)
+    twice = np.repeat(np.arange(ROWS), weight.astype(int))
+    one = conditional_aucs(CHAIN, scores, TestRows(test.labels, weight=weight))
+    two = conditional_aucs(CHAIN, scores[:, twice], TestRows(test.labels[twice]))
+    for way in ("ratio", "joint"):
+        assert one["buy@click"][way] == pytest.approx(two["buy@click"][way], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "ways"),
+    [
+        ({}, ["ratio", "joint"]),
+        ({"pos_weight": 3.0}, ["joint"]),
+        ({"negative_rate": 0.1}, ["joint"]),
+        ({"observed_when": "click == 1"}, None),
+        ({"after": []}, None),
+        ({"after": ["click", "cart"]}, ["ratio", "joint"]),
+    ],
+)
+def test_what_is_reported(change: dict[str, Any], ways: list[str] | None) -> None:
+    scores, test = data()
+    found = conditional_aucs([CHAIN[0], {**CHAIN[1], **change}], scores, test)
+    assert (list(found["buy@click"]) if found else None) == ways
+
+
+def test_it_is_undefined_without_both_classes() -> None:
+    scores, test = data()
+    labels = test.labels.copy()
+    labels[:, 1] = 0
+    assert conditional_aucs(CHAIN, scores, TestRows(labels))["buy@click"] == {"ratio": [None] * 3, "joint": [None] * 3}
+
+
+def test_the_table_has_a_line_per_row_that_has_any() -> None:
+    def row(name: str, **conditional: Summary) -> BoardRow:
+        return BoardRow("d", name, name, "", (1,), ("click", "buy"), {}, {}, None, {}, False, conditional=conditional)
+
+    rows = [row("A", **{"buy@click (ratio)": Summary(0.75, 0.01, 3)}), row("B")]
+    table = detail_tables(rows, ["A", "B"])[-1]
+    assert (table.columns, table.cells) == (["model", "buy@click (ratio)"], [["A", "0.7500 ± 0.0100"]])
