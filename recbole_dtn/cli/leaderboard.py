@@ -12,6 +12,7 @@ from recbole_dtn.cli.arguments import split_words
 from recbole_dtn.cli.leaderboard_options import ADD, CELL, COMMANDS, HELP, RUN
 from recbole_dtn.cli.leaderboard_plan import Plan, board_file, plan_of
 from recbole_dtn.errors import Preempted, UsageError
+from recbole_dtn.leaderboard.archive import archive_file
 from recbole_dtn.report.console import make_console, say
 from recbole_dtn.report.files import check_place, write_text
 
@@ -110,14 +111,17 @@ def _print_jobs(plan: Plan, file: Path | None, output: Path) -> int:
     """Print a command per missing cell; of tuned rows those of the next trials first."""
     from recbole_dtn.leaderboard.datasets import write_planted
     from recbole_dtn.leaderboard.jobs import board_jobs
-    from recbole_dtn.leaderboard.plan import write_plan
+    from recbole_dtn.leaderboard.plan import find_plan, write_plan
+    from recbole_dtn.leaderboard.records import Recorded
 
-    cells = plan.cells()
+    cells, name, known = plan.cells(), plan.name_of(file), Recorded()
+    known.read_archive(archive_file(output, name))
     # Standard output has the commands and nothing else.
     write_planted(plan.datasets, Path(cells[0].settings.data_path), lambda text: print(text, file=sys.stderr))
     commands = board_jobs(
-        cells, plan.match, plan.tune, plan.cells, lambda found: write_plan(found, output, plan.name_of(file))
-    )
+        cells, plan.match, plan.tune, plan.cells, lambda found: write_plan(found, output, name), known,
+        find_plan([output], name),
+    )  # fmt: skip
     printed = False
     for command in commands:
         print(command)

@@ -67,9 +67,12 @@ def run_locked(cell: Cell, run_cell: RunCell | None = None) -> RunRecord:
         return recorded_run(cell) or (run_cell or fit_cell_beside)(list(cell.overrides))
 
 
-def recorded_run(cell: Cell) -> RunRecord | None:
-    """The record of a finished run of a cell, on the data and with the plug-ins as they are now; else None."""
-    recorded = Recorded()
+def recorded_run(cell: Cell, recorded: Recorded | None = None) -> RunRecord | None:
+    """The record of a finished run of a cell, on the data and with the plug-ins as they are now; else None.
+
+    ``recorded``: records that were read before, to which those of the cell's folder are added.
+    """
+    recorded = Recorded() if recorded is None else recorded
     recorded.read(cell.folder)
     if recorded.newest(cell.key, None) is None:  # the fingerprint reads the data set's files
         return None

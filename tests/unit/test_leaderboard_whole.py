@@ -19,6 +19,7 @@ from recbole_dtn.leaderboard import run as board_run
 from recbole_dtn.leaderboard.cells import plan_cells
 from recbole_dtn.leaderboard.jobs import board_jobs
 from recbole_dtn.leaderboard.plan import BoardPlan, MatchWanted, TuneWanted, find_plan
+from recbole_dtn.leaderboard.records import Recorded
 from recbole_dtn.leaderboard.run import run_board
 from recbole_dtn.leaderboard.speed import one_cell_per_row
 from recbole_dtn.testing.data import tiny_schema
@@ -100,6 +101,15 @@ def test_jobs_of_a_tuned_board_are_its_trials_and_then_its_cells(words: list[str
     for command in found:
         trainer(command[:-1])
     assert commands() == []
+    # On another machine, with the plan and the records alone.
+    known = Recorded()
+    for cell in cells(kept[-1]):
+        known.read(cell.folder)
+    elsewhere = [f"--output_dir={tmp_path / 'other'}" if word.startswith("--output_dir=") else word for word in words]
+    assert elsewhere != words
+    words[:] = elsewhere
+    assert list(board_jobs(cells(), MATCH, TUNE, cells, kept.append, known, kept[-1])) == []
+    assert len(commands()) == 4, "without the records; the trials were kept there"
 
 
 def test_a_failed_planting_stands_under_the_name_of_its_data_set(words: list[str], tmp_path: Path) -> None:
