@@ -1,6 +1,6 @@
 """The records of a leaderboard in one file beside its tables, ``<board>.records.jsonl.gz``.
 
-The first line names the leaderboard and its rows, each other line is a record as ``record.json`` has it. With it the
+The first line names the rows, each other line is a record as ``record.json`` has it. With it the
 tables are made again where neither the runs nor the data are, and the leaderboard goes on from it.
 """
 
@@ -26,21 +26,23 @@ __all__ = ["SUFFIX", "Archive", "archive_file", "read_archive", "write_archive"]
 
 SUFFIX = ".records.jsonl.gz"
 FORMAT = 1
+MOST_BYTES = 1 << 30
+"""Most bytes of an archive when it is unpacked."""
 
 
 class Head(Strict):
-    """The first line: name of the leaderboard, names of rows by the digest of their settings, what is compared."""
+    """The first line: names of rows by the digest of their settings, and what is compared."""
 
     format: int = FORMAT
-    board: str
     rows: dict[str, str]
     design: Design = NO_DESIGN
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A leaderboard's records, in the order of its rows."""
+    """A leaderboard's records, in the order of its rows; ``name`` is that of the file."""
 
+    name: str
     head: Head
     records: list[RunRecord]
 
@@ -55,7 +57,7 @@ def write_archive(
 ) -> Path:
     """Write the file, whole or not at all; the same records give the same bytes. Returns its path."""
     rows = {record.settings_digest: names[record.settings_digest] for record in records}
-    lines: list[Any] = [Head(board=board, rows=rows, design=design).model_dump(mode="json")]
+    lines: list[Any] = [Head(rows=rows, design=design).model_dump(mode="json")]
     lines += [sealed_content(record) for record in records]
     text = "".join(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n" for line in lines)
     path = archive_file(folder, board)
@@ -82,15 +84,19 @@ def read_archive(path: Path) -> Archive:
     unnamed = next((record for record in records if record.settings_digest not in head.rows), None)
     if unnamed is not None:
         raise DataError(f"{path}, line 1: no row of the settings {unnamed.settings_digest}; {DAMAGED}")
-    return Archive(head, records)
+    return Archive(path.name.removesuffix(SUFFIX), head, records)
 
 
 def _lines(path: Path) -> Iterator[Any]:
     try:
-        text = gzip.decompress(path.read_bytes()).decode("utf-8")
+        with gzip.open(path) as file:
+            content = file.read(MOST_BYTES + 1)
+        text = content.decode("utf-8")
     except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a whole gzip file of text ({error}); {DAMAGED}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read {why(error)}") from error
+    if len(content) > MOST_BYTES:
+        raise DataError(f"{path}: expected at most {MOST_BYTES:,} bytes of records; {DAMAGED}")
     for number, line in enumerate(text.splitlines(), 1):
         yield json_value(line, path, number)

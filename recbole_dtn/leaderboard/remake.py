@@ -87,8 +87,8 @@ def of_archive(path: Path) -> Remade:
         DataError: for a file that cannot be read whole.
     """
     found = read_archive(path)
-    head = found.head
-    return Remade(found.records, head.rows, head.board, design=head.design, plan=find_plan([path.parent], head.board))
+    plan = find_plan([path.parent], found.name)
+    return Remade(found.records, found.head.rows, found.name, design=found.head.design, plan=plan)
 
 
 def read_below(folders: Iterable[Path], known: Recorded | None = None) -> Recorded:

@@ -101,7 +101,7 @@ def test_the_file_is_what_was_written(tmp_path: Path, trained: Callable[[list[st
     run(tmp_path, trained)
     found = read_archive(archive_file(tmp_path / "tables", "b"))
     assert isinstance(found, Archive)
-    assert (found.head.board, found.head.design.proposed) == ("b", ["two levels"])
+    assert (found.name, found.head.design.proposed) == ("b", ["two levels"])
     assert [found.head.rows[record.settings_digest] for record in found.records] == ["two levels"] * 2 + ["MMoE"] * 2
 
 
@@ -139,6 +139,15 @@ def _lines(data: bytes, number: int, change: Callable[[dict[str, object]], dict[
     lines = gzip.decompress(data).decode().splitlines()
     lines[number] = json.dumps(change(json.loads(lines[number])))
     return gzip.compress("\n".join(lines).encode())
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused(
+    tmp_path: Path, trained: Callable[[list[str]], RunRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, trained)
+    monkeypatch.setattr("recbole_dtn.leaderboard.archive.MOST_BYTES", 1000)
+    with pytest.raises(DataError, match="expected at most 1,000 bytes of records"):
+        read_archive(archive_file(tmp_path / "tables", "b"))
 
 
 def test_options_that_name_cells_are_refused_beside_an_archive(
