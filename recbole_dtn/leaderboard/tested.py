@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from recbole_dtn.leaderboard.compare import comparator, compared_metric, of_every_seed, of_one_source
-from recbole_dtn.leaderboard.conditional import conditional_aucs
-from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Runs, Tested, UnitKey, summary
+from recbole_dtn.leaderboard.rescored import calibration_errors, conditional_aucs
+from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Runs, Summary, Tested, UnitKey, summary
 from recbole_dtn.metric.crossed import DRAWABLE, Draws, Sample, drawn_values, of_sample, over_both, sample_error
 from recbole_dtn.metric.paired import LEAST_DRAWS, Paired
 from recbole_dtn.record.record import RunRecord
@@ -89,8 +89,7 @@ def tested_rows(rows: Sequence[BoardRow], runs: Sequence[Runs], folder_of: Folde
             lines.append({**_named(row), "missing": str(reason)})
     contrasts = planned.lines(reader)
     known: dict[str, Any] = {"contrasts": contrasts} if contrasts else {}
-    if reader.conditional:
-        known["conditional"] = reader.conditional
+    known |= {name: values for name, values in reader.rescored.items() if values}
     return {**found, "draws": reader.number, "seed": SEED, **reader.about, "rows": lines, **known}
 
 
@@ -142,8 +141,8 @@ class _Reader:
         self.test: TestRows | None = None
         self.draws: Draws | None = None
         self.units: Any = None
-        self.conditional: dict[str, Any] = {}
-        """Of each row, by the digest of its settings."""
+        self.rescored: dict[str, dict[str, Any]] = {"conditional": {}, "ece": {}}
+        """Values by run of each row, by the digest of its settings."""
 
     def read(self, row: BoardRow, runs: Runs) -> dict[Metric, _OfMetric]:
         """The drawn metrics of a row.
@@ -160,9 +159,10 @@ class _Reader:
             scores.append(found)
         places = {unit: place for place, unit in enumerate(runs)}
         assert self.test is not None
-        conditional = conditional_aucs(row.settings.get("tasks", ()), np.stack(scores), self.test)
-        if conditional:
-            self.conditional[row.settings_digest] = conditional
+        for name, compute in (("conditional", conditional_aucs), ("ece", calibration_errors)):
+            values = compute(row.settings.get("tasks", ()), np.stack(scores), self.test)
+            if values:
+                self.rescored[name][row.settings_digest] = values
         of_task = {}
         for place, task in enumerate(row.tasks):
             metric = compared_metric(row, task)
@@ -267,6 +267,7 @@ def with_statistics(rows: Sequence[BoardRow], runs: Sequence[Runs], found: Mappi
             replace(
                 row, tested=_tested(line), tested_against=against.get(row.settings_digest, {}),
                 untested=line.get("missing", ""), tested_on=about,
+                metrics={**_calibration(found, row), **row.metrics},
                 conditional={
                     f"{name} ({way})": summary(values)
                     for name, ways in found.get("conditional", {}).get(row.settings_digest, {}).items()
@@ -275,6 +276,12 @@ def with_statistics(rows: Sequence[BoardRow], runs: Sequence[Runs], found: Mappi
             )
         )  # fmt: skip
     return done
+
+
+def _calibration(found: Mapping[str, Any], row: BoardRow) -> dict[Metric, Summary]:
+    """The expected calibration errors that were computed from test scores."""
+    of_row = found.get("ece", {}).get(row.settings_digest, {})
+    return {Metric("test", task, "ece"): summary(values) for task, values in of_row.items()}
 
 
 def _tested(line: Mapping[str, Any]) -> dict[Metric, Tested]:

@@ -1,4 +1,4 @@
-"""Conditional probabilities of models that predict a chain of tasks over all rows, from stored test scores.
+"""Metrics that are computed from stored test scores: calibration error, and AUC along a chain of tasks.
 
 A model of click and purchase over all rows (CTCVR) gives the purchase after a click in two ways: ``p_ctcvr / p_ctr``
 (``ratio``) and ``p_ctcvr`` itself (``joint``), both on the rows that were clicked. One AUC each, by run.
@@ -13,16 +13,40 @@ import numpy as np
 import torch
 
 from recbole_dtn.metric.auc import exact_auc
+from recbole_dtn.metric.ece import ECE
 from recbole_dtn.record.scores import TestRows
 
-__all__ = ["JOINT", "RATIO", "conditional_aucs"]
+__all__ = ["JOINT", "RATIO", "calibration_errors", "conditional_aucs"]
 
 RATIO, JOINT = "ratio", "joint"
 DIGITS = 8
-Aucs = dict[str, list[float | None]]
+Values = dict[str, list[float | None]]
+"""Values by run."""
 
 
-def conditional_aucs(tasks: Sequence[Mapping[str, Any]], scores: Any, test: TestRows) -> dict[str, Aucs]:
+def calibration_errors(tasks: Sequence[Mapping[str, Any]], scores: Any, test: TestRows) -> Values:
+    """The expected calibration error of each task (:class:`~recbole_dtn.metric.ece.ECE`), a value per run.
+
+    Args:
+        tasks, scores, test: as of :func:`conditional_aucs`. Of binary tasks whose predictions are probabilities.
+    """
+    found: Values = {}
+    for place, task in enumerate(tasks):
+        labels = test.labels[:, place]
+        rows = ~np.isnan(labels)
+        if not _probability(task) or not np.isin(labels[rows], (0, 1)).all():
+            continue
+        values = []
+        for of_run in scores[:, rows, place]:
+            metric = ECE()
+            weights = None if test.weight is None else torch.from_numpy(test.weight[rows])
+            metric.update(torch.from_numpy(of_run), torch.from_numpy(labels[rows]), weights)
+            values.append(_rounded(float(metric.compute())))
+        found[str(task["name"])] = values
+    return found
+
+
+def conditional_aucs(tasks: Sequence[Mapping[str, Any]], scores: Any, test: TestRows) -> dict[str, Values]:
     """``{"buy@click": {"ratio": [...], "joint": [...]}}``, a value per run; None where it is undefined.
 
     Args:
@@ -51,7 +75,9 @@ def conditional_aucs(tasks: Sequence[Mapping[str, Any]], scores: Any, test: Test
 
 
 def _probability(task: Mapping[str, Any]) -> bool:
-    return bool(task.get("pos_weight", 1.0) == 1.0 and task.get("negative_rate", 1.0) == 1.0)
+    loss = task.get("loss")
+    name = loss.get("name") if isinstance(loss, Mapping) else loss
+    return bool(task.get("pos_weight", 1.0) == 1.0 and task.get("negative_rate", 1.0) == 1.0 and name in (None, "bce"))
 
 
 def _log_sigmoid(logits: Any) -> Any:
@@ -59,5 +85,8 @@ def _log_sigmoid(logits: Any) -> Any:
 
 
 def _auc(values: Any, labels: torch.Tensor, weights: torch.Tensor | None) -> float | None:
-    found = exact_auc(torch.from_numpy(values), labels, weights)
-    return float(f"{found:.{DIGITS}g}") if np.isfinite(found) else None
+    return _rounded(exact_auc(torch.from_numpy(values), labels, weights))
+
+
+def _rounded(value: float) -> float | None:
+    return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None

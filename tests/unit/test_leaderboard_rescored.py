@@ -1,15 +1,16 @@
-"""The AUC of a task after the one before, from stored scores: against plain counting of pairs."""
+"""Metrics from stored scores: the AUC of a task after the one before, by counting pairs, and the calibration error."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 import numpy as np
 import pytest
 
-from recbole_dtn.leaderboard.conditional import conditional_aucs
 from recbole_dtn.leaderboard.details import detail_tables
+from recbole_dtn.leaderboard.rescored import calibration_errors, conditional_aucs
 from recbole_dtn.leaderboard.statistics import BoardRow, Summary
 from recbole_dtn.record.scores import TestRows
 
@@ -95,3 +96,28 @@ def test_the_table_has_a_line_per_row_that_has_any() -> None:
     rows = [row("A", **{"buy@click (ratio)": Summary(0.75, 0.01, 3)}), row("B")]
     table = detail_tables(rows, ["A", "B"])[-1]
     assert (table.columns, table.cells) == (["model", "buy@click (ratio)"], [["A", "0.7500 ± 0.0100"]])
+
+
+def test_the_calibration_error_is_that_of_sorted_bins() -> None:
+    scores, test = data()
+    found = calibration_errors(CHAIN, scores, test)
+    labels = test.labels[3:, 1]  # 197 rows
+    for run in range(3):
+        p = 1 / (1 + np.exp(-scores[run, 3:, 1].astype(np.float64)))
+        order = np.argsort(p)
+        # 15 bins of 197 / 15 rows each, rows at an edge shared between the bins on both sides
+        edges, total = np.linspace(0, 197, 16), 0.0
+        for low, high in itertools.pairwise(edges):
+            share = np.clip(np.minimum(np.arange(197) + 1, high) - np.maximum(np.arange(197), low), 0, 1)
+            total += abs((share * (p[order] - labels[order])).sum() / share.sum())
+        assert found["buy"][run] == pytest.approx(total / 15, abs=1e-7)
+    assert set(found) == {"click", "buy"}
+
+
+def test_the_calibration_error_needs_probabilities_of_a_binary_task() -> None:
+    scores, test = data()
+    for change in ({"pos_weight": 2.0}, {"loss": {"name": "focal"}}, {"loss": "focal"}):
+        assert set(calibration_errors([{**CHAIN[0], **change}, CHAIN[1]], scores, test)) == {"buy"}
+    assert set(calibration_errors([CHAIN[0], {**CHAIN[1], "loss": {"name": "bce"}}], scores, test)) == {"click", "buy"}
+    regression = TestRows(np.column_stack([test.labels[:, 0] * 3.5, test.labels[:, 1]]))
+    assert set(calibration_errors(CHAIN, scores, regression)) == {"buy"}
