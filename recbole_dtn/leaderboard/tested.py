@@ -18,7 +18,7 @@ import numpy as np
 
 from recbole_dtn.leaderboard.compare import comparator, compared_metric, of_every_seed, of_one_source
 from recbole_dtn.leaderboard.rescored import calibration_errors, conditional_aucs
-from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Runs, Summary, Tested, UnitKey, summary
+from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Runs, Tested, UnitKey, summary
 from recbole_dtn.metric.crossed import DRAWABLE, Draws, Sample, drawn_values, of_sample, over_both, sample_error
 from recbole_dtn.metric.paired import LEAST_DRAWS, Paired
 from recbole_dtn.record.record import RunRecord
@@ -261,13 +261,14 @@ def with_statistics(rows: Sequence[BoardRow], runs: Sequence[Runs], found: Mappi
         against.setdefault(line["settings_digest"], {})[line["against"]] = _tested(line)
     about = {name: found[name] for name in ("draws", "drawn", "units", "test_rows") if name in found}
     done = []
-    for row in rows:
+    for row, of_row in zip(rows, runs, strict=True):
         line = by_digest.get(row.settings_digest, {})
+        values = {**_calibration(found, row, of_row), **row.values}
         done.append(
             replace(
                 row, tested=_tested(line), tested_against=against.get(row.settings_digest, {}),
                 untested=line.get("missing", ""), tested_on=about,
-                metrics={**_calibration(found, row), **row.metrics},
+                values=values, metrics={metric: row.metrics.get(metric) or summary(of.values()) for metric, of in values.items()},
                 conditional={
                     f"{name} ({way})": summary(values)
                     for name, ways in found.get("conditional", {}).get(row.settings_digest, {}).items()
@@ -278,10 +279,10 @@ def with_statistics(rows: Sequence[BoardRow], runs: Sequence[Runs], found: Mappi
     return done
 
 
-def _calibration(found: Mapping[str, Any], row: BoardRow) -> dict[Metric, Summary]:
-    """The expected calibration errors that were computed from test scores."""
+def _calibration(found: Mapping[str, Any], row: BoardRow, runs: Runs) -> dict[Metric, dict[UnitKey, float | None]]:
+    """The expected calibration errors that were computed from test scores, by run."""
     of_row = found.get("ece", {}).get(row.settings_digest, {})
-    return {Metric("test", task, "ece"): summary(values) for task, values in of_row.items()}
+    return {Metric("test", task, "ece"): dict(zip(runs, values, strict=True)) for task, values in of_row.items()}
 
 
 def _tested(line: Mapping[str, Any]) -> dict[Metric, Tested]:
