@@ -268,7 +268,8 @@ def with_statistics(rows: Sequence[BoardRow], runs: Sequence[Runs], found: Mappi
             replace(
                 row, tested=_tested(line), tested_against=against.get(row.settings_digest, {}),
                 untested=line.get("missing", ""), tested_on=about,
-                values=values, metrics={metric: row.metrics.get(metric) or summary(of.values()) for metric, of in values.items()},
+                values=values,
+                metrics={metric: row.metrics.get(metric) or summary(of.values()) for metric, of in values.items()},
                 conditional={
                     f"{name} ({way})": summary(values)
                     for name, ways in found.get("conditional", {}).get(row.settings_digest, {}).items()
