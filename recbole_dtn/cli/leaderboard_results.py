@@ -36,8 +36,7 @@ def render(words: list[str]) -> int:
     from recbole_dtn.leaderboard.forms import FORMS, parse_forms
 
     forms = parse_forms(split_words(given.format)) if given.format is not None else FORMS
-    # What is made of an archive stands beside it.
-    output = Path(given.output or (file.parent if file and file.name.endswith(SUFFIX) else OUTPUT))
+    output = _output(given, file)
     check_place(output, f"--output={output}")
     write_found(_finder(given, file, output)(), output, given.name, forms, given.records)
     return 0
@@ -124,7 +123,7 @@ def serve(words: list[str]) -> int:
         raise UsageError(f"--port: expected 0 to {2**16 - 1}, found {given.port}")
     from recbole_dtn.leaderboard.serve import BoardServer
 
-    output = Path(given.output or (file.parent if file and file.name.endswith(SUFFIX) else OUTPUT))
+    output = _output(given, file)
     find = _finder(given, file, output)
     name = given.name or find().name
     with BoardServer(find, name, given.port, output=output) as server:
@@ -136,6 +135,11 @@ def serve(words: list[str]) -> int:
     return 0
 
 
+def _output(given: argparse.Namespace, file: Path | None) -> Path:
+    """The folder of the tables; those of an archive stand beside it."""
+    return Path(given.output or (file.parent if file and file.name.endswith(SUFFIX) else OUTPUT))
+
+
 def _finder(given: argparse.Namespace, file: Path | None, output: Path) -> Callable[[], Remade]:
     """Finds the records of a leaderboard's cells, or all below ``--records``; a second call reads what is new."""
     from recbole_dtn.leaderboard.records import Recorded
@@ -145,7 +149,7 @@ def _finder(given: argparse.Namespace, file: Path | None, output: Path) -> Calla
     if folder is not None and not folder.is_dir():
         raise UsageError(f"--records: no folder {folder}; expected one that holds run folders, such as runs")
     if file and file.name.endswith(SUFFIX):
-        return _found_in(file, given, folder)
+        return _found_in(file, given)
     if file or given.models or given.datasets:
         return found_of(plan_of(given, file), folder, file, output)
     if folder is None:
@@ -167,7 +171,7 @@ def _refuse_cells(given: argparse.Namespace) -> None:
         raise UsageError(f"leaderboard render: {given.settings[0]} needs the file of a leaderboard, or --models")
 
 
-def _found_in(file: Path, given: argparse.Namespace, folder: Path | None) -> Callable[[], Remade]:
+def _found_in(file: Path, given: argparse.Namespace) -> Callable[[], Remade]:
     """Finds the records of an archive."""
     from recbole_dtn.leaderboard.remake import of_archive
 

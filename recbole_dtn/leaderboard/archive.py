@@ -1,7 +1,8 @@
 """The records of a leaderboard in one file beside its tables, ``<board>.records.jsonl.gz``.
 
 The first line names the rows, each other line is a record as ``record.json`` has it. With it the
-tables are made again where neither the runs nor the data are, and the leaderboard goes on from it.
+tables are made again where neither the runs nor the data are, and the leaderboard goes on from it. Records that are not
+in the tables, such as those of rows that were left out this time, stay behind the others.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 
 from recbole_dtn.config.strict import Strict
 from recbole_dtn.errors import DataError, why
+from recbole_dtn.leaderboard.cells import CellKey
 from recbole_dtn.leaderboard.design import NO_DESIGN, Design
 from recbole_dtn.record.record import RunRecord, checked_record, sealed_content
 from recbole_dtn.report.files import DAMAGED, json_value, write_bytes
@@ -31,20 +33,22 @@ MOST_BYTES = 1 << 30
 
 
 class Head(Strict):
-    """The first line: names of rows by the digest of their settings, and what is compared."""
+    """The first line: names of rows by the digest of their settings, how many records are theirs, what is compared."""
 
     format: int = FORMAT
     rows: dict[str, str]
+    shown: int
     design: Design = NO_DESIGN
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A leaderboard's records, in the order of its rows; ``name`` is that of the file."""
+    """A leaderboard's records, in the order of its rows, and others; ``name`` is that of the file."""
 
     name: str
     head: Head
     records: list[RunRecord]
+    others: list[RunRecord]
 
 
 def archive_file(folder: Path, board: str) -> Path:
@@ -55,10 +59,17 @@ def archive_file(folder: Path, board: str) -> Path:
 def write_archive(
     records: Sequence[RunRecord], names: Mapping[str, str], folder: Path, board: str, design: Design = NO_DESIGN
 ) -> Path:
-    """Write the file, whole or not at all; the same records give the same bytes. Returns its path."""
+    """Write the file, whole or not at all; the same records give the same bytes.
+
+    What it had of cells that are not among ``records`` stays in it.
+
+    Returns:
+        Its path.
+    """
     rows = {record.settings_digest: names[record.settings_digest] for record in records}
-    lines: list[Any] = [Head(rows=rows, design=design).model_dump(mode="json")]
-    lines += [sealed_content(record) for record in records]
+    head = Head(rows=rows, shown=len(records), design=design)
+    lines: list[Any] = [head.model_dump(mode="json"), *map(sealed_content, records)]
+    lines += map(sealed_content, _others(archive_file(folder, board), records))
     text = "".join(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n" for line in lines)
     path = archive_file(folder, board)
     write_bytes(path, gzip.compress(text.encode(), mtime=0))
@@ -81,10 +92,21 @@ def read_archive(path: Path) -> Archive:
     if head.format != FORMAT:
         raise DataError(f"{path}, line 1: expected format {FORMAT}, found {head.format}; take a newer recbole_dtn")
     records = [checked_record(content, f"{path}, line {number}") for number, content in enumerate(lines, 2)]
+    records, others = records[: head.shown], records[head.shown :]
     unnamed = next((record for record in records if record.settings_digest not in head.rows), None)
     if unnamed is not None:
         raise DataError(f"{path}, line 1: no row of the settings {unnamed.settings_digest}; {DAMAGED}")
-    return Archive(path.name.removesuffix(SUFFIX), head, records)
+    return Archive(path.name.removesuffix(SUFFIX), head, records, others)
+
+
+def _others(path: Path, records: Sequence[RunRecord]) -> list[RunRecord]:
+    """The records of a file that is there whose cells are not among others."""
+    try:
+        found = read_archive(path) if path.is_file() else None
+    except DataError:  # told where it was read to go on from
+        return []
+    cells = set(map(CellKey.of, records))
+    return [] if found is None else [each for each in (*found.records, *found.others) if CellKey.of(each) not in cells]
 
 
 def _lines(path: Path) -> Iterator[Any]:

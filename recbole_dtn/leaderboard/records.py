@@ -61,7 +61,8 @@ class Recorded:
             if not path.is_file() or not self._is_new(path):
                 return
             known = self.folders
-            for record in read_archive(path).records:
+            found = read_archive(path)
+            for record in (*found.records, *found.others):
                 if _run(record) not in known:
                     self._add(path, record)
                     self.archived[_run(record)] = CellKey.of(record)

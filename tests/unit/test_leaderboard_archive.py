@@ -105,6 +105,48 @@ def test_the_file_is_what_was_written(tmp_path: Path, trained: Callable[[list[st
     assert [found.head.rows[record.settings_digest] for record in found.records] == ["two levels"] * 2 + ["MMoE"] * 2
 
 
+def test_records_that_are_left_out_this_time_stay_in_the_file(
+    tmp_path: Path, trained: Callable[[list[str]], RunRecord]
+) -> None:
+    run(tmp_path, trained)
+    path, whole = archive_file(tmp_path / "tables", "b"), read_archive(archive_file(tmp_path / "tables", "b"))
+    shutil.rmtree(tmp_path / "runs")
+    run_board(
+        ROWS[1:], ["ml-100k"], [2021], [f"--output_dir={tmp_path / 'runs'}"], tmp_path / "tables",
+        Console(file=io.StringIO()), board="b", run_cell=refuse, fingerprint=lambda _: None,
+    )  # fmt: skip
+    found = read_archive(path)
+    assert [record.run_id for record in found.records] == [whole.records[3].run_id]
+    assert [record.run_id for record in found.others] == [record.run_id for record in whole.records[:3]]
+    before = path.read_bytes()
+    assert main(["leaderboard", "render", str(path)]) == 0
+    assert path.read_bytes() == before
+    assert "two levels" not in (tmp_path / "tables" / "b.md").read_text()
+    run(tmp_path, refuse)
+    assert read_archive(path) == whole
+
+
+def test_ctrl_c_leaves_what_was_recorded(tmp_path: Path, trained: Callable[[list[str]], RunRecord]) -> None:
+    run(tmp_path, trained)
+    path = archive_file(tmp_path / "tables", "b")
+    whole = read_archive(path)
+    shutil.rmtree(tmp_path / "runs")
+    calls = []
+
+    def stopped(_: object) -> str:  # at the first look at the data
+        calls.append(1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_board(
+            ROWS, ["ml-100k"], [2020, 2021], [f"--output_dir={tmp_path / 'runs'}"], tmp_path / "tables",
+            Console(file=io.StringIO()), board="b", run_cell=refuse, fingerprint=stopped,
+        )  # fmt: skip
+    assert calls
+    found = read_archive(path)
+    assert {record.run_id for record in (*found.records, *found.others)} == {record.run_id for record in whole.records}
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
