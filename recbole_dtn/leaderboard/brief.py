@@ -20,11 +20,12 @@ from recbole_dtn.report.text import NONE, count, decimal
 __all__ = ["brief"]
 
 
-def brief(archive: Path) -> str:
+def brief(archive: Path, *, planned: bool = True) -> str:
     """Tables per data set in Markdown: the compared metric of every task, dense parameters, and planned comparisons.
 
     Args:
         archive: ``<board>.records.jsonl.gz``; statistics and plan are read beside it.
+        planned: whether to write the planned comparisons too.
 
     Raises:
         DataError: for a file that cannot be read.
@@ -33,10 +34,10 @@ def brief(archive: Path) -> str:
     stored = Stored.read(found.name, archive.parent)
     rows = with_plan(stored.rows(summarise(found.records, found.names, found.design), found.records), found.plan)
     groups = [list(group) for _, group in groupby(rows, key=lambda row: row.dataset)]
-    return "\n\n".join(_table(group, titled=len(groups) > 1) for group in groups)
+    return "\n\n".join(_table(group, titled=len(groups) > 1, planned=planned) for group in groups)
 
 
-def _table(rows: Sequence[BoardRow], *, titled: bool) -> str:
+def _table(rows: Sequence[BoardRow], *, titled: bool, planned: bool) -> str:
     found, tasks = compare(rows), rows[0].tasks
     names = dict(zip(map(id, rows), map(escaped, row_labels(rows)), strict=True))
     first = [compared_metric(rows[0], task) for task in tasks]
@@ -55,10 +56,11 @@ def _table(rows: Sequence[BoardRow], *, titled: bool) -> str:
         for task in tasks
     ]
     if any(error != NONE for error in errors):
-        lines.append(["standard error, test rows", *errors, ""])
+        of = names[id(found.best)] if found is not None else names[id(rows[0])]
+        lines.append([f"standard error of {of} over the test rows", *errors, ""])
     table = markdown_table(["model", *heads, "dense parameters"], lines)
     title = [f"**{rows[0].dataset}**", ""] if titled else []
-    parts = ["\n".join([*title, *table]), _significant(found, names), _planned(rows, heads, names)]
+    parts = ["\n".join([*title, *table]), _significant(found, names), _planned(rows, heads, names) if planned else ""]
     return "\n\n".join(part for part in parts if part)
 
 

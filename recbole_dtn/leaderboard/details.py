@@ -86,7 +86,7 @@ def _conditional(rows: Sequence[BoardRow], labels: Sequence[str]) -> Table:
         found = [row.conditional.get(name) for name in names]
         if any(found):
             cells.append([label, *map(_mean_and_sd, found)])
-    title = "AUC where the task before happened, by the ratio of the probabilities and by that of both (joint)"
+    title = "AUC on the rows where the task before happened: by the ratio of both probabilities, by its own (joint)"
     return Table(title, ["model", *names], cells)
 
 

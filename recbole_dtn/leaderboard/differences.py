@@ -133,7 +133,7 @@ def difference_notes(found: Compared) -> list[str]:
     if isinstance(found, Comparison) and found.all_tasks:
         lines.append(
             f"delta-m: mean over the tasks of the relative change; its interval is over the {found.over} alone "
-            "(Student's t, not corrected), and claims nothing."
+            "(Student's t, not corrected); it is not used for significance."
         )
     for reason, names in found.untested.items():
         lines.append(f"Not tested over the test sample, and so not called significant: {', '.join(names)} ({reason}).")

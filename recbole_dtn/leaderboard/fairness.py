@@ -85,7 +85,7 @@ def _matched(named: Named) -> list[str]:
     left = [name for name, row in named if row.chosen is None or row.chosen.matched is None]
     return [
         f"Matched to {first.reference} within {first.tolerance:.0%} of its {first.target:,} {MATCHED[first.by]}: "
-        f"they have {min(counts):,} to {max(counts):,}, with widths x {min(factors):.3g} to {max(factors):.3g}."
+        f"{min(counts):,} to {max(counts):,}, with widths x {min(factors):.3g} to {max(factors):.3g}."
         + (f" Not matched, as they have no widths: {', '.join(left)}." if left else "")
     ]
 
@@ -114,7 +114,7 @@ def _tuned(named: Named) -> list[str]:
         f"Tuned: {budget}, by {first.metric} on validation, the defaults first; no trial reads the test rows, and the "
         "seeds of trials are not those of the rows."
         + (f" Trials that ended early count too: {', '.join(ended)}." if ended else "")
-        + (f" Not tuned, as the space has nothing of them: {', '.join(left)}." if left else "")
+        + (f" Without a setting in the search space, and not tuned: {', '.join(left)}." if left else "")
     ]
 
 

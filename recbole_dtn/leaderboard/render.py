@@ -195,7 +195,7 @@ def _what_the_spread_is(rows: Sequence[BoardRow]) -> str:
             "known, rows are compared by it."
         )
     if not _over_splits(rows):
-        return "The spread is that of training alone: the sampling error of the test split is not in it."
+        return "± is the standard deviation over the seeds: the sampling error of the test split is not in it."
     if all(row.test_is_drawn for row in rows):
         return (
             "The spread is that of training and of the test rows. Splits share training rows: the standard "

@@ -219,7 +219,7 @@ costs:
 | MMoE | 4 | 2 |
 
 - Test split, mean ± standard deviation over seeds, which differ between rows: DTN 2020, 2021; MMoE 2020.
-- The spread is that of training alone: the sampling error of the test split is not in it.
+- ± is the standard deviation over the seeds: the sampling error of the test split is not in it.
 - With fewer than 10 seeds a leaderboard is descriptive; it claims no difference.
 - Equal for all rows: data and split.
 """

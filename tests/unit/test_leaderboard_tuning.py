@@ -112,7 +112,7 @@ def test_every_row_has_the_same_budget(finished: Board) -> None:
         (number, 1000 + number) for number in range(TRIALS)
     }
     assert f"{TRIALS} trials of at most 3 epochs for each row, by weighted_auc on validation" in finished.said
-    assert "Not tuned, as the space has nothing of them: Logistic." in finished.said
+    assert "Without a setting in the search space, and not tuned: Logistic." in finished.said
     assert "Equal for all rows: data and split, embedding_size 4, train_batch_size 1024, epochs 5" in finished.said
 
 
@@ -335,7 +335,7 @@ def test_matched_rows_run_with_their_widths_in_every_trial(tmp_path: Path, schem
     assert row is not None
     assert row.matched is not None
     assert row.matched.target == target
-    assert f"Matched to PLE within 5% of its {target:,} dense parameters: they have " in board.said
+    assert f"Matched to PLE within 5% of its {target:,} dense parameters: " in board.said
     assert "Not matched, as they have no widths: Logistic, Boosting." in board.said
     record = next((tmp_path / "runs" / "ml-100k" / "MMoE").glob("*/record.json"))
     assert "expert_hidden" in json.loads(record.read_text())["settings"]
