@@ -116,11 +116,13 @@ def _print_jobs(plan: Plan, file: Path | None, output: Path) -> int:
 
     cells, name, known = plan.cells(), plan.name_of(file), Recorded()
     known.read_archive(archive_file(output, name))
+    for message in known.unreadable:
+        print(f"left out: {message}", file=sys.stderr)
     # Standard output has the commands and nothing else.
     write_planted(plan.datasets, Path(cells[0].settings.data_path), lambda text: print(text, file=sys.stderr))
     commands = board_jobs(
         cells, plan.match, plan.tune, plan.cells, lambda found: write_plan(found, output, name), known,
-        find_plan([output], name),
+        find_plan([output], name) if plan.match or plan.tune else None,
     )  # fmt: skip
     printed = False
     for command in commands:

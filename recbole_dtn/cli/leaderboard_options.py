@@ -211,7 +211,7 @@ task, the difference paired by seed or split with its interval, and the settings
 A and B are each a folder of runs, all of which are taken, the file of a leaderboard, whose runs are below output_dir,
 or its records (BOARD.records.jsonl.gz).
 """,
-    place="two leaderboards, each a folder of runs or a leaderboard's file",
+    place="two leaderboards, each a folder of runs, a leaderboard's file or its records",
 )
 DIFF.option("output", "FILE.md", "file for the comparison as Markdown too")
 

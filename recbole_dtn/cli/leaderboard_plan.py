@@ -101,7 +101,8 @@ def plan_of(given: argparse.Namespace, file: Path | None) -> Plan:
         MODELS.entry(name)
     rows = [*(entry.name for entry in models), *floors]
     design = Design(proposed=board.proposed, contrasts=board.contrasts) if board else NO_DESIGN
-    design = design.among(rows) if given.models else design  # some of the rows of a file
+    if given.models or given.floors is not None:  # other rows than the file has
+        design = design.among(rows)
     if given.proposed:
         design = design.model_copy(update={"proposed": split_words(given.proposed)})
     design.check(rows)

@@ -58,10 +58,13 @@ def write_found(
         more = len(found.missing) - SHOWN_MISSING
         say(console, f"no record of {len(found.missing)} cells: {titles}" + (f"; and {more} more" if more > 0 else ""))
     if not found.records:
-        raise UsageError(f"no finished run below {below or 'output_dir'}; {_what_else(found.unreadable)}")
+        where = f"in {found.name}{SUFFIX}" if found.beside else f"below {below or 'output_dir'}"
+        raise UsageError(f"no finished run {where}; {_what_else(found.unreadable)}")
     name = name or found.name
     # A file that is not in the folder of the tables may have been kept with the records.
     stored = Stored.read(name, output, Path(below) if below else None)
+    if found.beside is not None:
+        stored = stored.or_else(Stored.read(found.name, found.beside))
     rows = summarise(found.records, found.names, found.design)
     stored = compute_statistics(rows, found.records, stored, found.folder_of, output / f"{name}.statistics.json")
     paths = write_forms(
@@ -102,8 +105,11 @@ def measure_rows(plan: Plan, board: str, output: Path, seconds: float = 5.0, *, 
     chosen, console = _chosen(plan, [output], board), make_console()
     cells = plan.cells(chosen)
     found = of_cells(cells, None, board, archive=archive_file(output, board))
-    folders = {(run.dataset, run.settings_digest): found.folder_of(run) for run in found.records}
-    runs = {key: folder for key, folder in folders.items() if folder is not None and folder.is_dir()}
+    runs = {
+        (run.dataset, run.settings_digest): folder
+        for run in found.records
+        if (folder := found.folder_of(run)) is not None and folder.is_dir()
+    }
     try:
         path = measure_board(
             cells, lambda cell: runs.get((cell.key.dataset, cell.key.settings_digest)), output, board, console,
@@ -164,11 +170,11 @@ def _finder(given: argparse.Namespace, file: Path | None, output: Path) -> Calla
 
 def _refuse_cells(given: argparse.Namespace) -> None:
     """Refuse options that say which cells a leaderboard has, where all records are taken."""
-    for key in ("seeds", "split_seeds", "folds", "floors"):
+    for key in ("seeds", "split_seeds", "folds", "floors", "match", "reference", "match_tolerance", "trials"):
         if getattr(given, key) is not None:
-            raise UsageError(f"leaderboard render: --{key} needs the file of a leaderboard, or --models")
+            raise UsageError(f"--{key} needs the file of a leaderboard (.yaml), or --models")
     if given.settings:
-        raise UsageError(f"leaderboard render: {given.settings[0]} needs the file of a leaderboard, or --models")
+        raise UsageError(f"{given.settings[0]} needs the file of a leaderboard (.yaml), or --models")
 
 
 def _found_in(file: Path, given: argparse.Namespace) -> Callable[[], Remade]:
@@ -177,10 +183,18 @@ def _found_in(file: Path, given: argparse.Namespace) -> Callable[[], Remade]:
 
     for name in ("records", "models", "datasets", "proposed"):
         if getattr(given, name):
-            raise UsageError(f"leaderboard render: {file} has its rows and records; leave out --{name}")
+            raise UsageError(f"{file} has its rows and records; leave out --{name}")
     _refuse_cells(given)
     load_plugins(split_words(given.plugins or ""))
-    return lambda: of_archive(file)
+    read: list[tuple[int, Remade]] = []
+
+    def find() -> Remade:
+        written = file.stat().st_mtime_ns if file.is_file() else 0
+        if not read or read[0][0] != written:
+            read[:] = [(written, of_archive(file))]
+        return read[0][1]
+
+    return find
 
 
 def found_of(plan: Plan, folder: Path | None, file: Path | None, output: Path) -> Callable[[], Remade]:

@@ -11,7 +11,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from recbole_dtn.errors import DataError, why
 from recbole_dtn.leaderboard.cells import CellKey
 from recbole_dtn.leaderboard.design import NO_DESIGN, Design
 from recbole_dtn.record.record import RunRecord, checked_record, sealed_content
-from recbole_dtn.report.files import DAMAGED, json_value, write_bytes
+from recbole_dtn.report.files import DAMAGED, json_value, put_aside, write_bytes
 
 __all__ = ["SUFFIX", "Archive", "archive_file", "read_archive", "write_archive"]
 
@@ -59,9 +59,9 @@ def archive_file(folder: Path, board: str) -> Path:
 def write_archive(
     records: Sequence[RunRecord], names: Mapping[str, str], folder: Path, board: str, design: Design = NO_DESIGN
 ) -> Path:
-    """Write the file, whole or not at all; the same records give the same bytes.
+    """Write the file, whole or not at all. What it had of cells that are not among ``records`` stays in it.
 
-    What it had of cells that are not among ``records`` stays in it.
+    The same records, and the same others, give the same bytes.
 
     Returns:
         Its path.
@@ -85,12 +85,13 @@ def read_archive(path: Path) -> Archive:
     """
     lines = _lines(path)
     first = next(lines, None)
+    version = first.get("format", FORMAT) if isinstance(first, dict) else FORMAT
+    if version != FORMAT:
+        raise DataError(f"{path}, line 1: expected format {FORMAT}, found {version}; take a newer recbole_dtn")
     try:
         head = Head.model_validate(first)
     except ValidationError:
         raise DataError(f"{path}, line 1: not the records of a leaderboard; `leaderboard run` writes them") from None
-    if head.format != FORMAT:
-        raise DataError(f"{path}, line 1: expected format {FORMAT}, found {head.format}; take a newer recbole_dtn")
     records = [checked_record(content, f"{path}, line {number}") for number, content in enumerate(lines, 2)]
     records, others = records[: head.shown], records[head.shown :]
     unnamed = next((record for record in records if record.settings_digest not in head.rows), None)
@@ -100,13 +101,19 @@ def read_archive(path: Path) -> Archive:
 
 
 def _others(path: Path, records: Sequence[RunRecord]) -> list[RunRecord]:
-    """The records of a file that is there whose cells are not among others."""
+    """The records of a file that is there whose cells are not among others; one that cannot be read is put aside."""
     try:
         found = read_archive(path) if path.is_file() else None
-    except DataError:  # told where it was read to go on from
+    except DataError:
+        put_aside(path)
         return []
-    cells = set(map(CellKey.of, records))
-    return [] if found is None else [each for each in (*found.records, *found.others) if CellKey.of(each) not in cells]
+    cells = set(map(_cell, records))
+    return [] if found is None else [each for each in (*found.records, *found.others) if _cell(each) not in cells]
+
+
+def _cell(record: RunRecord) -> CellKey:
+    """The cell that a record fills, whatever version of this package made it."""
+    return replace(CellKey.of(record), code_version="")
 
 
 def _lines(path: Path) -> Iterator[Any]:

@@ -39,8 +39,9 @@ def brief(archive: Path, *, planned: bool = True) -> str:
 
 def _table(rows: Sequence[BoardRow], *, titled: bool, planned: bool) -> str:
     found, tasks = compare(rows), rows[0].tasks
-    names = dict(zip(map(id, rows), map(escaped, row_labels(rows)), strict=True))
+    names = dict(zip(map(id, rows), row_labels(rows), strict=True))
     first = [compared_metric(rows[0], task) for task in tasks]
+    tasks = tuple(task for task, metric in zip(tasks, first, strict=True) if metric is not None)
     heads = [f"{rows[0].title_of(metric.task)} {SHOWN[metric.name]}" for metric in first if metric is not None]
     lines = [
         [
@@ -60,27 +61,30 @@ def _table(rows: Sequence[BoardRow], *, titled: bool, planned: bool) -> str:
         lines.append([f"standard error of {of} over the test rows", *errors, ""])
     table = markdown_table(["model", *heads, "dense parameters"], lines)
     title = [f"**{rows[0].dataset}**", ""] if titled else []
-    parts = ["\n".join([*title, *table]), _significant(found, names), _planned(rows, heads, names) if planned else ""]
+    parts = ["\n".join([*title, *table]), _significant(found, names), _planned(rows, tasks, heads) if planned else ""]
     return "\n\n".join(part for part in parts if part)
 
 
-def _planned(rows: Sequence[BoardRow], heads: Sequence[str], names: dict[int, str]) -> str:
+def _planned(rows: Sequence[BoardRow], tasks: Sequence[str], heads: Sequence[str]) -> str:
     """The planned comparisons, a line each."""
     found = contrasts(rows)
     if found is None:
         return ""
-    lines: dict[str, list[str]] = {}
+    lines: dict[str, dict[str, str]] = {}
     for each in found.differences:
-        cells = lines.setdefault(escaped(contrast_name(each, {id(row): row.name for row in rows})), [])
-        cells.append(_difference(each, found))
+        name = contrast_name(each, {id(row): row.name for row in rows})
+        lines.setdefault(name, {})[each.metric.task] = _difference(each, found)
     claims = "Bold: p < .05 after Holm's correction." if not found.descriptive else "Too few runs to claim any."
-    table = markdown_table(["planned comparison", *heads], [[name, *cells] for name, cells in lines.items()])
+    table = markdown_table(
+        ["planned comparison", *heads],
+        [[name, *(cells.get(task, NONE) for task in tasks)] for name, cells in lines.items()],
+    )
     return "\n".join([*table, "", f"Differences with 95 % intervals. {claims}"])
 
 
 def _difference(each: Difference, found: Compared) -> str:
     """The difference and its interval: over seeds that of seeds and test sample at once."""
-    of = each.tested if found.over == "seeds" else each.paired
+    of = each.whole(found.over)
     shown = f"{signed(each.paired.mean)} ({interval(of.low, of.high)})" if of is not None else signed(each.paired.mean)
     return f"**{shown}**" if found.significant(each) else shown
 
@@ -99,7 +103,7 @@ def _significant(found: Comparison | None, names: dict[int, str]) -> str:
     """What differs significantly from the comparator."""
     if found is None:
         return ""
-    best, number = names[id(found.best)], len(found.differences)
+    best, number = escaped(names[id(found.best)]), len(found.differences)
     if found.descriptive:
         return f"Too few {found.over} to claim a difference."
     told = [line for line in found.differences if found.significant(line)]
@@ -107,5 +111,4 @@ def _significant(found: Comparison | None, names: dict[int, str]) -> str:
     start = f"*{best}* is the {kind} that is best on validation. Of the {number} differences to it "
     if not told:
         return f"{start}none is significant (p < .05 after Holm's correction)."
-    worse = sum(line.paired.mean is not None and line.paired.mean < 0 for line in told)
-    return f"{start}{len(told)} are significant (bold; p < .05 after Holm's correction): {worse} are below it."
+    return f"{start}{len(told)} are significant (bold; p < .05 after Holm's correction)."

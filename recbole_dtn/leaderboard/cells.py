@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ DEFAULT_SEEDS = [FIRST_SEED, FIRST_SEED + 1, FIRST_SEED + 2]
 MOST_SEEDS = 100
 OF_WORDS = "(command line)"
 """How a message ends about a setting that a cell's words have."""
+OF_BOARD = "(settings of the leaderboard or of a row)"
 RESERVED = {"model": "--models", "dataset": "--datasets", "seed": "--seeds", "trial": "--trials"}
 Resolve = Callable[[list[str]], tuple[Settings, str]]
 """Gives the settings and their digest for words of a command line."""
@@ -251,18 +253,26 @@ def plan_cells(
 
 def _telling(resolve: Resolve, overrides: Sequence[str]) -> Resolve:
     """The same, but a fault of a setting that is not among ``overrides`` is not said to be of the command line."""
-    written = {word.removeprefix("--").partition("=")[0].partition(".")[0] for word in overrides}
+    written = {_key(word.removeprefix("--").partition("=")[0]) for word in overrides}
 
     def telling(words: list[str]) -> tuple[Settings, str]:
         try:
             return resolve(words)
         except UsageError as error:
-            text = str(error)
-            if text.partition(":")[0].partition(".")[0] in written or not text.endswith(OF_WORDS):
-                raise
-            raise UsageError(f"{text.removesuffix(OF_WORDS)}(settings of the leaderboard or of a row)") from None
+            lines = [line if _key(line) in written else line.replace(OF_WORDS, OF_BOARD) for line in
+                     str(error).split("\n")]  # fmt: skip
+            raise UsageError("\n".join(lines)) from None
 
     return telling
+
+
+def _key(text: str) -> str:
+    """The setting that a line of a message, or a word, begins with.
+
+    >>> _key("optimizer.lr: expected"), _key("  tasks[0].weight: expected"), _key("epochs")
+    ('optimizer', 'tasks', 'epochs')
+    """
+    return re.split(r"[.:\[]", text.strip(), maxsplit=1)[0]
 
 
 def _refuse_equal_rows(cells: Sequence[Cell]) -> None:

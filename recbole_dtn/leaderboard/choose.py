@@ -104,6 +104,10 @@ class Chooser:
         self.resolve, self.console, self.parallel = resolve, console, parallel
         self.plan = BoardPlan(match=match, tune=tune)
         self.known = {row.tuning.study: row.tuning for row in known.rows if row.tuning} if known else {}
+        places = {(candidate.dataset, candidate.cell.name) for candidate in self.candidates}
+        alike = known is not None and (known.match, known.tune) == (match, tune)
+        self.others = [row for row in known.rows if (row.dataset, row.name) not in places] if known and alike else []
+        """What an earlier plan has of rows and data sets that are left out this time."""
         self.found: dict[str, dict[str, float]] = {}
         """Importances by study."""
         self.sizes: dict[tuple[str, str, tuple[str, ...]], tuple[MatchedSize, tuple[str, ...]]] = {}
@@ -282,7 +286,8 @@ class Chooser:
 
     def chosen(self) -> BoardPlan:
         """The plan as it is now: of rows that are tuned, with the best trial so far."""
-        return self.plan.model_copy(update={"rows": [self._chosen(row) for row in self.candidates]})
+        rows = [*(self._chosen(row) for row in self.candidates), *self.others]
+        return self.plan.model_copy(update={"rows": rows})
 
     def _chosen(self, row: Candidate) -> ChosenRow:
         tuning, words = None, []

@@ -52,8 +52,8 @@ class Difference:
         paired: over seeds or splits: the uncertainty of training. wilcoxon: p of the signed-rank test over seeds.
         tested: the uncertainty of the test sample, and that of seeds and sample at once; null where it is not known.
         relative: ``(AUC - .5) / (AUC of the other - .5) - 1``, of the means.
-        adjusted: p after Holm's correction over all differences of one table: that of ``tested`` over seeds, that
-            of ``paired`` over splits and draws.
+        adjusted: p after Holm's correction over all differences of one table: that of :meth:`whole`.
+        untested: why ``tested`` is not known, over seeds.
     """
 
     row: BoardRow
@@ -65,6 +65,11 @@ class Difference:
     relative: float | None = None
     adjusted: float | None = None
     title: str = ""
+    untested: str = ""
+
+    def whole(self, over: str) -> Tested | Paired | None:
+        """The whole uncertainty, with ``low``, ``high`` and ``p``: over seeds that of seeds and test sample at once."""
+        return self.tested if over == "seeds" else self.paired
 
 
 @dataclass(frozen=True)
@@ -88,12 +93,13 @@ class Compared:
 
     Attributes:
         over: ``splits``, ``seeds`` or ``draws``. corrected: whether the test is :func:`corrected_t`, for splits with
-            test rows of their own.
+            test rows of their own. left_out: titles of contrasts whose rows share fewer than two runs.
     """
 
     over: str
     corrected: bool
     differences: tuple[Difference, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def descriptive(self) -> bool:
@@ -110,17 +116,21 @@ class Compared:
         found: dict[str, list[str]] = {}
         for each in self.differences if self.over == "seeds" else ():
             if each.tested is None:
-                names = found.setdefault(each.row.untested or "it was not computed", [])
-                names += [each.row.name] if each.row.name not in names else []
+                names, name = found.setdefault(each.untested or "it was not computed", []), each.title or each.row.name
+                names += [name] if name not in names else []
         return found
 
 
 @dataclass(frozen=True)
 class Comparison(Compared):
-    """The rows of one data set against ``best``, the comparator: the baseline whose mean on validation is best."""
+    """The rows of one data set against the comparator: the baseline whose mean on validation is best."""
 
-    best: BoardRow
     all_tasks: tuple[AllTasks, ...] = ()
+
+    @property
+    def best(self) -> BoardRow:
+        """The comparator."""
+        return self.differences[0].other
 
 
 def compare(rows: Sequence[BoardRow]) -> Comparison | None:
@@ -139,29 +149,42 @@ def compare(rows: Sequence[BoardRow]) -> Comparison | None:
     found, all_tasks = [], []
     for row in rows:
         if row is not best:
-            differences = _differences(row, best, row.tested, over)
+            differences = _differences(row, best, row.tested, row.untested, over)
             found += differences
-            all_tasks += _all_tasks(row, best, differences, over)
-    return Comparison(over, corrected, _adjusted(found, over), best, tuple(all_tasks)) if found else None
+            if {each.metric.task for each in differences} == set(best.tasks):
+                all_tasks += _all_tasks(row, best, differences, over)
+    return Comparison(over, corrected, _adjusted(found, over), all_tasks=tuple(all_tasks)) if found else None
 
 
 def contrasts(rows: Sequence[BoardRow]) -> Compared | None:
-    """The planned comparisons of one data set, corrected for each other alone; None without any."""
-    rows = of_one_source(rows)
-    by_name = {row.name: row for row in rows}
-    over = unit_of(rows)
-    found = [
-        replace(difference, title=title)
-        for row in rows
-        for title, name in row.contrasts
-        if name in by_name
-        for difference in _differences(row, by_name[name], row.tested_against.get(name, {}), over)
-    ]
-    corrected = over == "splits" and any(row.test_is_drawn for row in rows)
-    return Compared(over, corrected, _adjusted(found, over)) if found else None
+    """The planned comparisons of one data set in the order of the file, corrected for each other alone.
+
+    Returns:
+        None without any.
+    """
+    wanted = sorted(
+        ((place, title, row, name) for row in rows for place, title, name in row.contrasts), key=lambda each: each[0]
+    )
+    used = of_one_source(rows)
+    by_name, over = {row.name: row for row in used}, unit_of(used)
+    found: list[Difference] = []
+    left_out = []
+    for _, title, row, name in wanted:
+        differences = []
+        if name in by_name and any(row is each for each in used):
+            tested, untested = row.tested_against.get(name, {}), row.untested_against.get(name, "")
+            differences = _differences(row, by_name[name], tested, untested, over)
+        found += [replace(difference, title=title) for difference in differences]
+        left_out += [title] if not differences else []
+    if not found:
+        return None
+    corrected = over == "splits" and found[0].other.test_is_drawn
+    return Compared(over, corrected, _adjusted(found, over), tuple(left_out))
 
 
-def _differences(row: BoardRow, other: BoardRow, tested: Mapping[Metric, Tested], over: str) -> list[Difference]:
+def _differences(
+    row: BoardRow, other: BoardRow, tested: Mapping[Metric, Tested], untested: str, over: str
+) -> list[Difference]:
     """The differences of one row to another, one for each task that both have run twice or more."""
     found = []
     for task in row.tasks:
@@ -175,7 +198,7 @@ def _differences(row: BoardRow, other: BoardRow, tested: Mapping[Metric, Tested]
         found.append(
             Difference(
                 row, other, metric, _test(given, other, over), wilcoxon_p(given) if of_seeds else None,
-                tested.get(metric) if of_seeds else None, _relative(row, other, metric),
+                tested.get(metric) if of_seeds else None, _relative(row, other, metric), untested=untested,
             )
         )  # fmt: skip
     return found
@@ -215,7 +238,7 @@ def _changes(
     """The relative change of a metric by split or seed, positive where the first is better."""
     sign = -1.0 if metric.name == "rmse" else 1.0
     relative = {
-        key: sign * (value - other) / other
+        key: sign * (value - other) / abs(other)
         for key, value in mine.items()
         if value is not None and (other := theirs.get(key))
     }
@@ -229,9 +252,8 @@ def _mean_relative(differences: Sequence[Difference]) -> float | None:
 
 def _p(difference: Difference, over: str) -> float | None:
     """What Holm's correction is of."""
-    if over != "seeds":
-        return difference.paired.p
-    return None if difference.tested is None else difference.tested.p
+    whole = difference.whole(over)
+    return None if whole is None else whole.p
 
 
 def compared_metric(row: BoardRow, task: str) -> Metric | None:
@@ -288,7 +310,7 @@ def of_every_seed(
     """Values by split and seed; a deterministic model's value of a split is that of every seed of the others."""
     if not runs_once(row.model):
         return values
-    keys = {key for other in others for key in other.runs_at}
+    keys = sorted({key for other in others for key in other.runs_at}, key=lambda key: (*key[0].order, key[1]))
     of_split = {split: value for (split, _), value in values.items()}
     return {(split, seed): of_split[split] for split, seed in keys if split in of_split}
 

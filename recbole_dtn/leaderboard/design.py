@@ -36,6 +36,11 @@ class Design(Strict):
         for title, pair in self.contrasts.items():
             if len(pair) != 2 or pair[0] == pair[1]:
                 raise UsageError(f"contrasts.{title}: expected the names of two rows, found [{', '.join(pair)}]")
+        once: dict[frozenset[str], str] = {}
+        for title, pair in self.contrasts.items():
+            other = once.setdefault(frozenset(pair), title)
+            if other != title:
+                raise UsageError(f"contrasts: {other!r} and {title!r} compare the same rows; leave one of them out")
 
     def among(self, rows: Sequence[str]) -> Design:
         """Without the rows that are not there."""

@@ -132,9 +132,11 @@ def difference_notes(found: Compared) -> list[str]:
     lines += _how_seeds(found) if found.over == "seeds" else _how_splits(found)
     if isinstance(found, Comparison) and found.all_tasks:
         lines.append(
-            f"delta-m: mean over the tasks of the relative change; its interval is over the {found.over} alone "
-            "(Student's t, not corrected); it is not used for significance."
+            f"delta-m: mean over the tasks of the relative change; its interval is over the {found.over} alone, not "
+            "corrected, and not used for significance."
         )
+    if found.left_out:
+        lines.append(f"Left out, as their rows share fewer than two runs: {', '.join(found.left_out)}.")
     for reason, names in found.untested.items():
         lines.append(f"Not tested over the test sample, and so not called significant: {', '.join(names)} ({reason}).")
     if found.descriptive:

@@ -22,7 +22,7 @@ SPECIAL = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "–": "--", "±": r"$\pm$", "²": r"\textsuperscript{2}",
     MARK: r"\dag{}", WORSE: r"\ddag{}",
-    "…": r"\dots{}",
+    "…": r"\dots{}", "−": "$-$",
 }  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def _differences(rows: Sequence[BoardRow], found: Compared) -> str:
         told = found.significant(each)
         shown = _signed(paired.mean)
         # Over seeds the interval is that of seeds and test sample at once, where it is known.
-        of = each.tested if found.over == "seeds" else paired
+        of = each.whole(found.over)
         interval = "--" if of is None or of.low is None else f"{_signed(of.low)} to {_signed(of.high)}"
         lines.append(
             [

@@ -34,6 +34,7 @@ class Remade:
         records: in the order of the rows. names: of rows, by the digest of their settings. name: of the files.
         missing: cells without a record. unreadable: a message per record that could not be read.
         folders: of the runs, by data set, model and ``run_id``. design: which rows are compared.
+        beside: folder of an archive.
         plan: what was chosen for the rows, where they were matched or tuned.
     """
 
@@ -44,6 +45,7 @@ class Remade:
     unreadable: Sequence[str] = ()
     folders: Mapping[tuple[str, str, str], Path] = field(default_factory=dict)
     design: Design = NO_DESIGN
+    beside: Path | None = None
     plan: BoardPlan | None = None
 
     def folder_of(self, run: RunRecord) -> Path | None:
@@ -88,7 +90,9 @@ def of_archive(path: Path) -> Remade:
     """
     found = read_archive(path)
     plan = find_plan([path.parent], found.name)
-    return Remade(found.records, found.head.rows, found.name, design=found.head.design, plan=plan)
+    return Remade(
+        found.records, found.head.rows, found.name, design=found.head.design, beside=path.parent, plan=plan
+    )  # fmt: skip
 
 
 def read_below(folders: Iterable[Path], known: Recorded | None = None) -> Recorded:

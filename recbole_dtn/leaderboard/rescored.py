@@ -34,13 +34,13 @@ def calibration_errors(tasks: Sequence[Mapping[str, Any]], scores: Any, test: Te
     for place, task in enumerate(tasks):
         labels = test.labels[:, place]
         rows = ~np.isnan(labels)
-        if not _probability(task) or not np.isin(labels[rows], (0, 1)).all():
+        if not _probability(task):
             continue
         values = []
         for of_run in scores[:, rows, place]:
             metric = ECE()
             weights = None if test.weight is None else torch.from_numpy(test.weight[rows])
-            metric.update(torch.from_numpy(of_run), torch.from_numpy(labels[rows]), weights)
+            metric.update(torch.from_numpy(of_run), torch.from_numpy(labels[rows]), sample_weight=weights)
             values.append(_rounded(float(metric.compute())))
         found[str(task["name"])] = values
     return found
@@ -61,12 +61,15 @@ def conditional_aucs(tasks: Sequence[Mapping[str, Any]], scores: Any, test: Test
         if len(after) != 1 or task.get("observed_when") is not None:
             continue
         before = names.index(after[0])
+        if not all(tasks[place].get("kind", "binary") == "binary" for place in (before, later)):
+            continue
         with np.errstate(invalid="ignore"):
             rows = (test.labels[:, before] > 0.5) & ~np.isnan(test.labels[:, later])
         labels = torch.from_numpy(test.labels[rows, later])
         weights = None if test.weight is None else torch.from_numpy(test.weight[rows])
         ways = {JOINT: scores[:, rows, later].astype(np.float64)}
-        if all(_probability(tasks[place]) for place in (before, later)):
+        joint = tasks[before].get("observed_when") is None  # else p(before) is a conditional probability itself
+        if joint and all(_probability(tasks[place]) for place in (before, later)):
             ways = {RATIO: _log_sigmoid(ways[JOINT]) - _log_sigmoid(scores[:, rows, before].astype(np.float64)), **ways}
         found[f"{names[later]}@{names[before]}"] = {
             way: [_auc(values, labels, weights) for values in of_runs] for way, of_runs in ways.items()
@@ -75,9 +78,11 @@ def conditional_aucs(tasks: Sequence[Mapping[str, Any]], scores: Any, test: Test
 
 
 def _probability(task: Mapping[str, Any]) -> bool:
+    """Whether the predictions of a task are probabilities of its label in the data."""
     loss = task.get("loss")
     name = loss.get("name") if isinstance(loss, Mapping) else loss
-    return bool(task.get("pos_weight", 1.0) == 1.0 and task.get("negative_rate", 1.0) == 1.0 and name in (None, "bce"))
+    usual = task.get("kind", "binary") == "binary" and name in (None, "bce")
+    return bool(usual and task.get("pos_weight", 1.0) == 1.0 and task.get("negative_rate", 1.0) == 1.0)
 
 
 def _log_sigmoid(logits: Any) -> Any:

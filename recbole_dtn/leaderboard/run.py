@@ -39,7 +39,7 @@ from recbole_dtn.plugins import changed_plugins
 from recbole_dtn.record.constant import worse_than_constant
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.console import say
-from recbole_dtn.report.files import check_place, write_text
+from recbole_dtn.report.files import check_place, put_aside, write_text
 from recbole_dtn.report.tables import csv_text
 from recbole_dtn.report.text import decimal
 from recbole_dtn.training.signals import Signals
@@ -114,7 +114,7 @@ def run_board(
     session_of = sessions(cells, console, run_cell, known_data, workers, executor, archive_file(output, name))
     plan = None
     if match is None and tune is None:
-        plan_file(output, name).unlink(missing_ok=True)  # one of an earlier pass
+        put_aside(plan_file(output, name))  # one of an earlier pass
     else:
         chooser = Chooser(
             candidates_of(cells), match, tune, resolve=resolve, fingerprint=known_data, schema=schema_of,

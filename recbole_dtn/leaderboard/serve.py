@@ -63,7 +63,9 @@ class BoardServer(ThreadingHTTPServer):
             found = self.find()
             runs = "\n".join(f"{run.dataset} {run.run_id} {run.settings_digest}" for run in found.records)
             stored = Stored.read(self.title, self.output)
-            shown = f"{runs}\n{stored}\n{found.plan}".encode()
+            if found.beside is not None:
+                stored = stored.or_else(Stored.read(found.name, found.beside))
+            shown = f"{runs}\n{stored}\n{found.plan}\n{found.design}\n{found.names}".encode()
             version = hashlib.sha256(shown).hexdigest()[:16] if found.records else ""
             if version != self.made[0]:
                 rows = stored.rows(summarise(found.records, found.names, found.design), found.records)

@@ -114,9 +114,10 @@ class BoardRow:
         name: of the row; the model's where the leaderboard gives none.
         worse: tasks whose log loss is above that of a constant, by split and seed, of the runs that have any.
         proposed: whether it is one that is to be compared with the baselines, and no baseline itself.
-        contrasts: planned comparisons of this row: their titles and the rows that it is compared with.
+        contrasts: planned comparisons of this row: place in the file, title, and the row that it is compared with.
         tested: the uncertainty of the test sample of differences to the comparator; tested_against: of those to the
-            other rows of contrasts, by their names. untested: why there is none. conditional: AUC of conditional
+            other rows of contrasts, by their names. untested, untested_against: why there
+            is none. conditional: AUC of conditional
             probabilities that follow from a chain of tasks, such as ``buy@click (ratio)``.
         tested_on: ``draws``, what is ``drawn`` (users or rows), their number ``units``, and ``test_rows``.
         speed: of a serial pass, by column; see :mod:`~recbole_dtn.leaderboard.speed`.
@@ -154,10 +155,11 @@ class BoardRow:
     name: str = ""
     worse: Mapping[UnitKey, tuple[str, ...]] = field(default_factory=dict)
     proposed: bool = False
-    contrasts: tuple[tuple[str, str], ...] = ()
+    contrasts: tuple[tuple[int, str, str], ...] = ()
     tested: Mapping[Metric, Tested] = field(default_factory=dict)
     tested_against: Mapping[str, Mapping[Metric, Tested]] = field(default_factory=dict)
     conditional: Mapping[str, Summary] = field(default_factory=dict)
+    untested_against: Mapping[str, str] = field(default_factory=dict)
     untested: str = ""
     tested_on: Mapping[str, Any] = field(default_factory=dict)
     speed: Mapping[str, float | None] = field(default_factory=dict)
@@ -325,7 +327,9 @@ def summarise(
         replace(
             row,
             proposed=row.name in design.proposed,
-            contrasts=tuple((title, b) for title, (a, b) in design.contrasts.items() if a == row.name),
+            contrasts=tuple(
+                (place, title, b) for place, (title, (a, b)) in enumerate(design.contrasts.items()) if a == row.name
+            ),
         )
         for row in rows
     ]

@@ -13,7 +13,7 @@ from typing import Any
 
 from recbole_dtn.errors import DataError
 from recbole_dtn.leaderboard.statistics import BoardRow, runs_of_rows
-from recbole_dtn.leaderboard.tested import FolderOf, statistics_key, tested_rows, with_statistics
+from recbole_dtn.leaderboard.tested import FolderOf, statistics_of, with_statistics
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.files import write_text
 
@@ -41,7 +41,7 @@ class Stored:
     """What stands beside the tables of a leaderboard.
 
     Attributes:
-        statistics: of each data set, as :func:`~.tested.tested_rows` gives them.
+        statistics: of each data set, as :func:`~.tested.statistics_of` gives them.
         speed: ``machine`` and ``rows``, as :mod:`~recbole_dtn.leaderboard.speed` writes them.
         failures: of cells.
     """
@@ -70,6 +70,10 @@ class Stored:
                 for line in lines
             ),
         )  # fmt: skip
+
+    def or_else(self, other: Stored) -> Stored:
+        """With the files of another place where this one has none."""
+        return Stored(self.statistics or other.statistics, self.speed or other.speed, self.failures or other.failures)
 
     @property
     def measured_on(self) -> str | None:
@@ -105,26 +109,20 @@ class Stored:
 def compute_statistics(
     rows: Sequence[BoardRow], records: Sequence[RunRecord], stored: Stored, folder_of: FolderOf, path: Path
 ) -> Stored:
-    """The statistics of a leaderboard, those that are not of its runs computed anew from their test scores.
+    """The statistics of a leaderboard; those that are not known of its runs are computed from their test scores.
 
-    They are written where anything is new, or the file is missing.
+    They are written where anything is new, or the file is missing. Those of other data sets stay.
 
     Args:
         rows, records: of the leaderboard. stored: what is known. folder_of: where the test scores of a run are.
         path: of the file of the statistics.
     """
-    found = {}
+    found = dict(stored.statistics)
     for dataset, group in groupby(rows, key=lambda row: row.dataset):
         of_set = list(group)
-        runs = runs_of_rows(of_set, records)
-        known = stored.statistics.get(dataset)
-        if known is None or known.get("key") != statistics_key(of_set, runs):
-            new = tested_rows(of_set, runs, folder_of)
-            # Those of other runs stay where these have no scores: records may come back, and the table says it.
-            if new is not None and (known is None or any("differences" in line for line in new["rows"])):
-                known = new
-        if known is not None:
-            found[dataset] = known
+        new = statistics_of(of_set, runs_of_rows(of_set, records), folder_of, stored.statistics.get(dataset))
+        if new is not None:
+            found[dataset] = new
     if found != stored.statistics or (found and not path.is_file()):
         text = json.dumps({"format": FORMAT, "datasets": found}, indent=1, allow_nan=False)
         write_text(path, text + "\n")

@@ -1,7 +1,8 @@
-"""Differences to the comparator with the uncertainty of the test sample, from the test scores of a board's cells.
+"""Differences between rows with the uncertainty of the test sample, from the test scores of a board's cells.
 
-They are computed once, at the end of a run of the board, and kept in ``<board>.statistics.json`` under a digest of the
-records that they are of, so that tables and pages are made from records and that file alone.
+They are computed once, at the end of a run of the board, and kept in ``<board>.statistics.json``, each under a digest
+of the runs that it is of, so that tables and pages are made from records and that file alone. Those whose runs have no
+scores any more stay as they are.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +26,7 @@ from recbole_dtn.metric.paired import LEAST_DRAWS, Paired
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.record.scores import TestRows, read_rows, read_scores
 
-__all__ = ["FolderOf", "statistics_key", "tested_rows", "with_statistics"]
+__all__ = ["FolderOf", "statistics_of", "with_statistics"]
 
 FolderOf = Callable[[RunRecord], Path | None]
 """The folder of a run, None where it is not known."""
@@ -34,86 +36,107 @@ DRAWS_EACH = 100
 DIGITS = 8
 NO_SCORES = "no test scores are stored (older records, or a large test split)"
 OTHER_SCORES = "the stored test scores do not give the recorded metric"
+OTHER_RUNS = "the stored statistics are of other runs"
+OTHER_DATA = "its data are not those of the other rows"
+ABOUT = ("drawn", "units", "test_rows")
 
 
 class _MissingError(Exception):
     """Why a row has no statistics."""
 
 
-def statistics_key(rows: Sequence[BoardRow], runs: Sequence[Runs]) -> str:
-    """A digest of all that the statistics of one data set depend on: its runs, and which row is compared with."""
-    best = comparator(of_one_source(rows))
-    content = [
-        [row.settings_digest, row.source_fingerprint, [
-            [split.title, seed, run.run_id, run.data_fingerprint, run.test, run.valid_value]
-            for (split, seed), run in of_row.items()
-        ]]
-        for row, of_row in zip(rows, runs, strict=True)
-    ]  # fmt: skip
-    described: dict[str, Any] = {"compared_with": best and best.settings_digest, "rows": content}
-    planned = [[row.name, *pair] for row in rows for pair in row.contrasts]
-    if planned:
-        described["contrasts"] = planned
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:32]
+@dataclass(frozen=True)
+class _Wanted:
+    """What is computed of the rows of one data set: pairs of rows, and of each row its rescored metrics.
+
+    Attributes:
+        rows: on the data that most of them are on. best: the comparator. pairs: differences to the comparator and
+            contrasts, each once. runs: of a row, by ``id``.
+    """
+
+    rows: Sequence[BoardRow]
+    best: BoardRow | None
+    pairs: Sequence[tuple[BoardRow, BoardRow]]
+    runs: Mapping[int, Runs]
+
+    @classmethod
+    def of(cls, rows: Sequence[BoardRow], runs: Sequence[Runs]) -> _Wanted | None:
+        """None where there is nothing to compare on one split."""
+        used = of_one_source(rows)
+        if any(len(row.splits) > 1 for row in used):
+            return None
+        best, by_name = comparator(used), {row.name: row for row in used}
+        pairs = [(row, best) for row in used if best is not None and row is not best]
+        pairs += [(row, by_name[name]) for row in used for _, _, name in row.contrasts if name in by_name]
+        once = {(id(row), id(other)): (row, other) for row, other in pairs}
+        if not once:
+            return None
+        return cls(used, best, list(once.values()), {id(row): of for row, of in zip(rows, runs, strict=True)})
+
+    def key(self, *rows: BoardRow) -> str:
+        """A digest of the runs of rows."""
+        content = [
+            [row.settings_digest, row.source_fingerprint, [
+                [split.title, seed, run.run_id, run.data_fingerprint, run.test, run.valid_value]
+                for (split, seed), run in self.runs[id(row)].items()
+            ]]
+            for row in rows
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+    @property
+    def family(self) -> int:
+        """Differences that are corrected together, at most."""
+        tasks = max(len(row.tasks) for row in self.rows)
+        return max(len(self.rows) - 1, sum(len(row.contrasts) for row in self.rows)) * tasks
 
 
-def tested_rows(rows: Sequence[BoardRow], runs: Sequence[Runs], folder_of: FolderOf) -> dict[str, Any] | None:
+def statistics_of(
+    rows: Sequence[BoardRow], runs: Sequence[Runs], folder_of: FolderOf, known: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
     """The statistics of one data set, as JSON has them; None where there is nothing to compare on one split.
 
     Args:
         rows: of one data set. runs: of each row. folder_of: where the test scores of a run are.
+        known: earlier statistics, of which those of the same runs are not computed again.
     """
-    of_row = {id(row): of for row, of in zip(rows, runs, strict=True)}
-    used = of_one_source(rows)
-    best = comparator(used)
-    if best is None or any(len(row.splits) > 1 for row in used):
+    wanted = _Wanted.of(rows, runs)
+    if wanted is None:
         return None
-    found: dict[str, Any] = {
-        "key": statistics_key(rows, runs),
-        "comparator": {"name": best.name, "settings_digest": best.settings_digest, "valid_metric": best.valid_metric},
-    }
-    others = [row for row in used if row is not best]
-    reader = _Reader(folder_of, len(others) * len(best.tasks))
+    pairs, of_rows = _by_key(known, "pairs", "differences"), _by_key(known, "rows", "ece")
+    reader = _Reader(folder_of, wanted)
+    found_rows, found_pairs = [], []
+    for row in wanted.rows:
+        key = wanted.key(row)
+        line = of_rows.get(key) or {**_named(row), "key": key, **reader.rescored(row)}
+        found_rows.append(line)
+        for first, second in wanted.pairs:
+            if first is row:
+                found_pairs.append(pairs.get(wanted.key(first, second)) or _pair(first, second, wanted, reader))
+        reader.forget(row)
+    about = reader.about or {name: known[name] for name in ABOUT if known and name in known}
+    best = wanted.best
+    named = {} if best is None else {"comparator": {**_named(best), "valid_metric": best.valid_metric}}
+    # What is of other runs stays where these have no scores: records may come back.
+    missing = {(line["settings_digest"], line["against"]) for line in found_pairs if "missing" in line}
+    stay = [line for line in pairs.values() if (line["settings_digest"], line["against"]) in missing]
+    unscored = {line["settings_digest"] for line in found_rows if "ece" not in line}
+    rescored = [line for line in of_rows.values() if line["settings_digest"] in unscored]
+    return {**named, "seed": SEED, **about, "rows": [*found_rows, *rescored], "pairs": [*found_pairs, *stay]}
+
+
+def _by_key(known: Mapping[str, Any] | None, name: str, needed: str) -> dict[str, dict[str, Any]]:
+    """The lines of earlier statistics that have a result, by the runs that they are of."""
+    return {line["key"]: line for line in (known or {}).get(name, ()) if needed in line and "key" in line}
+
+
+def _pair(row: BoardRow, other: BoardRow, wanted: _Wanted, reader: _Reader) -> dict[str, Any]:
+    line = {**_named(row), "against": other.name, "key": wanted.key(row, other)}
     try:
-        theirs = reader.read(best, of_row[id(best)])
+        differences = _differences(row, reader.read(row), other, reader.read(other), reader)
     except _MissingError as reason:
-        return {**found, "rows": [{**_named(row), "missing": f"{best.name}: {reason}"} for row in others]}
-    lines, planned = [], _Planned(used)
-    planned.keep(best, theirs)
-    for row in others:
-        try:
-            mine = reader.read(row, of_row[id(row)])
-            lines.append({**_named(row), "differences": _differences(row, mine, best, theirs, reader)})
-            planned.keep(row, mine)
-        except _MissingError as reason:
-            lines.append({**_named(row), "missing": str(reason)})
-    contrasts = planned.lines(reader)
-    known: dict[str, Any] = {"contrasts": contrasts} if contrasts else {}
-    known |= {name: values for name, values in reader.rescored.items() if values}
-    return {**found, "draws": reader.number, "seed": SEED, **reader.about, "rows": lines, **known}
-
-
-class _Planned:
-    """The rows of contrasts, kept while the others are read."""
-
-    def __init__(self, rows: Sequence[BoardRow]) -> None:
-        self.rows = rows
-        self.names = {name for row in rows for _, other in row.contrasts for name in (row.name, other)}
-        self.read: dict[str, tuple[BoardRow, dict[Metric, _OfMetric]]] = {}
-
-    def keep(self, row: BoardRow, drawn: dict[Metric, _OfMetric]) -> None:
-        if row.name in self.names:
-            self.read[row.name] = row, drawn
-
-    def lines(self, reader: _Reader) -> list[dict[str, Any]]:
-        """A line for each contrast whose rows have scores."""
-        return [
-            {**_named(row), "against": other,
-             "differences": _differences(row, self.read[row.name][1], *self.read[other], reader)}
-            for row in self.rows
-            for other in dict.fromkeys(other for _, other in row.contrasts)
-            if row.name in self.read and other in self.read
-        ]  # fmt: skip
+        return {**line, "missing": str(reason)}
+    return {**line, "draws": reader.number, "differences": differences}
 
 
 def _named(row: BoardRow) -> dict[str, Any]:
@@ -134,40 +157,82 @@ class _OfMetric:
 class _Reader:
     """Reads the scores of rows, and computes their metrics on draws that all rows share."""
 
-    def __init__(self, folder_of: FolderOf, comparisons: int) -> None:
-        self.folder_of = folder_of
-        self.number = max(LEAST_DRAWS, DRAWS_EACH * comparisons)
+    def __init__(self, folder_of: FolderOf, wanted: _Wanted) -> None:
+        self.folder_of, self.wanted = folder_of, wanted
+        self.number = max(LEAST_DRAWS, DRAWS_EACH * wanted.family)
         self.about: dict[str, Any] = {}
         self.test: TestRows | None = None
         self.draws: Draws | None = None
         self.units: Any = None
-        self.rescored: dict[str, dict[str, Any]] = {"conditional": {}, "ece": {}}
-        """Values by run of each row, by the digest of its settings."""
+        self.scores: dict[int, Any] = {}
+        self.drawn: dict[int, dict[Metric, _OfMetric]] = {}
+        self.again = Counter(id(other) for _, other in wanted.pairs)
+        """How often a row is still the second of a pair."""
 
-    def read(self, row: BoardRow, runs: Runs) -> dict[Metric, _OfMetric]:
+    def forget(self, row: BoardRow) -> None:
+        """The differences of a row to others are done; what no other needs is dropped."""
+        for first, other in self.wanted.pairs:
+            if first is row:
+                self.again[id(other)] -= 1
+        for known in [id(each) for each in self.wanted.rows]:
+            if self.again[known] <= 0:
+                self.scores.pop(known, None)
+                self.drawn.pop(known, None)
+
+    def rescored(self, row: BoardRow) -> dict[str, Any]:
+        """The metrics of a row that are computed from its scores alone, by run; empty without scores."""
+        try:
+            scores, tasks = self._checked(row), row.settings.get("tasks", ())
+        except _MissingError:
+            return {}
+        assert self.test is not None
+        return {
+            "ece": calibration_errors(tasks, scores, self.test),
+            "conditional": conditional_aucs(tasks, scores, self.test),
+        }
+
+    def _checked(self, row: BoardRow) -> Any:
+        """The (S, N, T) scores of a row, which give its recorded metrics on all test rows.
+
+        Raises:
+            _MissingError: as :meth:`read`.
+        """
+        self.read(row)
+        return self._scores(row)
+
+    def _scores(self, row: BoardRow) -> Any:
+        if id(row) not in self.scores:
+            scores = []
+            for run in self.wanted.runs[id(row)].values():
+                folder = self.folder_of(run)
+                found = None if folder is None else read_scores(folder, run.data_fingerprint)
+                if folder is None or found is None or not self._labels(folder, run.data_fingerprint, len(found)):
+                    raise _MissingError(NO_SCORES)
+                scores.append(found)
+            self.scores[id(row)] = np.stack(scores)
+        return self.scores[id(row)]
+
+    def read(self, row: BoardRow) -> dict[Metric, _OfMetric]:
         """The drawn metrics of a row.
 
         Raises:
             _MissingError: where a run has no scores, or others than those that were evaluated.
         """
-        scores = []
-        for run in runs.values():
-            folder = self.folder_of(run)
-            found = None if folder is None else read_scores(folder, run.data_fingerprint)
-            if folder is None or found is None or not self._labels(folder, run.data_fingerprint, len(found)):
-                raise _MissingError(NO_SCORES)
-            scores.append(found)
+        if id(row) not in self.drawn:
+            try:
+                self.drawn[id(row)] = self._read(row)
+            except _MissingError as reason:
+                raise _MissingError(f"{row.name}: {reason}") from None
+        return self.drawn[id(row)]
+
+    def _read(self, row: BoardRow) -> dict[Metric, _OfMetric]:
+        scores, runs = self._scores(row), self.wanted.runs[id(row)]
         places = {unit: place for place, unit in enumerate(runs)}
-        assert self.test is not None
-        for name, compute in (("conditional", conditional_aucs), ("ece", calibration_errors)):
-            values = compute(row.settings.get("tasks", ()), np.stack(scores), self.test)
-            if values:
-                self.rescored[name][row.settings_digest] = values
         of_task = {}
         for place, task in enumerate(row.tasks):
             metric = compared_metric(row, task)
             if metric is not None and metric.name in DRAWABLE:
-                lines, known = np.stack([found[:, place] for found in scores]), row.values[metric]
+                lines, known = scores[:, :, place], row.values[metric]
                 of_task[metric] = self._drawn(metric, lines, place, places, [known.get(unit) for unit in runs])
         return of_task
 
@@ -251,39 +316,50 @@ def with_statistics(rows: Sequence[BoardRow], runs: Sequence[Runs], found: Mappi
     Args:
         rows: of one data set. runs: of each row. found: their statistics as they are stored, or None.
     """
-    if found is None:
-        return [replace(row, untested=NO_SCORES) for row in rows]
-    if found.get("key") != statistics_key(rows, runs):
-        return [replace(row, untested="the stored statistics are of other runs") for row in rows]
-    by_digest = {line["settings_digest"]: line for line in found["rows"]}
-    against: dict[str, dict[str, Any]] = {}
-    for line in found.get("contrasts", ()):
-        against.setdefault(line["settings_digest"], {})[line["against"]] = _tested(line)
-    about = {name: found[name] for name in ("draws", "drawn", "units", "test_rows") if name in found}
+    wanted = _Wanted.of(rows, runs)
+    if wanted is None:
+        return list(rows)
+    pairs = {line["key"]: line for line in (found or {}).get("pairs", ()) if "key" in line}
+    of_rows = {line["key"]: line for line in (found or {}).get("rows", ()) if "key" in line}
+    about = {name: found[name] for name in ABOUT if name in found} if found else {}
+    used, none = {id(row) for row in wanted.rows}, NO_SCORES if found is None else OTHER_RUNS
     done = []
-    for row, of_row in zip(rows, runs, strict=True):
-        line = by_digest.get(row.settings_digest, {})
-        values = {**_calibration(found, row, of_row), **row.values}
+    for row in rows:
+        if id(row) not in used:
+            done.append(replace(row, untested=OTHER_DATA))
+            continue
+        lines = {id(other): pairs.get(wanted.key(row, other), {"missing": none})
+                 for first, other in wanted.pairs if first is row}  # fmt: skip
+        by_name = {other.name: lines[id(other)] for first, other in wanted.pairs if first is row}
+        mine = lines.get(id(wanted.best), {})
+        rescored = of_rows.get(wanted.key(row), {})
+        values = {**row.values, **_calibration(rescored, wanted.runs[id(row)])}
         done.append(
             replace(
-                row, tested=_tested(line), tested_against=against.get(row.settings_digest, {}),
-                untested=line.get("missing", ""), tested_on=about,
+                row,
+                tested=_tested(mine),
+                untested=mine.get("missing", ""),
+                tested_against={name: _tested(line) for name, line in by_name.items()},
+                untested_against={name: line["missing"] for name, line in by_name.items() if "missing" in line},
+                tested_on={**about, "draws": max((line.get("draws", 0) for line in lines.values()), default=0)},
                 values=values,
                 metrics={metric: row.metrics.get(metric) or summary(of.values()) for metric, of in values.items()},
                 conditional={
-                    f"{name} ({way})": summary(values)
-                    for name, ways in found.get("conditional", {}).get(row.settings_digest, {}).items()
-                    for way, values in ways.items()
+                    f"{name} ({way})": summary(of_runs)
+                    for name, ways in rescored.get("conditional", {}).items()
+                    for way, of_runs in ways.items()
                 },
             )
-        )  # fmt: skip
+        )
     return done
 
 
-def _calibration(found: Mapping[str, Any], row: BoardRow, runs: Runs) -> dict[Metric, dict[UnitKey, float | None]]:
+def _calibration(line: Mapping[str, Any], runs: Runs) -> dict[Metric, dict[UnitKey, float | None]]:
     """The expected calibration errors that were computed from test scores, by run."""
-    of_row = found.get("ece", {}).get(row.settings_digest, {})
-    return {Metric("test", task, "ece"): dict(zip(runs, values, strict=True)) for task, values in of_row.items()}
+    return {
+        Metric("test", task, "ece"): dict(zip(runs, values, strict=True))
+        for task, values in line.get("ece", {}).items()
+    }
 
 
 def _tested(line: Mapping[str, Any]) -> dict[Metric, Tested]:

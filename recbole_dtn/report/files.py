@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -21,8 +22,8 @@ if sys.platform != "win32":
     import fcntl
 
 __all__ = [
-    "DAMAGED", "WRITING", "check_place", "collect", "guarded", "is_locked", "json_value", "lock", "read_json",
-    "replacing", "temporary_file", "why_not_written", "write_bytes", "write_text", "writing",
+    "DAMAGED", "WRITING", "check_place", "collect", "guarded", "is_locked", "json_value", "lock", "put_aside",
+    "read_json", "replacing", "temporary_file", "why_not_written", "write_bytes", "write_text", "writing",
 ]  # fmt: skip
 
 WRITING = ".writing-"
@@ -55,6 +56,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_bytes(content)
+
+
+def put_aside(path: Path) -> None:
+    """Rename a file that another would replace, if it is there, to a free name with ``.earlier`` behind it."""
+    if path.is_file():
+        names = (path.with_name(f"{path.name}.earlier{number or ''}") for number in itertools.count())
+        with writing(path):
+            path.rename(next(name for name in names if not name.exists()))
 
 
 def check_place(place: Path, option: str, *, file: bool = False) -> None:

@@ -154,6 +154,7 @@ def test_ctrl_c_leaves_what_was_recorded(tmp_path: Path, trained: Callable[[list
         (lambda data: b"plain text", "not a whole gzip file"),
         (lambda data: gzip.compress(b""), "line 1: not the records of a leaderboard"),
         (lambda data: _lines(data, 0, lambda head: {**head, "format": 99}), "expected format 1, found 99"),
+        (lambda data: _lines(data, 0, lambda head: {**head, "format": 2, "new": 1}), "take a newer recbole_dtn"),
         (lambda data: _lines(data, 0, lambda head: {**head, "rows": {}}), "line 1: no row of the settings"),
         (lambda data: _lines(data, 2, lambda record: {**record, "seed": 5}), "line 3 was changed after it was written"),
         (lambda data: _lines(data, 1, lambda record: {"seed": 5}), "line 2: not a run record of version"),
@@ -172,9 +173,11 @@ def test_faults_name_the_line_and_stop_nothing_else(
     with pytest.raises(DataError, match=told):
         read_archive(path)
     said = io.StringIO()
+    damaged = path.read_bytes()
     run(tmp_path, refuse, said)  # the runs are there
     assert told in " ".join(said.getvalue().split())
     assert len(read_archive(path).records) == 4
+    assert path.with_name(f"{path.name}.earlier").read_bytes() == damaged, "put aside, not lost"
 
 
 def _lines(data: bytes, number: int, change: Callable[[dict[str, object]], dict[str, object]]) -> bytes:
@@ -192,15 +195,28 @@ def test_a_file_that_unpacks_to_too_much_is_refused(
         read_archive(archive_file(tmp_path / "tables", "b"))
 
 
+def test_an_archive_elsewhere_keeps_its_statistics(
+    tmp_path: Path, trained: Callable[[list[str]], RunRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, trained)
+    (tmp_path / "tables" / "b.failures.csv").write_text(
+        "dataset,name,model,split,seed,settings_digest,reason\nml-100k,x,MMoE,random,7,d,no memory\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    archive = str(archive_file(tmp_path / "tables", "b"))
+    assert main(["leaderboard", "render", archive, "--output=other", "--name=title"]) == 0
+    assert "no memory" in (tmp_path / "other" / "title.md").read_text()
+
+
 def test_options_that_name_cells_are_refused_beside_an_archive(
     tmp_path: Path, trained: Callable[[list[str]], RunRecord], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(tmp_path, trained)
     archive = str(archive_file(tmp_path / "tables", "b"))
     for options, told in [
-        (["--seeds=2"], "--seeds needs the file of a leaderboard"),
+        (["--seeds=2"], "--seeds needs the file of a leaderboard (.yaml)"),
         (["--models=DTN"], "leave out --models"),
-        (["--epochs=2"], "--epochs=2 needs the file of a leaderboard"),
+        (["--epochs=2"], "--epochs=2 needs the file of a leaderboard (.yaml)"),
     ]:
         assert main(["leaderboard", "render", archive, *options]) == 2
         assert told in " ".join(capsys.readouterr().err.split())

@@ -17,6 +17,7 @@ from recbole_dtn.leaderboard.archive import read_archive
 from recbole_dtn.leaderboard.board import read_board
 from recbole_dtn.leaderboard.compare import compare, contrasts
 from recbole_dtn.leaderboard.design import Design
+from recbole_dtn.leaderboard.differences import difference_notes
 from recbole_dtn.leaderboard.forms import write_forms
 from recbole_dtn.leaderboard.remake import of_archive
 from recbole_dtn.leaderboard.render import print_board
@@ -84,6 +85,17 @@ def test_over_seeds_they_have_the_uncertainty_of_the_test_sample(
     assert planned.significant(mine)
 
 
+def test_they_stand_in_the_order_of_the_file_and_missing_ones_are_told(board_runs: Runs) -> None:
+    records = [run for model in ("A", "B", "C") for seed in range(3) if (model, seed) < ("C", 1)
+               for run in board_runs(model, 0.7 + seed / 100, [seed])]  # fmt: skip
+    design = Design(contrasts={"z": ["B", "A"], "short": ["A", "C"], "a": ["A", "B"]})
+    found = contrasts(summarise(records, design=design))
+    assert found is not None
+    assert list(dict.fromkeys(each.title for each in found.differences)) == ["z", "a"]
+    assert found.left_out == ("short",)
+    assert "Left out, as their rows share fewer than two runs: short." in difference_notes(found)
+
+
 def test_every_form_has_them_and_the_archive_makes_them_again(tmp_path: Path, board_runs: Runs) -> None:
     aucs = {"A": [0.80, 0.81, 0.83], "B": [0.79, 0.79, 0.78], "C": [0.70, 0.75, 0.72]}
     records = [run for model, values in aucs.items() for seed, auc in enumerate(values)
@@ -123,6 +135,8 @@ def test_names_that_are_no_rows_are_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(UsageError, match=r"contrasts\.x: expected the names of two rows, found \[A, A\]"):
         Design(contrasts={"x": ["A", "A"]}).check(["A"])
+    with pytest.raises(UsageError, match="'x' and 'y' compare the same rows"):
+        Design(contrasts={"x": ["A", "B"], "y": ["B", "A"]}).check(["A", "B"])
     text = "datasets: [ml-100k]\nmodels: [MMoE, PLE]\n"
     board = tmp_path / "b.yaml"
     for contrast, told in (

@@ -73,6 +73,7 @@ def test_weights_count_rows_that_often() -> None:
         ({"negative_rate": 0.1}, ["joint"]),
         ({"observed_when": "click == 1"}, None),
         ({"after": []}, None),
+        ({"kind": "regression"}, None),
         ({"after": ["click", "cart"]}, ["ratio", "joint"]),
     ],
 )
@@ -119,5 +120,14 @@ def test_the_calibration_error_needs_probabilities_of_a_binary_task() -> None:
     for change in ({"pos_weight": 2.0}, {"loss": {"name": "focal"}}, {"loss": "focal"}):
         assert set(calibration_errors([{**CHAIN[0], **change}, CHAIN[1]], scores, test)) == {"buy"}
     assert set(calibration_errors([CHAIN[0], {**CHAIN[1], "loss": {"name": "bce"}}], scores, test)) == {"click", "buy"}
-    regression = TestRows(np.column_stack([test.labels[:, 0] * 3.5, test.labels[:, 1]]))
-    assert set(calibration_errors(CHAIN, scores, regression)) == {"buy"}
+    assert set(calibration_errors([{**CHAIN[0], "kind": "regression"}, CHAIN[1]], scores, test)) == {"buy"}
+
+
+def test_the_calibration_error_counts_a_row_by_its_weight() -> None:
+    scores, test = data()
+    weight = np.where(np.arange(ROWS) % 2, 2.0, 1.0).astype(np.float32)
+    twice = np.repeat(np.arange(ROWS), weight.astype(int))
+    one = calibration_errors(CHAIN, scores, TestRows(test.labels, weight=weight))
+    two = calibration_errors(CHAIN, scores[:, twice], TestRows(test.labels[twice]))
+    for task in ("click", "buy"):
+        assert one[task] == pytest.approx(two[task], abs=1e-6)

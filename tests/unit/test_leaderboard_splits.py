@@ -247,6 +247,24 @@ def test_delta_m_is_the_mean_relative_change_of_all_tasks() -> None:
     assert one_task.all_tasks == ()
 
 
+def test_delta_m_is_of_rows_that_have_every_task_and_keeps_its_sign_below_zero() -> None:
+    def with_reach(model: str, reach: float, best: float, seed: int, tasks: int = 2) -> RunRecord:
+        run = record(model, 1, 0.7, seed=seed, best=best)
+        names = ["like", "love"][:tasks]
+        return run.model_copy(update={
+            "test": {name: {"auc": 0.5 + reach * 0.3} for name in names}, "best_auc": dict.fromkeys(names, 0.8),
+            "tasks": [TaskRecord(name=name, label=name, after=[]) for name in names],
+        })  # fmt: skip
+
+    runs = [with_reach("A", 0.1, 0.6, seed) for seed in range(3)]
+    runs += [with_reach("B", -0.1, 0.8, seed) for seed in range(3)]
+    runs += [with_reach("C", 0.2, 0.7, seed, tasks=1) for seed in range(3)]
+    found = compare(summarise(runs))
+    assert found is not None
+    assert [each.row.model for each in found.all_tasks] == ["A"]
+    assert found.all_tasks[0].delta_m.mean == pytest.approx(2.0), "better than a negative value is positive"
+
+
 def test_five_seeds_cannot_be_significant_by_wilcoxon_and_ten_can() -> None:
     assert wilcoxon_p([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx(2 / 2**5)
     assert wilcoxon_p([0.01 + 0.001 * i for i in range(10)]) == pytest.approx(2 / 2**10)

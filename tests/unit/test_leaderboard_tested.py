@@ -45,6 +45,7 @@ class Board:
             test = {"like": {"auc": auc}}
             tasks = [{"name": "like", "label": "like", "after": []}]
             (run,) = self.board_runs(model, auc, [seed], test=test, tasks=tasks, valid_value=valid)
+            run = run.model_copy(update={"settings": {**run.settings, "tasks": [{"name": "like"}]}})
             folder = self.folder / "films" / model / run.run_id
             folder.mkdir(parents=True)
             keeper = ScoreKeeper(ROWS, 1)
@@ -124,19 +125,32 @@ def test_statistics_are_kept_under_the_runs_that_they_are_of(tmp_path: Path, boa
     file.unlink()
     assert board.rows()[0] == rows
     assert file.read_bytes() == text
-    # Another run of a cell makes them stale; without its scores that is said.
+    # Another run of a cell makes those of its row stale; without its scores that is said.
+    board.add("Same", 0.11)
+    folders = board.folders
+    both, stored = board.rows(stored)
     (new,) = board.board_runs("Worse", 0.7, [10], test={"like": {"auc": 0.7}})
     board.records.append(new)
     board.folders = {}
-    rows, _ = board.rows(stored)
-    assert {row.untested for row in rows} == {"the stored statistics are of other runs"}
-    assert all(not row.tested for row in rows)
+    rows, stored = board.rows(stored)
+    assert {row.model: row.untested for row in rows} == {
+        "Good": "", "Worse": "Worse: no test scores are stored (older records, or a large test split)", "Same": "",
+    }  # fmt: skip
+    assert [row.tested for row in rows if row.model == "Same"] == [both[2].tested], "those of other rows are kept"
+    board.records.pop()
+    assert board.rows(stored)[0] == both, "and those of the runs before, which came back"
     file.unlink()
     rows, _ = board.rows()
-    assert rows[1].untested == "Good: no test scores are stored (older records, or a large test split)"
-    board.folders = folders
-    rows, _ = board.rows()
-    assert rows[1].untested == "no test scores are stored (older records, or a large test split)"
+    assert rows[1].untested.endswith("no test scores are stored (older records, or a large test split)")
+    assert not rows[1].tested
+
+
+def test_statistics_of_data_sets_that_are_left_out_stay(tmp_path: Path, board_runs: Runs) -> None:
+    board = Board(tmp_path, board_runs, grouped=True)
+    board.add("Good", 0.1, valid=0.9)
+    board.add("Worse", 3.0)
+    _, stored = board.rows(Stored(statistics={"another": {"pairs": []}}))
+    assert set(Stored.read("b", tmp_path).statistics) == set(stored.statistics) == {"another", "films"}
 
 
 def test_scores_that_are_not_those_of_the_record_do_not_count(tmp_path: Path, board_runs: Runs) -> None:
@@ -145,7 +159,10 @@ def test_scores_that_are_not_those_of_the_record_do_not_count(tmp_path: Path, bo
     board.add("Worse", 3.0)
     board.records[-1] = board.records[-1].model_copy(update={"test": {"like": {"auc": 0.5}}})
     rows, _ = board.rows()
-    assert rows[1].untested == "the stored test scores do not give the recorded metric"
+    assert rows[1].untested == "Worse: the stored test scores do not give the recorded metric"
+    assert not rows[1].conditional
+    assert not any(metric.name == "ece" for metric in rows[1].metrics), "nothing is computed from wrong scores"
+    assert any(metric.name == "ece" for metric in rows[0].metrics)
 
 
 def test_holm_over_rows_and_tasks_by_hand(board_runs: Runs) -> None:

@@ -242,6 +242,26 @@ def test_a_leaderboard_goes_on_from_its_tables_folder_on_another_machine(finishe
     assert {settings.trial is None for settings in board.trainer.ran} == {False}, "only trials ran again"
 
 
+def test_the_plan_keeps_what_a_later_run_leaves_out(finished: Board, tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    shutil.copytree(finished.output, board.output)
+    whole = comparable(board)
+    some = ROWS[:1]
+    run_board(
+        some, ["ml-100k"], [1], board.words, board.output, Console(file=io.StringIO()), board="board", floors=[],
+        run_cell=board.trainer, fingerprint=lambda settings: FINGERPRINT, **board.options,
+    )  # fmt: skip
+    assert board.trainer.ran == []
+    assert {row.name for row in board.plan.rows} == {row["name"] for row in whole["rows"]}
+    before = (board.output / "board.plan.json").read_bytes()
+    run_board(
+        some, ["ml-100k"], [1], board.words, board.output, Console(file=io.StringIO()), board="board", floors=[],
+        run_cell=board.trainer, fingerprint=lambda settings: FINGERPRINT,
+    )  # fmt: skip
+    assert not (board.output / "board.plan.json").exists(), "rows that are not tuned have no plan"
+    assert (board.output / "board.plan.json.earlier").read_bytes() == before
+
+
 def test_more_trials_add_to_those_that_were_run(finished: Board) -> None:
     before = len(finished.trainer.ran)
     fewer = Board(finished.folder, tune=TuneWanted(trials=2, epochs=3, space=SPACE))

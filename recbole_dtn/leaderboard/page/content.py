@@ -172,7 +172,7 @@ def _row(
         "cost": {cost.key: _short(cost.of(row)) for cost in COSTS},
         "cost_text": dict(zip((cost.key for cost in COSTS), cost_cells(row, COSTS), strict=True)),
         "metrics": {_key(metric): _measured(row, metric) for metric in wanted if metric in row.metrics},
-        "runs": [_run(key, record, metrics, several=several) for key, record in runs.items()],
+        "runs": [_run(row, key, record, metrics, several=several) for key, record in runs.items()],
         "gates": _gates(list(runs.values())),
         "settings": own_settings(row.model, _first(runs).settings, common),
         "warnings": list(dict.fromkeys(text for sentences in row.warnings for text in sentences)),
@@ -201,9 +201,10 @@ def _measured(row: BoardRow, metric: Metric) -> dict[str, Any]:
     }
 
 
-def _run(key: UnitKey, record: RunRecord, metrics: Sequence[Mapping[str, Any]], *, several: bool) -> dict[str, Any]:
+def _run(
+    row: BoardRow, key: UnitKey, record: RunRecord, metrics: Sequence[Mapping[str, Any]], *, several: bool
+) -> dict[str, Any]:
     split, seed = key
-    test = {**(record.test or {}), **record.factors.get("test", {})}
     curves: dict[str, list[float | None]] = {
         "loss": [epoch.loss for epoch in record.history],
         "selected": [epoch.selected for epoch in record.history],
@@ -216,7 +217,8 @@ def _run(key: UnitKey, record: RunRecord, metrics: Sequence[Mapping[str, Any]], 
         "title": f"{split.title}, seed {seed}" if several else f"seed {seed}",
         "id": record.run_id,
         "values": {
-            metric["key"]: _short(test.get(metric["task"], {}).get(metric["name"])) for metric in metrics
+            metric["key"]: _short(row.values.get(Metric("test", metric["task"], metric["name"]), {}).get(key))
+            for metric in metrics
         },
         "valid": _short(record.valid_value),
         "best_epoch": record.best_epoch,
@@ -263,8 +265,8 @@ def _of_table(title: str, found: Compared, rows: Sequence[BoardRow], names: Mapp
             "p_t": _short(each.paired.p),
             "p_wilcoxon": _short(each.wilcoxon),
             "sample": _short(None if each.tested is None else each.tested.sample_error),
-            "low": _short(of.low if (of := each.tested if found.over == "seeds" else each.paired) else None),
-            "high": _short(of.high if of else None),
+            "low": _short(whole.low if (whole := each.whole(found.over)) else None),
+            "high": _short(whole.high if whole else None),
             "p": _short(each.adjusted),
             "n": each.paired.n,
         }
