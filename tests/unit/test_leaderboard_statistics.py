@@ -222,6 +222,7 @@ costs:
 - ± is the standard deviation over the seeds: the sampling error of the test split is not in it.
 - With fewer than 10 seeds a leaderboard is descriptive; it claims no difference.
 - Equal for all rows: data and split.
+- Took: 3 runs 10.5 s, added up over the processes.
 """
 
 
