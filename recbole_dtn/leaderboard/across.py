@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recbole_dtn.leaderboard.compare import compared_metric
 from recbole_dtn.leaderboard.details import Table
-from recbole_dtn.leaderboard.statistics import BoardRow
+from recbole_dtn.leaderboard.statistics import BoardRow, by_dataset
 from recbole_dtn.registry import METRICS
 from recbole_dtn.report.tables import csv_text
 from recbole_dtn.report.text import decimal, p_value, share
@@ -85,7 +84,7 @@ def across(rows: Sequence[BoardRow]) -> Across | None:
     A game of two rows on a data set is won by the better mean of the test metric, for each task; the tasks of a data
     set and the data sets of a block share one game.
     """
-    sets = {name: list(group) for name, group in groupby(rows, key=lambda row: row.dataset)}
+    sets = by_dataset(rows)
     names = [name for name in dict.fromkeys(row.name for row in rows) if all(
         any(row.name == name for row in of_set) for of_set in sets.values())]  # fmt: skip
     blocks: dict[str, list[str]] = {}

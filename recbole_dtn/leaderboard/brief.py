@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 
 from recbole_dtn.leaderboard.compare import Compared, Comparison, Difference, compare, compared_metric, contrasts
 from recbole_dtn.leaderboard.differences import contrast_name, interval, signed
-from recbole_dtn.leaderboard.fairness import with_plan
+from recbole_dtn.leaderboard.fairness import board_rows
 from recbole_dtn.leaderboard.labels import row_labels
 from recbole_dtn.leaderboard.remake import of_archive
 from recbole_dtn.leaderboard.render import SHOWN
-from recbole_dtn.leaderboard.statistics import BoardRow, summarise
+from recbole_dtn.leaderboard.statistics import BoardRow, by_dataset
 from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.report.tables import escaped, markdown_table
 from recbole_dtn.report.text import NONE, count, decimal
@@ -32,8 +31,7 @@ def brief(archive: Path, *, planned: bool = True) -> str:
     """
     found = of_archive(archive)
     stored = Stored.read(found.name, archive.parent)
-    rows = with_plan(stored.rows(summarise(found.records, found.names, found.design), found.records), found.plan)
-    groups = [list(group) for _, group in groupby(rows, key=lambda row: row.dataset)]
+    groups = by_dataset(board_rows(found.records, found.names, found.design, stored, found.plan)).values()
     return "\n\n".join(_table(group, titled=len(groups) > 1, planned=planned) for group in groups)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from recbole_dtn.config.properties import flow_yaml
+from recbole_dtn.leaderboard.design import Design
 from recbole_dtn.leaderboard.match import MATCHED, can_match
 from recbole_dtn.leaderboard.plan import BoardPlan, MatchedSize, RowTuning
-from recbole_dtn.leaderboard.statistics import BoardRow
+from recbole_dtn.leaderboard.statistics import BoardRow, summarise
+from recbole_dtn.leaderboard.stored import Stored
+from recbole_dtn.record.record import RunRecord
 from recbole_dtn.registry import MODELS
 
-__all__ = ["fairness_notes", "with_plan"]
+__all__ = ["board_rows", "fairness_notes", "with_plan"]
 
 EQUAL = ("embedding_size", "train_batch_size", "epochs", "stopping_step", "valid_metric")
 """Settings that rows are expected to share."""
@@ -31,6 +34,17 @@ def with_plan(rows: Sequence[BoardRow], plan: BoardPlan | None) -> list[BoardRow
         trials = None if plan.tune is None or chosen is None else len(tuning.trials) if tuning else 0
         found.append(replace(row, chosen=chosen, trials=trials))
     return found
+
+
+def board_rows(
+    records: Sequence[RunRecord],
+    names: Mapping[str, str],
+    design: Design,
+    stored: Stored,
+    plan: BoardPlan | None,
+) -> list[BoardRow]:
+    """The rows of a leaderboard with all that is known of them, as :func:`~.forms.write_forms` takes it."""
+    return with_plan(stored.rows(summarise(records, names, design), records), plan)
 
 
 def fairness_notes(rows: Sequence[BoardRow], names: Sequence[str]) -> list[str]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.leaderboard.archive import write_archive
 from recbole_dtn.leaderboard.design import NO_DESIGN, Design
-from recbole_dtn.leaderboard.fairness import with_plan
+from recbole_dtn.leaderboard.fairness import board_rows
 from recbole_dtn.leaderboard.latex import latex
 from recbole_dtn.leaderboard.page.page import board_page
 from recbole_dtn.leaderboard.plan import BoardPlan
 from recbole_dtn.leaderboard.render import write_csv, write_markdown
-from recbole_dtn.leaderboard.statistics import summarise
+from recbole_dtn.leaderboard.statistics import by_dataset
 from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.files import write_text
@@ -64,8 +63,8 @@ def write_forms(
         The paths, in the order of ``forms``; those of the CSV without its table of differences.
     """
     stored = Stored.read(board, folder) if stored is None else stored
-    rows = with_plan(stored.rows(summarise(records, names, design), records), plan)
-    groups = [list(group) for _, group in groupby(rows, key=lambda row: row.dataset)]
+    rows = board_rows(records, names, design, stored, plan)
+    groups = list(by_dataset(rows).values())
     written = []
     for form in forms:
         if form == "md":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from recbole_dtn.leaderboard.details import detail_tables, failure_table, stored
 from recbole_dtn.leaderboard.differences import difference_lines, differences_csv, show_differences
 from recbole_dtn.leaderboard.fairness import fairness_notes
 from recbole_dtn.leaderboard.labels import MARK, WORSE, row_labels
-from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary, unit_of
+from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary, by_dataset, unit_of
 from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.report.console import say
 from recbole_dtn.report.files import write_text
@@ -210,7 +209,7 @@ def _what_the_spread_is(rows: Sequence[BoardRow]) -> str:
 def markdown(rows: Sequence[BoardRow], stored: Stored = NOTHING) -> str:
     """One section per data set: a table with a line per row of the leaderboard, and the notes to it."""
     sections = []
-    for dataset, group in _by_dataset(rows):
+    for dataset, group in by_dataset(rows).items():
         labels = row_labels(group)
         lines = [f"## {escaped(dataset)}", "", *markdown_table(_columns(group), _cells(group))]
         for table in [*detail_tables(group, labels), *stored_tables(group, labels, stored)]:
@@ -252,7 +251,7 @@ def board_csv(rows: Sequence[BoardRow]) -> str:
 
 def print_board(rows: Sequence[BoardRow], console: Console, stored: Stored = NOTHING) -> None:
     """Print the leaderboard: a table as wide as the terminal allows, or plain columns without a terminal."""
-    for dataset, group in _by_dataset(rows):
+    for dataset, group in by_dataset(rows).items():
         say(console, dataset)
         show_table(console, _columns(group), _cells(group), numbers=True)
         labels = row_labels(group)
@@ -291,7 +290,7 @@ def write_csv(rows: Sequence[BoardRow], folder: Path, name: str) -> Path:
     """
     path = folder / f"{name}.csv"
     write_text(path, board_csv(rows))
-    lines = differences_csv([group for _, group in _by_dataset(rows)])
+    lines = differences_csv([group for _, group in by_dataset(rows).items()])
     if lines is None:
         (folder / f"{name}.differences.csv").unlink(missing_ok=True)
     else:
@@ -302,7 +301,3 @@ def write_csv(rows: Sequence[BoardRow], folder: Path, name: str) -> Path:
     else:
         write_text(folder / f"{name}.across.csv", across_csv(together))
     return path
-
-
-def _by_dataset(rows: Sequence[BoardRow]) -> list[tuple[str, list[BoardRow]]]:
-    return [(dataset, list(group)) for dataset, group in groupby(rows, key=lambda row: row.dataset)]

@@ -26,7 +26,7 @@ from recbole_dtn.leaderboard.choose import Chooser, candidates_of, refuse_trial_
 from recbole_dtn.leaderboard.datasets import DataEntry, board_name, data_entries, write_planted
 from recbole_dtn.leaderboard.design import NO_DESIGN, Design
 from recbole_dtn.leaderboard.executors import Executor, RemoteExecutor
-from recbole_dtn.leaderboard.fairness import with_plan
+from recbole_dtn.leaderboard.fairness import board_rows
 from recbole_dtn.leaderboard.forms import write_forms
 from recbole_dtn.leaderboard.plan import BoardPlan, MatchWanted, TuneWanted, find_plan, plan_file, write_plan
 from recbole_dtn.leaderboard.progress import BoardProgress
@@ -453,7 +453,7 @@ def _publish(
         )  # fmt: skip
     path, *others = write_forms(session.records, names, output, board, design=design, stored=stored, plan=plan)
     say(console, "")
-    print_board(with_plan(stored.rows(rows, session.records), plan), console, stored)
+    print_board(board_rows(session.records, names, design, stored, plan), console, stored)
     say(console, f"leaderboard written to {path}, {', '.join(other.name for other in others)}")
     return path
 

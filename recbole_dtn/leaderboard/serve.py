@@ -6,15 +6,14 @@ import hashlib
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import groupby
 from pathlib import Path
 from threading import Lock
 
 from recbole_dtn.errors import UsageError
-from recbole_dtn.leaderboard.fairness import with_plan
+from recbole_dtn.leaderboard.fairness import board_rows
 from recbole_dtn.leaderboard.page.page import board_page
 from recbole_dtn.leaderboard.remake import Remade
-from recbole_dtn.leaderboard.statistics import summarise
+from recbole_dtn.leaderboard.statistics import by_dataset
 from recbole_dtn.leaderboard.stored import Stored
 
 __all__ = ["LOOPBACK", "BoardServer"]
@@ -68,9 +67,8 @@ class BoardServer(ThreadingHTTPServer):
             shown = f"{runs}\n{stored}\n{found.plan}\n{found.design}\n{found.names}".encode()
             version = hashlib.sha256(shown).hexdigest()[:16] if found.records else ""
             if version != self.made[0]:
-                rows = stored.rows(summarise(found.records, found.names, found.design), found.records)
-                rows = with_plan(rows, found.plan)
-                groups = [list(group) for _, group in groupby(rows, key=lambda row: row.dataset)]
+                rows = board_rows(found.records, found.names, found.design, stored, found.plan)
+                groups = list(by_dataset(rows).values())
                 self.made = version, board_page(groups, found.records, self.title, version=version, stored=stored)
             return self.made
 

@@ -25,6 +25,7 @@ __all__ = [
     "Summary",
     "Tested",
     "UnitKey",
+    "by_dataset",
     "corrected_t",
     "paired_t",
     "pos_weights",
@@ -335,6 +336,14 @@ def summarise(
     ]
     order = list(dict.fromkeys(row.name for row in rows))
     return sorted(rows, key=lambda row: (datasets.index(row.dataset), order.index(row.name)))
+
+
+def by_dataset(rows: Iterable[BoardRow]) -> dict[str, list[BoardRow]]:
+    """The rows of each data set, in their order."""
+    found: dict[str, list[BoardRow]] = {}
+    for row in rows:
+        found.setdefault(row.dataset, []).append(row)
+    return found
 
 
 def unit_of(rows: Sequence[BoardRow]) -> str:

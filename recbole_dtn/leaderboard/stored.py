@@ -7,12 +7,11 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from recbole_dtn.errors import DataError
-from recbole_dtn.leaderboard.statistics import BoardRow, runs_of_rows
+from recbole_dtn.leaderboard.statistics import BoardRow, by_dataset, runs_of_rows
 from recbole_dtn.leaderboard.tested import FolderOf, statistics_of, with_statistics
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.files import write_text
@@ -87,8 +86,7 @@ class Stored:
     def rows(self, rows: Sequence[BoardRow], records: Sequence[RunRecord]) -> list[BoardRow]:
         """The rows of a leaderboard with their statistics and speed."""
         found = []
-        for dataset, group in groupby(rows, key=lambda row: row.dataset):
-            of_set = list(group)
+        for dataset, of_set in by_dataset(rows).items():
             found += with_statistics(of_set, runs_of_rows(of_set, records), self.statistics.get(dataset))
         measured = {(line["dataset"], line["settings_digest"]): line for line in self.speed.get("rows", ())}
         return [replace(row, speed=measured.get((row.dataset, row.settings_digest), {})) for row in found]
@@ -118,8 +116,7 @@ def compute_statistics(
         path: of the file of the statistics.
     """
     found = dict(stored.statistics)
-    for dataset, group in groupby(rows, key=lambda row: row.dataset):
-        of_set = list(group)
+    for dataset, of_set in by_dataset(rows).items():
         new = statistics_of(of_set, runs_of_rows(of_set, records), folder_of, stored.statistics.get(dataset))
         if new is not None:
             found[dataset] = new
