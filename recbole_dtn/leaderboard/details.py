@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from recbole_dtn.leaderboard.costs import cost_cells, costs_in
+from recbole_dtn.leaderboard.rescored import JOINT, RATIO
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary, unit_of
 from recbole_dtn.leaderboard.stored import Failure, Stored
 from recbole_dtn.report.text import NONE, count, decimal, share
 
 __all__ = ["Table", "detail_tables", "failure_table", "stored_tables", "warnings_of"]
 
+WAYS = (f"({RATIO})", f"({JOINT})")
 LISTED = 5
 """Most runs whose best epochs are listed one by one."""
 SPLITS = ("train", "valid", "test")
@@ -80,10 +82,14 @@ def _others(rows: Sequence[BoardRow], labels: Sequence[str]) -> Table:
 
 def _conditional(rows: Sequence[BoardRow], labels: Sequence[str]) -> Table:
     """Per row the AUC of the conditional probabilities that follow from its chain of tasks."""
-    names = list(dict.fromkeys(name for row in rows for name in row.conditional))
+    shown = {name for row in rows for name in (*row.tasks, *row.factors)}
+    names = list(dict.fromkeys(
+        metric.task for row in rows for metric in row.metrics
+        if metric.task.endswith(WAYS) and (metric.split, metric.name) == ("test", "auc") and metric.task not in shown
+    ))  # fmt: skip
     cells = []
     for label, row in zip(labels, rows, strict=True):
-        found = [row.conditional.get(name) for name in names]
+        found = [row.metrics.get(Metric("test", name, "auc")) for name in names]
         if any(found):
             cells.append([label, *map(_mean_and_sd, found)])
     title = "AUC on the rows where the task before happened: by the ratio of both probabilities, by its own (joint)"

@@ -118,8 +118,7 @@ class BoardRow:
         contrasts: planned comparisons of this row: place in the file, title, and the row that it is compared with.
         tested: the uncertainty of the test sample of differences to the comparator; tested_against: of those to the
             other rows of contrasts, by their names. untested, untested_against: why there
-            is none. conditional: AUC of conditional
-            probabilities that follow from a chain of tasks, such as ``buy@click (ratio)``.
+            is none.
         tested_on: ``draws``, what is ``drawn`` (users or rows), their number ``units``, and ``test_rows``.
         speed: of a serial pass, by column; see :mod:`~recbole_dtn.leaderboard.speed`.
         trials: of tuning, where it is known.
@@ -159,7 +158,6 @@ class BoardRow:
     contrasts: tuple[tuple[int, str, str], ...] = ()
     tested: Mapping[Metric, Tested] = field(default_factory=dict)
     tested_against: Mapping[str, Mapping[Metric, Tested]] = field(default_factory=dict)
-    conditional: Mapping[str, Summary] = field(default_factory=dict)
     untested_against: Mapping[str, str] = field(default_factory=dict)
     untested: str = ""
     tested_on: Mapping[str, Any] = field(default_factory=dict)

@@ -333,7 +333,9 @@ def with_statistics(rows: Sequence[BoardRow], runs: Sequence[Runs], found: Mappi
         by_name = {other.name: lines[id(other)] for first, other in wanted.pairs if first is row}
         mine = lines.get(id(wanted.best), {})
         rescored = of_rows.get(wanted.key(row), {})
-        values = {**row.values, **_calibration(rescored, wanted.runs[id(row)])}
+        of_runs = wanted.runs[id(row)]
+        values = {**row.values, **_calibration(rescored, of_runs)}
+        values |= {metric: found for metric, found in _of_chain(rescored, of_runs).items() if metric not in values}
         done.append(
             replace(
                 row,
@@ -344,11 +346,6 @@ def with_statistics(rows: Sequence[BoardRow], runs: Sequence[Runs], found: Mappi
                 tested_on={**about, "draws": max((line.get("draws", 0) for line in lines.values()), default=0)},
                 values=values,
                 metrics={metric: row.metrics.get(metric) or summary(of.values()) for metric, of in values.items()},
-                conditional={
-                    f"{name} ({way})": summary(of_runs)
-                    for name, ways in rescored.get("conditional", {}).items()
-                    for way, of_runs in ways.items()
-                },
             )
         )
     return done
@@ -359,6 +356,15 @@ def _calibration(line: Mapping[str, Any], runs: Runs) -> dict[Metric, dict[UnitK
     return {
         Metric("test", task, "ece"): dict(zip(runs, values, strict=True))
         for task, values in line.get("ece", {}).items()
+    }
+
+
+def _of_chain(line: Mapping[str, Any], runs: Runs) -> dict[Metric, dict[UnitKey, float | None]]:
+    """The AUC after the task before, by run, such as that of ``buy@click (ratio)``."""
+    return {
+        Metric("test", f"{name} ({way})", "auc"): dict(zip(runs, values, strict=True))
+        for name, ways in line.get("conditional", {}).items()
+        for way, values in ways.items()
     }
 
 

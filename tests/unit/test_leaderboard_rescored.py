@@ -11,7 +11,7 @@ import pytest
 
 from recbole_dtn.leaderboard.details import detail_tables
 from recbole_dtn.leaderboard.rescored import calibration_errors, conditional_aucs
-from recbole_dtn.leaderboard.statistics import BoardRow, Summary
+from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary
 from recbole_dtn.record.scores import TestRows
 
 CHAIN: list[dict[str, Any]] = [{"name": "click"}, {"name": "buy", "after": ["click"]}]
@@ -91,10 +91,10 @@ def test_it_is_undefined_without_both_classes() -> None:
 
 
 def test_the_table_has_a_line_per_row_that_has_any() -> None:
-    def row(name: str, **conditional: Summary) -> BoardRow:
-        return BoardRow("d", name, name, "", (1,), ("click", "buy"), {}, {}, None, {}, False, conditional=conditional)
+    def row(name: str, metrics: dict[Metric, Summary]) -> BoardRow:
+        return BoardRow("d", name, name, "", (1,), ("click", "buy"), metrics, {}, None, {}, False)
 
-    rows = [row("A", **{"buy@click (ratio)": Summary(0.75, 0.01, 3)}), row("B")]
+    rows = [row("A", {Metric("test", "buy@click (ratio)", "auc"): Summary(0.75, 0.01, 3)}), row("B", {})]
     table = detail_tables(rows, ["A", "B"])[-1]
     assert (table.columns, table.cells) == (["model", "buy@click (ratio)"], [["A", "0.7500 ± 0.0100"]])
 
