@@ -19,7 +19,8 @@ from recbole_dtn.leaderboard.cells import Resolve, plan_cells, resolve_cell
 from recbole_dtn.leaderboard.choose import Chooser, candidates_of, schema_of
 from recbole_dtn.leaderboard.page.tuning import changed, state_words, tuning_page
 from recbole_dtn.leaderboard.plan import BoardPlan, ChosenRow, RowTuning, TuneWanted
-from recbole_dtn.leaderboard.run import run_trials, sessions
+from recbole_dtn.leaderboard.run import run_trials
+from recbole_dtn.leaderboard.session import sessions
 from recbole_dtn.report.console import say
 from recbole_dtn.report.files import write_text
 from recbole_dtn.report.tables import show_table

@@ -115,7 +115,7 @@ def test_a_fault_of_the_cell_itself_is_no_reason_to_run_it_again(tmp_path: Path)
 
 
 def test_a_cell_that_another_job_runs_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recbole_dtn.leaderboard.run.LOOK_AGAIN", 0.01)
+    monkeypatch.setattr("recbole_dtn.leaderboard.session.LOOK_AGAIN", 0.01)
     executor, said, _ = board(tmp_path, "elsewhere")
     assert [call.words[0] for call in executor.calls] == ["--model=DTN", "--model=MMoE", "--model=DTN"]
     assert said.count("another leaderboard is running it") == 1

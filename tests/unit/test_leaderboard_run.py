@@ -18,9 +18,10 @@ from rich.console import Console
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.splits import SplitKey
 from recbole_dtn.errors import Preempted, RecBoleDTNError, UsageError
+from recbole_dtn.leaderboard.cell_run import present_fingerprint
 from recbole_dtn.leaderboard.cells import CellKey, parse_seeds, plan_cells, resolve_cell
 from recbole_dtn.leaderboard.records import Recorded
-from recbole_dtn.leaderboard.run import present_fingerprint, run_board
+from recbole_dtn.leaderboard.run import run_board
 from recbole_dtn.plugins import plugin_states
 from recbole_dtn.preprocess.prepare import prepare
 from recbole_dtn.record.record import RunRecord, read_record, write_record

@@ -111,7 +111,7 @@ def _runs(process: int) -> bool:
 def test_a_cell_that_another_board_runs_is_waited_for_and_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recbole_dtn.leaderboard.run.LOOK_AGAIN", 0.01)
+    monkeypatch.setattr("recbole_dtn.leaderboard.session.LOOK_AGAIN", 0.01)
     trainer = Trainer(tmp_path)
     first, second = plan_cells(["DTN", "MMoE"], ["ml-100k"], [1], [], resolve=trainer.resolve)
     other = first.lock()
