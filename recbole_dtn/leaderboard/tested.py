@@ -114,7 +114,8 @@ def statistics_of(
             if first is row:
                 found_pairs.append(pairs.get(wanted.key(first, second)) or _pair(first, second, wanted, reader))
         reader.forget(row)
-    about = reader.about or {name: known[name] for name in ABOUT if known and name in known}
+    source = reader.about or known or {}
+    about = {name: source[name] for name in ABOUT if name in source}
     best = wanted.best
     named = {} if best is None else {"comparator": {**_named(best), "valid_metric": best.valid_metric}}
     # What is of other runs stays where these have no scores: records may come back.

@@ -127,8 +127,9 @@ def ran(shop: Path) -> Path:
 
 def test_a_board_computes_its_statistics_at_its_end(ran: Path, shop: Path) -> None:
     found = json.loads((ran / "shop.statistics.json").read_text())["datasets"]["shop"]
-    assert (found["test_rows"], found["drawn"], found["draws"]) == (50, "users", 2000)
-    lines = {line["name"]: line["differences"] for line in found["rows"]}
+    assert (found["test_rows"], found["drawn"]) == (50, "users")
+    assert {line["draws"] for line in found["pairs"]} == {2000}
+    lines = {line["name"]: line["differences"] for line in found["pairs"]}
     best = found["comparator"]["name"]
     assert set(lines) == {"SharedBottom", "MMoE", "Logistic"} - {best}
     assert [each["task"] for each in lines[min(lines)]] == ["click", "buy"]
