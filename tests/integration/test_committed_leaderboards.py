@@ -14,6 +14,8 @@ from recbole_dtn.leaderboard.archive import SUFFIX, read_archive
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHIVES = sorted(ROOT.glob(f"leaderboards/*/*{SUFFIX}"))
+ENDED = [archive for archive in ARCHIVES if list(archive.parent.glob("*.md"))]
+"""Those with tables; others go on."""
 MADE = ("md", "csv", "differences.csv", "across.csv", "tex", "html")
 """What is made of the records; statistics, speed and plan are read."""
 
@@ -24,12 +26,12 @@ def text_of(path: Path) -> str:
 
 
 def test_there_are_leaderboards() -> None:
-    assert ARCHIVES
+    assert ENDED
     for archive in ARCHIVES:
         assert archive.name == f"{archive.parent.name}{SUFFIX}"
 
 
-@pytest.mark.parametrize("archive", ARCHIVES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("archive", ENDED, ids=lambda path: path.parent.name)
 def test_tables_and_page_are_those_of_the_records(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
