@@ -117,8 +117,7 @@ class BoardRow:
         proposed: whether it is one that is to be compared with the baselines, and no baseline itself.
         contrasts: planned comparisons of this row: place in the file, title, and the row that it is compared with.
         tested: the uncertainty of the test sample of differences to the comparator; tested_against: of those to the
-            other rows of contrasts, by their names. untested, untested_against: why there
-            is none.
+            other rows of contrasts, by their names. untested, untested_against: why there is none.
         tested_on: ``draws``, what is ``drawn`` (users or rows), their number ``units``, and ``test_rows``.
         speed: of a serial pass, by column; see :mod:`~recbole_dtn.leaderboard.speed`.
         trials: of tuning, where it is known.
