@@ -17,15 +17,15 @@ from recbole_dtn.leaderboard.compare import (
     contrasts,
 )
 from recbole_dtn.leaderboard.labels import row_labels
-from recbole_dtn.leaderboard.statistics import BoardRow
+from recbole_dtn.leaderboard.statistics import BoardRow, Paired
 from recbole_dtn.report.console import say
 from recbole_dtn.report.tables import csv_text, escaped, markdown_table, show_table
 from recbole_dtn.report.text import NONE, decimal, p_value, share
 
 __all__ = [
-    "ALL_TASKS", "OF_SEEDS", "OF_SPLITS", "all_tasks_table", "contrast_name", "difference_lines", "difference_notes",
-    "difference_title", "differences_csv", "interval", "share_interval", "show_differences", "signed", "signed_share",
-    "tables_of",
+    "ALL_TASKS", "OF_SEEDS", "OF_SPLITS", "all_tasks_table", "best_name", "contrast_name", "difference_lines",
+    "difference_notes", "difference_title", "differences_csv", "interval", "share_interval", "show_differences",
+    "signed", "signed_share", "tables_of",
 ]  # fmt: skip
 
 OF_SPLITS = ("model", "test metric", "difference", "standard error", "95 % interval", "p (Holm)", "n")
@@ -116,11 +116,15 @@ def _columns(found: Compared) -> tuple[str, ...]:
     return columns if isinstance(found, Comparison) else ("comparison", *columns[1:])
 
 
+def best_name(found: Comparison, rows: Sequence[BoardRow]) -> str:
+    """The label of the comparator."""
+    return row_labels(rows)[[id(row) for row in rows].index(id(found.best))]
+
+
 def difference_title(found: Comparison, rows: Sequence[BoardRow]) -> str:
     """Which row the others are compared with, and why."""
-    name = row_labels(rows)[[id(row) for row in rows].index(id(found.best))]
     kind = "the baseline that is best" if any(row.proposed for row in rows) else "the best"
-    return f"Differences to {name}, {kind} on validation ({found.best.valid_metric})"
+    return f"Differences to {best_name(found, rows)}, {kind} on validation ({found.best.valid_metric})"
 
 
 def difference_notes(found: Compared) -> list[str]:
@@ -209,16 +213,29 @@ def show_differences(rows: Sequence[BoardRow], console: Console) -> None:
 
 
 def differences_csv(groups: Sequence[Sequence[BoardRow]]) -> str | None:
-    """Every difference on a line of its own, at full precision; None without any."""
+    """Every difference on a line of its own, at full precision, and delta-m without a task; None without any."""
     lines: list[list[Any]] = []
-    for rows in groups:
-        for found, each in [(table, each) for _, table in tables_of(rows) for each in table.differences]:
-            paired, metric, tested = each.paired, each.metric, each.tested
-            of_test = [getattr(tested, name, None) for name in TESTED]
+    for found in [table for rows in groups for _, table in tables_of(rows)]:
+        for each in found.differences:
+            of_test = [getattr(each.tested, name, None) for name in TESTED]
             lines.append([
-                each.row.dataset, each.row.name, each.other.name, metric.task, metric.name, paired.mean, paired.error,
-                paired.low, paired.high, paired.p, each.adjusted, paired.n, found.over,
-                "corrected_t" if found.corrected else "paired_t", each.row.settings_digest, each.other.settings_digest,
-                each.relative, each.wilcoxon, *of_test, found.significant(each), each.title,
+                *_csv_start(found, each.row, each.other, each.metric.task, each.metric.name, each.paired,
+                            each.adjusted, each.relative),
+                each.wilcoxon, *of_test, found.significant(each), each.title,
             ])  # fmt: skip
+        if isinstance(found, Comparison):
+            for row in found.all_tasks:
+                start = _csv_start(found, row.row, found.best, "", "delta_m", row.delta_m, None, row.relative)
+                lines.append(start + [None] * (len(CSV_COLUMNS) - len(start)))
     return csv_text(CSV_COLUMNS, lines) if lines else None
+
+
+def _csv_start(
+    found: Compared, row: BoardRow, other: BoardRow, task: str, metric: str, paired: Paired, adjusted: float | None,
+    relative: float | None,
+) -> list[Any]:  # fmt: skip
+    return [
+        row.dataset, row.name, other.name, task, metric, paired.mean, paired.error, paired.low, paired.high, paired.p,
+        adjusted, paired.n, found.over, "corrected_t" if found.corrected else "paired_t", row.settings_digest,
+        other.settings_digest, relative,
+    ]  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from recbole_dtn.leaderboard.across import Across, across, across_table
 from recbole_dtn.leaderboard.compare import SIGNIFICANT, Compared, Comparison, Difference, compare
 from recbole_dtn.leaderboard.costs import Cost, cost_cells, costs_in
-from recbole_dtn.leaderboard.differences import contrast_name, signed, tables_of
+from recbole_dtn.leaderboard.differences import ALL_TASKS, all_tasks_table, best_name, contrast_name, signed, tables_of
 from recbole_dtn.leaderboard.labels import MARK, WORSE, row_labels
 from recbole_dtn.leaderboard.render import SHOWN, shown_error, shown_tasks, spread
 from recbole_dtn.leaderboard.statistics import REACH, BoardRow, Metric, unit_of
@@ -47,6 +47,8 @@ def latex(groups: Sequence[Sequence[BoardRow]]) -> str:
         found = compare(rows)
         blocks.append(_results(rows, found))
         blocks += [_differences(rows, each) for _, each in tables_of(rows)]
+        if found is not None and found.all_tasks:
+            blocks.append(_all_tasks(rows, found))
         if costs := costs_in(rows):
             blocks.append(_costs(rows, costs))
     together = across([row for rows in groups for row in rows])
@@ -91,7 +93,7 @@ def _results(rows: Sequence[BoardRow], found: Comparison | None) -> str:
 def _what_is_bold(rows: Sequence[BoardRow], found: Comparison | None) -> str:
     if found is None:
         return "No differences are claimed."
-    best = tex(row_labels(rows)[[id(row) for row in rows].index(id(found.best))])
+    best = tex(best_name(found, rows))
     if found.descriptive:
         return f"Best on validation: {best}. Too few {found.over} for a claim: nothing is bold."
     return (
@@ -160,6 +162,20 @@ def _differences(rows: Sequence[BoardRow], found: Compared) -> str:
     caption = f"{tex(rows[0].dataset)}: {what}, paired over {found.over}{how}; $p$ after Holm's correction. {claims}"
     label = f"{'planned' if planned else 'differences'}-{rows[0].dataset}"
     return _table(caption, label, "llrrrr", [_line(heads), r"\midrule", *map(_line, lines)])
+
+
+def _all_tasks(rows: Sequence[BoardRow], found: Comparison) -> str:
+    lines = [
+        [tex(name), *(tex(cell.replace("-", "−")) for cell in cells)]  # a hyphen is no minus
+        for name, *cells in all_tasks_table(found, rows)
+    ]
+    caption = (
+        f"{tex(rows[0].dataset)}: delta-m, the mean over the tasks of the relative change to "
+        f"{tex(best_name(found, rows))}, over {found.over} alone; not corrected, and not used for significance."
+    )
+    heads = ["Model", *map(tex, ALL_TASKS[1:])]
+    body = [_line(heads), r"\midrule", *map(_line, lines)]
+    return _table(caption, f"all-tasks-{rows[0].dataset}", "lrrrrr", body)
 
 
 def _across(found: Across) -> str:

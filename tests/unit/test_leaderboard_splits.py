@@ -17,6 +17,7 @@ from recbole_dtn.leaderboard.cells import plan_cells, resolve_cell
 from recbole_dtn.leaderboard.compare import compare
 from recbole_dtn.leaderboard.design import Design
 from recbole_dtn.leaderboard.differences import differences_csv
+from recbole_dtn.leaderboard.latex import latex
 from recbole_dtn.leaderboard.render import markdown, notes, print_board, write_board
 from recbole_dtn.leaderboard.run import run_board
 from recbole_dtn.leaderboard.statistics import Metric, corrected_t, paired_t, summarise, wilcoxon_p
@@ -241,6 +242,11 @@ def test_delta_m_is_the_mean_relative_change_of_all_tasks() -> None:
     assert overall.relative == pytest.approx((of_like + of_love) / 2)
     text = markdown(summarise(runs))
     assert f"| A | {values.mean():+.2%} | {overall.relative:+.2%} |" in text
+    assert f"A & {values.mean():+.2%} & {overall.relative:+.2%} &".replace("%", r"\%") in latex([summarise(runs)])
+    lines = list(csv.DictReader(io.StringIO(differences_csv([summarise(runs)]))))
+    assert [line["metric"] for line in lines] == ["auc", "auc", "delta_m"]
+    assert float(lines[2]["difference"]) == pytest.approx(values.mean())
+    assert (lines[2]["task"], lines[2]["p_holm"], lines[2]["n"], lines[2]["significant"]) == ("", "", "3", "")
     assert compare(summarise([run for run in runs if run.seed == 0])) is None
     one_task = compare(summarise(four()))
     assert one_task is not None
