@@ -14,6 +14,7 @@ from recbole_dtn.leaderboard.statistics import BoardRow, summarise
 from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.registry import MODELS
+from recbole_dtn.report.text import counted
 
 __all__ = ["board_rows", "fairness_notes", "with_plan"]
 
@@ -112,9 +113,9 @@ def _tuned(named: Named) -> list[str]:
         return []
     counts = {len(tuning.trials) for _, tuning in tunings}
     first = tunings[0][1]
-    epochs = f" of at most {first.epochs} epochs" if first.epochs else ""
+    epochs = f" of at most {counted(first.epochs, 'epoch')}" if first.epochs else ""
     if counts == {first.wanted}:
-        budget = f"{first.wanted} trials{epochs} for each row"
+        budget = f"{counted(first.wanted, 'trial')}{epochs} for each row"
     else:
         budget = "unequal budgets: " + ", ".join(f"{name} {len(tuning.trials)} trials" for name, tuning in tunings)
     pruned = sum(trial.state == "pruned" for _, tuning in tunings for trial in tuning.trials)

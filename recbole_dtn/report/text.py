@@ -11,6 +11,7 @@ __all__ = [
     "cell",
     "clipped",
     "count",
+    "counted",
     "decimal",
     "number",
     "p_value",
@@ -119,6 +120,15 @@ def count(value: int | None) -> str:
     ('1,234', '–')
     """
     return NONE if value is None else f"{value:,}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "epoch"), counted(1234, "epoch")
+    ('1 epoch', '1,234 epochs')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def clipped(text: str, longest: int) -> str:

@@ -13,6 +13,7 @@ from recbole_dtn.layers.backends import require
 from recbole_dtn.layers.compression import describe
 from recbole_dtn.optim.build import build_optimizer
 from recbole_dtn.preprocess.prepare import prepare
+from recbole_dtn.report.text import counted
 from recbole_dtn.training.build import build_model, use_threads
 from recbole_dtn.training.compiled import check_compiler
 from recbole_dtn.training.room import check_memory
@@ -47,7 +48,7 @@ class Projection:
         return (
             f"parameters: {sum(self.parameters.values()):,} ({parts})\n{compression}{memory}"
             f"projected: {self.steps_per_epoch:,} steps and {self.seconds_per_epoch:.1f} s per epoch over "
-            f"{self.rows:,} training rows, at most {longest:.0f} s for {self.epochs} epochs "
+            f"{self.rows:,} training rows, at most {longest:.0f} s for {counted(self.epochs, 'epoch')} "
             f"(validation left out; from {TIMED} steps on this CPU)"
         )
 
