@@ -141,7 +141,7 @@ def test_wrong_plantings_are_refused(value: dict[str, Any], message: str) -> Non
 
 @pytest.mark.parametrize(
     ("name", "kind", "width"), [("planted", "other-pairs", 8), ("planted-starved", "same", 2),
-                                ("planted-chain", "other-pairs-chain", 8)]
+                                ("planted-chain", "other-pairs-chain", 8), ("planted-degrees", "half-pairs", 8)]
 )  # fmt: skip
 def test_shipped_boards(name: str, kind: str, width: int) -> None:
     board = read_board(Path(f"leaderboard/{name}.yaml"))
