@@ -100,7 +100,9 @@ def plan_of(given: argparse.Namespace, file: Path | None) -> Plan:
     for name in (*(entry.model for entry in models), *floors):
         MODELS.entry(name)
     rows = [*(entry.name for entry in models), *floors]
-    design = Design(proposed=board.proposed, contrasts=board.contrasts) if board else NO_DESIGN
+    design = NO_DESIGN
+    if board:
+        design = Design(proposed=board.proposed, contrasts=board.contrasts, exploratory=board.exploratory)
     if given.models or given.floors is not None:  # other rows than the file has
         design = design.among(rows)
     if given.proposed:

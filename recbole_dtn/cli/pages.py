@@ -75,7 +75,7 @@ def _board(file: Path, name: str, board: str) -> str:
     archive = archive_file(file.parent / ("leaderboards" if name == "README.md" else "") / board, board)
     if not archive.is_file():
         raise UsageError(f"{name}: no leaderboard {board}: expected {archive}, which `leaderboard run` writes")
-    return brief(archive, planned=name != "README.md")
+    return brief(archive, comparisons=name != "README.md")
 
 
 # ---- styles ---------------------------------------------------------------------------------------------------------

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from recbole_dtn.config.splits import SplitKey
 from recbole_dtn.leaderboard.compare import CLAIMS_NEED, COMPARED
 from recbole_dtn.leaderboard.differences import signed
-from recbole_dtn.leaderboard.labels import row_labels
+from recbole_dtn.leaderboard.labels import SHOWN, row_labels
 from recbole_dtn.leaderboard.page.chosen import flat
-from recbole_dtn.leaderboard.render import SHOWN
 from recbole_dtn.leaderboard.statistics import (
     BoardRow,
     Metric,

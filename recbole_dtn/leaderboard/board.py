@@ -105,6 +105,7 @@ class BoardFile(Strict):
     contrasts: Annotated[
         dict[str, list[str]], Field(description="planned comparisons: a title, and two rows, the first less the second")
     ] = {}  # noqa: RUF012
+    exploratory: Annotated[bool, Field(description="contrasts were chosen after results were known")] = False
     settings: Annotated[dict[str, Any], Field(description="settings of every row")] = {}  # noqa: RUF012 (frozen)
     plugins: Annotated[list[str], Field(description="Python files that register methods")] = []  # noqa: RUF012
     match: Annotated[Literal["none"] | Size, Field(description="what rows are matched by")] = "none"
@@ -166,6 +167,7 @@ def _extended(path: Path, seen: Sequence[Path]) -> Branch:
     below = _extended(other, [path, *seen])
     if "contrasts" in tree:  # those of the other file may name rows that are not here
         below.pop("contrasts", None)
+        below.pop("exploratory", None)
     return merge(below, tree, (), ())
 
 

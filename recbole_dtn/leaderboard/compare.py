@@ -67,6 +67,11 @@ class Difference:
     title: str = ""
     untested: str = ""
 
+    @property
+    def one_run(self) -> bool:
+        """Whether no seed changes either row, so that the sample of test rows is all that is uncertain."""
+        return runs_once(self.row.model) and runs_once(self.other.model) and self.paired.n == 1
+
     def whole(self, over: str) -> Tested | Paired | None:
         """The whole uncertainty, with ``low``, ``high`` and ``p``: over seeds that of seeds and test sample at once."""
         return self.tested if over == "seeds" else self.paired
@@ -93,18 +98,20 @@ class Compared:
 
     Attributes:
         over: ``splits``, ``seeds`` or ``draws``. corrected: whether the test is :func:`corrected_t`, for splits with
-            test rows of their own. left_out: titles of contrasts whose rows share fewer than two runs.
+            test rows of their own. left_out: names of rows, or titles of contrasts, that share fewer than two runs.
+            exploratory: whether it was chosen after results were known what is compared.
     """
 
     over: str
     corrected: bool
     differences: tuple[Difference, ...]
     left_out: tuple[str, ...] = ()
+    exploratory: bool = False
 
     @property
     def descriptive(self) -> bool:
         """Whether there are too few splits or seeds for a claim."""
-        return min(difference.paired.n for difference in self.differences) < CLAIMS_NEED
+        return min((each.paired.n for each in self.differences if not each.one_run), default=0) < CLAIMS_NEED
 
     def significant(self, difference: Difference) -> bool:
         """Whether the interval of the difference excludes 0 after Holm's correction, with enough seeds or splits."""
@@ -146,14 +153,19 @@ def compare(rows: Sequence[BoardRow]) -> Comparison | None:
         return None
     over = unit_of(rows)
     corrected = over == "splits" and best.test_is_drawn
-    found, all_tasks = [], []
+    found: list[Difference] = []
+    all_tasks: list[AllTasks] = []
+    left_out = []
     for row in rows:
         if row is not best:
             differences = _differences(row, best, row.tested, row.untested, over)
             found += differences
+            left_out += [row.name] if not differences else []
             if {each.metric.task for each in differences} == set(best.tasks):
                 all_tasks += _all_tasks(row, best, differences, over)
-    return Comparison(over, corrected, _adjusted(found, over), all_tasks=tuple(all_tasks)) if found else None
+    if not found:
+        return None
+    return Comparison(over, corrected, _adjusted(found, over), tuple(left_out), all_tasks=tuple(all_tasks))
 
 
 def contrasts(rows: Sequence[BoardRow]) -> Compared | None:
@@ -179,20 +191,24 @@ def contrasts(rows: Sequence[BoardRow]) -> Compared | None:
     if not found:
         return None
     corrected = over == "splits" and found[0].other.test_is_drawn
-    return Compared(over, corrected, _adjusted(found, over), tuple(left_out))
+    return Compared(over, corrected, _adjusted(found, over), tuple(left_out), used[0].exploratory)
 
 
 def _differences(
     row: BoardRow, other: BoardRow, tested: Mapping[Metric, Tested], untested: str, over: str
 ) -> list[Difference]:
-    """The differences of one row to another, one for each task that both have run twice or more."""
+    """The differences of one row to another, one for each task that both have run twice or more.
+
+    Two rows that no seed changes need one run each: their difference has the uncertainty of the test sample alone.
+    """
     found = []
+    fewest = 1 if over == "seeds" and runs_once(row.model) and runs_once(other.model) else 2
     for task in row.tasks:
         metric = compared_metric(row, task)
         if metric is None:
             continue
         given = list(_paired(*_both(row, other, metric), over).values())
-        if len(given) < 2:
+        if len(given) < fewest:
             continue
         of_seeds = over == "seeds"
         found.append(

@@ -16,11 +16,12 @@ class Design(Strict):
     Attributes:
         proposed: names of the rows that are no baselines, and so are not the comparator.
         contrasts: planned comparisons: a title, and the names of two rows, the first of which is compared with the
-            second.
+            second. exploratory: whether they were chosen after results were known.
     """
 
     proposed: list[str] = []  # noqa: RUF012 (frozen)
     contrasts: dict[str, list[str]] = {}  # noqa: RUF012
+    exploratory: bool = False
 
     def check(self, rows: Sequence[str]) -> None:
         """Refuse names that are no rows.
@@ -45,7 +46,8 @@ class Design(Strict):
     def among(self, rows: Sequence[str]) -> Design:
         """Without the rows that are not there."""
         kept = {title: pair for title, pair in self.contrasts.items() if set(pair) <= set(rows)}
-        return Design(proposed=[name for name in self.proposed if name in rows], contrasts=kept)
+        proposed = [name for name in self.proposed if name in rows]
+        return self.model_copy(update={"proposed": proposed, "contrasts": kept})
 
 
 NO_DESIGN = Design()

@@ -16,16 +16,16 @@ from recbole_dtn.leaderboard.compare import (
     compare,
     contrasts,
 )
-from recbole_dtn.leaderboard.labels import row_labels
+from recbole_dtn.leaderboard.labels import metric_title, row_labels
 from recbole_dtn.leaderboard.statistics import BoardRow, Paired
 from recbole_dtn.report.console import say
 from recbole_dtn.report.tables import csv_text, escaped, markdown_table, show_table
 from recbole_dtn.report.text import NONE, decimal, p_value, share
 
 __all__ = [
-    "ALL_TASKS", "OF_SEEDS", "OF_SPLITS", "all_tasks_table", "best_name", "contrast_name", "difference_lines",
-    "difference_notes", "difference_title", "differences_csv", "interval", "share_interval", "show_differences",
-    "signed", "signed_share", "tables_of",
+    "ALL_TASKS", "OF_SEEDS", "OF_SPLITS", "all_tasks_table", "best_name", "contrast_name", "contrasts_title",
+    "difference_lines", "difference_notes", "difference_title", "differences_csv", "interval", "share_interval",
+    "show_differences", "signed", "signed_share", "tables_of",
 ]  # fmt: skip
 
 OF_SPLITS = ("model", "test metric", "difference", "standard error", "95 % interval", "p (Holm)", "n")
@@ -33,7 +33,6 @@ OF_SEEDS = (
     "model", "test metric", "difference", "RelaImpr", "± training", "p (t)", "p (Wilcoxon)", "± test sample",
     "95 % interval", "p (Holm)", "n",
 )  # fmt: skip
-PLANNED = "Planned comparisons"
 ALL_TASKS = ("model", "delta-m", "RelaImpr", "standard error", "95 % interval", "n")
 CSV_COLUMNS = (
     "dataset", "model", "best", "task", "metric", "difference", "standard_error", "low", "high", "p", "p_holm", "n",
@@ -76,7 +75,7 @@ def share_interval(low: float | None, high: float | None) -> str:
 def _cells(difference: Difference, name: str, over: str, *, bold: bool) -> list[str]:
     paired, metric, tested = difference.paired, difference.metric, difference.tested
     shown = signed(paired.mean)
-    starts = [name, f"{difference.row.title_of(metric.task)} {metric.name.upper()}", f"**{shown}**" if bold else shown]
+    starts = [name, metric_title(difference.row, metric), f"**{shown}**" if bold else shown]
     ends = [p_value(difference.adjusted), str(paired.n)]
     if over != "seeds":
         return [*starts, decimal(paired.error, 4), interval(paired.low, paired.high), *ends]
@@ -99,6 +98,11 @@ def contrast_name(difference: Difference, names: Mapping[int, str]) -> str:
     """The name of the row, and of a planned comparison its title and both rows; ``names``: by the rows' ids."""
     name = names[id(difference.row)]
     return f"{difference.title}: {name} − {names[id(difference.other)]}" if difference.title else name
+
+
+def contrasts_title(exploratory: bool) -> str:
+    """What comparisons of two named rows are called."""
+    return "Exploratory comparisons" if exploratory else "Planned comparisons"
 
 
 def all_tasks_table(found: Comparison, rows: Sequence[BoardRow]) -> list[list[str]]:
@@ -130,9 +134,10 @@ def difference_title(found: Comparison, rows: Sequence[BoardRow]) -> str:
 def difference_notes(found: Compared) -> list[str]:
     """How the differences were tested, and what is claimed."""
     if isinstance(found, Comparison):
-        lines = ["The comparator was chosen by validation alone, before any test row was read."]
+        lines = ["The comparator was chosen by validation alone: test metrics play no part in it."]
     else:
-        lines = ["Named in the leaderboard's file, and corrected (Holm) for each other alone."]
+        chosen = "Chosen after results were known" if found.exploratory else "Named in the leaderboard's file"
+        lines = [f"{chosen}, and corrected (Holm) for each other alone."]
     lines += _how_seeds(found) if found.over == "seeds" else _how_splits(found)
     if isinstance(found, Comparison) and found.all_tasks:
         lines.append(
@@ -195,7 +200,7 @@ def tables_of(rows: Sequence[BoardRow]) -> list[tuple[str, Compared]]:
     """The tables of differences of one data set with their titles: planned ones first, then those to the comparator."""
     planned, found = contrasts(rows), compare(rows)
     return [
-        *([(PLANNED, planned)] if planned is not None else []),
+        *([(contrasts_title(planned.exploratory), planned)] if planned is not None else []),
         *([(difference_title(found, rows), found)] if found is not None else []),
     ]
 

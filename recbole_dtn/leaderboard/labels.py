@@ -1,17 +1,24 @@
-"""Names of a leaderboard's rows."""
+"""Names of a leaderboard's rows and metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recbole_dtn.leaderboard.statistics import BoardRow
+from recbole_dtn.leaderboard.statistics import BoardRow, Metric
 
-__all__ = ["MARK", "WORSE", "row_labels"]
+__all__ = ["MARK", "SHOWN", "WORSE", "metric_title", "row_labels"]
 
 MARK = "†"
 """Behind the name of a row whose numbers were selected on the test set."""
 WORSE = "‡"
 """Behind the name of a row with runs whose log loss is above that of a constant."""
+SHOWN = {"reach": "reach", "auc": "AUC", "logloss": "log loss", "rmse": "RMSE", "mae": "MAE"}
+"""Titles of the metrics in the table of results."""
+
+
+def metric_title(row: BoardRow, metric: Metric) -> str:
+    """A task and one of the metrics in the table of results: ``click AUC``."""
+    return f"{row.title_of(metric.task)} {SHOWN[metric.name]}"
 
 
 def row_labels(rows: Sequence[BoardRow]) -> list[str]:

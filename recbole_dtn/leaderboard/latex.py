@@ -8,9 +8,18 @@ from collections.abc import Iterable, Sequence
 from recbole_dtn.leaderboard.across import Across, across, across_table
 from recbole_dtn.leaderboard.compare import SIGNIFICANT, Compared, Comparison, Difference, compare
 from recbole_dtn.leaderboard.costs import Cost, cost_cells, costs_in
-from recbole_dtn.leaderboard.differences import ALL_TASKS, all_tasks_table, best_name, contrast_name, signed, tables_of
-from recbole_dtn.leaderboard.labels import MARK, WORSE, row_labels
-from recbole_dtn.leaderboard.render import SHOWN, shown_error, shown_tasks, spread
+from recbole_dtn.leaderboard.differences import (
+    ALL_TASKS,
+    all_tasks_table,
+    best_name,
+    contrast_name,
+    contrasts_title,
+    signed,
+    tables_of,
+)
+from recbole_dtn.leaderboard.labels import MARK, SHOWN, WORSE, metric_title, row_labels
+from recbole_dtn.leaderboard.planned import Planned, PlannedValue, planned_across, planned_table
+from recbole_dtn.leaderboard.render import shown_error, shown_tasks, spread
 from recbole_dtn.leaderboard.statistics import REACH, BoardRow, Metric, unit_of
 from recbole_dtn.registry import METRICS
 from recbole_dtn.report.text import count, p_value, shown
@@ -54,6 +63,9 @@ def latex(groups: Sequence[Sequence[BoardRow]]) -> str:
     together = across([row for rows in groups for row in rows])
     if together is not None:
         blocks.append(_across(together))
+    found_planned = planned_across([row for rows in groups for row in rows])
+    if found_planned is not None:
+        blocks.append(_planned(found_planned))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -145,7 +157,7 @@ def _differences(rows: Sequence[BoardRow], found: Compared) -> str:
         lines.append(
             [
                 tex(contrast_name(each, names)),
-                tex(f"{each.row.title_of(each.metric.task)} {SHOWN[each.metric.name]}"),
+                tex(metric_title(each.row, each.metric)),
                 rf"\textbf{{{shown}}}" if told else shown,
                 interval,
                 tex(p_value(each.adjusted)),
@@ -156,7 +168,7 @@ def _differences(rows: Sequence[BoardRow], found: Compared) -> str:
     how = " (corrected resampled $t$-test)" if found.corrected else ""
     if any(each.tested is not None for each in found.differences):
         how = " (bootstrap over seeds and test sample)"
-    what = "planned comparisons"
+    what = contrasts_title(found.exploratory).lower()
     if isinstance(found, Comparison):
         what = f"differences to {tex(names[id(found.best)])}, the best on validation"
     caption = f"{tex(rows[0].dataset)}: {what}, paired over {found.over}{how}; $p$ after Holm's correction. {claims}"
@@ -182,6 +194,20 @@ def _across(found: Across) -> str:
     table, notes = across_table(found)
     body = [_line(map(tex, table.columns)), r"\midrule", *(_line(map(tex, cells)) for cells in table.cells)]
     return _table(tex(" ".join(notes)), "all-data-sets", "l" + "r" * (len(table.columns) - 1), body)
+
+
+def _planned(found: Planned) -> str:
+    table = planned_table(found, _in_bold)
+    heads = ["Comparison", "Metric", *(tex(name) for name in found.datasets)]
+    lines = [[tex(name), tex(metric), *cells] for name, metric, *cells in table.cells]
+    body = [_line(heads), r"\midrule", *map(_line, lines)]
+    caption = f"{tex(table.title)}. {tex(found.note)}"
+    return _table(caption, "planned-all-data-sets", "ll" + "r" * len(found.datasets), body)
+
+
+def _in_bold(value: PlannedValue) -> str:
+    text = tex(str(value).replace("-", "−"))  # a hyphen is no minus
+    return rf"\textbf{{{text}}}" if value.significant else text
 
 
 def _costs(rows: Sequence[BoardRow], costs: Sequence[Cost]) -> str:

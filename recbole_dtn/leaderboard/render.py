@@ -15,7 +15,8 @@ from recbole_dtn.leaderboard.costs import COSTS
 from recbole_dtn.leaderboard.details import detail_tables, failure_table, stored_tables, warnings_of
 from recbole_dtn.leaderboard.differences import difference_lines, differences_csv, show_differences
 from recbole_dtn.leaderboard.fairness import fairness_notes
-from recbole_dtn.leaderboard.labels import MARK, WORSE, row_labels
+from recbole_dtn.leaderboard.labels import MARK, SHOWN, WORSE, row_labels
+from recbole_dtn.leaderboard.planned import in_bold, planned_across, planned_table
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary, by_dataset, unit_of
 from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.report.console import say
@@ -24,11 +25,10 @@ from recbole_dtn.report.tables import csv_text, escaped, markdown_table, show_ta
 from recbole_dtn.report.text import NONE, count, decimal
 
 __all__ = [
-    "PARTS", "SHOWN", "board_csv", "markdown", "notes", "print_board", "shown_error", "shown_tasks", "spread",
+    "PARTS", "board_csv", "markdown", "notes", "print_board", "shown_error", "shown_tasks", "spread",
     "write_board", "write_csv", "write_markdown",
 ]  # fmt: skip
 
-SHOWN = {"reach": "reach", "auc": "AUC", "logloss": "log loss", "rmse": "RMSE", "mae": "MAE"}
 PARTS = ("embedding", "codebook", "dense", "total")
 CSV_COLUMNS = (
     "dataset", "name", "model", "task", "metric", "split", "mean", "sd", "n",
@@ -228,6 +228,11 @@ def markdown(rows: Sequence[BoardRow], stored: Stored = NOTHING) -> str:
             *(f"- {escaped(note)}" for note in told),
         ]
         sections.append("\n".join(map(str, lines)) + "\n")
+    planned = planned_across(rows)
+    if planned is not None:
+        table = planned_table(planned, in_bold)
+        lines = [f"## {table.title}", "", *markdown_table(table.columns, table.cells)]
+        sections.append("\n".join([*lines, "", f"- {escaped(planned.note)}"]) + "\n")
     for failure_set in dict.fromkeys(failure.dataset for failure in stored.failures):
         if failure_set not in {row.dataset for row in rows}:
             table = failure_table(stored.failures_of(rows, failure_set))
@@ -267,6 +272,11 @@ def print_board(rows: Sequence[BoardRow], console: Console, stored: Stored = NOT
         say(console, table.title)
         show_table(console, table.columns, table.cells, numbers=True)
         say(console, "\n".join(["", *told]))
+    planned = planned_across(rows)
+    if planned is not None:
+        table = planned_table(planned)
+        say(console, f"\n{table.title}")
+        show_table(console, table.columns, table.cells)
 
 
 def write_board(rows: Sequence[BoardRow], folder: Path, name: str) -> Path:

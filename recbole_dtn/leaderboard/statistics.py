@@ -116,6 +116,7 @@ class BoardRow:
         worse: tasks whose log loss is above that of a constant, by split and seed, of the runs that have any.
         proposed: whether it is one that is to be compared with the baselines, and no baseline itself.
         contrasts: planned comparisons of this row: place in the file, title, and the row that it is compared with.
+            exploratory: whether they were chosen after results were known.
         tested: the uncertainty of the test sample of differences to the comparator; tested_against: of those to the
             other rows of contrasts, by their names. untested, untested_against: why there is none.
         tested_on: ``draws``, what is ``drawn`` (users or rows), their number ``units``, and ``test_rows``.
@@ -155,6 +156,7 @@ class BoardRow:
     worse: Mapping[UnitKey, tuple[str, ...]] = field(default_factory=dict)
     proposed: bool = False
     contrasts: tuple[tuple[int, str, str], ...] = ()
+    exploratory: bool = False
     tested: Mapping[Metric, Tested] = field(default_factory=dict)
     tested_against: Mapping[str, Mapping[Metric, Tested]] = field(default_factory=dict)
     untested_against: Mapping[str, str] = field(default_factory=dict)
@@ -328,6 +330,7 @@ def summarise(
             contrasts=tuple(
                 (place, title, b) for place, (title, (a, b)) in enumerate(design.contrasts.items()) if a == row.name
             ),
+            exploratory=design.exploratory,
         )
         for row in rows
     ]

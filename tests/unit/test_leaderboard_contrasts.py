@@ -19,6 +19,7 @@ from recbole_dtn.leaderboard.compare import compare, contrasts
 from recbole_dtn.leaderboard.design import Design
 from recbole_dtn.leaderboard.differences import difference_notes
 from recbole_dtn.leaderboard.forms import write_forms
+from recbole_dtn.leaderboard.planned import PlannedValue, in_bold, planned, planned_across, planned_table
 from recbole_dtn.leaderboard.remake import of_archive
 from recbole_dtn.leaderboard.render import print_board
 from recbole_dtn.leaderboard.statistics import summarise
@@ -168,3 +169,43 @@ def test_contrasts_of_the_file_that_is_extended_are_replaced(tmp_path: Path) -> 
     assert read_board(tmp_path / "b.yaml").contrasts == {"x": ["DTN", "PLE"]}
     (tmp_path / "b.yaml").write_text("extends: a.yaml\nmodels: [MMoE, PLE]\ncontrasts: {y: [MMoE, PLE]}\n")
     assert read_board(tmp_path / "b.yaml").contrasts == {"y": ["MMoE", "PLE"]}
+
+
+def test_several_data_sets_stand_side_by_side(tmp_path: Path, board_runs: Runs) -> None:
+    records = [
+        run.model_copy(update={"dataset": dataset})
+        for dataset, more in (("one", 0.01), ("two", -0.02))
+        for model, auc in (("A", 0.7 + more), ("C", 0.7))
+        for run in board_runs(model, auc)
+    ]
+    records += [run.model_copy(update={"dataset": "three"}) for run in board_runs("C", 0.7)]
+    names = {record.settings_digest: record.model for record in records}
+    for exploratory, title in ((False, "Planned"), (True, "Exploratory")):
+        design = Design(contrasts={"a & b": ["A", "C"]}, exploratory=exploratory)
+        write_forms(records, names, tmp_path, "b", design=design)
+        text, page, tex = ((tmp_path / f"b.{form}").read_text() for form in ("md", "html", "tex"))
+        assert f"## {title} comparisons on all data sets" in text
+        assert f"### {title} comparisons" in text
+        assert f"| {title} comparison | test metric | one | two |".lower() in text.lower()
+        assert f"| {escaped('a & b: A − C')} | like AUC | +0.0100 | -0.0200 |" in text
+        assert ("Chosen after results were known" in text) is exploratory
+        assert f"<h2>{title} comparisons</h2>" in page
+        assert "<td>+0.0100</td><td>-0.0200</td>" in page
+        assert page.count('aria-labelledby="planned-') == len({"like", "love"})
+        assert rf"{title} comparisons on all data sets." in tex
+        assert r"a \& b: A $-$ C & like AUC & +0.0100 & $-$0.0200 \\" in tex
+        said = io.StringIO()
+        print_board(summarise(records, names, design), Console(file=said, width=200))
+        assert f"{title} comparisons on all data sets" in said.getvalue()
+    assert planned_across(summarise(records[:20], names, design)) is None, "one data set"
+
+
+def test_in_short_one_data_set_has_a_column_per_task(board_runs: Runs) -> None:
+    records = [run for model, auc in (("A", 0.72), ("C", 0.7)) for run in board_runs(model, auc)]
+    found = planned(summarise(records, design=Design(contrasts={"more": ["A", "C"]})))
+    assert found is not None
+    table = planned_table(found)
+    assert table.columns == ["planned comparison", "like AUC", "love AUC"]
+    assert [cells[:2] for cells in table.cells] == [["more: A − C", "+0.0200"]]
+    bold = PlannedValue(0.01, 0.001, 0.019, significant=True)
+    assert in_bold(bold) == "**+0.0100 (+0.0010 to +0.0190)**"

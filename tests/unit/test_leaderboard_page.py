@@ -130,7 +130,7 @@ def test_differences_are_claimed_from_ten_seeds_on(board_runs: Runs) -> None:
         assert table["title"].startswith("Differences to DTN")
         assert any("descriptive" in note for note in table["notes"]) is not claims
         line = table["lines"][0]
-        assert (line["row"], line["task"], line["n"]) == ("PLE", "like", count)
+        assert (line["row"], line["metric"], line["n"]) == ("PLE", "like AUC", count)
         assert line["mean"] == pytest.approx(-0.01)
 
 

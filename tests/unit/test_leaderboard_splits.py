@@ -123,8 +123,20 @@ def test_two_deterministic_models_have_one_pair_whatever_the_seeds_of_the_others
     runs += [record(name, 1, 0.7, seed=1, best=best) for name, best in (("Logistic", 0.9), ("Boosting", 0.8))]
     found = compare(summarise(runs))
     assert found is not None
-    # Of Boosting and Logistic there is one pair, which shows nothing.
-    assert (found.best.model, [of.row.model for of in found.differences]) == ("Logistic", ["A"])
+    assert found.best.model == "Logistic"
+    assert [(of.row.model, of.paired.n) for of in found.differences] == [("A", 3), ("Boosting", 1)]
+    assert (found.differences[1].paired.p, found.differences[1].wilcoxon) == (None, None), "no seed changes either"
+    ten = [record("A", 1, 0.6, seed=seed, best=0.6) for seed in range(10)] + runs[3:]
+    assert [found.descriptive for found in map(compare, map(summarise, (runs, ten, runs[3:]))) if found] == [
+        True, False, True
+    ]  # fmt: skip
+
+
+def test_a_row_with_too_few_runs_in_common_is_named() -> None:
+    runs = [record(model, 1, 0.7, seed=seed, best=0.8) for model in ("A", "B") for seed in (1, 2)]
+    found = compare(summarise([*runs, record("C", 1, 0.7, seed=1, best=0.6)]))
+    assert found is not None
+    assert found.left_out == ("C",)
 
 
 def test_every_split_counts_once_whatever_its_seeds() -> None:
@@ -287,7 +299,7 @@ def test_the_comparator_is_a_baseline_and_chosen_by_validation_alone() -> None:
         assert (found.best.model, [each.row.model for each in found.differences]) == (best, others)
     text = markdown(summarise(runs, design=Design(proposed=["C"])))
     assert "### Differences to B, the baseline that is best on validation (mean_auc)" in text
-    assert "The comparator was chosen by validation alone, before any test row was read." in text
+    assert "The comparator was chosen by validation alone: test metrics play no part in it." in text
 
 
 def test_splits_with_one_test_set_take_the_ordinary_t_test() -> None:

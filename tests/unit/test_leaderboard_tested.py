@@ -98,6 +98,30 @@ def test_what_is_significant(tmp_path: Path, board_runs: Runs, grouped: bool) ->
     assert (about["drawn"], about["units"]) == (("users", USERS) if grouped else ("rows", ROWS))
 
 
+@pytest.mark.parametrize("grouped", [True, False])
+def test_two_deterministic_rows_have_the_uncertainty_of_the_test_sample(
+    tmp_path: Path, board_runs: Runs, grouped: bool
+) -> None:
+    board = Board(tmp_path, board_runs, grouped=grouped)
+    board.add("Logistic", 0.1, seeds=1, valid=0.9)
+    board.add("Boosting", 3.0, seeds=1)
+    board.add("Same", 0.11)
+    found = compare(board.rows()[0])
+    assert found is not None
+    boosting, same = found.differences
+    assert (boosting.row.model, boosting.paired.n, same.paired.n) == ("Boosting", 1, 10)
+    assert boosting.tested is not None
+    assert same.tested is not None
+    assert boosting.tested.error == pytest.approx(boosting.tested.sample_error, rel=0.1)
+    assert boosting.adjusted == pytest.approx(2 * boosting.tested.p)  # type: ignore[operator]
+    assert same.adjusted == pytest.approx(same.tested.p)
+    assert (found.significant(boosting), found.significant(same)) == (True, False)
+    board.records = [run for run in board.records if run.model != "Same"]
+    alone = compare(board.rows()[0])
+    assert alone is not None
+    assert not alone.significant(alone.differences[0]), "no board of ten seeds"
+
+
 def test_nine_seeds_are_not_significant_whatever_the_interval(tmp_path: Path, board_runs: Runs) -> None:
     board = Board(tmp_path, board_runs, grouped=True)
     board.add("Good", 0.1, seeds=9, valid=0.9)

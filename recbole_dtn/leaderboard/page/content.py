@@ -13,11 +13,11 @@ from recbole_dtn.leaderboard.compare import Compared, Comparison, compare
 from recbole_dtn.leaderboard.costs import COSTS, cost_cells
 from recbole_dtn.leaderboard.details import failure_table, warnings_of
 from recbole_dtn.leaderboard.differences import ALL_TASKS, all_tasks_table, contrast_name, difference_notes, tables_of
-from recbole_dtn.leaderboard.labels import row_labels
+from recbole_dtn.leaderboard.labels import SHOWN, metric_title, row_labels
 from recbole_dtn.leaderboard.page.chosen import common_settings, own_settings
 from recbole_dtn.leaderboard.page.tuning import tuning_content
 from recbole_dtn.leaderboard.plan import RowTuning
-from recbole_dtn.leaderboard.render import SHOWN, notes, shown_error, shown_tasks
+from recbole_dtn.leaderboard.render import notes, shown_error, shown_tasks
 from recbole_dtn.leaderboard.statistics import (
     REACH,
     BoardRow,
@@ -256,8 +256,7 @@ def _of_table(title: str, found: Compared, rows: Sequence[BoardRow], names: Mapp
     lines = [
         {
             "row": contrast_name(each, names),
-            "task": each.row.title_of(each.metric.task),
-            "metric": TITLES.get(each.metric.name, each.metric.name),
+            "metric": metric_title(each.row, each.metric),
             "mean": _short(each.paired.mean),
             "told": found.significant(each),
             "relative": _short(each.relative),

@@ -10,7 +10,9 @@ from markupsafe import Markup
 
 from recbole_dtn.leaderboard.labels import row_labels
 from recbole_dtn.leaderboard.page.content import across_content, board_content, tunings_of
+from recbole_dtn.leaderboard.page.planned import planned_content, planned_plots
 from recbole_dtn.leaderboard.page.tuning import history_plot
+from recbole_dtn.leaderboard.planned import planned
 from recbole_dtn.leaderboard.statistics import BoardRow
 from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.record.record import RunRecord
@@ -39,7 +41,9 @@ def board_page(
     content = shown_in(board_content(groups, records, stored or Stored()))
     data = Markup(script_json(content))
     found = (history_plot(f"tuning-{place}", tunings_of(rows, row_labels(rows))) for place, rows in enumerate(groups))
-    plots = [plot for plot in found if plot is not None]
+    every_row = [row for rows in groups for row in rows]
+    compared = planned(every_row)
+    plots = [*(plot for plot in found if plot is not None), *planned_plots(compared)]
     return render(
         "recbole_dtn.leaderboard.page",
         "page.html.j2",
@@ -48,7 +52,8 @@ def board_page(
         boards=content,
         data=data,
         version=version,
-        together=across_content([row for rows in groups for row in rows]),
+        together=across_content(every_row),
+        planned=planned_content(compared),
     )
 
 
