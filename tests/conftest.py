@@ -20,6 +20,14 @@ torch.set_num_threads(1)
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _cells_in_this_process() -> Iterator[None]:
+    """With one worker, leaderboards run cells here, which takes no process that imports torch anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recbole_dtn.leaderboard.session.OWN_PROCESS", False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)

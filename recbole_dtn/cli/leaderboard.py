@@ -46,6 +46,9 @@ def _run(words: list[str]) -> int:
     file = board_file(given.words)
     if given.workers < 1:
         raise UsageError(f"--workers: expected 1 or more, found {given.workers}")
+    instead = [name for name in ("dry_run", "collect", "print_jobs", "speed") if getattr(given, name)]
+    if len(instead) > 1:
+        raise UsageError(f"--{instead[0]} and --{instead[1]} do not go together: give one of them")
     check_place(Path(given.output), f"--output={given.output}")
     plan = plan_of(given, file)
     if given.dry_run:

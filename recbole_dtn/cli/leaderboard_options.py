@@ -84,7 +84,11 @@ are made again beside it without the runs, the leaderboard's file or the data.
 
 def _plan_options(command: Command) -> None:
     """The options that say which cells a leaderboard has."""
-    command.option("models", "A,B", "models, separated by commas; needed without a file")
+    command.option(
+        "models",
+        "A,B",
+        "rows of the file by their names, or models at their defaults, separated by commas; needed without a file",
+    )
     command.option("datasets", "X,Y", "data sets, separated by commas; needed without a file")
     command.option(
         "seeds",
@@ -127,7 +131,13 @@ def _plan_options(command: Command) -> None:
 
 _plan_options(RUN)
 RUN.flag("dry_run", "print rows, sizes, cells, trials and the projected time, and train nothing")
-RUN.option("workers", "N", "cells that run at the same time, each in a process of one thread", default=1, kind=whole)
+RUN.option(
+    "workers",
+    "N",
+    "cells that run at the same time, each in a process of one thread; with 1, torch has its own number of threads",
+    default=1,
+    kind=whole,
+)
 RUN.option(
     "executor",
     "local",

@@ -78,10 +78,11 @@ class Plan:
 
 def plan_of(given: argparse.Namespace, file: Path | None) -> Plan:
     """The plan of a leaderboard's file and of options; its plug-ins are loaded."""
-    from recbole_dtn.leaderboard.board import Entry, listed, read_board, setting_words
+    from recbole_dtn.leaderboard.board import listed, read_board, setting_words
 
     board = read_board(file) if file else None
-    models = [Entry.of(name) for name in split_words(given.models or "")] or (board.entries if board else [])
+    known = board.entries if board else []
+    models = [_row_named(name, known) for name in split_words(given.models or "")] or known
     planned = board.data if board else []
     named = split_words(given.datasets or "")
     datasets = [entry for name in named for entry in _of_board(name, planned)] if named else planned
@@ -97,6 +98,11 @@ def plan_of(given: argparse.Namespace, file: Path | None) -> Plan:
     if given.floors is None and board and board.floors is not None:
         floors = board.floors
     floors = [] if floors == ["none"] else floors
+    rows_of_file = [row.name for row in known]
+    for row in models:
+        if row.model not in MODELS.names() and rows_of_file and row not in known:
+            hint = nearest(row.model, [*rows_of_file, *MODELS.names()])
+            raise UsageError(f"--models: {row.name!r} is no row of {file}, and no model; {hint}")
     for name in (*(entry.model for entry in models), *floors):
         MODELS.entry(name)
     rows = [*(entry.name for entry in models), *floors]
@@ -133,6 +139,13 @@ def plan_of(given: argparse.Namespace, file: Path | None) -> Plan:
     )
 
 
+def _row_named(name: str, known: list[Entry]) -> Entry:
+    """The row of a leaderboard's file under a name of ``--models``; else that of a model with its defaults."""
+    from recbole_dtn.leaderboard.board import Entry
+
+    return next((row for row in known if row.name == name), None) or Entry.of(name)
+
+
 def _of_board(name: str, planned: list[DataEntry]) -> list[DataEntry]:
     """The data sets of a leaderboard's file under a name of ``--datasets``; else the data set of that name."""
     from recbole_dtn.leaderboard.datasets import data_entries
@@ -153,6 +166,9 @@ def _match(given: argparse.Namespace, board: BoardFile | None, rows: list[str]) 
     if by not in (*MATCHED, "none"):
         raise UsageError(f"--match: expected {', '.join(MATCHED)} or none; {nearest(by, [*MATCHED, 'none'])}")
     if by == "none":
+        for key in ("reference", "match_tolerance"):
+            if getattr(given, key) is not None:
+                raise UsageError(f"--{key}: rows are not matched; add --match, such as --match=dense")
         return None
     reference = given.reference or (board.reference if board else None)
     if reference is None:

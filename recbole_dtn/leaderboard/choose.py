@@ -225,6 +225,13 @@ class Chooser:
         digest = hashlib.sha256(json.dumps(known, ensure_ascii=False, default=str).encode()).hexdigest()[:12]
         return f"{row.dataset}-{row.cell.key.model}-{digest}"
 
+    @property
+    def trials_left(self) -> int:
+        """Trials of all rows that have not run."""
+        assert self.tune is not None
+        self.open_studies()
+        return sum(max(0, self.tune.trials - len(row.study.trials)) for row in self.candidates if row.study is not None)
+
     def run_trials(self, fill: Fill, keep: Callable[[BoardPlan], object]) -> None:
         """Run what is missing of every row's trials, each row's one after another and the rows side by side.
 

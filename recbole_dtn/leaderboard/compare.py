@@ -114,8 +114,16 @@ class Compared:
         return min((each.paired.n for each in self.differences if not each.one_run), default=0) < CLAIMS_NEED
 
     def significant(self, difference: Difference) -> bool:
-        """Whether the interval of the difference excludes 0 after Holm's correction, with enough seeds or splits."""
-        return not self.descriptive and difference.adjusted is not None and difference.adjusted < SIGNIFICANT
+        """Whether the interval of the difference excludes 0 after Holm's correction, with enough seeds or splits.
+
+        Never where both rows have one run.
+        """
+        return (
+            not self.descriptive
+            and not difference.one_run
+            and difference.adjusted is not None
+            and difference.adjusted < SIGNIFICANT
+        )
 
     @property
     def untested(self) -> dict[str, list[str]]:

@@ -40,6 +40,13 @@ def _median_epochs(row: BoardRow) -> Value:
     return statistics.median(row.epochs) if row.epochs else None
 
 
+def _train_seconds(row: BoardRow) -> Value:
+    """As measured, or of as many epochs at the rate of the serial pass."""
+    if row.train_seconds is not None or row.train_rate is None or not row.epochs:
+        return row.train_seconds
+    return statistics.median(row.epochs) * row.train_rows / row.train_rate
+
+
 COSTS = (
     Cost("parameters_embedding", "embedding", _parameters("embedding"), own_table=False),
     Cost("parameters_codebook", "codebook", _parameters("codebook"), own_table=False),
@@ -52,7 +59,7 @@ COSTS = (
     Cost("throughput", "rows/s at 8,192", _speed("throughput"), more=True),
     Cost("peak_memory_mib", "peak MiB", _speed("peak_memory_mib")),
     Cost("epochs", "epochs", _median_epochs, more=None),
-    Cost("train_seconds", "training s", lambda row: row.train_seconds),
+    Cost("train_seconds", "training s", _train_seconds),
     Cost("trials", "trials", lambda row: row.trials, more=None),
 )
 """Those of the first table, then those of its own."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -24,12 +23,12 @@ class BoardProgress:
     """A context manager that shows the state of a leaderboard on a terminal, and nothing elsewhere.
 
     Args:
-        console: the terminal. cells: all cells.
+        console: the terminal. total: cells that are to end, trials too.
     """
 
-    def __init__(self, console: Console, cells: Sequence[Cell]) -> None:
-        self.cells = cells
-        self.running: dict[int, float] = {}
+    def __init__(self, console: Console, total: int = 0) -> None:
+        self.total = total
+        self.running: dict[int, tuple[Cell, float]] = {}
         self.done = self.failed = self.timed = 0
         self.seconds = 0.0
         self.best: dict[str, tuple[float, str]] = {}
@@ -48,23 +47,22 @@ class BoardProgress:
         if self.shown:
             self.live.stop()
 
-    def start(self, position: int) -> None:
+    def start(self, cell: Cell) -> None:
         """A cell has started."""
-        self.running[position] = time.perf_counter()
+        self.running[id(cell)] = cell, time.perf_counter()
 
-    def wait(self, position: int) -> None:
+    def wait(self, cell: Cell) -> None:
         """A cell has stopped without an end, and waits."""
-        self.running.pop(position, None)
+        self.running.pop(id(cell), None)
 
-    def end(self, position: int, record: RunRecord | None) -> None:
+    def end(self, cell: Cell, record: RunRecord | None) -> None:
         """A cell is filled, or has failed (None)."""
-        started = self.running.pop(position, None)
+        _, started = self.running.pop(id(cell), (None, None))
         if started is not None:
             self.timed, self.seconds = self.timed + 1, self.seconds + time.perf_counter() - started
         self.done += record is not None
         self.failed += record is None
         if record is not None and record.valid_value is not None:
-            cell = self.cells[position]
             metric = str(record.settings.get("valid_metric", ""))
             sign = 1 if higher_is_better(metric, [task.name for task in record.tasks]) else -1
             known = self.best.get(cell.shown_dataset)
@@ -74,22 +72,20 @@ class BoardProgress:
     @property
     def left(self) -> float | None:
         """Seconds until the end, from the mean of the cells that ran; None before the first has ended."""
-        waiting = len(self.cells) - self.done - self.failed
+        waiting = self.total - self.done - self.failed
         if not self.timed or not self.running:
             return None
         return self.seconds / self.timed * waiting / len(self.running)
 
     def renderable(self) -> Group:
         """The state as lines of a terminal."""
-        ended, total = self.done + self.failed, len(self.cells)
+        ended, total = self.done + self.failed, self.total
         text = f"{self.done} done, {len(self.running)} running, {self.failed} failed of {total}"
         head = Table.grid(padding=(0, 2))
         left = "" if self.left is None else f"about {self.left / 60:.0f} min left"
-        head.add_row(ProgressBar(total=total, completed=ended, width=30), Text(text), Text(left))
+        head.add_row(ProgressBar(total=total, completed=ended, width=20), Text(text), Text(left))
         now = time.perf_counter()
-        lines = [
-            Text(f"  running  {cell(self.cells[p].title)}  {now - since:.0f} s") for p, since in self.running.items()
-        ]
+        lines = [Text(f"  running  {cell(of.title)}  {now - since:.0f} s") for of, since in self.running.values()]
         best = [
             Text(cell(f"  best     {dataset}: {decimal(value, 4)}  {title}"))
             for dataset, (value, title) in self.best.items()

@@ -20,7 +20,7 @@ from recbole_dtn.leaderboard.fairness import board_rows
 from recbole_dtn.leaderboard.forms import write_forms
 from recbole_dtn.leaderboard.plan import BoardPlan, MatchWanted, TuneWanted, find_plan, plan_file, write_plan
 from recbole_dtn.leaderboard.render import print_board
-from recbole_dtn.leaderboard.session import Session, sessions
+from recbole_dtn.leaderboard.session import Session, Sessions
 from recbole_dtn.leaderboard.statistics import summarise
 from recbole_dtn.leaderboard.stored import Stored, compute_statistics
 from recbole_dtn.record.record import RunRecord
@@ -66,7 +66,7 @@ def run_board(
         board: name of the files; the data sets' names by default.
         floors: simple models to compare with; see :func:`~.cells.plan_cells`.
         design: which rows are compared.
-        workers: cells that run at the same time, each in a process of one thread; 1: in this process.
+        workers: cells that run at the same time, each in a process of one thread; 1: in one of torch's own number.
         executor: runs the cells on other machines instead; a cell whose worker dies is tried again once.
         run_cell: trains and tests one cell from its overrides; with several workers a function of a module.
         fingerprint: the fingerprint of the data that settings name as it is now, None when it is not known yet.
@@ -93,38 +93,39 @@ def run_board(
         check_place(folder, f"output_dir={cell.settings.output_dir}")
     name = board or board_name(data)
     known_data = fingerprint or present_fingerprint
-    session_of = sessions(cells, console, run_cell, known_data, workers, executor, archive_file(output, name))
-    plan = None
-    if match is None and tune is None:
-        put_aside(plan_file(output, name))  # one of an earlier pass
-    else:
-        chooser = Chooser(
-            candidates_of(cells), match, tune, resolve=resolve, fingerprint=known_data, schema=schema_of,
-            console=console, known=_known_plan(output, name, console),
-        )  # fmt: skip
-        if tune is not None:
-            refuse_trial_seeds([cell.key.seed for cell in cells], tune)
-            with Signals():
-                run_trials(chooser, session_of, lambda found: write_plan(found, output, name))
-            chooser.say_best()
-        plan = chooser.chosen()
-        write_plan(plan, output, name)
-        cells = plan_cells(
-            models, datasets, seeds, overrides, settings=settings, split_seeds=split_seeds, floors=floors,
-            chosen=plan.words, resolve=resolve,
-        )  # fmt: skip
-    session = session_of(cells)
-    whole = False
-    with Signals() as signals:
-        try:
-            session.run()
-            whole = True
-        except Preempted:
-            raise Preempted("the cells that are finished are in the table; the same command goes on") from None
-        finally:
-            with signals.deferred():
-                names = {cell.key.settings_digest: cell.name for cell in cells}
-                path = _publish(session, names, output, name, console, design, plan, whole=whole)
+    with Sessions(cells, console, run_cell, known_data, workers, executor, archive_file(output, name)) as session_of:
+        plan = None
+        if match is None and tune is None:
+            put_aside(plan_file(output, name))  # one of an earlier pass
+        else:
+            chooser = Chooser(
+                candidates_of(cells), match, tune, resolve=resolve, fingerprint=known_data, schema=schema_of,
+                console=console, known=_known_plan(output, name, console),
+            )  # fmt: skip
+            if tune is not None:
+                refuse_trial_seeds([cell.key.seed for cell in cells], tune)
+                session_of.total = chooser.trials_left + len(cells)
+                with Signals():
+                    run_trials(chooser, session_of, lambda found: write_plan(found, output, name))
+                chooser.say_best()
+            plan = chooser.chosen()
+            write_plan(plan, output, name)
+            cells = plan_cells(
+                models, datasets, seeds, overrides, settings=settings, split_seeds=split_seeds, floors=floors,
+                chosen=plan.words, resolve=resolve,
+            )  # fmt: skip
+        session = session_of(cells)
+        whole = False
+        with Signals() as signals:
+            try:
+                session.run()
+                whole = True
+            except Preempted:
+                raise Preempted("the cells that are finished are in the table; the same command goes on") from None
+            finally:
+                with signals.deferred():
+                    names = {cell.key.settings_digest: cell.name for cell in cells}
+                    path = _publish(session, names, output, name, console, design, plan, whole=whole)
     if session.failures:
         titles = "; ".join(cell.title for cell, _ in session.failures)
         raise RecBoleDTNError(f"{len(session.failures)} of {len(cells)} cells failed: {titles}")

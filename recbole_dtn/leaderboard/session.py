@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from filelock import Timeout
@@ -23,55 +24,71 @@ from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.console import say
 from recbole_dtn.report.text import decimal
 
-__all__ = ["Session", "sessions"]
+__all__ = ["Session", "Sessions"]
 
+OWN_PROCESS = True
+"""Whether one worker is a process of its own too, so that a cell that the system kills does not end the leaderboard."""
 LOOK_AGAIN = 1.0
 """Seconds between two looks at cells that another leaderboard is running."""
 
 
-def sessions(
-    cells: Sequence[Cell],
-    console: Console,
-    run_cell: RunCell | None,
-    fingerprint: Fingerprint,
-    workers: int,
-    executor: RemoteExecutor | None = None,
-    archive: Path | None = None,
-) -> Callable[[Sequence[Cell]], Session]:
-    """Makes passes over cells, which share the records below the folders of ``cells`` and in ``archive``.
+class Sessions:
+    """Makes passes over cells that share records, processes, and the state on the terminal; its end is theirs.
 
-    Unreadable ones are told.
+    Args:
+        cells: below whose folders records are; those that cannot be read are told. console: where progress is printed.
+        run_cell: trains and tests one cell; None: :func:`~.cell_run.fit_cell`. fingerprint: of the data as they are.
+        workers: cells that run at the same time. executor: runs them elsewhere. archive: file of more records.
     """
-    recorded = Recorded()
-    for folder in dict.fromkeys(cell.folder for cell in cells):
-        recorded.read(folder)
-    if archive is not None:
-        recorded.read_archive(archive)
-    for message in recorded.unreadable:
-        say(console, f"left out: {message}")
-    run = run_cell or (fit_cell if workers == 1 else fit_cell_beside)
-    return lambda of: Session(list(of), recorded, console, run, fingerprint, workers, executor)
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        console: Console,
+        run_cell: RunCell | None,
+        fingerprint: Fingerprint,
+        workers: int,
+        executor: RemoteExecutor | None = None,
+        archive: Path | None = None,
+    ) -> None:
+        self.console, self.fingerprint, self.workers, self.executor = console, fingerprint, workers, executor
+        self.recorded = Recorded()
+        for folder in dict.fromkeys(cell.folder for cell in cells):
+            self.recorded.read(folder)
+        if archive is not None:
+            self.recorded.read_archive(archive)
+        for message in self.recorded.unreadable:
+            say(console, f"left out: {message}")
+        self.here = workers == 1 and executor is None and (run_cell is not None or not OWN_PROCESS)
+        self.run_cell = run_cell or (fit_cell if workers == 1 else fit_cell_beside)
+        self.pool: Executor = executor or Workers(workers, self.run_cell, reason)
+        self.progress = BoardProgress(console)
+        self.total = 0  # cells that are to end, trials too; 0: those of a pass
+        self._open = ExitStack()
+
+    def __enter__(self) -> Sessions:
+        self._open.enter_context(self.pool)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes."""
+        self._open.close()
+
+    def __call__(self, cells: Sequence[Cell]) -> Session:
+        self.progress.total = self.total or len(cells)
+        return Session(list(cells), self)
 
 
 class Session:
     """One pass over the cells of a leaderboard."""
 
-    def __init__(
-        self,
-        cells: list[Cell],
-        recorded: Recorded,
-        console: Console,
-        run_cell: RunCell,
-        fingerprint: Fingerprint,
-        workers: int,
-        executor: RemoteExecutor | None = None,
-    ) -> None:
-        self.cells = cells
-        self.workers = workers
-        self.recorded = recorded
-        self.console = console
-        self.run_cell = run_cell
-        self.fingerprint = fingerprint
+    def __init__(self, cells: list[Cell], shared: Sessions) -> None:
+        self.cells, self.shared = cells, shared
+        self.recorded, self.progress, self.executor = shared.recorded, shared.progress, shared.executor
+        self.here, self.pool = shared.here, shared.pool
         self.found: dict[int, RunRecord] = {}
         self.failed: dict[int, str] = {}
         self.locks = [cell.lock() for cell in cells]
@@ -79,12 +96,6 @@ class Session:
         self.elsewhere: set[int] = set()
         self.waiting = deque(range(len(cells)))
         self.died: set[int] = set()
-        self.executor = executor
-
-    @property
-    def here(self) -> bool:
-        """Whether cells run in this process, one after another."""
-        return self.workers == 1 and self.executor is None
 
     @property
     def records(self) -> list[RunRecord]:
@@ -103,24 +114,26 @@ class Session:
 
     def run(self) -> None:
         """Fill every cell; a failure is reported and the others go on."""
-        executor: Executor = self.executor or Workers(self.workers, self.run_cell, reason)
-        waiting = self.waiting
-        with BoardProgress(self.console, self.cells) as self.progress, executor as pool:
+        waiting, pool = self.waiting, self.pool
+        with self.progress:
             try:
                 while waiting or pool.running:
-                    self._start_some(pool)
+                    self._start_some()
                     for outcome in pool.finished(LOOK_AGAIN):
                         self._end(outcome)
                     if waiting and not pool.running and self.elsewhere >= set(waiting):
                         time.sleep(LOOK_AGAIN)
+            except BaseException:  # what runs may save where it is
+                self.shared.close()
+                raise
             finally:
                 for lock in self.locks:
                     lock.release()
 
-    def _start_some(self, pool: Executor) -> None:
+    def _start_some(self) -> None:
         """Start cells while there is a free process, and take those that are recorded."""
         for _ in range(len(self.waiting)):
-            if not pool.free:
+            if not self.pool.free:
                 return
             position = self.waiting.popleft()
             try:
@@ -136,13 +149,14 @@ class Session:
                 continue
             self.started[position] = time.perf_counter()
             overrides = list(self.cells[position].overrides)
+            self.progress.start(self.cells[position])
             if self.here:
-                self._end(_here(position, self.run_cell, overrides))
+                self._end(_here(position, self.shared.run_cell, overrides))
             else:
-                self.progress.start(position)
                 if self.executor is not None:  # the job takes the lock, and keeps it if this process ends
                     self.locks[position].release()
-                pool.start(position, [*overrides, "--threads=1"])
+                alone = self.shared.workers == 1 and self.executor is None
+                self.pool.start(position, overrides if alone else [*overrides, "--threads=1"])
 
     def _wait_for(self, position: int) -> None:
         """Look again later at a cell that another leaderboard runs."""
@@ -153,12 +167,12 @@ class Session:
 
     def _say(self, position: int, text: str, *, end: str) -> None:
         title = f"[{position + 1}/{len(self.cells)}] {self.cells[position].title} ... "
-        say(self.console, title + text, end=end)
+        say(self.shared.console, title + text, end=end)
 
     def _tell(self, position: int, text: str, *, end: str = "\n") -> None:
         """The rest of a cell's line, or with several processes the whole of it."""
         if self.here:
-            say(self.console, text, end=end)
+            say(self.shared.console, text, end=end)
         else:
             self._say(position, text, end="\n")
 
@@ -171,7 +185,7 @@ class Session:
         on_any_data = self.recorded.newest(cell.key, None)
         if on_any_data is None:
             return False
-        present = self.fingerprint(cell.settings)
+        present = self.shared.fingerprint(cell.settings)
         found = self.recorded.newest(cell.key, present)
         if found is None:
             folder, record = on_any_data
@@ -188,7 +202,7 @@ class Session:
             return False
         self.found[position] = record
         self._tell(position, f"{_result(record)} (recorded in {folder})")
-        self.progress.end(position, record)
+        self.progress.end(cell, record)
         return True
 
     def _end(self, outcome: Outcome) -> None:
@@ -201,13 +215,13 @@ class Session:
         position, record = outcome.task, outcome.result
         self.locks[position].release()
         if outcome.elsewhere:
-            self.progress.wait(position)
+            self.progress.wait(self.cells[position])
             self._wait_for(position)
             return
         if outcome.died and position not in self.died:
             self.died.add(position)
             self._tell(position, f"{outcome.failure}; it is run once more")
-            self.progress.wait(position)
+            self.progress.wait(self.cells[position])
             self.waiting.append(position)
             return
         if outcome.interrupted or (record is not None and record.status == "interrupted"):
@@ -224,7 +238,7 @@ class Session:
             self.found[position] = record
             seconds = time.perf_counter() - self.started[position]
             self._tell(position, f"{_result(record)} ({seconds:.0f} s)")
-        self.progress.end(position, record)
+        self.progress.end(self.cells[position], record)
 
     def _of_job(self, outcome: Outcome) -> Outcome:
         """The outcome of a job: its scheduler may end it, and its record must be where this process sees it."""

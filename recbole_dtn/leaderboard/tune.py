@@ -20,7 +20,7 @@ from recbole_dtn.leaderboard.choose import Chooser, candidates_of, schema_of
 from recbole_dtn.leaderboard.page.tuning import changed, state_words, tuning_page
 from recbole_dtn.leaderboard.plan import BoardPlan, ChosenRow, RowTuning, TuneWanted
 from recbole_dtn.leaderboard.run import run_trials
-from recbole_dtn.leaderboard.session import sessions
+from recbole_dtn.leaderboard.session import Sessions
 from recbole_dtn.report.console import say
 from recbole_dtn.report.files import write_text
 from recbole_dtn.report.tables import show_table
@@ -78,7 +78,6 @@ def tune_model(
         console=console, parallel=workers,
     )  # fmt: skip
     chooser.refuse_nothing_to_tune()
-    session_of = sessions(cells, console, run_cell, known_data, workers)
     name = f"{model}-{dataset}"
     best_file, page = output / f"{name}.best.yaml", output / f"{name}.html"
 
@@ -90,7 +89,8 @@ def tune_model(
         write_text(page, tuning_page(f"Tuning {model} on {dataset}", [(model, tuning)]))
         _say_best(tuning, console)
 
-    with Signals():
+    with Signals(), Sessions(cells, console, run_cell, known_data, workers) as session_of:
+        session_of.total = chooser.trials_left
         run_trials(chooser, session_of, keep)
     tuning = _tuning(chooser.chosen().rows[0])
     if tuning.best is None:

@@ -115,11 +115,8 @@ def test_two_deterministic_rows_have_the_uncertainty_of_the_test_sample(
     assert boosting.tested.error == pytest.approx(boosting.tested.sample_error, rel=0.1)
     assert boosting.adjusted == pytest.approx(2 * boosting.tested.p)  # type: ignore[operator]
     assert same.adjusted == pytest.approx(same.tested.p)
-    assert (found.significant(boosting), found.significant(same)) == (True, False)
-    board.records = [run for run in board.records if run.model != "Same"]
-    alone = compare(board.rows()[0])
-    assert alone is not None
-    assert not alone.significant(alone.differences[0]), "no board of ten seeds"
+    assert boosting.adjusted < 0.05  # type: ignore[operator]
+    assert not found.significant(boosting), "nothing is claimed below ten seeds"
 
 
 def test_nine_seeds_are_not_significant_whatever_the_interval(tmp_path: Path, board_runs: Runs) -> None:

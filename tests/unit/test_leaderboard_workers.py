@@ -105,6 +105,33 @@ def _runs(process: int) -> bool:
     return status.is_file() and "zombie" not in status.read_text()
 
 
+def test_a_cell_that_the_system_kills_fails_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("recbole_dtn.leaderboard.session.OWN_PROCESS", True)
+    Path("killed.py").write_text(
+        "import os, signal\n"
+        "from recbole_dtn.model.shared_bottom import SharedBottom\n"
+        "from recbole_dtn.registry import MODELS\n"
+        "@MODELS.register('Killed')\n"
+        "class Killed(SharedBottom):\n"
+        "    def __init__(self, *given):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    Path("b.yaml").write_text(
+        "datasets: [{name: small, plantings: 1, rows: 600, informative: 2}]\n"
+        "models: [Killed, Logistic]\nplugins: [killed.py]\nfloors: []\n"
+    )
+    with pytest.raises(RecBoleDTNError, match="1 of 2 cells failed: Killed small-1"):
+        command(["run", "b.yaml", "--trust"])
+    assert "its process was ended by SIGKILL (the system ends" in Path("leaderboard/b.failures.csv").read_text()
+    assert "| Logistic |" in Path("leaderboard/b.md").read_text()
+    said = capsys.readouterr().out
+    assert "Killed small-1 seed 2020 ... its process was ended by SIGKILL" in said
+    assert "it is run once more" in said
+
+
 # ---- locks ----------------------------------------------------------------------------------------------------------
 
 
@@ -241,16 +268,16 @@ def test_wrong_words_are_refused(words: list[str], message: str) -> None:
 def test_the_state_on_a_terminal(tmp_path: Path) -> None:
     trainer = Trainer(tmp_path)
     cells = plan_cells(["DTN", "MMoE"], ["a"], [1, 2], [], resolve=resolver(tmp_path))
-    progress = BoardProgress(Console(file=io.StringIO()), cells)
+    progress = BoardProgress(Console(file=io.StringIO()), len(cells))
     assert progress.left is None
-    progress.start(0)
-    progress.start(1)
+    progress.start(cells[0])
+    progress.start(cells[1])
     record = trainer(list(cells[0].overrides)).model_copy(
         update={"valid_value": 0.71, "settings": {"valid_metric": "mean_auc"}}
     )
-    progress.end(0, record)
-    progress.end(1, None)
-    progress.start(2)
+    progress.end(cells[0], record)
+    progress.end(cells[1], None)
+    progress.start(cells[2])
     assert progress.left is not None
     console = Console(file=io.StringIO(), width=90)
     console.print(progress.renderable())
