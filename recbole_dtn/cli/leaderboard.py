@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from recbole_dtn.cli import leaderboard_results as results
 from recbole_dtn.cli.arguments import split_words
 from recbole_dtn.cli.leaderboard_options import ADD, CELL, COMMANDS, HELP, RUN
 from recbole_dtn.cli.leaderboard_plan import Plan, board_file, plan_of
+from recbole_dtn.config.layers import config_file
 from recbole_dtn.errors import Preempted, UsageError
 from recbole_dtn.leaderboard.archive import archive_file
 from recbole_dtn.report.console import make_console, say
@@ -168,20 +169,23 @@ def _add(words: list[str]) -> int:
     given = ADD.parse(words[1:], most_words=1)
     file = board_file(given.words)
     if file is None or not file.is_file():
-        raise UsageError(f"leaderboard add: expected the file of a leaderboard (.yaml), found {file or 'none'}")
+        shipped = config_file(str(file)) if file else None
+        copy = f"; it is shipped: copy {shipped} first" if shipped and shipped.is_file() else ""
+        raise UsageError(f"leaderboard add: expected a leaderboard's file of your own (.yaml), no file {file}{copy}")
     from recbole_dtn.leaderboard.board import appended, entry_of, read_board
 
     entry = entry_of(given.model, given.name, given.settings)
-    text = appended(file.read_text(encoding="utf-8"), "models", entry)
-    plugins = split_words(given.plugins or "")
+    text = appended(file.read_text(encoding="utf-8"), "models", entry, inherited=True)
+    plugins, known = split_words(given.plugins or ""), read_board(file).plugins
     for path in plugins:
-        if path not in read_board(file).plugins:
-            text = appended(text, "plugins", path)
-    with TemporaryDirectory() as folder:
-        trial = Path(folder) / file.name
-        trial.write_text(text, encoding="utf-8")
+        if path not in known:
+            text = appended(text, "plugins", path, inherited=bool(known))
+    # Beside it, where `extends` finds other files.
+    with NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, prefix=".", suffix=file.suffix) as trial:
+        trial.write(text)
+        trial.flush()
         options = [f"--plugins={','.join(plugins)}"] if plugins else []
-        plan = plan_of(RUN.parse([*options, *(["--trust"] if given.trust else [])]), trial)
+        plan = plan_of(RUN.parse([*options, *(["--trust"] if given.trust else [])]), Path(trial.name))
         cells = plan.cells()
     write_text(file, text)
     new = sum(cell.name == plan.models[-1].name for cell in cells)

@@ -130,7 +130,7 @@ def serve(words: list[str]) -> int:
     from recbole_dtn.leaderboard.serve import BoardServer
 
     output = _output(given, file)
-    find = _finder(given, file, output)
+    find = _finder(given, file, output, begun=False)
     name = given.name or find().name
     with BoardServer(find, name, given.port, output=output) as server:
         say(make_console(), f"{name}: {server.address} (Ctrl-C ends)")
@@ -146,8 +146,11 @@ def _output(given: argparse.Namespace, file: Path | None) -> Path:
     return Path(given.output or (file.parent if file and file.name.endswith(SUFFIX) else OUTPUT))
 
 
-def _finder(given: argparse.Namespace, file: Path | None, output: Path) -> Callable[[], Remade]:
-    """Finds the records of a leaderboard's cells, or all below ``--records``; a second call reads what is new."""
+def _finder(given: argparse.Namespace, file: Path | None, output: Path, *, begun: bool = True) -> Callable[[], Remade]:
+    """Finds the records of a leaderboard's cells, or all below ``--records``; a second call reads what is new.
+
+    ``begun``: whether rows must have been matched or tuned by then; else nothing is found before.
+    """
     from recbole_dtn.leaderboard.records import Recorded
     from recbole_dtn.leaderboard.remake import of_folder
 
@@ -157,7 +160,7 @@ def _finder(given: argparse.Namespace, file: Path | None, output: Path) -> Calla
     if file and file.name.endswith(SUFFIX):
         return _found_in(file, given)
     if file or given.models or given.datasets:
-        return found_of(plan_of(given, file), folder, file, output)
+        return found_of(plan_of(given, file), folder, file, output, begun=begun)
     if folder is None:
         raise UsageError(
             f"leaderboard render: expected BOARD.yaml, --records=FOLDER, both, or BOARD{SUFFIX}; --help shows how"
@@ -197,19 +200,24 @@ def _found_in(file: Path, given: argparse.Namespace) -> Callable[[], Remade]:
     return find
 
 
-def found_of(plan: Plan, folder: Path | None, file: Path | None, output: Path) -> Callable[[], Remade]:
+def found_of(
+    plan: Plan, folder: Path | None, file: Path | None, output: Path, *, begun: bool = True
+) -> Callable[[], Remade]:
     """Finds the records of a plan's cells below ``folder``, or (None) below ``output_dir``.
 
     What was chosen for the rows is in ``output``, or kept with the records.
     """
+    from recbole_dtn.leaderboard.plan import find_plan
     from recbole_dtn.leaderboard.records import Recorded
-    from recbole_dtn.leaderboard.remake import of_cells
+    from recbole_dtn.leaderboard.remake import Remade, of_cells
 
     name, known = plan.name_of(file), Recorded()
     places = [output, *([folder] if folder else [])]
     made: list[tuple[BoardPlan | None, list[Cell]]] = []
 
     def find() -> Remade:
+        if not begun and (plan.match or plan.tune) and find_plan(places, name) is None:
+            return Remade([], {}, name)
         chosen = _chosen(plan, places, name)
         if not made or made[-1][0] != chosen:  # while a leaderboard runs, trials change what is chosen
             made[:] = [(chosen, plan.cells(chosen))]

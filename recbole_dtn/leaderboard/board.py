@@ -197,14 +197,15 @@ def entry_of(model: str, name: str | None, words: Sequence[str]) -> str:
     return flow_yaml(model if list(entry) == ["model"] else entry)
 
 
-def appended(text: str, key: str, item: str) -> str:
+def appended(text: str, key: str, item: str, *, inherited: bool = False) -> str:
     """A YAML file as text, with one more item at the end of a list. The rest, comments too, stays as it is.
 
     Args:
         text: of the file. key: of the list, at the top; without it, the list is added at the end. item: as YAML.
+        inherited: whether a file that it extends has items, which a list of its own would replace.
 
     Raises:
-        UsageError: where the key has something else than a list.
+        UsageError: where the key has something else than a list, or only a file that it extends has the list.
 
     >>> print(appended("models:  # rows\\n  - A\\n# end\\nseeds: 3\\n", "models", "{model: B, epochs: 2}"), end="")
     models:  # rows
@@ -217,9 +218,10 @@ def appended(text: str, key: str, item: str) -> str:
     """
     root = yaml.compose(text, yaml.SafeLoader)
     nodes = {name.value: value for name, value in root.value} if isinstance(root, yaml.MappingNode) else {}
-    if "extends" in nodes:
+    if inherited and "extends" in nodes and key not in nodes:
         raise UsageError(
-            f"the leaderboard extends {nodes['extends'].value}: add the row to that file, or write it by hand"
+            f"the leaderboard takes its {key} from {nodes['extends'].value}, and a list of its own replaces them: "
+            f"write all of them under {key}, with {item}"
         )
     if key not in nodes:
         return f"{text.rstrip()}\n{key}: [{item}]\n"

@@ -12,6 +12,8 @@ from threading import Lock
 from recbole_dtn.errors import UsageError
 from recbole_dtn.leaderboard.fairness import board_rows
 from recbole_dtn.leaderboard.page.page import board_page
+from recbole_dtn.leaderboard.page.tuning import tuning_page
+from recbole_dtn.leaderboard.plan import BoardPlan, RowTuning
 from recbole_dtn.leaderboard.remake import Remade
 from recbole_dtn.leaderboard.statistics import by_dataset
 from recbole_dtn.leaderboard.stored import Stored
@@ -19,10 +21,9 @@ from recbole_dtn.leaderboard.stored import Stored
 __all__ = ["LOOPBACK", "BoardServer"]
 
 LOOPBACK = "127.0.0.1"
-EMPTY = (
-    "<!DOCTYPE html><meta charset=utf-8><meta http-equiv=refresh content=5><title>leaderboard</title>"
-    "<p>No run has ended yet.\n"
-)
+AGAIN = 10
+"""Seconds after which a page without runs is loaded again."""
+NO_RUN = "No run has ended yet."
 
 
 class BoardServer(ThreadingHTTPServer):
@@ -49,7 +50,7 @@ class BoardServer(ThreadingHTTPServer):
         self.find, self.title = find, title
         self.output = output
         self.lock = Lock()
-        self.made: tuple[str, str] = ("", EMPTY)
+        self.made: tuple[str, str] = ("", "")
 
     @property
     def address(self) -> str:
@@ -57,20 +58,33 @@ class BoardServer(ThreadingHTTPServer):
         return f"http://{LOOPBACK}:{self.server_port}/"
 
     def current(self) -> tuple[str, str]:
-        """The version and the page of the records as they are now. The page is made only where they have changed."""
+        """The version and the page of the records as they are now. The page is made only where they have changed.
+
+        Before the first run has ended, it has the trials.
+        """
         with self.lock:
             found = self.find()
+            if not found.records:
+                return "", tuning_page(self.title, _trials(found.plan), [NO_RUN], reload=AGAIN)
             runs = "\n".join(f"{run.dataset} {run.run_id} {run.settings_digest}" for run in found.records)
             stored = Stored.read(self.title, self.output)
             if found.beside is not None:
                 stored = stored.or_else(Stored.read(found.name, found.beside))
             shown = f"{runs}\n{stored}\n{found.plan}\n{found.design}\n{found.names}".encode()
-            version = hashlib.sha256(shown).hexdigest()[:16] if found.records else ""
+            version = hashlib.sha256(shown).hexdigest()[:16]
             if version != self.made[0]:
                 rows = board_rows(found.records, found.names, found.design, stored, found.plan)
                 groups = list(by_dataset(rows).values())
                 self.made = version, board_page(groups, found.records, self.title, version=version, stored=stored)
             return self.made
+
+
+def _trials(plan: BoardPlan | None) -> list[tuple[str, RowTuning]]:
+    """The trials so far, by row, and by data set where there are several."""
+    rows = plan.rows if plan is not None else []
+    several = len({row.dataset for row in rows}) > 1
+    return [(f"{row.name} ({row.dataset})" if several else row.name, row.tuning)
+            for row in rows if row.tuning is not None and row.tuning.trials]  # fmt: skip
 
 
 class _Handler(BaseHTTPRequestHandler):

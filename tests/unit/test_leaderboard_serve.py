@@ -11,11 +11,13 @@ import pytest
 
 from recbole_dtn.errors import UsageError
 from recbole_dtn.leaderboard.page.page import board_page
+from recbole_dtn.leaderboard.plan import BoardPlan, ChosenRow, RowTuning
 from recbole_dtn.leaderboard.records import Recorded
-from recbole_dtn.leaderboard.remake import of_folder
+from recbole_dtn.leaderboard.remake import Remade, of_folder
 from recbole_dtn.leaderboard.serve import BoardServer
 from recbole_dtn.leaderboard.statistics import summarise
 from recbole_dtn.record.record import RunRecord, write_record
+from recbole_dtn.tuning.trial import Trial
 
 Runs = Callable[..., list[RunRecord]]
 
@@ -61,6 +63,20 @@ def test_the_page_follows_the_runs(server: BoardServer, folder: Path, board_runs
         assert f">{model}</button>" in text
         assert get(server, "/version")[1] == version
     assert get(server, "/", f"localhost:{server.server_port}")[0] == 200
+
+
+def test_before_the_first_run_the_trials_are_shown() -> None:
+    trial = Trial(number=0, state="complete", params={"optimizer.lr": 0.004}, value=0.71)
+    tuning = RowTuning(study="s", wanted=3, epochs=2, metric="mean_auc", higher=True, trials=[trial], best=0)
+    plan = BoardPlan(
+        rows=[ChosenRow(dataset="films", name="DTN", tuning=tuning), ChosenRow(dataset="films", name="PLE")]
+    )
+    with BoardServer(lambda: Remade([], {}, "b", plan=plan), "b") as server:
+        version, page = server.current()
+    assert version == ""
+    assert "No run has ended yet" in page
+    assert "0.7100" in page
+    assert '<meta http-equiv="refresh"' in page
 
 
 def test_only_the_served_page_may_ask_its_server(board_runs: Runs) -> None:

@@ -484,9 +484,20 @@ def test_a_file_extends_another(tmp_path: Path) -> None:
         read_board(tmp_path / "own.yaml")
 
 
-def test_no_row_is_added_to_a_file_that_extends_another(tmp_path: Path) -> None:
-    (tmp_path / "own.yaml").write_text("extends: leaderboard/ml-100k.yaml\n")
-    assert main(["leaderboard", "add", str(tmp_path / "own.yaml"), "--model=PLE", "--name=b", "--levels=2"]) == 2
+def test_a_row_is_added_to_a_file_that_extends_another_where_it_has_rows_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, words = tmp_path / "own.yaml", ["--model=PLE", "--name=b", "--levels=2"]
+    (tmp_path / "base.yaml").write_text("datasets: [ml-100k]\nmodels: [MMoE]\nseeds: 2\n")
+    own.write_text("extends: base.yaml\n")
+    assert main(["leaderboard", "add", str(own), *words]) == 2
+    assert "takes its models from base.yaml" in capsys.readouterr().err
+    own.write_text("extends: base.yaml\nmodels: [SharedBottom]\n")
+    assert main(["leaderboard", "add", str(own), *words]) == 0
+    assert [entry.name for entry in read_board(own).entries] == ["SharedBottom", "b"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base.yaml", "own.yaml"]
+    assert main(["leaderboard", "add", "leaderboard/ml-100k.yaml", *words]) == 2
+    assert "it is shipped: copy " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["ml-100k", "ml-100k-own", "ml-100k-time", "census-income", "census-income-own",

@@ -98,12 +98,16 @@ def history_plot(name: str, tunings: Tunings) -> Any:
         return svg(name, "Best on validation so far", words, figure)
 
 
-def tuning_page(title: str, tunings: Tunings, notes: Sequence[str] = ()) -> str:
-    """A page of the section alone, for the command ``tune``."""
+def tuning_page(title: str, tunings: Tunings, notes: Sequence[str] = (), *, reload: int | None = None) -> str:
+    """A page of the section alone.
+
+    Args:
+        title: of the page. tunings: the rows. notes: sentences above it. reload: seconds until it is loaded again.
+    """
     from recbole_dtn.report.page import render
 
     plot = history_plot("tuning-0", tunings)
     return render(
         "recbole_dtn.leaderboard.page", "tune.html.j2", [plot] if plot else [], title=title,
-        tuning=tuning_content(tunings), notes=notes,
+        tuning=tuning_content(tunings), notes=notes, reload=reload,
     )  # fmt: skip
