@@ -141,6 +141,12 @@ def notes(rows: Sequence[BoardRow]) -> list[str]:
         found.append(
             f"Rows of different data or splits do not compare: found the data fingerprints {', '.join(fingerprints)}."
         )
+    codes = sorted({code for row in rows for code in row.codes})
+    if len(codes) > 1:
+        found.append(
+            f"The runs were made by {len(codes)} states of the code of one version ({', '.join(codes)}): to have one, "
+            "run all of them again in another --output_dir and --output."
+        )
     for name, row in zip(names, rows, strict=True):
         for task, weight in row.pos_weights.items():
             found.append(

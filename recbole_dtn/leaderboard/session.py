@@ -19,6 +19,7 @@ from recbole_dtn.leaderboard.progress import BoardProgress
 from recbole_dtn.leaderboard.records import Recorded
 from recbole_dtn.leaderboard.workers import Outcome, Workers
 from recbole_dtn.plugins import changed_plugins
+from recbole_dtn.record.code import code_digest
 from recbole_dtn.record.constant import worse_than_constant
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.console import say
@@ -201,7 +202,8 @@ class Session:
             self._tell(position, f"the plug-in {changed[0]} changed since {folder}, run again ... ", end="")
             return False
         self.found[position] = record
-        self._tell(position, f"{_result(record)} (recorded in {folder})")
+        by_other = record.versions.get("code", code_digest()) != code_digest()
+        self._tell(position, f"{_result(record)} (recorded in {folder}{', by other code' if by_other else ''})")
         self.progress.end(cell, record)
         return True
 

@@ -116,7 +116,8 @@ class BoardRow:
         worse: tasks whose log loss is above that of a constant, by split and seed, of the runs that have any.
         proposed: whether it is one that is to be compared with the baselines, and no baseline itself.
         contrasts: planned comparisons of this row: place in the file, title, and the row that it is compared with.
-            exploratory: whether they were chosen after results were known.
+            exploratory: whether they were chosen after results were known. codes: states of the code that made the
+            runs; empty for runs of earlier versions.
         tested: the uncertainty of the test sample of differences to the comparator; tested_against: of those to the
             other rows of contrasts, by their names. untested, untested_against: why there is none.
         tested_on: ``draws``, what is ``drawn`` (users or rows), their number ``units``, and ``test_rows``.
@@ -157,6 +158,7 @@ class BoardRow:
     proposed: bool = False
     contrasts: tuple[tuple[int, str, str], ...] = ()
     exploratory: bool = False
+    codes: tuple[str, ...] = ()
     tested: Mapping[Metric, Tested] = field(default_factory=dict)
     tested_against: Mapping[str, Mapping[Metric, Tested]] = field(default_factory=dict)
     untested_against: Mapping[str, str] = field(default_factory=dict)
@@ -448,6 +450,7 @@ def _row(runs: Sequence[RunRecord], source: str, ran_as: tuple[Any, ...], names:
         train_seconds=statistics.median(seconds) if seconds else None,
         spent_seconds=sum(sum(run.wall_seconds.values()) for run in runs),
         spaces=_spaces(first),
+        codes=tuple(sorted({run.versions["code"] for run in runs if "code" in run.versions})),
         factors=tuple(dict.fromkeys(name for run in runs for name in run.factors.get("test", {}))),
         settings=first.settings,
     )

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from recbole_dtn.errors import DataError
 from recbole_dtn.plugins import PluginState
+from recbole_dtn.record.code import code_digest
 from recbole_dtn.report.files import read_json, write_text
 
 __all__ = [
@@ -178,9 +179,11 @@ class RunRecord(BaseModel):
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result may depend on."""
+    """Versions of Python and of the packages that a result may depend on; ``code``: the state of this one's files."""
     packages = ("torch", "pytorch-lightning", "torchmetrics", "recbole", "polars", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    return {
+        "python": platform.python_version(), **{name: version(name) for name in packages}, "code": code_digest()
+    }  # fmt: skip
 
 
 def write_record(record: RunRecord, folder: Path) -> Path:

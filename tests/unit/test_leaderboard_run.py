@@ -64,6 +64,7 @@ class Trainer:
         self.ran: list[Settings] = []
         self.faults: dict[tuple[str, int], BaseException] = {}
         self.status = "finished"
+        self.code = ""
 
     def __call__(self, overrides: list[str]) -> RunRecord:
         settings, digest = self.resolve(overrides)
@@ -97,7 +98,7 @@ class Trainer:
                 "peak_anon_bytes": None,
                 "wall_seconds": {},
                 "gate_weights": {},
-                "versions": {},
+                "versions": {"code": self.code} if self.code else {},
                 "plugins": [asdict(state) for state in plugin_states(settings)],
             }
         )
@@ -500,3 +501,14 @@ def test_a_run_that_was_preempted_and_has_ended_since_fills_its_cell(board: Boar
         assert (recorded.newest(cell.key, None) is not None) == (status == "finished")
     recorded.read(cell.folder)
     assert len(recorded.runs[cell.key]) == 1, "read once"
+
+
+def test_runs_of_several_states_of_the_code_are_told(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = []
+    for code, seeds in (("aaa", "1"), ("bbb", "2")):
+        monkeypatch.setattr("recbole_dtn.leaderboard.session.code_digest", lambda code=code: code)
+        board.trainer.code = code
+        texts.append(board.run("DTN", seeds=seeds).read_text())
+    assert "states of the code" not in texts[0]
+    assert "made by 2 states of the code of one version (aaa, bbb)" in texts[1]
+    assert " ".join(board.said.split()).count(", by other code)") == 1
