@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from recbole_dtn.leaderboard.costs import cost_cells, costs_in
 from recbole_dtn.leaderboard.rescored import JOINT, RATIO
-from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary, unit_of
+from recbole_dtn.leaderboard.statistics import BoardRow, Metric, unit_of
 from recbole_dtn.leaderboard.stored import Failure, Stored
 from recbole_dtn.report.text import NONE, count, decimal, share
 
@@ -89,18 +89,20 @@ def _conditional(rows: Sequence[BoardRow], labels: Sequence[str]) -> Table:
     ))  # fmt: skip
     cells = []
     for label, row in zip(labels, rows, strict=True):
-        found = [row.metrics.get(Metric("test", name, "auc")) for name in names]
-        if any(found):
-            cells.append([label, *map(_mean_and_sd, found)])
+        metrics = [Metric("test", name, "auc") for name in names]
+        if any(metric in row.metrics for metric in metrics):
+            cells.append([label, *(_with_error(row, metric) for metric in metrics)])
     title = "AUC on the rows where the task before happened: by the ratio of both probabilities, by its own (joint)"
     return Table(title, ["model", *names], cells)
 
 
-def _mean_and_sd(values: Summary | None) -> str:
-    """``mean ± sd``; a dash for what is undefined."""
+def _with_error(row: BoardRow, metric: Metric) -> str:
+    """``mean ± sd [standard error over the test rows]``; a dash for what is undefined."""
+    values, error = row.metrics.get(metric), row.errors.get(metric)
     if values is None or values.mean is None:
         return NONE
-    return decimal(values.mean, 4) if values.sd is None else f"{decimal(values.mean, 4)} ± {decimal(values.sd, 4)}"
+    sd = "" if values.sd is None else f" ± {decimal(values.sd, 4)}"
+    return f"{decimal(values.mean, 4)}{sd}" + ("" if error is None else f" [{decimal(error, 4)}]")
 
 
 def _positives(rows: Sequence[BoardRow]) -> Table:

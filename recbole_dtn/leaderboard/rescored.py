@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from recbole_dtn.metric.auc import exact_auc
 from recbole_dtn.metric.ece import ECE
+from recbole_dtn.metric.uncertainty import auc_with_error
 from recbole_dtn.record.scores import TestRows
 
 __all__ = ["JOINT", "RATIO", "calibration_errors", "conditional_aucs"]
@@ -46,8 +46,11 @@ def calibration_errors(tasks: Sequence[Mapping[str, Any]], scores: Any, test: Te
     return found
 
 
-def conditional_aucs(tasks: Sequence[Mapping[str, Any]], scores: Any, test: TestRows) -> dict[str, Values]:
-    """``{"buy@click": {"ratio": [...], "joint": [...]}}``, a value per run; None where it is undefined.
+def conditional_aucs(tasks: Sequence[Mapping[str, Any]], scores: Any, test: TestRows) -> dict[str, dict[str, Values]]:
+    """``{"buy@click": {"ratio": {"auc": [...], "error": [...]}, "joint": ...}}``, a value per run; None: undefined.
+
+    ``error`` is the standard error over the test rows, or over the users
+    (:func:`~recbole_dtn.metric.uncertainty.auc_with_error`).
 
     Args:
         tasks: the settings of the tasks, in the order of the columns. scores: (S, N, T) logits of S runs.
@@ -55,7 +58,7 @@ def conditional_aucs(tasks: Sequence[Mapping[str, Any]], scores: Any, test: Test
             or down-sampled negatives of either task there is no ratio, as the predictions are no probabilities.
     """
     names = [str(task["name"]) for task in tasks]
-    found = {}
+    found: dict[str, dict[str, Values]] = {}
     for later, task in enumerate(tasks):
         after = [name for name in task.get("after") or () if name in names]
         if len(after) != 1 or task.get("observed_when") is not None:
@@ -66,14 +69,16 @@ def conditional_aucs(tasks: Sequence[Mapping[str, Any]], scores: Any, test: Test
         with np.errstate(invalid="ignore"):
             rows = (test.labels[:, before] > 0.5) & ~np.isnan(test.labels[:, later])
         labels = torch.from_numpy(test.labels[rows, later])
-        weights = None if test.weight is None else torch.from_numpy(test.weight[rows])
+        weights, groups = (None if of is None else torch.from_numpy(of[rows]) for of in (test.weight, test.group))
         ways = {JOINT: scores[:, rows, later].astype(np.float64)}
         joint = tasks[before].get("observed_when") is None  # else p(before) is a conditional probability itself
         if joint and all(_probability(tasks[place]) for place in (before, later)):
             ways = {RATIO: _log_sigmoid(ways[JOINT]) - _log_sigmoid(scores[:, rows, before].astype(np.float64)), **ways}
-        found[f"{names[later]}@{names[before]}"] = {
-            way: [_auc(values, labels, weights) for values in of_runs] for way, of_runs in ways.items()
-        }
+        name = f"{names[later]}@{names[before]}"
+        found[name] = {}
+        for way, of_runs in ways.items():
+            both = [auc_with_error(torch.from_numpy(values), labels, weights, groups) for values in of_runs]
+            found[name][way] = {"auc": [_rounded(auc) for auc, _ in both], "error": [_rounded(of) for _, of in both]}
     return found
 
 
@@ -87,10 +92,6 @@ def _probability(task: Mapping[str, Any]) -> bool:
 
 def _log_sigmoid(logits: Any) -> Any:
     return -np.logaddexp(0.0, -logits)
-
-
-def _auc(values: Any, labels: torch.Tensor, weights: torch.Tensor | None) -> float | None:
-    return _rounded(exact_auc(torch.from_numpy(values), labels, weights))
 
 
 def _rounded(value: float) -> float | None:

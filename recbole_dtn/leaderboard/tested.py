@@ -103,7 +103,7 @@ def statistics_of(
     wanted = _Wanted.of(rows, runs)
     if wanted is None:
         return None
-    pairs, of_rows = _by_key(known, "pairs", "differences"), _by_key(known, "rows", "ece")
+    pairs, of_rows = _by_key(known, "pairs", "differences"), _by_key(known, "rows", "chain")
     reader = _Reader(folder_of, wanted)
     found_rows, found_pairs = [], []
     for row in wanted.rows:
@@ -121,7 +121,7 @@ def statistics_of(
     # What is of other runs stays where these have no scores: records may come back.
     missing = {(line["settings_digest"], line["against"]) for line in found_pairs if "missing" in line}
     stay = [line for line in pairs.values() if (line["settings_digest"], line["against"]) in missing]
-    unscored = {line["settings_digest"] for line in found_rows if "ece" not in line}
+    unscored = {line["settings_digest"] for line in found_rows if "chain" not in line}
     rescored = [line for line in of_rows.values() if line["settings_digest"] in unscored]
     return {**named, "seed": SEED, **about, "rows": [*found_rows, *rescored], "pairs": [*found_pairs, *stay]}
 
@@ -189,7 +189,7 @@ class _Reader:
         assert self.test is not None
         return {
             "ece": calibration_errors(tasks, scores, self.test),
-            "conditional": conditional_aucs(tasks, scores, self.test),
+            "chain": conditional_aucs(tasks, scores, self.test),
         }
 
     def _checked(self, row: BoardRow) -> Any:
@@ -336,7 +336,10 @@ def with_statistics(rows: Sequence[BoardRow], runs: Sequence[Runs], found: Mappi
         rescored = of_rows.get(wanted.key(row), {})
         of_runs = wanted.runs[id(row)]
         values = {**row.values, **_calibration(rescored, of_runs)}
-        values |= {metric: found for metric, found in _of_chain(rescored, of_runs).items() if metric not in values}
+        values |= {
+            metric: found for metric, found in _of_chain(rescored, of_runs, "auc").items() if metric not in values
+        }
+        errors = {metric: summary(of.values()).mean for metric, of in _of_chain(rescored, of_runs, "error").items()}
         done.append(
             replace(
                 row,
@@ -346,6 +349,7 @@ def with_statistics(rows: Sequence[BoardRow], runs: Sequence[Runs], found: Mappi
                 untested_against={name: line["missing"] for name, line in by_name.items() if "missing" in line},
                 tested_on={**about, "draws": max((line.get("draws", 0) for line in lines.values()), default=0)},
                 values=values,
+                errors={**errors, **row.errors},
                 metrics={metric: row.metrics.get(metric) or summary(of.values()) for metric, of in values.items()},
             )
         )
@@ -360,11 +364,11 @@ def _calibration(line: Mapping[str, Any], runs: Runs) -> dict[Metric, dict[UnitK
     }
 
 
-def _of_chain(line: Mapping[str, Any], runs: Runs) -> dict[Metric, dict[UnitKey, float | None]]:
-    """The AUC after the task before, by run, such as that of ``buy@click (ratio)``."""
+def _of_chain(line: Mapping[str, Any], runs: Runs, what: str) -> dict[Metric, dict[UnitKey, float | None]]:
+    """The AUC after the task before or its error, by run, such as that of ``buy@click (ratio)``."""
     return {
-        Metric("test", f"{name} ({way})", "auc"): dict(zip(runs, values, strict=True))
-        for name, ways in line.get("conditional", {}).items()
+        Metric("test", f"{name} ({way})", "auc"): dict(zip(runs, values[what], strict=True))
+        for name, ways in line.get("chain", {}).items()
         for way, values in ways.items()
     }
 

@@ -50,9 +50,37 @@ def test_ratio_and_joint_are_those_of_counted_pairs() -> None:
             (1 / (1 + math.exp(-scores[run, row, 1]))) / (1 / (1 + math.exp(-scores[run, row, 0]))) for row in rows
         ]
         labels = [float(test.labels[row, 1]) for row in rows]
-        assert found["buy@click"]["joint"][run] == pytest.approx(pairs(joint, labels), abs=1e-7)
-        assert found["buy@click"]["ratio"][run] == pytest.approx(pairs(ratio, labels), abs=1e-7)
+        assert found["buy@click"]["joint"]["auc"][run] == pytest.approx(pairs(joint, labels), abs=1e-7)
+        assert found["buy@click"]["ratio"]["auc"][run] == pytest.approx(pairs(ratio, labels), abs=1e-7)
         assert abs(pairs(joint, labels) - pairs(ratio, labels)) > 0.01
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_error_is_that_of_the_placements_of_rows_or_users(grouped: bool) -> None:
+    scores, test = data()
+    users = np.arange(ROWS) // 4
+    found = conditional_aucs(CHAIN, scores, TestRows(test.labels, group=users if grouped else None))
+    rows = np.flatnonzero((test.labels[:, 0] == 1) & ~np.isnan(test.labels[:, 1]))
+    labels, values, user = test.labels[rows, 1], scores[0, rows, 1].astype(float), users[rows]
+    positive, negative = values[labels == 1], values[labels == 0]
+    won = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
+    auc, m, n = won.mean(), len(positive), len(negative)
+    of_positive, of_negative = won.mean(1), won.mean(0)
+    if not grouped:  # DeLong et al. (1988)
+        variance = of_positive.var(ddof=1) / m + of_negative.var(ddof=1) / n
+        assert found["buy@click"]["joint"]["error"][0] == pytest.approx(math.sqrt(variance), rel=1e-6)
+        return
+    # Obuchowski (1997): sums of the deviations within each user.
+    a = np.array([(of_positive - auc)[user[labels == 1] == u].sum() for u in np.unique(user)])
+    b = np.array([(of_negative - auc)[user[labels == 0] == u].sum() for u in np.unique(user)])
+    with_positive, with_negative = (len(np.unique(user[labels == label])) for label in (1, 0))
+    users_of = len(np.unique(user))
+    variance = (
+        with_positive / (with_positive - 1) * (a**2).sum() / m**2
+        + with_negative / (with_negative - 1) * (b**2).sum() / n**2
+        + 2 * users_of / (users_of - 1) * (a * b).sum() / (m * n)
+    )
+    assert found["buy@click"]["joint"]["error"][0] == pytest.approx(math.sqrt(variance), rel=0.02)
 
 
 def test_weights_count_rows_that_often() -> None:
@@ -62,7 +90,7 @@ def test_weights_count_rows_that_often() -> None:
     one = conditional_aucs(CHAIN, scores, TestRows(test.labels, weight=weight))
     two = conditional_aucs(CHAIN, scores[:, twice], TestRows(test.labels[twice]))
     for way in ("ratio", "joint"):
-        assert one["buy@click"][way] == pytest.approx(two["buy@click"][way], abs=1e-6)
+        assert one["buy@click"][way]["auc"] == pytest.approx(two["buy@click"][way]["auc"], abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -87,16 +115,19 @@ def test_it_is_undefined_without_both_classes() -> None:
     scores, test = data()
     labels = test.labels.copy()
     labels[:, 1] = 0
-    assert conditional_aucs(CHAIN, scores, TestRows(labels))["buy@click"] == {"ratio": [None] * 3, "joint": [None] * 3}
+    none = {"auc": [None] * 3, "error": [None] * 3}
+    assert conditional_aucs(CHAIN, scores, TestRows(labels))["buy@click"] == {"ratio": none, "joint": none}
 
 
 def test_the_table_has_a_line_per_row_that_has_any() -> None:
     def row(name: str, metrics: dict[Metric, Summary]) -> BoardRow:
-        return BoardRow("d", name, name, "", (1,), ("click", "buy"), metrics, {}, None, {}, False)
+        return BoardRow("d", name, name, "", (1,), ("click", "buy"), metrics, {}, None, {}, False, errors=errors)
 
-    rows = [row("A", {Metric("test", "buy@click (ratio)", "auc"): Summary(0.75, 0.01, 3)}), row("B", {})]
+    auc = Metric("test", "buy@click (ratio)", "auc")
+    errors = {auc: 0.02}
+    rows = [row("A", {auc: Summary(0.75, 0.01, 3)}), row("B", {})]
     table = detail_tables(rows, ["A", "B"])[-1]
-    assert (table.columns, table.cells) == (["model", "buy@click (ratio)"], [["A", "0.7500 ± 0.0100"]])
+    assert (table.columns, table.cells) == (["model", "buy@click (ratio)"], [["A", "0.7500 ± 0.0100 [0.0200]"]])
 
 
 def test_the_calibration_error_is_that_of_sorted_bins() -> None:
