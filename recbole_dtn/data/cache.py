@@ -55,8 +55,12 @@ def fingerprint(settings: Settings, sources: Sources) -> str:
 
 
 def split_free_fingerprint(settings: Settings, sources: Sources) -> str:
-    """:func:`fingerprint` without the seed of the split and the fold: equal for all splits of one data set."""
-    return fingerprint(settings.model_copy(update={"split_seed": 0, "fold": None}), sources)
+    """:func:`fingerprint` without the seed of the split, the fold and the column of domains.
+
+    It is equal for all splits of one data set, and for models with and without domains: their rows and labels are the
+    same.
+    """
+    return fingerprint(settings.model_copy(update={"split_seed": 0, "fold": None, "domain_field": None}), sources)
 
 
 def _fingerprint(settings: Settings, sources: Sources, digests: dict[str, str]) -> str:

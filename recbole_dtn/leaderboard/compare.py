@@ -153,7 +153,7 @@ def compare(rows: Sequence[BoardRow]) -> Comparison | None:
 
     Returns:
         None where fewer than two rows share two splits or seeds, or the rows are not selected by one metric, so that
-        none is the best on validation. Rows on other data than most (such as with a domain field) are left out.
+        none is the best on validation. Rows on other data than most are left out.
     """
     rows = of_one_source(rows)
     best = comparator(rows)

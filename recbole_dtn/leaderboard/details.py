@@ -109,7 +109,7 @@ def _positives(rows: Sequence[BoardRow]) -> Table:
     """Positive rows per task and part; of binary tasks, and of each data set that the rows were made of."""
     data: dict[str, tuple[Counts, ...]] = {}
     for row in rows:  # rows on one data set may have run different numbers of its splits
-        data[row.data_fingerprint] = max(data.get(row.data_fingerprint, ()), row.positives, key=len)
+        data[row.source_fingerprint] = max(data.get(row.source_fingerprint, ()), row.positives, key=len)
     data = {fingerprint: positives for fingerprint, positives in data.items() if positives}
     cells, varied = [], False
     for fingerprint, positives in data.items():

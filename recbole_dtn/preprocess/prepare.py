@@ -40,7 +40,7 @@ class PreparedData:
     """An encoded data set.
 
     Attributes:
-        source_fingerprint: the same for all splits of one data set.
+        source_fingerprint: the same for all splits of one data set, with domains and without.
         splits: ``train``, ``valid``, ``test``. cached: whether the cache entry existed before.
         folder: of the atomic files. cache_folder: of the encoded arrays.
     """

@@ -286,6 +286,10 @@ def test_what_all_splits_share_has_one_fingerprint(tmp_path: Path) -> None:
     changes: list[dict[str, Any]] = [{"fold": 0}, {"fold": 1}, {"split_seed": 7, "fold": 1}]
     given = [settings(tmp_path, HUNDRED, folds=5, **change) for change in changes]
     assert len({split_free_fingerprint(each, open_sources(each)) for each in given}) == 1
+    with_domains = settings(tmp_path, HUNDRED, folds=5, fold=0, domain_field="user_id")
+    assert split_free_fingerprint(with_domains, open_sources(with_domains)) == split_free_fingerprint(
+        given[0], open_sources(given[0])
+    )
     other = settings(tmp_path, HUNDRED, folds=4, fold=0)
     assert split_free_fingerprint(other, open_sources(other)) != split_free_fingerprint(
         given[0], open_sources(given[0])

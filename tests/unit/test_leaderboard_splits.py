@@ -424,6 +424,6 @@ def test_a_board_over_splits_runs_what_is_missing(tmp_path: Path) -> None:
 
 def test_rows_on_other_data_are_left_out_of_the_comparison() -> None:
     runs = four()
-    other = [record("C", split, 0.9, best=0.95, source_fingerprint="with a domain") for split in range(4)]
+    other = [record("C", split, 0.9, best=0.95, source_fingerprint="other rows") for split in range(4)]
     assert compare(summarise([*runs, *other])) == compare(summarise(runs))
     assert compare(summarise([*runs[:4], *other])) is None
