@@ -17,6 +17,9 @@ from recbole_dtn.report.text import NONE, count, decimal
 
 __all__ = ["brief"]
 
+WORSE = "↓"
+"""Behind the mean of a row that is significantly worse than the comparator."""
+
 
 def brief(archive: Path, *, comparisons: bool = True) -> str:
     """Tables in Markdown: per data set the compared metric of every task and dense parameters, then what was planned.
@@ -74,7 +77,8 @@ def _cell(row: BoardRow, task: str, found: Comparison | None) -> str:
         return NONE
     text = f"{decimal(values.mean, 4)}" + (f" ± {decimal(values.sd, 4)}" if values.sd is not None else "")
     each = [line for line in found.differences if line.row is row and line.metric == metric] if found else []
-    return f"**{text}**" if found is not None and any(found.significant(line) for line in each) else text
+    better = found.better(each[0]) if found is not None and each else None
+    return f"**{text}**" if better else f"{text} {WORSE}" if better is False else text
 
 
 def _significant(found: Comparison | None, names: dict[int, str]) -> str:
@@ -89,5 +93,7 @@ def _significant(found: Comparison | None, names: dict[int, str]) -> str:
     start = f"*{best}* is the {kind} that is best on validation. Of the {number} differences to it "
     if not told:
         return f"{start}none is significant (p < .05 after Holm's correction)."
-    some = "1 is" if len(told) == 1 else f"{len(told)} are"
-    return f"{start}{some} significant (bold; p < .05 after Holm's correction)."
+    better = sum(found.better(line) is True for line in told)
+    some = [f"{number} {text}" for number, text in ((better, "better (bold)"), (len(told) - better, f"worse ({WORSE})"))
+            if number]  # fmt: skip
+    return f"{start}{len(told)} are significant (p < .05 after Holm's correction): {' and '.join(some)}."

@@ -38,6 +38,8 @@ CLAIMS_NEED = 10
 SIGNIFICANT = 0.05
 COMPARED = ("reach", "auc", "rmse")
 """The test metric of a task that is compared: the first of these that it has."""
+LOWER = ("rmse",)
+"""Those of which a lower value is better."""
 Unit = SplitKey | int
 """A split, or a seed where there is one split."""
 Number = TypeVar("Number")
@@ -124,6 +126,13 @@ class Compared:
             and difference.adjusted is not None
             and difference.adjusted < SIGNIFICANT
         )
+
+    def better(self, difference: Difference) -> bool | None:
+        """Whether the first row is significantly better than the other (True) or worse (False); else None."""
+        mean = difference.paired.mean
+        if not mean or not self.significant(difference):
+            return None
+        return (mean > 0) == (difference.metric.name not in LOWER)
 
     @property
     def untested(self) -> dict[str, list[str]]:
@@ -260,7 +269,7 @@ def _changes(
     metric: Metric, mine: Mapping[UnitKey, float | None], theirs: Mapping[UnitKey, float | None], over: str
 ) -> dict[Unit, float]:
     """The relative change of a metric by split or seed, positive where the first is better."""
-    sign = -1.0 if metric.name == "rmse" else 1.0
+    sign = -1.0 if metric.name in LOWER else 1.0
     relative = {
         key: sign * (value - other) / abs(other)
         for key, value in mine.items()

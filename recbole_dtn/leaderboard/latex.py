@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from recbole_dtn.leaderboard.across import Across, across, across_table
-from recbole_dtn.leaderboard.compare import SIGNIFICANT, Compared, Comparison, Difference, compare
+from recbole_dtn.leaderboard.compare import SIGNIFICANT, Compared, Comparison, compare
 from recbole_dtn.leaderboard.costs import Cost, cost_cells, costs_in
 from recbole_dtn.leaderboard.differences import (
     ALL_TASKS,
@@ -20,8 +20,7 @@ from recbole_dtn.leaderboard.differences import (
 from recbole_dtn.leaderboard.labels import MARK, SHOWN, WORSE, metric_title, row_labels
 from recbole_dtn.leaderboard.planned import Planned, PlannedValue, planned_across, planned_table
 from recbole_dtn.leaderboard.render import shown_error, shown_tasks, spread
-from recbole_dtn.leaderboard.statistics import REACH, BoardRow, Metric, unit_of
-from recbole_dtn.registry import METRICS
+from recbole_dtn.leaderboard.statistics import BoardRow, Metric, unit_of
 from recbole_dtn.report.text import count, p_value, shown
 
 __all__ = ["latex", "tex"]
@@ -128,18 +127,8 @@ def _is_bold(row: BoardRow, metric: Metric, found: Comparison | None) -> bool:
     if row is found.best:
         others = {id(difference.row) for difference in of_metric}
         everyone = {id(difference.row) for difference in found.differences}
-        return bool(of_metric) and others == everyone and all(_better(each, found) is False for each in of_metric)
-    return any(difference.row is row and _better(difference, found) is True for difference in of_metric)
-
-
-def _better(difference: Difference, found: Comparison) -> bool | None:
-    """Whether a row is better than the best on validation; None where the difference is not significant."""
-    mean = difference.paired.mean
-    if mean is None or mean == 0 or not found.significant(difference):
-        return None
-    if difference.metric.name == REACH:
-        return mean > 0
-    return (mean > 0) == bool(METRICS.attributes(difference.metric.name)["higher_is_better"])
+        return bool(of_metric) and others == everyone and all(found.better(each) is False for each in of_metric)
+    return any(difference.row is row and found.better(difference) is True for difference in of_metric)
 
 
 def _differences(rows: Sequence[BoardRow], found: Compared) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -218,7 +219,8 @@ def test_pages_of_the_repository(opened: Callable[..., Any], file: Path, width: 
     page.locator(".results thead button", has_text="AUC").first.click()
     assert sorted(shown_rows(page)) == sorted(rows)
     assert shown_rows(page) != rows
-    planned = page.locator(".differences", has_text="Planned comparisons").first
+    assert page.locator("#planned figure svg").count() == 2
+    planned = page.locator(".differences", has_text=re.compile("(Planned|Exploratory) comparisons")).first
     lines = planned.locator("tbody").first.locator("tr")
     first = lines.first.inner_text()
     planned.locator("thead button", has_text="difference").click()
