@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recbole_dtn.leaderboard.compare import Comparison, compare, compared_metric
 from recbole_dtn.leaderboard.fairness import board_rows
-from recbole_dtn.leaderboard.labels import metric_title, row_labels
+from recbole_dtn.leaderboard.labels import metric_title, row_labels, sampled
 from recbole_dtn.leaderboard.planned import in_bold, planned, planned_table
 from recbole_dtn.leaderboard.remake import of_archive
 from recbole_dtn.leaderboard.statistics import BoardRow, by_dataset
@@ -64,7 +64,7 @@ def _table(rows: Sequence[BoardRow], *, titled: bool) -> str:
     ]
     if any(error != NONE for error in errors):
         of = names[id(found.best)] if found is not None else names[id(rows[0])]
-        lines.append([f"standard error of {of} over the test rows", *errors, ""])
+        lines.append([f"standard error of {of} over the test {sampled(rows[0])}", *errors, ""])
     table = markdown_table(["model", *heads, "dense parameters"], lines)
     title = [f"**{rows[0].dataset}**", ""] if titled else []
     return "\n\n".join(part for part in ("\n".join([*title, *table]), _significant(found, names)) if part)

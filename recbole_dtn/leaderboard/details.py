@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from recbole_dtn.leaderboard.costs import cost_cells, costs_in
+from recbole_dtn.leaderboard.labels import sampled
 from recbole_dtn.leaderboard.rescored import JOINT, RATIO
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, unit_of
 from recbole_dtn.leaderboard.stored import Failure, Stored
@@ -159,7 +160,7 @@ def _uncertainty(rows: Sequence[BoardRow], labels: Sequence[str]) -> Table:
             )
     units = unit_of(rows)
     columns = ["model", "task", "test AUC", f"± {units}", "± sample", "calibration", "best epoch", "of epochs"]
-    return Table(f"test AUC with its spread over {units} and its standard error over the test rows", columns, cells)
+    return Table(f"test AUC with its spread over {units} and its standard error over the test {sampled(rows[0])}", columns, cells)
 
 
 def _listed(epochs: Sequence[int | None]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric
 
-__all__ = ["MARK", "SHOWN", "WORSE", "metric_title", "row_labels"]
+__all__ = ["MARK", "SHOWN", "WORSE", "metric_title", "row_labels", "sampled"]
 
 MARK = "†"
 """Behind the name of a row whose numbers were selected on the test set."""
@@ -19,6 +19,11 @@ SHOWN = {"reach": "reach", "auc": "AUC", "logloss": "log loss", "rmse": "RMSE", 
 def metric_title(row: BoardRow, metric: Metric) -> str:
     """A task and one of the metrics in the table of results: ``click AUC``."""
     return f"{row.title_of(metric.task)} {SHOWN[metric.name]}"
+
+
+def sampled(row: BoardRow) -> str:
+    """What standard errors of a row's AUC are over: ``users`` (groups of rows) or ``rows``."""
+    return "users" if row.settings.get("group_field") else "rows"
 
 
 def row_labels(rows: Sequence[BoardRow]) -> list[str]:

@@ -17,7 +17,7 @@ from recbole_dtn.leaderboard.differences import (
     signed,
     tables_of,
 )
-from recbole_dtn.leaderboard.labels import MARK, SHOWN, WORSE, metric_title, row_labels
+from recbole_dtn.leaderboard.labels import MARK, SHOWN, WORSE, metric_title, row_labels, sampled
 from recbole_dtn.leaderboard.planned import Planned, PlannedValue, planned_across, planned_table
 from recbole_dtn.leaderboard.render import shown_error, shown_tasks, spread
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, unit_of
@@ -95,7 +95,8 @@ def _results(rows: Sequence[BoardRow], found: Comparison | None) -> str:
     caption = (
         f"{tex(rows[0].dataset)}: test metrics, mean $\\pm$ standard deviation over "
         f"{tex(' or '.join(map(str, sorted(numbers))))} {units}"
-        f"{', in brackets the standard error over the test rows' if sample else ''}. {_what_is_bold(rows, found)}"
+        f"{f', in brackets the standard error over the test {sampled(rows[0])}' if sample else ''}. "
+        f"{_what_is_bold(rows, found)}"
         + (rf" {tex(WORSE)}: with runs that diverged or overfit." if any(row.worse for row in rows) else "")
     )
     return _table(caption, f"results-{rows[0].dataset}", "l" + "r" * (len(heads) - 1), body)

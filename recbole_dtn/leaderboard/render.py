@@ -15,7 +15,7 @@ from recbole_dtn.leaderboard.costs import COSTS
 from recbole_dtn.leaderboard.details import detail_tables, failure_table, stored_tables, warnings_of
 from recbole_dtn.leaderboard.differences import difference_lines, differences_csv, show_differences
 from recbole_dtn.leaderboard.fairness import fairness_notes
-from recbole_dtn.leaderboard.labels import MARK, SHOWN, WORSE, row_labels
+from recbole_dtn.leaderboard.labels import MARK, SHOWN, WORSE, row_labels, sampled
 from recbole_dtn.leaderboard.planned import in_bold, planned_across, planned_table
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Summary, by_dataset, unit_of
 from recbole_dtn.leaderboard.stored import Stored
@@ -131,7 +131,9 @@ def notes(rows: Sequence[BoardRow]) -> list[str]:
             )
     found.append(_what_the_spread_is(rows))
     if any(shown_error(row, metric) is not None for row in rows for metric in row.errors):
-        found.append("In brackets beside an AUC: its standard error over the sample of test rows, mean over the runs.")
+        found.append(
+            f"In brackets beside an AUC: its standard error over the test {sampled(rows[0])}, mean over the runs."
+        )
     if min((row.units for row, _ in pairs), default=0) < CLAIMS_NEED:
         found.append(
             f"With fewer than {CLAIMS_NEED} {unit_of(rows)} a leaderboard is descriptive; it claims no difference."
