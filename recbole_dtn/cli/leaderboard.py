@@ -185,8 +185,11 @@ def _add(words: list[str]) -> int:
         trial.write(text)
         trial.flush()
         options = [f"--plugins={','.join(plugins)}"] if plugins else []
-        plan = plan_of(RUN.parse([*options, *(["--trust"] if given.trust else [])]), Path(trial.name))
-        cells = plan.cells()
+        try:
+            plan = plan_of(RUN.parse([*options, *(["--trust"] if given.trust else [])]), Path(trial.name))
+            cells = plan.cells()
+        except UsageError as error:
+            raise UsageError(str(error).replace(trial.name, str(file))) from None
     write_text(file, text)
     new = sum(cell.name == plan.models[-1].name for cell in cells)
     say(make_console(), f"{file}: added {entry}, {new} cells; `leaderboard run {file}` runs them")

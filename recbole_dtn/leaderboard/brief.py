@@ -17,7 +17,7 @@ from recbole_dtn.report.text import NONE, count, decimal
 
 __all__ = ["brief"]
 
-WORSE = "↓"
+BELOW = "↓"
 """Behind the mean of a row that is significantly worse than the comparator."""
 
 
@@ -78,7 +78,7 @@ def _cell(row: BoardRow, task: str, found: Comparison | None) -> str:
     text = f"{decimal(values.mean, 4)}" + (f" ± {decimal(values.sd, 4)}" if values.sd is not None else "")
     each = [line for line in found.differences if line.row is row and line.metric == metric] if found else []
     better = found.better(each[0]) if found is not None and each else None
-    return f"**{text}**" if better else f"{text} {WORSE}" if better is False else text
+    return f"**{text}**" if better else f"{text} {BELOW}" if better is False else text
 
 
 def _significant(found: Comparison | None, names: dict[int, str]) -> str:
@@ -94,6 +94,6 @@ def _significant(found: Comparison | None, names: dict[int, str]) -> str:
     if not told:
         return f"{start}none is significant (p < .05 after Holm's correction)."
     better = sum(found.better(line) is True for line in told)
-    some = [f"{number} {text}" for number, text in ((better, "better (bold)"), (len(told) - better, f"worse ({WORSE})"))
+    some = [f"{number} {text}" for number, text in ((better, "better (bold)"), (len(told) - better, f"worse ({BELOW})"))
             if number]  # fmt: skip
     return f"{start}{len(told)} are significant (p < .05 after Holm's correction): {' and '.join(some)}."

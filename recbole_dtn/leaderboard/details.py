@@ -6,6 +6,7 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from recbole_dtn.leaderboard.costs import cost_cells, costs_in
 from recbole_dtn.leaderboard.labels import sampled
@@ -108,12 +109,13 @@ def _with_error(row: BoardRow, metric: Metric) -> str:
 
 def _positives(rows: Sequence[BoardRow]) -> Table:
     """Positive rows per task and part; of binary tasks, and of each data set that the rows were made of."""
-    data: dict[str, tuple[Counts, ...]] = {}
+    data: dict[tuple[str, Any], tuple[Counts, ...]] = {}
     for row in rows:  # rows on one data set may have run different numbers of its splits
-        data[row.source_fingerprint] = max(data.get(row.source_fingerprint, ()), row.positives, key=len)
-    data = {fingerprint: positives for fingerprint, positives in data.items() if positives}
+        place = row.source_fingerprint, row.splits if len(row.splits) == 1 else None
+        data[place] = max(data.get(place, ()), row.positives, key=len)
+    data = {place: positives for place, positives in data.items() if positives}
     cells, varied = [], False
-    for fingerprint, positives in data.items():
+    for (fingerprint, _), positives in data.items():
         for task in positives[0]["test"]:
             if not any(Metric(split, task, "auc") in row.metrics for row in rows for split in ("valid", "test")):
                 continue
@@ -160,7 +162,8 @@ def _uncertainty(rows: Sequence[BoardRow], labels: Sequence[str]) -> Table:
             )
     units = unit_of(rows)
     columns = ["model", "task", "test AUC", f"± {units}", "± sample", "calibration", "best epoch", "of epochs"]
-    return Table(f"test AUC with its spread over {units} and its standard error over the test {sampled(rows[0])}", columns, cells)
+    title = f"test AUC with its spread over {units} and its standard error over the test {sampled(rows[0])}"
+    return Table(title, columns, cells)
 
 
 def _listed(epochs: Sequence[int | None]) -> str:

@@ -145,13 +145,14 @@ def difference_notes(found: Compared) -> list[str]:
             "corrected, and not used for significance."
         )
     if found.left_out:
-        lines.append(f"Left out, as their rows share fewer than two runs: {', '.join(found.left_out)}.")
+        lines.append(f"Left out, as fewer than two of their runs compare: {', '.join(found.left_out)}.")
     for reason, names in found.untested.items():
         lines.append(f"Not tested over the test sample, and so not called significant: {', '.join(names)} ({reason}).")
     if found.descriptive:
         lines.append(f"Fewer than {CLAIMS_NEED} {found.over}: descriptive, no difference is claimed.")
     else:
-        lines.append(f"Bold: p < {SIGNIFICANT} after Holm's correction for all differences of this table.")
+        alone = "; never of two models of one run" if any(each.one_run for each in found.differences) else ""
+        lines.append(f"Bold: p < {SIGNIFICANT} after Holm's correction for all differences of this table{alone}.")
     return lines
 
 

@@ -127,7 +127,8 @@ def _is_bold(row: BoardRow, metric: Metric, found: Comparison | None) -> bool:
     of_metric = [difference for difference in found.differences if difference.metric == metric]
     if row is found.best:
         others = {id(difference.row) for difference in of_metric}
-        everyone = {id(difference.row) for difference in found.differences}
+        of_metric = [difference for difference in of_metric if not difference.one_run]
+        everyone = {id(difference.row) for difference in found.differences if not difference.one_run}
         return bool(of_metric) and others == everyone and all(found.better(each) is False for each in of_metric)
     return any(difference.row is row and found.better(difference) is True for difference in of_metric)
 

@@ -42,12 +42,16 @@ class PlannedLine:
 
 @dataclass(frozen=True)
 class Planned:
-    """The comparisons in the order of the leaderboard's file, and the data sets."""
+    """The comparisons in the order of the leaderboard's file, and the data sets.
+
+    ``descriptive``: those with too few runs for a claim. ``several``: whether the leaderboard has more than one.
+    """
 
     datasets: tuple[str, ...]
     lines: tuple[PlannedLine, ...]
-    descriptive: bool
+    descriptive: tuple[str, ...]
     exploratory: bool
+    several: bool
 
     @property
     def title(self) -> str:
@@ -59,10 +63,11 @@ class Planned:
         """What is in the table."""
         start = "Differences with 95 % intervals. "
         start += "Chosen after results were known. " if self.exploratory else ""
-        if self.descriptive:
+        if len(self.descriptive) == len(self.datasets):
             return f"{start}Too few runs to claim any."
-        of = " for the comparisons of one data set" if len(self.datasets) > 1 else ""
-        return f"{start}Bold: p < {SIGNIFICANT} after Holm's correction{of}."
+        of = " for the comparisons of one data set" if self.several else ""
+        few = f" Too few runs to claim any on {', '.join(self.descriptive)}." if self.descriptive else ""
+        return f"{start}Bold: p < {SIGNIFICANT} after Holm's correction{of}.{few}"
 
 
 def _value(each: Difference, found: Compared) -> PlannedValue:
@@ -74,30 +79,32 @@ def _value(each: Difference, found: Compared) -> PlannedValue:
 
 
 def planned_across(rows: Sequence[BoardRow]) -> Planned | None:
-    """The planned comparisons of the rows of several data sets; None where fewer than two have any."""
+    """The planned comparisons of a leaderboard of several data sets; None for one, or without any."""
     found = planned(rows)
-    return found if found is not None and len(found.datasets) > 1 else None
+    return found if found is not None and found.several else None
 
 
 def planned(rows: Sequence[BoardRow]) -> Planned | None:
     """The planned comparisons of the rows of any number of data sets; None without any."""
-    lines: dict[tuple[str, str], dict[str, PlannedValue]] = {}
-    descriptive = exploratory = False
-    for dataset, group in by_dataset(rows).items():
+    lines: dict[tuple[int, str, str], dict[str, PlannedValue]] = {}
+    places = {title: place for row in rows for place, title, _ in row.contrasts}
+    descriptive, exploratory, groups = [], False, by_dataset(rows)
+    for dataset, group in groups.items():
         found = contrasts(group)
         if found is None:
             continue
-        descriptive |= found.descriptive
+        descriptive += [dataset] if found.descriptive else []
         exploratory |= found.exploratory
         names = {id(row): row.name for row in group}
         for each in found.differences:
-            line = lines.setdefault((contrast_name(each, names), metric_title(each.row, each.metric)), {})
-            line[dataset] = _value(each, found)
+            key = places[each.title], contrast_name(each, names), metric_title(each.row, each.metric)
+            lines.setdefault(key, {})[dataset] = _value(each, found)
     if not lines:
         return None
-    datasets = tuple(dict.fromkeys(dataset for values in lines.values() for dataset in values))
-    found_lines = tuple(PlannedLine(*key, values) for key, values in lines.items())
-    return Planned(datasets, found_lines, descriptive, exploratory)
+    datasets = tuple(name for name in groups if any(name in values for values in lines.values()))
+    ordered = sorted(lines.items(), key=lambda item: item[0][0])
+    found_lines = tuple(PlannedLine(name, metric, values) for (_, name, metric), values in ordered)
+    return Planned(datasets, found_lines, tuple(descriptive), exploratory, len(groups) > 1)
 
 
 def in_bold(value: PlannedValue) -> str:
@@ -107,7 +114,7 @@ def in_bold(value: PlannedValue) -> str:
 
 def planned_table(found: Planned, shown: Callable[[PlannedValue], str] = str) -> Table:
     """A line per comparison and metric, and a column per data set; on one data set a column per metric."""
-    if len(found.datasets) == 1:
+    if not found.several:
         metrics = list(dict.fromkeys(line.metric for line in found.lines))
         values = {(line.name, line.metric): shown(line.values[found.datasets[0]]) for line in found.lines}
         names = dict.fromkeys(line.name for line in found.lines)

@@ -33,19 +33,21 @@ class BoardProgress:
         self.seconds = 0.0
         self.best: dict[str, tuple[float, str]] = {}
         self.began = time.perf_counter()
-        self.live = Live(console=console, get_renderable=self.renderable, refresh_per_second=2, transient=True)
-        self.shown = console.is_terminal
+        self.console = console
+        self.live: Live | None = None
 
     def __enter__(self) -> BoardProgress:
-        if self.shown:
+        if self.console.is_terminal:  # one that is started again would erase what was printed since
+            self.live = Live(console=self.console, get_renderable=self.renderable, refresh_per_second=2, transient=True)
             self.live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.shown:
+        if self.live is not None:
             self.live.stop()
+            self.live = None
 
     def start(self, cell: Cell) -> None:
         """A cell has started."""

@@ -146,7 +146,7 @@ def notes(rows: Sequence[BoardRow]) -> list[str]:
     codes = sorted({code for row in rows for code in row.codes})
     if len(codes) > 1:
         found.append(
-            f"The runs were made by {len(codes)} states of the code of one version ({', '.join(codes)}): to have one, "
+            f"The runs were made by {len(codes)} states of the code ({', '.join(codes)}): to have one, "
             "run all of them again in another --output_dir and --output."
         )
     for name, row in zip(names, rows, strict=True):
@@ -285,6 +285,7 @@ def print_board(rows: Sequence[BoardRow], console: Console, stored: Stored = NOT
         table = planned_table(planned)
         say(console, f"\n{table.title}")
         show_table(console, table.columns, table.cells)
+        say(console, "\n" + planned.note)
 
 
 def write_board(rows: Sequence[BoardRow], folder: Path, name: str) -> Path:

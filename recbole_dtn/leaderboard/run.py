@@ -114,11 +114,14 @@ def run_board(
                 models, datasets, seeds, overrides, settings=settings, split_seeds=split_seeds, floors=floors,
                 chosen=plan.words, resolve=resolve,
             )  # fmt: skip
+        if session_of.total:  # some trials may have ended elsewhere
+            session_of.total = session_of.progress.done + session_of.progress.failed + len(cells)
         session = session_of(cells)
         whole = False
         with Signals() as signals:
             try:
                 session.run()
+                session_of.close()
                 whole = True
             except Preempted:
                 raise Preempted("the cells that are finished are in the table; the same command goes on") from None

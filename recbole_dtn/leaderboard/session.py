@@ -65,6 +65,7 @@ class Sessions:
         self.pool: Executor = executor or Workers(workers, self.run_cell, reason)
         self.progress = BoardProgress(console)
         self.total = 0  # cells that are to end, trials too; 0: those of a pass
+        self.of_trials = False
         self._open = ExitStack()
 
     def __enter__(self) -> Sessions:
@@ -80,6 +81,10 @@ class Sessions:
 
     def __call__(self, cells: Sequence[Cell]) -> Session:
         self.progress.total = self.total or len(cells)
+        of_trials = bool(cells) and cells[0].settings.trial is not None
+        if of_trials != self.of_trials:  # their times differ
+            self.progress.timed, self.progress.seconds = 0, 0.0
+        self.of_trials = of_trials
         return Session(list(cells), self)
 
 

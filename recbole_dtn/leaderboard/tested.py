@@ -103,12 +103,15 @@ def statistics_of(
     wanted = _Wanted.of(rows, runs)
     if wanted is None:
         return None
-    pairs, of_rows = _by_key(known, "pairs", "differences"), _by_key(known, "rows", "chain")
+    pairs, of_rows = _by_key(known, "pairs", "differences"), _by_key(known, "rows", "ece")
     reader = _Reader(folder_of, wanted)
     found_rows, found_pairs = [], []
     for row in wanted.rows:
         key = wanted.key(row)
-        line = of_rows.get(key) or {**_named(row), "key": key, **reader.rescored(row)}
+        line = of_rows.get(key, {})
+        if "chain" not in line:  # new, or of an earlier version, which stays where there are no scores
+            again = reader.rescored(row)
+            line = {**_named(row), "key": key, **again} if again or not line else line
         found_rows.append(line)
         for first, second in wanted.pairs:
             if first is row:
@@ -121,7 +124,7 @@ def statistics_of(
     # What is of other runs stays where these have no scores: records may come back.
     missing = {(line["settings_digest"], line["against"]) for line in found_pairs if "missing" in line}
     stay = [line for line in pairs.values() if (line["settings_digest"], line["against"]) in missing]
-    unscored = {line["settings_digest"] for line in found_rows if "chain" not in line}
+    unscored = {line["settings_digest"] for line in found_rows if "ece" not in line}
     rescored = [line for line in of_rows.values() if line["settings_digest"] in unscored]
     return {**named, "seed": SEED, **about, "rows": [*found_rows, *rescored], "pairs": [*found_pairs, *stay]}
 

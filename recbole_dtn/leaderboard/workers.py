@@ -14,7 +14,7 @@ from typing import Any
 
 __all__ = ["Outcome", "Workers"]
 
-STOPPING = 20.0
+STOPPING = 60.0
 """Seconds that tasks have to end when the pool is closed."""
 Job = Callable[[Any], Any]
 

@@ -8,7 +8,10 @@ from pathlib import Path
 
 __all__ = ["code_digest"]
 
-PARTS = ("balancer", "data", "interaction", "kernels", "layers", "loss", "metric", "model", "optim", "training")
+PARTS = (
+    "balancer", "config", "data", "interaction", "kernels", "layers", "loss", "metric", "model", "optim", "preprocess",
+    "training", "tuning",
+)  # fmt: skip
 """The packages whose code changes what a run finds with the same settings and data."""
 
 

@@ -23,6 +23,7 @@ from recbole_dtn.plugins import plugin_states
 from recbole_dtn.preprocess.prepare import PreparedData, prepare
 from recbole_dtn.record.checkpoint import FILE_NAME as CHECKPOINT
 from recbole_dtn.record.checkpoint import initialise_from, load_weights, read_weights
+from recbole_dtn.record.code import code_digest
 from recbole_dtn.record.folder import run_folder, runs_folder
 from recbole_dtn.record.held import held
 from recbole_dtn.record.record import PluginRecord, RunRecord, TaskRecord, package_versions, write_record
@@ -154,6 +155,7 @@ def _fit(
     cell: AsCell,
 ) -> Run:
     settings = resolved.settings
+    code_digest()  # of the files as they are now; they may change while it runs
     first = is_first_process()
     if settings.quiet or not first:
         console = make_console(quiet=True)

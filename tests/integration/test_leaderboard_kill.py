@@ -58,8 +58,10 @@ def test_kills_do_not_change_what_a_leaderboard_finds(tmp_path: Path) -> None:
     all_runs = len(list(whole.glob("runs/*/*/*/record.json")))
     for after in (2, 7):  # among the trials, and among the runs
         process = subprocess.Popen(command(killed), cwd=killed, stdout=subprocess.DEVNULL, start_new_session=True)
+        end = time.monotonic() + 300
         while len(list(killed.glob("runs/*/*/*/record.json"))) < after:
             assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < end, "too slow"
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

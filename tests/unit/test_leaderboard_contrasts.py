@@ -94,7 +94,7 @@ def test_they_stand_in_the_order_of_the_file_and_missing_ones_are_told(board_run
     assert found is not None
     assert list(dict.fromkeys(each.title for each in found.differences)) == ["z", "a"]
     assert found.left_out == ("short",)
-    assert "Left out, as their rows share fewer than two runs: short." in difference_notes(found)
+    assert "Left out, as fewer than two of their runs compare: short." in difference_notes(found)
 
 
 def test_every_form_has_them_and_the_archive_makes_them_again(tmp_path: Path, board_runs: Runs) -> None:
@@ -209,3 +209,23 @@ def test_in_short_one_data_set_has_a_column_per_task(board_runs: Runs) -> None:
     assert [cells[:2] for cells in table.cells] == [["more: A − C", "+0.0200"]]
     bold = PlannedValue(0.01, 0.001, 0.019, significant=True)
     assert in_bold(bold) == "**+0.0100 (+0.0010 to +0.0190)**"
+
+
+def test_a_data_set_with_few_runs_does_not_unsay_the_others(board_runs: Runs) -> None:
+    records = [
+        run.model_copy(update={"dataset": dataset})
+        for dataset, seeds, rows in (("alone", 10, "C"), ("few", 5, "AC"), ("many", 10, "AC"))
+        for model in rows
+        for run in board_runs(model, 0.7, range(seeds))
+    ]
+    design = Design(contrasts={"z": ["A", "C"], "a": ["C", "A"]})
+    found = planned(summarise(records, design=design))
+    assert found is not None
+    assert (found.datasets, found.descriptive, found.several) == (("few", "many"), ("few",), True)
+    assert found.note.endswith("for the comparisons of one data set. Too few runs to claim any on few.")
+    assert [line.name for line in found.lines] == ["z: A − C", "z: A − C", "a: C − A", "a: C − A"]
+    assert planned_table(found).columns == ["planned comparison", "test metric", "few", "many"]
+    one = planned(summarise([run for run in records if run.dataset != "many"], design=design))
+    assert one is not None
+    assert planned_table(one).columns == ["planned comparison", "test metric", "few"], "it says of which data set"
+    assert one.note.endswith("Too few runs to claim any.")

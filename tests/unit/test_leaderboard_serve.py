@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from recbole_dtn.cli.leaderboard_options import SERVE
+from recbole_dtn.cli.leaderboard_plan import plan_of
+from recbole_dtn.cli.leaderboard_results import found_of
 from recbole_dtn.errors import UsageError
 from recbole_dtn.leaderboard.page.page import board_page
 from recbole_dtn.leaderboard.plan import BoardPlan, ChosenRow, RowTuning
@@ -77,6 +80,16 @@ def test_before_the_first_run_the_trials_are_shown() -> None:
     assert "No run has ended yet" in page
     assert "0.7100" in page
     assert '<meta http-equiv="refresh"' in page
+
+
+def test_a_board_that_has_chosen_nothing_yet_has_no_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("b.yaml")
+    file.write_text("datasets: [ml-100k]\nmodels: [MMoE]\ntune: {trials: 2}\n")
+    plan = plan_of(SERVE.parse([]), file)
+    assert found_of(plan, None, file, Path("out"), begun=False)() == Remade([], {}, "b")
+    with pytest.raises(UsageError, match="`leaderboard run` writes it"):
+        found_of(plan, None, file, Path("out"))()
 
 
 def test_only_the_served_page_may_ask_its_server(board_runs: Runs) -> None:

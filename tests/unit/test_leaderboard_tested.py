@@ -166,6 +166,23 @@ def test_statistics_are_kept_under_the_runs_that_they_are_of(tmp_path: Path, boa
     assert not rows[1].tested
 
 
+def test_what_an_earlier_version_kept_stays_where_there_are_no_scores(tmp_path: Path, board_runs: Runs) -> None:
+    board = Board(tmp_path, board_runs, grouped=True)
+    board.add("Good", 0.1, valid=0.9)
+    board.add("Worse", 3.0)
+    rows, stored = board.rows()
+    lines = stored.statistics["films"]["rows"]
+    earlier = [{key: value for key, value in line.items() if key != "chain"} for line in lines]
+    stored = Stored(statistics={"films": {**stored.statistics["films"], "rows": earlier}})
+    folders, board.folders = board.folders, {}
+    again, kept = board.rows(stored)
+    assert kept.statistics["films"]["rows"] == earlier
+    assert [row.metrics for row in again] == [row.metrics for row in rows], "the calibration error too"
+    board.folders = folders
+    _, anew = board.rows(kept)
+    assert anew.statistics["films"]["rows"] == lines
+
+
 def test_statistics_of_data_sets_that_are_left_out_stay(tmp_path: Path, board_runs: Runs) -> None:
     board = Board(tmp_path, board_runs, grouped=True)
     board.add("Good", 0.1, valid=0.9)

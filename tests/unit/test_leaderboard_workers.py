@@ -285,3 +285,17 @@ def test_the_state_on_a_terminal(tmp_path: Path) -> None:
     assert "1 done, 1 running, 1 failed of 4" in text
     assert "running  MMoE a seed 1" in text
     assert "best     a: 0.7100  DTN a seed 1, mean_auc of validation" in text
+
+
+def test_a_second_pass_erases_nothing_that_was_printed_before_it() -> None:
+    terminal = Console(file=io.StringIO(), width=90, force_terminal=True)
+    progress = BoardProgress(terminal, 4)
+    progress.best = dict.fromkeys("abc", (0.7, "row"))
+    with progress:
+        pass
+    terminal.print("kept")
+    with progress:
+        pass
+    text = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b[1A" in text, "lines of the state are erased"
+    assert "\x1b[1A" not in text.split("kept")[1].split("0 done")[0]
