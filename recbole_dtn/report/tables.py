@@ -17,6 +17,8 @@ from recbole_dtn.report.text import LONGEST_CELL, cell
 
 __all__ = ["csv_text", "escaped", "markdown_table", "plain_lines", "show_table"]
 
+GAP = 3
+"""Spaces between two columns on a terminal."""
 Row = Sequence[str]
 
 
@@ -25,9 +27,11 @@ def show_table(
 ) -> None:
     """Print a table. On a terminal long cells fold within its width; elsewhere nothing is folded.
 
+    A table of numbers that is wider than the terminal is printed in parts, each with the first column: no number folds.
+
     Args:
         console: where to print. columns: headings. rows: cells, as text.
-        numbers: whether all columns but the first are aligned to the right.
+        numbers: whether all columns but the first are numbers, aligned to the right.
         longest: characters that a cell may have before it folds on a terminal; elsewhere a longer cell pushes the rest
             of its own row to the right, and no other row. None: cells are cut at ``LONGEST_CELL`` characters.
     """
@@ -36,6 +40,34 @@ def show_table(
             say(console, line)
         return
     columns, rows = _cells(columns, longest), [_cells(row, longest) for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    for part in _parts(widths, console.width) if numbers else [list(range(len(columns)))]:
+        if part[1:2] > [1]:
+            console.print()
+        _show_part(console, [[line[place] for place in part] for line in (columns, *rows)], numbers, longest)
+
+
+def _parts(widths: Sequence[int], most: int) -> list[list[int]]:
+    """The places of the columns of each part of a table that is at most so wide, the first column in all of them.
+
+    >>> _parts([5, 4, 4, 4], 26), _parts([5, 4, 4, 4], 25), _parts([30, 10], 20)
+    ([[0, 1, 2, 3]], [[0, 1, 2], [0, 3]], [[0, 1]])
+    """
+    whole = sum(widths) + GAP * (len(widths) - 1)
+    first = widths[0] if whole <= most else min(widths[0], most // 3)  # which folds
+    found: list[list[int]] = [[0]]
+    left = most - first
+    for place, width in enumerate(widths[1:], 1):
+        if left < width + GAP and len(found[-1]) > 1:
+            found.append([0])
+            left = most - first
+        found[-1].append(place)
+        left -= width + GAP
+    return found
+
+
+def _show_part(console: Console, lines: Sequence[Row], numbers: bool, longest: int | None) -> None:
+    columns, *rows = lines
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for position, column in enumerate(columns):
         width = max([len(column), *(len(row[position]) for row in rows)])

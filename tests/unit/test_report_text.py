@@ -61,6 +61,24 @@ def test_lines_and_tables_of_a_console(terminal: bool) -> None:
     assert r"b\nc" in text
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_no_number_of_a_wide_table_folds(width: int) -> None:
+    columns = ["model", *(f"metric {place}" for place in range(7))]
+    rows = [[f"SingleTask with modules {row}", *(f"0.7849 ± 0.00{place} [0.0064]" for place in range(7))]
+            for row in range(2)]  # fmt: skip
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, no_color=True)
+    show_table(console, columns, rows, numbers=True)
+    lines = SGR.sub("", console.file.getvalue()).splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= width
+    heads = [line for line in lines if line.startswith("model ")]
+    assert [name for line in heads for name in re.findall(r"metric \d", line)] == columns[1:], "each once, in order"
+    for place in range(7):
+        assert sum(rows[0][place + 1] in line for line in lines) == 2
+    whole = Console(file=io.StringIO(), force_terminal=True, width=300, no_color=True)
+    show_table(whole, columns, rows, numbers=True)
+    assert SGR.sub("", whole.file.getvalue()).count("model ") == 1  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_shows_a_stage_as_it_is_named(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recbole_dtn.data.progress.SECONDS_BETWEEN_LINES", 0.0)
