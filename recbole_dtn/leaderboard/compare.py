@@ -29,7 +29,7 @@ from recbole_dtn.leaderboard.statistics import (
 from recbole_dtn.metric.paired import holm
 
 __all__ = [
-    "CLAIMS_NEED", "COMPARED", "SIGNIFICANT", "AllTasks", "Compared", "Comparison", "Difference", "comparator",
+    "CLAIMS_NEED", "COMPARED", "LOWER", "SIGNIFICANT", "AllTasks", "Compared", "Comparison", "Difference", "comparator",
     "compare", "compared_metric", "contrasts", "of_every_seed", "of_one_source", "relative_improvement",
 ]  # fmt: skip
 

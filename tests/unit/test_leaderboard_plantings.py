@@ -14,6 +14,7 @@ from scipy.stats import ttest_rel
 
 from recbole_dtn.cli import main
 from recbole_dtn.errors import UsageError
+from recbole_dtn.leaderboard.across import across
 from recbole_dtn.leaderboard.board import read_board, setting_words
 from recbole_dtn.leaderboard.cells import plan_cells
 from recbole_dtn.leaderboard.compare import compare
@@ -137,6 +138,16 @@ def test_cells_of_plantings() -> None:
 def test_wrong_plantings_are_refused(value: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         data_entries(value)
+
+
+def test_several_kinds_of_plantings_are_compared_by_reach(board_runs: Runs) -> None:
+    runs = [run.model_copy(update={"settings": {**run.settings, "block": kind, "folder": f"{kind}-{k}"},
+                                   "source_fingerprint": f"{kind} {run.source_fingerprint}"})
+            for kind in ("toy", "other") for k, run in enumerate(both(board_runs))]  # fmt: skip
+    found = across(summarise(runs))
+    assert found is not None
+    assert [(each.name, each.wins) for each in found.standings] == [("A", 1.0), ("B", 0.0)]
+    assert "## All data sets" in markdown(summarise(runs))
 
 
 @pytest.mark.parametrize(
