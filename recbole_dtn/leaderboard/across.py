@@ -202,11 +202,17 @@ def across_table(found: Across) -> tuple[Table, list[str]]:
 
 
 def across_csv(found: Across) -> str:
-    """A line per row, at full precision."""
-    lines = [(each.name, each.wins, each.elo, each.low, each.high, each.rank, found.p, found.difference)
-             for each in found.standings]  # fmt: skip
+    """A line per row, with eight digits: those behind them differ between builds of numpy."""
+    lines = [
+        (each.name, *map(_rounded, (each.wins, each.elo, each.low, each.high, each.rank, found.p, found.difference)))
+        for each in found.standings
+    ]
     columns = ("name", "win_rate", "elo", "elo_low", "elo_high", "mean_rank", "friedman_p", "critical_difference")
     return csv_text(columns, lines)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.8g}")
 
 
 def critical_groups(found: Across) -> list[tuple[float, float]]:

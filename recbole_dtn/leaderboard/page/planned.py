@@ -36,6 +36,8 @@ def planned_plots(found: Planned | None) -> Iterator[Any]:
         with style():
             figure, axes = new_figure(0.6 + len(lines) * (0.25 + 0.16 * len(datasets)))
             axes.axvline(0, color="C7", linewidth=0.8, linestyle="--")
+            for number, name in enumerate(datasets):  # in the legend a mark is filled, whatever is significant
+                axes.plot([], [], MARKS[number // 10 % len(MARKS)], color=f"C{number % 10}", markersize=4.5, label=name)
             for row, line in enumerate(lines):
                 for number, name in enumerate(datasets):
                     value = line.values.get(name)
@@ -46,7 +48,7 @@ def planned_plots(found: Planned | None) -> Iterator[Any]:
                     if value.low is not None and value.high is not None:
                         axes.plot([value.low, value.high], [at, at], color=colour, linewidth=1.4)
                     axes.plot(
-                        value.mean, at, MARKS[number // 10 % len(MARKS)], color=colour, markersize=4.5, label=name,
+                        value.mean, at, MARKS[number // 10 % len(MARKS)], color=colour, markersize=4.5,
                         markerfacecolor=colour if value.significant else "none",
                     )  # fmt: skip
             axes.set_yticks(range(len(lines)), [line.name.replace(": ", "\n", 1) for line in lines])
