@@ -96,4 +96,5 @@ def _significant(found: Comparison | None, names: dict[int, str]) -> str:
     better = sum(found.better(line) is True for line in told)
     some = [f"{number} {text}" for number, text in ((better, "better (bold)"), (len(told) - better, f"worse ({BELOW})"))
             if number]  # fmt: skip
-    return f"{start}{len(told)} are significant (p < .05 after Holm's correction): {' and '.join(some)}."
+    verb = "is" if len(told) == 1 else "are"
+    return f"{start}{len(told)} {verb} significant (p < .05 after Holm's correction): {' and '.join(some)}."
