@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_dtn.leaderboard.compare import LOWER, compared_metric
+from recbole_dtn.leaderboard.compare import compared_metric
 from recbole_dtn.leaderboard.details import Table
-from recbole_dtn.leaderboard.statistics import BoardRow, by_dataset
+from recbole_dtn.leaderboard.statistics import BoardRow, by_dataset, more_is_better
 from recbole_dtn.report.tables import csv_text
 from recbole_dtn.report.text import decimal, p_value, share
 
@@ -119,7 +119,7 @@ def _wins(rows: Sequence[BoardRow], names: Sequence[str]) -> Floats:
         metric = compared_metric(by_name[names[0]], task)
         if metric is None:
             continue
-        sign = -1 if metric.name in LOWER else 1
+        sign = 1 if more_is_better(metric.name) else -1
         means = [found.mean if (found := by_name[name].metrics.get(metric)) else None for name in names]
         # Undefined is worse than any number, and ties with undefined.
         values = np.array([-math.inf if mean is None else sign * mean for mean in means])

@@ -21,6 +21,7 @@ from recbole_dtn.leaderboard.statistics import (
     Tested,
     UnitKey,
     corrected_t,
+    more_is_better,
     paired_t,
     summary,
     unit_of,
@@ -29,7 +30,7 @@ from recbole_dtn.leaderboard.statistics import (
 from recbole_dtn.metric.paired import holm
 
 __all__ = [
-    "CLAIMS_NEED", "COMPARED", "LOWER", "SIGNIFICANT", "AllTasks", "Compared", "Comparison", "Difference", "comparator",
+    "CLAIMS_NEED", "COMPARED", "SIGNIFICANT", "AllTasks", "Compared", "Comparison", "Difference", "comparator",
     "compare", "compared_metric", "contrasts", "of_every_seed", "of_one_source", "relative_improvement",
 ]  # fmt: skip
 
@@ -38,8 +39,6 @@ CLAIMS_NEED = 10
 SIGNIFICANT = 0.05
 COMPARED = ("reach", "auc", "rmse")
 """The test metric of a task that is compared: the first of these that it has."""
-LOWER = ("rmse",)
-"""Those of which a lower value is better."""
 Unit = SplitKey | int
 """A split, or a seed where there is one split."""
 Number = TypeVar("Number")
@@ -132,7 +131,7 @@ class Compared:
         mean = difference.paired.mean
         if not mean or not self.significant(difference):
             return None
-        return (mean > 0) == (difference.metric.name not in LOWER)
+        return (mean > 0) == more_is_better(difference.metric.name)
 
     @property
     def untested(self) -> dict[str, list[str]]:
@@ -269,7 +268,7 @@ def _changes(
     metric: Metric, mine: Mapping[UnitKey, float | None], theirs: Mapping[UnitKey, float | None], over: str
 ) -> dict[Unit, float]:
     """The relative change of a metric by split or seed, positive where the first is better."""
-    sign = -1.0 if metric.name in LOWER else 1.0
+    sign = 1.0 if more_is_better(metric.name) else -1.0
     relative = {
         key: sign * (value - other) / abs(other)
         for key, value in mine.items()

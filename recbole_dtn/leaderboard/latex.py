@@ -14,6 +14,7 @@ from recbole_dtn.leaderboard.differences import (
     best_name,
     contrast_name,
     contrasts_title,
+    interval,
     signed,
     tables_of,
 )
@@ -21,7 +22,7 @@ from recbole_dtn.leaderboard.labels import MARK, SHOWN, WORSE, metric_title, row
 from recbole_dtn.leaderboard.planned import Planned, PlannedValue, planned_across, planned_table
 from recbole_dtn.leaderboard.render import shown_error, shown_tasks, spread
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, unit_of
-from recbole_dtn.report.text import count, p_value, shown
+from recbole_dtn.report.text import NONE, count, p_value, shown
 
 __all__ = ["latex", "tex"]
 
@@ -141,16 +142,16 @@ def _differences(rows: Sequence[BoardRow], found: Compared) -> str:
     for each in found.differences:
         paired = each.paired
         told = found.significant(each)
-        shown = _signed(paired.mean)
+        shown = _numbers(signed(paired.mean))
         # Over seeds the interval is that of seeds and test sample at once, where it is known.
         of = each.whole(found.over)
-        interval = "--" if of is None or of.low is None else f"{_signed(of.low)} to {_signed(of.high)}"
+        ends = NONE if of is None else interval(of.low, of.high)
         lines.append(
             [
                 tex(contrast_name(each, names)),
                 tex(metric_title(each.row, each.metric)),
                 rf"\textbf{{{shown}}}" if told else shown,
-                interval,
+                _numbers(ends),
                 tex(p_value(each.adjusted)),
                 str(paired.n),
             ]
@@ -168,10 +169,7 @@ def _differences(rows: Sequence[BoardRow], found: Compared) -> str:
 
 
 def _all_tasks(rows: Sequence[BoardRow], found: Comparison) -> str:
-    lines = [
-        [tex(name), *(tex(cell.replace("-", "−")) for cell in cells)]  # a hyphen is no minus
-        for name, *cells in all_tasks_table(found, rows)
-    ]
+    lines = [[tex(name), *map(_numbers, cells)] for name, *cells in all_tasks_table(found, rows)]
     caption = (
         f"{tex(rows[0].dataset)}: delta-m, the mean over the tasks of the relative change to "
         f"{tex(best_name(found, rows))}, over {found.over} alone; not corrected, and not used for significance."
@@ -197,7 +195,7 @@ def _planned(found: Planned) -> str:
 
 
 def _in_bold(value: PlannedValue) -> str:
-    text = tex(str(value).replace("-", "−"))  # a hyphen is no minus
+    text = _numbers(str(value))
     return rf"\textbf{{{text}}}" if value.significant else text
 
 
@@ -209,10 +207,9 @@ def _costs(rows: Sequence[BoardRow], costs: Sequence[Cost]) -> str:
     return _table(caption, f"costs-{rows[0].dataset}", "l" + "r" * len(costs), body)
 
 
-def _signed(value: float | None) -> str:
-    """A number with its sign, as mathematics: a hyphen is no minus."""
-    text = signed(value)
-    return tex(text) if value is None else f"${text}$"
+def _numbers(text: str) -> str:
+    """Text whose hyphens are signs of numbers: a hyphen is no minus."""
+    return tex(text.replace("-", "−"))
 
 
 def _line(cells: Iterable[str]) -> str:

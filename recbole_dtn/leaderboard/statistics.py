@@ -15,6 +15,7 @@ from recbole_dtn.leaderboard.design import NO_DESIGN, Design
 from recbole_dtn.leaderboard.plan import ChosenRow
 from recbole_dtn.record.constant import worse_than_constant
 from recbole_dtn.record.record import RunRecord
+from recbole_dtn.registry import METRICS
 
 __all__ = [
     "REACH",
@@ -27,6 +28,7 @@ __all__ = [
     "UnitKey",
     "by_dataset",
     "corrected_t",
+    "more_is_better",
     "paired_t",
     "pos_weights",
     "row_keys",
@@ -454,6 +456,23 @@ def _row(runs: Sequence[RunRecord], source: str, ran_as: tuple[Any, ...], names:
         factors=tuple(dict.fromkeys(name for run in runs for name in run.factors.get("test", {}))),
         settings=first.settings,
     )
+
+
+def more_is_better(name: str) -> bool | None:
+    """Whether larger values of a metric of a board are better, as the metric declares.
+
+    Returns:
+        None where neither end is best, or the metric is one of a plug-in that is not loaded.
+
+    >>> more_is_better(REACH), more_is_better("rmse"), more_is_better("calibration")
+    (True, False, None)
+    """
+    if name == REACH:
+        return True
+    if name not in METRICS.names():
+        return None
+    found: bool | None = METRICS.attributes(name).get("higher_is_better")
+    return found
 
 
 def with_reach(run: RunRecord) -> RunRecord:

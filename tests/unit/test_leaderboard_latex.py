@@ -70,13 +70,13 @@ def test_the_table_and_its_differences(board_runs: Runs, tested: Tests) -> None:
     assert "in brackets the standard error over the test rows" in text
     assert r"PLE & 3 & 2.5 \\" in text, "epochs and seconds, in a table of costs"
     assert r"\cmidrule(lr){2-3}\cmidrule(lr){4-5}" in text
-    assert r"PLE & like AUC & \textbf{$-0.0100$} & $-0.0100$ to $-0.0100$ & \textless{} 0.001 & 10 \\" in text
+    assert r"PLE & like AUC & \textbf{$-$0.0100} & $-$0.0100 to $-$0.0100 & \textless{} 0.001 & 10 \\" in text
 
 
 def test_nothing_is_bold_without_the_test_sample(board_runs: Runs) -> None:
     text = text_of(board_runs("DTN", 0.8) + board_runs("PLE", 0.79))
     assert r"\textbf" not in text
-    assert r"PLE & like AUC & $-0.0100$ & -- & -- & 10 \\" in text
+    assert r"PLE & like AUC & $-$0.0100 & -- & -- & 10 \\" in text
 
 
 def test_bold_needs_ten_seeds_and_a_significant_improvement(board_runs: Runs, tested: Tests) -> None:

@@ -19,12 +19,12 @@ from recbole_dtn.leaderboard.page.tuning import tuning_content
 from recbole_dtn.leaderboard.plan import RowTuning
 from recbole_dtn.leaderboard.render import notes, shown_error, shown_tasks
 from recbole_dtn.leaderboard.statistics import (
-    REACH,
     BoardRow,
     Metric,
     Runs,
     UnitKey,
     corrected_t,
+    more_is_better,
     paired_t,
     runs_of_rows,
     summary,
@@ -32,7 +32,6 @@ from recbole_dtn.leaderboard.statistics import (
 )
 from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.record.record import RunRecord
-from recbole_dtn.registry import METRICS
 
 __all__ = ["across_content", "board_content", "tunings_of"]
 
@@ -132,21 +131,11 @@ def _metrics(rows: Sequence[BoardRow]) -> list[dict[str, Any]]:
             "of": tasks[metric.task],
             "name": metric.name,
             "title": TITLES.get(metric.name, metric.name),
-            "more": _more_is_better(metric.name),
+            "more": more_is_better(metric.name),
             "shown": metric.name in SHOWN,
         }
         for metric in found
     ]
-
-
-def _more_is_better(name: str) -> bool | None:
-    """As the metric declares; None where neither end is best, or the metric is one of a plug-in that is not loaded."""
-    if name == REACH:
-        return True
-    if name not in METRICS.names():
-        return None
-    found: bool | None = METRICS.attributes(name).get("higher_is_better")
-    return found
 
 
 def _row(
