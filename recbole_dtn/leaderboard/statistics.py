@@ -7,6 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from recbole_dtn.config.metrics import error_name
@@ -273,8 +274,11 @@ def wilcoxon_p(differences: Sequence[float]) -> float | None:
     """
     if len(differences) < 2:
         return None
-    if not any(differences):
-        return 1.0
+    return _wilcoxon(tuple(differences)) if any(differences) else 1.0
+
+
+@lru_cache(maxsize=10_000)  # every form of a board asks again, and with ties each answer takes .1 s
+def _wilcoxon(differences: tuple[float, ...]) -> float:
     from scipy.stats import wilcoxon  # takes a second to import
 
     return float(wilcoxon(differences).pvalue)
