@@ -59,45 +59,43 @@ def check_model(model: str | type[MultiTaskRecommender], **settings: Any) -> Non
     # A small width for speed, and embeddings large enough for every term to matter.
     chosen = {"embedding_size": 4, "embedding_std": 0.5, **settings}
     cls: type[MultiTaskRecommender] = MODELS.load(model) if isinstance(model, str) else model
+    settings_of = partial(make_settings, model)
+    build = partial(_build, cls, settings_of(**chosen))
+    build_plain = partial(_build, cls, settings_of(**{**chosen, "fused": False}))
     domains = 3 if cls.needs_domain else 0
     for tasks in (each for each in (2, 1, 4) if each >= cls.min_tasks):
         schema = tiny_schema(tasks=tasks, weighted=tasks == 4, domains=domains or (3 if tasks == 4 else 0))
-        built = _build(model, chosen, schema, seed=tasks)
+        built = build(schema, seed=tasks)
         features = tiny_features(schema, ROWS, seed=tasks, masked=True)
         _check_output(built, features)
         if not cls.has_gradients:
             continue
         _check_gradients(built, features)
         _check_rows(built, features)
-        _check_state(built, _build(model, chosen, schema, seed=tasks + 100), features)
+        _check_state(built, build(schema, seed=tasks + 100), features)
         _check_sparse(built, features)
         _check_masks(built, features)
         _check_mixed_precision(built, features)
-        _check_fused(built, _build(model, {**chosen, "fused": False}, schema, seed=tasks), features)
+        _check_fused(built, build_plain(schema, seed=tasks), features)
         _check_device(built, features)
     # Ids alone (the short way of EmbeddingTable), and few ids among other kinds.
     for kinds in ({"multi": (), "dense": 0}, {"tokens": 2, "multi": ("sum",), "dense": 2}):
         schema = tiny_schema(domains=domains, **kinds)  # type: ignore[arg-type]
-        _check_output(_build(model, chosen, schema, seed=7), tiny_features(schema, ROWS))
-    _check_tasks(model, cls, chosen, domains)
+        _check_output(build(schema, seed=7), tiny_features(schema, ROWS))
+    _check_tasks(cls, build, domains)
     if cls.has_gradients:
         schema = tiny_schema(tasks=max(2, cls.min_tasks), domains=domains)
-        _check_overfits(
-            partial(_build, model, {**chosen, "dropout": 0.0}, schema), tiny_features(schema, OVERFITTED, seed=10)
-        )
+        undropped = settings_of(**{**chosen, "dropout": 0.0})
+        _check_overfits(partial(_build, cls, undropped, schema), tiny_features(schema, OVERFITTED, seed=10))
     if cls.fits_directly:
         named = [TaskSpec("seconds", "regression", "seconds")] if "regression" in cls.task_kinds else []
         mixed = [*tiny_schema(tasks=max(1, cls.min_tasks)).tasks, *named]
-        check_direct_fit(
-            partial(_build, model, chosen, tiny_schema(tasks=mixed, weighted=True, domains=domains), seed=9)
-        )
+        check_direct_fit(partial(build, tiny_schema(tasks=mixed, weighted=True, domains=domains), seed=9))
 
 
 def _build(
-    model: str | type[MultiTaskRecommender], chosen: dict[str, Any], schema: DataSchema, *, seed: int
+    cls: type[MultiTaskRecommender], settings: Settings, schema: DataSchema, *, seed: int
 ) -> MultiTaskRecommender:
-    cls: type[MultiTaskRecommender] = MODELS.load(model) if isinstance(model, str) else model
-    settings: Settings = make_settings(model, **chosen)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return cls(settings, schema)
@@ -304,12 +302,10 @@ def _check_fused(model: MultiTaskRecommender, plain: MultiTaskRecommender, featu
 
 def _check_device(model: MultiTaskRecommender, features: Features) -> None:
     elsewhere = copy.deepcopy(model).to("meta")
-    optimizer = torch.optim.Adam(elsewhere.parameters())
 
     def step() -> None:
         for name, gradient in _gradients(elsewhere, features.to("meta")).items():
             assert gradient.is_meta, f"the gradient of {name} is on {gradient.device}, its parameter on meta"
-        optimizer.step()
 
     check_one_device("a training step", step)
 
@@ -344,30 +340,26 @@ def _wrong_labels(model: MultiTaskRecommender, features: Features) -> int:
     return wrong
 
 
-def _check_tasks(
-    model: str | type[MultiTaskRecommender], cls: type[MultiTaskRecommender], chosen: dict[str, Any], domains: int
-) -> None:
+def _check_tasks(cls: type[MultiTaskRecommender], build: Callable[..., MultiTaskRecommender], domains: int) -> None:
     number = TaskSpec("seconds", "regression", "seconds")
     schema = tiny_schema(tasks=[*tiny_schema(tasks=max(1, cls.min_tasks)).tasks, number], domains=domains)
     if "regression" in cls.task_kinds:
-        built, features = _build(model, chosen, schema, seed=8), tiny_features(schema, ROWS)
+        built, features = build(schema, seed=8), tiny_features(schema, ROWS)
         _check_output(built, features)
         if cls.has_gradients:
             _check_gradients(built, features)
     else:
-        _check_refused(model, chosen, schema, ["seconds", cls.__name__])
+        _check_refused(build, schema, ["seconds", cls.__name__])
     if cls.min_tasks > 1:
-        _check_refused(model, chosen, tiny_schema(tasks=cls.min_tasks - 1, domains=domains), [cls.__name__])
+        _check_refused(build, tiny_schema(tasks=cls.min_tasks - 1, domains=domains), [cls.__name__])
     if cls.needs_domain:
-        _check_refused(model, chosen, tiny_schema(tasks=max(2, cls.min_tasks)), ["domain_field", cls.__name__])
+        _check_refused(build, tiny_schema(tasks=max(2, cls.min_tasks)), ["domain_field", cls.__name__])
 
 
-def _check_refused(
-    model: str | type[MultiTaskRecommender], chosen: dict[str, Any], schema: DataSchema, named: list[str]
-) -> None:
+def _check_refused(build: Callable[..., MultiTaskRecommender], schema: DataSchema, named: list[str]) -> None:
     told = ""
     try:
-        _build(model, chosen, schema, seed=9)
+        build(schema, seed=9)
     except UsageError as error:
         told = str(error)
     assert told, f"{named[-1]} was built for a data set that it says it does not take"
