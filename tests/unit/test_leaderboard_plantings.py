@@ -152,7 +152,8 @@ def test_several_kinds_of_plantings_are_compared_by_reach(board_runs: Runs) -> N
 
 @pytest.mark.parametrize(
     ("name", "kind", "width"), [("planted", "other-pairs", 8), ("planted-starved", "same", 2),
-                                ("planted-chain", "other-pairs-chain", 8), ("planted-degrees", "half-pairs", 8)]
+                                ("planted-chain", "other-pairs-chain", 8), ("planted-degrees", "half-pairs", 8),
+                                ("planted-large", "large", 8)]
 )  # fmt: skip
 def test_shipped_boards(name: str, kind: str, width: int) -> None:
     board = read_board(Path(f"leaderboard/{name}.yaml"))
