@@ -75,6 +75,12 @@ def parsed(text: str) -> Tags:
 # ---- content --------------------------------------------------------------------------------------------------------
 
 
+def test_numbers_of_the_page_are_those_of_the_table(board_runs: Runs) -> None:
+    records = board_runs("DTN", 0.8854501698, seeds=[1])  # with six digits .88545, which rounds down
+    assert "| 0.8855 ± – " in markdown(summarise(records))
+    assert ">0.8855 " in board_page(grouped(records), records, "b")
+
+
 def test_means_intervals_and_the_error_of_the_test_rows(board_runs: Runs) -> None:
     row = content(board_runs("DTN", 0.8))["rows"][0]
     values = [0.8 + (seed * 3 % 7 - 3) * 1e-4 for seed in range(10)]

@@ -147,6 +147,8 @@ def test_sort_filter_columns_and_a_row(opened: Callable[..., Any]) -> None:
     page.locator("input[type=search]").fill("use_tsn=false")
     assert (shown_rows(page), page.locator("output.count").inner_text()) == (["DTN"], "1 of 4 rows")
     assert page.locator("[data-plot=dots] [data-row]").count() == 1
+    page.locator("input[type=search]").fill("-use_tsn=false -mmoe")
+    assert sorted(shown_rows(page)) == sorted([HOSTILE, "A model of a plug-in"])
     page.locator("input[type=search]").fill("")
     assert page.locator("[data-plot=dots] [data-row]").count() == 4
 

@@ -35,7 +35,6 @@ from recbole_dtn.record.record import RunRecord
 
 __all__ = ["across_content", "board_content", "tunings_of"]
 
-DIGITS = 6
 NORMAL = 1.959964
 """Half the width of a 95 % interval, in standard errors."""
 TITLES = {**SHOWN, "gauc": "GAUC", "ne": "NE", "ece": "ECE", "pr_auc": "PR AUC", "rne": "RNE"}
@@ -217,7 +216,7 @@ def _run(
         "memory": record.peak_rss_bytes,
         "version": record.code_version,
         "at": [epoch.epoch for epoch in record.history],
-        "curves": {name: [_short(value) for value in values] for name, values in curves.items() if any(
+        "curves": {name: [_short(value, 6) for value in values] for name, values in curves.items() if any(
             value is not None for value in values)},
     }  # fmt: skip
 
@@ -281,10 +280,10 @@ def _key(metric: Metric) -> str:
     return f"{metric.task}/{metric.name}"
 
 
-def _short(value: float | None) -> float | None:
-    """Six significant digits; None for what JSON has no number for.
+def _short(value: float | None, digits: int = 9) -> float | None:
+    """A number with few digits, to keep the page small; nine, as a page shows four or five and rounds once more.
 
-    >>> _short(0.123456789), _short(float("nan")), _short(None)
-    (0.123457, None, None)
+    >>> _short(0.1234567890123), _short(0.123456789, 6), _short(float("nan")), _short(None)
+    (0.123456789, 0.123457, None, None)
     """
-    return None if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
+    return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")

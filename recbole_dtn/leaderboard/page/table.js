@@ -37,7 +37,8 @@ function matches(row, text) {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
   const known = [row.label, row.model, ...row.settings.filter((setting) => setting[2] !== null).map(([key, value]) => `${key}=${value}`)];
   const whole = known.join("\n").toLowerCase();
-  return words.every((word) => whole.includes(word));
+  // -word leaves rows with it out.
+  return words.every((word) => (word.length > 1 && word.startsWith("-") ? !whole.includes(word.slice(1)) : whole.includes(word)));
 }
 
 function showColumns(table, metric, shown) {
