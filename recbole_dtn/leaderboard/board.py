@@ -141,8 +141,9 @@ def read_board(path: Path) -> BoardFile:
     found = found.model_copy(
         update={key: written[key] for key in ("models", "datasets")} | {"settings": written.get("settings") or {}}
     )
-    if found.tune is not None and isinstance(found.tune.space, dict):
-        found = found.model_copy(update={"tune": found.tune.model_copy(update={"space": written["tune"]["space"]})})
+    if found.tune is not None:
+        as_written = {key: written["tune"][key] for key in ("space", "also") if key in written["tune"]}
+        found = found.model_copy(update={"tune": found.tune.model_copy(update=as_written)})
     try:  # a wrong entry is told before anything runs
         _ = found.entries, found.data
         setting_words(found.settings)

@@ -23,7 +23,7 @@ from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.console import say
 from recbole_dtn.report.text import decimal
 from recbole_dtn.schema import DataSchema
-from recbole_dtn.tuning.space import Dimension, Space, extremes, read_space, space_of_run
+from recbole_dtn.tuning.space import Dimension, Space, extremes, named_values, read_space, space_of_run
 from recbole_dtn.tuning.study import Storage, Study, importances
 from recbole_dtn.tuning.trial import Trial, best_of
 from recbole_dtn.version import __version__
@@ -46,12 +46,16 @@ class FixedSize:
 
 @dataclass
 class Candidate:
-    """One row on one data set, before its settings are chosen: its first cell, and what is tuned."""
+    """One row on one data set, before its settings are chosen: its first cell, and what is tuned.
+
+    ``also``: values of trials that come after those of the study.
+    """
 
     cell: Cell
     schema: DataSchema | None = None
     size: FixedSize | None = None
     space: Sequence[Dimension] = ()
+    also: Sequence[dict[str, Any]] = ()
     study: Study | None = None
     fingerprint: str = ""
 
@@ -119,7 +123,9 @@ class Chooser:
             for candidate in self.candidates:
                 _refuse_splits(candidate.cell)
                 candidate.space = self._space(candidate, space)
+                candidate.also = _also(candidate, tune)
                 candidate.fingerprint = fingerprint(candidate.cell.settings) or ""
+            _refuse_untuned(tune, self.candidates)
 
     # ---- matching -----------------------------------------------------------------------------------------------
 
@@ -202,35 +208,44 @@ class Chooser:
                 settings = row.cell.settings
                 file = Path(settings.output_dir) / STORAGE
                 storage = storages[file] if file in storages else storages.setdefault(file, Storage(file))
-                row.study = Study(
-                    storage,
-                    self._study_name(row),
-                    row.space,
-                    higher=_higher(settings),
-                    seed=self.tune.first_seed,
-                    parallel=self.parallel,
-                )
+                row.study = self._study(storage, row, row.also)
+                # Of a leaderboard whose runs are on another machine.
                 earlier = self.known.get(row.study.name)
-                for trial in earlier.trials if earlier else []:
-                    row.study.add(trial)  # of a leaderboard whose runs are on another machine
+                found = list(earlier.trials) if earlier else []
+                if row.also:  # the first trials are those of a study without `also`
+                    before = self._study(storage, row, ())
+                    known = self.known.get(before.name)
+                    found += [*(known.trials if known else []), *before.trials][: self.tune.trials]
+                for trial in found:
+                    row.study.add(trial)
 
-    def _study_name(self, row: Candidate) -> str:
+    def _study(self, storage: Storage, row: Candidate, also: Sequence[dict[str, Any]]) -> Study:
+        assert self.tune is not None
+        higher, seed = _higher(row.cell.settings), self.tune.first_seed
+        return Study(storage, self._study_name(row, also), row.space, higher=higher, seed=seed, parallel=self.parallel)
+
+    def _study_name(self, row: Candidate, also: Sequence[dict[str, Any]]) -> str:
         """What makes two studies the same: all that can change what a trial finds."""
         assert self.tune is not None
         known = [
             row.cell.key.settings_digest, row.fingerprint, row.cell.key.split.title, __version__, self.tune.epochs,
             self.tune.first_seed, self.parallel, [repr(dimension) for dimension in row.space],
             [row.size.wanted.by, row.size.target, row.size.wanted.tolerance] if row.size and row.own else None,
+            *([self.tune.trials, also] if also else []),
         ]  # fmt: skip
         digest = hashlib.sha256(json.dumps(known, ensure_ascii=False, default=str).encode()).hexdigest()[:12]
         return f"{row.dataset}-{row.cell.key.model}-{digest}"
+
+    def wanted(self, row: Candidate) -> int:
+        """How many trials a row has."""
+        return self.tune.trials + len(row.also) if self.tune is not None and row.space else 0
 
     @property
     def trials_left(self) -> int:
         """Trials of all rows that have not run."""
         assert self.tune is not None
         self.open_studies()
-        return sum(max(0, self.tune.trials - len(row.study.trials)) for row in self.candidates if row.study is not None)
+        return sum(max(0, self.wanted(row) - len(row.study.trials)) for row in self.candidates if row.study is not None)
 
     def run_trials(self, fill: Fill, keep: Callable[[BoardPlan], object]) -> None:
         """Run what is missing of every row's trials, each row's one after another and the rows side by side.
@@ -241,18 +256,15 @@ class Chooser:
         """
         assert self.tune is not None
         self.open_studies()
-        for first in range(0, self.tune.trials, self.parallel):
-            numbers = range(first, min(first + self.parallel, self.tune.trials))
+        for first in range(0, max(map(self.wanted, self.candidates), default=0), self.parallel):
             waiting: list[tuple[Candidate, int, dict[str, Any]]] = []
             cells: list[Cell] = []
             for row in self.candidates:
                 if row.study is None:
                     continue
-                known = len(row.study.trials)
-                for number in numbers:
-                    if number < known:
-                        continue
-                    params = row.study.suggest(number)
+                last = min(first + self.parallel, self.wanted(row))
+                for number in range(max(first, len(row.study.trials)), last):
+                    params = self.params(row, number)
                     try:
                         cells.append(self.trial_cell(row, number, params))
                         waiting.append((row, number, params))
@@ -269,6 +281,13 @@ class Chooser:
             if len(records) + len(failures) < len(cells):
                 return
 
+    def params(self, row: Candidate, number: int) -> dict[str, Any]:
+        """The values that a trial of a row tries, by key."""
+        assert self.tune is not None
+        assert row.study is not None
+        further = number - self.tune.trials
+        return row.also[further] if further >= 0 else row.study.suggest(number)
+
     def trial_cell(self, row: Candidate, number: int, params: Mapping[str, Any]) -> Cell:
         """The cell of a trial: the row's settings with those that are tried, its own seed, and no test.
 
@@ -280,7 +299,8 @@ class Chooser:
         words = _tried(row.space, params)
         _, widths = self.matched(row, words)
         epochs = min(self.tune.epochs or row.cell.settings.epochs, row.cell.settings.epochs)
-        trial = {"study": row.study.name, "number": number, "needed": row.study.needed(number, epochs)}
+        needed = row.study.needed(number, epochs) if number < self.tune.trials else []
+        trial = {"study": row.study.name, "number": number, "needed": needed}
         overrides = (
             *row.cell.overrides, *words, *widths, f"--epochs={epochs}", f"--trial={flow_yaml(trial)}",
             f"--seed={self.tune.first_seed + number}",
@@ -299,12 +319,12 @@ class Chooser:
     def _chosen(self, row: Candidate) -> ChosenRow:
         tuning, words = None, []
         if row.study is not None and self.tune is not None:
-            trials = row.study.trials[: self.tune.trials]  # it may have more from an earlier leaderboard
+            trials = row.study.trials[: self.wanted(row)]  # it may have more from an earlier leaderboard
             best = best_of(trials, higher=row.study.higher)
             tuning = RowTuning(
-                study=row.study.name, wanted=self.tune.trials, epochs=self.tune.epochs,
+                study=row.study.name, wanted=self.wanted(row), also=len(row.also), epochs=self.tune.epochs,
                 metric=row.cell.settings.valid_metric, higher=row.study.higher, trials=trials,
-                best=None if best is None else best.number, importances=self._importances(row.study, len(trials)),
+                best=None if best is None else best.number, importances=self._importances(row, len(trials)),
             )  # fmt: skip
             words = [] if best is None else _tried(row.space, best.params)
         matched, widths = self.matched(row, words)
@@ -312,9 +332,10 @@ class Chooser:
             dataset=row.dataset, name=row.cell.name, words=[*words, *widths], matched=matched, tuning=tuning
         )
 
-    def _importances(self, study: Study, count: int) -> dict[str, float]:
+    def _importances(self, row: Candidate, count: int) -> dict[str, float]:
         """Of a study that has all of its trials; each is found once."""
-        if self.tune is None or count < self.tune.trials:
+        study = row.study
+        if study is None or count < self.wanted(row):
             return {}
         if study.name not in self.found:
             self.found[study.name] = importances(study, count)
@@ -325,7 +346,7 @@ class Chooser:
         for row in self.candidates:
             if row.study is None or self.tune is None:
                 continue
-            trials = row.study.trials[: self.tune.trials]
+            trials = row.study.trials[: self.wanted(row)]
             best = best_of(trials, higher=row.study.higher)
             failed = sum(trial.state == "failed" for trial in trials)
             told = f"; {failed} failed" if failed else ""
@@ -336,6 +357,28 @@ class Chooser:
             value = decimal(best.value, 4)
             changed = " ".join(_tried(row.space, best.params)).replace("--", "") or "the defaults"
             say(self.console, f"{row.cell.name} {row.dataset}: trial {best.number}, {metric} {value}: {changed}{told}")
+
+
+def _also(row: Candidate, tune: TuneWanted) -> list[dict[str, Any]]:
+    """The values of the trials that ``also`` names for a row, without its defaults."""
+    found: list[dict[str, Any]] = []
+    defaults = {dimension.key: dimension.default for dimension in row.space}
+    for named in tune.also:
+        try:
+            params = named_values(row.space, named)
+        except UsageError as error:
+            raise UsageError(f"tune.also: {row.cell.name}: {error}") from None
+        if params not in (defaults, *found):
+            found.append(params)
+    return found
+
+
+def _refuse_untuned(tune: TuneWanted, rows: Sequence[Candidate]) -> None:
+    """Refuse settings in ``also`` that no row tunes."""
+    known = list(dict.fromkeys(dimension.key for row in rows for dimension in row.space))
+    for key in (key for named in tune.also for key in named):
+        if key not in known:
+            raise UsageError(f"tune.also: no row tunes {key!r}; {nearest(key, known)}")
 
 
 def _tried(space: Sequence[Dimension], params: Mapping[str, Any]) -> list[str]:
@@ -381,7 +424,7 @@ def refuse_trial_seeds(seeds: Sequence[int], tune: TuneWanted) -> None:
     Raises:
         UsageError: naming the seeds that are both.
     """
-    both = sorted(set(seeds) & set(range(tune.first_seed, tune.first_seed + tune.trials)))
+    both = sorted(set(seeds) & set(range(tune.first_seed, tune.first_seed + tune.trials + len(tune.also))))
     if both:
         raise UsageError(
             f"seeds: {', '.join(map(str, both))} are seeds of trials too; choose others, or tune.first_seed"

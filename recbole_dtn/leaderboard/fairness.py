@@ -111,11 +111,12 @@ def _tuned(named: Named) -> list[str]:
     ]
     if not tunings:
         return []
-    counts = {len(tuning.trials) for _, tuning in tunings}
+    counts = {len(tuning.trials) - tuning.also for _, tuning in tunings}
     first = tunings[0][1]
     epochs = f" of at most {counted(first.epochs, 'epoch')}" if first.epochs else ""
-    if counts == {first.wanted}:
-        budget = f"{counted(first.wanted, 'trial')}{epochs} for each row"
+    if counts == {first.wanted - first.also}:
+        budget = f"{counted(first.wanted - first.also, 'trial')}{epochs} for each row"
+        budget += _also(tunings)
     else:
         budget = "unequal budgets: " + ", ".join(f"{name} {len(tuning.trials)} trials" for name, tuning in tunings)
     pruned = sum(trial.state == "pruned" for _, tuning in tunings for trial in tuning.trials)
@@ -131,6 +132,14 @@ def _tuned(named: Named) -> list[str]:
         + (f" Trials that ended early count too: {', '.join(ended)}." if ended else "")
         + (f" Without a setting in the search space, and not tuned: {', '.join(left)}." if left else "")
     ]
+
+
+def _also(tunings: Sequence[tuple[str, RowTuning]]) -> str:
+    """Trials with settings that are named for every row."""
+    more = max(tuning.also for _, tuning in tunings)
+    fewer = [f"{name} {tuning.also}" for name, tuning in tunings if tuning.also != more]
+    told = f" (fewer: {', '.join(fewer)})" if fewer else ""
+    return f", and {more} more with settings that all rows try, or have as defaults{told}" if more else ""
 
 
 def _spent(named: Named) -> list[str]:

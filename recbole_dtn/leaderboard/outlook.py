@@ -56,7 +56,7 @@ def show_outlook(
     tuned = ["tuned", "trials"] if tune is not None else []
     columns = ["row", "data set", *sized, *tuned, "cells", "s / epoch", "at most, h"]
     show_table(console, columns, lines, numbers=True)
-    trials = sum(tune.trials for row in chooser.candidates if row.space) if tune is not None else 0
+    trials = sum(map(chooser.wanted, chooser.candidates))
     say(
         console,
         f"\n{len(lines)} rows, {count(len(cells))} cells, {count(trials)} trials; training at most {total / HOUR:.1f} "
@@ -81,7 +81,7 @@ def _line(
         line += [count(matched.size), f"{matched.size / matched.target:.1%}"] if matched else [NONE, NONE]
     trials, epochs = 0, 0
     if tune is not None:
-        trials = tune.trials if row.space else 0
+        trials = chooser.wanted(row)
         epochs = min(tune.epochs or settings.epochs, settings.epochs)
         line += [str(len(row.space)), str(trials)]
     each = seconds_per_epoch(settings)

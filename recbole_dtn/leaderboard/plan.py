@@ -39,6 +39,10 @@ class TuneWanted(Strict):
         SHIPPED_SPACE
     )
     first_seed: Annotated[int, Field(ge=0, lt=2**31, description="trial n has the seed first_seed + n")] = 1000
+    also: Annotated[
+        list[dict[str, Any]],
+        Field(description="settings that every row tries after its trials, such as the defaults of other rows"),
+    ] = []  # noqa: RUF012 (frozen)
 
 
 class MatchedSize(Strict):
@@ -56,7 +60,8 @@ class RowTuning(Strict):
     """The trials of a row.
 
     Attributes:
-        study: its name in the storage. wanted: how many trials. epochs: most of each; null: those of the row.
+        study: its name in the storage. wanted: how many trials; ``also`` of them, the last, have settings that are
+            named for every row. epochs: most of each; null: those of the row.
         metric: by which they are compared; ``higher``: whether larger values are better.
         best: number of the trial whose settings the row has; null: none was complete.
         importances: share of the values' variance that each setting explains.
@@ -64,6 +69,7 @@ class RowTuning(Strict):
 
     study: str
     wanted: int
+    also: int = 0
     epochs: int | None = None
     metric: str
     higher: bool

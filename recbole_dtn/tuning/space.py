@@ -16,7 +16,18 @@ from recbole_dtn.config.strict import Strict
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.registry import MODELS
 
-__all__ = ["ALL", "SHIPPED_SPACE", "Choices", "Dimension", "Range", "Space", "extremes", "read_space", "space_of_run"]
+__all__ = [
+    "ALL",
+    "SHIPPED_SPACE",
+    "Choices",
+    "Dimension",
+    "Range",
+    "Space",
+    "extremes",
+    "named_values",
+    "read_space",
+    "space_of_run",
+]
 
 ALL = "all"
 """The section of a space that every model has, but those that are fitted directly."""
@@ -202,6 +213,34 @@ def _dimension(key: str, entry: Range | Choices, value: Any) -> Dimension:
     low, high = min(entry.low, value), max(entry.high, value)
     whole = isinstance(value, int)
     return Dimension(key, value, low, high, entry.log, whole)
+
+
+def named_values(dimensions: Sequence[Dimension], named: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a trial that has these settings, and the defaults of those that are not named.
+
+    Args:
+        dimensions: of a run. named: values by dotted key; keys of which the run has no dimension are left out.
+
+    Raises:
+        UsageError: for a value that is not in the space.
+
+    >>> lr = Dimension("optimizer.lr", 0.004, 0.001, 0.1, True)
+    >>> named_values([lr, Dimension("dropout", "0.0", choices=("0.0", "0.2"))], {"dropout": 0.2, "experts": 4})
+    {'optimizer.lr': 0.004, 'dropout': '0.2'}
+    """
+    return {one.key: _named_value(one, named[one.key]) if one.key in named else one.default for one in dimensions}
+
+
+def _named_value(one: Dimension, value: Any) -> Any:
+    if one.choices:
+        if flow_yaml(value) in one.choices:
+            return flow_yaml(value)
+        raise UsageError(f"{one.key}: expected one of {', '.join(one.choices)}, found {flow_yaml(value)}")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and one.low <= value <= one.high and (float(value).is_integer() or not one.whole):
+        return int(value) if one.whole else float(value)
+    kind = "whole number" if one.whole else "number"
+    raise UsageError(f"{one.key}: expected a {kind} from {one.low:g} to {one.high:g}, found {flow_yaml(value)}")
 
 
 def extremes(dimensions: Sequence[Dimension]) -> Iterator[list[str]]:

@@ -158,6 +158,58 @@ def test_late_trials_are_pruned_at_the_median(finished: Board) -> None:
     assert all(len(trial.history) == 3 for trial in trials[:4])
 
 
+ALSO = [{"optimizer.lr": 0.001, "experts": 2}, {"optimizer.lr": 0.004, "dropout": 0.0}]
+"""The second is what all rows have."""
+
+
+def test_settings_that_all_rows_try_come_last_and_are_not_pruned(finished: Board, tmp_path: Path) -> None:
+    shutil.copytree(finished.output, tmp_path / "out")  # the plan of the leaderboard without them
+    board = Board(tmp_path, tune=TuneWanted(trials=TRIALS, epochs=3, space=SPACE, also=ALSO))
+    board.run()
+    counts = {row.name: len(row.tuning.trials) for row in board.plan.rows if row.tuning}
+    assert counts == {"MMoE": TRIALS + 1, "plain": TRIALS + 1, "PLE": TRIALS + 1, "Boosting": TRIALS}
+    (last,) = trials_of(board, "MMoE").trials[TRIALS:]
+    assert (last.params, last.state) == ({"optimizer.lr": 0.001, "dropout": "0.0", "experts": "2"}, "complete")
+    ran = [settings.trial for settings in board.trainer.ran if settings.trial is not None]
+    assert [(trial.number, trial.needed) for trial in ran] == [(TRIALS, [])] * 3, "the first trials are known"
+    for name in counts:
+        assert trials_of(board, name).trials[:TRIALS] == trials_of(finished, name).trials
+    assert (
+        f"{TRIALS} trials of at most 3 epochs for each row, and 1 more with settings that all rows try, or have as "
+        "defaults (fewer: Boosting 0), by weighted_auc"
+    ) in board.said
+    again = Board(tmp_path, tune=TuneWanted(trials=TRIALS, epochs=3, space=SPACE, also=ALSO))
+    again.run()
+    assert again.trainer.ran == []
+
+
+def test_values_for_all_rows_are_numbers_as_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text(
+        "datasets: [d]\nmodels: [MMoE]\ntune: {trials: 5, also: [{optimizer.lr: 0.002, dropout: 0.2}]}\n"
+    )
+    tune = read_board(tmp_path / "b.yaml").tune
+    assert tune is not None
+    assert tune.also == [{"optimizer.lr": 0.002, "dropout": 0.2}]
+
+
+@pytest.mark.parametrize(
+    ("also", "told"),
+    [
+        ({"optimizer.l": 0.001}, "tune.also: no row tunes 'optimizer.l'; did you mean 'optimizer.lr'?"),
+        ({"optimizer.lr": 1.0}, "tune.also: MMoE: optimizer.lr: expected a number from 0.0005 to 0.05, found 1.0"),
+        ({"dropout": 0.3}, "tune.also: MMoE: dropout: expected one of 0.0, 0.2, found 0.3"),
+    ],
+)
+def test_wrong_settings_for_all_rows_are_refused_before_anything_runs(
+    also: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    board = Board(tmp_path, tune=TuneWanted(trials=TRIALS, epochs=3, space=SPACE, also=[also]))
+    with pytest.raises(UsageError) as raised:
+        board.run()
+    assert told in str(raised.value)
+    assert board.trainer.ran == []
+
+
 # ---- going on -------------------------------------------------------------------------------------------------------
 
 
