@@ -53,7 +53,8 @@ With match one factor scales the widths of each model until its dense parameters
 too; total: all; flops: FLOPs per row) are within 5 % of those of the reference; a row that cannot come so close is
 refused before anything runs.
 With tune each row has the same number of trials over properties/tuning/space.yaml, the defaults first; they select on
-validation and read no test rows, and have seeds of their own.
+validation and read no test rows, and have seeds of their own. tune.also lists settings that every row tries besides,
+such as the defaults of one of them.
 
 Options and settings of the command line win over the file's.
 """,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from recbole_dtn.leaderboard.compare import Comparison, compare, compared_metric
 from recbole_dtn.leaderboard.fairness import board_rows
-from recbole_dtn.leaderboard.labels import metric_title, row_labels, sampled
+from recbole_dtn.leaderboard.labels import WORSE, metric_title, row_labels, sampled
+from recbole_dtn.leaderboard.match import MATCHED
 from recbole_dtn.leaderboard.planned import in_bold, planned, planned_table
 from recbole_dtn.leaderboard.remake import of_archive
 from recbole_dtn.leaderboard.statistics import BoardRow, by_dataset
@@ -22,7 +23,9 @@ BELOW = "↓"
 
 
 def brief(archive: Path, *, comparisons: bool = True) -> str:
-    """Tables in Markdown: per data set the compared metric of every task and dense parameters, then what was planned.
+    """Tables in Markdown: per data set the compared metric of every task and the size, then what was planned.
+
+    The size is dense parameters, with those of codebooks where rows are matched by both.
 
     Args:
         archive: ``<board>.records.jsonl.gz``; statistics and plan are read beside it.
@@ -35,7 +38,9 @@ def brief(archive: Path, *, comparisons: bool = True) -> str:
     stored = Stored.read(found.name, archive.parent)
     rows = board_rows(found.records, found.names, found.design, stored, found.plan)
     groups = by_dataset(rows).values()
-    parts = [_table(group, titled=len(groups) > 1) for group in groups]
+    match = found.plan.match if found.plan is not None else None
+    codebook = match is not None and match.by == "dense+codebook"
+    parts = [_table(group, titled=len(groups) > 1, codebook=codebook) for group in groups]
     compared = planned(rows) if comparisons else None
     if compared is not None:
         table = planned_table(compared, in_bold)
@@ -43,7 +48,7 @@ def brief(archive: Path, *, comparisons: bool = True) -> str:
     return "\n\n".join(parts)
 
 
-def _table(rows: Sequence[BoardRow], *, titled: bool) -> str:
+def _table(rows: Sequence[BoardRow], *, titled: bool, codebook: bool) -> str:
     found, tasks = compare(rows), rows[0].tasks
     names = dict(zip(map(id, rows), row_labels(rows), strict=True))
     first = [compared_metric(rows[0], task) for task in tasks]
@@ -53,7 +58,7 @@ def _table(rows: Sequence[BoardRow], *, titled: bool) -> str:
         [
             f"*{names[id(row)]}*" if found is not None and row is found.best else names[id(row)],
             *(_cell(row, task, found) for task in tasks),
-            count(row.parameters.get("dense")),
+            count(_size(row, codebook=codebook)),
         ]
         for row in rows
     ]
@@ -65,9 +70,21 @@ def _table(rows: Sequence[BoardRow], *, titled: bool) -> str:
     if any(error != NONE for error in errors):
         of = names[id(found.best)] if found is not None else names[id(rows[0])]
         lines.append([f"standard error of {of} over the test {sampled(rows[0])}", *errors, ""])
-    table = markdown_table(["model", *heads, "dense parameters"], lines)
+    table = markdown_table(["model", *heads, MATCHED["dense+codebook" if codebook else "dense"]], lines)
     title = [f"**{rows[0].dataset}**", ""] if titled else []
-    return "\n\n".join(part for part in ("\n".join([*title, *table]), _significant(found, names)) if part)
+    told = [_significant(found, names), _diverged(rows)]
+    return "\n\n".join(part for part in ("\n".join([*title, *table]), " ".join(filter(None, told))) if part)
+
+
+def _size(row: BoardRow, *, codebook: bool) -> int | None:
+    dense = row.parameters.get("dense")
+    return dense if dense is None or not codebook else dense + row.parameters.get("codebook", 0)
+
+
+def _diverged(rows: Sequence[BoardRow]) -> str:
+    if not any(row.worse for row in rows):
+        return ""
+    return f"{WORSE}: has runs whose log loss is above that of predicting the share of positives for every row."
 
 
 def _cell(row: BoardRow, task: str, found: Comparison | None) -> str:
