@@ -557,7 +557,11 @@ def test_a_row_is_added_to_a_file_that_extends_another_where_it_has_rows_of_its_
 def test_shipped_leaderboards(name: str, tmp_path: Path) -> None:
     found = read_board(Path(f"leaderboard/{name}.yaml"))
     assert (found.seeds, found.match) == (10, "none" if name.endswith("own") else "dense")
-    assert found.tune == TuneWanted(trials=8, epochs=3)
+    assert found.tune is not None
+    assert (found.tune.trials, found.tune.epochs) == (8, 3)
+    usual = [resolve([f"--model={model}"]).settings for model in ("DTN", "MMoE", "SingleTask", "PLE", "AITM", "STEM")]
+    defaults = [{"optimizer.lr": each.optimizer.lr, "embedding_l2": each.embedding_l2} for each in usual]
+    assert all(each in found.tune.also for each in defaults), "every row tries the defaults of the others"
     names = [entry.name for entry in found.entries]
     assert found.reference in names
     wanted = ["SingleTask", "SharedBottom", "MMoE", "PLE", "AITM", "STEM", "MMoE over DTN's modules",
