@@ -214,8 +214,8 @@ class Chooser:
                 found = list(earlier.trials) if earlier else []
                 if row.also:  # the first trials are those of a study without `also`
                     before = self._study(storage, row, ())
-                    known = self.known.get(before.name)
-                    found += [*(known.trials if known else []), *before.trials][: self.tune.trials]
+                    for each in (self.known.get(before.name), before):
+                        found += each.trials[: self.tune.trials] if each else []
                 for trial in found:
                     row.study.add(trial)
 
