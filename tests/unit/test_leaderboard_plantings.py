@@ -151,20 +151,23 @@ def test_several_kinds_of_plantings_are_compared_by_reach(board_runs: Runs) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "width"), [("planted", "other-pairs", 8), ("planted-starved", "same", 2),
+    ("name", "kind", "width"), [("planted", "other-pairs", 8), ("planted-starved", "same", 4),
                                 ("planted-chain", "other-pairs-chain", 8), ("planted-degrees", "half-pairs", 8),
-                                ("planted-large", "large", 8)]
+                                ("planted-large", "large", 8), ("planted-confirm", "other-pairs-new", 8)]
 )  # fmt: skip
 def test_shipped_boards(name: str, kind: str, width: int) -> None:
     board = read_board(Path(f"leaderboard/{name}.yaml"))
     kinds = {entry.block: entry for entry in board.data}
-    assert [entry.block for entry in board.data] == [block for block in kinds for _ in range(10)]
+    plantings = 20 if name == "planted-confirm" else 10
+    assert [entry.block for entry in board.data] == [block for block in kinds for _ in range(plantings)]
     cells = plan_cells(board.entries, [kinds[kind]], None, [], settings=setting_words(board.settings))
     assert [cell.name for cell in cells] == [entry.name for entry in board.entries]
     assert {cell.settings.embedding_size for cell in cells} == {width}
     assert {tuple(cell.settings.tasks[1].after) for cell in cells} == {("first",) if "chain" in kind else ()}
     assert board.match == "dense+codebook"
     assert set(board.proposed) == {entry.name for entry in board.entries if entry.model == "DTN"}
+    modular = [cell for cell in cells if cell.name in board.proposed or "modules" in cell.name or "shared set" in cell.name]
+    assert {cell.settings.embedding_std for cell in modular} == {0.01}
 
 
 def test_what_was_planted_is_checked(tmp_path: Path) -> None:
