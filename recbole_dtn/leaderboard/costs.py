@@ -76,11 +76,11 @@ def cost_cells(row: BoardRow, costs: Sequence[Cost]) -> list[str]:
 
 
 def _text(value: Value) -> str:
-    """A cost with three digits, and all digits of a whole number.
+    """A cost with three digits, and all digits of a whole number or of 1,000 and more.
 
-    >>> _text(12345), _text(0.123456), _text(12345.6), _text(None)
-    ('12,345', '0.123', '12,346', '–')
+    >>> _text(12), _text(0.123456), _text(12345.6), _text(1.9e7), _text(None)
+    ('12', '0.123', '12,346', '19,000,000', '–')
     """
     if value is None:
         return NONE
-    return count(value) if isinstance(value, int) else number(value, 3)
+    return count(round(value)) if isinstance(value, int) or value >= 1000 else number(value, 3)
