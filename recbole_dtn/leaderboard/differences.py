@@ -44,13 +44,12 @@ TESTED = ("sample_method", "sample_error", "sample_low", "sample_high", "error",
 
 
 def signed(value: float | None) -> str:
-    """A difference with its sign.
+    """A difference with its sign, which it keeps where it is rounded to 0.
 
-    >>> signed(0.00123), signed(-0.5), signed(None)
-    ('+0.0012', '-0.5000', '–')
+    >>> signed(0.00123), signed(-0.5), signed(-0.00001), signed(-0.0), signed(None)
+    ('+0.0012', '-0.5000', '-0.0000', '+0.0000', '–')
     """
-    text = decimal(value, 4)
-    return text if value is None or text.startswith("-") else f"+{text}"
+    return NONE if value is None else f"{value + 0.0:+.4f}"
 
 
 def signed_share(value: float | None) -> str:
@@ -59,7 +58,7 @@ def signed_share(value: float | None) -> str:
     >>> signed_share(0.0123), signed_share(-0.5), signed_share(None)
     ('+1.23%', '-50.00%', '–')
     """
-    return share(value) if value is None or value < 0 else f"+{share(value)}"
+    return NONE if value is None else f"{value + 0.0:+.2%}"
 
 
 def interval(low: float | None, high: float | None) -> str:
