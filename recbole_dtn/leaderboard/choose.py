@@ -123,7 +123,7 @@ class Chooser:
             for candidate in self.candidates:
                 _refuse_splits(candidate.cell)
                 candidate.space = self._space(candidate, space)
-                candidate.also = _also(candidate, tune)
+                candidate.also = _trials_also(candidate, tune)
                 candidate.fingerprint = fingerprint(candidate.cell.settings) or ""
             _refuse_untuned(tune, self.candidates)
 
@@ -359,7 +359,7 @@ class Chooser:
             say(self.console, f"{row.cell.name} {row.dataset}: trial {best.number}, {metric} {value}: {changed}{told}")
 
 
-def _also(row: Candidate, tune: TuneWanted) -> list[dict[str, Any]]:
+def _trials_also(row: Candidate, tune: TuneWanted) -> list[dict[str, Any]]:
     """The values of the trials that ``also`` names for a row, without its defaults."""
     found: list[dict[str, Any]] = []
     defaults = {dimension.key: dimension.default for dimension in row.space}

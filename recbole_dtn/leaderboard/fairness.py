@@ -116,7 +116,7 @@ def _tuned(named: Named) -> list[str]:
     epochs = f" of at most {counted(first.epochs, 'epoch')}" if first.epochs else ""
     if counts == {first.wanted - first.also}:
         budget = f"{counted(first.wanted - first.also, 'trial')}{epochs} for each row"
-        budget += _also(tunings)
+        budget += _also_tried(tunings)
     else:
         budget = "unequal budgets: " + ", ".join(f"{name} {len(tuning.trials)} trials" for name, tuning in tunings)
     pruned = sum(trial.state == "pruned" for _, tuning in tunings for trial in tuning.trials)
@@ -134,7 +134,7 @@ def _tuned(named: Named) -> list[str]:
     ]
 
 
-def _also(tunings: Sequence[tuple[str, RowTuning]]) -> str:
+def _also_tried(tunings: Sequence[tuple[str, RowTuning]]) -> str:
     """Trials with settings that are named for every row."""
     more = max(tuning.also for _, tuning in tunings)
     fewer = [f"{name} {tuning.also}" for name, tuning in tunings if tuning.also != more]
