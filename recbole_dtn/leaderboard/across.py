@@ -1,8 +1,8 @@
 """A leaderboard over several data sets: win rates, Elo ratings with intervals, and mean ranks where there are many.
 
 As TabArena (Erickson et al., NeurIPS 2025) does: every pair of rows plays once per data set, and intervals are those of
-a bootstrap over data sets. Related data sets (the countries of AliExpress) are one block: they count as one and are
-drawn together.
+a bootstrap over data sets. Related data sets are one block: they count as one and are drawn together. These are the
+countries of AliExpress, and all planted data sets, whose first task may be the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from recbole_dtn.leaderboard.compare import compared_metric
 from recbole_dtn.leaderboard.details import Table
-from recbole_dtn.leaderboard.statistics import BoardRow, by_dataset, more_is_better
+from recbole_dtn.leaderboard.statistics import REACH, BoardRow, by_dataset, more_is_better
 from recbole_dtn.report.tables import csv_text
 from recbole_dtn.report.text import decimal, p_value, share
 
@@ -24,6 +24,8 @@ __all__ = ["RANKS_NEED", "Across", "Standing", "across", "across_csv", "across_t
 
 FAMILIES = ("aliexpress",)
 """Data sets whose names begin so are related."""
+PLANTED = "planted"
+"""The block of data whose best AUC is known."""
 RANKS_NEED = 10
 """Fewest blocks for mean ranks with a critical difference (Demsar, JMLR 2006)."""
 DRAWS = 500
@@ -88,7 +90,8 @@ def across(rows: Sequence[BoardRow]) -> Across | None:
         any(row.name == name for row in of_set) for of_set in sets.values())]  # fmt: skip
     blocks: dict[str, list[str]] = {}
     for dataset in sets:
-        blocks.setdefault(block_of(dataset), []).append(dataset)
+        planted = any(metric.name == REACH for row in sets[dataset] for metric in row.metrics)
+        blocks.setdefault(PLANTED if planted else block_of(dataset), []).append(dataset)
     if len(blocks) < 2 or len(names) < 2:
         return None
     wins = {dataset: _wins(of_set, names) for dataset, of_set in sets.items()}

@@ -108,10 +108,11 @@ def _significant(found: Comparison | None, names: dict[int, str]) -> str:
     told = [line for line in found.differences if found.significant(line)]
     kind = "baseline" if any(line.row.proposed for line in found.differences) else "row"
     start = f"*{best}* is the {kind} that is best on validation. Of the {number} differences to it "
+    never = " Two rows of one run each are never marked." if any(line.one_run for line in found.differences) else ""
     if not told:
-        return f"{start}none is significant (p < .05 after Holm's correction)."
+        return f"{start}none is significant (p < .05 after Holm's correction).{never}"
     better = sum(found.better(line) is True for line in told)
     some = [f"{number} {text}" for number, text in ((better, "better (bold)"), (len(told) - better, f"worse ({BELOW})"))
             if number]  # fmt: skip
     verb = "is" if len(told) == 1 else "are"
-    return f"{start}{len(told)} {verb} significant (p < .05 after Holm's correction): {' and '.join(some)}."
+    return f"{start}{len(told)} {verb} significant (p < .05 after Holm's correction): {' and '.join(some)}.{never}"

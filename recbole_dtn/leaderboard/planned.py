@@ -65,7 +65,7 @@ class Planned:
         start += "Chosen after results were known. " if self.exploratory else ""
         if len(self.descriptive) == len(self.datasets):
             return f"{start}Too few runs to claim any."
-        of = " for the comparisons of one data set" if self.several else ""
+        of = " for the comparisons of one column" if self.several else ""
         few = f" Too few runs to claim any on {', '.join(self.descriptive)}." if self.descriptive else ""
         return f"{start}Bold: p < {SIGNIFICANT} after Holm's correction{of}.{few}"
 

@@ -222,7 +222,7 @@ def test_a_data_set_with_few_runs_does_not_unsay_the_others(board_runs: Runs) ->
     found = planned(summarise(records, design=design))
     assert found is not None
     assert (found.datasets, found.descriptive, found.several) == (("few", "many"), ("few",), True)
-    assert found.note.endswith("for the comparisons of one data set. Too few runs to claim any on few.")
+    assert found.note.endswith("for the comparisons of one column. Too few runs to claim any on few.")
     assert [line.name for line in found.lines] == ["z: A − C", "z: A − C", "a: C − A", "a: C − A"]
     assert planned_table(found).columns == ["planned comparison", "test metric", "few", "many"]
     one = planned(summarise([run for run in records if run.dataset != "many"], design=design))

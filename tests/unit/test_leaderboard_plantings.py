@@ -140,14 +140,18 @@ def test_wrong_plantings_are_refused(value: dict[str, Any], message: str) -> Non
         data_entries(value)
 
 
-def test_several_kinds_of_plantings_are_compared_by_reach(board_runs: Runs) -> None:
+def test_kinds_of_plantings_are_one_block_and_are_compared_by_reach(board_runs: Runs) -> None:
+    # Their first task may be the same, so that they are no independent data sets.
     runs = [run.model_copy(update={"settings": {**run.settings, "block": kind, "folder": f"{kind}-{k}"},
                                    "source_fingerprint": f"{kind} {run.source_fingerprint}"})
             for kind in ("toy", "other") for k, run in enumerate(both(board_runs))]  # fmt: skip
+    assert across(summarise(runs)) is None
+    assert "## All data sets" not in markdown(summarise(runs))
+    runs += [run for model, auc in (("A", 0.7), ("B", 0.8)) for run in board_runs(model, auc, dataset="films")]
     found = across(summarise(runs))
     assert found is not None
-    assert [(each.name, each.wins) for each in found.standings] == [("A", 1.0), ("B", 0.0)]
-    assert "## All data sets" in markdown(summarise(runs))
+    assert found.blocks == {"planted": ("toy", "other"), "films": ("films",)}
+    assert {each.name: each.wins for each in found.standings} == {"A": 0.5, "B": 0.5}
 
 
 @pytest.mark.parametrize(
