@@ -88,7 +88,7 @@ def against(
             (old, old_runs), (new, new_runs) = first[label], second[label]
             changes += _changes(label, old, new)
             notes += _what_differs(label, old, new, old_runs, new_runs)
-    versions = [sorted({run.code_version for run in runs}) for runs in (before, after)]
+    versions = [sorted({_version(run) for run in runs}) for runs in (before, after)]
     if versions[0] != versions[1]:
         notes.append(f"Versions of recbole_dtn: {', '.join(versions[0])} in A, {', '.join(versions[1])} in B.")
     if any(change.partly for change in changes):
@@ -104,11 +104,16 @@ def against_markdown(found: Against) -> str:
     return "\n".join([*table, "", *(f"- {escaped(note)}" for note in found.notes)]).strip() + "\n"
 
 
+def _version(run: RunRecord) -> str:
+    code = run.versions.get("code")
+    return run.code_version if code is None else f"{run.code_version} (code {code})"
+
+
 def _rows(records: Sequence[RunRecord], names: Mapping[str, str]) -> dict[str, tuple[BoardRow, Runs]]:
     rows = summarise(records, names)
     datasets = {row.dataset for row in rows}
     labels = [f"{label} ({row.dataset})" if len(datasets) > 1 else label
-              for label, row in zip(row_labels(rows), rows, strict=True)]  # fmt: skip
+              for label, row in zip(row_labels(rows, marked=False), rows, strict=True)]  # fmt: skip
     return dict(zip(labels, zip(rows, runs_of_rows(rows, records), strict=True), strict=True))
 
 

@@ -113,7 +113,9 @@ def _tuned(named: Named) -> list[str]:
         return []
     counts = {len(tuning.trials) - tuning.also for _, tuning in tunings}
     first = tunings[0][1]
-    epochs = f" of at most {counted(first.epochs, 'epoch')}" if first.epochs else ""
+    # A trial has no more epochs than a run of its row.
+    most = min(first.epochs, max(int(row.settings["epochs"]) for _, row in named)) if first.epochs else None
+    epochs = f" of at most {counted(most, 'epoch')}" if most else ""
     if counts == {first.wanted - first.also}:
         budget = f"{counted(first.wanted - first.also, 'trial')}{epochs} for each row"
         budget += _also_tried(tunings)

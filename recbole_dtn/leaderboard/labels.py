@@ -26,9 +26,9 @@ def sampled(row: BoardRow) -> str:
     return "users" if row.settings.get("group_field") else "rows"
 
 
-def row_labels(rows: Sequence[BoardRow]) -> list[str]:
+def row_labels(rows: Sequence[BoardRow], *, marked: bool = True) -> list[str]:
     """A name per row, with a digest where rows of one name on one data set differ, and marks (of selection on the test
-    set, and of runs that are worse than a constant)."""
+    set, and of runs that are worse than a constant) if ``marked``."""
     named = []
     for row in rows:
         # A digest is shown only where a name alone would be ambiguous.
@@ -40,5 +40,5 @@ def row_labels(rows: Sequence[BoardRow]) -> list[str]:
             parts.append(f"data {row.source_fingerprint[:6]}")
         name = f"{row.name} ({', '.join(parts)})" if parts else row.name
         marks = MARK * row.selected_on_test + WORSE * bool(row.worse)
-        named.append(f"{name} {marks}" if marks else name)
+        named.append(f"{name} {marks}" if marks and marked else name)
     return named

@@ -22,7 +22,7 @@ from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.report.console import say
 from recbole_dtn.report.files import write_text
 from recbole_dtn.report.tables import csv_text, escaped, markdown_table, show_table
-from recbole_dtn.report.text import NONE, count, decimal
+from recbole_dtn.report.text import NONE, count, counted, decimal
 
 __all__ = [
     "PARTS", "board_csv", "markdown", "notes", "print_board", "shown_error", "shown_tasks", "spread",
@@ -145,9 +145,11 @@ def notes(rows: Sequence[BoardRow]) -> list[str]:
         )
     codes = sorted({code for row in rows for code in row.codes})
     if len(codes) > 1:
+        known = [code for code in codes if code]
+        made = f"{counted(len(known), 'state')} of the code ({', '.join(known)})"
+        made += " and by others, which are not recorded" if len(known) < len(codes) else ""
         found.append(
-            f"The runs were made by {len(codes)} states of the code ({', '.join(codes)}): to have one, "
-            "run all of them again in another --output_dir and --output."
+            f"The runs were made by {made}: to have one, run all of them again in another --output_dir and --output."
         )
     for name, row in zip(names, rows, strict=True):
         for task, weight in row.pos_weights.items():

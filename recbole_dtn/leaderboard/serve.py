@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock
 
-from recbole_dtn.errors import UsageError
+from recbole_dtn.errors import RecBoleDTNError, UsageError
 from recbole_dtn.leaderboard.fairness import board_rows
 from recbole_dtn.leaderboard.page.page import board_page
 from recbole_dtn.leaderboard.page.tuning import tuning_page
@@ -97,7 +97,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(HTTPStatus.FORBIDDEN, "text/plain", "this page is for this machine alone\n")
         if self.path not in ("/", "/version"):
             return self._send(HTTPStatus.NOT_FOUND, "text/plain", "there is / and /version\n")
-        version, page = self.server.current()
+        try:
+            version, page = self.server.current()
+        except RecBoleDTNError as error:  # a file beside the tables that cannot be used
+            return self._send(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", f"error: {error}\n")
         if self.path == "/version":
             return self._send(HTTPStatus.OK, "text/plain", version)
         return self._send(HTTPStatus.OK, "text/html", page)

@@ -120,7 +120,7 @@ class BoardRow:
         proposed: whether it is one that is to be compared with the baselines, and no baseline itself.
         contrasts: planned comparisons of this row: place in the file, title, and the row that it is compared with.
             exploratory: whether they were chosen after results were known. codes: states of the code that made the
-            runs; empty for runs of earlier versions.
+            runs; an empty one for runs whose records do not say.
         tested: the uncertainty of the test sample of differences to the comparator; tested_against: of those to the
             other rows of contrasts, by their names. untested, untested_against: why there is none.
         tested_on: ``draws``, what is ``drawn`` (users or rows), their number ``units``, and ``test_rows``.
@@ -456,7 +456,7 @@ def _row(runs: Sequence[RunRecord], source: str, ran_as: tuple[Any, ...], names:
         train_seconds=statistics.median(seconds) if seconds else None,
         spent_seconds=sum(sum(run.wall_seconds.values()) for run in runs),
         spaces=_spaces(first),
-        codes=tuple(sorted({run.versions["code"] for run in runs if "code" in run.versions})),
+        codes=tuple(sorted({run.versions.get("code", "") for run in runs})),
         factors=tuple(dict.fromkeys(name for run in runs for name in run.factors.get("test", {}))),
         settings=first.settings,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -35,7 +36,8 @@ class _Console(Console):
                 raise
             self.quiet = True
             told = f"standard output cannot be written {why(error)}; what is running goes on"
-            print(f"warning: nothing more is printed: {told}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # both may have had one reader
+                print(f"warning: nothing more is printed: {told}", file=sys.stderr, flush=True)
 
     def on_broken_pipe(self) -> None:
         raise  # rich would end the process here

@@ -12,6 +12,7 @@ from scipy import stats
 from recbole_dtn.errors import UsageError
 from recbole_dtn.leaderboard.against import against, against_markdown
 from recbole_dtn.leaderboard.board import appended
+from recbole_dtn.leaderboard.statistics import summarise
 from recbole_dtn.record.record import RunRecord, write_record
 
 Runs = Callable[..., list[RunRecord]]
@@ -39,6 +40,19 @@ def test_differences_are_paired_by_seed(board_runs: Runs) -> None:
     assert love.paired.mean == 0
     assert like.cells == ["DTN", "like AUC", "0.7100", "0.7206", "+0.0106", "+0.0095 to +0.0117", "10"]
     assert found.notes == ()
+
+
+def test_a_row_that_diverged_in_one_alone_and_its_code_are_compared(board_runs: Runs) -> None:
+    old = board_runs("DTN", 0.7, range(2), versions={"code": "aaa"})
+    new = [
+        run.model_copy(update={"test": {"like": {"auc": 0.6, "logloss": 9.0}, "love": {"auc": 0.5}}})
+        for run in board_runs("DTN", 0.7, range(2), versions={"code": "bbb"})
+    ]
+    assert all(row.worse for row in summarise(new))
+    found = against(old, new, {}, {})
+    assert [change.label for change in found.changes] == ["DTN", "DTN"]
+    assert found.changes[0].after.mean == pytest.approx(0.6)
+    assert found.notes[0] == "Versions of recbole_dtn: 0.1.0 (code aaa) in A, 0.1.0 (code bbb) in B."
 
 
 def test_what_differs_besides_the_numbers_is_told(board_runs: Runs) -> None:

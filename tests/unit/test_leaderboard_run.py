@@ -510,5 +510,5 @@ def test_runs_of_several_states_of_the_code_are_told(board: Board, monkeypatch: 
         board.trainer.code = code
         texts.append(board.run("DTN", seeds=seeds).read_text())
     assert "states of the code" not in texts[0]
-    assert "made by 2 states of the code (aaa, bbb)" in texts[1]
+    assert "made by 2 states of the code (aaa, bbb): to have one" in texts[1]
     assert " ".join(board.said.split()).count(", by other code)") == 1

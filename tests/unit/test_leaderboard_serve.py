@@ -116,3 +116,20 @@ def test_another_host_and_another_method_get_nothing(server: BoardServer) -> Non
 def test_a_port_that_is_taken(server: BoardServer, folder: Path) -> None:
     with pytest.raises(UsageError, match=f"--port: {server.server_port} cannot be used"):
         BoardServer(lambda: of_folder(folder), "films", server.server_port)
+
+
+def test_a_file_that_cannot_be_used_is_told_in_the_browser(folder: Path, tmp_path: Path, board_runs: Runs) -> None:
+    for run in board_runs("DTN", 0.7, range(2)):
+        write_record(run, folder / "films" / "DTN" / run.run_id)
+    damaged = tmp_path / "films.statistics.json"
+    damaged.write_text("{]")
+    known = Recorded()
+    with BoardServer(lambda: of_folder(folder, known), "films", output=tmp_path) as started:
+        thread = threading.Thread(target=started.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        status, text = get(started, "/")
+        assert (status, "films.statistics.json" in text) == (500, True)
+        damaged.unlink()
+        assert get(started, "/")[0] == 200
+        started.shutdown()
+        thread.join()
