@@ -12,6 +12,7 @@ from recbole_dtn.config.settings import Count, Rate
 from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
 from recbole_dtn.interaction.bounds import Auto, auto_rank
+from recbole_dtn.layers.dropout import Dropout
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.norm import BatchNorm
 from recbole_dtn.layers.precision import full_precision, without_autocast
@@ -42,7 +43,7 @@ class MaskedCross(nn.Module):
         self.bias = nn.Parameter(torch.rand(width))
         self.batch_norm = BatchNorm(heads) if batch_norm else None
         self.layer_norm = nn.LayerNorm(width // 2) if layer_norm else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, factor: Tensor) -> Tensor:
         """x and y (B, H, d) -> (B, H, d)."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from recbole_dtn.config.settings import Count, Positive, Rate
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
+from recbole_dtn.layers.dropout import Dropout
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.precision import full_precision, without_autocast
 from recbole_dtn.registry import INTERACTIONS
@@ -52,8 +53,8 @@ class EulerLayer(nn.Module):
         self.phase_shift = nn.Parameter(0.01 * torch.randn(width, count_out))
         self.linear = Linear(count_in * width, count_out * width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2)) if layer_norm else None
-        self.drop_explicit = nn.Dropout(dropout_explicit)
-        self.drop_implicit = nn.Dropout(dropout_implicit)
+        self.drop_explicit = Dropout(dropout_explicit)
+        self.drop_implicit = Dropout(dropout_implicit)
 
     def forward(self, parts: Tensor) -> Tensor:
         """r and p as (B, 2, N_in, D) -> (B, 2, N_out, D)."""

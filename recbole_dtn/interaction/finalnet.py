@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from recbole_dtn.config.settings import Count, Rate
 from recbole_dtn.errors import UsageError
 from recbole_dtn.interaction.base import FeatureInteraction, FieldShape
+from recbole_dtn.layers.dropout import Dropout
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.norm import BatchNorm
 from recbole_dtn.registry import INTERACTIONS
@@ -60,7 +61,7 @@ class FactorizedLayer(nn.Module):
         if activation == "relu":
             after.append(nn.ReLU())
         if dropout > 0.0:
-            after.append(nn.Dropout(dropout))
+            after.append(Dropout(dropout))
         self.after = nn.Sequential(*after)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from recbole_dtn.kernels.choice import Fusible
 from recbole_dtn.kernels.experts import deeper_layer, first_layers
+from recbole_dtn.layers.dropout import Dropout
 
 __all__ = ["Experts", "run_together"]
 
@@ -37,7 +38,7 @@ class Experts(Fusible):
             bound = 1.0 / math.sqrt(width_in)
             self.weights.append(nn.Parameter(torch.empty(count, width_in, width_out).uniform_(-bound, bound)))
             self.biases.append(nn.Parameter(torch.empty(count, 1, width_out).uniform_(-bound, bound)))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, I) -> (B, K, H), H the last width."""

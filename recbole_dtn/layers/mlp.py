@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from recbole_dtn.kernels.choice import Fusible
 from recbole_dtn.kernels.products import linear
+from recbole_dtn.layers.dropout import Dropout
 from recbole_dtn.layers.linear import Linear
 
 __all__ = ["MLP", "Tower"]
@@ -32,7 +33,7 @@ class MLP(Fusible):
         for width_in, width_out in pairwise([input_dim, *widths]):
             layers += [Linear(width_in, width_out), nn.ReLU()]
             if dropout > 0.0:
-                layers.append(nn.Dropout(dropout))
+                layers.append(Dropout(dropout))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from recbole_dtn.config.settings import Count, Settings, Widths
 from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError
 from recbole_dtn.layers.domains import DomainEmbedding
+from recbole_dtn.layers.dropout import Dropout
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.towers import Towers
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
@@ -140,7 +141,7 @@ class APG(MultiTaskRecommender):
         )
         if not self.layers:
             raise UsageError("generated_hidden: expected one width or more, such as [128]; found none")
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         last = settings.generated_hidden[-1]
         self.towers = Towers(last, settings.tower_hidden, count=schema.num_tasks, dropout=settings.dropout)
 

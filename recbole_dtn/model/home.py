@@ -15,6 +15,7 @@ from recbole_dtn.data.features import Features
 from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.kernels.choice import Fusible
 from recbole_dtn.kernels.products import linear
+from recbole_dtn.layers.dropout import Dropout
 from recbole_dtn.layers.experts import Experts
 from recbole_dtn.layers.gates import SoftmaxGate
 from recbole_dtn.layers.linear import Linear
@@ -79,7 +80,7 @@ class NormedExperts(Fusible):
         self.last = nn.Parameter(torch.empty(count, width, self.output_dim).uniform_(-bound, bound))
         # A mean and a variance for every output of every expert.
         self.norm = nn.BatchNorm1d(count * self.output_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, v: Tensor) -> Tensor:
         """(B, I) -> (B, K, H)."""

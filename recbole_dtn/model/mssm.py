@@ -16,6 +16,7 @@ from recbole_dtn.errors import UsageError
 from recbole_dtn.kernels.choice import Fusible
 from recbole_dtn.kernels.experts import first_layers
 from recbole_dtn.kernels.products import linear
+from recbole_dtn.layers.dropout import Dropout
 from recbole_dtn.layers.experts import Experts
 from recbole_dtn.layers.hard_concrete import HardConcrete
 from recbole_dtn.layers.towers import Towers
@@ -140,7 +141,7 @@ class MSSM(MultiTaskRecommender):
             nn.ModuleList(CellRoutes(settings.cells, width, bias=True) for _ in range(settings.cells))
             for _ in range(settings.levels - 1)
         )
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.task_routes = nn.ModuleList(CellRoutes(settings.cells, width, bias=False) for _ in schema.tasks)
         self.towers = Towers(width, settings.tower_hidden, count=schema.num_tasks, dropout=settings.dropout)
 

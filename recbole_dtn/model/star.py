@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from recbole_dtn.config.settings import Count, NonNegative, Settings, Widths
 from recbole_dtn.data.features import Features
 from recbole_dtn.layers.domains import DomainEmbedding, DomainRows, PartitionedNorm, SeenDomains, StarLinear
+from recbole_dtn.layers.dropout import Dropout
 from recbole_dtn.layers.linear import Linear
 from recbole_dtn.layers.mlp import MLP
 from recbole_dtn.model.base import ModelOutput, MultiTaskRecommender
@@ -69,7 +70,7 @@ class StarMLP(nn.Module):
         self.layers = nn.ModuleList(
             StarLinear(low, high, domains, low_rank=low_rank) for low, high in pairwise([input_dim, *hidden])
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, parts: list[Tensor], known: Tensor) -> list[Tensor]:
         """(B_d, input_dim) of each domain -> (B_d, output_dim)."""

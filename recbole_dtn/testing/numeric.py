@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_dtn.data.features import Features
+from recbole_dtn.layers import dropout as package_dropout
 from recbole_dtn.schema import DataSchema
 
 __all__ = [
@@ -165,19 +166,27 @@ def recorded_dropout() -> Iterator[list[Array]]:
     ([(4, 3)], True)
     """
     masks: list[Array] = []
-    real = torch.nn.functional.dropout
+    places: tuple[Any, ...] = (torch.nn.functional, package_dropout)
+    real = [place.dropout for place in places]
 
-    def recording(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-        # Drawn as for the input itself, so that the random numbers are those of a run without recording.
-        kept = real(torch.ones_like(input), p, training)
-        masks.append(kept.detach().double().numpy())
-        return input * kept
+    def recording(drop: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+            # Drawn as for the input itself, so that the random numbers are those of a run without recording.
+            before = len(masks)
+            kept = drop(torch.ones_like(input), p, training)
+            if len(masks) == before:  # the package's dropout may have called torch's, which was recorded
+                masks.append(kept.detach().double().numpy())
+            return input * kept
 
-    torch.nn.functional.dropout = recording
+        return dropout
+
+    for place, drop in zip(places, real, strict=True):
+        place.dropout = recording(drop)
     try:
         yield masks
     finally:
-        torch.nn.functional.dropout = real
+        for place, drop in zip(places, real, strict=True):
+            place.dropout = drop
 
 
 def parameters_of(model: nn.Module) -> dict[str, Array]:
