@@ -6,7 +6,6 @@ The comparator is chosen by validation alone, so that it is fixed before the tes
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -25,6 +24,7 @@ from recbole_dtn.leaderboard.statistics import (
     paired_t,
     summary,
     unit_of,
+    usual_source,
     wilcoxon_p,
 )
 from recbole_dtn.metric.paired import holm
@@ -311,8 +311,7 @@ def _relative(row: BoardRow, best: BoardRow, metric: Metric) -> float | None:
 
 def of_one_source(rows: Sequence[BoardRow]) -> list[BoardRow]:
     """The rows on the data that most of them are on."""
-    counts = Counter(row.source_fingerprint for row in rows)
-    usual = counts.most_common(1)[0][0] if counts else ""
+    usual = usual_source(rows)
     return [row for row in rows if row.source_fingerprint == usual]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recbole_dtn.leaderboard.statistics import BoardRow, Metric
+from recbole_dtn.leaderboard.statistics import BoardRow, Metric, usual_source
 
 __all__ = ["MARK", "SHOWN", "WORSE", "metric_title", "row_labels", "sampled"]
 
@@ -27,16 +27,18 @@ def sampled(row: BoardRow) -> str:
 
 
 def row_labels(rows: Sequence[BoardRow], *, marked: bool = True) -> list[str]:
-    """A name per row, with a digest where rows of one name on one data set differ, and marks (of selection on the test
-    set, and of runs that are worse than a constant) if ``marked``."""
+    """A name per row, with a digest where rows of one name on one data set differ. If ``marked``, marks of selection on
+    the test set and of runs that are worse than a constant, and the data of a row that is on others than most."""
     named = []
     for row in rows:
         # A digest is shown only where a name alone would be ambiguous.
-        same = [other for other in rows if (other.dataset, other.name) == (row.dataset, row.name)]
+        together = [other for other in rows if other.dataset == row.dataset]
+        same = [other for other in together if other.name == row.name]
         parts = []
         if len({other.settings_digest for other in same}) > 1:
             parts.append(row.settings_digest[:6])
-        if len({other.source_fingerprint for other in same}) > 1:
+        elsewhere = marked and row.source_fingerprint != usual_source(together)
+        if elsewhere or len({other.source_fingerprint for other in same}) > 1:
             parts.append(f"data {row.source_fingerprint[:6]}")
         name = f"{row.name} ({', '.join(parts)})" if parts else row.name
         marks = MARK * row.selected_on_test + WORSE * bool(row.worse)

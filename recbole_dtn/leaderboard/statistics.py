@@ -37,6 +37,7 @@ __all__ = [
     "summarise",
     "summary",
     "unit_of",
+    "usual_source",
     "wilcoxon_p",
     "with_reach",
 ]
@@ -352,6 +353,12 @@ def by_dataset(rows: Iterable[BoardRow]) -> dict[str, list[BoardRow]]:
     for row in rows:
         found.setdefault(row.dataset, []).append(row)
     return found
+
+
+def usual_source(rows: Iterable[BoardRow]) -> str:
+    """The fingerprint of the data that most rows are on, empty without rows."""
+    counts = Counter(row.source_fingerprint for row in rows)
+    return counts.most_common(1)[0][0] if counts else ""
 
 
 def unit_of(rows: Sequence[BoardRow]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -121,8 +122,12 @@ def markdown_table(columns: Row, rows: Sequence[Row]) -> list[str]:
 
 
 def escaped(text: str) -> str:
-    """Text on one line in which no character ends a cell of a Markdown table."""
-    return cell(text, None).replace("|", "\\|")
+    """Text on one line in which nothing ends a cell of a Markdown table, or starts an HTML element or mathematics.
+
+    >>> print(escaped("a|b <b>c</b> $d$, p < .05"))
+    a\\|b \\<b>c\\</b> \\$d\\$, p < .05
+    """
+    return re.sub(r"[|$]|<(?=[A-Za-z/!?])", r"\\\g<0>", cell(text, None))
 
 
 def csv_text(columns: Row, rows: Iterable[Sequence[Any]]) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from recbole_dtn.leaderboard.labels import row_labels
+from recbole_dtn.leaderboard.latex import latex
 from recbole_dtn.leaderboard.render import board_csv, markdown, notes, print_board, write_board
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, summarise
 from recbole_dtn.record.record import RunRecord, TaskRecord
@@ -159,6 +161,14 @@ def test_settings_and_data_are_never_averaged_over() -> None:
     lines = [line.split(" | ")[0] for line in markdown(rows).splitlines() if line.startswith("| ")][2:6]
     assert lines == ["| DTN (aaaaaa)", "| DTN (bbbbbb)", "| MMoE (data feedbe)", "| MMoE (data cafe01)"]
     assert "found the data fingerprints feedbeeffeed, cafe0123cafe." in markdown(rows)
+
+
+def test_a_row_on_other_data_than_most_says_so_in_every_form() -> None:
+    rows = summarise([record("DTN"), record("MMoE"), record("PLE", data_fingerprint="cafe0123" * 8)])
+    assert row_labels(rows) == ["DTN", "MMoE", "PLE (data cafe01)"]
+    assert row_labels(rows, marked=False) == ["DTN", "MMoE", "PLE"]
+    assert "| PLE (data cafe01) |" in markdown(rows)
+    assert "\nPLE (data cafe01) &" in latex([rows])
 
 
 def test_rows_keep_the_order_in_which_datasets_and_models_came() -> None:
