@@ -160,7 +160,7 @@ RUN.flag("trust", "run the plug-in files that the leaderboard's file and config_
 
 RENDER.option("records", "FOLDER", "folder of the runs; default: output_dir of the cells")
 RENDER.option("output", "FOLDER", f"folder of the tables and the page; default: {OUTPUT}, or that of the archive")
-RENDER.option("format", "md,csv,latex,html,records", "forms to write; default: all")
+RENDER.option("format", "md,csv,latex,html,svg,records", "forms to write; default: all")
 RENDER.option("name", "NAME", "name of the files; default: that of the leaderboard's file, or of the folder")
 _plan_options(RENDER)
 RENDER.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")

@@ -1,4 +1,4 @@
-"""The files of a leaderboard: Markdown, CSV, LaTeX, a page and its records, from rows and records."""
+"""The files of a leaderboard: Markdown, CSV, LaTeX, a page, a drawing and its records, from rows and records."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from recbole_dtn.leaderboard.fairness import board_rows
 from recbole_dtn.leaderboard.latex import latex
 from recbole_dtn.leaderboard.page.page import board_page
 from recbole_dtn.leaderboard.plan import BoardPlan
+from recbole_dtn.leaderboard.planned import planned
 from recbole_dtn.leaderboard.render import write_csv, write_markdown
-from recbole_dtn.leaderboard.statistics import by_dataset
+from recbole_dtn.leaderboard.statistics import BoardRow, by_dataset
 from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.files import write_text
 
 __all__ = ["FORMS", "parse_forms", "write_forms"]
 
-FORMS = ("md", "csv", "latex", "html", "records")
+FORMS = ("md", "csv", "latex", "html", "svg", "records")
 
 
 def parse_forms(names: Sequence[str]) -> tuple[str, ...]:
@@ -60,7 +61,8 @@ def write_forms(
             folder. plan: what was chosen for the rows, where they were matched or tuned.
 
     Returns:
-        The paths, in the order of ``forms``; those of the CSV without its table of differences.
+        The paths, in the order of ``forms``; those of the CSV without its table of differences. There is an SVG only
+        where comparisons were planned.
     """
     stored = Stored.read(board, folder) if stored is None else stored
     rows = board_rows(records, names, design, stored, plan)
@@ -74,9 +76,23 @@ def write_forms(
         elif form == "latex":
             written.append(folder / f"{board}.tex")
             write_text(written[-1], latex(groups))
+        elif form == "svg":
+            written += _write_svg(rows, folder, board)
         elif form == "records":
             written.append(write_archive(records, names, folder, board, design))
         else:
             written.append(folder / f"{board}.html")
             write_text(written[-1], board_page(groups, records, board, stored=stored))
     return written
+
+
+def _write_svg(rows: Sequence[BoardRow], folder: Path, board: str) -> list[Path]:
+    """Draw the planned comparisons; without any, the drawing of an earlier board is removed."""
+    path, found = folder / f"{board}.svg", planned(rows)
+    if found is None:
+        path.unlink(missing_ok=True)
+        return []
+    from recbole_dtn.leaderboard.planned_plots import planned_svg  # loads matplotlib
+
+    write_text(path, planned_svg(found, board))
+    return [path]

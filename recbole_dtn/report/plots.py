@@ -28,6 +28,7 @@ __all__ = [
     "legend",
     "named_rows",
     "new_figure",
+    "standalone",
     "style",
     "svg",
 ]
@@ -102,6 +103,19 @@ def svg(name: str, title: str, words: str, figure: Figure) -> Plot:
     )
     text = re.sub(r"<svg([^>]*)>", lambda match: f"{head}{match[1]}>{labels}", text, count=1)
     return Plot(name, title, words, text)
+
+
+def standalone(plot: Plot) -> str:
+    """A drawing as a file of its own, with dark lines on a light ground, or the reverse where a reader prefers that.
+
+    Args:
+        plot: a drawing of :func:`svg`.
+    """
+    ground = (
+        "svg{color:#1f2328;background:#fff}@media(prefers-color-scheme:dark){svg{color:#e6edf3;background:#0d1117}}"
+    )
+    text = re.sub(r"(<svg[^>]*>)", lambda match: f"{match[1]}<style>{ground}</style>", plot.svg, count=1)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
 
 
 def legend(axes: Axes) -> None:

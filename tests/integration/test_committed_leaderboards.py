@@ -16,12 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 ARCHIVES = sorted(ROOT.glob(f"leaderboards/*/*{SUFFIX}"))
 ENDED = [archive for archive in ARCHIVES if list(archive.parent.glob("*.md"))]
 """Those with tables; others go on."""
-MADE = ("md", "csv", "differences.csv", "across.csv", "tex", "html")
+MADE = ("md", "csv", "differences.csv", "across.csv", "tex", "html", "svg")
 """What is made of the records; statistics, speed and plan are read."""
 
 
 def text_of(path: Path) -> str:
-    """A file's text, without the drawings of the page, whose digits depend on matplotlib's version."""
+    """A file's text, without what is drawn, whose digits depend on matplotlib's version."""
     return re.sub(r"<svg\b.*?</svg>", "", path.read_text("utf-8"), flags=re.DOTALL)
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
@@ -19,7 +20,16 @@ from recbole_dtn.leaderboard.compare import compare, contrasts
 from recbole_dtn.leaderboard.design import Design
 from recbole_dtn.leaderboard.differences import difference_notes
 from recbole_dtn.leaderboard.forms import write_forms
-from recbole_dtn.leaderboard.planned import PlannedValue, in_bold, planned, planned_across, planned_table
+from recbole_dtn.leaderboard.planned import (
+    Planned,
+    PlannedLine,
+    PlannedValue,
+    in_bold,
+    planned,
+    planned_across,
+    planned_table,
+)
+from recbole_dtn.leaderboard.planned_plots import planned_svg
 from recbole_dtn.leaderboard.remake import of_archive
 from recbole_dtn.leaderboard.render import print_board
 from recbole_dtn.leaderboard.statistics import summarise
@@ -110,6 +120,10 @@ def test_every_form_has_them_and_the_archive_makes_them_again(tmp_path: Path, bo
     assert "Named in the leaderboard's file, and corrected" in text
     assert "what &lt;it&gt; is: A − C" in (tmp_path / "one" / "b.html").read_text()
     assert "films: planned comparisons" in (tmp_path / "one" / "b.tex").read_text()
+    drawn = "".join(ElementTree.parse(tmp_path / "one" / "b.svg").getroot().itertext())
+    assert all(
+        words in drawn for words in ("b: planned comparisons", "what <it> is", "A − C", "difference of like AUC")
+    )
     lines = list(csv.DictReader((tmp_path / "one" / "b.differences.csv").open()))
     assert {(line["model"], line["best"], line["planned"]) for line in lines if line["planned"]} == {
         ("A", "C", "what <it> is")
@@ -129,6 +143,21 @@ def test_every_form_has_them_and_the_archive_makes_them_again(tmp_path: Path, bo
     write_forms(found.records, found.names, tmp_path / "two", "b", design=found.design)
     for path in (tmp_path / "two").iterdir():
         assert path.read_bytes() == (tmp_path / "one" / path.name).read_bytes()
+    write_forms(records, names, tmp_path / "one", "b")
+    assert not (tmp_path / "one" / "b.svg").exists()  # the drawing of the earlier comparisons
+
+
+def test_a_mark_is_filled_where_a_difference_is_significant() -> None:
+    values = {"films": PlannedValue(0.1, 0.05, 0.15, True), "books": PlannedValue(0.0, -0.1, 0.1, False)}
+    lines = tuple(PlannedLine("A − B", metric, values) for metric in ("like AUC", "buy AUC"))
+    drawn = planned_svg(Planned(("films", "books"), lines, (), False, True), "b")
+    root = ElementTree.fromstring(drawn.encode())
+    marks = [use.get("style", "") for use in root.iter("{http://www.w3.org/2000/svg}use")]
+    blue, orange = "#1f77b4", "#ff7f0e"  # of the first data set and the second
+    filled = [[f"fill: {colour}" in mark for mark in marks if f"stroke: {colour}" in mark] for colour in (blue, orange)]
+    # Two metrics, each with a mark, and a filled one in the legend.
+    assert filled[0] == [True] * 3
+    assert sorted(filled[1]) == [False, False, True]
 
 
 def test_names_that_are_no_rows_are_refused_before_anything_runs(

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from recbole_dtn.leaderboard.board import Entry
 from recbole_dtn.leaderboard.cells import Cell, plan_cells
+from recbole_dtn.leaderboard.design import Design
 from recbole_dtn.leaderboard.forms import FORMS, write_forms
 from recbole_dtn.leaderboard.remake import Remade, names_of, of_cells, of_folder
 from recbole_dtn.leaderboard.run import run_board
@@ -79,10 +80,11 @@ def test_render_gives_the_bytes_that_run_gave(runs: Path, tmp_path: Path) -> Non
 
 def test_a_form_alone_is_the_same_file(runs: Path, tmp_path: Path) -> None:
     found = of_folder(runs)
-    write_forms(found.records, found.names, tmp_path / "all", "b")
+    design = Design(contrasts={"levels": ["PLE", "MMoE"]})
+    write_forms(found.records, found.names, tmp_path / "all", "b", design=design)
     whole = files_of(tmp_path / "all")
     for form in FORMS:
-        (path,) = write_forms(found.records, found.names, tmp_path / form, "b", [form])
+        (path,) = write_forms(found.records, found.names, tmp_path / form, "b", [form], design=design)
         assert path.read_bytes() == whole[path.name]
 
 

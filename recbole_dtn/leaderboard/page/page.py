@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from recbole_dtn.leaderboard.labels import row_labels
 from recbole_dtn.leaderboard.page.content import across_content, board_content, tunings_of
-from recbole_dtn.leaderboard.page.planned import planned_content, planned_plots
+from recbole_dtn.leaderboard.page.planned import planned_content
 from recbole_dtn.leaderboard.page.tuning import history_plot
 from recbole_dtn.leaderboard.planned import planned
 from recbole_dtn.leaderboard.statistics import BoardRow
@@ -36,14 +36,15 @@ def board_page(
         version: of a page that is served, which asks its server for a newer one; none for a file.
         stored: failures of cells, and the machine of the serial pass.
     """
-    from recbole_dtn.report.page import render  # loads matplotlib
+    from recbole_dtn.leaderboard.planned_plots import planned_plots  # loads matplotlib, as does the next
+    from recbole_dtn.report.page import render
 
     content = shown_in(board_content(groups, records, stored or Stored()))
     data = Markup(script_json(content))
     found = (history_plot(f"tuning-{place}", tunings_of(rows, row_labels(rows))) for place, rows in enumerate(groups))
     every_row = [row for rows in groups for row in rows]
     compared = planned(every_row)
-    plots = [*(plot for plot in found if plot is not None), *planned_plots(compared)]
+    plots = [*(plot for plot in found if plot is not None), *(planned_plots(compared) if compared is not None else ())]
     return render(
         "recbole_dtn.leaderboard.page",
         "page.html.j2",
