@@ -77,21 +77,28 @@ class Cell:
         """Of the runs of its data set and model."""
         return Path(self.settings.output_dir) / self.key.dataset / self.key.model
 
-    def lock(self) -> FileLock:
-        """A lock that one process holds while it runs the cell, below ``output_dir``.
-
-        It ends with that process, however that ends. Its file stays, empty.
+    def place(self) -> Path:
+        """The file of its lock, in a folder below ``output_dir``, which is made.
 
         Raises:
-            DataError: where the folder of the locks cannot be made.
+            DataError: where the folder cannot be made.
         """
-        name = hashlib.sha256(repr(self.key).encode()).hexdigest()[:24]
         folder = Path(self.settings.output_dir) / ".cells"
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"{folder}: the locks of cells cannot be made there {why(error)}") from error
-        return FileLock(folder / name, blocking=False)
+        return folder / hashlib.sha256(repr(self.key).encode()).hexdigest()[:24]
+
+    def lock(self) -> FileLock:
+        """A lock that one process holds while it runs the cell.
+
+        It ends with that process, however that ends. Its file stays, empty.
+
+        Raises:
+            DataError: as :meth:`place`.
+        """
+        return FileLock(self.place(), blocking=False)
 
     @property
     def shown_dataset(self) -> str:

@@ -19,6 +19,7 @@ from recbole_dtn.errors import UsageError, nearest
 from recbole_dtn.leaderboard.cells import Cell, CellKey, Resolve
 from recbole_dtn.leaderboard.match import can_match, match_widths, size_of
 from recbole_dtn.leaderboard.plan import BoardPlan, ChosenRow, MatchedSize, MatchWanted, RowTuning, TuneWanted
+from recbole_dtn.plugins import plugin_states
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.console import say
 from recbole_dtn.report.text import decimal
@@ -227,11 +228,12 @@ class Chooser:
     def _study_name(self, row: Candidate, also: Sequence[dict[str, Any]]) -> str:
         """What makes two studies the same: all that can change what a trial finds."""
         assert self.tune is not None
+        plugins = [state.sha256 for state in plugin_states(row.cell.settings)]
         known = [
             row.cell.key.settings_digest, row.fingerprint, row.cell.key.split.title, __version__, self.tune.epochs,
             self.tune.first_seed, self.parallel, [repr(dimension) for dimension in row.space],
             [row.size.wanted.by, row.size.target, row.size.wanted.tolerance] if row.size and row.own else None,
-            *([self.tune.trials, also] if also else []),
+            *([self.tune.trials, also] if also else []), *([plugins] if plugins else []),
         ]  # fmt: skip
         digest = hashlib.sha256(json.dumps(known, ensure_ascii=False, default=str).encode()).hexdigest()[:12]
         return f"{row.dataset}-{row.cell.key.model}-{digest}"
@@ -241,11 +243,20 @@ class Chooser:
         return self.tune.trials + len(row.also) if self.tune is not None and row.space else 0
 
     @property
-    def trials_left(self) -> int:
-        """Trials of all rows that have not run."""
+    def trials_left(self) -> list[int]:
+        """The most epochs of every trial that has not run."""
         assert self.tune is not None
         self.open_studies()
-        return sum(max(0, self.wanted(row) - len(row.study.trials)) for row in self.candidates if row.study is not None)
+        found = []
+        for row in self.candidates:
+            if row.study is not None:
+                found += [self._epochs(row)] * max(0, self.wanted(row) - len(row.study.trials))
+        return found
+
+    def _epochs(self, row: Candidate) -> int:
+        """Most epochs of a trial of a row."""
+        assert self.tune is not None
+        return min(self.tune.epochs or row.cell.settings.epochs, row.cell.settings.epochs)
 
     def run_trials(self, fill: Fill, keep: Callable[[BoardPlan], object]) -> None:
         """Run what is missing of every row's trials, each row's one after another and the rows side by side.
@@ -298,7 +309,7 @@ class Chooser:
         assert row.study is not None
         words = _tried(row.space, params)
         _, widths = self.matched(row, words)
-        epochs = min(self.tune.epochs or row.cell.settings.epochs, row.cell.settings.epochs)
+        epochs = self._epochs(row)
         needed = row.study.needed(number, epochs) if number < self.tune.trials else []
         trial = {"study": row.study.name, "number": number, "needed": needed}
         overrides = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -23,13 +24,14 @@ class BoardProgress:
     """A context manager that shows the state of a leaderboard on a terminal, and nothing elsewhere.
 
     Args:
-        console: the terminal. total: cells that are to end, trials too.
+        console: the terminal.
     """
 
-    def __init__(self, console: Console, total: int = 0) -> None:
-        self.total = total
+    def __init__(self, console: Console) -> None:
         self.running: dict[int, tuple[Cell, float]] = {}
-        self.done = self.failed = self.timed = 0
+        self.total = self.done = self.failed = 0
+        self.work = self.worked = self.timed = 0
+        """Most epochs of the cells that are to end, of those that have ended, and of those that ran here."""
         self.seconds = 0.0
         self.best: dict[str, tuple[float, str]] = {}
         self.began = time.perf_counter()
@@ -49,6 +51,11 @@ class BoardProgress:
             self.live.stop()
             self.live = None
 
+    def expect(self, epochs: Sequence[int]) -> None:
+        """So many cells are still to end, trials too: the most epochs of each."""
+        self.total = self.done + self.failed + len(epochs)
+        self.work = self.worked + sum(epochs)
+
     def start(self, cell: Cell) -> None:
         """A cell has started."""
         self.running[id(cell)] = cell, time.perf_counter()
@@ -60,8 +67,10 @@ class BoardProgress:
     def end(self, cell: Cell, record: RunRecord | None) -> None:
         """A cell is filled, or has failed (None)."""
         _, started = self.running.pop(id(cell), (None, None))
+        self.worked += cell.settings.epochs
         if started is not None:
-            self.timed, self.seconds = self.timed + 1, self.seconds + time.perf_counter() - started
+            self.timed += cell.settings.epochs
+            self.seconds += time.perf_counter() - started
         self.done += record is not None
         self.failed += record is None
         if record is not None and record.valid_value is not None:
@@ -73,11 +82,13 @@ class BoardProgress:
 
     @property
     def left(self) -> float | None:
-        """Seconds until the end, from the mean of the cells that ran; None before the first has ended."""
-        waiting = self.total - self.done - self.failed
+        """Seconds until the end, if each epoch takes as long as those that ran; None before the first cell has ended.
+
+        A trial has fewer epochs than the runs after it.
+        """
         if not self.timed or not self.running:
             return None
-        return self.seconds / self.timed * waiting / len(self.running)
+        return self.seconds / self.timed * (self.work - self.worked) / len(self.running)
 
     def renderable(self) -> Group:
         """The state as lines of a terminal."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from recbole_dtn.leaderboard.choose import Chooser, candidates_of, refuse_trial_
 from recbole_dtn.leaderboard.datasets import DataEntry, board_name, data_entries, write_planted
 from recbole_dtn.leaderboard.design import NO_DESIGN, Design
 from recbole_dtn.leaderboard.executors import RemoteExecutor
+from recbole_dtn.leaderboard.failures import write_failures
 from recbole_dtn.leaderboard.fairness import board_rows
 from recbole_dtn.leaderboard.forms import write_forms
 from recbole_dtn.leaderboard.plan import BoardPlan, MatchWanted, TuneWanted, find_plan, plan_file, write_plan
@@ -25,8 +27,7 @@ from recbole_dtn.leaderboard.statistics import summarise
 from recbole_dtn.leaderboard.stored import Stored, compute_statistics
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.console import say
-from recbole_dtn.report.files import check_place, put_aside, write_text
-from recbole_dtn.report.tables import csv_text
+from recbole_dtn.report.files import check_place, put_aside
 from recbole_dtn.training.signals import Signals
 from recbole_dtn.training.warn import refuse_untrusted
 
@@ -104,7 +105,7 @@ def run_board(
             )  # fmt: skip
             if tune is not None:
                 refuse_trial_seeds([cell.key.seed for cell in cells], tune)
-                session_of.total = chooser.trials_left + len(cells)
+                session_of.expect([*chooser.trials_left, *(cell.settings.epochs for cell in cells)])
                 with Signals():
                     run_trials(chooser, session_of, lambda found: write_plan(found, output, name))
                 chooser.say_best()
@@ -114,9 +115,9 @@ def run_board(
                 models, datasets, seeds, overrides, settings=settings, split_seeds=split_seeds, floors=floors,
                 chosen=plan.words, resolve=resolve,
             )  # fmt: skip
-        if session_of.total:  # some trials may have ended elsewhere
-            session_of.total = session_of.progress.done + session_of.progress.failed + len(cells)
+        session_of.expect([cell.settings.epochs for cell in cells])  # anew: some trials may have ended elsewhere
         session = session_of(cells)
+        session.keep_failures = partial(write_failures, output=output, board=name)
         whole = False
         with Signals() as signals:
             try:
@@ -195,17 +196,3 @@ def _publish(
     print_board(board_rows(session.records, names, design, stored, plan), console, stored)
     say(console, f"leaderboard written to {path}, {', '.join(other.name for other in others)}")
     return path
-
-
-def write_failures(failures: Sequence[tuple[Cell, str]], output: Path, board: str) -> None:
-    """Write ``<board>.failures.csv``, a line per cell that failed; without any, one of an earlier pass is removed."""
-    path = output / f"{board}.failures.csv"
-    if not failures:
-        path.unlink(missing_ok=True)
-        return
-    lines = [
-        (cell.shown_dataset, cell.name, cell.key.model, cell.key.split.title, cell.key.seed, cell.key.settings_digest,
-         reason)
-        for cell, reason in failures
-    ]  # fmt: skip
-    write_text(path, csv_text(("dataset", "name", "model", "split", "seed", "settings_digest", "reason"), lines))

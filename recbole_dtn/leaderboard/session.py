@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from filelock import Timeout
 from rich.console import Console
 
-from recbole_dtn.errors import Preempted
+from recbole_dtn.errors import DataError, Preempted
 from recbole_dtn.leaderboard.cell_run import Fingerprint, RunCell, fit_cell, fit_cell_beside, reason
 from recbole_dtn.leaderboard.cells import Cell
 from recbole_dtn.leaderboard.executors import Executor, RemoteExecutor
+from recbole_dtn.leaderboard.failures import Notes
 from recbole_dtn.leaderboard.progress import BoardProgress
 from recbole_dtn.leaderboard.records import Recorded
 from recbole_dtn.leaderboard.workers import Outcome, Workers
@@ -64,7 +65,8 @@ class Sessions:
         self.run_cell = run_cell or (fit_cell if workers == 1 else fit_cell_beside)
         self.pool: Executor = executor or Workers(workers, self.run_cell, reason)
         self.progress = BoardProgress(console)
-        self.total = 0  # cells that are to end, trials too; 0: those of a pass
+        self.notes = Notes(cells)
+        self.expected = False  # whether it was told what is to end in all passes
         self.of_trials = False
         self._open = ExitStack()
 
@@ -79,8 +81,14 @@ class Sessions:
         """End the processes."""
         self._open.close()
 
+    def expect(self, epochs: Sequence[int]) -> None:
+        """What is to end in the passes from now on: the most epochs of every cell, trials too."""
+        self.expected = True
+        self.progress.expect(epochs)
+
     def __call__(self, cells: Sequence[Cell]) -> Session:
-        self.progress.total = self.total or len(cells)
+        if not self.expected:
+            self.progress.expect([cell.settings.epochs for cell in cells])
         of_trials = bool(cells) and cells[0].settings.trial is not None
         if of_trials != self.of_trials:  # their times differ
             self.progress.timed, self.progress.seconds = 0, 0.0
@@ -102,6 +110,8 @@ class Session:
         self.elsewhere: set[int] = set()
         self.waiting = deque(range(len(cells)))
         self.died: set[int] = set()
+        self.keep_failures: Callable[[Sequence[tuple[Cell, str]]], object] = lambda _: None
+        """Gets all failures so far whenever a cell fails, for files that are kept up to date."""
 
     @property
     def records(self) -> list[RunRecord]:
@@ -150,7 +160,7 @@ class Session:
             self.elsewhere.discard(position)
             if self.here:
                 self._say(position, "", end="")
-            if self._reuse(position):
+            if self._reuse(position) or self._failed_elsewhere(position):
                 self.locks[position].release()
                 continue
             self.started[position] = time.perf_counter()
@@ -212,6 +222,22 @@ class Session:
         self.progress.end(cell, record)
         return True
 
+    def _failed_elsewhere(self, position: int) -> bool:
+        """Take the failure of a cell that another leaderboard has run since this one started."""
+        found = self.shared.notes.read(self.cells[position])
+        if found is not None:
+            self._fail(position, found, "failed in another leaderboard")
+        return found is not None
+
+    def _fail(self, position: int, reason: str, told: str = "failed") -> None:
+        self.failed[position] = reason
+        self._tell(position, f"{told}: {reason}")
+        try:
+            self.keep_failures(self.failures)
+        except DataError as error:  # such as a full disk; they are written at the end too
+            say(self.shared.console, str(error))
+        self.progress.end(self.cells[position], None)
+
     def _end(self, outcome: Outcome) -> None:
         """Take what a cell has come to.
 
@@ -220,12 +246,15 @@ class Session:
         """
         outcome = outcome if self.executor is None else self._of_job(outcome)
         position, record = outcome.task, outcome.result
+        again = outcome.elsewhere or (outcome.died and position not in self.died)
+        if record is None and not outcome.interrupted and not again:
+            self.shared.notes.write(self.cells[position], str(outcome.failure))
         self.locks[position].release()
         if outcome.elsewhere:
             self.progress.wait(self.cells[position])
             self._wait_for(position)
             return
-        if outcome.died and position not in self.died:
+        if again:
             self.died.add(position)
             self._tell(position, f"{outcome.failure}; it is run once more")
             self.progress.wait(self.cells[position])
@@ -239,12 +268,11 @@ class Session:
             self._tell(position, "preempted")
             raise Preempted
         if record is None:
-            self.failed[position] = str(outcome.failure)
-            self._tell(position, f"failed: {outcome.failure}")
-        else:
-            self.found[position] = record
-            seconds = time.perf_counter() - self.started[position]
-            self._tell(position, f"{_result(record)} ({seconds:.0f} s)")
+            self._fail(position, str(outcome.failure))
+            return
+        self.found[position] = record
+        seconds = time.perf_counter() - self.started[position]
+        self._tell(position, f"{_result(record)} ({seconds:.0f} s)")
         self.progress.end(self.cells[position], record)
 
     def _of_job(self, outcome: Outcome) -> Outcome:

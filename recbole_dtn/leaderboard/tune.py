@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,13 +91,15 @@ def tune_model(
         _say_best(tuning, console)
 
     with Signals(), Sessions(cells, console, run_cell, known_data, workers) as session_of:
-        session_of.total = chooser.trials_left
+        session_of.expect(chooser.trials_left)
         run_trials(chooser, session_of, keep)
     tuning = _tuning(chooser.chosen().rows[0])
     if tuning.best is None:
         raise RecBoleDTNError(f"no trial of {len(tuning.trials)} has a value: {tuning.trials[-1].reason}")
     _print(tuning, console)
-    say(console, f"best settings: --config_files={best_file}; page: {page}")
+    plugins = ",".join(cells[0].settings.plugins)
+    more = f" --plugins={shlex.quote(plugins)}" if plugins else ""
+    say(console, f"best settings: --config_files={best_file}{more}; page: {page}")
     return Tuned(tuning, best_file, page)
 
 

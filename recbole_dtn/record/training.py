@@ -15,15 +15,17 @@ from filelock import FileLock, Timeout
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import DataError, UsageError
+from recbole_dtn.plugins import changed_plugins
 from recbole_dtn.record.checkpoint import FILE_NAME as CHECKPOINT
 from recbole_dtn.record.checkpoint import read_checkpoint, save_whole
+from recbole_dtn.record.code import code_digest
 from recbole_dtn.record.plain_file import load_plain
 from recbole_dtn.record.record import FILE_NAME as RECORD
 from recbole_dtn.record.record import RunRecord, read_record, record_from
 
 __all__ = [
-    "FILE_NAME", "find_unfinished", "has_trained", "is_running", "lacks_record", "lock_run", "read_training",
-    "record_in", "record_of", "refuse_other_run", "write_training",
+    "FILE_NAME", "find_unfinished", "has_trained", "is_running", "lacks_record", "lock_run", "of_this_code",
+    "read_training", "record_in", "record_of", "refuse_other_run", "write_training",
 ]  # fmt: skip
 
 FILE_NAME = "training.ckpt"
@@ -101,7 +103,7 @@ def lacks_record(folder: Path) -> bool:
 
 
 def refuse_other_run(record: RunRecord, settings: Settings, digest: str, version: str, folder: Path) -> None:
-    """Check that settings are those of a run.
+    """Check that settings are those of a run, and plug-ins what they were.
 
     Raises:
         UsageError: naming what differs.
@@ -118,6 +120,12 @@ def refuse_other_run(record: RunRecord, settings: Settings, digest: str, version
     }
     differing = [key for key in SAME if getattr(record, key) != given[key]]
     if not differing:
+        changed = changed_plugins(record.plugin_states(), settings)
+        if changed:
+            raise UsageError(
+                f"resume={folder}: the plug-in {changed[0]} has changed since this run began: put back what it was, or "
+                "start another run"
+            )
         return
     if "settings_digest" in differing:
         now = settings.dump()
@@ -132,12 +140,13 @@ def refuse_other_run(record: RunRecord, settings: Settings, digest: str, version
 
 
 def find_unfinished(settings: Settings, digest: str, version: str) -> tuple[Path | None, list[str]]:
-    """The newest run with these settings, seed and split that can go on, and a sentence for each that cannot be read.
+    """The newest run with these settings, seed and split that can go on, and a sentence for each that is left out.
 
-    Not among them are finished runs, and those that another process is running.
+    These are runs that cannot be read, and those that another state of the code began. Finished runs, and those that
+    another process is running, are passed over.
     """
     parent = Path(settings.output_dir) / settings.dataset / settings.model
-    unreadable: list[str] = []
+    left_out: list[str] = []
     # The name of a run's folder begins with the time at which it was made.
     for folder in sorted(parent.glob(f"*-{digest[:6]}-s{settings.seed}*"), reverse=True):
         if not (folder / FILE_NAME).is_file() or is_running(folder):
@@ -150,10 +159,18 @@ def find_unfinished(settings: Settings, digest: str, version: str) -> tuple[Path
         except UsageError:
             continue
         except DataError as error:
-            unreadable.append(str(error))
+            left_out.append(str(error))
             continue
-        return folder, unreadable
-    return None, unreadable
+        if not of_this_code(record):
+            left_out.append(f"{folder}: another state of the code of this package began it")
+            continue
+        return folder, left_out
+    return None, left_out
+
+
+def of_this_code(record: RunRecord) -> bool:
+    """Whether the code of this package is as it was when the record was written, as far as is known."""
+    return record.versions.get("code", code_digest()) == code_digest()
 
 
 def is_running(folder: Path) -> bool:

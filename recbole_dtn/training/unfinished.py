@@ -11,9 +11,9 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import DataError, UsageError
 from recbole_dtn.record.folder import RUN_ID_VARIABLE
 from recbole_dtn.record.record import FILE_NAME as RECORD
-from recbole_dtn.record.record import read_record
+from recbole_dtn.record.record import RunRecord, read_record
 from recbole_dtn.record.training import FILE_NAME as TRAINING
-from recbole_dtn.record.training import find_unfinished, read_training, record_in, refuse_other_run
+from recbole_dtn.record.training import find_unfinished, of_this_code, read_training, record_in, refuse_other_run
 from recbole_dtn.training.report import Report
 from recbole_dtn.version import __version__
 
@@ -40,7 +40,9 @@ def folder_to_resume(
     digest = settings_digest(settings)
     if resume != "auto":
         folder = Path(resume)
-        _check(folder, settings, digest, fingerprint)
+        record = _check(folder, settings, digest, fingerprint)
+        if not of_this_code(record):
+            report.show("resume: the code of this package has changed since the run began")
         if first:
             os.environ[RUN_ID_VARIABLE] = folder.name
         return folder
@@ -52,8 +54,8 @@ def folder_to_resume(
     if not first:
         joined = Path(settings.output_dir) / settings.dataset / settings.model / os.environ[RUN_ID_VARIABLE]
         return joined if (joined / TRAINING).is_file() else None
-    found, unreadable = find_unfinished(settings, digest, __version__)
-    for message in unreadable:
+    found, left_out = find_unfinished(settings, digest, __version__)
+    for message in left_out:
         report.show(f"left out: {message}")
     if found is None:
         report.show("resume: no run with these settings, seed and split has stopped: starts one")
@@ -67,7 +69,7 @@ def folder_to_resume(
     return found
 
 
-def _check(folder: Path, settings: Settings, digest: str, fingerprint: str) -> None:
+def _check(folder: Path, settings: Settings, digest: str, fingerprint: str) -> RunRecord:
     if (folder / RECORD).is_file() and read_record(folder).status == "finished":
         raise UsageError(f"resume={folder}: this run is finished; its result is in {folder / RECORD}")
     record = record_in(read_training(folder, mapped=True), folder / TRAINING)
@@ -77,3 +79,4 @@ def _check(folder: Path, settings: Settings, digest: str, fingerprint: str) -> N
             f"resume={folder}: the data has changed since (fingerprint {fingerprint}, recorded "
             f"{record.data_fingerprint}), so that the run cannot go on as it began"
         )
+    return record

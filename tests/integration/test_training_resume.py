@@ -25,6 +25,7 @@ from recbole_dtn.preprocess.prepare import prepare
 from recbole_dtn.record.checkpoint import read_checkpoint
 from recbole_dtn.record.record import read_record
 from recbole_dtn.record.training import FILE_NAME, find_unfinished, lock_run, read_training
+from recbole_dtn.registry import load_plugins
 from recbole_dtn.training.fit import Run, fit_settings
 from recbole_dtn.training.resume import random_state, set_random_state
 
@@ -348,7 +349,25 @@ def test_the_command_line_exits_75_and_goes_on(
     assert "no settings at" in capsys.readouterr().err
 
 
-def test_auto_takes_no_run_that_is_finished_running_damaged_or_another(tiny: Callable[..., Run]) -> None:
+def test_a_run_does_not_go_on_with_another_plugin(tiny: Callable[..., Run], tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    given = {"plugins": [str(file)], "seed": 11}
+    for content in ("A = 1", "A = 2"):
+        file.write_text(content)
+        load_plugins([str(file)])
+        if content == "A = 1":
+            folder = tiny("DTN", Watch("train", 2, terminate), **given).folder
+    with pytest.raises(UsageError, match=f"the plug-in {file} has changed since this run began"):
+        tiny("DTN", resume=folder, **given)
+    assert tiny("DTN", resume="auto", **given).folder != folder
+    file.write_text("A = 1")
+    load_plugins([str(file)])
+    assert tiny("DTN", resume=folder, **given).status == "finished"
+
+
+def test_auto_takes_no_run_that_is_finished_running_damaged_or_another(
+    tiny: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tiny("DTN", Watch("train", 2, terminate), seed=9).folder
     settings = resolve({**read_record(folder).settings}).settings
     digest, version = read_record(folder).settings_digest, read_record(folder).code_version
@@ -356,6 +375,11 @@ def test_auto_takes_no_run_that_is_finished_running_damaged_or_another(tiny: Cal
     assert find_unfinished(settings.model_copy(update={"seed": 10}), digest, version) == (None, [])
     assert find_unfinished(settings.model_copy(update={"split_seed": 1}), digest, version) == (None, [])
     assert find_unfinished(settings, digest, "another") == (None, [])
+    with monkeypatch.context() as patched:  # the package was edited since
+        patched.setattr("recbole_dtn.record.training.code_digest", lambda: "another")
+        found, (message,) = find_unfinished(settings, digest, version)
+        assert found is None
+        assert message == f"{folder}: another state of the code of this package began it"
     with lock_run(folder):
         assert find_unfinished(settings, digest, version) == (None, [])
         with pytest.raises(UsageError, match="another process is running it"):

@@ -27,6 +27,7 @@ from recbole_dtn.leaderboard.outlook import show_outlook
 from recbole_dtn.leaderboard.plan import BoardPlan, MatchWanted, TuneWanted, find_plan
 from recbole_dtn.leaderboard.run import run_board
 from recbole_dtn.leaderboard.tune import tune_model
+from recbole_dtn.registry import load_plugins
 from recbole_dtn.schema import DataSchema
 from recbole_dtn.testing.data import tiny_schema
 from tests.unit.board_trainer import FINGERPRINT, Trainer
@@ -326,6 +327,25 @@ def test_more_trials_add_to_those_that_were_run(finished: Board) -> None:
 
 
 # ---- trials that fail -----------------------------------------------------------------------------------------------
+
+
+def test_trials_of_a_plugin_that_changed_are_run_again(tmp_path: Path) -> None:
+    file, trainer = tmp_path / "mine.py", Trainer()
+    ran = []
+    for content in ("A = 1", "A = 1", "A = 2"):
+        file.write_text(content)
+        load_plugins([str(file)])
+        trainer.ran.clear()
+        console = Console(file=io.StringIO(), width=300)
+        tune_model(
+            "MMoE", "ml-100k", [f"--output_dir={tmp_path / 'runs'}", f"--plugins=[{file}]"],
+            TuneWanted(trials=2, epochs=3, space=SPACE), tmp_path / "out", console,
+            run_cell=trainer, fingerprint=lambda settings: FINGERPRINT,
+        )  # fmt: skip
+        ran.append(len(trainer.ran))
+        said = console.file.getvalue()  # type: ignore[attr-defined]
+        assert f"MMoE-ml-100k.best.yaml --plugins={file}; page" in said
+    assert ran == [2, 0, 2]
 
 
 def test_a_trial_that_fails_counts_and_the_others_go_on(tmp_path: Path) -> None:

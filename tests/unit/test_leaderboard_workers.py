@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from filelock import Timeout
 from rich.console import Console
 
 from recbole_dtn.cli.leaderboard import run as command
-from recbole_dtn.errors import RecBoleDTNError, UsageError
+from recbole_dtn.errors import DataError, RecBoleDTNError, UsageError
 from recbole_dtn.leaderboard.board import Entry, listed, read_board, setting_words
 from recbole_dtn.leaderboard.cells import plan_cells
+from recbole_dtn.leaderboard.failures import Notes
 from recbole_dtn.leaderboard.progress import BoardProgress
 from recbole_dtn.leaderboard.run import run_board
 from recbole_dtn.leaderboard.workers import Outcome, Workers, _serve
@@ -166,6 +168,59 @@ def test_a_cell_that_another_board_runs_is_waited_for_and_taken(
     second.lock().acquire()  # it was given back
 
 
+def test_a_cell_that_fails_beside_is_not_run_again_but_by_a_later_board(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recbole_dtn.leaderboard.session.LOOK_AGAIN", 0.01)
+    trainer = Trainer(tmp_path)
+    cells = plan_cells(["DTN", "MMoE"], ["ml-100k"], [1], [], resolve=trainer.resolve)
+    other = cells[0].lock()
+    other.acquire()
+    ran = []
+
+    def run_cell(overrides: list[str]) -> RunRecord:
+        ran.append("DTN" if "--model=DTN" in overrides else "MMoE")
+        if ran == ["MMoE"]:  # meanwhile the first cell fails in the other board
+            time.sleep(0.02)  # the clock of the disk goes in steps
+            Notes([]).write(cells[0], "no memory")
+            other.release()
+        elif ran[-1] == "DTN":
+            raise DataError("again")
+        return trainer(overrides)
+
+    def board() -> str:
+        console = Console(file=io.StringIO(), width=200)
+        with pytest.raises(RecBoleDTNError, match="1 of 2 cells failed"):
+            run_board(
+                ["DTN", "MMoE"], ["ml-100k"], [1], [], tmp_path / "out", console,
+                run_cell=run_cell, resolve=trainer.resolve, fingerprint=lambda _: None,
+            )  # fmt: skip
+        return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+    assert "DTN ml-100k seed 1 ... failed in another leaderboard: no memory" in board()
+    assert ran == ["MMoE"]
+    assert "no memory" in (tmp_path / "out" / "ml-100k.failures.csv").read_text()
+    assert "DTN ml-100k seed 1 ... failed: again" in board()
+    assert ran == ["MMoE", "DTN"]
+
+
+def test_a_failure_is_in_the_file_before_the_leaderboard_ends(tmp_path: Path) -> None:
+    trainer, seen = Trainer(tmp_path), []
+
+    def run_cell(overrides: list[str]) -> RunRecord:
+        if "--model=DTN" in overrides:
+            raise DataError("no memory")
+        seen.append((tmp_path / "out" / "b.failures.csv").read_text())
+        return trainer(overrides)
+
+    with pytest.raises(RecBoleDTNError, match="1 of 2 cells failed"):
+        run_board(
+            ["DTN", "MMoE"], ["ml-100k"], [1], [], tmp_path / "out", Console(file=io.StringIO()), board="b",
+            run_cell=run_cell, resolve=trainer.resolve, fingerprint=lambda _: None,
+        )  # fmt: skip
+    assert "no memory" in seen[0]
+
+
 # ---- rows of their own ----------------------------------------------------------------------------------------------
 
 
@@ -268,7 +323,8 @@ def test_wrong_words_are_refused(words: list[str], message: str) -> None:
 def test_the_state_on_a_terminal(tmp_path: Path) -> None:
     trainer = Trainer(tmp_path)
     cells = plan_cells(["DTN", "MMoE"], ["a"], [1, 2], [], resolve=resolver(tmp_path))
-    progress = BoardProgress(Console(file=io.StringIO()), len(cells))
+    progress = BoardProgress(Console(file=io.StringIO()))
+    progress.expect([cell.settings.epochs for cell in cells])
     assert progress.left is None
     progress.start(cells[0])
     progress.start(cells[1])
@@ -287,9 +343,30 @@ def test_the_state_on_a_terminal(tmp_path: Path) -> None:
     assert "best     a: 0.7100  DTN a seed 1, mean_auc of validation" in text
 
 
+def test_the_time_left_counts_epochs_so_that_runs_take_longer_than_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("recbole_dtn.leaderboard.progress.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    trials = plan_cells(["DTN"], ["a"], [1, 2, 3], ["--epochs=3"], resolve=resolver(tmp_path))
+    progress = BoardProgress(Console(file=io.StringIO()))
+    progress.expect([3, 3, 3, 10, 10])
+    progress.start(trials[0])
+    progress.start(trials[1])
+    now[0] = 6.0
+    progress.end(trials[0], None)
+    assert progress.left == 2.0 * (3 + 3 + 10 + 10)  # 6 s for 3 epochs; one process is running
+    progress.start(trials[2])
+    now[0] = 18.0
+    progress.end(trials[1], None)  # 18 s
+    assert progress.left == (6 + 18) / 6 * (3 + 10 + 10)
+    progress.end(trials[2], None)
+    assert progress.left is None
+
+
 def test_a_second_pass_erases_nothing_that_was_printed_before_it() -> None:
     terminal = Console(file=io.StringIO(), width=90, force_terminal=True)
-    progress = BoardProgress(terminal, 4)
+    progress = BoardProgress(terminal)
     progress.best = dict.fromkeys("abc", (0.7, "row"))
     with progress:
         pass
