@@ -37,7 +37,7 @@ def board_file(words: list[str], *, archives: bool = False) -> Path | None:
     if not rest:
         return None
     if len(rest) > 1 or not rest[0].endswith(FILES if archives else FILES[:2]):
-        unknown = rest[-1]
+        unknown = next((word for word in rest if not word.endswith(FILES)), rest[-1])
         kinds = f"(.yaml, or {SUFFIX})" if archives else "(.yaml)"
         raise UsageError(
             f"leaderboard: unknown word {unknown!r}; {nearest(unknown, COMMANDS)}, or the file of a leaderboard {kinds}"

@@ -163,7 +163,7 @@ def _finder(given: argparse.Namespace, file: Path | None, output: Path, *, begun
         return found_of(plan_of(given, file), folder, file, output, begun=begun)
     if folder is None:
         raise UsageError(
-            f"leaderboard render: expected BOARD.yaml, --records=FOLDER, both, or BOARD{SUFFIX}; --help shows how"
+            f"leaderboard: expected BOARD.yaml, --records=FOLDER, both, or BOARD{SUFFIX}; --help shows how"
         )
     _refuse_cells(given)
     load_plugins(split_words(given.plugins or ""))

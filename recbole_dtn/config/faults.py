@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from recbole_dtn.config.strict import SEQUENCES, members
 from recbole_dtn.config.tree import Branch, Items, Leaf, Tree, found, is_null, values
 from recbole_dtn.errors import UsageError, nearest
+from recbole_dtn.report.text import counted
 
 __all__ = ["Fault", "declared", "describe", "faults_of", "read_model", "report"]
 
@@ -146,6 +147,8 @@ def _list_of(item: Any) -> str:
     marker = _marker(_strip(item)[1])
     if marker is not None:
         return f"a list of {marker.registry.kind}s, such as [{marker.name}, {marker.example}]"
+    if item is Any:
+        return "a list"
     words = describe(item)
     return f"a list of ({words})" if " " in words else f"a list of {words}"
 
@@ -256,7 +259,9 @@ def _message(place: _Place, error: Mapping[str, Any]) -> str:
         return f"{what}; expected {describe(place.annotation)}"
     if kind in ("value_error", "usage"):
         return str(error["msg"]).removeprefix("Value error, ")
-    return f"expected {describe(place.annotation)}; {found(place.tree)}{_hint(place)}"
+    least = error.get("ctx", {}).get("min_length") if kind == "too_short" else None
+    more = f", with at least {counted(least, 'value')}" if least else ""
+    return f"expected {describe(place.annotation)}{more}; {found(place.tree)}{_hint(place)}"
 
 
 def _hint(place: _Place) -> str:

@@ -2,7 +2,7 @@
 
 As TabArena (Erickson et al., NeurIPS 2025) does: every pair of rows plays once per data set, and intervals are those of
 a bootstrap over data sets. Related data sets are one block: they count as one and are drawn together. These are the
-countries of AliExpress, and all planted data sets, whose first task may be the same.
+countries of AliExpress, the data sets of one log or census, and all planted ones, whose first task may be the same.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from recbole_dtn.leaderboard.compare import compared_metric
 from recbole_dtn.leaderboard.details import Table
 from recbole_dtn.leaderboard.statistics import REACH, BoardRow, by_dataset, more_is_better
 from recbole_dtn.report.tables import csv_text
-from recbole_dtn.report.text import decimal, p_value, share
+from recbole_dtn.report.text import NONE, decimal, p_value, share
 
 __all__ = ["RANKS_NEED", "Across", "Standing", "across", "across_csv", "across_table", "block_of", "critical_groups"]
 
-FAMILIES = ("aliexpress",)
-"""Data sets whose names begin so are related."""
+FAMILIES = ("aliccp", "aliexpress", "census-income", "kuairand")
+"""Data sets whose names are or begin so are related: they share rows or users."""
 PLANTED = "planted"
 """The block of data whose best AUC is known."""
 RANKS_NEED = 10
 """Fewest blocks for mean ranks with a critical difference (Demsar, JMLR 2006)."""
+INTERVALS_NEED = 5
+"""Fewest blocks for intervals of the ratings: of fewer, a bootstrap has hardly any different draws."""
 DRAWS = 500
 SEED = 2020
 MEAN_ELO = 1000.0
@@ -42,15 +44,16 @@ class Standing:
     """One row over all blocks.
 
     Attributes:
-        wins: the share of its games that it won, a tie counting half. elo: its rating, with a 95 % interval.
+        wins: the share of its games that it won, a tie counting half.
+        elo: its rating, with a 95 % interval; None with fewer than :data:`INTERVALS_NEED` blocks.
         rank: its mean rank over the blocks, 1 the best; None with fewer than :data:`RANKS_NEED` blocks.
     """
 
     name: str
     wins: float
     elo: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     rank: float | None = None
 
 
@@ -73,10 +76,10 @@ class Across:
 def block_of(dataset: str) -> str:
     """The block of a data set: its family, or itself.
 
-    >>> block_of("aliexpress-nl"), block_of("ml-100k")
-    ('aliexpress', 'ml-100k')
+    >>> block_of("aliexpress-nl"), block_of("census-income"), block_of("ml-100k")
+    ('aliexpress', 'census-income', 'ml-100k')
     """
-    return next((family for family in FAMILIES if dataset.split("-")[0] == family), dataset)
+    return next((family for family in FAMILIES if f"{dataset}-".startswith(f"{family}-")), dataset)
 
 
 def across(rows: Sequence[BoardRow]) -> Across | None:
@@ -97,12 +100,13 @@ def across(rows: Sequence[BoardRow]) -> Across | None:
     wins = {dataset: _wins(of_set, names) for dataset, of_set in sets.items()}
     # (blocks, rows, rows): the share of the game that the first wins.
     of_block = np.stack([np.mean([wins[dataset] for dataset in datasets], axis=0) for datasets in blocks.values()])
-    elo, (low, high) = _elo(of_block.mean(0), len(blocks)), _elo_interval(of_block)
+    elo = _elo(of_block.mean(0), len(blocks))
+    low, high = _elo_interval(of_block) if len(blocks) >= INTERVALS_NEED else (None, None)
     rate = of_block.mean(0).sum(1) / (len(names) - 1)
     ranks, p, difference = _ranks(of_block)
     standings = [
-        Standing(name, float(rate[i]), float(elo[i]), float(low[i]), float(high[i]),
-                 None if ranks is None else float(ranks[i]))
+        Standing(name, float(rate[i]), float(elo[i]),
+                 *(None if values is None else float(values[i]) for values in (low, high, ranks)))
         for i, name in enumerate(names)
     ]  # fmt: skip
     return Across(
@@ -182,7 +186,8 @@ def across_table(found: Across) -> tuple[Table, list[str]]:
     """The table over all data sets, and the notes to it."""
     ranked = found.difference is not None
     cells = [
-        [each.name, share(each.wins, 1), f"{each.elo:.0f}", f"{each.low:.0f} to {each.high:.0f}",
+        [each.name, share(each.wins, 1), f"{each.elo:.0f}",
+         NONE if each.low is None or each.high is None else f"{each.low:.0f} to {each.high:.0f}",
          *([decimal(each.rank, 2)] if ranked else [])]
         for each in found.standings
     ]  # fmt: skip
@@ -190,8 +195,10 @@ def across_table(found: Across) -> tuple[Table, list[str]]:
     related = [f"{name}: {', '.join(sets)}" for name, sets in found.blocks.items() if len(sets) > 1]
     notes = [
         f"Each pair of rows plays once on each of {len(found.blocks)} data sets, by the mean test metric of each task. "
-        f"Elo: mean 1000, 400 points are odds of 10 to 1; interval of {DRAWS:,} draws of data sets."
-    ]
+        "Elo: mean 1000, 400 points are odds of 10 to 1; "
+        + (f"interval of {DRAWS:,} draws of data sets." if len(found.blocks) >= INTERVALS_NEED
+           else f"no intervals with fewer than {INTERVALS_NEED} data sets.")
+    ]  # fmt: skip
     notes += [f"Related data sets count as one: {'; '.join(related)}."] if related else []
     notes += [f"Not on all data sets, and left out: {', '.join(found.left_out)}."] if found.left_out else []
     if ranked:

@@ -29,7 +29,6 @@ DEFAULT_SEEDS = [FIRST_SEED, FIRST_SEED + 1, FIRST_SEED + 2]
 MOST_SEEDS = 100
 OF_WORDS = "(command line)"
 """How a message ends about a setting that a cell's words have."""
-OF_BOARD = "(settings of the leaderboard or of a row)"
 RESERVED = {"model": "--models", "dataset": "--datasets", "seed": "--seeds", "trial": "--trials"}
 Resolve = Callable[[list[str]], tuple[Settings, str]]
 """Gives the settings and their digest for words of a command line."""
@@ -228,15 +227,15 @@ def plan_cells(
     for words in (shared, *(entry.words for entry in entries)):
         _refuse_reserved(words, reserved)
     cells = []
-    resolve = _telling(resolve, overrides)
     for data in data_sets:
+        telling = {entry: _telling(resolve, overrides, entry, settings, data) for entry in (*entries, *added)}
         behind = {entry: chosen(data.shown, entry.name) if chosen else () for entry in (*entries, *added)}
         words_of = {entry: [*data.words, *settings, *entry.words, *overrides, *behind[entry]] for entry in entries}
         words_of |= {
             entry: [*data.words, *_shared_with(entry.model, trained, shared), *behind[entry]] for entry in added
         }
         planned = {
-            entry: _splits_of(entry.model, data.dataset, given, split_seeds, resolve)
+            entry: _splits_of(entry.model, data.dataset, given, split_seeds, telling[entry])
             for entry, given in words_of.items()
         }
         # A model's own defaults may set folds; the splits of a board are shared, or nothing could be paired.
@@ -253,22 +252,28 @@ def plan_cells(
                 for seed in of_entry[:1] if runs_once(entry.model) else of_entry:
                     of_split = split.words() if several or split_seeds is not None else []
                     given = [*known, *of_split, f"--model={entry.model}", f"--dataset={data.dataset}", f"--seed={seed}"]
-                    cells.append(_cell(entry.name, given, several, resolve))
+                    cells.append(_cell(entry.name, given, several, telling[entry]))
     _refuse_equal_rows(cells)
     return cells
 
 
-def _telling(resolve: Resolve, overrides: Sequence[str]) -> Resolve:
-    """The same, but a fault of a setting that is not among ``overrides`` is not said to be of the command line."""
-    written = {_key(word.removeprefix("--").partition("=")[0]) for word in overrides}
+def _telling(
+    resolve: Resolve, overrides: Sequence[str], row: Entry, settings: Sequence[str], data: DataEntry
+) -> Resolve:
+    """The same, but a fault of a setting that is not among ``overrides`` is said to be of what has the setting."""
+    of_row, of_data = f"(row {row.name!r})", f"(data set {data.name!r})"
+    places = {"model": of_row, "dataset": "(datasets)"}
+    for words, place in ((data.words, of_data), (settings, "(settings of the leaderboard)"), (row.words, of_row),
+                         (overrides, OF_WORDS)):  # fmt: skip
+        places |= dict.fromkeys((_key(word.removeprefix("--").partition("=")[0]) for word in words), place)
 
     def telling(words: list[str]) -> tuple[Settings, str]:
         try:
             return resolve(words)
         except UsageError as error:
-            lines = [line if _key(line) in written else line.replace(OF_WORDS, OF_BOARD) for line in
-                     str(error).split("\n")]  # fmt: skip
-            raise UsageError("\n".join(lines)) from None
+            lines = str(error).split("\n")
+            told = [line.replace(OF_WORDS, places.get(_key(line), f"(row {row.name!r})")) for line in lines]
+            raise UsageError("\n".join(told)) from None
 
     return telling
 

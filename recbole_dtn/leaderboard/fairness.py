@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from recbole_dtn.config.properties import flow_yaml
+from recbole_dtn.leaderboard.cells import Cell
 from recbole_dtn.leaderboard.design import Design
 from recbole_dtn.leaderboard.match import MATCHED, can_match
 from recbole_dtn.leaderboard.plan import BoardPlan, MatchedSize, RowTuning
@@ -16,7 +18,7 @@ from recbole_dtn.record.record import RunRecord
 from recbole_dtn.registry import MODELS
 from recbole_dtn.report.text import counted
 
-__all__ = ["board_rows", "fairness_notes", "with_plan"]
+__all__ = ["board_rows", "fairness_notes", "setting_notes", "with_plan"]
 
 EQUAL = ("embedding_size", "train_batch_size", "epochs", "stopping_step", "valid_metric")
 """Settings that rows are expected to share."""
@@ -64,15 +66,42 @@ def fairness_notes(rows: Sequence[BoardRow], names: Sequence[str]) -> list[str]:
 Named = Sequence[tuple[str, BoardRow]]
 
 
+def setting_notes(cells: Sequence[Cell]) -> list[str]:
+    """A line for each data set on whose cells rows differ in settings that they are expected to share."""
+    rows: dict[str, dict[str, Cell]] = {}
+    for cell in cells:
+        rows.setdefault(cell.shown_dataset, {}).setdefault(cell.name, cell)
+    found = []
+    for dataset, of_set in rows.items():
+        _, differing = _shared_and_not(
+            [(name, cell.key.model, cell.settings.dump()) for name, cell in of_set.items()], (*EQUAL, "limit_rows")
+        )
+        found += [f"Not equal on {dataset}: {'; '.join(differing)}."] if differing else []
+    return found
+
+
 def _equal(named: Named) -> list[str]:
+    same = len({row.source_fingerprint for _, row in named}) == 1 and len({row.splits for _, row in named}) == 1
+    settings, differing = _shared_and_not([(name, row.model, row.settings) for name, row in named], EQUAL)
+    shared = [*(["data and split"] if same else []), *settings]
+    found = [f"Equal for all rows: {', '.join(shared)}."] if shared else []
+    return [*found, *([f"Not equal: {'; '.join(differing)}."] if differing else [])]
+
+
+def _shared_and_not(
+    rows: Sequence[tuple[str, str, Mapping[str, Any]]], keys: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Settings that all rows share, and what rows have in place of those that most have.
+
+    Args:
+        rows: of each its name, model and settings. keys: of the settings.
+    """
     shared, differing = [], []
-    if len({row.source_fingerprint for _, row in named}) == 1 and len({row.splits for _, row in named}) == 1:
-        shared.append("data and split")
-    for key in EQUAL:
+    for key in keys:
         values = {
-            name: flow_yaml(row.settings[key])
-            for name, row in named
-            if key in row.settings and (key not in OF_EPOCHS or _has_epochs(row.model))
+            name: flow_yaml(settings[key])
+            for name, model, settings in rows
+            if key in settings and (key not in OF_EPOCHS or _has_epochs(model))
         }
         if not values:
             continue
@@ -81,8 +110,7 @@ def _equal(named: Named) -> list[str]:
         differing += others
         if not others:
             shared.append(f"{key} {usual}")
-    found = [f"Equal for all rows: {', '.join(shared)}."] if shared else []
-    return [*found, *([f"Not equal: {'; '.join(differing)}."] if differing else [])]
+    return shared, differing
 
 
 def _has_epochs(model: str) -> bool:

@@ -10,11 +10,12 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.leaderboard.cell_run import present_fingerprint
 from recbole_dtn.leaderboard.cells import Cell, resolve_cell
 from recbole_dtn.leaderboard.choose import Candidate, Chooser, candidates_of, refuse_trial_seeds, schema_of
+from recbole_dtn.leaderboard.fairness import setting_notes
 from recbole_dtn.leaderboard.match import MATCHED, can_match
 from recbole_dtn.leaderboard.plan import MatchWanted, TuneWanted
 from recbole_dtn.report.console import say
 from recbole_dtn.report.tables import show_table
-from recbole_dtn.report.text import NONE, count
+from recbole_dtn.report.text import NONE, count, counted
 
 __all__ = ["show_outlook"]
 
@@ -44,6 +45,8 @@ def show_outlook(
     )  # fmt: skip
     if tune is not None:
         refuse_trial_seeds([cell.key.seed for cell in cells], tune)
+    for note in setting_notes(cells):
+        say(console, note)
     measure = seconds_per_epoch or _projected
     lines, total, unknown = [], 0.0, 0
     for row in chooser.candidates:
@@ -61,7 +64,7 @@ def show_outlook(
         console,
         f"\n{len(lines)} rows, {count(len(cells))} cells, {count(trials)} trials; training at most {total / HOUR:.1f} "
         "h in one process (from a few steps on this machine, to the last epoch; validation and tests left out)"
-        + (f"; {unknown} rows are fitted directly and not in it" if unknown else ""),
+        + (f"; {counted(unknown, 'row')} fitted directly and not in it" if unknown else ""),
     )
 
 

@@ -18,7 +18,7 @@ from recbole_dtn.leaderboard.datasets import DataEntry, board_name, data_entries
 from recbole_dtn.leaderboard.design import NO_DESIGN, Design
 from recbole_dtn.leaderboard.executors import RemoteExecutor
 from recbole_dtn.leaderboard.failures import write_failures
-from recbole_dtn.leaderboard.fairness import board_rows
+from recbole_dtn.leaderboard.fairness import board_rows, setting_notes
 from recbole_dtn.leaderboard.forms import write_forms
 from recbole_dtn.leaderboard.plan import BoardPlan, MatchWanted, TuneWanted, find_plan, plan_file, write_plan
 from recbole_dtn.leaderboard.render import print_board
@@ -32,6 +32,8 @@ from recbole_dtn.training.signals import Signals
 from recbole_dtn.training.warn import refuse_untrusted
 
 __all__ = ["run_board", "run_trials"]
+
+GOES_ON = "the cells that are finished are in the table; the same command goes on"
 
 
 def run_board(
@@ -92,6 +94,8 @@ def run_board(
     write_planted(data, Path(cells[0].settings.data_path), lambda text: say(console, text))
     for folder, cell in {cell.folder: cell for cell in cells}.items():
         check_place(folder, f"output_dir={cell.settings.output_dir}")
+    for note in setting_notes(cells):
+        say(console, note)
     name = board or board_name(data)
     known_data = fingerprint or present_fingerprint
     with Sessions(cells, console, run_cell, known_data, workers, executor, archive_file(output, name)) as session_of:
@@ -125,7 +129,10 @@ def run_board(
                 session_of.close()
                 whole = True
             except Preempted:
-                raise Preempted("the cells that are finished are in the table; the same command goes on") from None
+                raise Preempted(GOES_ON) from None
+            except KeyboardInterrupt:
+                say(console, GOES_ON)
+                raise
             finally:
                 with signals.deferred():
                     names = {cell.key.settings_digest: cell.name for cell in cells}

@@ -139,7 +139,9 @@ class Session:
                         self._end(outcome)
                     if waiting and not pool.running and self.elsewhere >= set(waiting):
                         time.sleep(LOOK_AGAIN)
-            except BaseException:  # what runs may save where it is
+            except BaseException as error:  # what runs may save where it is
+                if isinstance(error, KeyboardInterrupt | Preempted) and self.pool.running:
+                    say(self.shared.console, "stopping: the cells that are running save where they are")
                 self.shared.close()
                 raise
             finally:

@@ -1,7 +1,7 @@
 """The serial pass of a leaderboard: the speed of each row, one at a time, each in a process of its own.
 
-The results are in ``<board>.speed.json``. Rows that were measured on this machine with this version are not measured
-again, so that a pass that was stopped goes on.
+The results are in ``<board>.speed.json``. Rows that were measured on this machine with this version, while no other
+process was busy there, are not measured again, so that a pass that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def measure_board(
     for number, cell in enumerate(rows, start=1):
         named = {"dataset": cell.shown_dataset, "name": cell.name, "settings_digest": cell.key.settings_digest}
         title = f"[{number}/{len(rows)}] {cell.name} {cell.shown_dataset} ... "
-        if any(line["dataset"] == named["dataset"] and line["settings_digest"] == named["settings_digest"]
-               for line in lines):  # fmt: skip
+        before = [line for line in lines if all(line[key] == named[key] for key in ("dataset", "settings_digest"))]
+        if any((line.get("busy_cores") or 0.0) <= BUSY for line in before):
             say(console, f"{title}measured before")
             continue
         busy = round(psutil.cpu_percent(LOOKED_AT) / 100 * (os.cpu_count() or 1), 2)
@@ -92,6 +92,7 @@ def measure_board(
             failed.append(cell.name)
             say(console, f"failed: {error}")
             continue
+        lines = [line for line in lines if line not in before]
         lines.append({**named, "code_version": __version__, "busy_cores": busy, **_rounded(found)})
         text = json.dumps({"format": FORMAT, "machine": place, "rows": lines}, indent=1, allow_nan=False)
         write_text(path, text + "\n")

@@ -51,27 +51,27 @@ class _Wanted:
 
     Attributes:
         rows: on the data that most of them are on. best: the comparator. pairs: differences to the comparator and
-            contrasts, each once. runs: of a row, by ``id``.
+            contrasts, each once; none over several splits, whose test rows differ. runs: of a row, by ``id``.
+        several: whether there are several splits.
     """
 
     rows: Sequence[BoardRow]
     best: BoardRow | None
     pairs: Sequence[tuple[BoardRow, BoardRow]]
     runs: Mapping[int, Runs]
+    several: bool
 
     @classmethod
-    def of(cls, rows: Sequence[BoardRow], runs: Sequence[Runs]) -> _Wanted | None:
-        """None where there is nothing to compare on one split."""
-        used = of_one_source(rows)
+    def of(cls, rows: Sequence[BoardRow], runs: Sequence[Runs]) -> _Wanted:
+        """What there is to compute of rows."""
+        used, of_rows = of_one_source(rows), {id(row): of for row, of in zip(rows, runs, strict=True)}
         if any(len(row.splits) > 1 for row in used):
-            return None
+            return cls(used, None, [], of_rows, True)
         best, by_name = comparator(used), {row.name: row for row in used}
         pairs = [(row, best) for row in used if best is not None and row is not best]
         pairs += [(row, by_name[name]) for row in used for _, _, name in row.contrasts if name in by_name]
         once = {(id(row), id(other)): (row, other) for row, other in pairs}
-        if not once:
-            return None
-        return cls(used, best, list(once.values()), {id(row): of for row, of in zip(rows, runs, strict=True)})
+        return cls(used, best, list(once.values()), of_rows, False)
 
     def key(self, *rows: BoardRow) -> str:
         """A digest of the runs of rows."""
@@ -94,15 +94,13 @@ class _Wanted:
 def statistics_of(
     rows: Sequence[BoardRow], runs: Sequence[Runs], folder_of: FolderOf, known: Mapping[str, Any] | None = None
 ) -> dict[str, Any] | None:
-    """The statistics of one data set, as JSON has them; None where there is nothing to compare on one split.
+    """The statistics of one data set, as JSON has them; None where there are none.
 
     Args:
         rows: of one data set. runs: of each row. folder_of: where the test scores of a run are.
         known: earlier statistics, of which those of the same runs are not computed again.
     """
     wanted = _Wanted.of(rows, runs)
-    if wanted is None:
-        return None
     pairs, of_rows = _by_key(known, "pairs", "differences"), _by_key(known, "rows", "ece")
     reader = _Reader(folder_of, wanted)
     found_rows, found_pairs = [], []
@@ -117,6 +115,8 @@ def statistics_of(
             if first is row:
                 found_pairs.append(pairs.get(wanted.key(first, second)) or _pair(first, second, wanted, reader))
         reader.forget(row)
+    if not wanted.pairs and not any("ece" in line for line in found_rows):
+        return None
     source = reader.about or known or {}
     about = {name: source[name] for name in ABOUT if name in source}
     best = wanted.best
@@ -132,6 +132,20 @@ def statistics_of(
 def _by_key(known: Mapping[str, Any] | None, name: str, needed: str) -> dict[str, dict[str, Any]]:
     """The lines of earlier statistics that have a result, by the runs that they are of."""
     return {line["key"]: line for line in (known or {}).get(name, ()) if needed in line and "key" in line}
+
+
+def _joined(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Maps of equal keys as one, the lists that they have inside behind each other.
+
+    >>> _joined([{"a": {"b": [1]}}, {"a": {"b": [2]}}])
+    {'a': {'b': [1, 2]}}
+    """
+    return {
+        key: _joined([each[key] for each in found])
+        if isinstance(first, Mapping)
+        else [value for each in found for value in each[key]]
+        for key, first in found[0].items()
+    }
 
 
 def _pair(row: BoardRow, other: BoardRow, wanted: _Wanted, reader: _Reader) -> dict[str, Any]:
@@ -185,6 +199,8 @@ class _Reader:
 
     def rescored(self, row: BoardRow) -> dict[str, Any]:
         """The metrics of a row that are computed from its scores alone, by run; empty without scores."""
+        if self.wanted.several:
+            return self._rescored_by_run(row)
         try:
             scores, tasks = self._checked(row), row.settings.get("tasks", ())
         except _MissingError:
@@ -194,6 +210,20 @@ class _Reader:
             "ece": calibration_errors(tasks, scores, self.test),
             "chain": conditional_aucs(tasks, scores, self.test),
         }
+
+    def _rescored_by_run(self, row: BoardRow) -> dict[str, Any]:
+        """The same of runs that have test rows of their own."""
+        tasks = row.settings.get("tasks", ())
+        found: list[dict[str, Any]] = []
+        for run in self.wanted.runs[id(row)].values():
+            folder = self.folder_of(run)
+            scores = None if folder is None else read_scores(folder, run.data_fingerprint)
+            test = None if folder is None or scores is None else read_rows(folder, run.data_fingerprint)
+            if scores is None or test is None or len(test.labels) != len(scores):
+                return {}
+            each = {"ece": calibration_errors(tasks, scores[None], test)}
+            found.append({**each, "chain": conditional_aucs(tasks, scores[None], test)})
+        return _joined(found)
 
     def _checked(self, row: BoardRow) -> Any:
         """The (S, N, T) scores of a row, which give its recorded metrics on all test rows.
@@ -321,8 +351,6 @@ def with_statistics(rows: Sequence[BoardRow], runs: Sequence[Runs], found: Mappi
         rows: of one data set. runs: of each row. found: their statistics as they are stored, or None.
     """
     wanted = _Wanted.of(rows, runs)
-    if wanted is None:
-        return list(rows)
     pairs = {line["key"]: line for line in (found or {}).get("pairs", ()) if "key" in line}
     of_rows = {line["key"]: line for line in (found or {}).get("rows", ()) if "key" in line}
     about = {name: found[name] for name in ABOUT if name in found} if found else {}
@@ -330,7 +358,7 @@ def with_statistics(rows: Sequence[BoardRow], runs: Sequence[Runs], found: Mappi
     done = []
     for row in rows:
         if id(row) not in used:
-            done.append(replace(row, untested=OTHER_DATA))
+            done.append(row if wanted.several else replace(row, untested=OTHER_DATA))
             continue
         lines = {id(other): pairs.get(wanted.key(row, other), {"missing": none})
                  for first, other in wanted.pairs if first is row}  # fmt: skip
@@ -350,7 +378,7 @@ def with_statistics(rows: Sequence[BoardRow], runs: Sequence[Runs], found: Mappi
                 untested=mine.get("missing", ""),
                 tested_against={name: _tested(line) for name, line in by_name.items()},
                 untested_against={name: line["missing"] for name, line in by_name.items() if "missing" in line},
-                tested_on={**about, "draws": max((line.get("draws", 0) for line in lines.values()), default=0)},
+                tested_on={**about, "draws": max(line.get("draws", 0) for line in lines.values())} if lines else about,
                 values=values,
                 errors={**errors, **row.errors},
                 metrics={metric: row.metrics.get(metric) or summary(of.values()) for metric, of in values.items()},

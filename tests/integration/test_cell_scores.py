@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -186,6 +187,8 @@ def test_the_serial_pass_measures_every_row_once(
 
     monkeypatch.setattr(speed, "_apart", here)
     monkeypatch.setattr(speed, "LOOKED_AT", 0.01)
+    busy = 0.0
+    monkeypatch.setattr(speed.psutil, "cpu_percent", lambda seconds: 100 * busy / (os.cpu_count() or 1))
     options = ["--models=SharedBottom,MMoE", "--datasets=shop", "--floors=Logistic", "--seeds=2", f"--output={ran}"]
     command = ["leaderboard", "speed", *options, *[word for word in words(shop) if not word.startswith("--dataset=")]]
     before = (ran / "shop.md").read_text()
@@ -206,14 +209,23 @@ def test_the_serial_pass_measures_every_row_once(
     text = (ran / "shop.md").read_text()
     assert "| model | FLOPs/row | p50 ms | p99 ms | rows/s at 8,192 | peak MiB | epochs | training s |" in text
     assert f"speed and memory measured one row at a time on {stored['machine']}" in text
-    for busy, told in ((0.4, False), (1.6, True)):
-        lines = [{**line, "busy_cores": busy} for line in stored["rows"]]
+    for cores, told in ((0.4, False), (1.6, True)):
+        lines = [{**line, "busy_cores": cores} for line in stored["rows"]]
         place = Stored(speed={**stored, "rows": lines}).measured_on or ""
         assert ("while other processes used up to 1.6 cores" in place) == told
     asked.clear()
     assert main(command) == 0
     assert asked == [], "measured before"
     assert "measured before" in capsys.readouterr().out
+    # What was measured while the machine was busy is measured again.
+    stored["rows"][1]["busy_cores"] = 1.6
+    (ran / "shop.speed.json").write_text(json.dumps(stored))
+    assert main(command) == 0
+    assert asked == ["--model=MMoE"]
+    again = json.loads((ran / "shop.speed.json").read_text())["rows"]
+    assert sorted((line["name"], line["busy_cores"]) for line in again) == [
+        ("Logistic", 0.0), ("MMoE", 0.0), ("SharedBottom", 0.0)
+    ]  # fmt: skip
 
 
 def test_flops_are_those_of_the_matrix_products(shop: Path) -> None:

@@ -43,6 +43,7 @@ def found_of(rows: list[BoardRow]) -> Across:
 def test_two_rows_by_hand(rows_of: Callable[[AUCS], list[BoardRow]]) -> None:
     # A wins three games of four: without the prior the odds are 3 to 1, 400 log10(3) = 190.8 points.
     aucs = {f"d{i}": {"A": 0.8, "B": 0.7 if i else 0.9} for i in range(4)}
+    assert "no intervals with fewer than 5 data sets" in markdown(rows_of(aucs))
     best, other = found_of(rows_of(aucs)).standings
     assert (best.name, best.wins, other.wins) == ("A", 0.75, 0.25)
     assert best.elo + other.elo == pytest.approx(2000)
@@ -56,8 +57,16 @@ def test_two_rows_by_hand(rows_of: Callable[[AUCS], list[BoardRow]]) -> None:
             high = middle
     assert best.elo - other.elo == pytest.approx(low * 400 / math.log(10), abs=1e-4)
     assert best.elo - other.elo < 400 * math.log10(3)
+    assert (best.low, best.high, best.rank) == (None, None, None)
+
+
+def test_ratings_have_intervals_from_five_data_sets_on(rows_of: Callable[[AUCS], list[BoardRow]]) -> None:
+    rows = rows_of({f"d{i}": {"A": 0.8, "B": 0.7 if i else 0.9} for i in range(5)})
+    best = found_of(rows).standings[0]
+    assert best.low is not None
+    assert best.high is not None
     assert best.low < best.elo < best.high
-    assert best.rank is None
+    assert f"{best.elo:.0f} | {best.low:.0f} to {best.high:.0f} |" in markdown(rows)
 
 
 def test_tasks_share_a_game_and_ties_count_half(board_runs: Runs) -> None:

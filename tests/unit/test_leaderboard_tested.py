@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,10 +34,11 @@ class Board:
         self.group = random.integers(USERS, size=ROWS)
         self.records: list[RunRecord] = []
         self.folders: dict[str, Path] = {}
+        self.scores: dict[str, Any] = {}
         self.design = Design()
 
-    def add(self, model: str, noise: float, seeds: int = 10, valid: float = 0.7) -> None:
-        """Runs of one row; all seeds see the test rows nearly alike."""
+    def add(self, model: str, noise: float, seeds: int = 10, valid: float = 0.7, splits: int = 1) -> None:
+        """Runs of one row; all seeds see the test rows nearly alike. ``splits``: among which the seeds are spread."""
         for seed in range(seeds):
             draw = np.random.default_rng([seed, int(noise * 100)])
             own = np.random.default_rng(int(noise * 100)).normal(size=ROWS) * noise
@@ -45,7 +47,10 @@ class Board:
             test = {"like": {"auc": auc}}
             tasks = [{"name": "like", "label": "like", "after": []}]
             (run,) = self.board_runs(model, auc, [seed], test=test, tasks=tasks, valid_value=valid)
-            run = run.model_copy(update={"settings": {**run.settings, "tasks": [{"name": "like"}]}})
+            run = run.model_copy(
+                update={"settings": {**run.settings, "tasks": [{"name": "like"}]}, "split_seed": 2020 + seed % splits}
+            )
+            self.scores[run.run_id] = scores
             folder = self.folder / "films" / model / run.run_id
             folder.mkdir(parents=True)
             keeper = ScoreKeeper(ROWS, 1)
@@ -70,6 +75,35 @@ class Board:
             rows, self.records, stored or Stored(), lambda run: self.folders.get(run.run_id), path
         )
         return stored.rows(rows, self.records), stored
+
+
+@pytest.mark.parametrize(("seeds", "splits", "rows"), [(3, 3, ["A", "B"]), (2, 1, ["A"])])
+def test_ece_needs_no_comparison(tmp_path: Path, board_runs: Runs, seeds: int, splits: int, rows: list[str]) -> None:
+    """Rows on several splits, and one row alone."""
+    board = Board(tmp_path, board_runs, grouped=False)
+    for place, model in enumerate(rows):
+        board.add(model, 0.1 + place, seeds=seeds, splits=splits)
+    (tmp_path / "b.statistics.json").unlink(missing_ok=True)
+    found, stored = board.rows()
+    metric = Metric("test", "like", "ece")
+    for row in found:
+        runs = [run for run in board.records if run.model == row.model]
+        assert [row.values[metric][key] for key in row.values[metric]] == pytest.approx(
+            [_ece(board.scores[run.run_id], board.labels) for run in runs], rel=1e-5
+        )
+        assert row.metrics[metric].n == seeds
+        assert not row.tested
+        assert row.untested == ""
+    assert Stored.read("b", tmp_path).statistics == stored.statistics
+    board.folders = {}
+    assert Stored.read("b", tmp_path).rows(summarise(board.records), board.records)[0].metrics[metric].n == seeds
+
+
+def _ece(scores: Any, labels: Any) -> float:
+    """15 bins with as many rows in each; every row counts 15 times, so that the bins are whole."""
+    order = np.argsort(scores, kind="stable").repeat(15)
+    chances = (1 / (1 + np.exp(-scores[order].astype(np.float64)))).reshape(15, -1)
+    return float(np.abs(chances.mean(1) - labels[order].reshape(15, -1).mean(1)).mean())
 
 
 @pytest.mark.parametrize("grouped", [True, False])

@@ -310,11 +310,49 @@ def test_faults_of_a_file_name_key_and_line(tmp_path: Path) -> None:
         (["run", "--models=DTN", "--datasets=ml-100k", "--workers=0"], "--workers: expected 1 or more"),
         (["run", "nothere.yaml"], "nothere.yaml"),
         (["ad"], "unknown word 'ad'"),
+        (["ad", "b.yaml"], "unknown word 'ad'; did you mean 'add'"),
+        (["serve"], "leaderboard: expected BOARD.yaml"),
     ],
 )
 def test_wrong_words_are_refused(words: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         command(words)
+
+
+def test_a_wrong_setting_is_said_to_be_of_what_has_it(tmp_path: Path) -> None:
+    for row, settings, overrides, told in (
+        (
+            ("--interactoins=[gdcn]",),
+            (),
+            (),
+            "interactoins: unknown setting; did you mean 'interactions'? (row 'mine')",
+        ),
+        ((), ("--epoch=1",), (), "epoch: unknown setting; did you mean 'epochs'? (settings of the leaderboard)"),
+        ((), (), ("--epoch=1",), "epoch: unknown setting; did you mean 'epochs'? (command line)"),
+    ):
+        with pytest.raises(UsageError) as error:
+            plan_cells(["MMoE", Entry("mine", "DTN", row)], ["ml-100k"], [1], overrides, settings=settings)
+        assert str(error.value) == told
+    with pytest.raises(UsageError, match=r"unknown data set 'ml100k'; did you mean 'ml-100k'.* \(datasets\)"):
+        plan_cells(["DTN"], ["ml100k"], [1], [])
+
+
+def test_what_rows_do_not_share_is_told_before_they_run(tmp_path: Path) -> None:
+    trainer, seen = Trainer(tmp_path), []
+    console = Console(file=io.StringIO(), width=200)
+
+    def run_cell(overrides: list[str]) -> RunRecord:
+        seen.append(console.file.getvalue())  # type: ignore[attr-defined]
+        return trainer(overrides)
+
+    wide = Entry("wide", "MMoE", ("--embedding_size=64", "--limit_rows=1000"))
+    run_board(
+        ["DTN", "MMoE", wide], ["ml-100k"], [1], [], tmp_path / "out", console,
+        run_cell=run_cell, resolve=trainer.resolve, fingerprint=lambda _: None,
+    )  # fmt: skip
+    usual = trainer.ran[0].embedding_size
+    told = f"Not equal on ml-100k: wide has embedding_size 64, not {usual}; wide has limit_rows 1000, not null."
+    assert seen[0].startswith(told)
 
 
 # ---- what is shown --------------------------------------------------------------------------------------------------
