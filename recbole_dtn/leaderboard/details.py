@@ -27,11 +27,12 @@ Counts = Mapping[str, Mapping[str, tuple[int, int]]]
 
 @dataclass(frozen=True)
 class Table:
-    """A title, headings and cells."""
+    """A title, headings and cells; ``short``: a word for it where it needs a name."""
 
     title: str
     columns: list[str]
     cells: list[list[str]]
+    short: str = ""
 
 
 def detail_tables(rows: Sequence[BoardRow], labels: Sequence[str]) -> list[Table]:
@@ -79,7 +80,7 @@ def _others(rows: Sequence[BoardRow], labels: Sequence[str]) -> Table:
             found = [row.metrics.get(Metric("test", task, name)) for name in names]
             cells.append([label if place == 0 else "", row.title_of(task), *(decimal(of.mean if of else None, 4)
                           for of in found)])  # fmt: skip
-    return Table("other test metrics", ["model", "task", *(titles[name] for name in names)], cells)
+    return Table("other test metrics", ["model", "task", *(titles[name] for name in names)], cells, "others")
 
 
 def _conditional(rows: Sequence[BoardRow], labels: Sequence[str]) -> Table:
@@ -95,7 +96,7 @@ def _conditional(rows: Sequence[BoardRow], labels: Sequence[str]) -> Table:
         if any(metric in row.metrics for metric in metrics):
             cells.append([label, *(_with_error(row, metric) for metric in metrics)])
     title = "AUC on the rows where the task before happened: by the ratio of both probabilities, by its own (joint)"
-    return Table(title, ["model", *names], cells)
+    return Table(title, ["model", *names], cells, "conditional")
 
 
 def _with_error(row: BoardRow, metric: Metric) -> str:
@@ -124,7 +125,7 @@ def _positives(rows: Sequence[BoardRow]) -> Table:
             varied = varied or any(len(set(counts)) > 1 for counts in found)
             cells.append([name, *map(_range, found)])
     title = f"positives per task, fewest to most over the {unit_of(rows)}" if varied else "positives per task"
-    return Table(title, ["task", *SPLITS], cells)
+    return Table(title, ["task", *SPLITS], cells, "positives")
 
 
 def _range(counts: Sequence[tuple[int, int]]) -> str:
@@ -163,7 +164,7 @@ def _uncertainty(rows: Sequence[BoardRow], labels: Sequence[str]) -> Table:
     units = unit_of(rows)
     columns = ["model", "task", "test AUC", f"± {units}", "± sample", "calibration", "best epoch", "of epochs"]
     title = f"test AUC with its spread over {units} and its standard error over the test {sampled(rows[0])}"
-    return Table(title, columns, cells)
+    return Table(title, columns, cells, "uncertainty")
 
 
 def _listed(epochs: Sequence[int | None]) -> str:

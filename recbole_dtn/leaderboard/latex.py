@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from recbole_dtn.leaderboard.across import Across, across, across_table
 from recbole_dtn.leaderboard.compare import SIGNIFICANT, Compared, Comparison, compare
 from recbole_dtn.leaderboard.costs import Cost, cost_cells, costs_in
+from recbole_dtn.leaderboard.details import Table, detail_tables
 from recbole_dtn.leaderboard.differences import (
     ALL_TASKS,
     all_tasks_table,
@@ -45,7 +46,7 @@ def tex(text: str) -> str:
 
 
 def latex(groups: Sequence[Sequence[BoardRow]]) -> str:
-    """A table of results per data set, and one of paired differences where there are any.
+    """Per data set the results, details such as GAUC and calibration, paired differences and costs, if there are any.
 
     A mean is bold where its paired difference to the row that is best on validation is significant and an improvement;
     that row's own where all others are significantly worse. Nothing is bold below
@@ -55,6 +56,7 @@ def latex(groups: Sequence[Sequence[BoardRow]]) -> str:
     for rows in groups:
         found = compare(rows)
         blocks.append(_results(rows, found))
+        blocks += [_details(rows, table) for table in detail_tables(rows, row_labels(rows))]
         blocks += [_differences(rows, each) for _, each in tables_of(rows)]
         if found is not None and found.all_tasks:
             blocks.append(_all_tasks(rows, found))
@@ -134,6 +136,13 @@ def _is_bold(row: BoardRow, metric: Metric, found: Comparison | None) -> bool:
     return any(difference.row is row and found.better(difference) is True for difference in of_metric)
 
 
+def _details(rows: Sequence[BoardRow], table: Table) -> str:
+    body = [_line(map(tex, table.columns)), r"\midrule", *(_line(map(tex, cells)) for cells in table.cells)]
+    caption = f"{tex(rows[0].dataset)}: {tex(table.title)}."
+    texts = sum(column in ("model", "task") for column in table.columns)
+    return _table(caption, f"{table.short}-{rows[0].dataset}", "l" * texts + "r" * (len(table.columns) - texts), body)
+
+
 def _differences(rows: Sequence[BoardRow], found: Compared) -> str:
     names = dict(zip(map(id, rows), row_labels(rows), strict=True))
     planned = not isinstance(found, Comparison)
@@ -203,7 +212,8 @@ def _costs(rows: Sequence[BoardRow], costs: Sequence[Cost]) -> str:
     heads = ["Model", *(tex(cost.title) for cost in costs)]
     lines = [map(tex, [label, *cost_cells(row, costs)]) for label, row in zip(row_labels(rows), rows, strict=True)]
     body = [_line(heads), r"\midrule", *map(_line, lines)]
-    caption = f"{tex(rows[0].dataset)}: costs. Speed, latency and memory are those of a serial pass of their own."
+    serial = " Speed, latency and memory are those of a serial pass." if any(row.speed for row in rows) else ""
+    caption = f"{tex(rows[0].dataset)}: costs.{serial}"
     return _table(caption, f"costs-{rows[0].dataset}", "l" + "r" * len(costs), body)
 
 

@@ -60,7 +60,18 @@ def test_hostile_names_leave_the_structure_whole(board_runs: Runs) -> None:
     text = text_of(records, {"digest-of-DTN": HOSTILE})
     check_structure(text)
     assert r"\input{" not in text
-    assert text.count(r"\end{tabular}") == 3
+    assert text.count(r"\end{tabular}") == 4
+
+
+def test_details_are_tables_too(board_runs: Runs) -> None:
+    test = {"like": {"auc": 0.8, "gauc": 0.71, "ne": 0.9, "calibration": 1.03}}
+    text = text_of(board_runs("DTN", 0.8, test=test) + board_runs("PLE", 0.7, test=test))
+    check_structure(text)
+    assert r"\label{tab:others-films}" in text
+    assert r"model & task & GAUC & NE \\" in text
+    assert r"DTN & like & 0.7100 & 0.9000 \\" in text
+    assert r"model & task & test AUC & $\pm$ seeds & $\pm$ sample & calibration & best epoch & of epochs \\" in text
+    assert r"& 1.030 &" in text
 
 
 def test_the_table_and_its_differences(board_runs: Runs, tested: Tests) -> None:
@@ -69,6 +80,7 @@ def test_the_table_and_its_differences(board_runs: Runs, tested: Tests) -> None:
     assert r"PLE & 0.7900 $\pm$ 0.0002 [0.0050] & 0.6000 $\pm$ 0.0000 & 0.8200 $\pm$ 0.0002 [0.0060] & " in text
     assert "in brackets the standard error over the test rows" in text
     assert r"PLE & 3 & 2.5 \\" in text, "epochs and seconds, in a table of costs"
+    assert "serial pass" not in text, "no speed was measured"
     assert r"\cmidrule(lr){2-3}\cmidrule(lr){4-5}" in text
     assert r"PLE & like AUC & \textbf{$-$0.0100} & $-$0.0100 to $-$0.0100 & \textless{} 0.001 & 10 \\" in text
 
