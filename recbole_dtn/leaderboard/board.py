@@ -139,10 +139,15 @@ def read_board(path: Path) -> BoardFile:
     # Settings have their types elsewhere: here a number is a number, as it stands in the file.
     written = plain(tree)
     found = found.model_copy(
-        update={key: written[key] for key in ("models", "datasets")} | {"settings": written.get("settings") or {}}
-    )
+        update={
+            **{key: written[key] for key in ("models", "datasets")}, "settings": written.get("settings") or {},
+            "plugins": [_beside(path, name) for name in found.plugins],
+        }
+    )  # fmt: skip
     if found.tune is not None:
         as_written = {key: written["tune"][key] for key in ("space", "also") if key in written["tune"]}
+        if isinstance(as_written.get("space"), str):
+            as_written["space"] = _beside(path, as_written["space"])
         found = found.model_copy(update={"tune": found.tune.model_copy(update=as_written)})
     try:  # a wrong entry is told before anything runs
         _ = found.entries, found.data
@@ -150,6 +155,11 @@ def read_board(path: Path) -> BoardFile:
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     return found
+
+
+def _beside(path: Path, name: str) -> str:
+    """A file that a leaderboard names: from the working directory, or else beside the leaderboard's own file."""
+    return name if Path(name).is_file() or not (path.parent / name).is_file() else str(path.parent / name)
 
 
 def _extended(path: Path, seen: Sequence[Path]) -> Branch:

@@ -39,7 +39,7 @@ def test_differences_are_paired_by_seed(board_runs: Runs) -> None:
     assert (like.paired.low, like.paired.high) == (pytest.approx(low), pytest.approx(high))
     assert love.paired.mean == 0
     assert like.cells == ["DTN", "like AUC", "0.7100", "0.7206", "+0.0106", "+0.0095 to +0.0117", "10"]
-    assert found.notes == ()
+    assert found.notes == ("Intervals are of the n pairs alone; the test rows are taken as they are.",)
 
 
 def test_a_row_that_diverged_in_one_alone_and_its_code_are_compared(board_runs: Runs) -> None:
@@ -70,9 +70,18 @@ def test_what_differs_besides_the_numbers_is_told(board_runs: Runs) -> None:
         "DTN: epochs 2 -> 5.",
         "Versions of recbole_dtn: 0.1.0 in A, 0.2.0 in B.",
         "Differences are over the n seeds or splits that both have run; the means are over all of each.",
+        "Intervals are of the n pairs alone; the test rows are taken as they are.",
         "Fewer than 10 pairs: descriptive, no difference is claimed.",
     )
     assert against_markdown(found).splitlines()[0] == "| model | test metric | A | B | B - A | 95 % interval | n |"
+
+
+def test_settings_of_tasks_are_told_one_by_one(board_runs: Runs) -> None:
+    old, new = (
+        board_runs("DTN", 0.7, [1], settings={"tasks": [{"name": "like"}, {"name": "love", "weight": weight}]})
+        for weight in (1.0, 2.0)
+    )
+    assert "DTN: tasks.love.weight 1.0 -> 2.0." in against(old, new, {}, {}).notes
 
 
 def test_the_command_compares_two_folders(shown: Shown, tmp_path: Path, board_runs: Runs) -> None:

@@ -355,6 +355,23 @@ def test_what_rows_do_not_share_is_told_before_they_run(tmp_path: Path) -> None:
     assert seen[0].startswith(told)
 
 
+def test_files_that_a_leaderboard_names_may_be_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "boards"
+    folder.mkdir()
+    (folder / "b.yaml").write_text(
+        "models: [DTN]\ndatasets: [ml-100k]\nplugins: [mine.py, other.py]\ntune: {trials: 2, space: mine.yaml}\n"
+    )
+    for name in ("mine.py", "mine.yaml"):
+        (folder / name).touch()
+    monkeypatch.chdir(tmp_path)
+    found = read_board(Path("boards/b.yaml"))
+    assert found.plugins == ["boards/mine.py", "other.py"]
+    assert found.tune is not None
+    assert found.tune.space == "boards/mine.yaml"
+    (tmp_path / "mine.py").touch()
+    assert read_board(Path("boards/b.yaml")).plugins == ["mine.py", "other.py"], "of the working directory first"
+
+
 # ---- what is shown --------------------------------------------------------------------------------------------------
 
 
