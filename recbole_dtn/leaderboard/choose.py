@@ -250,13 +250,8 @@ class Chooser:
         found = []
         for row in self.candidates:
             if row.study is not None:
-                found += [self._epochs(row)] * max(0, self.wanted(row) - len(row.study.trials))
+                found += [self.tune.epochs_of(row.cell.settings)] * max(0, self.wanted(row) - len(row.study.trials))
         return found
-
-    def _epochs(self, row: Candidate) -> int:
-        """Most epochs of a trial of a row."""
-        assert self.tune is not None
-        return min(self.tune.epochs or row.cell.settings.epochs, row.cell.settings.epochs)
 
     def run_trials(self, fill: Fill, keep: Callable[[BoardPlan], object]) -> None:
         """Run what is missing of every row's trials, each row's one after another and the rows side by side.
@@ -309,7 +304,7 @@ class Chooser:
         assert row.study is not None
         words = _tried(row.space, params)
         _, widths = self.matched(row, words)
-        epochs = self._epochs(row)
+        epochs = self.tune.epochs_of(row.cell.settings)
         needed = row.study.needed(number, epochs) if number < self.tune.trials else []
         trial = {"study": row.study.name, "number": number, "needed": needed}
         overrides = (

@@ -85,7 +85,7 @@ def _line(
     trials, epochs = 0, 0
     if tune is not None:
         trials = chooser.wanted(row)
-        epochs = min(tune.epochs or settings.epochs, settings.epochs)
+        epochs = tune.epochs_of(settings)
         line += [str(len(row.space)), str(trials)]
     each = seconds_per_epoch(settings)
     seconds = None if each is None else each * (cells * settings.epochs + trials * epochs)

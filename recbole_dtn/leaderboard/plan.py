@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.strict import Count, Positive, Strict
 from recbole_dtn.errors import DataError
 from recbole_dtn.leaderboard.match import Size
@@ -43,6 +44,10 @@ class TuneWanted(Strict):
         list[dict[str, Any]],
         Field(description="settings that every row tries after its trials, such as the defaults of other rows"),
     ] = []  # noqa: RUF012 (frozen)
+
+    def epochs_of(self, settings: Settings) -> int:
+        """Most epochs of a trial of a row with these settings."""
+        return min(self.epochs or settings.epochs, settings.epochs)
 
 
 class MatchedSize(Strict):
