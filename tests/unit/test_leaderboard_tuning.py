@@ -572,7 +572,7 @@ def test_a_row_is_added_to_a_file_that_extends_another_where_it_has_rows_of_its_
     assert "it is shipped: copy " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["ml-100k", "ml-100k-own", "ml-100k-time", "census-income", "census-income-own",
+@pytest.mark.parametrize("name", ["ml-100k", "ml-100k-own", "ml-100k-time", "ml-100k-time-own", "census-income", "census-income-own",
                                   "kuairand", "kuairand-own"])  # fmt: skip
 def test_shipped_leaderboards(name: str, tmp_path: Path) -> None:
     found = read_board(Path(f"leaderboard/{name}.yaml"))
