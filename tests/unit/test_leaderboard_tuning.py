@@ -588,3 +588,14 @@ def test_shipped_leaderboards(name: str, tmp_path: Path) -> None:
               "PLE over DTN's modules", "SingleTask with DTN's modules", "PLE behind GDCN", "SharedBottom of width",
               "DTN", "DTN released"]  # fmt: skip
     assert [each for each in wanted if not any(row.startswith(each) for row in names)] == []
+
+
+@pytest.mark.parametrize("name", ["single-task", "single-task-kuairand", "single-task-census"])
+def test_single_task_leaderboards_select_by_each_task_in_turn(name: str) -> None:
+    found = read_board(Path(f"leaderboard/{name}.yaml"))
+    assert (found.seeds, found.match, found.proposed) == (10, "none", [])
+    (dataset,) = found.datasets
+    tasks = [task.name for task in resolve([f"--dataset={dataset}"]).settings.tasks]
+    chosen = [list(entry.words) for entry in found.entries]
+    assert chosen == [[], *([f"--valid_metric={task}_auc"] for task in tasks)]
+    assert {entry.model for entry in found.entries} == {"SingleTask"}
