@@ -100,7 +100,11 @@ def _results(rows: Sequence[BoardRow], found: Comparison | None) -> str:
         f"{tex(' or '.join(map(str, sorted(numbers))))} {units}"
         f"{f', in brackets the standard error over the test {sampled(rows[0])}' if sample else ''}. "
         f"{_what_is_bold(rows, found)}"
-        + (rf" {tex(WORSE)}: with runs that diverged or overfit." if any(row.worse for row in rows) else "")
+        + (
+            rf" {tex(WORSE)}: with runs whose log loss is above that of predicting the share of positives."
+            if any(row.worse for row in rows)
+            else ""
+        )
     )
     return _table(caption, f"results-{rows[0].dataset}", "l" + "r" * (len(heads) - 1), body)
 

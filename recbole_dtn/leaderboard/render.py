@@ -121,14 +121,12 @@ def notes(rows: Sequence[BoardRow]) -> list[str]:
             f"{MARK} Selected on the test set: these numbers are optimistic; they compare with published tables of the "
             "same protocol only."
         )
-    for name, row in zip(names, rows, strict=True):
-        if row.worse:
-            tasks = ", ".join(dict.fromkeys(task for found_in in row.worse.values() for task in found_in))
-            where = ", ".join(f"{split.title}, seed {seed}" if several else f"seed {seed}" for split, seed in row.worse)
-            found.append(
-                f"{WORSE} {name}: {len(row.worse)} of {row.runs} runs ({where}) diverged or overfit: their log loss of "
-                f"{tasks} is above that of predicting the share of positives for every row. They are in the means."
-            )
+    if worse := [_worse_runs(name, row, several) for name, row in zip(names, rows, strict=True) if row.worse]:
+        found.append(
+            f"{WORSE} The log loss of a run is above that of predicting the share of positives of the split for every "
+            "row: it diverged, overfit, or learned from rows with another share. Such runs are in the means: "
+            f"{'; '.join(worse)}."
+        )
     found.append(_what_the_spread_is(rows))
     if any(shown_error(row, metric) is not None for row in rows for metric in row.errors):
         found.append(
@@ -158,6 +156,13 @@ def notes(rows: Sequence[BoardRow]) -> list[str]:
                 "the data and its log loss compares only under the same weight."
             )
     return [*found, *fairness_notes(rows, names)]
+
+
+def _worse_runs(name: str, row: BoardRow, several: bool) -> str:
+    tasks = ", ".join(dict.fromkeys(task for found in row.worse.values() for task in found))
+    where = [f"{split.title}, seed {seed}" if several else str(seed) for split, seed in row.worse]
+    seeds = "; ".join(where) if several else f"seed{'s' * (len(where) > 1)} {', '.join(where)}"
+    return f"{name} {len(row.worse)} of {row.runs} ({tasks}; {seeds})"
 
 
 def _over_what(rows: Sequence[BoardRow], names: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ docs/warnings.md says what each of them means and what to do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ from recbole_dtn.inspect.info.inputs import input_findings, input_sentences
 from recbole_dtn.inspect.info.skewed import skewed_numbers
 from recbole_dtn.inspect.info.tasks import FEW, few_in_test, few_words
 from recbole_dtn.preprocess.prepare import PreparedData, Split
-from recbole_dtn.record.constant import LOST, worse_than_constant
+from recbole_dtn.record.constant import LOST, Worse, worse_than_constant
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.registry import BALANCERS, METRICS, MODELS
 from recbole_dtn.report.text import share
@@ -38,6 +39,8 @@ in any case. A task about a person's age or marriage reaches .995 at an NE of .1
 inputs."""
 DIVERGED = 2.0
 """Log loss, in units of that of a constant, from which on a run has diverged and does not overfit alone."""
+SHIFTED = 4.0
+"""Standard errors between the shares of positives of two splits, from which on they are told to differ."""
 LARGEST_SHOWN = 1e6
 BROKEN = 0.05
 """Share of test rows with P(later) > P(earlier) above which it is a warning."""
@@ -172,12 +175,26 @@ def _worse_than_constant(record: RunRecord) -> Iterator[str]:
     for found in worse_than_constant(record):
         # Overfitting alone does not take a log loss this far.
         what = "the run diverged" if found.loss > DIVERGED * found.base else "the run diverged or overfits"
+        shift = "" if found.loss > DIVERGED * found.base else _shift(record, found)
         of_what = "that of predicting the share of positives for every row" if found.base != LOST else "which is no use"
         yield (
             f"task {found.task!r} has a log loss of {_shown(found.loss)} in {found.split}, above {found.base:.4f}, "
-            f"{of_what}: {what}: try a lower optimizer.lr, larger embedding_l2 or weight_decay, gradient_clip, or "
-            "select by mean_logloss (valid_metric)"
+            f"{of_what}: {what}{shift}: try a lower optimizer.lr, larger embedding_l2 or weight_decay, "
+            "gradient_clip, or select by mean_logloss (valid_metric)"
         )
+
+
+def _shift(record: RunRecord, found: Worse) -> str:
+    """That the share of positives is another one than in training, where it is by more than chance."""
+    name = "valid" if found.split == "validation" else found.split
+    (ones, rows), (trained, of) = (record.positives.get(each, {}).get(found.task, (0, 0)) for each in (name, "train"))
+    if not rows or not of:
+        return ""
+    pooled = (ones + trained) / (rows + of)
+    error = math.sqrt(pooled * (1 - pooled) * (1 / rows + 1 / of))
+    if abs(ones / rows - trained / of) <= SHIFTED * error:
+        return ""
+    return f", or predicts the share of training, {share(trained / of)} positives, where it is {share(ones / rows)}"
 
 
 def _shown(value: float) -> str:

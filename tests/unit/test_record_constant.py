@@ -63,6 +63,19 @@ def test_the_sentence_tells_a_divergence_from_overfitting(board_runs: Runs) -> N
     assert result_warnings(one(board_runs, 3.7e17)) == [diverged]
 
 
+def test_the_sentence_tells_a_share_that_has_changed_by_more_than_chance(board_runs: Runs) -> None:
+    def sentence(trained: int) -> str:
+        run = one(board_runs, 0.5)
+        changed = {**run.positives, "train": {"like": (trained, 10 * ROWS)}}
+        (found,) = untrusted(run.model_copy(update={"positives": changed}))
+        return found
+
+    # The standard error of the difference is about .01: 6.6, 4.3 and 3.1 of it.
+    assert "overfits, or predicts the share of training, 5.00% positives, where it is 10.00%: try" in sentence(500)
+    assert "overfits, or predicts the share of training, 15.00% positives, where it is 10.00%: try" in sentence(1500)
+    assert "overfits: try" in sentence(1350)
+
+
 def test_strict_names_the_run_and_leaves_sound_ones_alone(board_runs: Runs) -> None:
     sound, lost = one(board_runs, 0.3), one(board_runs, 0.5)
     refuse_untrusted([("a", sound)])
@@ -81,7 +94,7 @@ def test_a_board_marks_the_row_and_says_which_runs(board_runs: Runs) -> None:
     text = markdown(rows)
     assert "| MMoE ‡ |" in text
     assert "| PLE |" in text
-    assert "- ‡ MMoE ‡: 1 of 3 runs (seed 2) diverged or overfit: their log loss of like is above that of" in text
+    assert "learned from rows with another share. Such runs are in the means: MMoE ‡ 1 of 3 (like; seed 2)." in text
     out = io.StringIO()
     print_board(rows, Console(file=out, width=200))
     assert "MMoE ‡" in out.getvalue()
