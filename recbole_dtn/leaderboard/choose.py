@@ -265,7 +265,8 @@ class Chooser:
         for first in range(0, max(map(self.wanted, self.candidates), default=0), self.parallel):
             waiting: list[tuple[Candidate, int, dict[str, Any]]] = []
             cells: list[Cell] = []
-            for row in self.candidates:
+            # The longest first, so that no worker is left with a long one at the end of the step.
+            for row in sorted(self.candidates, key=_longest_trial, reverse=True):
                 if row.study is None:
                     continue
                 last = min(first + self.parallel, self.wanted(row))
@@ -394,6 +395,11 @@ def _tried(space: Sequence[Dimension], params: Mapping[str, Any]) -> list[str]:
         for dimension in space
         if dimension.key in params and params[dimension.key] != dimension.default
     ]
+
+
+def _longest_trial(row: Candidate) -> float:
+    """Seconds of the longest trial of a row so far."""
+    return max((trial.seconds or 0.0 for trial in row.study.trials), default=0.0) if row.study is not None else 0.0
 
 
 def _higher(settings: Settings) -> bool:

@@ -29,10 +29,12 @@ class Trainer:
 
     Attributes:
         before: called with the settings of each run, to raise in place of it. ran: settings of the runs.
+        seconds: of an epoch, by model; 1 by default.
     """
 
     before: Callable[[Settings], object] = str
     ran: list[Settings] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, overrides: list[str]) -> RunRecord:
         settings = resolve(overrides).settings
@@ -56,8 +58,8 @@ class Trainer:
                 for epoch, value in enumerate(curve, 1)
             ],
             parameters={"embedding": 1, "codebook": 0, "dense": 1}, train_samples_per_second=1.0, peak_rss_bytes=1,
-            peak_anon_bytes=None, wall_seconds={"train": float(len(curve))}, gate_weights={}, versions={},
-            valid_value=curve[-1],
+            peak_anon_bytes=None, wall_seconds={"train": len(curve) * self.seconds.get(settings.model, 1.0)},
+            gate_weights={}, versions={}, valid_value=curve[-1],
         )  # fmt: skip
         write_record(record, folder / run_id)
         return record

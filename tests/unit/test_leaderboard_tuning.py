@@ -572,6 +572,18 @@ def test_a_row_is_added_to_a_file_that_extends_another_where_it_has_rows_of_its_
     assert "it is shipped: copy " in capsys.readouterr().err
 
 
+def test_the_trials_of_a_step_start_with_those_of_the_slowest_row(tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    board.trainer.seconds = {"PLE": 9.0, "SharedBottom": 5.0}
+    board.run()
+    steps: dict[int, list[str]] = {}
+    for settings in board.trainer.ran:
+        if settings.trial is not None and settings.model != "Boosting":
+            steps.setdefault(settings.trial.number, []).append(settings.model)
+    assert steps.pop(0) == ["MMoE", "SharedBottom", "PLE"]
+    assert list(steps.values()) == [["PLE", "SharedBottom", "MMoE"]] * (TRIALS - 1)
+
+
 @pytest.mark.parametrize("name", ["ml-100k", "ml-100k-own", "ml-100k-time", "ml-100k-time-own", "census-income",
                                   "census-income-own", "kuairand", "kuairand-own"])  # fmt: skip
 def test_shipped_leaderboards(name: str, tmp_path: Path) -> None:
