@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -160,9 +161,11 @@ def notes(rows: Sequence[BoardRow]) -> list[str]:
 
 def _worse_runs(name: str, row: BoardRow, several: bool) -> str:
     tasks = ", ".join(dict.fromkeys(task for found in row.worse.values() for task in found))
-    where = [f"{split.title}, seed {seed}" if several else str(seed) for split, seed in row.worse]
-    seeds = "; ".join(where) if several else f"seed{'s' * (len(where) > 1)} {', '.join(where)}"
-    return f"{name} {len(row.worse)} of {row.runs} ({tasks}; {seeds})"
+    if several:
+        where = "; ".join(f"{split.title}, seed {seed}" for split, seed in row.worse)
+    else:
+        where = f"seed{'s' * (len(row.worse) > 1)} {_listed([seed for _, seed in row.worse])}"
+    return f"{name} {len(row.worse)} of {row.runs} ({tasks}; {where})"
 
 
 def _over_what(rows: Sequence[BoardRow], names: Sequence[str]) -> str:
@@ -195,10 +198,16 @@ def _splits_of(row: BoardRow) -> str:
 
 
 def _listed(numbers: Sequence[int]) -> str:
-    """Numbers, those in a row by the first and last: ``3 to 6``, ``3, 5``."""
-    if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
-        return f"{numbers[0]} to {numbers[-1]}"
-    return ", ".join(map(str, numbers))
+    """Numbers, three and more in a row by the first and last.
+
+    >>> _listed([3, 4, 5, 6]), _listed([3, 4]), _listed([1, 3, 4, 5])
+    ('3 to 6', '3, 4', '1, 3 to 5')
+    """
+    parts: list[str] = []
+    for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        found = [number for _, number in run]
+        parts += [f"{found[0]} to {found[-1]}"] if len(found) > 2 else map(str, found)
+    return ", ".join(parts)
 
 
 def _what_the_spread_is(rows: Sequence[BoardRow]) -> str:
