@@ -192,5 +192,6 @@ def _add(words: list[str]) -> int:
             raise UsageError(str(error).replace(trial.name, str(file))) from None
     write_text(file, text)
     new = sum(cell.name == plan.models[-1].name for cell in cells)
-    say(make_console(), f"{file}: added {entry}, {new} cells; `leaderboard run {file}` runs them")
+    trust = " --trust" if plugins or known else ""
+    say(make_console(), f"{file}: added {entry}, {new} cells; `leaderboard run {file}{trust}` runs them")
     return 0

@@ -225,6 +225,8 @@ or its records (BOARD.records.jsonl.gz).
     place="two leaderboards, each a folder of runs, a leaderboard's file or its records",
 )
 DIFF.option("output", "FILE.md", "file for the comparison as Markdown too")
+DIFF.option("plugins", "a.py,b.py", "Python files that register models, interactions, ...")
+DIFF.flag("trust", "run the plug-in files that the files of the leaderboards and config_files name")
 
 ADD = Command(
     "leaderboard add",

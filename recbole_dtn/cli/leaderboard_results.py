@@ -260,11 +260,12 @@ def diff(words: list[str]) -> int:
 
     console = make_console()
     boards = []
+    options = [*([f"--plugins={given.plugins}"] if given.plugins else []), *(["--trust"] if given.trust else [])]
     for word in given.words:
         file = Path(word) if word.endswith(FILES) else None
         if file is None and not Path(word).is_dir():
             raise UsageError(f"leaderboard diff: no folder {word}; expected {DIFF.place}")
-        found = _finder(RENDER.parse([] if file else [f"--records={word}"]), file, Path(OUTPUT))()
+        found = _finder(RENDER.parse([*options, *([] if file else [f"--records={word}"])]), file, Path(OUTPUT))()
         if not found.records:
             raise UsageError(f"leaderboard diff: no finished run of {word}; {_what_else(found.unreadable)}")
         for message in found.unreadable:

@@ -82,7 +82,9 @@ def setting_notes(cells: Sequence[Cell]) -> list[str]:
 
 def _equal(named: Named) -> list[str]:
     same = len({row.source_fingerprint for _, row in named}) == 1 and len({row.splits for _, row in named}) == 1
-    settings, differing = _shared_and_not([(name, row.model, row.settings) for name, row in named], EQUAL)
+    # Told only where it is set, so that numbers on a part of the data do not look like those on all of it.
+    keys = (*EQUAL, "limit_rows") if any(row.settings.get("limit_rows") for _, row in named) else EQUAL
+    settings, differing = _shared_and_not([(name, row.model, row.settings) for name, row in named], keys)
     shared = [*(["data and split"] if same else []), *settings]
     found = [f"Equal for all rows: {', '.join(shared)}."] if shared else []
     return [*found, *([f"Not equal: {'; '.join(differing)}."] if differing else [])]

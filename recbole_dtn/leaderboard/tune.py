@@ -25,7 +25,7 @@ from recbole_dtn.leaderboard.session import Sessions
 from recbole_dtn.report.console import say
 from recbole_dtn.report.files import write_text
 from recbole_dtn.report.tables import show_table
-from recbole_dtn.report.text import decimal, share
+from recbole_dtn.report.text import counted, decimal, share
 from recbole_dtn.training.signals import Signals
 from recbole_dtn.tuning.study import RANDOM_TRIALS
 
@@ -79,6 +79,12 @@ def tune_model(
         console=console, parallel=workers,
     )  # fmt: skip
     chooser.refuse_nothing_to_tune()
+    chooser.open_studies()
+    study = chooser.candidates[0].study
+    assert study is not None
+    if len(study.trials) > wanted.trials:
+        chooser.tune = wanted.model_copy(update={"trials": len(study.trials)})
+        say(console, f"{len(study.trials)} trials are recorded, more than trials={wanted.trials}: all of them count")
     name = f"{model}-{dataset}"
     best_file, page = output / f"{name}.best.yaml", output / f"{name}.html"
 
@@ -121,7 +127,12 @@ def best_yaml(tuning: RowTuning, settings: Settings) -> str:
     found = {"model": settings.model, "dataset": settings.dataset, **_differing(values, usual)}
     best = tuning.best_trial
     assert best is not None
-    head = f"# Trial {best.number} of {len(tuning.trials)}: {tuning.metric} {decimal(best.value, 4)} on validation.\n"
+    rows = f", limit_rows={settings.limit_rows}" if settings.limit_rows else ""
+    epochs = f", of at most {counted(tuning.epochs, 'epoch')}" if tuning.epochs else ""
+    head = (
+        f"# Trial {best.number} of {len(tuning.trials)}{epochs}{rows}: {tuning.metric} {decimal(best.value, 4)} on "
+        "validation.\n"
+    )
     text: str = yaml.safe_dump(found, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     return head + text
 

@@ -101,6 +101,22 @@ def test_the_command_compares_two_folders(shown: Shown, tmp_path: Path, board_ru
         assert (code, told in err) == (2, True), err
 
 
+def test_leaderboards_with_plugins_are_compared_once_their_files_are_trusted(shown: Shown, tmp_path: Path) -> None:
+    board, plugin = tmp_path / "mine.yaml", tmp_path / "plugin.py"
+    plugin.write_text("SIZE = 1\n")
+    board.write_text(f"datasets: [ml-100k]\nmodels: [MMoE]\nplugins: [{plugin}]\n")
+    words = ["leaderboard", "diff", str(board), str(board)]
+    for more, told in (
+        ([], "--trust"),
+        (["--trust"], "no finished run"),
+        ([f"--plugins={plugin}"], "no finished run"),
+    ):
+        code, _, err = shown(*words, *more)
+        assert (code, told in err) == (2, True), err
+    code, out, _ = shown("leaderboard", "add", str(board), "--model=PLE", "--trust")
+    assert (code, f"`leaderboard run {board} --trust` runs them" in " ".join(out.split())) == (0, True), out
+
+
 # ---- add ------------------------------------------------------------------------------------------------------------
 
 BLOCK = "# mine\nmodels:   # rows\n  - A\n  - name: b\n    model: B # last\n\n  # end\nseeds: 3\n"

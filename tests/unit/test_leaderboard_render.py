@@ -16,6 +16,7 @@ from recbole_dtn.leaderboard.cells import Cell, plan_cells
 from recbole_dtn.leaderboard.design import Design
 from recbole_dtn.leaderboard.forms import FORMS, write_forms
 from recbole_dtn.leaderboard.remake import Remade, names_of, of_cells, of_folder
+from recbole_dtn.leaderboard.render import notes
 from recbole_dtn.leaderboard.run import run_board
 from recbole_dtn.leaderboard.statistics import summarise
 from recbole_dtn.leaderboard.stored import Stored, compute_statistics
@@ -188,3 +189,15 @@ def test_what_the_command_refuses(shown: Shown, words: list[str], told: str) -> 
     code, _, err = shown("leaderboard", "render", *words)
     assert code == 2
     assert told in err
+
+
+def test_a_part_of_the_data_is_told(board_runs: Runs) -> None:
+    part = [
+        run
+        for rows in (4000, None)
+        for run in board_runs("PLE" if rows else "MMoE", 0.8, settings={"limit_rows": rows})
+    ]
+    both = [run for model in ("PLE", "MMoE") for run in board_runs(model, 0.8, settings={"limit_rows": 4000})]
+    assert any("limit_rows 4000" in note and note.startswith("Equal for all rows") for note in notes(summarise(both)))
+    assert any(note.startswith("Not equal: ") and "limit_rows" in note for note in notes(summarise(part)))
+    assert not [note for note in notes(summarise(board_runs("PLE", 0.8))) if "limit_rows" in note]

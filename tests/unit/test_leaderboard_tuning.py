@@ -516,6 +516,23 @@ def test_tune_writes_the_best_settings_for_config_files(tmp_path: Path) -> None:
     assert "share of the variance of weighted_auc" in text.getvalue()
 
 
+def test_fewer_trials_than_are_recorded_leave_the_best_settings_as_they_are(tmp_path: Path) -> None:
+    trainer, texts, said = Trainer(), [], ""
+    for trials in (7, 2):
+        text = io.StringIO()
+        found = tune_model(
+            "MMoE", "ml-100k", [f"--output_dir={tmp_path / 'runs'}", "--limit_rows=4000"],
+            TuneWanted(trials=trials, epochs=3, space=SPACE), tmp_path / "out", Console(file=text, width=200),
+            run_cell=trainer, fingerprint=lambda settings: FINGERPRINT,
+        )  # fmt: skip
+        texts.append(found.best_file.read_text())
+        said = text.getvalue()
+    assert len(trainer.ran) == 7
+    assert "7 trials are recorded, more than trials=2: all of them count" in said
+    assert texts[0] == texts[1]
+    assert " of 7, of at most 3 epochs, limit_rows=4000: weighted_auc" in texts[0]
+
+
 def test_a_model_without_anything_to_tune_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing of Logistic is tuned"):
         tune_model(
