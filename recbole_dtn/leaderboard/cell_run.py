@@ -10,12 +10,13 @@ from typing import Any
 from filelock import Timeout
 
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.errors import RecBoleDTNError
+from recbole_dtn.errors import Preempted, RecBoleDTNError
 from recbole_dtn.leaderboard.cells import Cell, cell_of
 from recbole_dtn.leaderboard.records import Recorded
 from recbole_dtn.plugins import changed_plugins
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.faults import plugin_fault
+from recbole_dtn.report.text import clipped, shown
 
 __all__ = [
     "Answer", "Call", "Fingerprint", "RunCell", "fit_cell", "fit_cell_beside", "present_fingerprint", "reason",
@@ -24,6 +25,8 @@ __all__ = [
 
 RunCell = Callable[[list[str]], RunRecord]
 Fingerprint = Callable[[Settings], str | None]
+LONGEST_REASON = 2000
+"""Characters of the reason of a failure in the files and on the terminal."""
 Answer = tuple[str, Any]
 """``result`` and a record, ``failure`` or ``interrupted`` and a sentence, or ``elsewhere``: another process runs it."""
 
@@ -47,10 +50,8 @@ def run_call(call: Call) -> Answer:
         return "result", run_locked(cell_of(call.words))
     except Timeout:
         return "elsewhere", None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Preempted):
         return "interrupted", "interrupted"
-    except SystemExit as error:
-        return "interrupted", f"ended with exit code {error.code}"
     except BaseException as error:
         return "failure", reason(error)
 
@@ -107,7 +108,6 @@ def present_fingerprint(settings: Settings) -> str | None:
 
 def reason(error: BaseException) -> str:
     """Why a cell failed, in a sentence."""
-    if isinstance(error, RecBoleDTNError):
-        return str(error)
     known = plugin_fault(error) if isinstance(error, Exception) else None
-    return known or f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, RecBoleDTNError) else known or f"{type(error).__name__}: {error}"
+    return clipped(shown(text), LONGEST_REASON)

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from recbole_dtn.errors import UsageError
 from recbole_dtn.leaderboard.cell_run import present_fingerprint, recorded_run
 from recbole_dtn.leaderboard.cells import Cell, resolve_cell
 from recbole_dtn.leaderboard.choose import Chooser, candidates_of, refuse_trial_seeds, schema_of
@@ -23,8 +24,15 @@ def missing_jobs(cells: Sequence[Cell], known: Recorded | None = None) -> Iterat
     """A command per cell without a record; it can be started in any folder, on any machine with the same disk.
 
     ``known``: records from elsewhere, which count too.
+
+    Raises:
+        UsageError: for a line break in a setting or in the folder, before the first command: what reads the commands
+            line by line would run the rest of it by itself.
     """
     here = shlex.quote(str(Path.cwd()))
+    for word in (here, *(word for cell in cells for word in cell.overrides)):
+        if len(word.splitlines()) > 1:
+            raise UsageError(f"--print_jobs: expected one line per command, found a line break in {word!r}")
     known = Recorded() if known is None else known
     for cell in cells:
         if recorded_run(cell, known) is None:

@@ -244,9 +244,9 @@ class Session:
         """Take what a cell has come to.
 
         Raises:
-            KeyboardInterrupt: where Ctrl-C ended it. Preempted: where SIGTERM did.
+            KeyboardInterrupt: where Ctrl-C ended it in this process. Preempted: where SIGTERM did.
         """
-        outcome = outcome if self.executor is None else self._of_job(outcome)
+        outcome = outcome if self.here else self._of_process(outcome)
         position, record = outcome.task, outcome.result
         again = outcome.elsewhere or (outcome.died and position not in self.died)
         if record is None and not outcome.interrupted and not again:
@@ -277,12 +277,13 @@ class Session:
         self._tell(position, f"{_result(record)} ({seconds:.0f} s)")
         self.progress.end(self.cells[position], record)
 
-    def _of_job(self, outcome: Outcome) -> Outcome:
-        """The outcome of a job: its scheduler may end it, and its record must be where this process sees it."""
+    def _of_process(self, outcome: Outcome) -> Outcome:
+        """The outcome of another process: it alone may be told to end, and a job's record must be on this disk."""
         position, record = outcome.task, outcome.result
         if outcome.interrupted or (record is not None and record.status != "finished"):
-            return Outcome(position, failure="its job was told to end", died=True)
-        if record is None:
+            what = "process" if self.executor is None else "job"
+            return Outcome(position, failure=f"its {what} was told to end", died=True)
+        if record is None or self.executor is None:
             return outcome
         cell = self.cells[position]
         self.recorded.read(cell.folder)
@@ -300,7 +301,7 @@ def _here(position: int, run_cell: RunCell, overrides: list[str]) -> Outcome:
         return Outcome(position, run_cell(overrides))
     except KeyboardInterrupt:
         return Outcome(position, interrupted=True)
-    except Exception as error:  # whatever stops one cell must not stop the cells after it
+    except (Exception, SystemExit) as error:  # whatever stops one cell must not stop the cells after it
         return Outcome(position, failure=reason(error))
 
 

@@ -98,7 +98,7 @@ def statistics_of(
 
     Args:
         rows: of one data set. runs: of each row. folder_of: where the test scores of a run are.
-        known: earlier statistics, of which those of the same runs are not computed again.
+        known: earlier statistics, of which those of the same runs and number of draws are not computed again.
     """
     wanted = _Wanted.of(rows, runs)
     pairs, of_rows = _by_key(known, "pairs", "differences"), _by_key(known, "rows", "ece")
@@ -113,7 +113,11 @@ def statistics_of(
         found_rows.append(line)
         for first, second in wanted.pairs:
             if first is row:
-                found_pairs.append(pairs.get(wanted.key(first, second)) or _pair(first, second, wanted, reader))
+                line = pairs.get(wanted.key(first, second), {})
+                if line.get("draws") != reader.number:  # new, or of another number of rows
+                    again = _pair(first, second, wanted, reader)
+                    line = again if "missing" not in again or not line else line
+                found_pairs.append(line)
         reader.forget(row)
     if not wanted.pairs and not any("ece" in line for line in found_rows):
         return None

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from recbole_dtn.errors import Preempted
+
 __all__ = ["Outcome", "Workers"]
 
 STOPPING = 60.0
@@ -55,8 +57,10 @@ class _Worker:
         """The outcome of the task that has ended; a process that died is one, with the reason."""
         self.busy = False
         try:
+            if not self.pipe.poll():  # a process that it forked still holds the pipe
+                raise EOFError
             kind, value = self.pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):
             self.process.join()
             return Outcome(self.task, failure=_how_it_ended(self.process.exitcode), died=True)
         if kind == "result":
@@ -132,13 +136,15 @@ class Workers:
         busy = {worker.pipe: worker for worker in self._workers if worker.busy}
         if not busy:  # wait would sleep
             return
-        for pipe in wait(list(busy), seconds):
-            yield busy[pipe].collect()  # type: ignore[index]
+        ready = wait(list(busy), seconds)
+        for pipe, worker in busy.items():
+            if pipe in ready or not worker.process.is_alive():
+                yield worker.collect()
 
 
 def _how_it_ended(code: int | None) -> str:
     if code is not None and code < 0:
-        name = signal.Signals(-code).name
+        name = next((known.name for known in signal.Signals if known == -code), f"signal {-code}")
         hint = " (the system ends the largest process so when memory runs out)" if name == "SIGKILL" else ""
         return f"its process was ended by {name}{hint}"
     return f"its process ended with exit code {code}"
@@ -154,10 +160,8 @@ def _serve(pipe: Connection, job: Job, explain: Callable[[BaseException], str]) 
             return
         try:
             answer = "result", job(argument)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Preempted):
             answer = "interrupted", "interrupted"
-        except SystemExit as error:
-            answer = "interrupted", f"ended with exit code {error.code}"
         except BaseException as error:
             answer = "failure", explain(error)
         try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ class ScoreKeeper:
         found = {name: values[order] for name, values in found.items()}
         scores = found.pop("scores")
         rows = _rows_file(folder, fingerprint)
-        if not rows.is_file():
+        if read_rows(folder, fingerprint) is None:  # missing, or damaged
             _save(rows, found, compressed=True)
         _save(folder / FILE_NAME, {"scores": scores, "fingerprint": np.array(fingerprint)}, compressed=False)
 
@@ -111,7 +112,7 @@ def _load(path: Path) -> dict[str, Array] | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile):  # missing, or damaged: as if it were not there
+    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile):  # missing, or damaged
         return None
 
 

@@ -174,12 +174,12 @@ def _too_good(record: RunRecord) -> Iterator[str]:
 def _worse_than_constant(record: RunRecord) -> Iterator[str]:
     for found in worse_than_constant(record):
         # Overfitting alone does not take a log loss this far.
-        what = "the run diverged" if found.loss > DIVERGED * found.base else "the run diverged or overfits"
-        shift = "" if found.loss > DIVERGED * found.base else _shift(record, found)
+        diverged = found.loss > DIVERGED * found.base
+        what = "the run diverged" if diverged else f"the run diverged or overfits{_shift(record, found)}"
         of_what = "that of predicting the share of positives for every row" if found.base != LOST else "which is no use"
         yield (
             f"task {found.task!r} has a log loss of {_shown(found.loss)} in {found.split}, above {found.base:.4f}, "
-            f"{of_what}: {what}{shift}: try a lower optimizer.lr, larger embedding_l2 or weight_decay, "
+            f"{of_what}: {what}: try a lower optimizer.lr, larger embedding_l2 or weight_decay, "
             "gradient_clip, or select by mean_logloss (valid_metric)"
         )
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 
 from recbole_dtn.cli import main
+from recbole_dtn.data.features import Features
 from recbole_dtn.leaderboard import speed
 from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.record.record import read_record
@@ -51,6 +53,29 @@ def words(shop: Path, *more: str) -> list[str]:
 @pytest.fixture(scope="module")
 def cell(shop: Path) -> Callable[..., Run]:
     return lambda *more: fit_argv(words(shop, *more), cell=AsCell())
+
+
+@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[:40] + b"\0" * 60 + whole[100:]])
+def test_damaged_scores_count_as_missing_and_rows_are_written_again(
+    damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    keeper, folder = ScoreKeeper(50, 1), tmp_path / "data" / "DTN" / "run"
+    folder.mkdir(parents=True)
+    batch = Features(
+        ids=torch.zeros(50, 1, dtype=torch.int64), dense=torch.empty(50, 0), labels=torch.rand(50, 1),
+        observed=torch.ones(50, 1, dtype=torch.bool), row=torch.arange(50),
+    )  # fmt: skip
+    keeper.add(batch, torch.rand(50, 1))
+    keeper.write(folder, "f")
+    (rows,) = (tmp_path / "data" / ".test").iterdir()
+    for file in (rows, folder / "test_scores.npz"):
+        file.write_bytes(damage(file.read_bytes()))
+    assert (read_rows(folder, "f"), read_scores(folder, "f")) == (None, None)
+    keeper.write(folder, "f")
+    found = read_rows(folder, "f")
+    assert found is not None
+    assert found.labels.tolist() == batch.labels.tolist()
+    assert read_scores(folder, "f") is not None
 
 
 def test_the_scores_of_a_cell_give_its_metrics(cell: Callable[..., Run]) -> None:

@@ -14,6 +14,14 @@ def job(argument: dict[str, Any]) -> Any:
     """What the processes of these tests do."""
     if argument.get("die"):
         os.kill(os.getpid(), argument["die"])
+    if argument.get("forks"):
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+        Path(argument["forks"]).write_text(str(child))
+        os._exit(4)
+    if argument.get("exit") is not None:
+        sys.exit(argument["exit"])
     if argument.get("leave") is not None:
         os._exit(argument["leave"])
     if argument.get("raise"):

@@ -194,6 +194,18 @@ def test_print_jobs_run_by_themselves_and_are_collected(
     assert (kind, found.run_id) == ("result", record.parent.name), "recorded, so not run again"
 
 
+def test_jobs_with_a_line_break_are_refused_before_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A shell that reads the commands line by line would run what follows the break."""
+    monkeypatch.chdir(tmp_path)
+    Path("toy.yaml").write_text(PLANTED + 'settings: {cache_dir: "cache\\ntouch X #"}\n')
+    assert main(["leaderboard", "run", "toy.yaml", "--print_jobs"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "--print_jobs: expected one line per command, found a line break in" in shown.err
+
+
 def test_a_call_answers_for_what_goes_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     kind, text = run_call(Call(str(tmp_path), ("--model=Logistic", "--dataset=none-such")))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from recbole_dtn.data.features import Features
+from recbole_dtn.errors import DataError
 from recbole_dtn.leaderboard.compare import compare
 from recbole_dtn.leaderboard.design import Design
 from recbole_dtn.leaderboard.statistics import BoardRow, Metric, Tested, summarise
@@ -200,6 +201,29 @@ def test_statistics_are_kept_under_the_runs_that_they_are_of(tmp_path: Path, boa
     assert not rows[1].tested
 
 
+def test_statistics_do_not_depend_on_how_many_rows_there_were_before(
+    tmp_path: Path, board_runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More rows take more draws, also of the differences that are stored already."""
+    monkeypatch.setattr("recbole_dtn.leaderboard.tested.DRAWS_EACH", 1500)
+    board = Board(tmp_path, board_runs, grouped=True)
+    board.add("Good", 0.1, valid=0.9)
+    board.add("Worse", 3.0)
+    before, stored = board.rows()
+    board.add("Same", 0.11)
+    after, grown = board.rows(stored)
+    anew, _ = board.rows()
+    assert [row.tested_on["draws"] for row in after] == [0, 3000, 3000]
+    assert before[1].tested_on["draws"] == 2000
+    assert after == anew
+    folders, board.folders = board.folders, {}
+    kept, _ = board.rows(stored)
+    assert kept[1].tested == before[1].tested, "without scores what is stored stays"
+    board.records = [run for run in board.records if run.model != "Same"]
+    board.folders = folders
+    assert board.rows(grown)[0] == before, "and fewer rows take fewer"
+
+
 def test_what_an_earlier_version_kept_stays_where_there_are_no_scores(tmp_path: Path, board_runs: Runs) -> None:
     board = Board(tmp_path, board_runs, grouped=True)
     board.add("Good", 0.1, valid=0.9)
@@ -251,8 +275,45 @@ def test_holm_over_rows_and_tasks_by_hand(board_runs: Runs) -> None:
     assert [found.significant(each) for each in found.differences] == [False, True, False, False]
 
 
-@pytest.mark.parametrize(("text", "told"), [("{", "not JSON"), ('{"format": 9}', "expected format 1")])
-def test_a_wrong_file_is_refused(tmp_path: Path, text: str, told: str) -> None:
-    (tmp_path / "b.statistics.json").write_text(text)
-    with pytest.raises(Exception, match=told):
+SPEED = '{"format": 1, "machine": "x", "rows": [%s]}'
+PAIRS = '{"format": 1, "datasets": {"a": {"rows": [], "pairs": [%s]}}}'
+FAILURES = "dataset,name,model,split,seed,settings_digest,reason\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("statistics.json", "{", "line 1: not JSON"),
+        ("statistics.json", "", "line 1: not JSON"),
+        ("statistics.json", "[" * 100_000, "nested too deeply"),
+        ("statistics.json", "null", "Input should be a valid map"),
+        ("statistics.json", '{"format": 9, "datasets": {}}', "format: Input should be 1"),
+        ("statistics.json", '{"format": 1}', "datasets: Field required"),
+        ("statistics.json", '{"format": 1, "datasets": {"a": 3}}', "datasets.a: Input should be a valid map"),
+        ("statistics.json", PAIRS % "3", "datasets.a.pairs.0: Input should be"),
+        ("statistics.json", PAIRS % '{"settings_digest": "d", "against": "B", "draws": "2"}', "pairs.0.draws: Input"),
+        ("speed.json", "[]", "Input should be a valid map"),
+        ("speed.json", '{"format": 1}', "machine: Field required"),
+        ("speed.json", '{"format": 1, "rows": 3, "machine": "x"}', "rows: Input should be a valid list"),
+        ("speed.json", SPEED % "{}", "rows.0.dataset: Field required"),
+        (
+            "speed.json",
+            SPEED % '{"dataset": "a", "settings_digest": "d", "code_version": "1", "busy_cores": "1"}',
+            "rows.0.busy_cores: Input should be a valid number",
+        ),
+        ("failures.csv", FAILURES + f"a,x,MMoE,random,7,d,{'n' * 140_000}\n", "larger than field limit"),
+        ("failures.csv", FAILURES.replace(",split", "") + "a,x,MMoE,7,d,no memory\n", "0.split: Field required"),
+        ("failures.csv", FAILURES + "a,x,MMoE,random,seven,d,no memory\n", "0.seed: Input should be a valid integer"),
+        ("failures.csv", FAILURES + "a,x,MMoE,random,7\n", "0.settings_digest: Input should be a valid string"),
+        ("failures.csv", FAILURES + 'a,x,MMoE,random,7,d,"no mem', "unexpected end of data"),
+    ],
+)
+def test_a_file_that_was_changed_or_damaged_is_refused(tmp_path: Path, name: str, text: str, told: str) -> None:
+    path = tmp_path / f"b.{name}"
+    path.write_text(text)
+    with pytest.raises(DataError) as caught:
         Stored.read("b", tmp_path)
+    said = str(caught.value)
+    assert said.startswith(str(path))
+    assert told in said
+    assert "remove the file" in said

@@ -2,6 +2,7 @@
 
 import io
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from recbole_dtn.leaderboard.cells import plan_cells
 from recbole_dtn.leaderboard.failures import Notes
 from recbole_dtn.leaderboard.progress import BoardProgress
 from recbole_dtn.leaderboard.run import run_board
+from recbole_dtn.leaderboard.session import Sessions
+from recbole_dtn.leaderboard.stored import Stored
 from recbole_dtn.leaderboard.workers import Outcome, Workers, _serve
 from recbole_dtn.record.record import RunRecord
 from tests.unit.jobs import explain, job
@@ -55,6 +58,25 @@ def test_a_dead_process_fails_its_task_alone_and_another_takes_its_place() -> No
     assert found[4].interrupted
     assert not found[3].interrupted
     assert found[0].result[0] != found[5].result[0], "the process of the first task is gone by the last"
+
+
+def test_a_process_whose_child_lives_on_is_seen_to_have_died(tmp_path: Path) -> None:
+    """The child has its parent's end of the pipe, which is therefore not closed."""
+    child = tmp_path / "child"
+    with Workers(1, job, explain) as pool:
+        pool.start(0, {"forks": str(child)})
+        end, found = time.monotonic() + 60, []
+        while not found and time.monotonic() < end:
+            found = list(pool.finished(0.1))
+    os.kill(int(child.read_text()), signal.SIGKILL)
+    assert found == [Outcome(0, failure="its process ended with exit code 4", died=True)]
+
+
+def test_leaving_python_is_a_fault_of_the_task_and_unnamed_signals_have_numbers() -> None:
+    found = work([{"exit": 3}, {"die": signal.SIGRTMIN + 6}, {"value": 1}], count=1)
+    assert found[0] == Outcome(0, failure="explained: 3")
+    assert found[1].failure == f"its process was ended by signal {signal.SIGRTMIN + 6}"
+    assert found[2].result[1] == 1
 
 
 def test_a_task_that_runs_when_the_pool_is_closed_may_save_what_it_has(tmp_path: Path) -> None:
@@ -202,6 +224,41 @@ def test_a_cell_that_fails_beside_is_not_run_again_but_by_a_later_board(
     assert "no memory" in (tmp_path / "out" / "ml-100k.failures.csv").read_text()
     assert "DTN ml-100k seed 1 ... failed: again" in board()
     assert ran == ["MMoE", "DTN"]
+
+
+@pytest.mark.parametrize("fault", [SystemExit(3), ValueError("a\rb\ud800" + "c" * 200_000)])
+def test_whatever_ends_a_cell_is_a_line_of_the_file_of_failures(tmp_path: Path, fault: BaseException) -> None:
+    trainer = Trainer(tmp_path)
+    trainer.faults = {("DTN", 1): fault}
+
+    def board() -> None:
+        run_board(
+            ["DTN", "MMoE"], ["ml-100k"], [1], [], tmp_path / "out", Console(file=io.StringIO()), board="b",
+            run_cell=trainer, resolve=trainer.resolve, fingerprint=lambda _: None,
+        )  # fmt: skip
+
+    for _ in range(2):  # the second reads what the first wrote
+        with pytest.raises(RecBoleDTNError, match="1 of 2 cells failed"):
+            board()
+        (failure,) = Stored.read("b", tmp_path / "out").failures
+        assert failure.reason.startswith(f"{type(fault).__name__}: ")
+        assert len(failure.reason) <= 2000
+        assert "| MMoE |" in (tmp_path / "out" / "b.md").read_text()
+
+
+def test_a_process_that_alone_is_told_to_end_does_not_end_the_leaderboard(tmp_path: Path) -> None:
+    """Its cell is run once more, and has failed after that."""
+    trainer = Trainer(tmp_path)
+    console = Console(file=io.StringIO(), width=200)
+    cells = plan_cells(["DTN", "MMoE"], ["ml-100k"], [1], [], resolve=trainer.resolve)
+    with Sessions(cells, console, None, lambda _: None, workers=2) as sessions:
+        session = sessions(cells)
+        interrupted = trainer(list(cells[0].overrides)).model_copy(update={"status": "preempted"})
+        for outcome in (Outcome(0, interrupted), Outcome(0, interrupted=True)):
+            session.locks[0].acquire()
+            session._end(outcome)
+    assert session.failures == [(cells[0], "its process was told to end")]
+    assert "its process was told to end; it is run once more" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_failure_is_in_the_file_before_the_leaderboard_ends(tmp_path: Path) -> None:
