@@ -175,14 +175,14 @@ def _add(words: list[str]) -> int:
     from recbole_dtn.leaderboard.board import appended, entry_of, read_board
 
     entry = entry_of(given.model, given.name, given.settings)
-    text = appended(file.read_text(encoding="utf-8"), "models", entry, inherited=True)
     plugins, known = split_words(given.plugins or ""), read_board(file).plugins
+    text = appended(file.read_bytes().decode(), "models", entry, inherited=True)  # with the line ends that it has
     for path in plugins:
         if path not in known:
             text = appended(text, "plugins", path, inherited=bool(known))
     # Beside it, where `extends` finds other files.
-    with NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, prefix=".", suffix=file.suffix) as trial:
-        trial.write(text)
+    with NamedTemporaryFile(dir=file.parent, prefix=".", suffix=file.suffix) as trial:
+        trial.write(text.encode())
         trial.flush()
         options = [f"--plugins={','.join(plugins)}"] if plugins else []
         try:

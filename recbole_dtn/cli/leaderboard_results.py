@@ -46,6 +46,7 @@ def write_found(
     found: Remade, output: Path, name: str | None = None, forms: Sequence[str] | None = None, below: str | None = None
 ) -> None:
     """Write the tables and the page of records, and say which cells have none."""
+    from recbole_dtn.leaderboard.failures import NOT_RUN, write_failures
     from recbole_dtn.leaderboard.forms import FORMS, write_forms
     from recbole_dtn.leaderboard.statistics import summarise
     from recbole_dtn.leaderboard.stored import Stored, compute_statistics
@@ -62,7 +63,14 @@ def write_found(
         raise UsageError(f"no finished run {where}; {_what_else(found.unreadable)}")
     name = name or found.name
     # A file that is not in the folder of the tables may have been kept with the records.
-    stored = Stored.read(name, output, Path(below) if below else None)
+    places = [output, *([Path(below)] if below else [])]
+    stored = Stored.read(name, *places)
+    if found.missing:
+        known = {(line.settings_digest, line.split, line.seed): line.reason for line in stored.failures}
+        missing = [(cell.key.settings_digest, cell.key.split.title, cell.key.seed) for cell in found.missing]
+        reasons = [known.get(key, NOT_RUN) for key in missing]
+        write_failures(list(zip(found.missing, reasons, strict=True)), output, name)
+        stored = Stored.read(name, *places)
     if found.beside is not None:
         stored = stored.or_else(Stored.read(found.name, found.beside))
     rows = summarise(found.records, found.names, found.design)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from recbole_dtn.config.faults import Fault
@@ -45,6 +45,10 @@ def _findings(settings: Settings, faulty: Collection[str]) -> Iterator[tuple[str
             "bfloat16 loses the small steps of dense adam; use embedding_optimizer.name=lazy_adam, rowwise_adagrad, "
             "adagrad or sgd, which round stochastically, or set float32",
         )
+    if settings.folder is not None and (
+        PurePath(settings.folder).is_absolute() or ".." in PurePath(settings.folder).parts
+    ):
+        yield "folder", f"expected a folder under data_path; found {settings.folder!r}; its place goes in data_path"
     compression = settings.embedding_compression
     if compression.method != "none" and compression.keep > compression.above:
         yield (

@@ -20,6 +20,7 @@ __all__ = [
     "dataset_values",
     "dataset_yaml",
     "has_atomic_files",
+    "is_folder_name",
     "known_datasets",
     "prepared_datasets",
     "protocols",
@@ -99,7 +100,7 @@ def dataset_layer(name: str | None, data_path: str | None, merged: Branch, fault
     if name is None or data_path is None:
         return Branch("")
     where = merged["dataset"].where
-    if not _is_folder_name(name):
+    if not is_folder_name(name):
         message = f"expected the name of a folder under data_path; found {name!r}; its place goes in data_path"
         faults.append(Fault("dataset", message, where))
         return Branch("")
@@ -115,7 +116,7 @@ def dataset_layer(name: str | None, data_path: str | None, merged: Branch, fault
     return Branch("")
 
 
-def _is_folder_name(name: str) -> bool:
+def is_folder_name(name: str) -> bool:
     """Whether a name may be a folder's, with room for the endings of its files."""
     try:
         size = len(os.fsencode(name))
@@ -145,7 +146,7 @@ def _extended(file: Path, data_path: Path, seen: list[str]) -> Branch:
     if base is None or is_null(base):
         return layer
     other = str(plain(base))
-    found = (dataset_yaml(other, data_path) or shipped("dataset", other)) if _is_folder_name(other) else None
+    found = (dataset_yaml(other, data_path) or shipped("dataset", other)) if is_folder_name(other) else None
     if found is None:
         raise UsageError(f"{name}: extends {other!r}, an unknown data set; {_nearest(other, data_path)}")
     if found == file:  # a file of the user's own that extends the shipped one of its name

@@ -92,6 +92,10 @@ def read_archive(path: Path) -> Archive:
         head = Head.model_validate(first)
     except ValidationError:
         raise DataError(f"{path}, line 1: not the records of a leaderboard; `leaderboard run` writes them") from None
+    for title, pair in head.design.contrasts.items():
+        if len(pair) != 2:
+            found = f"contrasts.{title}: expected the names of two rows, found [{', '.join(pair)}]"
+            raise DataError(f"{path}, line 1: {found}; {DAMAGED}")
     records = [checked_record(content, f"{path}, line {number}") for number, content in enumerate(lines, 2)]
     records, others = records[: head.shown], records[head.shown :]
     unnamed = next((record for record in records if record.settings_digest not in head.rows), None)

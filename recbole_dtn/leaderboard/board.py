@@ -99,7 +99,7 @@ class BoardFile(Strict):
     split_seeds: Annotated[int | list[int] | None, Field(description="a number of random splits, or their seeds")] = (
         None
     )
-    folds: Annotated[int | None, Field(description="number of folds")] = None
+    folds: Annotated[int | None, Field(ge=2, le=1000, description="number of folds")] = None
     floors: Annotated[list[str] | None, Field(description="simple models on the same rows; []: none")] = None
     proposed: Annotated[list[str], Field(description="names of the rows that are no baselines")] = []  # noqa: RUF012
     contrasts: Annotated[
@@ -209,14 +209,15 @@ def entry_of(model: str, name: str | None, words: Sequence[str]) -> str:
 
 
 def appended(text: str, key: str, item: str, *, inherited: bool = False) -> str:
-    """A YAML file as text, with one more item at the end of a list. The rest, comments too, stays as it is.
+    """A YAML file as text, with one more item at the end of a list. Comments, line ends and all else stay as they are.
 
     Args:
         text: of the file. key: of the list, at the top; without it, the list is added at the end. item: as YAML.
         inherited: whether a file that it extends has items, which a list of its own would replace.
 
     Raises:
-        UsageError: where the key has something else than a list, or only a file that it extends has the list.
+        UsageError: where the key has something else than a list, or aliases in its place or among its items, or only a
+            file that it extends has the list.
 
     >>> print(appended("models:  # rows\\n  - A\\n# end\\nseeds: 3\\n", "models", "{model: B, epochs: 2}"), end="")
     models:  # rows
@@ -228,20 +229,24 @@ def appended(text: str, key: str, item: str, *, inherited: bool = False) -> str:
     ('models: [A, B]\\n', 'models: [A]\\nplugins: [p.py]\\n')
     """
     root = yaml.compose(text, yaml.SafeLoader)
-    nodes = {name.value: value for name, value in root.value} if isinstance(root, yaml.MappingNode) else {}
+    nodes = {name.value: (name, value) for name, value in root.value} if isinstance(root, yaml.MappingNode) else {}
+    newline = "\r\n" if "\r\n" in text else "\n"
     if inherited and "extends" in nodes and key not in nodes:
         raise UsageError(
-            f"the leaderboard takes its {key} from {nodes['extends'].value}, and a list of its own replaces them: "
+            f"the leaderboard takes its {key} from {nodes['extends'][1].value}, and a list of its own replaces them: "
             f"write all of them under {key}, with {item}"
         )
     if key not in nodes:
-        return f"{text.rstrip()}\n{key}: [{item}]\n"
-    node = nodes[key]
+        return f"{text.rstrip()}{newline}{key}: [{item}]{newline}"
+    name, node = nodes[key]
     if not isinstance(node, yaml.SequenceNode):
         raise UsageError(f"{key}: expected a list; add {item} by hand")
-    if node.flow_style:
-        end = node.end_mark.index - 1
-        return f"{text[:end].rstrip()}{', ' if node.value else ''}{item}{text[end:]}"
+    places = [found.start_mark.index for found in (name, node, *node.value)]
+    if places != sorted(set(places)):  # an alias has the place of its anchor
+        raise UsageError(f"{key}: expected a list without aliases (*name); add {item} by hand")
+    if node.flow_style:  # behind the last item: a comma or a comment may follow it
+        end = node.value[-1].end_mark.index if node.value else node.start_mark.index + 1
+        return f"{text[:end]}{', ' if node.value else ''}{item}{text[end:]}"
     lines = text.splitlines(keepends=True)
     last = node.value[-1].end_mark
     place = last.line + 1 if last.column else last.line
@@ -249,8 +254,8 @@ def appended(text: str, key: str, item: str, *, inherited: bool = False) -> str:
     while place > 0 and not lines[place - 1].split("#")[0].strip():
         place -= 1
     if not lines[place - 1].endswith("\n"):
-        lines[place - 1] += "\n"
-    lines.insert(place, f"{' ' * node.start_mark.column}- {item}\n")
+        lines[place - 1] += newline
+    lines.insert(place, f"{' ' * node.start_mark.column}- {item}{newline}")
     return "".join(lines)
 
 

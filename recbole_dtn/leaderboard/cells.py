@@ -17,6 +17,7 @@ from recbole_dtn.leaderboard.board import Entry
 from recbole_dtn.leaderboard.datasets import DataEntry, data_entries
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.registry import MODELS
+from recbole_dtn.report.text import cell as cell_text
 from recbole_dtn.version import __version__
 
 __all__ = [
@@ -207,12 +208,18 @@ def plan_cells(
             others. resolve: gives the settings and their digest for one cell's overrides.
 
     Raises:
-        UsageError: for an empty or repeated name, two rows of equal settings, a setting that the leaderboard itself
-            fixes, or a cell whose settings are wrong; nothing has run by then.
+        UsageError: for an empty, repeated or unprintable name, that of a floor for another model, two rows of equal settings, a
+            setting that the leaderboard itself fixes, or a cell whose settings are wrong; nothing has run by then.
     """
     entries = [Entry.of(model) for model in models]
     named = [entry.name for entry in entries]
     trained = list(dict.fromkeys(entry.model for entry in entries))
+    for entry in entries:
+        if entry.name in floors and entry.model != entry.name:
+            raise UsageError(
+                f"models: the row {entry.name!r} is of {entry.model}, and floors adds a row of that name; give it "
+                f"another name, or leave {entry.name} out of floors"
+            )
     added = [Entry.of(name) for name in dict.fromkeys(floors) if name not in named]
     data_sets = [entry for given in datasets for entry in data_entries(given)]
     lists = {"models": named, "datasets": [data.name for data in data_sets]}
@@ -221,6 +228,9 @@ def plan_cells(
     for name, values in lists.items():
         if not values or not all(values):
             raise UsageError(f"{name}: expected at least one, separated by commas, found {','.join(values)!r}")
+        hidden = next((value for value in values if cell_text(value, None) != value), None)
+        if hidden is not None:
+            raise UsageError(f"{name}: expected names of one line without control characters, found {hidden!r}")
         _refuse_repeats(name, values)
     reserved = {**RESERVED, **({} if split_seeds is None else {"split_seed": "--split_seeds"})}
     shared = [*settings, *overrides]

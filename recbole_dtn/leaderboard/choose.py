@@ -33,6 +33,8 @@ __all__ = ["Candidate", "Chooser", "Fill", "FixedSize", "candidates_of", "refuse
 
 Fill = Callable[[Sequence[Cell]], tuple[Mapping[int, RunRecord], Mapping[int, str]]]
 """Runs cells: records, and reasons of failures, by the cell's place."""
+MOST_TRIALS = 10_000
+"""Most trials of a row."""
 STORAGE = Path(".tuning") / "studies.db"
 """The trials of all studies, below ``output_dir``."""
 
@@ -89,7 +91,7 @@ class Chooser:
 
     Raises:
         UsageError: for a reference that is no row, a row that cannot be matched, a space that does not fit, final
-            seeds among those of trials, or several splits; nothing has run by then.
+            seeds among those of trials, several splits, or too many trials; nothing has run by then.
     """
 
     def __init__(
@@ -120,6 +122,8 @@ class Chooser:
         if match is not None:
             self._fix_sizes(match, schema)
         if tune is not None:
+            if tune.trials > MOST_TRIALS:
+                raise UsageError(f"trials: expected 1 to {MOST_TRIALS}, found {tune.trials}")
             space = read_space(tune.space)
             for candidate in self.candidates:
                 _refuse_splits(candidate.cell)
@@ -436,7 +440,8 @@ def refuse_trial_seeds(seeds: Sequence[int], tune: TuneWanted) -> None:
     Raises:
         UsageError: naming the seeds that are both.
     """
-    both = sorted(set(seeds) & set(range(tune.first_seed, tune.first_seed + tune.trials + len(tune.also))))
+    of_trials = range(tune.first_seed, tune.first_seed + tune.trials + len(tune.also))
+    both = sorted(seed for seed in set(seeds) if seed in of_trials)
     if both:
         raise UsageError(
             f"seeds: {', '.join(map(str, both))} are seeds of trials too; choose others, or tune.first_seed"

@@ -9,6 +9,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from recbole_dtn.config.datasets import is_folder_name
 from recbole_dtn.config.properties import flow_yaml
 from recbole_dtn.errors import UsageError
 
@@ -53,7 +54,7 @@ def data_entries(value: str | DataEntry | Mapping[str, Any]) -> list[DataEntry]:
     ``preprocess synthetic --like=planted``.
 
     Raises:
-        UsageError: for anything else, an unknown option, or one out of its range.
+        UsageError: for anything else, a name that cannot be a folder's, an unknown option, or one out of its range.
 
     >>> found = data_entries({"name": "same", "plantings": 2, "rows": 1000, "overlap": 1})
     >>> [one.name for one in found], found[0].words
@@ -69,6 +70,10 @@ def data_entries(value: str | DataEntry | Mapping[str, Any]) -> list[DataEntry]:
         raise UsageError(
             "datasets: expected a name, or a map such as {name: same-tables, plantings: 10, rows: 160000, overlap: 1}; "
             f"found {flow_yaml(value)}"
+        )
+    if not is_folder_name(name):
+        raise UsageError(
+            f"datasets: name: expected the name of a folder under data_path, without spaces or slashes; found {name!r}"
         )
     options, words = _options(name, rows, given)
     return [

@@ -49,7 +49,7 @@ def detail_tables(rows: Sequence[BoardRow], labels: Sequence[str]) -> list[Table
 
 
 def stored_tables(rows: Sequence[BoardRow], labels: Sequence[str], stored: Stored) -> list[Table]:
-    """Costs of the rows of one data set, and its cells that failed; without one that has nothing to show."""
+    """Costs of the rows of one data set, and its cells without a result; without one that has nothing to show."""
     costs = costs_in(rows)
     cells = [[label, *cost_cells(row, costs)] for label, row in zip(labels, rows, strict=True)] if costs else []
     where = f"; speed and memory {stored.measured_on}" if stored.measured_on else ""
@@ -59,14 +59,14 @@ def stored_tables(rows: Sequence[BoardRow], labels: Sequence[str], stored: Store
 
 
 def failure_table(failures: Sequence[Failure]) -> Table:
-    """Cells that failed, those of one row and reason on one line."""
+    """Cells without a result, those of one row and reason on one line."""
     found: dict[tuple[str, str], list[str]] = {}
     splits = {failure.split for failure in failures}
     for failure in failures:
         cell = f"{failure.split}, {failure.seed}" if len(splits) > 1 else str(failure.seed)
         found.setdefault((failure.name, failure.reason), []).append(cell)
     cells = [[name, "; ".join(of_row), " ".join(reason.split())] for (name, reason), of_row in found.items()]
-    return Table("failed cells", ["model", "seeds", "reason"], cells)
+    return Table("cells without a result", ["model", "seeds", "reason"], cells)
 
 
 def _others(rows: Sequence[BoardRow], labels: Sequence[str]) -> Table:

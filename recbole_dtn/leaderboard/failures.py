@@ -1,4 +1,4 @@
-"""Cells that failed: the file beside the tables, and notes for other leaderboards over the same folder of runs."""
+"""Cells without a result: the file beside the tables, and notes for other leaderboards over the same folder of runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from recbole_dtn.leaderboard.cells import Cell
 from recbole_dtn.report.files import WRITING, write_text
 from recbole_dtn.report.tables import csv_text
 
-__all__ = ["Notes", "write_failures"]
+__all__ = ["NOT_RUN", "Notes", "write_failures"]
+
+NOT_RUN = "not run"
+"""The reason of a cell that has not ended, neither with a result nor with a failure."""
 
 
 class Notes:
@@ -51,7 +54,8 @@ def _note(cell: Cell) -> Path:
 
 
 def write_failures(failures: Sequence[tuple[Cell, str]], output: Path, board: str) -> None:
-    """Write ``<board>.failures.csv``, a line per cell that failed; without any, one of an earlier pass is removed."""
+    """Write ``<board>.failures.csv``, a line per cell without a result, with the reason; without any, one of an
+    earlier pass is removed."""
     path = output / f"{board}.failures.csv"
     if not failures:
         path.unlink(missing_ok=True)

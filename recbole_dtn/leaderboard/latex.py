@@ -227,7 +227,8 @@ def _numbers(text: str) -> str:
 
 
 def _line(cells: Iterable[str]) -> str:
-    return " & ".join(cells) + r" \\"
+    # Behind `\\` of the row before, or \midrule, a bracket or an asterisk would be their option.
+    return re.sub(r"^[\[*]", r"{\g<0>}", " & ".join(cells)) + r" \\"
 
 
 def _table(caption: str, label: str, columns: str, body: Sequence[str]) -> str:

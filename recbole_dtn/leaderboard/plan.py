@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.strict import Count, Positive, Strict
 from recbole_dtn.errors import DataError
 from recbole_dtn.leaderboard.match import Size
-from recbole_dtn.report.files import write_text
+from recbole_dtn.report.files import read_json, write_text
 from recbole_dtn.tuning.space import SHIPPED_SPACE
 from recbole_dtn.tuning.trial import Trial
 
 __all__ = [
-    "BoardPlan", "ChosenRow", "MatchWanted", "MatchedSize", "RowTuning", "TuneWanted", "find_plan", "plan_file",
-    "write_plan",
+    "BoardPlan", "ChosenRow", "MatchWanted", "MatchedSize", "RowTuning", "TuneWanted", "find_plan", "first_fault",
+    "plan_file", "write_plan",
 ]  # fmt: skip
 
 
@@ -82,6 +83,14 @@ class RowTuning(Strict):
     best: int | None
     importances: dict[str, float] = {}  # noqa: RUF012 (frozen)
 
+    @model_validator(mode="after")
+    def _by_number(self) -> RowTuning:
+        if [trial.number for trial in self.trials] != list(range(len(self.trials))):
+            raise ValueError("trials: expected each once, by number from 0")
+        if self.best is not None and self.best not in range(len(self.trials)):
+            raise ValueError(f"best: expected the number of a trial, found {self.best}")
+        return self
+
     @property
     def best_trial(self) -> Trial | None:
         """The trial whose settings the row has."""
@@ -137,6 +146,17 @@ def find_plan(folders: Sequence[Path], board: str) -> BoardPlan | None:
     if path is None:
         return None
     try:
-        return BoardPlan.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (ValidationError, ValueError) as error:
-        raise DataError(f"{path}: not the plan of a leaderboard: {error}; `leaderboard run` writes it anew") from None
+        return BoardPlan.model_validate(read_json(path))
+    except (DataError, ValidationError) as error:
+        told = str(error)
+        if isinstance(error, ValidationError):
+            told = f"{path}: not the plan of a leaderboard: {first_fault(error)}"
+        raise DataError(f"{told}; `leaderboard run` writes it anew") from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first of the faults that pydantic found: its key and what was expected."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    message = re.sub(r"dictionary or instance of \w+", "map", first["msg"].removeprefix("Value error, "))
+    key = ".".join(map(str, first["loc"]))
+    return f"{key}: {message}" if key else message

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from recbole_dtn.errors import DataError, Preempted, RecBoleDTNError
+from recbole_dtn.errors import DataError, Preempted, RecBoleDTNError, UsageError
 from recbole_dtn.leaderboard.archive import archive_file
 from recbole_dtn.leaderboard.board import Entry
 from recbole_dtn.leaderboard.cell_run import Fingerprint, RunCell, present_fingerprint
@@ -17,7 +18,7 @@ from recbole_dtn.leaderboard.choose import Chooser, candidates_of, refuse_trial_
 from recbole_dtn.leaderboard.datasets import DataEntry, board_name, data_entries, write_planted
 from recbole_dtn.leaderboard.design import NO_DESIGN, Design
 from recbole_dtn.leaderboard.executors import RemoteExecutor
-from recbole_dtn.leaderboard.failures import write_failures
+from recbole_dtn.leaderboard.failures import NOT_RUN, write_failures
 from recbole_dtn.leaderboard.fairness import board_rows, setting_notes
 from recbole_dtn.leaderboard.forms import write_forms
 from recbole_dtn.leaderboard.plan import BoardPlan, MatchWanted, TuneWanted, find_plan, plan_file, write_plan
@@ -33,6 +34,8 @@ from recbole_dtn.training.warn import refuse_untrusted
 
 __all__ = ["run_board", "run_trials"]
 
+LONGEST_NAME = 200
+"""Bytes of the name of a leaderboard's files, so that there is room for their endings."""
 GOES_ON = "the cells that are finished are in the table; the same command goes on"
 
 
@@ -80,7 +83,8 @@ def run_board(
         The path of the Markdown table; the other forms are in the same folder.
 
     Raises:
-        UsageError: for wrong settings of any cell, before the first runs.
+        UsageError: for wrong settings of any cell or too long a name, before the first runs.
+        DataError: for a damaged file beside the tables, before the first cell runs.
         RecBoleDTNError: at the end, when cells failed; the others are in the table, and ``<board>.failures.csv`` has
             the reasons. Also when results of a cell with ``strict`` are not to be trusted.
         KeyboardInterrupt, Preempted: after Ctrl-C or SIGTERM; the cells finished by then are in the table, and those
@@ -97,6 +101,12 @@ def run_board(
     for note in setting_notes(cells):
         say(console, note)
     name = board or board_name(data)
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise UsageError(
+            f"files of the leaderboard: expected a name of at most {LONGEST_NAME} bytes, found {name!r}; it is that of "
+            "its file, or of its data sets where it has none"
+        )
+    Stored.read(name, output)  # damaged files beside the tables would be found after hours, when the tables are made
     known_data = fingerprint or present_fingerprint
     with Sessions(cells, console, run_cell, known_data, workers, executor, archive_file(output, name)) as session_of:
         plan = None
@@ -185,7 +195,7 @@ def _publish(
     whole: bool,
 ) -> Path:
     """Write and print the tables. ``whole``: no cell is left to run, so that the statistics are worth their time."""
-    write_failures(session.failures, output, board)
+    write_failures([*session.failures, *((cell, NOT_RUN) for cell in session.not_run)], output, board)
     stored = Stored.read(board, output)
     rows = summarise(session.records, names, design)
     if not rows:

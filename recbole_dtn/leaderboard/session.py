@@ -128,6 +128,11 @@ class Session:
         """The cells that failed, with the reason."""
         return [(self.cells[position], self.failed[position]) for position in sorted(self.failed)]
 
+    @property
+    def not_run(self) -> list[Cell]:
+        """The cells that neither are filled nor have failed."""
+        return [cell for place, cell in enumerate(self.cells) if place not in self.found and place not in self.failed]
+
     def run(self) -> None:
         """Fill every cell; a failure is reported and the others go on."""
         waiting, pool = self.waiting, self.pool

@@ -5,16 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from recbole_dtn.errors import DataError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from recbole_dtn.errors import DataError, why
+from recbole_dtn.leaderboard.plan import first_fault
 from recbole_dtn.leaderboard.statistics import BoardRow, by_dataset, runs_of_rows
 from recbole_dtn.leaderboard.tested import FolderOf, statistics_of, with_statistics
 from recbole_dtn.record.record import RunRecord
-from recbole_dtn.report.files import write_text
+from recbole_dtn.report.files import json_value, write_text
 
 __all__ = ["BUSY", "FORMAT", "Failure", "Stored", "compute_statistics"]
 
@@ -33,6 +37,87 @@ class Failure:
     seed: int
     settings_digest: str
     reason: str
+
+
+class _Part(BaseModel):
+    """What the tables take from a part of a file; other keys may be there."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Spread(_Part):
+    error: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+
+
+class _SampleSpread(_Spread):
+    method: str
+
+
+class _Difference(_Part):
+    task: str
+    metric: str
+    sample: _SampleSpread
+    both: _Spread
+
+
+class _Pair(_Part):
+    key: str = ""
+    settings_digest: str
+    against: str
+    missing: str = ""
+    draws: int = 0
+    differences: Sequence[_Difference] = ()
+
+
+class _Chain(_Part):
+    auc: list[float | None]
+    error: list[float | None]
+
+
+class _Row(_Part):
+    key: str = ""
+    settings_digest: str
+    ece: dict[str, list[float | None]] = {}
+    chain: dict[str, dict[str, _Chain]] = {}
+
+
+class _DataSet(_Part):
+    drawn: str = ""
+    units: int = 0
+    test_rows: int = 0
+    rows: Sequence[_Row] = ()
+    pairs: Sequence[_Pair] = ()
+
+
+class _Statistics(_Part):
+    """``<board>.statistics.json``."""
+
+    format: Literal[1]
+    datasets: dict[str, _DataSet]
+
+
+class _Measured(_Part):
+    dataset: str
+    settings_digest: str
+    code_version: str
+    busy_cores: float | None = None
+    train_samples_per_second: float | None = None
+    latency_p50_ms: float | None = None
+    latency_p99_ms: float | None = None
+    throughput: float | None = None
+    flops: float | None = None
+    peak_memory_mib: float | None = None
+
+
+class _Speeds(_Part):
+    """``<board>.speed.json``."""
+
+    format: Literal[1]
+    machine: str
+    rows: list[_Measured]
 
 
 @dataclass(frozen=True)
@@ -54,21 +139,18 @@ class Stored:
         """The files of a leaderboard, each from the first of the folders that has it.
 
         Raises:
-            DataError: for a file that cannot be read.
+            DataError: for a file that cannot be read, or does not hold what is expected.
         """
-        places = [folder for folder in folders if folder is not None]
-        statistics = _json(board, "statistics", places)
-        failures = _text(board, "failures.csv", places)
-        lines = csv.DictReader(io.StringIO(failures or ""))
-        return cls(
-            statistics.get("datasets", {}),
-            _json(board, "speed", places),
-            tuple(
-                Failure(line["dataset"], line["name"], line["split"], int(line["seed"]), line["settings_digest"],
-                        line["reason"])
-                for line in lines
-            ),
-        )  # fmt: skip
+
+        def place(name: str) -> Path | None:
+            paths = (folder / f"{board}.{name}" for folder in folders if folder is not None)
+            return next((path for path in paths if path.is_file()), None)
+
+        statistics = _json(
+            place("statistics.json"), _Statistics, "statistics are computed again where runs have test scores"
+        )
+        speed = _json(place("speed.json"), _Speeds, "`leaderboard speed` measures again")
+        return cls(statistics.get("datasets", {}), speed, _failures(place("failures.csv")))
 
     def or_else(self, other: Stored) -> Stored:
         """With the files of another place where this one has none."""
@@ -126,23 +208,34 @@ def compute_statistics(
     return replace(stored, statistics=found)
 
 
-def _text(board: str, name: str, folders: Sequence[Path]) -> str | None:
-    for folder in folders:
-        path = folder / f"{board}.{name}"
-        if path.is_file():
-            try:
-                return path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise DataError(f"{path}: cannot be read ({error})") from error
-    return None
+def _json(path: Path | None, kind: type[BaseModel], again: str) -> dict[str, Any]:
+    """The content of a file, as it is there; empty without one."""
+    if path is None:
+        return {}
+    with _checking(path, again):
+        found: dict[str, Any] = json_value(path.read_text(encoding="utf-8"), path)
+        kind.model_validate(found)
+    return found
 
 
-def _json(board: str, name: str, folders: Sequence[Path]) -> dict[str, Any]:
-    text = _text(board, f"{name}.json", folders)
+def _failures(path: Path | None) -> tuple[Failure, ...]:
+    if path is None:
+        return ()
+    with _checking(path, "`leaderboard run` writes it again"):
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), strict=True)
+        lines = {f"line {reader.line_num}": line for line in reader}
+        return tuple(TypeAdapter(dict[str, Failure]).validate_python(lines).values())
+
+
+@contextmanager
+def _checking(path: Path, again: str) -> Iterator[None]:
+    """``with _checking(path, again):`` a fault of a file is told with its path, and that it can be made again."""
     try:
-        found = json.loads(text) if text else {}
-    except json.JSONDecodeError as error:
-        raise DataError(f"{board}.{name}.json, line {error.lineno}: not JSON ({error.msg}); remove the file") from error
-    if found and (not isinstance(found, dict) or found.get("format") != FORMAT):
-        raise DataError(f"{board}.{name}.json: expected format {FORMAT}; remove the file to have it made again")
-    return dict(found)
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read {why(error)}") from error
+    except DataError as error:  # not JSON
+        raise DataError(f"{error}: remove the file, and {again}") from None
+    except (csv.Error, UnicodeDecodeError, ValidationError) as error:
+        fault = first_fault(error) if isinstance(error, ValidationError) else error
+        raise DataError(f"{path}: not as a leaderboard writes it: {fault}; remove the file, and {again}") from None

@@ -14,12 +14,24 @@ from rich.table import Table
 from rich.text import Text
 
 from recbole_dtn.report.console import say
-from recbole_dtn.report.text import LONGEST_CELL, cell
+from recbole_dtn.report.text import LONGEST_CELL, cell, shown
 
 __all__ = ["csv_text", "escaped", "markdown_table", "plain_lines", "show_table"]
 
 GAP = 3
 """Spaces between two columns on a terminal."""
+MARKUP = re.compile(
+    r"[|$`~*]|<(?=[A-Za-z/!?])"
+    r"|\](?=[(\[:])"  # of a link or an image; brackets alone are text
+    r"|(?<![^\W_])_"  # within a word it is text
+    r"|&(?=#?\w+;)"
+    r"|\\(?=[!-/:-@\[-`{-~])"  # it would take the meaning of what stands behind it, such as the backslash put there
+)
+"""What is more than text in Markdown as GitHub has it."""
+BOLD = re.compile(r"\*\*([-+]?\.?\d[^*]*)\*\*")
+"""A cell with a number in bold."""
+FORMULA = re.compile(r"[=@\t\n]|[+-](?!\d*\.?\d*(e[+-]?\d+)?\Z)")
+"""How text begins that a spreadsheet takes for a formula; a number with its sign is none."""
 Row = Sequence[str]
 
 
@@ -114,30 +126,50 @@ def _aligned(row: Row, widths: Sequence[int], *, numbers: bool) -> Iterable[str]
 def markdown_table(columns: Row, rows: Sequence[Row]) -> list[str]:
     """The lines of a Markdown table; the columns after the first are aligned to the right.
 
+    Cells are text, but for a number between two pairs of asterisks, which is bold.
+
     >>> markdown_table(["task", "AUC"], [["click", "0.7"]])
     ['| task | AUC |', '| --- | --: |', '| click | 0.7 |']
     """
     ruler = ["---"] + ["--:"] * (len(columns) - 1)
-    return [f"| {' | '.join(escaped(cell(text)) for text in row)} |" for row in (columns, ruler, *rows)]
+    return [f"| {' | '.join(map(_markdown_cell, row))} |" for row in (columns, ruler, *rows)]
+
+
+def _markdown_cell(text: str) -> str:
+    bold = BOLD.fullmatch(text)
+    return f"**{escaped(cell(bold[1]))}**" if bold else escaped(cell(text))
 
 
 def escaped(text: str) -> str:
-    """Text on one line in which nothing ends a cell of a Markdown table, or starts an HTML element or mathematics.
+    """Text on one line in which nothing ends a cell of a Markdown table, or is a link, an image, HTML or other markup.
 
     >>> print(escaped("a|b <b>c</b> $d$, p < .05"))
     a\\|b \\<b>c\\</b> \\$d\\$, p < .05
+    >>> print(escaped("![x](y) [0.1] *z* long_view _w_"))
+    ![x\\](y) [0.1] \\*z\\* long_view \\_w_
     """
-    return re.sub(r"[|$]|<(?=[A-Za-z/!?])", r"\\\g<0>", cell(text, None))
+    return MARKUP.sub(r"\\\g<0>", cell(text, None))
 
 
 def csv_text(columns: Row, rows: Iterable[Sequence[Any]]) -> str:
     """A CSV file as text: every digit of a number, an empty cell for None.
 
+    Control characters are shown escaped, as in the other forms. Text that a spreadsheet would run as a formula has an
+    apostrophe in front.
+
     >>> csv_text(["a", "b"], [[0.1, None]])
     'a,b\\n0.1,\\n'
+    >>> csv_text(["=a", "b"], [["+.01", -0.01]])
+    "'=a,b\\n+.01,-0.01\\n"
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows(map(_csv_cell, row) for row in (columns, *rows))
     return text.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = shown(value)  # csv would not quote a carriage return
+    return f"'{text}" if FORMULA.match(text) else text

@@ -7,7 +7,9 @@ before it and of a seed of its own: a study that was stopped goes on with the tr
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from errno import EACCES, ENOSPC
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +17,9 @@ import optuna
 from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
 
-from recbole_dtn.errors import DataError
+from recbole_dtn.errors import ADVICE, DataError, errno_of, why
 from recbole_dtn.tuning.space import Dimension
 from recbole_dtn.tuning.trial import Trial
 
@@ -29,6 +32,17 @@ STATES: Mapping[TrialState, Literal["complete", "pruned", "failed"]] = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
+ATTRIBUTES = {"seconds", "run", "reason", "history"}
+"""What the storage has of a trial as Optuna's user attributes."""
+NOT_WRITTEN = {
+    "SQLITE_FULL": ADVICE[ENOSPC],
+    "SQLITE_READONLY": ADVICE[EACCES],
+    "SQLITE_CANTOPEN": ADVICE[EACCES],
+    "SQLITE_IOERR": "look at the disk, its free space and its connection, and at `ulimit -f`",
+    "SQLITE_BUSY": "another program has it open and locked: end that program",
+}
+"""What to do about an error of SQLite, by how its name begins."""
+STAY = "trials whose runs are recorded, or that are in the `.plan.json` of a leaderboard, do not run again"
 
 
 class Storage:
@@ -45,14 +59,40 @@ class Storage:
         self.file = file
         self.lock = FileLock(file.with_suffix(".lock"))
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        try:
+        with self.told():
             file.parent.mkdir(parents=True, exist_ok=True)
             with self.lock:
                 self.of_optuna = optuna.storages.RDBStorage(
                     f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 60}}
                 )
-        except Exception as error:  # SQLAlchemy and Alembic raise many kinds
-            raise DataError(f"{file}: the trials cannot be kept there: {type(error).__name__}: {error}") from error
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """``with storage.told():`` an error of the storage is told with its file and what to do.
+
+        Raises:
+            DataError: for any error.
+        """
+        try:
+            yield
+        except DataError:
+            raise
+        except Exception as error:  # Optuna, SQLAlchemy and Alembic raise many kinds
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            name = getattr(cause, "sqlite_errorname", "")
+            advice = next((advice for start, advice in NOT_WRITTEN.items() if name.startswith(start)), None)
+            if errno_of(cause) is not None:
+                message = f"cannot be written {why(cause)}"
+            elif advice is not None:
+                message = f"cannot be written ({cause}): {advice}"
+            else:
+                message = (
+                    f"the trials cannot be kept there ({type(cause).__name__}: {cause}); move the file away or remove "
+                    f"it: {STAY}"
+                )
+            raise DataError(f"{self.file}: {message}") from error
 
 
 class Study:
@@ -70,8 +110,8 @@ class Study:
         self.name, self.space, self.higher, self.seed, self.parallel = name, tuple(space), higher, seed, parallel
         self.direction: Literal["maximize", "minimize"] = "maximize" if higher else "minimize"
         self.distributions = {dimension.key: _distribution(dimension) for dimension in space}
-        self.lock = storage.lock
-        with self.lock:
+        self.storage = storage
+        with storage.told(), storage.lock:
             self.stored = optuna.create_study(
                 storage=storage.of_optuna, study_name=name, direction=self.direction, load_if_exists=True
             )
@@ -79,10 +119,42 @@ class Study:
     @property
     def trials(self) -> list[Trial]:
         """Those that have ended, by number."""
-        return [_trial(found) for found in self._frozen()]
+        return [self._trial(found) for found in self._frozen()]
 
     def _frozen(self) -> list[FrozenTrial]:
-        return self.stored.get_trials(deepcopy=False)
+        """Optuna's own.
+
+        Raises:
+            DataError: for a trial that has not ended: its number would be that of one of this package's.
+        """
+        with self.storage.told():
+            trials = self.stored.get_trials(deepcopy=False)
+        for found in trials:
+            if found.state not in STATES:
+                state = found.state.name.lower()
+                raise self._refused(found, f"it is {state}, and another program has added it: end that program")
+        return trials
+
+    def _trial(self, found: FrozenTrial) -> Trial:
+        try:
+            return Trial(
+                number=found.number,
+                state=STATES[found.state],
+                value=None if found.state is TrialState.FAIL else found.value,
+                params=dict(found.params),
+                **{key: value for key, value in found.user_attrs.items() if key in ATTRIBUTES},
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise self._refused(found, f"{key}: {first['msg']}") from None
+
+    def _refused(self, found: FrozenTrial, fault: str) -> DataError:
+        file = self.storage.file
+        return DataError(
+            f"{file}: study {self.name}, trial {found.number}: {fault}; delete the study with `optuna delete-study "
+            f"--storage 'sqlite:///{file}' --study-name '{self.name}'`: {STAY}"
+        )
 
     def suggest(self, number: int) -> dict[str, Any]:
         """The values that a trial tries, by key; trial 0 has the defaults.
@@ -110,7 +182,7 @@ class Study:
 
         Null in the last epoch, and where fewer than :data:`RANDOM_TRIALS` trials have come so far.
         """
-        known = [_trial(found) for found in self._frozen()[: self._before(number)]]
+        known = [self._trial(found) for found in self._frozen()[: self._before(number)]]
         complete = [trial for trial in known if trial.state == "complete"]
         if len(complete) < RANDOM_TRIALS:
             return []
@@ -122,24 +194,32 @@ class Study:
         return medians
 
     def add(self, trial: Trial) -> None:
-        """Keep a trial that has ended, unless another process has kept it."""
-        with self.lock:
+        """Keep a trial that has ended, unless another process has kept it.
+
+        Raises:
+            DataError: where it does not fit what is tuned, or cannot be written.
+        """
+        with self.storage.told(), self.storage.lock:
             if trial.number < len(self._frozen()):
                 return
-            state = next(state for state, name in STATES.items() if name == trial.state)
-            told = trial.model_dump(include={"seconds", "run", "reason", "history"}, exclude_none=True)
-            self.stored.add_trial(
-                optuna.create_trial(
-                    state=state,
-                    value=trial.value,
-                    params=trial.params,
-                    distributions={key: self.distributions[key] for key in trial.params},
-                    user_attrs=told,
-                    intermediate_values={
-                        epoch: value for epoch, value in enumerate(trial.history, 1) if value is not None
-                    },
-                )
+            self.stored.add_trial(self._as_optuna(trial))
+
+    def _as_optuna(self, trial: Trial) -> FrozenTrial:
+        try:
+            return optuna.create_trial(
+                state=next(state for state, name in STATES.items() if name == trial.state),
+                value=trial.value,
+                params=trial.params,
+                distributions={key: self.distributions[key] for key in trial.params},
+                user_attrs=trial.model_dump(include=ATTRIBUTES, exclude_none=True),
+                intermediate_values={epoch: value for epoch, value in enumerate(trial.history, 1) if value is not None},
             )
+        except (KeyError, ValueError) as error:
+            fault = f"{error} is not tuned" if isinstance(error, KeyError) else error
+            raise DataError(
+                f"study {self.name}: trial {trial.number} does not fit what is tuned: {fault}; if the `.plan.json` of "
+                "the leaderboard was changed, put back a copy of it, or remove it"
+            ) from error
 
 
 def importances(study: Study, count: int) -> dict[str, float]:
@@ -170,13 +250,3 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
     if dimension.whole:
         return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
     return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
-
-
-def _trial(found: FrozenTrial) -> Trial:
-    return Trial(
-        number=found.number,
-        state=STATES[found.state],
-        value=None if found.state is TrialState.FAIL else found.value,
-        params=dict(found.params),
-        **{key: value for key, value in found.user_attrs.items() if key in Trial.model_fields},
-    )

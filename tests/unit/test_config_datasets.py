@@ -118,6 +118,13 @@ def test_what_cannot_be_the_name_of_a_folder_is_refused(tmp_path, name):
         settings(tmp_path, name)
 
 
+@pytest.mark.parametrize("folder", ["/evil", "../evil", "a/../../evil"])
+def test_a_folder_outside_of_data_path_is_refused(tmp_path, folder):
+    write(tmp_path, "mine", f"{BASE}folder: {folder}\n")
+    with pytest.raises(UsageError, match=f"folder: expected a folder under data_path; found '{folder}'"):
+        settings(tmp_path, "mine")
+
+
 @pytest.mark.parametrize("name", ["0" * 200, "ä.b-1", "日本"])
 def test_what_can_be_one_is_looked_for(tmp_path, name):
     with pytest.raises(UsageError, match=f"unknown data set '{name}'"):

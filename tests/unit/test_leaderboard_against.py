@@ -131,6 +131,15 @@ BLOCK = "# mine\nmodels:   # rows\n  - A\n  - name: b\n    model: B # last\n\n  
         ("models: [A, B]  # rows\n", "models: [A, B, NEW]  # rows\n"),
         ("models: []\n", "models: [NEW]\n"),
         ("models:\n  - A#1\n  - 'b # c'\n", "models:\n  - A#1\n  - 'b # c'\n  - NEW\n"),
+        ("models: [A, ]\n", "models: [A, NEW, ]\n"),
+        (
+            "models: [\n  A,  # first\n  {model: B}  # last\n]\n",
+            "models: [\n  A,  # first\n  {model: B}, NEW  # last\n]\n",
+        ),
+        ("models: [  # none\n]\n", "models: [NEW  # none\n]\n"),
+        (BLOCK.replace("\n", "\r\n"), BLOCK.replace("# last\n", "# last\n  - NEW\n").replace("\n", "\r\n")),
+        ("seeds: 3\r\nmodels:\r\n  - A", "seeds: 3\r\nmodels:\r\n  - A\r\n  - NEW\r\n"),
+        ("o: &o {lr: 1}\nmodels:\n  - {m: A, o: *o}\n", "o: &o {lr: 1}\nmodels:\n  - {m: A, o: *o}\n  - NEW\n"),
     ],
 )
 def test_one_more_item_and_nothing_else_changes(text: str, expected: str) -> None:
@@ -143,6 +152,22 @@ def test_one_more_item_and_nothing_else_changes(text: str, expected: str) -> Non
 def test_a_key_that_is_no_list_is_left_alone() -> None:
     with pytest.raises(UsageError, match="models: expected a list; add X by hand"):
         appended("models: A\n", "models", "X")
+
+
+@pytest.mark.parametrize("text", ["a: &a B\nmodels: [A, *a]\n", "models:\n- &a A\n- *a\n", "p: &p [A]\nmodels: *p\n"])
+def test_a_list_with_aliases_is_left_alone(text: str) -> None:
+    with pytest.raises(UsageError, match=r"models: expected a list without aliases \(\*name\); add X by hand"):
+        appended(text, "models", "X")
+
+
+def test_the_command_keeps_line_ends_and_tells_what_is_no_yaml(shown: Shown, tmp_path: Path) -> None:
+    board = tmp_path / "b.yaml"
+    board.write_bytes("\ufeffdatasets: [ml-100k]\r\nmodels: [MMoE, ]  # é\r\n".encode())
+    assert shown("leaderboard", "add", str(board), "--model=PLE")[::2] == (0, "")
+    assert board.read_bytes() == "\ufeffdatasets: [ml-100k]\r\nmodels: [MMoE, PLE, ]  # é\r\n".encode()
+    board.write_text("models: [MMoE\nseeds: 2\n")
+    code, _, err = shown("leaderboard", "add", str(board), "--model=PLE")
+    assert (code, "b.yaml, line 2" in err) == (2, True), err
 
 
 def test_the_command_adds_a_row_that_is_checked_first(shown: Shown, tmp_path: Path) -> None:

@@ -156,6 +156,14 @@ def test_ctrl_c_leaves_what_was_recorded(tmp_path: Path, trained: Callable[[list
         (lambda data: _lines(data, 0, lambda head: {**head, "format": 99}), "expected format 1, found 99"),
         (lambda data: _lines(data, 0, lambda head: {**head, "format": 2, "new": 1}), "take a newer recbole_dtn"),
         (lambda data: _lines(data, 0, lambda head: {**head, "rows": {}}), "line 1: no row of the settings"),
+        (
+            lambda data: _lines(data, 0, lambda head: {**head, "design": {"contrasts": {"x": ["MMoE"]}}}),
+            "line 1: contrasts.x: expected the names of two rows",
+        ),
+        (
+            lambda data: _lines(data, 0, lambda head: {**head, "design": {"contrasts": {"x": ["a", "b", "c"]}}}),
+            "line 1: contrasts.x: expected the names of two rows",
+        ),
         (lambda data: _lines(data, 2, lambda record: {**record, "seed": 5}), "line 3 was changed after it was written"),
         (lambda data: _lines(data, 1, lambda record: {"seed": 5}), "line 2: not a run record of version"),
         (lambda data: gzip.compress(gzip.decompress(data).replace(b'"seed"', b"seed", 1)), "line 2: not JSON"),

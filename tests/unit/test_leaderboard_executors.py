@@ -187,6 +187,7 @@ def test_print_jobs_run_by_themselves_and_are_collected(
     said = capsys.readouterr().out
     assert "no record of 1 cells: Logistic toy-2 seed 2021" in said
     assert "| Logistic | 1 | 1 |" in Path("leaderboard/toy.md").read_text()
+    assert "| Logistic | 2021 | not run |" in Path("leaderboard/toy.md").read_text()
     (record,) = tmp_path.rglob("record.json")
     assert read_record(record).beside_others, "its times and rates tell nothing"
     assert read_scores(record.parent, read_record(record).data_fingerprint) is not None

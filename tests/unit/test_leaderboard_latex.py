@@ -63,6 +63,14 @@ def test_hostile_names_leave_the_structure_whole(board_runs: Runs) -> None:
     assert text.count(r"\end{tabular}") == 4
 
 
+@pytest.mark.parametrize("name", ["[2em] x", "* x"])
+def test_a_name_is_no_option_of_the_line_before(board_runs: Runs, name: str) -> None:
+    records = board_runs("DTN", 0.8) + board_runs("PLE", 0.79)
+    text = text_of(records, {"digest-of-DTN": name, "digest-of-PLE": name.replace("x", "y")})
+    assert not re.search(r"^\s*[\[*]", text, re.MULTILINE)
+    assert f"{{{name[0]}}}{name[1:]} & 0.8000 " in text
+
+
 def test_details_are_tables_too(board_runs: Runs) -> None:
     test = {"like": {"auc": 0.8, "gauc": 0.71, "ne": 0.9, "calibration": 1.03}}
     text = text_of(board_runs("DTN", 0.8, test=test) + board_runs("PLE", 0.7, test=test))

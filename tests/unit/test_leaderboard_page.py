@@ -224,7 +224,7 @@ def test_failed_cells_have_their_seeds_and_reason(board_runs: Runs) -> None:
     ]
     rows = summarise(records)
     assert "| PLE | 3; 4 | no memory |" in markdown(rows, Stored(failures=failures))
-    assert "failed cells" not in markdown(rows)
+    assert "cells without a result" not in markdown(rows)
 
 
 def test_names_are_text_wherever_they_stand(board_runs: Runs) -> None:

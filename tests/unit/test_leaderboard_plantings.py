@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -138,6 +139,17 @@ def test_cells_of_plantings() -> None:
 def test_wrong_plantings_are_refused(value: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         data_entries(value)
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/evil", ".", "..", "a/b", "a\\b", "a\nb", "\x1bm", "a b", "0" * 201])
+def test_a_name_that_cannot_be_that_of_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+    value = {"name": name, "plantings": 1, "rows": 100}
+    with pytest.raises(UsageError, match=r"datasets: name: expected the name of a folder under data_path, .*; found"):
+        data_entries(value)
+    board = tmp_path / "b.yaml"
+    board.write_text(BOARD.replace("name: small", f"name: {json.dumps(name)}"))
+    with pytest.raises(UsageError, match=r"b\.yaml: datasets: name: expected the name of a folder"):
+        read_board(board)
 
 
 def test_kinds_of_plantings_are_one_block_and_are_compared_by_reach(board_runs: Runs) -> None:

@@ -165,7 +165,8 @@ def test_the_command(shown: Shown, runs: Path, tmp_path: Path) -> None:
         "no record of 3 cells: MMoE ml-100k seed 2022; two levels ml-100k seed 2022; PLE ml-100k seed 2022"
     )
     assert "6 runs: " in out
-    assert set(files_of(tmp_path / "out")) == {"mine.md", "mine.html", "mine.statistics.json"}
+    assert set(files_of(tmp_path / "out")) == {"mine.md", "mine.html", "mine.statistics.json", "mine.failures.csv"}
+    assert "| PLE | 2022 | not run |" in (tmp_path / "out" / "mine.md").read_text()
     assert "| two levels | 2 |" in (tmp_path / "out" / "mine.md").read_text()
     assert shown("leaderboard", "render", f"--records={runs}", f"--output={tmp_path / 'out'}", "--name=all")[0] == 0
     assert {"all.md", "all.csv", "all.tex", "all.html"} <= set(files_of(tmp_path / "out"))

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from recbole_dtn.config.settings import Settings
 from recbole_dtn.config.splits import SplitKey
-from recbole_dtn.errors import Preempted, RecBoleDTNError, UsageError
+from recbole_dtn.errors import DataError, Preempted, RecBoleDTNError, UsageError
+from recbole_dtn.leaderboard.board import Entry
 from recbole_dtn.leaderboard.cell_run import present_fingerprint
 from recbole_dtn.leaderboard.cells import CellKey, parse_seeds, plan_cells, resolve_cell
 from recbole_dtn.leaderboard.records import Recorded
@@ -210,6 +211,16 @@ def test_floors_come_last_once_each_without_the_settings_of_others() -> None:
     assert given[-1] == ["--epochs=1", "--optimizer.lr=0.1", "--model=Boosting", "--dataset=ml-100k", "--seed=5"]
 
 
+def test_a_row_of_another_model_with_the_name_of_a_floor_is_refused() -> None:
+    rows = [Entry("Logistic", "PLE")]
+    with pytest.raises(UsageError, match="models: the row 'Logistic' is of PLE, and floors adds a row of that name"):
+        plan_cells(rows, ["ml-100k"], [5], [], floors=["Logistic"])
+    assert [cell.key.model for cell in plan_cells(rows, ["ml-100k"], [5], [])] == ["PLE"]
+    own = [Entry("Logistic", "Logistic", ("--epochs=1",))]
+    (cell,) = plan_cells(own, ["ml-100k"], [5], [], floors=["Logistic"])
+    assert cell.settings.epochs == 1
+
+
 def test_an_override_reaches_every_cell_and_the_split_stays(board: Board) -> None:
     board.run(overrides=("--epochs=1",))
     assert len(board.trainer.ran) == 4
@@ -378,6 +389,15 @@ def test_a_board_without_a_finished_cell_writes_the_failures_alone(board: Board)
     assert [path.name for path in board.output.iterdir()] == ["ml-100k.failures.csv"]
 
 
+@pytest.mark.parametrize("name", ["speed.json", "statistics.json", "failures.csv"])
+def test_a_damaged_file_beside_the_tables_is_refused_before_a_cell_runs(board: Board, name: str) -> None:
+    board.output.mkdir()
+    (board.output / f"ml-100k.{name}").write_text('"cut')
+    with pytest.raises(DataError, match=f"ml-100k.{name}"):
+        board.run("DTN", seeds="1")
+    assert board.trainer.ran == []
+
+
 def test_ctrl_c_between_batches_stops_with_the_table_of_what_is_there(board: Board) -> None:
     board.trainer.faults = {("MMoE", 2020): KeyboardInterrupt()}
     with pytest.raises(KeyboardInterrupt):
@@ -386,7 +406,10 @@ def test_ctrl_c_between_batches_stops_with_the_table_of_what_is_there(board: Boa
     assert board.said.splitlines()[2] == "[3/4] MMoE ml-100k seed 2020 ... interrupted"
     text = (board.output / "ml-100k.md").read_text()
     assert "| DTN | 2 |" in text
-    assert "MMoE" not in text
+    assert "| MMoE | 2020; 2021 | not run |" in text, "what is there is not taken for all"
+    board.trainer.faults = {}
+    board.run("DTN,MMoE", seeds="2")
+    assert "not run" not in (board.output / "ml-100k.md").read_text()
 
 
 @pytest.mark.parametrize("within_a_run", [True, False])

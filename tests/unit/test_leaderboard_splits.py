@@ -13,6 +13,7 @@ from scipy import stats
 
 from recbole_dtn.config.splits import SplitKey
 from recbole_dtn.errors import UsageError
+from recbole_dtn.leaderboard.board import read_board
 from recbole_dtn.leaderboard.cells import plan_cells, resolve_cell
 from recbole_dtn.leaderboard.compare import compare
 from recbole_dtn.leaderboard.design import Design
@@ -369,6 +370,14 @@ def test_each_split_has_a_seed_of_its_own_and_all_models_share_it() -> None:
     ]  # fmt: skip
     folds = plan("--folds=3")
     assert folds[::2] == [("MMoE", SplitKey(2020, 3, fold), 2020 + fold) for fold in range(3)]
+
+
+@pytest.mark.parametrize("folds", [0, 1, 1001])
+def test_a_number_of_folds_that_is_none_is_refused(tmp_path: Path, folds: int) -> None:
+    board = tmp_path / "b.yaml"
+    board.write_text(f"datasets: [ml-100k]\nmodels: [MMoE]\nfolds: {folds}\n")
+    with pytest.raises(UsageError, match=f"folds: expected an integer >= 2 .*found '{folds}'"):
+        read_board(board)
 
 
 def test_named_seeds_run_on_every_split() -> None:

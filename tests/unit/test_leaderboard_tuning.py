@@ -19,10 +19,11 @@ from rich.console import Console
 from recbole_dtn.cli import main
 from recbole_dtn.config.load import resolve
 from recbole_dtn.config.settings import Settings
-from recbole_dtn.errors import RecBoleDTNError, UsageError
+from recbole_dtn.errors import DataError, RecBoleDTNError, UsageError
 from recbole_dtn.leaderboard import run as board_run
 from recbole_dtn.leaderboard.board import read_board
 from recbole_dtn.leaderboard.cells import plan_cells
+from recbole_dtn.leaderboard.choose import refuse_trial_seeds
 from recbole_dtn.leaderboard.outlook import show_outlook
 from recbole_dtn.leaderboard.plan import BoardPlan, MatchWanted, TuneWanted, find_plan
 from recbole_dtn.leaderboard.run import run_board
@@ -30,6 +31,7 @@ from recbole_dtn.leaderboard.tune import tune_model
 from recbole_dtn.registry import load_plugins
 from recbole_dtn.schema import DataSchema
 from recbole_dtn.testing.data import tiny_schema
+from recbole_dtn.tuning.trial import Trial
 from tests.unit.board_trainer import FINGERPRINT, Trainer
 
 SPACE = {
@@ -315,6 +317,68 @@ def test_the_plan_keeps_what_a_later_run_leaves_out(finished: Board, tmp_path: P
     assert (board.output / "board.plan.json.earlier").read_bytes() == before
 
 
+TRIAL = '{"number": %d, "state": "complete", "value": 0.7}'
+TUNED = (
+    '{"rows": [{"dataset": "a", "name": "x", "tuning": {"study": "s", "wanted": 2, "metric": "auc", "higher": true, '
+    '"best": %d, "trials": [%s]}}]}'
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "line 1: not JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ("null", "not the plan of a leaderboard: Input should be a valid map"),
+        ('{"rows": 3}', "rows: Input should be a valid list"),
+        ('{"rows": [{"dataset": "a"}]}', "rows.0.name: Field required"),
+        (TUNED % (0, TRIAL % 0 + ", 7"), "rows.0.tuning.trials.1: Input should be a valid map"),
+        (TUNED % (0, TRIAL % 1), "rows.0.tuning: trials: expected each once, by number from 0"),
+        (TUNED % (1, TRIAL % 0), "rows.0.tuning: best: expected the number of a trial, found 1"),
+        (TUNED % (-1, TRIAL % 0), "rows.0.tuning: best: expected the number of a trial, found -1"),
+    ],
+)
+def test_a_plan_that_was_changed_or_damaged_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "board.plan.json"
+    path.write_text(TUNED % (0, TRIAL % 0))
+    found = find_plan([tmp_path], "board")
+    assert found is not None
+    assert found.rows[0].tuning is not None
+    assert found.rows[0].tuning.best_trial == Trial(number=0, state="complete", value=0.7)
+    path.write_text(text)
+    with pytest.raises(DataError) as caught:
+        find_plan([tmp_path], "board")
+    said = str(caught.value)
+    assert said.startswith(str(path))
+    assert told in said
+    assert said.endswith("`leaderboard run` writes it anew")
+    assert "\n" not in said
+
+
+def test_without_the_storage_and_the_plan_trials_are_taken_from_their_records(finished: Board, tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    shutil.copytree(finished.folder, tmp_path, dirs_exist_ok=True)
+    storage = tmp_path / "runs" / ".tuning" / "studies.db"
+    storage.write_bytes(storage.read_bytes()[:100] + bytes(5000))
+    with pytest.raises(DataError, match=r"studies\.db: the trials cannot be kept there .*do not run again"):
+        board.run()
+    storage.unlink()
+    (board.output / "board.plan.json").unlink()
+    board.run()
+    assert board.trainer.ran == []
+    assert comparable(board) == comparable(finished)
+
+
+def test_trials_of_a_plan_that_was_changed_are_refused_before_anything_runs(finished: Board, tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    shutil.copytree(finished.output, board.output)
+    path = board.output / "board.plan.json"
+    path.write_text(path.read_text().replace('"optimizer.lr": 0.', '"optimizer.lr": 7.'))
+    with pytest.raises(DataError, match=r"trial 0 .*optimizer.lr.*plan.json"):
+        board.run()
+    assert board.trainer.ran == []
+
+
 def test_more_trials_add_to_those_that_were_run(finished: Board) -> None:
     before = len(finished.trainer.ran)
     fewer = Board(finished.folder, tune=TuneWanted(trials=2, epochs=3, space=SPACE))
@@ -388,6 +452,14 @@ def test_final_seeds_are_not_those_of_trials(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="seeds: 1, 2 are seeds of trials too"):
         board.run()
     assert board.trainer.ran == []
+
+
+def test_too_many_trials_are_refused(tmp_path: Path) -> None:
+    board = Board(tmp_path, tune=TuneWanted(trials=1_000_000_000, space=SPACE))
+    with pytest.raises(UsageError, match="trials: expected 1 to 10000, found 1000000000"):
+        board.run()
+    assert board.trainer.ran == []
+    refuse_trial_seeds([1], TuneWanted(trials=1 << 60, space=SPACE))  # takes no memory
 
 
 def test_tuning_takes_one_split(tmp_path: Path) -> None:

@@ -412,6 +412,22 @@ def test_what_rows_do_not_share_is_told_before_they_run(tmp_path: Path) -> None:
     assert seen[0].startswith(told)
 
 
+def test_a_name_that_no_file_can_have_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    trainer = Trainer(tmp_path)
+    with pytest.raises(UsageError, match="expected a name of at most 200 bytes, found 'nnn"):
+        run_board(
+            ["DTN"], ["ml-100k"], [1], [], tmp_path / "out", Console(file=io.StringIO()), board="n" * 245,
+            run_cell=trainer, resolve=trainer.resolve, fingerprint=lambda _: None,
+        )  # fmt: skip
+    assert trainer.ran == []
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\nb", "\x1b[31m"])
+def test_a_name_that_cannot_be_printed_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="models: expected names of one line without control characters, found "):
+        plan_cells([Entry(name, "DTN")], ["ml-100k"], [1], [], resolve=Trainer(tmp_path).resolve)
+
+
 def test_files_that_a_leaderboard_names_may_be_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "boards"
     folder.mkdir()

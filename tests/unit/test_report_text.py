@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
@@ -20,7 +21,7 @@ from recbole_dtn.leaderboard.render import markdown
 from recbole_dtn.leaderboard.statistics import summarise
 from recbole_dtn.report.console import say
 from recbole_dtn.report.plots import named_rows, new_figure, style, svg
-from recbole_dtn.report.tables import markdown_table, plain_lines, show_table
+from recbole_dtn.report.tables import csv_text, escaped, markdown_table, plain_lines, show_table
 from recbole_dtn.report.text import cell, shown
 from recbole_dtn.training.report import Report
 
@@ -107,6 +108,43 @@ def test_markdown_and_latex() -> None:
     (_, _, line) = markdown_table(["a"], [[f"{HOSTILE}|\n"]])
     assert line == f"| {ESCAPED}\\|\\n |"
     assert tex("a\x00\u202e") == r"a\textbackslash{}x00\textbackslash{}u202e"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("![x](http://a.b/c.png)", r"![x\](http://a.b/c.png)"),
+        ("[x](y) [a][b] [c]: d", r"[x\](y) [a\][b] [c\]: d"),
+        ("*a* **b** `c` ~d~", r"\*a\* \*\*b\*\* \`c\` \~d\~"),
+        ("_a_ __b__ (_c)", r"\_a_ \_\_b_\_ (\_c)"),
+        ("&lt;b&gt; &#60; &#x3c; a & b; c", r"\&lt;b\&gt; \&#60; \&#x3c; a & b; c"),
+        (r"a\<b> a\| a\\[x](y)", r"a\\\<b> a\\\| a\\\\[x\](y)"),
+        ("long_view, user_id_2 [0.0064] p < .05 [gdcn, masknet] C:\\x", None),
+    ],
+)
+def test_markdown_shows_names_as_they_are(text: str, expected: str | None) -> None:
+    assert escaped(text) == (text if expected is None else expected)
+    assert markdown_table(["a"], [[text]])[-1] == f"| {escaped(text)} |"
+
+
+def test_bold_numbers_stay_bold() -> None:
+    line = markdown_table(["a", "b", "c"], [["**x**", "**-0.01 (-0.02 to -0.01)**", "**.785 ± .001**"]])[-1]
+    assert line == r"| \*\*x\*\* | **-0.01 (-0.02 to -0.01)** | **.785 ± .001** |"
+
+
+def test_a_csv_file_keeps_its_lines_and_runs_nothing() -> None:
+    texts = ["a\rb", "a\nb", "a\r\nb,c", "=1+1", "@x", "+cmd|' /C calc'!A0", "-x", "\t=1", "\r=1", "\n=1", 'a "b"']
+    text = csv_text(["name", "n"], [[text, place] for place, text in enumerate(texts)])
+    assert "\r" not in text
+    found = [line["name"] for line in csv.DictReader(io.StringIO(text))]
+    assert found == [
+        r"a\rb", "a\nb", "a\\r\nb,c", "'=1+1", "'@x", "'+cmd|' /C calc'!A0", "'-x", "'\t=1", r"\r=1", "'\n=1", 'a "b"',
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["-.01", "+.0012", "-1.5e-05", "-1", "-", "a=b", "2020-01", -0.01, 1e-300, True])
+def test_a_number_of_a_csv_file_stays_as_it_is(value: object) -> None:
+    assert csv_text(["a"], [[value]]) == f"a\n{value}\n"
 
 
 def test_the_page_and_the_table_of_a_leaderboard(board_runs: Callable[..., list[Any]]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from sqlalchemy import event
 
 from recbole_dtn.errors import DataError
 from recbole_dtn.tuning.space import Dimension
@@ -174,5 +176,100 @@ def test_importances_find_what_the_values_depend_on(file: Path) -> None:
 def test_a_file_that_is_no_storage_is_told(tmp_path: Path) -> None:
     place = tmp_path / "studies.db"
     place.write_text("not a database")
-    with pytest.raises(DataError, match="the trials cannot be kept there"):
+    with pytest.raises(DataError) as caught:
         study(place, "any")
+    said = str(caught.value)
+    assert said.startswith(f"{place}: the trials cannot be kept there (DatabaseError: file is not a database)")
+    assert "remove it" in said
+    assert "recorded, or that are in the `.plan.json` of a leaderboard, do not run again" in said
+
+
+def test_a_full_disk_and_a_file_that_is_read_only_are_told(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("optuna.storages._rdb.storage.time.sleep", lambda seconds: None)  # Optuna tries five times
+    run(study(file, "full"), 0)
+    copy = Path(shutil.copy(file, tmp_path))
+    pragma = "max_page_count = 1"  # no more pages than there are
+    full = Storage(copy)
+    found = Study(full, "full", SPACE, higher=True, seed=7)
+    event.listen(full.of_optuna.engine, "checkout", lambda connection, *_: connection.execute(f"PRAGMA {pragma}"))
+    with pytest.raises(DataError) as caught:
+        found.add(Trial(number=1, state="failed", params=found.suggest(1), reason="x" * 1_000_000))
+    told = "cannot be written (database or disk is full): free space there, or choose a place on another disk"
+    assert str(caught.value) == f"{copy}: {told}"
+    assert len(found.trials) == 1
+    pragma = "query_only = 1"
+    with pytest.raises(DataError) as caught:
+        Study(full, "another", SPACE, higher=True, seed=7)
+    assert str(caught.value).startswith(
+        f"{copy}: cannot be written (attempt to write a readonly database): look at the owner and the permissions"
+    )
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(DataError, match=r"studies\.db: cannot be written \(Not a directory\): a file is where"):
+        Storage(tmp_path / "runs" / ".tuning" / "studies.db")
+
+
+@pytest.mark.parametrize("state", ["running", "waiting"])
+def test_a_trial_of_another_program_that_has_not_ended_is_told(file: Path, state: str) -> None:
+    found = study(file, f"foreign {state}")
+    run(found, 0)
+    other = optuna.load_study(storage=storage(file).of_optuna, study_name=found.name)
+    if state == "running":
+        other.ask()
+    else:
+        other.enqueue_trial({})
+    told = rf"studies\.db: study foreign {state}, trial 1: it is {state}.*optuna delete-study .*'foreign {state}'"
+    for use in (lambda: found.trials, lambda: run(found, 1), lambda: found.suggest(1), lambda: found.needed(1, 3)):
+        with pytest.raises(DataError, match=told):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("key", "content", "told"),
+    [
+        ("seconds", '"soon"', "study changed seconds, trial 0: seconds: Input should be a valid number"),
+        ("history", '"a"', "study changed history, trial 0: history.0: Input should be a valid number"),
+        ("run", "{", "the trials cannot be kept there (JSONDecodeError: "),
+    ],
+)
+def test_attributes_of_a_trial_that_were_changed_are_told(file: Path, key: str, content: str, told: str) -> None:
+    found = study(file, f"changed {key}")
+    found.add(Trial(number=0, state="complete", value=0.7, params=found.suggest(0), history=[0.7], seconds=1, run="r"))
+    with sqlite3.connect(file) as base:
+        base.execute(
+            "update trial_user_attributes set value_json = ? where key = ? and trial_id = ("
+            "select trial_id from trials natural join studies where study_name = ?)",
+            (content, key, found.name),
+        )
+    with pytest.raises(DataError) as caught:
+        _ = study(file, found.name).trials
+    assert str(caught.value).startswith(f"{file}: {told}")
+
+
+def test_attributes_that_others_gave_a_trial_are_left_out(file: Path) -> None:
+    found = study(file, "attributes")
+    found.stored.add_trial(optuna.create_trial(value=0.7, user_attrs={"number": 7, "state": "mine", "note": "x"}))
+    assert found.trials == [Trial(number=0, state="complete", value=0.7)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"params": {"experts": 99}}, "99 of parameter 'experts' isn't contained"),
+        ({"params": {"experts": [4]}}, r"'\[4\]' is not a valid type"),
+        ({"params": {"dropout": "0.7"}}, "'0.7' not in"),
+        ({"params": {"towers": 4}}, "'towers' is not tuned"),
+        ({"value": None}, "values should be set for a complete trial"),
+        ({"state": "failed"}, "values should be None for a failed trial"),
+    ],
+)
+def test_a_trial_that_does_not_fit_is_told(file: Path, changes: dict[str, Any], told: str) -> None:
+    found = study(file, "fitting")
+    trial = Trial.model_validate({"number": 0, "state": "complete", "value": 0.7, **changes})
+    with pytest.raises(DataError, match=f"^study fitting: trial 0 does not fit.*({told}).*plan.json"):
+        found.add(trial)
+    assert found.trials == []
