@@ -13,7 +13,7 @@ from recbole_dtn.leaderboard.planned import in_bold, planned, planned_table
 from recbole_dtn.leaderboard.remake import of_archive
 from recbole_dtn.leaderboard.statistics import BoardRow, by_dataset
 from recbole_dtn.leaderboard.stored import Stored
-from recbole_dtn.report.tables import escaped, markdown_table
+from recbole_dtn.report.tables import escaped, markdown_table, marked
 from recbole_dtn.report.text import NONE, count, decimal
 
 __all__ = ["brief"]
@@ -56,7 +56,7 @@ def _table(rows: Sequence[BoardRow], *, titled: bool, codebook: bool) -> str:
     heads = [metric_title(rows[0], metric) for metric in first if metric is not None]
     lines = [
         [
-            f"*{names[id(row)]}*" if found is not None and row is found.best else names[id(row)],
+            marked(names[id(row)], "*") if found is not None and row is found.best else names[id(row)],
             *(_cell(row, task, found) for task in tasks),
             count(_size(row, codebook=codebook)),
         ]
@@ -71,7 +71,7 @@ def _table(rows: Sequence[BoardRow], *, titled: bool, codebook: bool) -> str:
         of = names[id(found.best)] if found is not None else names[id(rows[0])]
         lines.append([f"standard error of {of} over the test {sampled(rows[0])}", *errors, ""])
     table = markdown_table(["model", *heads, MATCHED["dense+codebook" if codebook else "dense"]], lines)
-    title = [f"**{rows[0].dataset}**", ""] if titled else []
+    title = [marked(rows[0].dataset, "**"), ""] if titled else []
     told = [_significant(found, names), _diverged(rows)]
     return "\n\n".join(part for part in ("\n".join([*title, *table]), " ".join(filter(None, told))) if part)
 
@@ -95,7 +95,7 @@ def _cell(row: BoardRow, task: str, found: Comparison | None) -> str:
     text = f"{decimal(values.mean, 4)}" + (f" ± {decimal(values.sd, 4)}" if values.sd is not None else "")
     each = [line for line in found.differences if line.row is row and line.metric == metric] if found else []
     better = found.better(each[0]) if found is not None and each else None
-    return f"**{text}**" if better else f"{text} {BELOW}" if better is False else text
+    return marked(text, "**") if better else f"{text} {BELOW}" if better is False else text
 
 
 def _significant(found: Comparison | None, names: dict[int, str]) -> str:

@@ -208,8 +208,9 @@ def plan_cells(
             others. resolve: gives the settings and their digest for one cell's overrides.
 
     Raises:
-        UsageError: for an empty, repeated or unprintable name, that of a floor for another model, two rows of equal settings, a
-            setting that the leaderboard itself fixes, or a cell whose settings are wrong; nothing has run by then.
+        UsageError: for an empty, repeated or unprintable name, that of a floor for another model, two rows of equal
+            settings, a setting that the leaderboard itself fixes, or a cell whose settings are wrong; nothing has run
+            by then.
     """
     entries = [Entry.of(model) for model in models]
     named = [entry.name for entry in entries]

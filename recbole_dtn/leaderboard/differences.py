@@ -19,7 +19,7 @@ from recbole_dtn.leaderboard.compare import (
 from recbole_dtn.leaderboard.labels import metric_title, row_labels
 from recbole_dtn.leaderboard.statistics import BoardRow, Paired
 from recbole_dtn.report.console import say
-from recbole_dtn.report.tables import csv_text, escaped, markdown_table, show_table
+from recbole_dtn.report.tables import csv_text, escaped, markdown_table, marked, show_table
 from recbole_dtn.report.text import NONE, decimal, p_value, share
 
 __all__ = [
@@ -74,7 +74,7 @@ def share_interval(low: float | None, high: float | None) -> str:
 def _cells(difference: Difference, name: str, over: str, *, bold: bool) -> list[str]:
     paired, metric, tested = difference.paired, difference.metric, difference.tested
     shown = signed(paired.mean)
-    starts = [name, metric_title(difference.row, metric), f"**{shown}**" if bold else shown]
+    starts = [name, metric_title(difference.row, metric), marked(shown, "**") if bold else shown]
     ends = [p_value(difference.adjusted), str(paired.n)]
     if over != "seeds":
         return [*starts, decimal(paired.error, 4), interval(paired.low, paired.high), *ends]

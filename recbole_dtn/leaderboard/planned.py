@@ -10,6 +10,7 @@ from recbole_dtn.leaderboard.details import Table
 from recbole_dtn.leaderboard.differences import contrast_name, contrasts_title, interval, signed
 from recbole_dtn.leaderboard.labels import metric_title
 from recbole_dtn.leaderboard.statistics import BoardRow, by_dataset
+from recbole_dtn.report.tables import marked
 from recbole_dtn.report.text import NONE
 
 __all__ = ["Planned", "PlannedLine", "PlannedValue", "in_bold", "planned", "planned_across", "planned_table"]
@@ -109,7 +110,7 @@ def planned(rows: Sequence[BoardRow]) -> Planned | None:
 
 def in_bold(value: PlannedValue) -> str:
     """A value in Markdown."""
-    return f"**{value}**" if value.significant else str(value)
+    return marked(str(value), "**") if value.significant else str(value)
 
 
 def planned_table(found: Planned, shown: Callable[[PlannedValue], str] = str) -> Table:

@@ -16,7 +16,7 @@ from rich.text import Text
 from recbole_dtn.report.console import say
 from recbole_dtn.report.text import LONGEST_CELL, cell, shown
 
-__all__ = ["csv_text", "escaped", "markdown_table", "plain_lines", "show_table"]
+__all__ = ["Marked", "csv_text", "escaped", "markdown_table", "marked", "plain_lines", "show_table"]
 
 GAP = 3
 """Spaces between two columns on a terminal."""
@@ -28,11 +28,15 @@ MARKUP = re.compile(
     r"|\\(?=[!-/:-@\[-`{-~])"  # it would take the meaning of what stands behind it, such as the backslash put there
 )
 """What is more than text in Markdown as GitHub has it."""
-BOLD = re.compile(r"\*\*([-+]?\.?\d[^*]*)\*\*")
-"""A cell with a number in bold."""
 FORMULA = re.compile(r"[=@\t\n]|[+-](?!\d*\.?\d*(e[+-]?\d+)?\Z)")
 """How text begins that a spreadsheet takes for a formula; a number with its sign is none."""
 Row = Sequence[str]
+
+
+class Marked(str):
+    """A cell that is Markdown already; every other is text."""
+
+    __slots__ = ()
 
 
 def show_table(
@@ -126,18 +130,23 @@ def _aligned(row: Row, widths: Sequence[int], *, numbers: bool) -> Iterable[str]
 def markdown_table(columns: Row, rows: Sequence[Row]) -> list[str]:
     """The lines of a Markdown table; the columns after the first are aligned to the right.
 
-    Cells are text, but for a number between two pairs of asterisks, which is bold.
-
     >>> markdown_table(["task", "AUC"], [["click", "0.7"]])
     ['| task | AUC |', '| --- | --: |', '| click | 0.7 |']
     """
     ruler = ["---"] + ["--:"] * (len(columns) - 1)
-    return [f"| {' | '.join(map(_markdown_cell, row))} |" for row in (columns, ruler, *rows)]
+    return [
+        f"| {' | '.join(text if isinstance(text, Marked) else escaped(cell(text)) for text in row)} |"
+        for row in (columns, ruler, *rows)
+    ]
 
 
-def _markdown_cell(text: str) -> str:
-    bold = BOLD.fullmatch(text)
-    return f"**{escaped(cell(bold[1]))}**" if bold else escaped(cell(text))
+def marked(text: str, mark: str) -> Marked:
+    """A cell of text between two marks, such as ``**`` for bold.
+
+    >>> marked("p|q", "**")
+    '**p\\\\|q**'
+    """
+    return Marked(f"{mark}{escaped(cell(text))}{mark}")
 
 
 def escaped(text: str) -> str:

@@ -21,7 +21,7 @@ from recbole_dtn.leaderboard.render import markdown
 from recbole_dtn.leaderboard.statistics import summarise
 from recbole_dtn.report.console import say
 from recbole_dtn.report.plots import named_rows, new_figure, style, svg
-from recbole_dtn.report.tables import csv_text, escaped, markdown_table, plain_lines, show_table
+from recbole_dtn.report.tables import csv_text, escaped, markdown_table, marked, plain_lines, show_table
 from recbole_dtn.report.text import cell, shown
 from recbole_dtn.training.report import Report
 
@@ -127,9 +127,9 @@ def test_markdown_shows_names_as_they_are(text: str, expected: str | None) -> No
     assert markdown_table(["a"], [[text]])[-1] == f"| {escaped(text)} |"
 
 
-def test_bold_numbers_stay_bold() -> None:
-    line = markdown_table(["a", "b", "c"], [["**x**", "**-0.01 (-0.02 to -0.01)**", "**.785 ± .001**"]])[-1]
-    assert line == r"| \*\*x\*\* | **-0.01 (-0.02 to -0.01)** | **.785 ± .001** |"
+def test_only_what_is_marked_is_markdown() -> None:
+    line = markdown_table(["a", "b", "c"], [["**-1**", marked("-0.01 (-0.02 to -0.01)", "**"), marked("a*", "*")]])[-1]
+    assert line == r"| \*\*-1\*\* | **-0.01 (-0.02 to -0.01)** | *a\** |"
 
 
 def test_a_csv_file_keeps_its_lines_and_runs_nothing() -> None:
