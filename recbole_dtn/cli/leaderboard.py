@@ -53,7 +53,7 @@ def _run(words: list[str]) -> int:
     check_place(Path(given.output), f"--output={given.output}")
     plan = plan_of(given, file)
     if given.dry_run:
-        return _dry_run(plan)
+        return _dry_run(plan, file, Path(given.output))
     if given.collect:
         results.write_found(results.found_of(plan, None, file, Path(given.output))(), Path(given.output))
         return 0
@@ -86,8 +86,9 @@ def _run(words: list[str]) -> int:
     return 0
 
 
-def _dry_run(plan: Plan) -> int:
-    """Print what the leaderboard would run; of planted data sets the first planting is written."""
+def _dry_run(plan: Plan, file: Path | None, output: Path) -> int:
+    """Print what the leaderboard would run, and what of it is recorded; of planted data sets the first planting is
+    written."""
     from recbole_dtn.leaderboard.datasets import write_planted
     from recbole_dtn.leaderboard.outlook import show_outlook
 
@@ -95,6 +96,15 @@ def _dry_run(plan: Plan) -> int:
     first = list({entry.shown: entry for entry in reversed(plan.datasets)}.values())
     write_planted(first, Path(cells[0].settings.data_path), lambda text: say(console, text))
     show_outlook(cells, plan.match, plan.tune, console)
+    try:
+        found = results.found_of(plan, None, file, output, begun=False)()
+    except UsageError as error:  # rows were chosen with other options
+        say(console, f"recorded: none that counts ({error})")
+        return 0
+    tunings = [row.tuning for row in found.plan.rows if row.tuning is not None] if found.plan is not None else []
+    trials = f" and {sum(len(tuning.trials) for tuning in tunings):,} trials" if tunings else ""
+    if found.records or trials:
+        say(console, f"recorded: {len(found.records):,} cells{trials}; what is recorded on these data is not run again")
     return 0
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from recbole_dtn.config.properties import flow_yaml
 from recbole_dtn.config.splits import SplitKey
 from recbole_dtn.leaderboard.compare import CLAIMS_NEED, COMPARED
 from recbole_dtn.leaderboard.differences import signed
 from recbole_dtn.leaderboard.labels import SHOWN, row_labels
-from recbole_dtn.leaderboard.page.chosen import flat
+from recbole_dtn.leaderboard.page.chosen import by_task
 from recbole_dtn.leaderboard.statistics import (
     BoardRow,
     Metric,
@@ -97,8 +95,10 @@ def against(
         notes.append("Differences are over the n seeds or splits that both have run; the means are over all of each.")
     if any(change.paired.low is not None for change in changes):
         notes.append("Intervals are of the n pairs alone; the test rows are taken as they are.")
-    if changes and min(change.paired.n for change in changes) < CLAIMS_NEED:
-        notes.append(f"Fewer than {CLAIMS_NEED} pairs: descriptive, no difference is claimed.")
+    few = list(dict.fromkeys(change.label for change in changes if change.paired.n < CLAIMS_NEED))
+    if few:
+        rows = "" if len(few) == len({change.label for change in changes}) else f" of {', '.join(few)}"
+        notes.append(f"Fewer than {CLAIMS_NEED} pairs{rows}: descriptive, no difference is claimed.")
     return Against(tuple(changes), tuple(notes))
 
 
@@ -148,20 +148,8 @@ def _differences(
 def _what_differs(label: str, old: BoardRow, new: BoardRow, old_runs: Runs, new_runs: Runs) -> Iterator[str]:
     if old.source_fingerprint != new.source_fingerprint:
         yield f"{label}: the data differ, so the difference is not one of the model alone."
-    a, b = (_by_task(next(iter(runs.values())).settings) for runs in (old_runs, new_runs))
+    a, b = (by_task(next(iter(runs.values())).settings) for runs in (old_runs, new_runs))
     differing = [key for key in dict.fromkeys([*a, *b]) if a.get(key) != b.get(key)]
     told = [f"{key} {a.get(key, NONE)} -> {b.get(key, NONE)}" for key in differing]
     if told:
         yield f"{label}: {'; '.join(told)}."
-
-
-def _by_task(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Settings as YAML by dotted key, those of the tasks under their names.
-
-    >>> _by_task({"epochs": 3, "tasks": [{"name": "like", "weight": 2.0}]})
-    {'epochs': '3', 'tasks.like.weight': '2.0'}
-    """
-    found = flat({key: value for key, value in settings.items() if key != "tasks"})
-    for task in settings.get("tasks", ()):
-        found |= {f"tasks.{task['name']}.{key}": flow_yaml(value) for key, value in task.items() if key != "name"}
-    return found

@@ -18,7 +18,7 @@ from recbole_dtn.errors import why
 from recbole_dtn.leaderboard.archive import read_archive
 from recbole_dtn.leaderboard.cells import Cell, CellKey
 from recbole_dtn.leaderboard.design import NO_DESIGN, Design
-from recbole_dtn.leaderboard.page.chosen import defaults_of, flat
+from recbole_dtn.leaderboard.page.chosen import by_task, defaults_of
 from recbole_dtn.leaderboard.plan import BoardPlan, find_plan
 from recbole_dtn.leaderboard.records import Recorded
 from recbole_dtn.record.record import FILE_NAME, RunRecord
@@ -194,8 +194,8 @@ def names_of(records: Sequence[RunRecord]) -> dict[str, str]:
         of_model.setdefault((record.shown_dataset, record.model), {})[record.settings_digest] = record.settings
     names: dict[str, str] = {}
     for (_, model), of_digest in of_model.items():
-        usual = flat(defaults_of(model))
-        written = {digest: flat(settings) for digest, settings in of_digest.items()}
+        usual = by_task(defaults_of(model))
+        written = {digest: by_task(settings) for digest, settings in of_digest.items()}
         keys = dict.fromkeys(key for settings in written.values() for key in settings)
         differing = [key for key in keys if len({settings.get(key) for settings in written.values()}) > 1]
         told = {

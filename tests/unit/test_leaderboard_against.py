@@ -42,6 +42,13 @@ def test_differences_are_paired_by_seed(board_runs: Runs) -> None:
     assert found.notes == ("Intervals are of the n pairs alone; the test rows are taken as they are.",)
 
 
+def test_rows_of_few_pairs_beside_others_are_named(board_runs: Runs) -> None:
+    runs = [*board_runs("DTN", 0.7, range(10)), *board_runs("Logistic", 0.7, range(1))]
+    assert against(runs, runs, {}, {}).notes[-1] == (
+        "Fewer than 10 pairs of Logistic: descriptive, no difference is claimed."
+    )
+
+
 def test_a_row_that_diverged_in_one_alone_and_its_code_are_compared(board_runs: Runs) -> None:
     old = board_runs("DTN", 0.7, range(2), versions={"code": "aaa"})
     new = [

@@ -113,6 +113,11 @@ def test_rows_of_one_model_are_named_after_what_differs(board_runs: Runs) -> Non
         "d1": "DTN (interactions=[{name: gdcn, layers: 3}])",
         "d2": "DTN (interactions=[masknet], module_dim=32)",
     }
+    weights = [
+        run.model_copy(update={"settings": {"tasks": [{"name": "like"}, {"name": "love", "weight": weight}]}})
+        for run, weight in zip(records, (1.0, 2.0), strict=False)
+    ]
+    assert names_of(weights)["d1"] == "DTN (tasks.love.weight=2.0)"
     # The same in all rows, or in the only one: no part of a name.
     assert names_of(records[:1]) == {"d0": "DTN"}
 

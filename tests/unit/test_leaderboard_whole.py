@@ -142,5 +142,9 @@ def test_dry_run_plants_the_first_alone(
     assert main(["leaderboard", "run", "toy.yaml", "--dry_run"]) == 0
     said = capsys.readouterr().out
     assert "1 rows, 2 cells, 0 trials" in said
+    assert "recorded" not in said
     assert [path.name for path in Path("dataset").iterdir() if path.is_dir()] == ["toy-1"]
     assert not list(tmp_path.rglob("record.json"))
+    assert main(["leaderboard", "run", "toy.yaml"]) == 0
+    assert main(["leaderboard", "run", "toy.yaml", "--dry_run"]) == 0
+    assert "recorded: 2 cells; what is recorded on these data is not run again" in capsys.readouterr().out

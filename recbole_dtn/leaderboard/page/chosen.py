@@ -15,7 +15,7 @@ from recbole_dtn.config.settings import Settings
 from recbole_dtn.errors import RecBoleDTNError
 from recbole_dtn.registry import MODELS
 
-__all__ = ["Setting", "common_settings", "defaults_of", "flat", "own_settings"]
+__all__ = ["Setting", "by_task", "common_settings", "defaults_of", "flat", "own_settings"]
 
 Setting = tuple[str, str, str | None]
 """Dotted key, value and default as YAML; the default is None where the value is the default."""
@@ -30,6 +30,18 @@ def flat(settings: Mapping[str, Any]) -> dict[str, str]:
     {'epochs': '3', 'optimizer.name': 'adam', 'optimizer.lr': '0.01', 'tasks': '[{name: a}]'}
     """
     return dict(_flat(settings))
+
+
+def by_task(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as YAML by dotted key, those of the tasks under their names.
+
+    >>> by_task({"epochs": 3, "tasks": [{"name": "like", "weight": 2.0}]})
+    {'epochs': '3', 'tasks.like.weight': '2.0'}
+    """
+    found = flat({key: value for key, value in settings.items() if key != "tasks"})
+    for task in settings.get("tasks", ()):
+        found |= {f"tasks.{task['name']}.{key}": flow_yaml(value) for key, value in task.items() if key != "name"}
+    return found
 
 
 def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
