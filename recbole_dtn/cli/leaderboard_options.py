@@ -131,7 +131,7 @@ def _plan_options(command: Command) -> None:
 
 
 _plan_options(RUN)
-RUN.flag("dry_run", "print rows, sizes, cells, trials and the projected time, and train nothing")
+RUN.flag("dry_run", "print rows, sizes, cells, trials, the projected time and what is recorded, and train nothing")
 RUN.option(
     "workers",
     "N",
