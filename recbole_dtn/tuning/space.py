@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from recbole_dtn.config.layers import config_file
@@ -171,8 +172,23 @@ def _keys(written: str, settings: Settings) -> Iterator[str]:
 
 
 def _named(words: Sequence[str]) -> Iterator[str]:
-    """The keys of words; what is changed inside a list (``tasks.buy.weight``) has no source of its own."""
-    yield from (word.removeprefix("--").partition("=")[0] for word in words)
+    """The keys of words; what is changed inside a list (``tasks.buy.weight``) has no source of its own.
+
+    >>> list(_named(["--tasks={buy: {after: [click]}}", "--experts=[gdcn]"]))
+    ['tasks.buy.after', 'experts']
+    """
+    for word in words:
+        key, _, value = word.removeprefix("--").partition("=")
+        yield from _leaves(key, yaml.safe_load(value))
+
+
+def _leaves(key: str, value: Any) -> Iterator[str]:
+    """The keys that a map sets; those beside them stay as they were."""
+    if isinstance(value, Mapping) and value:
+        for inner, of_inner in value.items():
+            yield from _leaves(f"{key}.{inner}", of_inner)
+    else:
+        yield key
 
 
 def _is_set(key: str, sources: Mapping[str, str]) -> bool:
