@@ -54,6 +54,8 @@ def write_found(
     console = make_console()
     for message in found.unreadable:
         say(console, f"left out: {message}")
+    for plugin, number in found.changed.items():
+        say(console, f"the plug-in {plugin} changed since {number} of these runs; `leaderboard run` runs them again")
     if found.missing:
         titles = "; ".join(cell.title for cell in found.missing[:SHOWN_MISSING])
         more = len(found.missing) - SHOWN_MISSING

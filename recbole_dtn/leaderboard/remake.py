@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from recbole_dtn.leaderboard.design import NO_DESIGN, Design
 from recbole_dtn.leaderboard.page.chosen import by_task, defaults_of
 from recbole_dtn.leaderboard.plan import BoardPlan, find_plan
 from recbole_dtn.leaderboard.records import Recorded
+from recbole_dtn.plugins import changed_plugins
 from recbole_dtn.record.record import FILE_NAME, RunRecord
 
 __all__ = ["Remade", "all_records", "names_of", "of_archive", "of_cells", "of_folder", "read_below", "records_of"]
@@ -36,6 +38,7 @@ class Remade:
         folders: of the runs, by data set, model and ``run_id``. design: which rows are compared.
         beside: folder of an archive.
         plan: what was chosen for the rows, where they were matched or tuned.
+        changed: plug-ins that are not what they were, with the number of records that are of an earlier state.
     """
 
     records: list[RunRecord]
@@ -47,6 +50,7 @@ class Remade:
     design: Design = NO_DESIGN
     beside: Path | None = None
     plan: BoardPlan | None = None
+    changed: Mapping[str, int] = field(default_factory=dict)
 
     def folder_of(self, run: RunRecord) -> Path | None:
         """Where a run's files are; None where it is not known."""
@@ -69,8 +73,8 @@ def of_cells(
     recorded = read_below(folders, known)
     if folder is None and archive is not None:
         recorded.read_archive(archive)
-    records, names, missing = records_of(cells, recorded)
-    return Remade(records, names, name, missing, recorded.unreadable, recorded.folders, plan=plan)
+    records, names, missing, changed = records_of(cells, recorded)
+    return Remade(records, names, name, missing, recorded.unreadable, recorded.folders, plan=plan, changed=changed)
 
 
 def of_folder(folder: Path, known: Recorded | None = None) -> Remade:
@@ -135,15 +139,17 @@ def all_records(recorded: Recorded) -> list[RunRecord]:
     )  # fmt: skip
 
 
-def records_of(cells: Sequence[Cell], recorded: Recorded) -> tuple[list[RunRecord], dict[str, str], list[Cell]]:
+def records_of(
+    cells: Sequence[Cell], recorded: Recorded
+) -> tuple[list[RunRecord], dict[str, str], list[Cell], dict[str, int]]:
     """The newest record of each cell, whatever version of this package made it.
 
     A record fills a cell of the same data set, model, split and seed, with the same settings. Where no digest agrees,
     as with records from before a setting was added, the settings that both have are compared instead.
 
     Returns:
-        The records in the order of the cells; the names of their rows by the digest of the records' settings; and the
-        cells without a record.
+        The records in the order of the cells; the names of their rows by the digest of the records' settings; the
+        cells without a record; and :attr:`Remade.changed`.
     """
     filled: dict[CellKey, list[RunRecord]] = {}
     of_place: dict[CellKey, list[RunRecord]] = {}
@@ -154,6 +160,7 @@ def records_of(cells: Sequence[Cell], recorded: Recorded) -> tuple[list[RunRecor
     found: list[RunRecord] = []
     names: dict[str, str] = {}
     missing: list[Cell] = []
+    changed: Counter[str] = Counter()
     for cell in cells:
         key = _without_version(cell.key)
         fitting = filled.get(key) or [
@@ -167,7 +174,8 @@ def records_of(cells: Sequence[Cell], recorded: Recorded) -> tuple[list[RunRecor
         newest = max(fitting, key=lambda record: record.run_id)  # run ids begin with the time
         found.append(newest)
         names[newest.settings_digest] = cell.name
-    return found, names, missing
+        changed.update(changed_plugins(newest.plugin_states(), cell.settings))
+    return found, names, missing, changed
 
 
 def _without_version(key: CellKey) -> CellKey:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from recbole_dtn.leaderboard.render import notes
 from recbole_dtn.leaderboard.run import run_board
 from recbole_dtn.leaderboard.statistics import summarise
 from recbole_dtn.leaderboard.stored import Stored, compute_statistics
+from recbole_dtn.plugins import plugin_states
 from recbole_dtn.record.record import RunRecord, write_record
+from recbole_dtn.registry import load_plugins
 
 Runs = Callable[..., list[RunRecord]]
 Shown = Callable[..., tuple[int, str, str]]
@@ -152,6 +155,19 @@ def test_cells_without_a_record_are_told_and_bad_records_left_out(runs: Path, bo
     assert [cell.title for cell in found.missing] == ["MMoE ml-100k seed 2020"]
     assert (len(found.records), len(found.unreadable)) == (5, 1)
     assert len(of_folder(runs).records) == 5
+
+
+def test_a_plugin_that_changed_since_the_runs_is_told(tmp_path: Path, board_runs: Runs) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("A = 1")
+    load_plugins([str(file)])
+    cells = cells_of(tmp_path / "runs", [Entry("mine", "MMoE", (f"--plugins=[{file}]",))])
+    for cell in cells:
+        write_cell(cell, board_runs, plugins=[asdict(state) for state in plugin_states(cell.settings)])
+    assert of_cells(cells, None, "b").changed == {}
+    file.write_text("A = 2")
+    load_plugins([str(file)])
+    assert of_cells(cells, None, "b").changed == {str(file): 2}
 
 
 # ---- the command ----------------------------------------------------------------------------------------------------
