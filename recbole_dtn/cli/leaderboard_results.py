@@ -46,7 +46,7 @@ def write_found(
     found: Remade, output: Path, name: str | None = None, forms: Sequence[str] | None = None, below: str | None = None
 ) -> None:
     """Write the tables and the page of records, and say which cells have none."""
-    from recbole_dtn.leaderboard.failures import NOT_RUN, write_failures
+    from recbole_dtn.leaderboard.failures import with_reasons, write_failures
     from recbole_dtn.leaderboard.forms import FORMS, write_forms
     from recbole_dtn.leaderboard.statistics import summarise
     from recbole_dtn.leaderboard.stored import Stored, compute_statistics
@@ -68,10 +68,7 @@ def write_found(
     places = [output, *([Path(below)] if below else [])]
     stored = Stored.read(name, *places)
     if found.missing:
-        known = {(line.settings_digest, line.split, line.seed): line.reason for line in stored.failures}
-        missing = [(cell.key.settings_digest, cell.key.split.title, cell.key.seed) for cell in found.missing]
-        reasons = [known.get(key, NOT_RUN) for key in missing]
-        write_failures(list(zip(found.missing, reasons, strict=True)), output, name)
+        write_failures(with_reasons(found.missing, stored.failures), output, name)
         stored = Stored.read(name, *places)
     if found.beside is not None:
         stored = stored.or_else(Stored.read(found.name, found.beside))

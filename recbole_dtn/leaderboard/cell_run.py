@@ -108,6 +108,9 @@ def present_fingerprint(settings: Settings) -> str | None:
 
 def reason(error: BaseException) -> str:
     """Why a cell failed, in a sentence."""
-    known = plugin_fault(error) if isinstance(error, Exception) else None
-    text = str(error) if isinstance(error, RecBoleDTNError) else known or f"{type(error).__name__}: {error}"
+    try:
+        known = plugin_fault(error) if isinstance(error, Exception) else None
+        text = str(error) if isinstance(error, RecBoleDTNError) else known or f"{type(error).__name__}: {error}"
+    except Exception:  # of its own __str__
+        text = type(error).__name__
     return clipped(shown(text), LONGEST_REASON)

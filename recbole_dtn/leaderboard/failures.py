@@ -9,10 +9,11 @@ from pathlib import Path
 
 from recbole_dtn.errors import DataError
 from recbole_dtn.leaderboard.cells import Cell
+from recbole_dtn.leaderboard.stored import Failure
 from recbole_dtn.report.files import WRITING, write_text
 from recbole_dtn.report.tables import csv_text
 
-__all__ = ["NOT_RUN", "Notes", "write_failures"]
+__all__ = ["NOT_RUN", "Notes", "with_reasons", "write_failures"]
 
 NOT_RUN = "not run"
 """The reason of a cell that has not ended, neither with a result nor with a failure."""
@@ -47,6 +48,14 @@ class Notes:
             if began is not None and note.stat().st_mtime_ns > began:
                 return note.read_text("utf-8")
         return None
+
+
+def with_reasons(cells: Iterable[Cell], known: Iterable[Failure]) -> list[tuple[Cell, str]]:
+    """Cells without a result, each with the reason that is known of an earlier pass, or :data:`NOT_RUN`."""
+    reasons = {(line.settings_digest, line.split, line.seed): line.reason for line in known}
+    return [
+        (cell, reasons.get((cell.key.settings_digest, cell.key.split.title, cell.key.seed), NOT_RUN)) for cell in cells
+    ]
 
 
 def _note(cell: Cell) -> Path:

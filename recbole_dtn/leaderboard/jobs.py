@@ -31,7 +31,7 @@ def missing_jobs(cells: Sequence[Cell], known: Recorded | None = None) -> Iterat
     """
     here = shlex.quote(str(Path.cwd()))
     for word in (here, *(word for cell in cells for word in cell.overrides)):
-        if len(word.splitlines()) > 1:
+        if word.splitlines() not in ([word], []):
             raise UsageError(f"--print_jobs: expected one line per command, found a line break in {word!r}")
     known = Recorded() if known is None else known
     for cell in cells:

@@ -18,7 +18,7 @@ from recbole_dtn.leaderboard.choose import Chooser, candidates_of, refuse_trial_
 from recbole_dtn.leaderboard.datasets import DataEntry, board_name, data_entries, write_planted
 from recbole_dtn.leaderboard.design import NO_DESIGN, Design
 from recbole_dtn.leaderboard.executors import RemoteExecutor
-from recbole_dtn.leaderboard.failures import NOT_RUN, write_failures
+from recbole_dtn.leaderboard.failures import with_reasons, write_failures
 from recbole_dtn.leaderboard.fairness import board_rows, setting_notes
 from recbole_dtn.leaderboard.forms import write_forms
 from recbole_dtn.leaderboard.plan import BoardPlan, MatchWanted, TuneWanted, find_plan, plan_file, write_plan
@@ -195,7 +195,10 @@ def _publish(
     whole: bool,
 ) -> Path:
     """Write and print the tables. ``whole``: no cell is left to run, so that the statistics are worth their time."""
-    write_failures([*session.failures, *((cell, NOT_RUN) for cell in session.not_run)], output, board)
+    if not whole:
+        session.take_recorded()
+    known = Stored.read(board, output).failures
+    write_failures([*session.failures, *with_reasons(session.not_run, known)], output, board)
     stored = Stored.read(board, output)
     rows = summarise(session.records, names, design)
     if not rows:

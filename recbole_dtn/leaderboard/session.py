@@ -133,6 +133,14 @@ class Session:
         """The cells that neither are filled nor have failed."""
         return [cell for place, cell in enumerate(self.cells) if place not in self.found and place not in self.failed]
 
+    def take_recorded(self) -> None:
+        """Take the cells that are recorded and that this pass has not come to."""
+        for cell in self.not_run:
+            if self.recorded.newest(cell.key, None) is not None:  # the fingerprint reads the data set's files
+                found = self.recorded.newest(cell.key, self.shared.fingerprint(cell.settings))
+                if found is not None and not changed_plugins(found[1].plugin_states(), cell.settings):
+                    self.found[self.cells.index(cell)] = found[1]
+
     def run(self) -> None:
         """Fill every cell; a failure is reported and the others go on."""
         waiting, pool = self.waiting, self.pool

@@ -153,6 +153,7 @@ def _how_it_ended(code: int | None) -> str:
 def _serve(pipe: Connection, job: Job, explain: Callable[[BaseException], str]) -> None:
     """Run what comes through the pipe until it is closed or the parent is gone."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    here = os.getpid()
     while True:
         try:
             argument = pipe.recv()
@@ -164,6 +165,8 @@ def _serve(pipe: Connection, job: Job, explain: Callable[[BaseException], str]) 
             answer = "interrupted", "interrupted"
         except BaseException as error:
             answer = "failure", explain(error)
+        if os.getpid() != here:  # a process that the task forked: the answer is not its to give
+            os._exit(1)
         try:
             pipe.send(answer)
         except OSError:  # the parent has stopped listening

@@ -179,12 +179,15 @@ def _named(words: Sequence[str]) -> Iterator[str]:
     """
     for word in words:
         key, _, value = word.removeprefix("--").partition("=")
-        yield from _leaves(key, yaml.safe_load(value))
+        try:
+            yield from _leaves(key, yaml.safe_load(value))
+        except (yaml.YAMLError, ValueError):  # text
+            yield key
 
 
 def _leaves(key: str, value: Any) -> Iterator[str]:
     """The keys that a map sets; those beside them stay as they were."""
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, Mapping):
         for inner, of_inner in value.items():
             yield from _leaves(f"{key}.{inner}", of_inner)
     else:

@@ -14,6 +14,10 @@ def job(argument: dict[str, Any]) -> Any:
     """What the processes of these tests do."""
     if argument.get("die"):
         os.kill(os.getpid(), argument["die"])
+    if argument.get("child_leaves"):
+        if os.fork() == 0:
+            sys.exit(0)
+        time.sleep(0.5)
     if argument.get("forks"):
         child = os.fork()
         if child == 0:

@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from recbole_dtn.errors import RecBoleDTNError, UsageError
 from recbole_dtn.leaderboard.cell_run import Answer, Call, run_call
 from recbole_dtn.leaderboard.cells import plan_cells
 from recbole_dtn.leaderboard.executors import DiedError, RayExecutor, RemoteExecutor, SlurmExecutor, make_executor
+from recbole_dtn.leaderboard.jobs import missing_jobs
 from recbole_dtn.leaderboard.run import run_board
 from recbole_dtn.leaderboard.workers import Outcome
 from recbole_dtn.record.record import read_record
@@ -205,6 +207,9 @@ def test_jobs_with_a_line_break_are_refused_before_the_first(
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "--print_jobs: expected one line per command, found a line break in" in shown.err
+    cells = plan_cells(["DTN"], ["ml-100k"], [1], [])
+    with pytest.raises(UsageError, match="found a line break"):
+        list(missing_jobs([replace(cells[0], overrides=("--output_dir=a\n",))]))
 
 
 def test_a_call_answers_for_what_goes_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

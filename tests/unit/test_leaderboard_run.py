@@ -432,6 +432,19 @@ def test_sigterm_stops_the_board_after_its_table(board: Board, within_a_run: boo
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+def test_a_pass_that_is_stopped_early_keeps_what_is_recorded_and_known(board: Board) -> None:
+    board.trainer.faults = {("MMoE", 2020): RecBoleDTNError("no memory")}
+    with pytest.raises(RecBoleDTNError):
+        board.run("MMoE,PLE", seeds="1")
+    board.trainer.faults = {("DTN", 2020): KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        board.run("DTN,MMoE,PLE", seeds="1")
+    text = (board.output / "ml-100k.md").read_text()
+    assert "| PLE | 1 |" in text
+    assert "| DTN | 2020 | not run |" in text
+    assert "| MMoE | 2020 | no memory |" in text
+
+
 def test_an_interrupted_run_stops_the_board(board: Board) -> None:
     board.run("DTN", seeds="1")
     board.trainer.status = "interrupted"

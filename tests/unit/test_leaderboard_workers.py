@@ -18,6 +18,7 @@ from rich.console import Console
 from recbole_dtn.cli.leaderboard import run as command
 from recbole_dtn.errors import DataError, RecBoleDTNError, UsageError
 from recbole_dtn.leaderboard.board import Entry, listed, read_board, setting_words
+from recbole_dtn.leaderboard.cell_run import reason
 from recbole_dtn.leaderboard.cells import plan_cells
 from recbole_dtn.leaderboard.failures import Notes
 from recbole_dtn.leaderboard.progress import BoardProgress
@@ -77,6 +78,20 @@ def test_leaving_python_is_a_fault_of_the_task_and_unnamed_signals_have_numbers(
     assert found[0] == Outcome(0, failure="explained: 3")
     assert found[1].failure == f"its process was ended by signal {signal.SIGRTMIN + 6}"
     assert found[2].result[1] == 1
+
+
+def test_a_forked_child_does_not_answer_for_its_parent() -> None:
+    found = work([{"child_leaves": True, "value": 1}, {"value": 2}], count=1)
+    assert [found[task].result and found[task].result[1] for task in range(2)] == [1, 2]
+
+
+class _NoTextError(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+def test_an_error_that_cannot_be_shown_has_its_type_as_reason() -> None:
+    assert reason(_NoTextError()) == "_NoTextError"
 
 
 def test_a_task_that_runs_when_the_pool_is_closed_may_save_what_it_has(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_what_a_row_sets_is_not_tuned() -> None:
     assert [one.key for one in dimensions(space, "--tasks.love.weight=3", "--experts=[gdcn]")] == [keys[0], keys[2]]
     assert [one.key for one in dimensions(space, "--tasks={love: {after: []}}")] == keys, "its weight is not set"
     assert [one.key for one in dimensions(space, "--tasks={love: {weight: 3}}")] == [keys[0], *keys[2:]]
+    assert [one.key for one in dimensions(space, "--tasks={}", "--output_dir=@x")] == keys
     assert dimensions(space, model="Logistic") == []  # the section ``all`` is not of models that are fitted directly
 
 
