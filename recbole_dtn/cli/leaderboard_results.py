@@ -65,11 +65,9 @@ def write_found(
         raise UsageError(f"no finished run {where}; {_what_else(found.unreadable)}")
     name = name or found.name
     # A file that is not in the folder of the tables may have been kept with the records.
-    places = [output, *([Path(below)] if below else [])]
-    stored = Stored.read(name, *places)
+    stored = Stored.read(name, output, Path(below) if below else None)
     if found.missing:
-        write_failures(with_reasons(found.missing, stored.failures), output, name)
-        stored = Stored.read(name, *places)
+        stored = replace(stored, failures=write_failures(with_reasons(found.missing, stored.failures), output, name))
     if found.beside is not None:
         stored = stored.or_else(Stored.read(found.name, found.beside))
     rows = summarise(found.records, found.names, found.design)

@@ -68,16 +68,19 @@ def run_locked(cell: Cell, run_cell: RunCell | None = None) -> RunRecord:
         return recorded_run(cell) or (run_cell or fit_cell_beside)(list(cell.overrides))
 
 
-def recorded_run(cell: Cell, recorded: Recorded | None = None) -> RunRecord | None:
+def recorded_run(
+    cell: Cell, recorded: Recorded | None = None, fingerprint: Fingerprint | None = None
+) -> RunRecord | None:
     """The record of a finished run of a cell, on the data and with the plug-ins as they are now; else None.
 
-    ``recorded``: records that were read before, to which those of the cell's folder are added.
+    ``recorded``: records that were read before, to which those of the cell's folder are added. ``fingerprint``: of the
+    data; None: :func:`present_fingerprint`.
     """
     recorded = Recorded() if recorded is None else recorded
     recorded.read(cell.folder)
     if recorded.newest(cell.key, None) is None:  # the fingerprint reads the data set's files
         return None
-    found = recorded.newest(cell.key, present_fingerprint(cell.settings))
+    found = recorded.newest(cell.key, (fingerprint or present_fingerprint)(cell.settings))
     if found is None or changed_plugins(found[1].plugin_states(), cell.settings):
         return None
     return found[1]

@@ -62,16 +62,23 @@ def _note(cell: Cell) -> Path:
     return cell.place().with_suffix(".failed")
 
 
-def write_failures(failures: Sequence[tuple[Cell, str]], output: Path, board: str) -> None:
+def write_failures(failures: Sequence[tuple[Cell, str]], output: Path, board: str) -> tuple[Failure, ...]:
     """Write ``<board>.failures.csv``, a line per cell without a result, with the reason; without any, one of an
-    earlier pass is removed."""
+    earlier pass is removed.
+
+    Returns:
+        The lines.
+    """
     path = output / f"{board}.failures.csv"
     if not failures:
         path.unlink(missing_ok=True)
-        return
+        return ()
     lines = [
         (cell.shown_dataset, cell.name, cell.key.model, cell.key.split.title, cell.key.seed, cell.key.settings_digest,
          reason)
         for cell, reason in failures
     ]  # fmt: skip
     write_text(path, csv_text(("dataset", "name", "model", "split", "seed", "settings_digest", "reason"), lines))
+    return tuple(
+        Failure(dataset, name, split, seed, digest, why) for dataset, name, _, split, seed, digest, why in lines
+    )

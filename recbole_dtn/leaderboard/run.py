@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -197,9 +198,9 @@ def _publish(
     """Write and print the tables. ``whole``: no cell is left to run, so that the statistics are worth their time."""
     if not whole:
         session.take_recorded()
-    known = Stored.read(board, output).failures
-    write_failures([*session.failures, *with_reasons(session.not_run, known)], output, board)
     stored = Stored.read(board, output)
+    left = [*session.failures, *with_reasons(session.not_run, stored.failures)]
+    stored = replace(stored, failures=write_failures(left, output, board))
     rows = summarise(session.records, names, design)
     if not rows:
         return output / f"{board}.md"

@@ -12,7 +12,7 @@ from filelock import Timeout
 from rich.console import Console
 
 from recbole_dtn.errors import DataError, Preempted
-from recbole_dtn.leaderboard.cell_run import Fingerprint, RunCell, fit_cell, fit_cell_beside, reason
+from recbole_dtn.leaderboard.cell_run import Fingerprint, RunCell, fit_cell, fit_cell_beside, reason, recorded_run
 from recbole_dtn.leaderboard.cells import Cell
 from recbole_dtn.leaderboard.executors import Executor, RemoteExecutor
 from recbole_dtn.leaderboard.failures import Notes
@@ -135,11 +135,11 @@ class Session:
 
     def take_recorded(self) -> None:
         """Take the cells that are recorded and that this pass has not come to."""
-        for cell in self.not_run:
-            if self.recorded.newest(cell.key, None) is not None:  # the fingerprint reads the data set's files
-                found = self.recorded.newest(cell.key, self.shared.fingerprint(cell.settings))
-                if found is not None and not changed_plugins(found[1].plugin_states(), cell.settings):
-                    self.found[self.cells.index(cell)] = found[1]
+        for position, cell in enumerate(self.cells):
+            if position not in self.found and position not in self.failed:
+                record = recorded_run(cell, self.recorded, self.shared.fingerprint)
+                if record is not None:
+                    self.found[position] = record
 
     def run(self) -> None:
         """Fill every cell; a failure is reported and the others go on."""

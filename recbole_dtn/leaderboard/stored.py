@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from recbole_dtn.leaderboard.statistics import BoardRow, by_dataset, runs_of_row
 from recbole_dtn.leaderboard.tested import FolderOf, statistics_of, with_statistics
 from recbole_dtn.record.record import RunRecord
 from recbole_dtn.report.files import json_value, write_text
+from recbole_dtn.report.tables import csv_lines
 
 __all__ = ["BUSY", "FORMAT", "Failure", "Stored", "compute_statistics"]
 
@@ -222,8 +222,7 @@ def _failures(path: Path | None) -> tuple[Failure, ...]:
     if path is None:
         return ()
     with _checking(path, "`leaderboard run` writes it again"):
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), strict=True)
-        lines = {f"line {reader.line_num}": line for line in reader}
+        lines = {f"line {number}": line for number, line in csv_lines(path.read_text(encoding="utf-8"))}
         return tuple(TypeAdapter(dict[str, Failure]).validate_python(lines).values())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich import box
@@ -16,7 +16,7 @@ from rich.text import Text
 from recbole_dtn.report.console import say
 from recbole_dtn.report.text import LONGEST_CELL, cell, shown
 
-__all__ = ["Marked", "csv_text", "escaped", "markdown_table", "marked", "plain_lines", "show_table"]
+__all__ = ["Marked", "csv_lines", "csv_text", "escaped", "markdown_table", "marked", "plain_lines", "show_table"]
 
 GAP = 3
 """Spaces between two columns on a terminal."""
@@ -28,8 +28,8 @@ MARKUP = re.compile(
     r"|\\(?=[!-/:-@\[-`{-~])"  # it would take the meaning of what stands behind it, such as the backslash put there
 )
 """What is more than text in Markdown as GitHub has it."""
-FORMULA = re.compile(r"[=@\t\n]|[+-](?!\d*\.?\d*(e[+-]?\d+)?\Z)")
-"""How text begins that a spreadsheet takes for a formula; a number with its sign is none."""
+FORMULA = re.compile(r"'*([=@\t\n]|[+-](?!\d*\.?\d*(e[+-]?\d+)?\Z))")
+"""How text begins that a spreadsheet takes for a formula, apostrophes left out; a number with its sign is none."""
 Row = Sequence[str]
 
 
@@ -175,6 +175,26 @@ def csv_text(columns: Row, rows: Iterable[Sequence[Any]]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows(map(_csv_cell, row) for row in (columns, *rows))
     return text.getvalue()
+
+
+def csv_lines(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The lines of :func:`csv_text` by heading, with the number of each, as they were but for escaped characters.
+
+    Raises:
+        csv.Error: for text that is no CSV.
+
+    >>> list(csv_lines(csv_text(["a"], [["=1"], ["'=1"], ["'x"]])))
+    [(2, {'a': '=1'}), (3, {'a': "'=1"}), (4, {'a': "'x"})]
+    """
+    reader = csv.DictReader(io.StringIO(text), strict=True)
+    for line in reader:
+        yield (
+            reader.line_num,
+            {
+                key: value[1:] if isinstance(value, str) and value[:1] == "'" and FORMULA.match(value) else value
+                for key, value in line.items()
+            },
+        )
 
 
 def _csv_cell(value: Any) -> Any:
