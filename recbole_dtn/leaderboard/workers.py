@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -38,13 +39,21 @@ class Outcome:
 
 
 class _Worker:
-    """One process and the pipe to it; a process that has ended is replaced when the next task comes."""
+    """One process and the pipe to it; a process that has ended is replaced when the next task comes.
+
+    Ctrl-C on a terminal comes to the process too. It waits until the imports are done, which take seconds.
+    """
 
     def __init__(self, job: Job, explain: Callable[[BaseException], str]) -> None:
         context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
         self.pipe, other = context.Pipe()
         self.process = context.Process(target=_serve, args=(other, job, explain), daemon=True)
-        self.process.start()
+        resource_tracker.ensure_running()  # its own start would let Ctrl-C through again
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         other.close()
         self.task: Any = None
         self.busy = False
@@ -156,6 +165,7 @@ def _serve(pipe: Connection, job: Job, explain: Callable[[BaseException], str]) 
     here = os.getpid()
     while True:
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             argument = pipe.recv()
         except (EOFError, OSError, KeyboardInterrupt):  # OSError: the parent went with an answer unread
             return

@@ -132,6 +132,16 @@ def test_a_process_ends_quietly_when_the_parent_went_with_an_answer_unread() -> 
     _serve(theirs, job, explain)
 
 
+def test_ctrl_c_while_a_process_imports_ends_it_without_a_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    with Workers(1, job, explain) as pool:
+        pool.start(0, {"value": 1})
+        (worker,) = pool._workers
+        os.kill(worker.process.pid or 0, signal.SIGINT)
+        worker.process.join(60)
+        assert worker.process.exitcode == 0
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def _until(true: Any, seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not true():
