@@ -66,7 +66,7 @@ def write_found(
     name = name or found.name
     # A file that is not in the folder of the tables may have been kept with the records.
     stored = Stored.read(name, output, Path(below) if below else None)
-    if found.missing:
+    if found.missing is not None:
         stored = replace(stored, failures=write_failures(with_reasons(found.missing, stored.failures), output, name))
     if found.beside is not None:
         stored = stored.or_else(Stored.read(found.name, found.beside))

@@ -34,7 +34,8 @@ class Remade:
 
     Attributes:
         records: in the order of the rows. names: of rows, by the digest of their settings. name: of the files.
-        missing: cells without a record. unreadable: a message per record that could not be read.
+        missing: cells without a record; None: which cells there are is not known.
+        unreadable: a message per record that could not be read.
         folders: of the runs, by data set, model and ``run_id``. design: which rows are compared.
         beside: folder of an archive.
         plan: what was chosen for the rows, where they were matched or tuned.
@@ -44,7 +45,7 @@ class Remade:
     records: list[RunRecord]
     names: Mapping[str, str]
     name: str
-    missing: Sequence[Cell] = ()
+    missing: Sequence[Cell] | None = None
     unreadable: Sequence[str] = ()
     folders: Mapping[tuple[str, str, str], Path] = field(default_factory=dict)
     design: Design = NO_DESIGN

@@ -195,6 +195,11 @@ def test_print_jobs_run_by_themselves_and_are_collected(
     assert read_scores(record.parent, read_record(record).data_fingerprint) is not None
     kind, found = run_call(Call(str(tmp_path), tuple(words[2:])))
     assert (kind, found.run_id) == ("result", record.parent.name), "recorded, so not run again"
+    assert Path("leaderboard/toy.failures.csv").is_file()
+    assert main(shlex.split(second)[6:]) == 0
+    assert main(["leaderboard", "run", "toy.yaml", "--collect"]) == 0
+    assert "| Logistic | 2 | 2 |" in Path("leaderboard/toy.md").read_text()
+    assert not Path("leaderboard/toy.failures.csv").exists(), "no cell is left"
 
 
 def test_jobs_with_a_line_break_are_refused_before_the_first(
