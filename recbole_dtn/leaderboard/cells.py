@@ -227,7 +227,7 @@ def plan_cells(
     lists |= {name: [str(seed) for seed in given] for name, given in (("seeds", seeds), ("split_seeds", split_seeds))
               if given is not None}  # fmt: skip
     for name, values in lists.items():
-        if not values or not all(values):
+        if not values or not all(value.strip() for value in values):
             raise UsageError(f"{name}: expected at least one, separated by commas, found {','.join(values)!r}")
         hidden = next((value for value in values if cell_text(value, None) != value), None)
         if hidden is not None:

@@ -453,6 +453,11 @@ def test_a_name_that_cannot_be_printed_is_refused(name: str, tmp_path: Path) -> 
         plan_cells([Entry(name, "DTN")], ["ml-100k"], [1], [], resolve=Trainer(tmp_path).resolve)
 
 
+def test_a_name_of_blanks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="models: expected at least one, separated by commas, found 'DTN, '"):
+        plan_cells(["DTN", Entry(" ", "MMoE")], ["ml-100k"], [1], [], resolve=Trainer(tmp_path).resolve)
+
+
 def test_files_that_a_leaderboard_names_may_be_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "boards"
     folder.mkdir()
