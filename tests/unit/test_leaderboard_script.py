@@ -105,12 +105,13 @@ def page_file(tmp_path: Path, board_runs: Runs) -> Path:
 
 
 @pytest.fixture
-def opened(browser: Any, page_file: Path) -> Iterator[Callable[..., Any]]:
+def opened(browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """``opened(width=, scheme=, file=)``: the page in a window; no error and no request but the file's own."""
     faults: list[str] = []
     contexts = []
 
-    def start(width: int = 1200, scheme: str = "light", file: Path = page_file) -> Any:
+    def start(width: int = 1200, scheme: str = "light", file: Path | None = None) -> Any:
+        file = request.getfixturevalue("page_file") if file is None else file
         context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
@@ -211,11 +212,10 @@ def test_names_stay_text_in_everything_that_is_drawn(opened: Callable[..., Any])
     assert page.title() == "films: leaderboard"
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (390, "dark")])
 @pytest.mark.parametrize("file", PAGES, ids=lambda path: path.stem)
-def test_pages_of_the_repository(opened: Callable[..., Any], file: Path, width: int, scheme: str) -> None:
-    page = opened(width, scheme, file)
-    assert page.evaluate("document.documentElement.scrollWidth") == width, "only tables scroll sideways"
+def test_pages_of_the_repository(opened: Callable[..., Any], file: Path) -> None:
+    page = opened(1400, "light", file)
+    assert page.evaluate("document.documentElement.scrollWidth") == 1400, "only tables scroll sideways"
     rows = shown_rows(page)
     names = [row.removesuffix(" ‡") for row in rows]
     name = "DTN" if "DTN" in names else "SingleTask"
@@ -236,10 +236,14 @@ def test_pages_of_the_repository(opened: Callable[..., Any], file: Path, width: 
     assert trials.locator("tr.chosen").is_visible()
     page.locator(".results .open", has_text=name).first.click()
     assert page.locator("dialog svg .curve").count() >= 10
-    box = page.locator("dialog").bounding_box()
-    assert box is not None
-    assert box["x"] >= 0
-    assert box["x"] + box["width"] <= width
+    for width, scheme in ((1400, "light"), (390, "dark")):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        box = page.locator("dialog").bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
 
 
 def test_a_served_page_tells_when_more_runs_have_ended(browser: Any, tmp_path: Path, board_runs: Runs) -> None:

@@ -133,12 +133,16 @@ def test_a_process_ends_quietly_when_the_parent_went_with_an_answer_unread() -> 
 
 
 def test_ctrl_c_while_a_process_imports_ends_it_without_a_traceback(capfd: pytest.CaptureFixture[str]) -> None:
-    with Workers(1, job, explain) as pool:
-        pool.start(0, {"value": 1})
-        (worker,) = pool._workers
-        os.kill(worker.process.pid or 0, signal.SIGINT)
-        worker.process.join(60)
-        assert worker.process.exitcode == 0
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with Workers(1, job, explain) as pool:
+            pool.start(0, {"value": 1})
+            (worker,) = pool._workers
+            os.kill(worker.process.pid or 0, signal.SIGINT)
+            worker.process.join(60)
+            assert worker.process.exitcode == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "Traceback" not in capfd.readouterr().err
 
 
