@@ -72,6 +72,8 @@ def write_found(
         stored = stored.or_else(Stored.read(found.name, found.beside))
     rows = summarise(found.records, found.names, found.design)
     stored = compute_statistics(rows, found.records, stored, found.folder_of, output / f"{name}.statistics.json")
+    if untested := stored.untested:
+        say(console, f"differences of {len(untested)} pairs of rows are not tested, the first: {untested[0]}")
     paths = write_forms(
         found.records, found.names, output, name, forms or FORMS,
         design=found.design, stored=stored, plan=found.plan,

@@ -165,6 +165,12 @@ class Stored:
         others = f", while other processes used up to {busy:.1f} cores" if busy > BUSY else ""
         return f"measured one row at a time on {self.speed['machine']}{others}"
 
+    @property
+    def untested(self) -> list[str]:
+        """Why differences are not tested, for each pair of rows for which they are not."""
+        pairs = (pair for dataset in self.statistics.values() for pair in dataset.get("pairs", ()))
+        return [pair["missing"] for pair in pairs if pair.get("missing")]
+
     def rows(self, rows: Sequence[BoardRow], records: Sequence[RunRecord]) -> list[BoardRow]:
         """The rows of a leaderboard with their statistics and speed."""
         found = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -214,6 +215,19 @@ def test_an_archive_elsewhere_keeps_its_statistics(
     archive = str(archive_file(tmp_path / "tables", "b"))
     assert main(["leaderboard", "render", archive, "--output=other", "--name=title"]) == 0
     assert "no memory" in (tmp_path / "other" / "title.md").read_text()
+
+
+def test_records_without_their_statistics_say_so(
+    tmp_path: Path, trained: Callable[[list[str]], RunRecord], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, trained)
+    shutil.rmtree(tmp_path / "runs")
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(archive_file(tmp_path / "tables", "b"), alone)
+    assert main(["leaderboard", "render", str(archive_file(alone, "b")), f"--output={alone}"]) == 0
+    told = r"differences of \d pairs of rows are not tested, the first: .*: no test scores are stored"
+    assert re.search(told, capsys.readouterr().out)
 
 
 def test_options_that_name_cells_are_refused_beside_an_archive(
