@@ -117,7 +117,7 @@ def dataset_layer(name: str | None, data_path: str | None, merged: Branch, fault
 
 
 def is_folder_name(name: str) -> bool:
-    """Whether a name may be a folder's, with room for the endings of its files."""
+    """Whether a name may be a folder's, and is short enough for the endings of its files."""
     try:
         size = len(os.fsencode(name))
     except UnicodeEncodeError:  # half of a surrogate pair, which YAML can spell
