@@ -41,7 +41,7 @@ SPEC = """
 fields:
   - {name: user}
   - {name: item}
-  - {name: price, type: float}
+  - {name: price, type: float, missing: keep}
 tasks:
   - {name: click, label: click}
   - {name: buy, label: buy}
