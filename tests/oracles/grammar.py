@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.fuzz.atomic_oracle import NUMBER
+from tests.oracles.atomic import NUMBER
 
 __all__ = ["RefusedError", "condition", "formula"]
 

@@ -1,6 +1,6 @@
 """Kills commands at random times, runs them again, and compares what they leave with an uninterrupted run.
 
-    python -m tests.fuzz.kills --kills=200 --jobs=train,leaderboard,preprocess,predict
+    python -m tests.kills --kills=200 --jobs=train,leaderboard,preprocess,predict
 
 Each command runs in a process of its own, which is ended by SIGKILL or SIGTERM with all that it has started, at a
 time drawn between its start and the time that the whole run took. After every kill, what has to hold at any moment is
@@ -272,7 +272,7 @@ def rounds(job: Job, kills: int, draw: random.Random, log: Path) -> Iterator[tup
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.fuzz.kills", description="Kill commands at random times and compare their results."
+        prog="python -m tests.kills", description="Kill commands at random times and compare their results."
     )
     parser.add_argument("--kills", type=int, default=200, help="in all, shared by the jobs (default: %(default)s)")
     parser.add_argument("--jobs", default=",".join(JOBS), help="which commands (default: %(default)s)")

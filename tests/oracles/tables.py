@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fuzz.atomic_oracle import NUMBER, FormatError
+from tests.oracles.atomic import NUMBER, FormatError
 
 __all__ = ["number", "parse_table"]
 
